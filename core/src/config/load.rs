@@ -1,0 +1,265 @@
+//! Layers the compiled-in default, a file and the environment, then checks every value.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::Config;
+
+/// `docker/sightline.toml`, compiled in.
+pub const DEFAULT_TOML: &str = include_str!("../../../docker/sightline.toml");
+
+/// What is wrong with a configuration, said so that it can be mended without reading code.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or a value of the wrong type.
+    #[error("the configuration {origin} is not valid: {message}")]
+    Parse {
+        /// File or `environment`.
+        origin: String,
+        /// What the parser says, with line and column where it knows them.
+        message: String,
+    },
+    /// A key nobody reads.
+    #[error("unknown key {key:?} in {origin}{hint}")]
+    UnknownKey {
+        /// `section.key`.
+        key: String,
+        /// File or `environment`.
+        origin: String,
+        /// The nearest valid key, when one is near.
+        hint: String,
+    },
+    /// A value out of range.
+    #[error("{key} = {value} is out of range: {expected}")]
+    Range {
+        /// `section.key`.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is accepted.
+        expected: &'static str,
+    },
+}
+
+impl Config {
+    /// Default, then `file`, then `SIGHTLINE__SECTION__KEY` variables of the environment.
+    ///
+    /// # Errors
+    /// An unreadable file, bad TOML, an unknown key, a value of the wrong type or out of range.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::layered(file, std::env::vars())
+    }
+
+    /// [`Config::load`] with the environment given, for tests.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn layered(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let default = parse(DEFAULT_TOML, "compiled-in default")?;
+        let mut merged = default.clone();
+        if let Some(path) = file {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            let origin = path.display().to_string();
+            merge(&mut merged, parse(&text, &origin)?, &default, &origin)?;
+        }
+        for (name, text) in env {
+            if let Some(rest) = name.strip_prefix("SIGHTLINE__") {
+                let table = from_env(rest, &text, &default)?;
+                merge(&mut merged, table, &default, &format!("the environment ({name})"))?;
+            }
+        }
+        let config: Self = Value::Table(merged)
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError::Parse { origin: "as a whole".into(), message: e.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let range = |ok: bool, key, value: &dyn std::fmt::Display, expected| {
+            if ok { Ok(()) } else { Err(ConfigError::Range { key, value: value.to_string(), expected }) }
+        };
+        let unit = |v: f32| (0.0..=1.0).contains(&v);
+        let (s, i, d, t, c) = (&self.server, &self.ingest, &self.detect, &self.track, &self.shots);
+        range(
+            s.require_tokens || s.listen.ip().is_loopback(),
+            "server.require_tokens",
+            &s.require_tokens,
+            "true, because server.listen is not a loopback address",
+        )?;
+        range(s.rate_per_minute > 0, "server.rate_per_minute", &s.rate_per_minute, "at least 1")?;
+        range(s.max_body_bytes >= 1024, "server.max_body_bytes", &s.max_body_bytes, "at least 1024")?;
+        range(i.fps > 0.0 && i.fps <= 60.0, "ingest.fps", &i.fps, "above 0, at most 60")?;
+        range(i.max_height >= 64, "ingest.max_height", &i.max_height, "at least 64")?;
+        range(i.stall_seconds > 0.0, "ingest.stall_seconds", &i.stall_seconds, "above 0")?;
+        range(i.connect_seconds > 0.0, "ingest.connect_seconds", &i.connect_seconds, "above 0")?;
+        range(
+            i.backoff_first_seconds > 0.0 && i.backoff_first_seconds <= i.backoff_last_seconds,
+            "ingest.backoff_first_seconds",
+            &i.backoff_first_seconds,
+            "above 0, at most ingest.backoff_last_seconds",
+        )?;
+        range(
+            d.input_size >= 64 && d.input_size % 32 == 0 && d.input_size <= 2048,
+            "detect.input_size",
+            &d.input_size,
+            "a multiple of 32 from 64 to 2048",
+        )?;
+        range(unit(d.score_threshold), "detect.score_threshold", &d.score_threshold, "0 to 1")?;
+        range(unit(d.nms_iou), "detect.nms_iou", &d.nms_iou, "0 to 1")?;
+        range(d.threads >= 1, "detect.threads", &d.threads, "at least 1")?;
+        range(
+            unit(t.high) && unit(t.low) && t.low <= t.high,
+            "track.low",
+            &t.low,
+            "0 to track.high, which is at most 1",
+        )?;
+        range(unit(t.new_track), "track.new_track", &t.new_track, "0 to 1")?;
+        range(unit(t.match_cost), "track.match_cost", &t.match_cost, "0 to 1")?;
+        range(t.lost_seconds > 0.0, "track.lost_seconds", &t.lost_seconds, "above 0")?;
+        range((1..=3).contains(&c.per_track), "shots.per_track", &c.per_track, "1 to 3")?;
+        range((1..=100).contains(&c.jpeg_quality), "shots.jpeg_quality", &c.jpeg_quality, "1 to 100")?;
+        range(self.embed.batch >= 1, "embed.batch", &self.embed.batch, "at least 1")?;
+        range(self.search.rerank <= 1024, "search.rerank", &self.search.rerank, "0 to 1024")?;
+        range(self.search.max_limit >= 1, "search.max_limit", &self.search.max_limit, "at least 1")?;
+        range(
+            unit(self.search.confident_probability),
+            "search.confident_probability",
+            &self.search.confident_probability,
+            "0 to 1",
+        )
+    }
+}
+
+fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Parse { origin: origin.into(), message: e.to_string() })
+}
+
+/// Lays `over` on `base`. `cameras` is a list of its own form, checked by its type; every other key must be known.
+fn merge(base: &mut Table, over: Table, default: &Table, origin: &str) -> Result<(), ConfigError> {
+    for (section, value) in over {
+        if section == "cameras" {
+            base.insert(section, value);
+            continue;
+        }
+        let known = default.get(&section).and_then(Value::as_table);
+        let (Some(known), Value::Table(keys)) = (known, value) else {
+            let all = default.keys().map(String::as_str).chain(["cameras"]);
+            return Err(unknown(&section, all, origin));
+        };
+        let Some(Value::Table(target)) = base.get_mut(&section) else { continue };
+        for (key, value) in keys {
+            if !known.contains_key(&key) {
+                let full: Vec<String> = known.keys().map(|k| format!("{section}.{k}")).collect();
+                return Err(unknown(&format!("{section}.{key}"), full.iter().map(String::as_str), origin));
+            }
+            target.insert(key, value);
+        }
+    }
+    Ok(())
+}
+
+fn unknown<'a>(key: &str, valid: impl Iterator<Item = &'a str>, origin: &str) -> ConfigError {
+    let mut hint = String::new();
+    let near =
+        valid.map(|v| (strsim::jaro_winkler(key, v), v)).filter(|(s, _)| *s > 0.7).max_by(|a, b| a.0.total_cmp(&b.0));
+    if let Some((_, v)) = near {
+        let _ = write!(hint, "; did you mean {v:?}?");
+    }
+    ConfigError::UnknownKey { key: key.into(), origin: origin.into(), hint }
+}
+
+/// `SECTION__KEY` and its text as a table, typed like the default's value.
+fn from_env(name: &str, text: &str, default: &Table) -> Result<Table, ConfigError> {
+    let lower = name.to_ascii_lowercase();
+    let (section, key) = lower.split_once("__").unwrap_or((&lower, ""));
+    let like = default.get(section).and_then(|s| s.get(key));
+    let bad = |what: &str| ConfigError::Parse {
+        origin: format!("in the environment (SIGHTLINE__{name})"),
+        message: format!("{text:?} is not {what}"),
+    };
+    let value = match like {
+        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| bad("true or false"))?),
+        Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| bad("a whole number"))?),
+        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_| bad("a number"))?),
+        _ => Value::String(text.to_owned()),
+    };
+    let mut keys = Table::new();
+    keys.insert(key.to_owned(), value);
+    let mut table = Table::new();
+    table.insert(section.to_owned(), Value::Table(keys));
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).expect("writable");
+        Config::layered(Some(&path), [])
+    }
+
+    #[test]
+    fn the_compiled_in_default_is_valid_and_complete() {
+        let c = Config::layered(None, []).expect("valid default");
+        assert!(c.cameras.is_empty());
+        assert!(c.server.listen.ip().is_loopback() && c.server.require_tokens);
+    }
+
+    #[test]
+    fn file_then_environment() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "[ingest]\nfps = 2.5\nmax_cameras = 3\n").expect("writable");
+        let env = [("SIGHTLINE__INGEST__FPS".to_owned(), "8".to_owned()), ("HOME".to_owned(), "/".to_owned())];
+        let c = Config::layered(Some(&path), env).expect("valid");
+        assert_eq!((c.ingest.fps, c.ingest.max_cameras), (8.0, 3));
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest_valid_one() {
+        let e = with("[ingest]\nfsp = 2\n").expect_err("unknown").to_string();
+        assert!(e.contains("ingest.fsp") && e.contains("\"ingest.fps\""), "{e}");
+        let e = with("[ingset]\nfps = 2\n").expect_err("unknown").to_string();
+        assert!(e.contains("\"ingest\""), "{e}");
+        let e = Config::layered(None, [("SIGHTLINE__SERVER__LISTN".to_owned(), "x".to_owned())]);
+        assert!(e.expect_err("unknown").to_string().contains("\"server.listen\""));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for text in [
+            "[server]\nlisten = \"0.0.0.0:80\"\nrequire_tokens = false\n",
+            "[ingest]\nfps = 0\n",
+            "[detect]\ninput_size = 400\n",
+            "[detect]\nscore_threshold = 1.5\n",
+            "[shots]\nper_track = 9\n",
+            "[server]\nlisten = \"nowhere\"\n",
+            "not toml",
+        ] {
+            assert!(with(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cameras_are_read_and_checked() {
+        let c = with("[[cameras]]\nid = \"a\"\nurl = \"videotestsrc://\"\n").expect("valid");
+        assert!(c.cameras[0].realtime && !c.cameras[0].looped);
+        assert!(with("[[cameras]]\nid = \"A B\"\nurl = \"x\"\n").is_err());
+        assert!(with("[[cameras]]\nid = \"a\"\nurl = \"x\"\nfoo = 1\n").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! Configuration: one commented file is the documentation and the compiled-in default; a user's file is laid over it,
+//! then the environment (`SIGHTLINE__SECTION__KEY`). Unknown keys are errors that name the nearest valid one.
+
+mod load;
+mod sections;
+
+pub use load::{ConfigError, DEFAULT_TOML};
+pub use sections::{
+    CameraConfig, DataConfig, DetectConfig, EmbedConfig, IngestConfig, ModelConfig, RtspTransport, ScoreForm,
+    SearchConfig, ServerConfig, ShotsConfig, TrackConfig,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration. Every key and its meaning: `docker/sightline.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// REST API and page.
+    pub server: ServerConfig,
+    /// What must survive a restart.
+    pub data: DataConfig,
+    /// The CADA model.
+    pub model: ModelConfig,
+    /// Decoding.
+    pub ingest: IngestConfig,
+    /// Person detection.
+    pub detect: DetectConfig,
+    /// Tracking.
+    pub track: TrackConfig,
+    /// Choice of pictures.
+    pub shots: ShotsConfig,
+    /// Feature extraction.
+    pub embed: EmbedConfig,
+    /// Search and re-ranking.
+    pub search: SearchConfig,
+    /// Cameras that are there from the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cameras: Vec<CameraConfig>,
+}

@@ -1,0 +1,153 @@
+//! The sections of the configuration file, and what each value may be. The prose lives in `docker/sightline.toml`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{CameraId, Timestamp};
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub require_tokens: bool,
+    pub max_body_bytes: usize,
+    pub rate_per_minute: u32,
+    pub log_json: bool,
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DataConfig {
+    pub folder: PathBuf,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ModelConfig {
+    pub folder: PathBuf,
+}
+
+/// How RTSP media travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum RtspTransport {
+    Tcp,
+    Udp,
+    Auto,
+}
+
+/// `[ingest]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct IngestConfig {
+    pub fps: f64,
+    pub max_height: u32,
+    pub stall_seconds: f64,
+    pub connect_seconds: f64,
+    pub backoff_first_seconds: f64,
+    pub backoff_last_seconds: f64,
+    pub rtsp_transport: RtspTransport,
+    pub max_cameras: usize,
+}
+
+/// `[detect]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct DetectConfig {
+    pub weights: PathBuf,
+    pub input_size: u32,
+    pub score_threshold: f32,
+    pub nms_iou: f32,
+    pub threads: usize,
+}
+
+/// `[track]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TrackConfig {
+    pub high: f32,
+    pub low: f32,
+    pub new_track: f32,
+    pub match_cost: f32,
+    pub lost_seconds: f64,
+}
+
+/// `[shots]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ShotsConfig {
+    pub per_track: u8,
+    pub min_height: u32,
+    pub jpeg_quality: u8,
+}
+
+/// `[embed]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct EmbedConfig {
+    pub device: String,
+    pub batch: usize,
+    pub linger_ms: u64,
+    pub threads: usize,
+}
+
+/// How cosine and match score are added (specification, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreForm {
+    /// Cosine + match logit, as the authors' code.
+    Raw,
+    /// Cosine + match probability, as the paper.
+    Probability,
+}
+
+/// `[search]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SearchConfig {
+    pub rerank: usize,
+    pub max_limit: usize,
+    pub confident_probability: f32,
+    pub score: ScoreForm,
+}
+
+/// One `[[cameras]]` entry, and the body of `POST /v1/cameras`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraConfig {
+    /// Immutable id.
+    pub id: CameraId,
+    /// Where the footage is: `rtsp://`, `http(s)://`, `file:///`, `v4l2:///dev/...`, `videotestsrc://`.
+    pub url: String,
+    /// Analysed frames a second, instead of `ingest.fps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+    /// Files: capture time of the first frame; the file's modification time when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Timestamp>,
+    /// Files: start again at the end.
+    #[serde(default, rename = "loop")]
+    pub looped: bool,
+    /// Files: play at the camera's pace (default) or as fast as the machine can.
+    #[serde(default = "yes")]
+    pub realtime: bool,
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,187 @@
+//! The messages that travel between stages: crops from camera nodes, sightings from the embedder, track ends.
+//!
+//! Every one carries its schema version, producer, a per-camera sequence number and a trace id, so that a reader can
+//! tell what it reads, from whom, what is missing, and follow one crop through every log.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::sighting_id;
+use crate::{BBox, CameraId, SightingId, Timestamp, TrackId};
+
+/// Version of the message layout below.
+pub const SCHEMA_VERSION: u16 = 1;
+
+/// Where a message comes from and where it stands in its camera's sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// [`SCHEMA_VERSION`] of the producer.
+    pub schema: u16,
+    /// Name of the producing process, for example `ingest@host`.
+    pub producer: String,
+    /// Per-camera sequence number of the message, from 0 at each start of the camera.
+    pub seq: u64,
+    /// Follows one crop through every stage's log.
+    pub trace: Uuid,
+}
+
+impl Origin {
+    /// A new origin with a fresh trace id.
+    pub fn new(producer: impl Into<String>, seq: u64) -> Self {
+        Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace: Uuid::new_v4() }
+    }
+}
+
+/// How well a crop shows its person; every part lies in 0..=1, larger is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CropQuality {
+    /// The weighted whole, by which crops of one track are compared.
+    pub score: f32,
+    /// Detector score.
+    pub detector: f32,
+    /// Pixel height against the height at which more pixels stop helping.
+    pub size: f32,
+    /// Local contrast (variance of the Laplacian), saturating.
+    pub sharpness: f32,
+    /// Not cut off by the frame's edge, not covered by another person's box, plausible aspect.
+    pub completeness: f32,
+}
+
+/// One picture of one tracked person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crop {
+    /// Schema, producer, sequence, trace.
+    pub origin: Origin,
+    /// The camera.
+    pub camera: CameraId,
+    /// The track.
+    pub track: TrackId,
+    /// Slot of the crop in its track: 0, 1 or 2. A better crop for a slot replaces the earlier one under the same id.
+    pub crop_no: u8,
+    /// Capture time of this picture.
+    pub captured_at: Timestamp,
+    /// Capture time of the last frame in which the track was seen, when this crop was published.
+    pub last_seen: Timestamp,
+    /// Where the person is, in source pixels.
+    pub bbox: BBox,
+    /// Width and height of the source frame in pixels.
+    pub frame_size: (u32, u32),
+    /// How well it shows the person.
+    pub quality: CropQuality,
+    /// The picture, JPEG.
+    pub jpeg: Bytes,
+}
+
+impl Crop {
+    /// Point id of this crop.
+    pub fn id(&self) -> SightingId {
+        sighting_id(&self.camera, self.track, self.crop_no)
+    }
+}
+
+/// A track has ended: no more crops will come, and its time span is final.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrackEnd {
+    /// Schema, producer, sequence, trace.
+    pub origin: Origin,
+    /// The camera.
+    pub camera: CameraId,
+    /// The track.
+    pub track: TrackId,
+    /// Capture time of the first frame of the track.
+    pub first_seen: Timestamp,
+    /// Capture time of the last frame in which the track was seen.
+    pub last_seen: Timestamp,
+}
+
+/// Patch features of one picture after the vision encoder's final norm, CLS first: `rows` x `width`, row-major, f16.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PatchFeatures {
+    /// 1 + number of patches.
+    pub rows: u32,
+    /// Width of the vision encoder (or of the projection the model folder names).
+    pub width: u32,
+    /// `rows * width` IEEE half-precision values, little-endian.
+    pub data: Bytes,
+}
+
+/// A crop with its features: what the index stores.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sighting {
+    /// The picture and what is known of it.
+    pub crop: Crop,
+    /// Id (hash) of the model that made the features.
+    pub model_id: String,
+    /// L2-normalised global feature, f32.
+    pub feature: Vec<f32>,
+    /// What the decoder needs to re-rank this picture.
+    pub patches: PatchFeatures,
+}
+
+impl Sighting {
+    /// Point id: that of the crop.
+    pub fn id(&self) -> SightingId {
+        self.crop.id()
+    }
+}
+
+/// How far a camera's footage has been analysed. It travels in order behind the crops of that footage, so when it
+/// reaches the index, everything before it is searchable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Progress {
+    /// The camera.
+    pub camera: CameraId,
+    /// Which connection of the camera this is, from 0 at process start: tells footage before a reconnect from after.
+    pub connection: u64,
+    /// Capture time of the newest analysed frame.
+    pub analysed_through: Timestamp,
+    /// The footage has ended (files); no more will come from this connection.
+    pub ended: bool,
+}
+
+/// What a camera node sends to the embedder, in order per camera.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CameraEvent {
+    /// A picture to embed.
+    Crop(Crop),
+    /// A track ended.
+    TrackEnd(TrackEnd),
+    /// Footage analysed so far.
+    Progress(Progress),
+}
+
+/// What the embedder sends to the index, in the order of the [`CameraEvent`]s.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IndexEvent {
+    /// A picture with its features, to store.
+    Sighting(Box<Sighting>),
+    /// A track ended: write its final time span.
+    TrackEnd(TrackEnd),
+    /// Everything of this camera up to here has passed.
+    Progress(Progress),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crop_id_ignores_what_may_change_between_deliveries() {
+        let crop = Crop {
+            origin: Origin::new("test", 0),
+            camera: "gate".parse().expect("valid"),
+            track: TrackId { born: Timestamp::from_micros(1), ordinal: 0 },
+            crop_no: 1,
+            captured_at: Timestamp::from_micros(2),
+            last_seen: Timestamp::from_micros(2),
+            bbox: BBox::default(),
+            frame_size: (640, 480),
+            quality: CropQuality::default(),
+            jpeg: Bytes::new(),
+        };
+        let again = Crop { origin: Origin::new("other", 9), captured_at: Timestamp::from_micros(3), ..crop.clone() };
+        assert_eq!(crop.id(), again.id());
+        assert_ne!(crop.id(), Crop { crop_no: 2, ..crop.clone() }.id());
+    }
+}

@@ -1,0 +1,56 @@
+//! Orderly stop: one signal, seen by every task and thread.
+
+use tokio::sync::watch;
+
+/// Cloned into every task. Once triggered it stays triggered.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    tx: watch::Sender<bool>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// A signal nobody has given yet.
+    pub fn new() -> Self {
+        Self { tx: watch::Sender::new(false) }
+    }
+
+    /// Gives the signal; further calls change nothing.
+    pub fn trigger(&self) {
+        self.tx.send_replace(true);
+    }
+
+    /// Whether the signal was given, for threads that poll.
+    pub fn is_triggered(&self) -> bool {
+        *self.tx.borrow()
+    }
+
+    /// Resolves once the signal is given, at once when it already was.
+    pub async fn triggered(&self) {
+        let mut rx = self.tx.subscribe();
+        // The sender lives in `self`, so waiting cannot fail before the value is true.
+        let _ = rx.wait_for(|t| *t).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_clone_sees_the_signal() {
+        let a = Shutdown::new();
+        let b = a.clone();
+        assert!(!b.is_triggered());
+        let waiting = tokio::spawn(async move { b.triggered().await });
+        a.trigger();
+        waiting.await.expect("no panic");
+        assert!(a.is_triggered());
+        a.triggered().await;
+    }
+}

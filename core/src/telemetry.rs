@@ -1,0 +1,16 @@
+//! Logs: `tracing` to standard error, filtered by `SIGHTLINE_LOG` (default `info`), as text or as JSON lines.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::SubscriberBuilder;
+
+/// Starts logging for a binary. Called once, at the start of `main`; a second call (tests) changes nothing.
+pub fn init(json: bool, default_filter: &str) {
+    let filter = EnvFilter::try_from_env("SIGHTLINE_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let builder = SubscriberBuilder::default().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        use std::io::IsTerminal;
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+    };
+}
