@@ -1,0 +1,118 @@
+//! Training persons, level 1: drawn procedurally, without any asset.
+//!
+//! No picture of a real person may be shipped, so Sightline draws its own: an identity is a [`Person`] (attributes),
+//! from which both pictures ([`draw`]) and captions ([`caption`]) come. Aimed at transfer to real surveillance crops, so
+//! variety of cameras, places and wording counts for more than beauty. Everything follows from a seed: identity `i` of
+//! seed `s` is always the same person, view `v` of it always the same picture, on any machine and any thread.
+
+mod body;
+mod camera;
+mod caption;
+pub mod colour;
+pub mod person;
+mod raster;
+mod scene;
+mod texture;
+pub mod write;
+
+use image::RgbImage;
+use rand::{SeedableRng, rngs::StdRng};
+
+pub use caption::caption;
+pub use person::Person;
+pub use scene::draw;
+
+/// All identities of a seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Corpus {
+    seed: u64,
+}
+
+/// A generator of its own for (seed, a, b): one SplitMix64 step each.
+pub(crate) fn stream(seed: u64, a: u64, b: u64) -> StdRng {
+    let mut state = seed;
+    for part in [a, b, 0x5157] {
+        state = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        state ^= state >> 31;
+    }
+    StdRng::seed_from_u64(state)
+}
+
+impl Corpus {
+    /// The corpus of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// Identity `index`. Every fourth one is a sibling of the one before: the same but for one or two attributes.
+    pub fn person(&self, index: u64) -> Person {
+        let mut rng = stream(self.seed, index, 0);
+        if index % 4 == 3 {
+            Person::sample(&mut stream(self.seed, index - 1, 0)).sibling(&mut rng)
+        } else {
+            Person::sample(&mut rng)
+        }
+    }
+
+    /// Picture `view` of identity `index`.
+    pub fn picture(&self, index: u64, view: u64) -> RgbImage {
+        draw(&self.person(index), &mut stream(self.seed, index, 1 + view))
+    }
+
+    /// Caption number `number` of identity `index`.
+    pub fn caption(&self, index: u64, number: u64) -> String {
+        caption(&self.person(index), &mut stream(self.seed, index, (1 << 40) + number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_seed_same_picture_and_words() {
+        let (a, b) = (Corpus::new(5), Corpus::new(5));
+        for index in 0..6 {
+            assert_eq!(a.picture(index, 1).as_raw(), b.picture(index, 1).as_raw());
+            assert_eq!(a.caption(index, 0), b.caption(index, 0));
+        }
+        assert_ne!(a.picture(0, 0).as_raw(), a.picture(0, 1).as_raw());
+        assert_ne!(a.person(0), Corpus::new(6).person(0));
+    }
+
+    #[test]
+    fn siblings_differ_a_little() {
+        let corpus = Corpus::new(1);
+        for index in (3..400).step_by(4) {
+            let (one, other) = (corpus.person(index - 1), corpus.person(index));
+            assert_ne!(one, other);
+            assert_eq!(one.skin, other.skin);
+        }
+    }
+
+    #[test]
+    fn captions_are_clean_sentences() {
+        let corpus = Corpus::new(2);
+        for index in 0..500 {
+            let text = corpus.caption(index, index);
+            assert!(text.split_whitespace().count() >= 2, "{text}");
+            assert!(!text.contains("  ") && !text.contains(" ,") && !text.contains(" ."), "{text}");
+            for wrong in [" a a", " an a ", " a o", " a i", "with with", "and and"] {
+                assert!(!text.contains(wrong), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_are_crop_sized_and_not_flat() {
+        let corpus = Corpus::new(9);
+        for index in 0..40 {
+            let picture = corpus.picture(index, 0);
+            assert!((60..=320).contains(&picture.height()) && picture.width() >= 20);
+            let (low, high) = picture.as_raw().iter().fold((255u8, 0u8), |(l, h), &v| (l.min(v), h.max(v)));
+            assert!(high - low > 40, "identity {index}: {low}..{high}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A small software rasteriser for rounded, tapered, elliptic cylinders.
+//!
+//! A person of a hundred pixels needs outlines, folds and colours, not meshes: every body part and garment is a swept
+//! ellipse between two points, drawn with a depth buffer, a normal for shading and surface coordinates for textures.
+//! View space: x to the right, y up, z towards the camera, metres.
+
+/// Three coordinates.
+pub(crate) type V3 = [f32; 3];
+
+/// `a + (b - a) t`.
+pub(crate) fn lerp3(a: V3, b: V3, t: f32) -> V3 {
+    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
+}
+
+/// One part: a swept ellipse from `a` to `b`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<P> {
+    /// Ends, body space (y up, z = where the person faces).
+    pub a: V3,
+    /// Other end.
+    pub b: V3,
+    /// Radii (lateral, front to back) at `a`.
+    pub ra: [f32; 2],
+    /// Radii at `b`.
+    pub rb: [f32; 2],
+    /// Roundness of the ends: 1 = half sphere, near 0 = flat.
+    pub cap: f32,
+    /// Height of the ends as a fraction of the body's, for textures that run over several parts.
+    pub ha: f32,
+    /// The same at `b`.
+    pub hb: f32,
+    /// What to paint it with.
+    pub paint: P,
+}
+
+/// Where the camera stands relative to the person.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    /// 0 = the person faces the camera, pi = seen from behind.
+    pub yaw: f32,
+    /// Camera looks down by this angle.
+    pub pitch: f32,
+    /// Metres to the body's middle; sets the perspective.
+    pub distance: f32,
+    /// Rotation of the picture.
+    pub roll: f32,
+    /// Half the body's height: the point that stays put.
+    pub middle: f32,
+    /// Moves the person in view space.
+    pub shift: V3,
+}
+
+impl View {
+    /// Body space to view space, with the perspective scale there.
+    pub fn project(&self, p: V3) -> (V3, f32) {
+        let (sy, cy) = self.yaw.sin_cos();
+        let (sp, cp) = self.pitch.sin_cos();
+        let (x, y, z) = (p[0] * cy + p[2] * sy, p[1] - self.middle, -p[0] * sy + p[2] * cy);
+        let (y, z) = (y * cp - z * sp, y * sp + z * cp);
+        let scale = self.distance / (self.distance - z).max(0.3);
+        let (x, y) = ((x + self.shift[0]) * scale, (y + self.shift[1]) * scale);
+        let (sr, cr) = self.roll.sin_cos();
+        ([x * cr - y * sr, x * sr + y * cr, z + self.shift[2]], scale)
+    }
+}
+
+/// What a pixel of a part looks like to its paint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hit {
+    /// 0 at `a`, 1 at `b`.
+    pub along: f32,
+    /// Height on the body (fraction).
+    pub height: f32,
+    /// Angle around the body: 0 front, positive to its `+x` side, +-pi back.
+    pub angle: f32,
+    /// Normal in body space (without pose), for heads.
+    pub local: V3,
+}
+
+/// Light in view space.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Light {
+    /// Towards the light, unit length.
+    pub towards: V3,
+    /// Share that comes from everywhere.
+    pub ambient: f32,
+}
+
+/// Picture under construction: linear RGB and depth.
+pub(crate) struct Canvas {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Row-major linear RGB.
+    pub rgb: Vec<[f32; 3]>,
+    /// Depth: larger is nearer.
+    pub depth: Vec<f32>,
+    /// View-space x at the left edge and y at the top edge.
+    pub origin: [f32; 2],
+    /// Metres a pixel, x and y.
+    pub step: [f32; 2],
+}
+
+impl Canvas {
+    /// A black picture that shows the box `x0..x1`, `y0..y1` of view space.
+    pub fn new(width: usize, height: usize, bounds: [f32; 4]) -> Self {
+        let [x0, y0, x1, y1] = bounds;
+        Self {
+            width,
+            height,
+            rgb: vec![[0.0; 3]; width * height],
+            depth: vec![f32::MIN; width * height],
+            origin: [x0, y1],
+            step: [(x1 - x0) / width as f32, (y1 - y0) / height as f32],
+        }
+    }
+
+    /// Forgets depth, so that what comes next is drawn over everything.
+    pub fn in_front(&mut self) {
+        self.depth.fill(f32::MIN);
+    }
+
+    /// Draws one part; `paint` gives albedo and gloss, or nothing where the part is open.
+    pub fn draw<P: Copy>(
+        &mut self,
+        part: &Part<P>,
+        view: &View,
+        light: &Light,
+        paint: impl Fn(P, &Hit) -> Option<([f32; 3], f32)>,
+    ) {
+        let (a, fa) = view.project(part.a);
+        let (b, fb) = view.project(part.b);
+        let (sy, cy) = view.yaw.sin_cos();
+        let across = |r: [f32; 2], f: f32| f * ((r[0] * cy).powi(2) + (r[1] * sy).powi(2)).sqrt();
+        let deep = |r: [f32; 2], f: f32| f * ((r[0] * sy).powi(2) + (r[1] * cy).powi(2)).sqrt();
+        let (ra, rb, da, db) = (across(part.ra, fa), across(part.rb, fb), deep(part.ra, fa), deep(part.rb, fb));
+        let (dx, dy, dz) = (b[0] - a[0], b[1] - a[1], b[2] - a[2]);
+        let flat_len = (dx * dx + dy * dy).sqrt();
+        let full_len = (flat_len * flat_len + dz * dz).sqrt().max(1e-6);
+        let (ux, uy) = if flat_len > 1e-5 { (dx / flat_len, dy / flat_len) } else { (0.0, -1.0) };
+        let foreshortened = (dz / full_len).abs();
+        let cap = ((part.cap * flat_len / full_len).powi(2)
+            + (foreshortened * (da + db) / (ra + rb).max(1e-6)).powi(2))
+        .sqrt()
+        .max(0.02);
+        let reach = ra.max(rb) * cap.max(1.0);
+        let column = |x: f32| (x - self.origin[0]) / self.step[0];
+        let row = |y: f32| (self.origin[1] - y) / self.step[1];
+        let x0 = column(a[0].min(b[0]) - reach).floor().max(0.0) as usize;
+        let x1 = (column(a[0].max(b[0]) + reach).ceil().max(0.0) as usize).min(self.width);
+        let y0 = row(a[1].max(b[1]) + reach).floor().max(0.0) as usize;
+        let y1 = (row(a[1].min(b[1]) - reach).ceil().max(0.0) as usize).min(self.height);
+        let (sp, cp) = view.pitch.sin_cos();
+        for py in y0..y1 {
+            let y = self.origin[1] - (py as f32 + 0.5) * self.step[1] - a[1];
+            for px in x0..x1 {
+                let x = self.origin[0] + (px as f32 + 0.5) * self.step[0] - a[0];
+                let on_axis = x * ux + y * uy;
+                let along = if flat_len > 1e-5 { (on_axis / flat_len).clamp(0.0, 1.0) } else { 0.5 };
+                let radius = ra + (rb - ra) * along;
+                let side = (-uy * x + ux * y) / radius;
+                let beyond = (on_axis - along * flat_len) / (radius * cap);
+                let square = side * side + beyond * beyond;
+                if square >= 1.0 {
+                    continue;
+                }
+                let out = (1.0 - square).sqrt();
+                let depth = a[2] + dz * along + (da + (db - da) * along) * out;
+                let at = py * self.width + px;
+                if depth <= self.depth[at] {
+                    continue;
+                }
+                let normal = [-uy * side + ux * beyond, ux * side + uy * beyond, out];
+                let back_y = normal[1] * cp + normal[2] * sp;
+                let back_z = -normal[1] * sp + normal[2] * cp;
+                let local = [normal[0] * cy - back_z * sy, back_y, normal[0] * sy + back_z * cy];
+                let mut angle = side.clamp(-1.0, 1.0).asin() - view.yaw;
+                angle -= (angle / std::f32::consts::TAU).round() * std::f32::consts::TAU;
+                let hit = Hit { along, height: part.ha + (part.hb - part.ha) * along, angle, local };
+                if let Some((albedo, gloss)) = paint(part.paint, &hit) {
+                    let facing = normal[0] * light.towards[0] + normal[1] * light.towards[1] + normal[2] * light.towards[2];
+                    let diffuse = light.ambient * (0.75 + 0.25 * normal[1]) + (1.0 - light.ambient) * facing.max(0.0);
+                    let shine = gloss * facing.max(0.0).powi(12);
+                    let rim = 0.85 + 0.15 * out;
+                    self.depth[at] = depth;
+                    self.rgb[at] = albedo.map(|c| (c * diffuse * 1.35 + shine) * rim);
+                }
+            }
+        }
+    }
+}
+
+fn hash(x: i32, y: i32, seed: u32) -> f32 {
+    let mut h = (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
+    h ^= h >> 15;
+    h = h.wrapping_mul(0x2C1B_3C6D);
+    h ^= h >> 12;
+    h = h.wrapping_mul(0x297A_2D39);
+    h ^= h >> 15;
+    (h >> 8) as f32 / 16_777_216.0
+}
+
+/// Value noise 0..1, smooth, one feature per unit.
+pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
+    let (fx, fy) = (x.floor(), y.floor());
+    let (ix, iy) = (fx as i32, fy as i32);
+    let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
+    let (tx, ty) = (smooth(x - fx), smooth(y - fy));
+    let top = hash(ix, iy, seed) * (1.0 - tx) + hash(ix + 1, iy, seed) * tx;
+    let bottom = hash(ix, iy + 1, seed) * (1.0 - tx) + hash(ix + 1, iy + 1, seed) * tx;
+    top * (1.0 - ty) + bottom * ty
+}
+
+/// Unconnected noise 0..1 of a cell.
+pub(crate) fn speckle(x: i32, y: i32, seed: u32) -> f32 {
+    hash(x, y, seed)
+}

@@ -1,0 +1,215 @@
+//! One view of a person: place, light, other people, things in the way, the detector's box, the camera.
+
+use image::RgbImage;
+use rand::Rng;
+
+use super::body::{Pose, build, cut};
+use super::camera;
+use super::person::{Person, between, chance, weighted};
+use super::raster::{Canvas, Light, View, noise, speckle};
+use super::texture::albedo;
+
+/// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
+/// 60 to 320 pixels high, and its own aspect.
+pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
+    let pose = Pose::sample(rng);
+    let parts = build(person, &pose);
+    let high = chance(rng, 0.35);
+    let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
+    let near = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
+    let tilt = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
+    let yaw = match weighted(rng, &[0.3, 0.28, 0.42]) {
+        0 => between(rng, -0.6, 0.6),
+        1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
+        _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
+    };
+    let view = View { yaw, pitch, distance: near, roll: tilt, middle: 0.5 * person.height, shift: [0.0; 3] };
+    // The box a detector would draw, loosely.
+    let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
+    for part in &parts {
+        for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+            let (p, scale) = view.project(end);
+            let r = radii[0].max(radii[1]) * scale * 0.85;
+            bounds = [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
+        }
+    }
+    let [mut x0, mut y0, mut x1, mut y1] = bounds;
+    let (wide, tall) = (x1 - x0, y1 - y0);
+    let sloppy = if chance(rng, 0.25) { 0.16 } else { 0.07 };
+    x0 -= wide * between(rng, -0.06, sloppy * 1.6);
+    x1 += wide * between(rng, -0.06, sloppy * 1.6);
+    y1 += tall * between(rng, -0.004, sloppy * 0.7);
+    y0 -= tall * between(rng, -0.02, sloppy * 0.7);
+    if chance(rng, 0.17) {
+        y0 += tall * between(rng, 0.15, 0.52);
+    }
+    if (x1 - x0) < 0.26 * (y1 - y0) {
+        let more = 0.13 * (y1 - y0) - 0.5 * (x1 - x0);
+        x0 -= more;
+        x1 += more;
+    }
+    // Size on the sensor, then over-sampling for soft edges.
+    let out_h = (60.0 * (between(rng, 0.0, 1.0) * (320.0f32 / 60.0).ln()).exp()) as usize;
+    let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
+    let over = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.0) };
+    let (w, h) = ((out_w as f32 * over) as usize, (out_h as f32 * over) as usize);
+    let mut canvas = Canvas::new(w, h, [x0, y0, x1, y1]);
+    let side = between(rng, -1.0, 1.0);
+    let up = between(rng, 0.2, 1.0);
+    let toward = between(rng, 0.1, 1.0);
+    let length = (side * side + up * up + toward * toward).sqrt();
+    let light = Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) };
+    background(&mut canvas, pitch, &light, rng);
+    // Others behind, the person, others and things in front.
+    if chance(rng, 0.28) {
+        let other = Person::sample(rng);
+        passer_by(&mut canvas, &other, &view, &light, x1 - x0, false, rng);
+    }
+    canvas.in_front();
+    let measures = cut(person);
+    for part in &parts {
+        canvas.draw(part, &view, &light, |paint, hit| albedo(person, &measures, paint, hit));
+    }
+    if chance(rng, 0.12) {
+        let other = Person::sample(rng);
+        passer_by(&mut canvas, &other, &view, &light, x1 - x0, true, rng);
+    }
+    if chance(rng, 0.16) {
+        obstacle(&mut canvas, rng);
+    }
+    camera::expose(&canvas, out_w, out_h, rng)
+}
+
+fn passer_by(canvas: &mut Canvas, other: &Person, view: &View, light: &Light, wide: f32, front: bool, rng: &mut impl Rng) {
+    let side = if chance(rng, 0.5) { 1.0 } else { -1.0 };
+    let near = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
+    let theirs = View {
+        yaw: between(rng, -3.1, 3.1),
+        distance: view.distance * if front { 1.0 } else { between(rng, 1.0, 1.3) },
+        shift: [side * wide * near, between(rng, -0.25, 0.25), 0.0],
+        middle: 0.5 * other.height,
+        ..*view
+    };
+    canvas.in_front();
+    let measures = cut(other);
+    for part in &build(other, &Pose::sample(rng)) {
+        canvas.draw(part, &theirs, light, |paint, hit| albedo(other, &measures, paint, hit));
+    }
+}
+
+fn place_colour(rng: &mut impl Rng) -> [f32; 3] {
+    let base = between(rng, 0.05, 0.75);
+    let tint: [f32; 3] = [[1.0, 1.0, 1.0], [1.0, 0.93, 0.82], [0.92, 0.97, 1.0], [1.0, 0.72, 0.5], [0.75, 1.0, 0.6], [0.7, 0.85, 1.0]]
+        [weighted(rng, &[4.0, 2.0, 1.5, 1.0, 0.7, 0.6])];
+    tint.map(|t| (base * t * between(rng, 0.93, 1.07)).clamp(0.01, 0.95))
+}
+
+fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
+    let (w, h) = (canvas.width as f32, canvas.height as f32);
+    let (wall, floor) = (place_colour(rng), place_colour(rng));
+    let grass = chance(rng, 0.14);
+    let floor = if grass { [0.06, 0.14, 0.03].map(|c| c * between(rng, 0.7, 1.8)) } else { floor };
+    let horizon = if pitch > 0.45 { between(rng, -0.6, 0.45) } else { between(rng, 0.1, 1.05) };
+    let seed: u32 = rng.random();
+    let style = weighted(rng, &[0.35, 0.25, 0.2, 0.2]);
+    let second = place_colour(rng);
+    let rough = between(rng, 0.02, 0.25);
+    let (scale, slant) = (between(rng, 3.0, 16.0), between(rng, -1.2, 1.2));
+    let shade_x = between(rng, -0.4, 0.4);
+    let day = 0.55 + 0.45 * light.ambient;
+    for py in 0..canvas.height {
+        let y = py as f32 / h;
+        let below = y - horizon;
+        for px in 0..canvas.width {
+            let x = px as f32 / w;
+            let grain = noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
+            let mut colour = if below > 0.0 {
+                let depth = 1.0 / (below + 0.25);
+                let (u, v) = ((x - 0.5) * depth * scale * 0.5 + slant * y, depth * scale);
+                let mut c = floor;
+                match style {
+                    0 if grass => {}
+                    1 if u.rem_euclid(1.0) < 0.06 => c = c.map(|v| v * 0.55),
+                    2 if (u.rem_euclid(1.0) < 0.5) != (v.rem_euclid(1.0) < 0.5) => c = second,
+                    3 if (u * 0.3 + v * 0.1).rem_euclid(3.0) < 0.12 => c = second,
+                    _ => {}
+                }
+                let fine = if grass { speckle(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
+                c.map(|v| v * (1.0 + grain * rough * 2.0 + 0.4 * fine + 0.25 * below))
+            } else {
+                let mut c = wall;
+                match style {
+                    1 if (x * scale * 0.4).rem_euclid(1.0) < 0.1 => c = second,
+                    2 if (y * scale).rem_euclid(1.0) < 0.08 => c = second.map(|v| v * 0.6),
+                    3 => {
+                        let cell = speckle((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
+                        c = std::array::from_fn(|i| wall[i] * (1.0 - cell) + second[i] * cell);
+                    }
+                    _ => {}
+                }
+                c.map(|v| v * (1.0 + grain * rough))
+            };
+            colour = colour.map(|v| v.max(0.0) * day * (1.0 + shade_x * (x - 0.5)));
+            canvas.rgb[py * canvas.width + px] = colour;
+        }
+    }
+    for _ in 0..weighted(rng, &[0.35, 0.3, 0.2, 0.15]) {
+        let colour = place_colour(rng);
+        let (cx, cy) = (between(rng, -0.1, 1.1), between(rng, 0.0, 1.0));
+        let (rx, ry) = match weighted(rng, &[0.5, 0.25, 0.25]) {
+            0 => (between(rng, 0.08, 0.4), between(rng, 0.05, 0.35)),
+            1 => (between(rng, 0.01, 0.05), 1.2),
+            _ => (1.2, between(rng, 0.005, 0.05)),
+        };
+        block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
+    }
+    // Shadow on the ground at the feet.
+    let (cx, strength) = (0.5 + between(rng, -0.3, 0.3), between(rng, 0.2, 0.75));
+    if chance(rng, 0.7) {
+        let (rx, ry) = (between(rng, 0.25, 0.7), between(rng, 0.02, 0.09));
+        for py in (canvas.height * 4 / 5)..canvas.height {
+            for px in 0..canvas.width {
+                let d = ((px as f32 / w - cx) / rx).powi(2) + ((py as f32 / h - 0.95) / ry).powi(2);
+                if d < 1.0 {
+                    let k = 1.0 - strength * (1.0 - d);
+                    let at = py * canvas.width + px;
+                    canvas.rgb[at] = canvas.rgb[at].map(|v| v * k);
+                }
+            }
+        }
+    }
+}
+
+/// A flat rectangle or ellipse, in fractions of the picture.
+fn block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colour: [f32; 3]) {
+    let (w, h) = (canvas.width as f32, canvas.height as f32);
+    let span = |lo: f32, hi: f32, n: f32| ((lo * n).clamp(0.0, n) as usize, (hi * n).clamp(0.0, n) as usize);
+    let ((px0, px1), (py0, py1)) = (span(x0, x1, w), span(y0, y1, h));
+    for py in py0..py1 {
+        let fy = (py as f32 / h - y0) / (y1 - y0) * 2.0 - 1.0;
+        for px in px0..px1 {
+            let fx = (px as f32 / w - x0) / (x1 - x0) * 2.0 - 1.0;
+            if !round || fx * fx + fy * fy < 1.0 {
+                canvas.rgb[py * canvas.width + px] = colour.map(|v| v * (1.0 - 0.2 * fy));
+            }
+        }
+    }
+}
+
+fn obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
+    let colour = place_colour(rng).map(|v| v * 0.9);
+    let round = chance(rng, 0.3);
+    let area = match weighted(rng, &[0.4, 0.35, 0.25]) {
+        0 => [between(rng, -0.4, 0.4), between(rng, 0.62, 0.9), between(rng, 0.6, 1.4), 1.3],
+        1 => {
+            let left = chance(rng, 0.5);
+            let reach = between(rng, 0.05, 0.28);
+            if left { [-0.2, between(rng, -0.2, 0.6), reach, 1.2] } else { [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2] }
+        }
+        _ => {
+            let y = between(rng, 0.45, 0.9);
+            [-0.1, y, 1.1, y + between(rng, 0.01, 0.04)]
+        }
+    };
+    block(canvas, area, round, colour);
+}

@@ -1,0 +1,50 @@
+//! Annotated pictures on disk: CUHK-PEDES layout (`imgs/` and `reid_raw.json`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+/// One annotated picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The picture.
+    pub path: PathBuf,
+    /// Identity as the file numbers it.
+    pub identity: u32,
+    /// Captions; the protocol uses the first two.
+    pub captions: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default)]
+    split: String,
+    captions: Vec<String>,
+    file_path: String,
+    id: u32,
+}
+
+/// Reads `root`/reid_raw.json and keeps `split`.
+///
+/// # Errors
+/// A missing or malformed annotation file, a missing picture, an empty caption, an unknown split: each by name.
+pub fn cuhk_pedes(root: &Path, split: &str) -> Result<Vec<Entry>> {
+    let file = root.join("reid_raw.json");
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let raw: Vec<Raw> = serde_json::from_str(&text).with_context(|| format!("{} is not a CUHK-PEDES annotation file", file.display()))?;
+    let splits: std::collections::BTreeSet<&str> = raw.iter().map(|r| r.split.as_str()).collect();
+    if !splits.contains(split) {
+        bail!("{} has no split {split:?}; it has {splits:?}", file.display());
+    }
+    let mut entries = Vec::new();
+    for item in raw.iter().filter(|r| r.split == split) {
+        let path = root.join("imgs").join(&item.file_path);
+        ensure!(path.is_file(), "the picture {} named in {} is missing", path.display(), file.display());
+        ensure!(!item.captions.is_empty(), "{} has no caption", item.file_path);
+        ensure!(item.captions.iter().all(|c| !c.trim().is_empty()), "{} has an empty caption", item.file_path);
+        entries.push(Entry { path, identity: item.id, captions: item.captions.iter().take(2).cloned().collect() });
+    }
+    Ok(entries)
+}

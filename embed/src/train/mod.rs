@@ -1,0 +1,19 @@
+//! Fine-tuning: data, losses, optimiser, evaluation, calibration and model folders.
+//!
+//! ```text
+//! synth::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
+//! ```
+
+pub mod attributes;
+pub mod batch;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod dataset;
+pub mod evaluate;
+pub mod folder;
+pub mod losses;
+pub mod optimizer;
+pub mod pool;
+pub mod run;
+pub mod text;
+pub mod vocabulary;

@@ -1,0 +1,204 @@
+//! The training loop.
+//!
+//! Learning rate: warm-up, constant, then a linear fall to zero over the last part. Nothing before the fall depends on
+//! the number of steps, so a run may be resumed with more or fewer steps and equals one that had them from the start.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::attributes::Heads;
+use super::batch::{self, Batch};
+use super::checkpoint;
+use super::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
+use super::optimizer::{AdamW, AdamWConfig};
+use super::pool::Pool;
+use super::text::Texts;
+use crate::model::{Architecture, Cada, Preprocess};
+
+/// Everything that decides a run, with the pool's seed and size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Seed of batches.
+    pub seed: u64,
+    /// Pairs a step.
+    pub batch: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Steps of warm-up.
+    pub warmup: usize,
+    /// Steps of the final fall.
+    pub fall: usize,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Weight decay.
+    pub decay: f64,
+    /// Largest gradient norm.
+    pub clip: f64,
+    /// Form of the global loss.
+    pub ndf: Ndf,
+    /// Hard-negative rule.
+    pub negative: HardNegative,
+    /// Token groups of the local half of ATP.
+    pub groups: Groups,
+    /// First step with ATP: matching has nothing to learn before features mean something.
+    pub atp_from: usize,
+    /// Weight of the auxiliary attribute heads.
+    pub attributes: f64,
+    /// Word embeddings stay as they came until this step.
+    pub words_from: usize,
+}
+
+impl RunConfig {
+    /// Learning rate of `step` (from 0).
+    pub fn rate(&self, step: usize) -> f64 {
+        let up = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let down = (self.steps.saturating_sub(step) as f64 / self.fall.max(1) as f64).min(1.0);
+        self.lr * up * down
+    }
+}
+
+/// Model, heads and variables of a run.
+pub struct Trainee {
+    /// The model.
+    pub model: Cada,
+    /// The auxiliary heads.
+    pub heads: Heads,
+    /// All variables; the heads' begin with `attributes.`.
+    pub variables: VarMap,
+}
+
+impl Trainee {
+    /// Fresh variables.
+    ///
+    /// # Errors
+    /// When the architecture contradicts itself.
+    pub fn new(arch: &Architecture) -> Result<Self> {
+        let (model, variables) = crate::model::weights::trainable(arch, crate::model::Decoder::None, &Device::Cpu)?;
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
+        Ok(Self { model, heads, variables })
+    }
+
+    /// The optimiser for all of them.
+    pub fn optimizer(&self, decay: f64) -> AdamW {
+        let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+        AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
+    }
+}
+
+/// The loss of one batch and its parts by name.
+///
+/// # Errors
+/// When candle fails.
+pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -> Result<(Tensor, Value)> {
+    let model = &trainee.model;
+    let images = model.image_embeds(&batch.pixels)?;
+    let texts = model.text_embeds(&batch.tokens, None)?;
+    let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
+    let global = ndf(&v, &t, &batch.identities, config.ndf)?;
+    let mut parts = json!({"ndf": global.to_scalar::<f32>()?});
+    let mut total = global;
+    if config.attributes > 0.0 {
+        let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;
+        parts["attributes"] = json!(attributes.to_scalar::<f32>()?);
+        parts["right"] = json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>());
+        total = (total + (attributes * config.attributes)?)?;
+    }
+    if step >= config.atp_from {
+        if let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative)? {
+            let n = batch.identities.len();
+            let rows: Vec<usize> = (0..n).chain(0..n).chain(negatives.text_for_image).collect();
+            let pictures: Vec<u32> = (0..n).chain(negatives.image_for_text).chain(0..n).map(|i| i as u32).collect();
+            let tokens = batch.tokens.select(&rows);
+            let fused = model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
+            let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
+            let whole = match_loss(&model.itm_logits(&fused)?, &matched)?;
+            let (means, owner) = config.groups.means(&fused, tokens.lengths())?;
+            let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
+            let groups = match_loss(&model.itm_local_logits(&means)?, &owned)?;
+            parts["atp"] = json!(whole.to_scalar::<f32>()?);
+            parts["atp_local"] = json!(groups.to_scalar::<f32>()?);
+            total = ((total + whole)? + groups)?;
+        }
+    }
+    Ok((total, parts))
+}
+
+/// Trains from the checkpoint in `run`, or from the variables as they are, to the last step. `told` hears each logged
+/// line; `pause` is called after every checkpoint with the step.
+///
+/// # Errors
+/// A loss that is not finite (the last checkpoint stays), or a checkpoint that cannot be written.
+#[allow(clippy::too_many_arguments)]
+pub fn train(
+    run: &Path,
+    config: &RunConfig,
+    trainee: &Trainee,
+    pool: &Pool,
+    prep: &Preprocess,
+    texts: &Texts,
+    checkpoint_every: Duration,
+    mut told: impl FnMut(&Value),
+) -> Result<()> {
+    let arch = trainee.model.arch().clone();
+    let mut optimizer = trainee.optimizer(config.decay);
+    let recorded = serde_json::to_value(config)?;
+    checkpoint::load(run, &trainee.variables, &mut optimizer)?;
+    let start = optimizer.steps();
+    if start > 0 {
+        told(&json!({"resumed_at": start}));
+    }
+    let mut log = OpenOptions::new().create(true).append(true).open(run.join("log.jsonl")).context("opening log.jsonl")?;
+    let tokenize = |text: &str| texts.ids(text).unwrap_or_default();
+    std::thread::scope(|scope| -> Result<()> {
+        let (send, receive) = sync_channel::<candle_core::Result<Batch>>(2);
+        scope.spawn(move || {
+            for step in start..config.steps {
+                if send.send(batch::build(pool, &arch, prep, &tokenize, config.seed, step as u64, config.batch)).is_err() {
+                    break;
+                }
+            }
+        });
+        let (mut saved, mut since, mut pairs) = (Instant::now(), Instant::now(), 0usize);
+        for step in start..config.steps {
+            let batch = receive.recv().context("the batch maker stopped")??;
+            let (loss, mut parts) = loss(trainee, config, &batch, step)?;
+            let value = loss.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                bail!("the loss is {value} at step {step}; the last checkpoint in {} is kept", run.display());
+            }
+            let grads = loss.backward()?;
+            let frozen = |name: &str| step < config.words_from && name.ends_with("word_embeddings.weight");
+            let norm = optimizer.step(&grads, config.rate(step), Some(config.clip), frozen)?;
+            pairs += config.batch;
+            if (step + 1) % 20 == 0 || step + 1 == config.steps {
+                parts["step"] = json!(step + 1);
+                parts["loss"] = json!(value);
+                parts["norm"] = json!(norm);
+                parts["lr"] = json!(config.rate(step));
+                let per_second = pairs as f64 / since.elapsed().as_secs_f64();
+                parts["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
+                parts["eta_min"] = json!(((config.steps - step - 1) * config.batch) as f64 / per_second / 60.0);
+                writeln!(log, "{parts}")?;
+                told(&parts);
+                (since, pairs) = (Instant::now(), 0);
+            }
+            if saved.elapsed() >= checkpoint_every || step + 1 == config.steps {
+                checkpoint::save(run, &trainee.variables, &optimizer, &recorded)?;
+                saved = Instant::now();
+            }
+        }
+        Ok(())
+    })
+}
