@@ -1,1 +1,6 @@
-//! Sightline.
+//! From frames to crops: the person detector, the tracker and the choice of the best shots of every track.
+//! Pure Rust: no GStreamer, no system library, no server.
+
+pub mod detection;
+
+pub use detection::{DetectError, Detection, Detector};
