@@ -2,5 +2,6 @@
 //! Pure Rust: no GStreamer, no system library, no server.
 
 pub mod detection;
+pub mod track;
 
 pub use detection::{DetectError, Detection, Detector};
