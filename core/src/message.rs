@@ -31,6 +31,13 @@ impl Origin {
     pub fn new(producer: impl Into<String>, seq: u64) -> Self {
         Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace: Uuid::new_v4() }
     }
+
+    /// An origin whose trace id follows from the crop and the sequence number, so that a replay of the same footage
+    /// repeats the messages to the last bit.
+    pub fn of_crop(producer: impl Into<String>, seq: u64, crop: SightingId) -> Self {
+        let trace = Uuid::new_v5(&crop, &seq.to_le_bytes());
+        Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace }
+    }
 }
 
 /// How well a crop shows its person; every part lies in 0..=1, larger is better.
@@ -80,7 +87,8 @@ impl Crop {
     }
 }
 
-/// A track has ended: no more crops will come, and its time span is final.
+/// The time span of a track that has at least one crop. It comes again about every ten seconds of footage while the
+/// track lives, so that the index knows of a person who stands still, and once more at its end; the last one counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackEnd {
     /// Schema, producer, sequence, trace.
@@ -91,8 +99,10 @@ pub struct TrackEnd {
     pub track: TrackId,
     /// Capture time of the first frame of the track.
     pub first_seen: Timestamp,
-    /// Capture time of the last frame in which the track was seen.
+    /// Capture time of the last frame in which the track was seen so far.
     pub last_seen: Timestamp,
+    /// The track is over: no more crops will come, and the span is final.
+    pub ended: bool,
 }
 
 /// Patch features of one picture after the vision encoder's final norm, CLS first: `rows` x `width`, row-major, f16.
@@ -145,7 +155,7 @@ pub struct Progress {
 pub enum CameraEvent {
     /// A picture to embed.
     Crop(Crop),
-    /// A track ended.
+    /// The time span of a track, final or so far.
     TrackEnd(TrackEnd),
     /// Footage analysed so far.
     Progress(Progress),
@@ -156,7 +166,7 @@ pub enum CameraEvent {
 pub enum IndexEvent {
     /// A picture with its features, to store.
     Sighting(Box<Sighting>),
-    /// A track ended: write its final time span.
+    /// Write the time span of a track, final or so far.
     TrackEnd(TrackEnd),
     /// Everything of this camera up to here has passed.
     Progress(Progress),
@@ -165,6 +175,14 @@ pub enum IndexEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traces_of_a_replay_repeat() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(Origin::of_crop("p", 3, a), Origin::of_crop("p", 3, a));
+        assert_ne!(Origin::of_crop("p", 3, a).trace, Origin::of_crop("p", 4, a).trace);
+        assert_ne!(Origin::of_crop("p", 3, a).trace, Origin::of_crop("p", 3, b).trace);
+    }
 
     #[test]
     fn crop_id_ignores_what_may_change_between_deliveries() {

@@ -82,6 +82,51 @@ impl<T> Queue<T> {
         dropped.map_or(Pushed::Queued, Pushed::Dropped)
     }
 
+    /// As [`Queue::push_sparing`], but nothing that `droppable` forbids ever goes: the displaced element comes back as
+    /// `Some`, `None` when there was room.
+    ///
+    /// # Errors
+    /// Gives `item` back when there is no room to be had, or when the queue was closed.
+    pub fn offer(&self, item: T, droppable: impl Fn(&T) -> bool) -> Result<Option<T>, T> {
+        let mut s = self.lock();
+        if s.closed {
+            return Err(item);
+        }
+        let displaced = if s.items.len() == self.shared.capacity {
+            match s.items.iter().position(droppable) {
+                Some(at) => s.items.remove(at),
+                None => return Err(item),
+            }
+        } else {
+            None
+        };
+        s.items.push_back(item);
+        self.shared.changed.notify_all();
+        Ok(displaced)
+    }
+
+    /// Waits at most `timeout` for room, then adds `item`.
+    ///
+    /// # Errors
+    /// Gives `item` back when no room came in time, or when the queue was closed.
+    pub fn push_timeout(&self, item: T, timeout: Duration) -> Result<(), T> {
+        let deadline = Instant::now() + timeout;
+        let mut s = self.lock();
+        while !s.closed && s.items.len() == self.shared.capacity {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(item);
+            }
+            s = self.shared.changed.wait_timeout(s, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        if s.closed {
+            return Err(item);
+        }
+        s.items.push_back(item);
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
     /// Waits for room, then adds `item`.
     ///
     /// # Errors
@@ -162,6 +207,19 @@ mod tests {
         assert_eq!(q.push_sparing(3, odd), Pushed::Queued);
         assert_eq!(q.push_sparing(4, odd), Pushed::Dropped(3));
         assert_eq!(q.push_sparing(6, odd), Pushed::Dropped(2));
+    }
+
+    #[test]
+    fn an_offer_never_displaces_what_must_stay() {
+        let q = Queue::new(2);
+        let odd = |i: &i32| i % 2 == 1;
+        assert_eq!((q.offer(2, odd), q.offer(3, odd)), (Ok(None), Ok(None)));
+        assert_eq!(q.offer(4, odd), Ok(Some(3)));
+        assert_eq!(q.offer(5, odd), Err(5));
+        assert_eq!(q.push_timeout(6, Duration::from_millis(5)), Err(6));
+        assert_eq!((q.pop(SOON), q.push_timeout(6, SOON)), (Some(2), Ok(())));
+        q.close();
+        assert_eq!((q.offer(7, odd), q.push_timeout(8, SOON)), (Err(7), Err(8)));
     }
 
     #[test]

@@ -1,1 +1,7 @@
-//! Sightline.
+//! From frames to crops: the person detector, the tracker and the choice of the best shots of every track.
+//! Pure Rust: no GStreamer, no system library, no server.
+
+pub mod detection;
+pub mod track;
+
+pub use detection::{DetectError, Detection, Detector};

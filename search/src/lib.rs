@@ -1,1 +1,36 @@
-//! Sightline.
+//! Everything behind the features: the vector store, the gallery of pictures, the indexer that fills them, and the
+//! two-stage search over them. No server and no system library: Qdrant's engine runs inside the process.
+//!
+//! ```text
+//! IndexEvent --> indexer: gallery (fsync), then upsert, then flush, then coverage moves on
+//! query --> encoder --> vector search with the filter inside --> tracks --> patch features of the best K
+//!       --> decoder --> score = cosine + match --> hits, pages
+//! ```
+//!
+//! On disk, below the data folder:
+//!
+//! ```text
+//! vectors/<model id>/   lock, store.json (model id, width), shard/ (Qdrant's own files)
+//! gallery/              lock, jpeg/<xyz>/<sighting>.jpg, patches/<model id>/<xyz>/<sighting>.patches, tmp/
+//! erasures/             journals of deletions that have begun and are not finished
+//! ```
+
+pub mod coverage;
+pub mod encoder;
+pub mod erase;
+mod files;
+pub mod gallery;
+pub mod indexer;
+pub mod searcher;
+pub mod store;
+
+pub use coverage::{CameraCoverage, Coverage};
+pub use encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
+pub use erase::{EraseError, Receipt, erase, resume_erasures, sweep_orphans};
+pub use files::{DataLock, FileError};
+pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError};
+pub use indexer::{IndexerError, IndexerOptions};
+pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
+pub use store::{
+    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError, VectorStore,
+};

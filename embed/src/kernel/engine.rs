@@ -1,0 +1,107 @@
+//! Which instructions this machine offers, found out once at run time.
+
+use std::sync::OnceLock;
+
+use super::Precision;
+
+/// How a product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// bf16 tiles: `tdpbf16ps`, 16 x 16 x 32 multiply-adds an instruction.
+    Amx,
+    /// bf16 vectors: `vdpbf16ps`, 16 x 2 multiply-adds an instruction.
+    Avx512,
+    /// `f32` by the `gemm` crate, which finds its own instructions.
+    Exact,
+}
+
+impl Engine {
+    /// The fastest bf16 engine of this machine; [`Engine::Exact`] where there is none.
+    #[must_use]
+    pub fn best() -> Self {
+        static BEST: OnceLock<Engine> = OnceLock::new();
+        *BEST.get_or_init(|| [Self::Amx, Self::Avx512].into_iter().find(|e| e.available()).unwrap_or(Self::Exact))
+    }
+
+    /// The engine for a precision.
+    #[must_use]
+    pub fn for_precision(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::Exact,
+            Precision::Bf16 => Self::best(),
+        }
+    }
+
+    /// Whether this machine can run it.
+    #[must_use]
+    pub fn available(self) -> bool {
+        match self {
+            Self::Amx => has_avx512_bf16() && has_amx(),
+            Self::Avx512 => has_avx512_bf16(),
+            Self::Exact => true,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512_bf16() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512_bf16() -> bool {
+    false
+}
+
+/// AMX needs the instructions, tiles of the size the kernel is written for, and the kernel's leave: tile data is 8 KiB
+/// of state a thread, and Linux saves it only for processes that asked.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn has_amx() -> bool {
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    *GRANTED.get_or_init(|| cpu_has_amx() && request_tile_data())
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn has_amx() -> bool {
+    false
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn cpu_has_amx() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    if __cpuid_count(0, 0).eax < 0x1d || __cpuid_count(7, 0).edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE {
+        return false;
+    }
+    // Palette 1: eight tiles of 1024 bytes, rows of 64 bytes, 16 rows.
+    let palette = __cpuid_count(0x1d, 1);
+    let (bytes_per_tile, bytes_per_row, tiles) = (palette.eax >> 16, palette.ebx & 0xffff, palette.ebx >> 16);
+    bytes_per_tile >= 1024 && bytes_per_row >= 64 && tiles >= 8 && palette.ecx & 0xffff >= 16
+}
+
+/// Asks Linux for the tile data state, for all threads of the process: `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`
+/// (since Linux 5.16). Any error, an older kernel's included, means "no".
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn request_tile_data() -> bool {
+    const SYS_ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    const XFEATURE_XTILEDATA: u64 = 18;
+    let result: i64;
+    // SAFETY: the system call takes two integers, touches no memory of ours, and clobbers rcx and r11 as every system
+    // call does.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") SYS_ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}

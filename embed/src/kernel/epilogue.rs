@@ -1,0 +1,117 @@
+//! What happens to a product before it is written: bias, GELU, a sum with what is there.
+
+use super::{KernelError, Mat, MatMut, expect_shape};
+
+/// What the product is added to, after bias and activation.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Add<'a> {
+    /// Nothing: the output is overwritten.
+    #[default]
+    Nothing,
+    /// The output's former content: gradients that accumulate, a residual stream in place.
+    Output,
+    /// Another matrix of the output's shape: a residual.
+    Matrix(Mat<'a>),
+}
+
+/// `c = add + activation(product + bias)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One number a column, added to every row.
+    pub bias: Option<&'a [f32]>,
+    /// Whether [`gelu`] follows the bias.
+    pub gelu: bool,
+    /// The last sum.
+    pub add: Add<'a>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Overwrites the output with product + bias.
+    #[must_use]
+    pub fn bias(bias: Option<&'a [f32]>) -> Self {
+        Self { bias, ..Self::default() }
+    }
+
+    /// Adds the product to the output.
+    #[must_use]
+    pub fn accumulate() -> Self {
+        Self { add: Add::Output, ..Self::default() }
+    }
+
+    pub(super) fn check(&self, m: usize, n: usize) -> Result<(), KernelError> {
+        if let Some(bias) = self.bias {
+            expect_shape("the bias", (1, bias.len()), (1, n))?;
+        }
+        if let Add::Matrix(other) = self.add {
+            expect_shape("the matrix to add", (other.rows(), other.cols()), (m, n))?;
+        }
+        Ok(())
+    }
+
+    /// The part of the epilogue that concerns rows `i..` and columns `j..` of the output, `cols` of them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(super) fn window(self, i: usize, rows: usize, j: usize, cols: usize) -> Self {
+        let add = match self.add {
+            Add::Matrix(other) => Add::Matrix(other.window(i, rows, j, cols)),
+            other => other,
+        };
+        Self { bias: self.bias.map(|bias| &bias[j..j + cols]), add, ..self }
+    }
+
+    /// `c = epilogue(c)`, row by row, for a `c` that holds the product; `add` must not be [`Add::Output`].
+    pub(super) fn apply(&self, c: &mut MatMut<'_>) {
+        for i in 0..c.rows() {
+            let row = c.row(i);
+            if let Some(bias) = self.bias {
+                add_to(row, bias);
+            }
+            if self.gelu {
+                row.iter_mut().for_each(|x| *x = gelu(*x));
+            }
+            if let Add::Matrix(other) = self.add {
+                other.add_row_to(i, row);
+            }
+        }
+    }
+}
+
+fn add_to(row: &mut [f32], other: &[f32]) {
+    row.iter_mut().zip(other).for_each(|(x, y)| *x += y);
+}
+
+impl Mat<'_> {
+    /// `row += self[i]`
+    pub(super) fn add_row_to(&self, i: usize, row: &mut [f32]) {
+        if let Some(own) = self.row(i) {
+            add_to(row, own);
+        } else {
+            row.iter_mut().enumerate().for_each(|(j, x)| *x += self.at(i, j));
+        }
+    }
+}
+
+/// Gaussian error linear unit, `x Φ(x)` with the error function (not the tanh form): absolute error below 5e-7 of
+/// max(1, |x|). Branch-free, so that a loop over it becomes vector code. The error function is Abramowitz and Stegun
+/// 7.1.26.
+#[must_use]
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let poly = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_8 + t * (-1.453_152_1 + t * 1.061_405_4))));
+    let tail = 0.5 * poly * exp_of_negative(-z * z); // 1 - Φ(|x|)
+    x * if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// `eˣ` for x <= 0, relative error about 2e-7; below -87 it is as good as 0; NaN stays NaN.
+#[inline(always)]
+fn exp_of_negative(x: f32) -> f32 {
+    // e^x = 2^n e^r with |r| <= ln 2 / 2. Adding 1.5 * 2^23 leaves round(x / ln 2) in the low bits.
+    const MAGIC: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + MAGIC;
+    let n = shifted - MAGIC;
+    let r = (x - n * 0.693_359_4) + n * 2.121_944_4e-4;
+    let e = 1.0 + r * (1.0 + r * (0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0))))));
+    e * f32::from_bits(((shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127)) << 23) & 0x7f80_0000)
+}

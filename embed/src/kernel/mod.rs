@@ -1,0 +1,141 @@
+//! Matrix multiplication on the CPU, for inference and for training.
+//!
+//! Matrices are `f32` in memory. At [`Precision::F32`] the product is the `gemm` crate's. At [`Precision::Bf16`] both
+//! operands are rounded to bfloat16 (round to nearest even) while they are packed, and products are accumulated in
+//! `f32`: AMX tiles (`tdpbf16ps`) where the CPU has them, else AVX-512 (`vdpbf16ps`), else the `f32` path. The choice is
+//! made once, at run time ([`Engine::best`]).
+//!
+//! Strides describe the operands, so `x Wᵀ`, `g W` and `gᵀ x` (the three products of a linear layer and its backward)
+//! are one function, [`matmul`]. [`PackedWeights`] packs the right operand once, for weights that do not change.
+//! The bias, GELU and a residual are applied to each block while it is still in the first-level cache ([`Epilogue`]).
+//!
+//! A dot product at bf16 is off by at most `2⁻⁷ Σ|aᵢ bᵢ|` (each factor carries a relative error of up to `2⁻⁸`; errors of
+//! either sign cancel, so that long sums are far inside), plus `f32` accumulation error. NaN and infinities propagate; bf16 keeps the exponent range of `f32`, but
+//! subnormal numbers count as zero.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+mod engine;
+mod epilogue;
+mod exact;
+mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+#[cfg(target_arch = "x86_64")]
+mod plan;
+mod weights;
+
+pub use engine::Engine;
+pub use epilogue::{Add, Epilogue, gelu};
+pub use matrix::{Mat, MatMut};
+pub use weights::PackedWeights;
+
+/// The arithmetic of a product. Memory is `f32` at either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16, sums in `f32`; the `f32` path on a CPU without bf16 instructions.
+    Bf16,
+}
+
+/// Operands that do not fit together, or an engine this CPU lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// A slice is too short for its shape and strides.
+    #[error("a {rows} x {cols} matrix with strides {row_stride} and {col_stride} does not fit in {len} numbers")]
+    Extent {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        cols: usize,
+        /// Numbers from one row to the next.
+        row_stride: usize,
+        /// Numbers from one column to the next.
+        col_stride: usize,
+        /// Numbers in the slice.
+        len: usize,
+    },
+    /// Shapes that cannot be multiplied or added.
+    #[error("{what} is {got_rows} x {got_cols}, expected {rows} x {cols}")]
+    Shape {
+        /// Which operand.
+        what: &'static str,
+        /// Its rows.
+        got_rows: usize,
+        /// Its columns.
+        got_cols: usize,
+        /// The rows it must have.
+        rows: usize,
+        /// The columns it must have.
+        cols: usize,
+    },
+    /// An engine was asked for by name and this CPU, or this operating system, does not offer it.
+    #[error("the {0:?} engine is not available on this machine")]
+    Unavailable(Engine),
+}
+
+pub(crate) fn expect_shape(
+    what: &'static str,
+    (got_rows, got_cols): (usize, usize),
+    (rows, cols): (usize, usize),
+) -> Result<(), KernelError> {
+    if (got_rows, got_cols) == (rows, cols) {
+        Ok(())
+    } else {
+        Err(KernelError::Shape { what, got_rows, got_cols, rows, cols })
+    }
+}
+
+/// `c = epilogue(a b)` with `a` of m x k, `b` of k x n and `c` of m x n.
+///
+/// `threads` bounds the parallelism inside rayon's current pool; 1 stays on the calling thread, 0 means the whole pool.
+///
+/// # Errors
+/// [`KernelError::Shape`] when the shapes do not fit.
+pub fn matmul(
+    a: Mat<'_>,
+    b: Mat<'_>,
+    c: MatMut<'_>,
+    precision: Precision,
+    epilogue: Epilogue<'_>,
+    threads: usize,
+) -> Result<(), KernelError> {
+    matmul_on(Engine::for_precision(precision), a, b, c, epilogue, threads)
+}
+
+/// [`matmul`] on an engine chosen by name: for tests and measurements.
+///
+/// # Errors
+/// As [`matmul`], and [`KernelError::Unavailable`] when this machine lacks the engine.
+pub fn matmul_on(
+    engine: Engine,
+    a: Mat<'_>,
+    b: Mat<'_>,
+    c: MatMut<'_>,
+    epilogue: Epilogue<'_>,
+    threads: usize,
+) -> Result<(), KernelError> {
+    let (m, k, n) = (a.rows(), a.cols(), b.cols());
+    expect_shape("the right operand", (b.rows(), n), (k, n))?;
+    expect_shape("the output", (c.rows(), c.cols()), (m, n))?;
+    epilogue.check(m, n)?;
+    if !engine.available() {
+        return Err(KernelError::Unavailable(engine));
+    }
+    let threads = if threads == 0 { rayon::current_num_threads() } else { threads };
+    match engine {
+        #[cfg(target_arch = "x86_64")]
+        Engine::Amx | Engine::Avx512 => blocks::multiply(engine, a, b, c, epilogue, threads),
+        _ => exact::multiply(a, b, c, epilogue, threads),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

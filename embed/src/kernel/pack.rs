@@ -1,0 +1,176 @@
+//! Rounding to bf16 and packing into tiles, the form both bf16 engines read.
+//!
+//! A [`Tile`] is 16 x 16 pairs of bf16: 16 lines of an operand by 32 steps of `k`, two neighbouring steps to a 32-bit
+//! word. A *line* is a row of the left operand or a column of the right one. The left operand's tiles hold a line a
+//! row, the right operand's a pair of steps a row, as `tdpbf16ps` wants them. A *panel* is 32 lines by all of `k`: for
+//! each 32 steps its two tiles. What is missing at the edges is zero.
+
+use std::arch::x86_64::*;
+
+use super::Mat;
+
+/// Lines and steps of a tile.
+pub(super) const TILE: usize = 16;
+/// Lines of a panel.
+pub(super) const PANEL: usize = 2 * TILE;
+/// Steps of `k` in a tile.
+pub(super) const STEP: usize = 32;
+
+/// 1 KiB: 16 rows of 16 bf16 pairs, aligned to a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Tile(pub(super) [[u32; TILE]; TILE]);
+
+impl Tile {
+    pub(super) const ZERO: Self = Self([[0; TILE]; TILE]);
+}
+
+/// Which operand a tile belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Tile rows are lines.
+    Left,
+    /// Tile rows are pairs of steps.
+    Right,
+}
+
+/// Packs lines `line0..` of `x` (a line a row, `k` across) and steps `32 * step0..`, `steps` tiles of them, into
+/// `out`: panel after panel, within a panel step after step, within a step two tiles.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: usize, out: &mut [Tile]) {
+    let panels = lines.div_ceil(PANEL);
+    if panels == 0 || out.is_empty() {
+        return;
+    }
+    let steps = out.len() / (2 * panels);
+    assert_eq!(out.len(), 2 * panels * steps, "the tiles do not make whole panels");
+    let end = line0 + lines;
+    let mut one = |panel: usize, step: usize| {
+        for half in 0..2 {
+            let line = line0 + panel * PANEL + half * TILE;
+            let tile = &mut out[(panel * steps + step) * 2 + half];
+            pack_tile(x, side, line, end.saturating_sub(line).min(TILE), (step0 + step) * STEP, tile);
+        }
+    };
+    // The order that reads memory in sequence.
+    if x.strides().1 == 1 {
+        (0..panels).for_each(|panel| (0..steps).for_each(|step| one(panel, step)));
+    } else {
+        (0..steps).for_each(|step| (0..panels).for_each(|panel| one(panel, step)));
+    }
+}
+
+/// One tile: `lines` (at most 16) lines from `line`, steps from `k0`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[inline]
+fn pack_tile(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile: &mut Tile) {
+    let k_left = x.cols().saturating_sub(k0);
+    let (line_stride, k_stride) = x.strides();
+    if lines == TILE && k_left >= STEP && (k_stride == 1 || line_stride == 1) {
+        let from = &x.data()[line * line_stride + k0 * k_stride..];
+        if k_stride == 1 {
+            let rows = lines_of_pairs(from, line_stride);
+            store(tile, if side == Side::Left { rows } else { transpose(rows) });
+        } else {
+            let rows = pairs_of_lines(from, k_stride);
+            store(tile, if side == Side::Left { transpose(rows) } else { rows });
+        }
+        return;
+    }
+    // An edge, or a matrix with gaps both ways: through a buffer with zeros around.
+    let mut buffer = [0.0f32; TILE * STEP];
+    for (i, row) in buffer.chunks_exact_mut(STEP).enumerate().take(lines) {
+        for (j, value) in row.iter_mut().enumerate().take(k_left.min(STEP)) {
+            *value = x.data()[(line + i) * line_stride + (k0 + j) * k_stride];
+        }
+    }
+    let rows = lines_of_pairs(&buffer, STEP);
+    store(tile, if side == Side::Left { rows } else { transpose(rows) });
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(x: &[f32; TILE]) -> __m512 {
+    // SAFETY: 16 numbers are readable behind the reference; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// The 16 numbers at `x[at..]`.
+#[inline(always)]
+fn sixteen(x: &[f32], at: usize) -> &[f32; TILE] {
+    x[at..].first_chunk().expect("a full tile lies inside the matrix")
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(tile: &mut Tile, rows: [__m512i; TILE]) {
+    for (to, row) in tile.0.iter_mut().zip(rows) {
+        // SAFETY: `to` is 16 words; the store needs no alignment.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), row) }
+    }
+}
+
+/// 16 lines whose steps are adjacent: row i holds line i's pairs.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn lines_of_pairs(from: &[f32], line_stride: usize) -> [__m512i; TILE] {
+    let mut rows = [_mm512_setzero_si512(); TILE];
+    for (i, row) in rows.iter_mut().enumerate() {
+        let (low, high) = (load(sixteen(from, i * line_stride)), load(sixteen(from, i * line_stride + TILE)));
+        *row = bits(_mm512_cvtne2ps_pbh(high, low));
+    }
+    rows
+}
+
+/// 32 steps whose lines are adjacent: row p holds the pairs (2p, 2p + 1) of 16 lines.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[inline]
+fn pairs_of_lines(from: &[f32], k_stride: usize) -> [__m512i; TILE] {
+    // Even step in the low half, odd step in the high half: interleave their 16-bit words.
+    let mut order = [0i16; 32];
+    for (i, slot) in order.iter_mut().enumerate() {
+        *slot = (i / 2 + 16 * (i % 2)) as i16;
+    }
+    // SAFETY: 64 bytes are readable; the load needs no alignment.
+    let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
+    let mut rows = [_mm512_setzero_si512(); TILE];
+    for (p, row) in rows.iter_mut().enumerate() {
+        let (even, odd) = (load(sixteen(from, 2 * p * k_stride)), load(sixteen(from, (2 * p + 1) * k_stride)));
+        *row = _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(odd, even)));
+    }
+    rows
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[inline]
+fn bits(x: __m512bh) -> __m512i {
+    // SAFETY: both types are 512 plain bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(x) }
+}
+
+/// Transposes 16 x 16 words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(mut x: [__m512i; TILE]) -> [__m512i; TILE] {
+    // Within groups of four rows, 4 x 4 words in each 128-bit lane.
+    for g in (0..TILE).step_by(4) {
+        let (a, b) = (_mm512_unpacklo_epi32(x[g], x[g + 1]), _mm512_unpackhi_epi32(x[g], x[g + 1]));
+        let (c, d) = (_mm512_unpacklo_epi32(x[g + 2], x[g + 3]), _mm512_unpackhi_epi32(x[g + 2], x[g + 3]));
+        x[g] = _mm512_unpacklo_epi64(a, c);
+        x[g + 1] = _mm512_unpackhi_epi64(a, c);
+        x[g + 2] = _mm512_unpacklo_epi64(b, d);
+        x[g + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    // Now x[g + c] holds, in lane l, column 4l + c of rows g..g+4: transpose the 4 x 4 lanes for each c.
+    let mut out = [_mm512_setzero_si512(); TILE];
+    for c in 0..4 {
+        let (a, b) = (_mm512_shuffle_i32x4::<0x44>(x[c], x[c + 4]), _mm512_shuffle_i32x4::<0xee>(x[c], x[c + 4]));
+        let (d, e) =
+            (_mm512_shuffle_i32x4::<0x44>(x[c + 8], x[c + 12]), _mm512_shuffle_i32x4::<0xee>(x[c + 8], x[c + 12]));
+        out[c] = _mm512_shuffle_i32x4::<0x88>(a, d);
+        out[c + 4] = _mm512_shuffle_i32x4::<0xdd>(a, d);
+        out[c + 8] = _mm512_shuffle_i32x4::<0x88>(b, e);
+        out[c + 12] = _mm512_shuffle_i32x4::<0xdd>(b, e);
+    }
+    out
+}

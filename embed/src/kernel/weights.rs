@@ -1,0 +1,94 @@
+//! A weight matrix packed once, for many products: inference, where weights do not change.
+
+use super::{Engine, Epilogue, KernelError, Mat, MatMut, Precision, exact, expect_shape};
+
+/// The weights of a linear layer, out x in, in the form the chosen engine reads.
+pub struct PackedWeights {
+    engine: Engine,
+    outputs: usize,
+    inputs: usize,
+    stored: Stored,
+}
+
+enum Stored {
+    Plain(Vec<f32>),
+    #[cfg(target_arch = "x86_64")]
+    Tiles(Vec<super::pack::Tile>),
+}
+
+impl std::fmt::Debug for PackedWeights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PackedWeights({} x {}, {:?})", self.outputs, self.inputs, self.engine)
+    }
+}
+
+impl PackedWeights {
+    /// Packs `weight` (out x in, as a linear layer stores it).
+    #[must_use]
+    pub fn new(weight: Mat<'_>, precision: Precision) -> Self {
+        Self::packed(weight, Engine::for_precision(precision))
+    }
+
+    /// [`PackedWeights::new`] for an engine chosen by name.
+    ///
+    /// # Errors
+    /// [`KernelError::Unavailable`] when this machine lacks it.
+    pub fn on(engine: Engine, weight: Mat<'_>) -> Result<Self, KernelError> {
+        if engine.available() { Ok(Self::packed(weight, engine)) } else { Err(KernelError::Unavailable(engine)) }
+    }
+
+    fn packed(weight: Mat<'_>, engine: Engine) -> Self {
+        let (outputs, inputs) = (weight.rows(), weight.cols());
+        let stored = match engine {
+            #[cfg(target_arch = "x86_64")]
+            Engine::Amx | Engine::Avx512 if inputs > 0 => {
+                let mut tiles = vec![super::pack::Tile::ZERO; super::blocks::tiles(outputs, inputs)];
+                super::blocks::pack_right(engine, weight.t(), &mut tiles, 1);
+                Stored::Tiles(tiles)
+            }
+            _ => Stored::Plain((0..outputs * inputs).map(|i| weight.at(i / inputs, i % inputs)).collect()),
+        };
+        Self { engine, outputs, inputs, stored }
+    }
+
+    /// Columns of the output.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of the input.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// `out = epilogue(x Wᵀ)` with `x` of rows x in and `out` of rows x out; `threads` as in [`super::matmul`].
+    ///
+    /// # Errors
+    /// [`KernelError::Shape`] when the shapes do not fit.
+    pub fn forward(
+        &self,
+        x: Mat<'_>,
+        out: MatMut<'_>,
+        epilogue: Epilogue<'_>,
+        threads: usize,
+    ) -> Result<(), KernelError> {
+        expect_shape("the input", (x.rows(), x.cols()), (x.rows(), self.inputs))?;
+        expect_shape("the output", (out.rows(), out.cols()), (x.rows(), self.outputs))?;
+        epilogue.check(x.rows(), self.outputs)?;
+        let threads = if threads == 0 { rayon::current_num_threads() } else { threads };
+        match &self.stored {
+            #[cfg(target_arch = "x86_64")]
+            Stored::Tiles(tiles) => {
+                let right = super::blocks::Right { tiles, k: self.inputs, n: self.outputs };
+                super::blocks::multiply_packed(self.engine, x, right, out, epilogue, threads);
+            }
+            Stored::Plain(weight) => {
+                let weight = Mat::new(weight, self.outputs, self.inputs)?;
+                exact::multiply(x, weight.t(), out, epilogue, threads);
+            }
+        }
+        Ok(())
+    }
+}

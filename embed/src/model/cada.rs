@@ -1,0 +1,144 @@
+//! The whole of CADA: two encoders into one space, and the decoder that judges a text against one picture.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::{Architecture, Bert, MlmDecoder, Pass, TokenBatch, Vit};
+use crate::nn::{Dropout, Linear};
+
+/// Which word predictor (ARA) to build beside the rest; only training needs one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decoder {
+    /// None: inference.
+    #[default]
+    None,
+    /// A second transformer of its own, as in the authors' code.
+    Own,
+    /// The text encoder's weights with a cross-attention of its own, as in the paper.
+    Shared,
+}
+
+/// Every part, under the reference's names.
+#[derive(Clone, Debug)]
+pub struct Cada {
+    arch: Architecture,
+    visual_encoder: Vit,
+    text_encoder: Bert,
+    vision_proj: Linear,
+    text_proj: Linear,
+    itm_head: Linear,
+    itm_local_head: Linear,
+    text_decoder: Option<MlmDecoder>,
+}
+
+impl Cada {
+    /// Takes its tensors from `vb`: plain tensors for inference, variables of a `VarMap` for training.
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, decoder: Decoder, vb: VarBuilder) -> Result<Self> {
+        let (text, width) = (arch.text_hidden_size, arch.vision_width);
+        let text_encoder = Bert::new(arch, vb.pp("text_encoder"))?;
+        let d = vb.pp("text_decoder");
+        let text_decoder = match decoder {
+            Decoder::None => None,
+            Decoder::Own => Some(MlmDecoder::new(arch, Bert::new(arch, d.pp("bert"))?, d)?),
+            Decoder::Shared => {
+                Some(MlmDecoder::new(arch, text_encoder.with_own_cross_attention(arch, d.pp("bert"))?, d)?)
+            }
+        };
+        Ok(Self {
+            arch: arch.clone(),
+            visual_encoder: Vit::new(arch, vb.pp("visual_encoder"))?,
+            text_encoder,
+            vision_proj: Linear::new(width, arch.embed_dim, vb.pp("vision_proj"))?,
+            text_proj: Linear::new(text, arch.embed_dim, vb.pp("text_proj"))?,
+            itm_head: Linear::new(text, 2, vb.pp("itm_head"))?,
+            itm_local_head: Linear::new(text, 2, vb.pp("itm_local_head"))?,
+            text_decoder,
+        })
+    }
+
+    /// The dimensions.
+    pub fn arch(&self) -> &Architecture {
+        &self.arch
+    }
+
+    /// The vision transformer.
+    pub fn visual_encoder(&self) -> &Vit {
+        &self.visual_encoder
+    }
+
+    /// The text transformer.
+    pub fn text_encoder(&self) -> &Bert {
+        &self.text_encoder
+    }
+
+    /// The word predictor, when one was built.
+    pub fn text_decoder(&self) -> Option<&MlmDecoder> {
+        self.text_decoder.as_ref()
+    }
+
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's.
+    pub fn image_embeds(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.visual_encoder.forward(pixels)
+    }
+
+    /// Patch features -> global image feature `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn image_proj(&self, image_embeds: &Tensor) -> Result<Tensor> {
+        self.vision_proj.forward(&first(image_embeds)?)
+    }
+
+    /// Texts that begin with [CLS] -> hidden states `[batch, tokens, text width]`, without the image.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn text_embeds(&self, tokens: &TokenBatch, dropout: Option<&Dropout>) -> Result<Tensor> {
+        self.text_encoder.forward(tokens, &Pass { dropout, ..Pass::default() })
+    }
+
+    /// Hidden states of texts -> global text feature `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn text_proj(&self, text_embeds: &Tensor) -> Result<Tensor> {
+        self.text_proj.forward(&first(text_embeds)?)
+    }
+
+    /// The decoder: pair i is text i (its first token becomes [ENC]) with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Gives `[batch, tokens, text width]`.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn fused(&self, tokens: &TokenBatch, image_embeds: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let pass = Pass { image: Some(image_embeds), causal: false, dropout };
+        self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), &pass)
+    }
+
+    /// Fused states -> `[batch, 2]`: "no match" and "match".
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn itm_logits(&self, fused: &Tensor) -> Result<Tensor> {
+        self.itm_head.forward(&first(fused)?)
+    }
+
+    /// Group means `[batch, text width]` of fused states -> `[batch, 2]` (the local half of ATP; training only).
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn itm_local_logits(&self, group_mean: &Tensor) -> Result<Tensor> {
+        self.itm_local_head.forward(group_mean)
+    }
+}
+
+/// Position 0 of `[batch, tokens, width]`, `[batch, width]`.
+fn first(x: &Tensor) -> Result<Tensor> {
+    x.narrow(1, 0, 1)?.squeeze(1)
+}

@@ -1,0 +1,358 @@
+//! `config.json` of a model folder: architecture, preprocessing, calibration, thresholds, provenance.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::EmbedError;
+use crate::nn::MASKED;
+
+/// Every dimension of CADA. The names are those of the reference's exported configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Architecture {
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Side of a square patch in pixels.
+    pub patch_size: usize,
+    /// Colour channels.
+    #[serde(default = "three")]
+    pub in_chans: usize,
+    /// Width of the vision transformer.
+    pub vision_width: usize,
+    /// Its layers.
+    pub vision_depth: usize,
+    /// Its heads.
+    pub vision_heads: usize,
+    /// Width of its feed-forward layers in widths of the transformer.
+    #[serde(default = "four")]
+    pub vision_mlp_ratio: usize,
+    /// Variance floor of its norms.
+    #[serde(default = "vision_eps")]
+    pub vision_layer_norm_eps: f64,
+    /// Width of the text transformer.
+    pub text_hidden_size: usize,
+    /// Its layers.
+    pub text_layers: usize,
+    /// Its heads.
+    pub text_heads: usize,
+    /// Width of its feed-forward layers.
+    pub text_intermediate: usize,
+    /// Variance floor of its norms.
+    #[serde(default = "text_eps")]
+    pub text_layer_norm_eps: f64,
+    /// Word pieces, with [DEC] and [ENC].
+    pub vocab_size: usize,
+    /// Learned positions of the text transformer.
+    pub max_position_embeddings: usize,
+    /// Id of [PAD].
+    #[serde(default)]
+    pub pad_token_id: u32,
+    /// Id of [UNK].
+    #[serde(default = "unk")]
+    pub unk_token_id: u32,
+    /// Id of [CLS].
+    #[serde(default = "cls")]
+    pub cls_token_id: u32,
+    /// Id of [SEP].
+    #[serde(default = "sep")]
+    pub sep_token_id: u32,
+    /// Id of [MASK].
+    #[serde(default = "mask")]
+    pub mask_token_id: u32,
+    /// Id of [ENC], which takes position 0 in the fused pass.
+    pub enc_token_id: u32,
+    /// Width of the common embedding space.
+    pub embed_dim: usize,
+    /// Tokens of a text with [CLS] and [SEP]; longer ones are cut.
+    #[serde(default = "text_len")]
+    pub max_text_len: usize,
+}
+
+fn three() -> usize {
+    3
+}
+fn four() -> usize {
+    4
+}
+fn vision_eps() -> f64 {
+    1e-6
+}
+fn text_eps() -> f64 {
+    1e-12
+}
+fn unk() -> u32 {
+    100
+}
+fn cls() -> u32 {
+    101
+}
+fn sep() -> u32 {
+    102
+}
+fn mask() -> u32 {
+    103
+}
+fn text_len() -> usize {
+    73
+}
+
+impl Architecture {
+    /// CADA as published: ViT-B/16 at 224 x 224, BERT-base, 256 common dimensions (361,335,104 parameters).
+    pub fn cada_base() -> Self {
+        Self {
+            image_size: [224, 224],
+            patch_size: 16,
+            in_chans: 3,
+            vision_width: 768,
+            vision_depth: 12,
+            vision_heads: 12,
+            vision_mlp_ratio: 4,
+            vision_layer_norm_eps: 1e-6,
+            text_hidden_size: 768,
+            text_layers: 12,
+            text_heads: 12,
+            text_intermediate: 3072,
+            text_layer_norm_eps: 1e-12,
+            vocab_size: 30_524,
+            max_position_embeddings: 512,
+            pad_token_id: 0,
+            unk_token_id: 100,
+            cls_token_id: 101,
+            sep_token_id: 102,
+            mask_token_id: 103,
+            enc_token_id: 30_523,
+            embed_dim: 256,
+            max_text_len: 73,
+        }
+    }
+
+    /// Patches down and across.
+    pub fn grid(&self) -> super::Grid {
+        super::Grid { rows: self.image_size[0] / self.patch_size, cols: self.image_size[1] / self.patch_size }
+    }
+
+    /// Rows of the patch features: one per patch and the class token.
+    pub fn patch_rows(&self) -> usize {
+        self.grid().len() + 1
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("patch_size", self.patch_size),
+            ("in_chans", self.in_chans),
+            ("vision_width", self.vision_width),
+            ("vision_depth", self.vision_depth),
+            ("vision_heads", self.vision_heads),
+            ("vision_mlp_ratio", self.vision_mlp_ratio),
+            ("text_hidden_size", self.text_hidden_size),
+            ("text_layers", self.text_layers),
+            ("text_heads", self.text_heads),
+            ("text_intermediate", self.text_intermediate),
+            ("embed_dim", self.embed_dim),
+        ];
+        if let Some((name, _)) = positive.iter().find(|(_, v)| *v == 0) {
+            return Err(format!("{name} is 0"));
+        }
+        let [h, w] = self.image_size;
+        if h == 0 || w == 0 || h % self.patch_size != 0 || w % self.patch_size != 0 {
+            return Err(format!("image_size {h}x{w} is not a multiple of patch_size {}", self.patch_size));
+        }
+        if self.vision_width % self.vision_heads != 0 || self.text_hidden_size % self.text_heads != 0 {
+            return Err("a transformer's width is not a multiple of its heads".into());
+        }
+        if self.max_text_len < 3 || self.max_text_len > self.max_position_embeddings {
+            return Err(format!(
+                "max_text_len {} is not in 3..={} (max_position_embeddings)",
+                self.max_text_len, self.max_position_embeddings
+            ));
+        }
+        let ids = [
+            self.pad_token_id,
+            self.unk_token_id,
+            self.cls_token_id,
+            self.sep_token_id,
+            self.mask_token_id,
+            self.enc_token_id,
+        ];
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            Some(id) => Err(format!("token id {id} is beyond vocab_size {}", self.vocab_size)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How a picture becomes the model's input: squashed to its size (bilinear with antialiasing), scaled to 0..1, then
+/// (value - mean) / std per channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Preprocess {
+    pub mean: [f32; 3],
+    pub std: [f32; 3],
+}
+
+impl Default for Preprocess {
+    /// The reference's values (those of CLIP).
+    fn default() -> Self {
+        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1] }
+    }
+}
+
+/// Turns the two match logits into a probability: sigmoid((match - no match) / temperature + bias).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Above 1 softens.
+    pub temperature: f32,
+    /// Added after the division.
+    pub bias: f32,
+    /// What it was fitted on, and when; told with every answer.
+    #[serde(default)]
+    pub version: String,
+    /// Whether it was fitted at all; the identity is not.
+    #[serde(default = "yes")]
+    pub calibrated: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Calibration {
+    /// The plain softmax of both logits.
+    fn default() -> Self {
+        Self { temperature: 1.0, bias: 0.0, version: "identity".into(), calibrated: false }
+    }
+}
+
+impl Calibration {
+    /// Match probability of the logits of "no match" and "match".
+    pub fn probability(&self, logits: [f32; 2]) -> f32 {
+        let z = f64::from(logits[1] - logits[0]) / f64::from(self.temperature) + f64::from(self.bias);
+        (1.0 / (1.0 + (-z).exp())) as f32
+    }
+}
+
+/// The whole `config.json` of a model folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Human name of the model.
+    #[serde(default)]
+    pub name: String,
+    /// Dimensions.
+    pub architecture: Architecture,
+    /// Picture preparation.
+    #[serde(default)]
+    pub preprocess: Preprocess,
+    /// Match probability.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// Decision thresholds measured for this model, by name.
+    #[serde(default)]
+    pub thresholds: Value,
+    /// Where the weights come from: data, licences, numbers, command.
+    #[serde(default)]
+    pub provenance: Value,
+}
+
+impl ModelConfig {
+    /// A configuration of `architecture` with everything else at its default.
+    pub fn new(name: impl Into<String>, architecture: Architecture) -> Self {
+        Self {
+            name: name.into(),
+            architecture,
+            preprocess: Preprocess::default(),
+            calibration: Calibration::default(),
+            thresholds: Value::Null,
+            provenance: Value::Null,
+        }
+    }
+
+    /// Reads `path`; see [`ModelConfig::parse`].
+    ///
+    /// # Errors
+    /// An unreadable file or what [`ModelConfig::parse`] refuses.
+    pub fn read(path: &Path) -> Result<Self, EmbedError> {
+        let text = std::fs::read_to_string(path).map_err(EmbedError::io(path))?;
+        Self::parse(&text).map_err(|message| EmbedError::Config { path: path.to_owned(), message })
+    }
+
+    /// Accepts the form of a model folder (dimensions under `architecture`) and the reference's flat form, which has
+    /// the dimensions at the top with `norm_mean` and `norm_std` beside them.
+    ///
+    /// # Errors
+    /// Says what is missing, mistyped or contradictory.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let flat = value.get("architecture").is_none();
+        let config = if flat { Self::from_flat(&value)? } else { serde_json::from_value(value).map_err(said)? };
+        config.architecture.check()?;
+        if !config.preprocess.std.iter().all(|s| *s > 0.0) {
+            return Err("preprocess.std must be above 0".into());
+        }
+        let c = &config.calibration;
+        if !(c.temperature > 0.0 && c.temperature.is_finite() && c.bias.is_finite()) {
+            return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
+        }
+        Ok(config)
+    }
+
+    fn from_flat(value: &Value) -> Result<Self, String> {
+        let is = |key: &str, expected: &dyn Fn(&Value) -> bool, says: &str| match value.get(key) {
+            Some(v) if !expected(v) => Err(format!("{key} = {v} is not supported, only {says}")),
+            _ => Ok(()),
+        };
+        is("hidden_act", &|v| v.as_str().is_some_and(|s| s.starts_with("gelu")), "gelu (erf)")?;
+        is("self_attention_mask_value", &|v| v.as_f64() == Some(f64::from(MASKED)), "-10000")?;
+        is("vision_qkv_bias", &|v| v.as_bool() == Some(true), "true")?;
+        is("type_vocab_size_used", &|v| v.as_u64() == Some(0), "0")?;
+        let mut config = Self::new("", serde_json::from_value(value.clone()).map_err(said)?);
+        let triple = |key: &str, default: [f32; 3]| match value.get(key) {
+            Some(v) => serde_json::from_value(v.clone()).map_err(|e| format!("{key}: {e}")),
+            None => Ok(default),
+        };
+        config.preprocess.mean = triple("norm_mean", config.preprocess.mean)?;
+        config.preprocess.std = triple("norm_std", config.preprocess.std)?;
+        Ok(config)
+    }
+}
+
+fn said(e: serde_json::Error) -> String {
+    e.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_form_round_trips() {
+        let c = ModelConfig::new("base", Architecture::cada_base());
+        let text = serde_json::to_string(&c).expect("serialises");
+        assert_eq!(ModelConfig::parse(&text), Ok(c));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let said = |change: &dyn Fn(&mut Architecture)| {
+            let mut a = Architecture::cada_base();
+            change(&mut a);
+            ModelConfig::parse(&serde_json::to_string(&ModelConfig::new("x", a)).expect("serialises"))
+                .expect_err("refused")
+        };
+        assert!(said(&|a| a.image_size = [224, 100]).contains("224x100"));
+        assert!(said(&|a| a.vision_heads = 7).contains("heads"));
+        assert!(said(&|a| a.enc_token_id = 40_000).contains("40000"));
+        assert!(said(&|a| a.max_text_len = 600).contains("max_text_len"));
+        assert!(ModelConfig::parse("{}").expect_err("refused").contains("image_size"));
+        assert!(ModelConfig::parse("{\"image_size\":").is_err());
+    }
+
+    #[test]
+    fn calibration_is_softmax_unless_fitted() {
+        let logits = [0.3f32, 1.7];
+        let softmax = logits[1].exp() / (logits[0].exp() + logits[1].exp());
+        assert!((Calibration::default().probability(logits) - softmax).abs() < 1e-6);
+        let fitted = Calibration { temperature: 2.0, bias: -0.7, ..Calibration::default() };
+        assert!((fitted.probability(logits) - 0.5).abs() < 1e-6);
+    }
+}

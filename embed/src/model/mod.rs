@@ -1,0 +1,17 @@
+//! CADA (Cross-Modal Adaptive Dual Association for text-to-image person retrieval): one code for inference, where the
+//! weights are plain tensors, and for training, where they are variables of a `VarMap`.
+
+mod bert;
+mod cada;
+mod config;
+mod pos_embed;
+mod tokens;
+mod vit;
+pub mod weights;
+
+pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
+pub use cada::{Cada, Decoder};
+pub use config::{Architecture, Calibration, ModelConfig, Preprocess};
+pub use pos_embed::{Grid, resize_pos_embed};
+pub use tokens::TokenBatch;
+pub use vit::{Vit, VitBlock};

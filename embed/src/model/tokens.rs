@@ -1,0 +1,84 @@
+//! Texts of different lengths as one padded batch.
+
+use crate::nn::Mask;
+
+/// Token ids `[batch, tokens]`, right-padded, with the true length of every text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    ids: Vec<u32>,
+    lengths: Vec<usize>,
+    tokens: usize,
+}
+
+impl TokenBatch {
+    /// Pads `texts` (ids without padding) with `pad` to the longest of them, or to `tokens` when given (longer texts
+    /// are then cut). An empty text becomes one padding token that attends to itself.
+    pub fn new<T: AsRef<[u32]>>(texts: &[T], pad: u32, tokens: Option<usize>) -> Self {
+        let longest = texts.iter().map(|t| t.as_ref().len()).max().unwrap_or(0);
+        let tokens = tokens.unwrap_or(longest).max(1);
+        let mut ids = Vec::with_capacity(texts.len() * tokens);
+        let mut lengths = Vec::with_capacity(texts.len());
+        for text in texts {
+            let text = text.as_ref();
+            let text = &text[..text.len().min(tokens)];
+            ids.extend_from_slice(text);
+            ids.resize(ids.len() + tokens - text.len(), pad);
+            lengths.push(text.len().max(1));
+        }
+        Self { ids, lengths, tokens }
+    }
+
+    /// All ids, row after row.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// True length of every text.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Texts in the batch.
+    pub fn batch(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Padded length.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The same texts with `id` in position 0: [ENC] makes the fused pass of them.
+    pub fn with_first(&self, id: u32) -> Self {
+        let mut batch = self.clone();
+        batch.ids.iter_mut().step_by(self.tokens).for_each(|first| *first = id);
+        batch
+    }
+
+    /// Texts `rows`, in that order, with repetitions: pairs are made this way.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let ids = rows.iter().flat_map(|r| &self.ids[r * self.tokens..][..self.tokens]).copied().collect();
+        Self { ids, lengths: rows.iter().map(|r| self.lengths[*r]).collect(), tokens: self.tokens }
+    }
+
+    /// Which keys self-attention may see.
+    pub fn mask(&self, causal: bool) -> Mask {
+        Mask::new(&self.lengths, self.tokens, causal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pads_cuts_replaces_and_selects() {
+        let b = TokenBatch::new(&[vec![1, 2, 3], vec![4]], 0, None);
+        assert_eq!((b.ids(), b.lengths(), b.tokens()), (&[1, 2, 3, 4, 0, 0][..], &[3, 1][..], 3));
+        assert_eq!(b.with_first(9).ids(), &[9, 2, 3, 9, 0, 0]);
+        let s = b.select(&[1, 1, 0]);
+        assert_eq!((s.ids(), s.lengths()), (&[4, 0, 0, 4, 0, 0, 1, 2, 3][..], &[1, 1, 3][..]));
+        let cut = TokenBatch::new(&[vec![1, 2, 3]], 0, Some(2));
+        assert_eq!((cut.ids(), cut.lengths()), (&[1, 2][..], &[2][..]));
+    }
+}

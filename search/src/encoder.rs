@@ -1,0 +1,75 @@
+//! What a search asks of the model: a seam, so that the search is tested with features that a test can foresee.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use sightline_core::{PatchFeatures, RgbImage};
+
+/// A text, encoded.
+#[derive(Clone)]
+pub struct EncodedText {
+    /// L2-normalised global feature.
+    pub feature: Vec<f32>,
+    /// The text as the model understood it, after cleaning.
+    pub text: String,
+    /// The text was longer than the model reads; its end was not used.
+    pub truncated: bool,
+    /// What the encoder itself needs to match pictures against the text.
+    pub inner: Arc<dyn Any + Send + Sync>,
+}
+
+impl std::fmt::Debug for EncodedText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedText").field("text", &self.text).field("truncated", &self.truncated).finish()
+    }
+}
+
+/// How well one picture matches a text, by the decoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MatchScore {
+    /// Raw logit of "match".
+    pub logit: f32,
+    /// Calibrated probability, 0..=1.
+    pub probability: f32,
+}
+
+/// Why a query could not be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Nothing that the model knows is left of the text.
+    #[error("the query holds no word that the model knows")]
+    EmptyQuery,
+    /// The model failed.
+    #[error("the model failed: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A model that encodes queries. All calls block and may come from many threads at once.
+pub trait QueryEncoder: Send + Sync {
+    /// Id of the model; the store's vectors must come from the same.
+    fn model_id(&self) -> &str;
+
+    /// Values in a global feature.
+    fn width(&self) -> usize;
+
+    /// Rows and width of the patch features that [`QueryEncoder::match_scores`] takes.
+    fn patch_shape(&self) -> (u32, u32);
+
+    /// Encodes a text.
+    ///
+    /// # Errors
+    /// [`EncodeError`].
+    fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError>;
+
+    /// The L2-normalised global feature of a picture of a person.
+    ///
+    /// # Errors
+    /// [`EncodeError::Failed`].
+    fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError>;
+
+    /// How well each picture matches the text, one score per picture in their order.
+    ///
+    /// # Errors
+    /// [`EncodeError::Failed`].
+    fn match_scores(&self, text: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError>;
+}

@@ -1,0 +1,157 @@
+//! Files that are either whole or absent, and the lock that keeps a second process out.
+//!
+//! A picture or a manifest is written to a temporary file, brought to the disk, and only then given its name: whoever
+//! opens the name sees all of it or nothing, after a kill or a power cut alike.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file operation failed; says which, on what.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {source}")]
+pub struct FileError {
+    /// What was tried, for example "write".
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self { action, path, source }
+    }
+}
+
+/// Writes `parts` one after the other to `temporary`, brings them to the disk and renames the file to `target`, whose
+/// folder must be on the same file system. The rename itself is durable only after [`sync_folder`].
+pub(crate) fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
+    let written = (|| {
+        let mut file = File::create(temporary)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.sync_data()?;
+        fs::rename(temporary, target)
+    })();
+    written.map_err(|source| {
+        // A full disk must not be made fuller by what could not be finished.
+        let _ = fs::remove_file(temporary);
+        FileError { action: "write", path: target.to_path_buf(), source }
+    })
+}
+
+/// Brings the names inside `folder` to the disk.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), FileError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::new("sync", folder))
+}
+
+/// Creates `folder` and what is missing above it; the new names are durable when this returns.
+pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_folder(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Ok(()) => parent.map_or(Ok(()), sync_folder),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(source) => Err(FileError { action: "create", path: folder.to_path_buf(), source }),
+    }
+}
+
+/// Removes a file; `false` when it was not there.
+pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(FileError { action: "delete", path: path.to_path_buf(), source }),
+    }
+}
+
+/// Reads a whole file; `None` when it is not there.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match fs::read(path) {
+        Ok(data) => Ok(Some(data)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError { action: "read", path: path.to_path_buf(), source }),
+    }
+}
+
+/// A folder in exclusive use, by this process alone and once only, for as long as the value lives. The operating system
+/// releases it when the process dies, however that happens, so a left-over lock file never locks anyone out.
+#[derive(Debug)]
+pub struct DataLock {
+    file: File,
+}
+
+impl DataLock {
+    /// Takes the lock of `folder` (the file `lock` inside), creating the folder when it is missing.
+    ///
+    /// # Errors
+    /// When the folder is in use ([`io::ErrorKind::WouldBlock`]), or the file cannot be made.
+    pub fn acquire(folder: &Path) -> Result<Self, FileError> {
+        create_folder(folder)?;
+        let path = folder.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(FileError::new("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { file }),
+            Err(TryLockError::WouldBlock) => {
+                let source = io::Error::new(io::ErrorKind::WouldBlock, "another running Sightline uses this folder");
+                Err(FileError { action: "lock", path: folder.to_path_buf(), source })
+            }
+            Err(TryLockError::Error(source)) => Err(FileError { action: "lock", path, source }),
+        }
+    }
+}
+
+impl Drop for DataLock {
+    fn drop(&mut self) {
+        // Closing the file releases it as well; this only makes the moment certain.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_used_once_at_a_time() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let folder = dir.path().join("a/b");
+        let first = DataLock::acquire(&folder).expect("free");
+        let second = DataLock::acquire(&folder).expect_err("in use");
+        assert_eq!(second.source.kind(), io::ErrorKind::WouldBlock);
+        assert!(second.to_string().contains("another running Sightline"), "{second}");
+        drop(first);
+        DataLock::acquire(&folder).expect("free again");
+    }
+
+    #[test]
+    fn a_file_is_whole_or_absent() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let (temporary, target) = (dir.path().join("t"), dir.path().join("file"));
+        assert_eq!(read(&target).expect("readable"), None);
+        write_whole(&temporary, &target, &[b"ab", b"cd"]).expect("written");
+        assert_eq!(read(&target).expect("readable").as_deref(), Some(&b"abcd"[..]));
+        assert!(!temporary.exists());
+        let nowhere = dir.path().join("missing/file");
+        let error = write_whole(&temporary, &nowhere, &[b"x"]).expect_err("no such folder");
+        assert!(error.to_string().contains("missing/file"), "{error}");
+        assert!(!temporary.exists(), "the unfinished file is gone");
+        assert!(remove(&target).expect("removed"));
+        assert!(!remove(&target).expect("already gone"));
+    }
+}

@@ -1,0 +1,141 @@
+//! The gallery in a folder, 4096 sub-folders wide. Pictures belong to the sighting, patch features to the sighting and
+//! the model, so a change of model keeps the pictures and never mixes the features.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sightline_core::{PatchFeatures, SightingId};
+use uuid::Uuid;
+
+use super::{Exhibit, Gallery, GalleryError, format};
+use crate::files::{self, DataLock, FileError};
+
+/// See the module.
+#[derive(Debug)]
+pub struct FolderGallery {
+    jpeg: PathBuf,
+    /// Patch features of all models.
+    all_patches: PathBuf,
+    /// Those of this gallery's model.
+    patches: PathBuf,
+    temporary: PathBuf,
+    _lock: DataLock,
+}
+
+impl FolderGallery {
+    /// Opens the gallery in `root` for the features of `model_id` (a valid folder name, as the store demands it),
+    /// creating it when it is missing. What a killed process left half-written is removed.
+    ///
+    /// # Errors
+    /// When the folder is in use by another process or cannot be written.
+    pub fn open(root: &Path, model_id: &str) -> Result<Self, GalleryError> {
+        let lock = DataLock::acquire(root)?;
+        let all_patches = root.join("patches");
+        let gallery = Self {
+            jpeg: root.join("jpeg"),
+            patches: all_patches.join(model_id),
+            all_patches,
+            temporary: root.join("tmp"),
+            _lock: lock,
+        };
+        for folder in [&gallery.jpeg, &gallery.patches, &gallery.temporary] {
+            files::create_folder(folder)?;
+        }
+        for unfinished in list(&gallery.temporary)? {
+            files::remove(&unfinished)?;
+        }
+        Ok(gallery)
+    }
+
+    fn write(&self, target: &Path, parts: &[&[u8]], touched: &mut BTreeSet<PathBuf>) -> Result<(), FileError> {
+        let folder = target.parent().unwrap_or(target);
+        files::create_folder(folder)?;
+        files::write_whole(&self.temporary.join(Uuid::new_v4().to_string()), target, parts)?;
+        touched.insert(folder.to_path_buf());
+        Ok(())
+    }
+}
+
+/// `base/<first three hex digits>/<id>.<extension>`
+fn place(base: &Path, id: SightingId, extension: &str) -> PathBuf {
+    let name = id.to_string();
+    base.join(&name[..3]).join(format!("{name}.{extension}"))
+}
+
+/// What lies in a folder; nothing when it is missing.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(FileError::new("read", folder))?,
+    };
+    entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(FileError::new("read", folder))
+}
+
+impl Gallery for FolderGallery {
+    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
+        let headers = exhibits.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
+        let mut touched = BTreeSet::new();
+        for (e, header) in exhibits.iter().zip(&headers) {
+            self.write(&place(&self.jpeg, e.id, "jpg"), &[&e.jpeg], &mut touched)?;
+            self.write(&place(&self.patches, e.id, "patches"), &[header, &e.patches.data], &mut touched)?;
+        }
+        for folder in touched {
+            files::sync_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
+        Ok(files::read(&place(&self.jpeg, id, "jpg"))?.map(Bytes::from))
+    }
+
+    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
+        let path = place(&self.patches, id, "patches");
+        let Some(file) = files::read(&path)? else { return Ok(None) };
+        format::parse(file).map(Some).map_err(|reason| GalleryError::Damaged { path, reason })
+    }
+
+    fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        let (mut count, mut touched) = (0, BTreeSet::new());
+        let models = list(&self.all_patches)?;
+        for id in ids {
+            let patches = models.iter().map(|model| place(model, *id, "patches"));
+            for path in patches.chain([place(&self.jpeg, *id, "jpg")]) {
+                if files::remove(&path)? {
+                    count += 1;
+                    touched.extend(path.parent().map(Path::to_path_buf));
+                }
+            }
+        }
+        for folder in touched {
+            files::sync_folder(&folder)?;
+        }
+        Ok(count)
+    }
+
+    fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
+        // A picture whose features only another model has is that model's.
+        let mut others = HashSet::new();
+        let mut own = HashSet::new();
+        for model in list(&self.all_patches)? {
+            collect(&model, if model == self.patches { &mut own } else { &mut others })?;
+        }
+        let mut pictures = HashSet::new();
+        collect(&self.jpeg, &mut pictures)?;
+        own.extend(pictures.difference(&others));
+        Ok(own.into_iter().collect())
+    }
+}
+
+/// Adds the ids that name files two levels below `base`.
+fn collect(base: &Path, ids: &mut HashSet<SightingId>) -> Result<(), FileError> {
+    for folder in list(base)? {
+        for file in list(&folder)? {
+            let name = file.file_stem().and_then(|s| s.to_str());
+            ids.extend(name.and_then(|n| n.parse::<SightingId>().ok()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The gallery: the picture of every sighting and what the decoder needs to re-rank it, by sighting id.
+//!
+//! Both are too large for a vector store and are read by key only. What is put is durable when the call returns, and
+//! what is read is whole: a half-written or damaged file is an error that names it, never a wrong picture.
+
+mod folder;
+mod format;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use sightline_core::{PatchFeatures, SightingId};
+
+pub use folder::FolderGallery;
+
+use crate::files::FileError;
+
+/// Why the gallery did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GalleryError {
+    /// A file operation failed, for example because the disk is full.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is there, but is not what was written.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In which way.
+        reason: String,
+    },
+    /// The patch features' own sizes contradict each other.
+    #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
+    Patches {
+        /// Rows named.
+        rows: u32,
+        /// Width named.
+        width: u32,
+        /// Bytes that would fill them.
+        expected: u64,
+        /// Bytes given.
+        got: u64,
+    },
+}
+
+impl GalleryError {
+    /// Whether the same call can never succeed, however often it is tried: the data itself is wrong.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Patches { .. })
+    }
+}
+
+/// What is kept of one sighting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exhibit {
+    /// The sighting.
+    pub id: SightingId,
+    /// The picture, JPEG.
+    pub jpeg: Bytes,
+    /// Its patch features, f16.
+    pub patches: PatchFeatures,
+}
+
+/// Pictures and patch features by sighting id. Every method may be called from any thread at any time.
+pub trait Gallery: Send + Sync {
+    /// Keeps exhibits, replacing those with the same id; durable when it returns.
+    ///
+    /// # Errors
+    /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] with some of them written.
+    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError>;
+
+    /// The picture; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError>;
+
+    /// The patch features; `None` when there are none.
+    ///
+    /// # Errors
+    /// When they cannot be read or are damaged.
+    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError>;
+
+    /// Deletes everything kept under these ids, by whichever model, and gives the number of files; unknown ids count
+    /// as none. Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; some may be gone then.
+    fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError>;
+
+    /// Ids of everything kept for this gallery's model, in no particular order.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
+}

@@ -1,0 +1,114 @@
+//! Stage one: the tracks whose pictures are nearest to the query.
+
+use std::collections::HashMap;
+
+use sightline_core::ids::sighting_id;
+use sightline_core::{CameraId, SightingId, TrackId};
+
+use crate::store::{Filter, Scored, StoreError, VectorStore};
+
+/// Pictures kept of one track (design, section 2).
+pub(super) const CROPS_PER_TRACK: usize = 3;
+
+/// One track with those of its pictures that match the filter, nearest first; never empty, at most three.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub camera: CameraId,
+    pub track: TrackId,
+    pub crops: Vec<Scored>,
+}
+
+impl Candidate {
+    fn cosine(&self) -> f32 {
+        self.crops.first().map_or(f32::NEG_INFINITY, |c| c.cosine)
+    }
+
+    fn arrange(&mut self) {
+        self.crops.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.id.cmp(&b.id)));
+        self.crops.truncate(CROPS_PER_TRACK);
+    }
+}
+
+/// The `wanted` nearest tracks, nearest first; fewer only when no more match. The first `complete` of them come with
+/// all their pictures, not only with those among the nearest.
+///
+/// `vector` is the query, L2-normalised.
+pub(super) fn find(
+    store: &dyn VectorStore,
+    vector: &[f32],
+    filter: &Filter,
+    wanted: usize,
+    complete: usize,
+) -> Result<Vec<Candidate>, StoreError> {
+    // Most tracks have two or three pictures and people who resemble each other come together, so ask for more than
+    // one picture a track, and for more again until there are enough tracks or no more pictures.
+    let mut limit = wanted * 2;
+    let mut tracks = loop {
+        let found = store.search(vector, limit, filter)?;
+        let exhausted = found.len() < limit;
+        let tracks = group(found);
+        if exhausted || tracks.len() >= wanted {
+            break tracks;
+        }
+        limit *= 2;
+    };
+    tracks.truncate(wanted);
+    let first = complete.min(tracks.len());
+    add_siblings(store, vector, filter, &mut tracks[..first])?;
+    // A picture beyond the search's horizon may be nearer than those within it when that was approximate.
+    tracks.sort_by(|a, b| b.cosine().total_cmp(&a.cosine()));
+    Ok(tracks)
+}
+
+/// By track, in order of their first appearance.
+fn group(found: Vec<Scored>) -> Vec<Candidate> {
+    let mut tracks: Vec<Candidate> = Vec::new();
+    let mut known: HashMap<(CameraId, TrackId), usize> = HashMap::new();
+    for crop in found {
+        let (camera, track) = (crop.payload.camera.clone(), crop.payload.track);
+        let at = *known.entry((camera.clone(), track)).or_insert_with(|| {
+            tracks.push(Candidate { camera, track, crops: Vec::new() });
+            tracks.len() - 1
+        });
+        tracks[at].crops.push(crop);
+    }
+    for track in &mut tracks {
+        track.arrange();
+    }
+    tracks
+}
+
+/// Adds the other pictures of these tracks: their ids follow from the track's.
+fn add_siblings(
+    store: &dyn VectorStore,
+    vector: &[f32],
+    filter: &Filter,
+    tracks: &mut [Candidate],
+) -> Result<(), StoreError> {
+    let mut missing: Vec<SightingId> = Vec::new();
+    let mut owner: HashMap<SightingId, usize> = HashMap::new();
+    for (at, t) in tracks.iter().enumerate().filter(|(_, t)| t.crops.len() < CROPS_PER_TRACK) {
+        for crop_no in 0..CROPS_PER_TRACK as u8 {
+            let id = sighting_id(&t.camera, t.track, crop_no);
+            if t.crops.iter().all(|c| c.id != id) {
+                missing.push(id);
+                owner.insert(id, at);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for (record, stored) in store.vectors(&missing)? {
+        if filter.matches(record.id, &record.payload)
+            && let Some(track) = owner.get(&record.id).and_then(|at| tracks.get_mut(*at))
+        {
+            let cosine = stored.iter().zip(vector).map(|(a, b)| a * b).sum();
+            track.crops.push(Scored { id: record.id, cosine, payload: record.payload });
+        }
+    }
+    for track in tracks {
+        track.arrange();
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Pages behind the first: the ranked list of a search, kept for a while under an opaque cursor.
+//!
+//! The list is frozen, so that new footage shifts nothing between two pages; what was deleted meanwhile is left out when
+//! a page is read.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::request::TrackHit;
+
+/// A frozen list.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    /// Who may read it.
+    pub owner: String,
+    /// All hits of the search.
+    pub hits: Vec<TrackHit>,
+    /// Hits on a page.
+    pub limit: usize,
+    /// What was said with the first page.
+    pub degraded: Vec<String>,
+}
+
+/// The part of a frozen list that a cursor stands for.
+pub(super) struct Page {
+    pub hits: Vec<TrackHit>,
+    pub next_cursor: Option<String>,
+    pub degraded: Vec<String>,
+}
+
+/// Frozen lists, bounded in number and age.
+#[derive(Debug)]
+pub(super) struct SearchPages {
+    lists: Mutex<HashMap<Uuid, (Instant, Frozen)>>,
+    capacity: usize,
+    keep: Duration,
+}
+
+impl SearchPages {
+    /// Keeps `capacity` lists, each for `keep` after its last use; the one used longest ago goes first.
+    pub fn new(capacity: usize, keep: Duration) -> Self {
+        Self { lists: Mutex::default(), capacity: capacity.max(1), keep }
+    }
+
+    /// Keeps a list and gives the cursor of its second page; `None` when there is no second page.
+    pub fn freeze(&self, list: Frozen) -> Option<String> {
+        if list.hits.len() <= list.limit {
+            return None;
+        }
+        let (id, offset) = (Uuid::new_v4(), list.limit);
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.retain(|_, (used, _)| used.elapsed() < self.keep);
+        while lists.len() >= self.capacity {
+            let Some(oldest) = lists.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id) else { break };
+            lists.remove(&oldest);
+        }
+        lists.insert(id, (Instant::now(), list));
+        Some(cursor(id, offset))
+    }
+
+    /// The page of a cursor; `None` when it is unknown, too old, not this owner's, or no cursor at all.
+    pub fn read(&self, text: &str, owner: &str) -> Option<Page> {
+        let (id, offset) = text.split_once('.')?;
+        let (id, offset): (Uuid, usize) = (id.parse().ok()?, offset.parse().ok()?);
+        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let (used, list) = lists.get_mut(&id)?;
+        if used.elapsed() >= self.keep || list.owner != owner || offset >= list.hits.len() {
+            return None;
+        }
+        *used = Instant::now();
+        let end = offset.saturating_add(list.limit).min(list.hits.len());
+        Some(Page {
+            hits: list.hits[offset..end].to_vec(),
+            next_cursor: (end < list.hits.len()).then(|| cursor(id, end)),
+            degraded: list.degraded.clone(),
+        })
+    }
+}
+
+fn cursor(id: Uuid, offset: usize) -> String {
+    format!("{}.{offset}", id.simple())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sightline_core::{BBox, Timestamp, TrackId};
+
+    fn list(owner: &str, hits: u128) -> Frozen {
+        let at = Timestamp::from_micros(0);
+        let hit = |i| TrackHit {
+            sighting: Uuid::from_u128(i),
+            camera: "gate".parse().expect("valid"),
+            track: TrackId { born: at, ordinal: i as u16 },
+            first_seen: at,
+            last_seen: at,
+            ended: false,
+            captured_at: at,
+            bbox: BBox::default(),
+            frame_size: (1, 1),
+            similarity: 0.0,
+            match_logit: None,
+            probability: None,
+            score: 0.0,
+            crops: vec![],
+        };
+        Frozen { owner: owner.to_owned(), hits: (0..hits).map(hit).collect(), limit: 3, degraded: vec![] }
+    }
+
+    #[test]
+    fn pages_cover_the_list_once() {
+        let pages = SearchPages::new(4, Duration::from_secs(60));
+        let mut seen: Vec<u128> = vec![0, 1, 2];
+        let mut next = pages.freeze(list("a", 8));
+        while let Some(cursor) = next {
+            let again = pages.read(&cursor, "a").expect("known");
+            let page = pages.read(&cursor, "a").expect("a page can be read twice");
+            assert_eq!(again.hits, page.hits);
+            seen.extend(page.hits.iter().map(|h| h.sighting.as_u128()));
+            next = page.next_cursor;
+        }
+        assert_eq!(seen, (0..8).collect::<Vec<_>>());
+        assert_eq!(pages.freeze(list("a", 3)), None, "one page only");
+    }
+
+    #[test]
+    fn a_cursor_is_its_owners_and_ages() {
+        let pages = SearchPages::new(2, Duration::from_secs(60));
+        let first = pages.freeze(list("a", 8)).expect("two pages");
+        assert!(pages.read(&first, "b").is_none());
+        for bad in ["", ".", "x.1", &first.replace(".3", ".8"), &first.replace(".3", ".-1"), &first.replace('.', "")] {
+            assert!(pages.read(bad, "a").is_none(), "{bad:?}");
+        }
+        let second = pages.freeze(list("a", 8)).expect("two pages");
+        assert!(pages.read(&first, "a").is_some(), "used last");
+        pages.freeze(list("a", 8)).expect("two pages");
+        assert!(pages.read(&first, "a").is_some());
+        assert!(pages.read(&second, "a").is_none(), "used longest ago, so it went");
+        let brief = SearchPages::new(2, Duration::ZERO);
+        let cursor = brief.freeze(list("a", 8)).expect("two pages");
+        assert!(brief.read(&cursor, "a").is_none(), "too old");
+    }
+}

@@ -1,0 +1,142 @@
+//! Stage two: the best candidates' pictures through the decoder, and the order that follows (method, section 6): cosine
+//! plus match for those that were judged, cosine alone for the others, always ranked behind.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
+
+use sightline_core::config::ScoreForm;
+use sightline_core::{PatchFeatures, SightingId};
+
+use super::candidates::Candidate;
+use super::request::{Sort, TrackHit};
+use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
+use crate::gallery::Gallery;
+
+/// Pictures in one pass of the decoder: the paper's K, and no more memory than that takes.
+const PASS: usize = 32;
+
+/// What was read from the gallery, and what was not to be had.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pictures: Vec<(SightingId, PatchFeatures)>,
+    missing: usize,
+    unreadable: usize,
+    misshapen: usize,
+}
+
+impl Fetched {
+    /// Says for people what is missing.
+    pub fn degraded(&self) -> Option<String> {
+        let lost = self.missing + self.unreadable + self.misshapen;
+        (lost > 0).then(|| {
+            format!(
+                "{lost} of {} pictures could not be re-ranked and count by similarity only (patch features: {} missing, \
+                 {} unreadable, {} of the wrong shape)",
+                lost + self.pictures.len(),
+                self.missing,
+                self.unreadable,
+                self.misshapen
+            )
+        })
+    }
+}
+
+/// Reads the patch features of all pictures of these candidates. One that cannot be had is logged and counted: it must
+/// not spoil the answer for the others.
+pub(super) fn fetch(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> Fetched {
+    let mut fetched = Fetched::default();
+    for id in candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)) {
+        match gallery.patches(id) {
+            Ok(Some(p)) if (p.rows, p.width) == shape => fetched.pictures.push((id, p)),
+            Ok(Some(p)) => {
+                tracing::warn!(sighting = %id, rows = p.rows, width = p.width, "patch features of the wrong shape");
+                fetched.misshapen += 1;
+            }
+            Ok(None) => {
+                tracing::warn!(sighting = %id, "patch features are missing");
+                fetched.missing += 1;
+            }
+            Err(error) => {
+                tracing::error!(sighting = %id, %error, "patch features are unreadable");
+                fetched.unreadable += 1;
+            }
+        }
+    }
+    fetched
+}
+
+/// Match scores by picture. A score that is not a number counts as none.
+pub(super) fn judge(
+    encoder: &dyn QueryEncoder,
+    text: &EncodedText,
+    fetched: Fetched,
+) -> Result<HashMap<SightingId, MatchScore>, EncodeError> {
+    let (ids, mut pictures): (Vec<_>, Vec<_>) = fetched.pictures.into_iter().unzip();
+    let mut scores = Vec::with_capacity(ids.len());
+    while !pictures.is_empty() {
+        let rest = pictures.split_off(pictures.len().min(PASS));
+        let pass = std::mem::replace(&mut pictures, rest);
+        let expected = pass.len();
+        let got = encoder.match_scores(text, pass)?;
+        if got.len() != expected {
+            return Err(EncodeError::Failed(format!("{} scores for {expected} pictures", got.len()).into()));
+        }
+        scores.extend(got);
+    }
+    let sound = |m: &MatchScore| m.logit.is_finite() && m.probability.is_finite();
+    Ok(ids.into_iter().zip(scores).filter(|(_, m)| sound(m)).collect())
+}
+
+/// The hits of all candidates in order.
+pub(super) fn rank(
+    candidates: Vec<Candidate>,
+    matches: &HashMap<SightingId, MatchScore>,
+    form: ScoreForm,
+    sort: Sort,
+) -> Vec<TrackHit> {
+    let mut hits: Vec<TrackHit> = candidates.into_iter().filter_map(|c| hit(c, matches, form)).collect();
+    hits.sort_by(|a, b| order(a, b, sort));
+    hits
+}
+
+fn order(a: &TrackHit, b: &TrackHit, sort: Sort) -> Ordering {
+    let judged = b.probability.is_some().cmp(&a.probability.is_some());
+    let within = match sort {
+        Sort::Relevance => b.score.total_cmp(&a.score),
+        Sort::Time => b.captured_at.cmp(&a.captured_at),
+    };
+    judged.then(within).then(a.sighting.cmp(&b.sighting))
+}
+
+/// One track: its score is that of its best picture.
+fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
+    let score = |id: SightingId, cosine: f32| match (matches.get(&id), form) {
+        (Some(m), ScoreForm::Raw) => cosine + m.logit,
+        (Some(m), ScoreForm::Probability) => cosine + m.probability,
+        (None, _) => cosine,
+    };
+    c.crops.sort_by(|a, b| {
+        let judged = (Reverse(matches.contains_key(&a.id))).cmp(&Reverse(matches.contains_key(&b.id)));
+        judged.then(score(b.id, b.cosine).total_cmp(&score(a.id, a.cosine))).then(a.id.cmp(&b.id))
+    });
+    let best = c.crops.first()?;
+    let found = matches.get(&best.id);
+    let first_seen = c.crops.iter().map(|x| x.payload.first_seen).min()?;
+    let last_seen = c.crops.iter().map(|x| x.payload.last_seen).max()?;
+    Some(TrackHit {
+        sighting: best.id,
+        camera: c.camera.clone(),
+        track: c.track,
+        first_seen,
+        last_seen,
+        ended: c.crops.iter().any(|x| x.payload.ended),
+        captured_at: best.payload.captured_at,
+        bbox: best.payload.bbox,
+        frame_size: best.payload.frame_size,
+        similarity: best.cosine,
+        match_logit: found.map(|m| m.logit),
+        probability: found.map(|m| m.probability),
+        score: score(best.id, best.cosine),
+        crops: c.crops.iter().map(|x| x.id).collect(),
+    })
+}

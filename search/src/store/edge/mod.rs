@@ -1,0 +1,370 @@
+//! The store on disk: Qdrant's own engine (`qdrant-edge`) inside the process.
+//!
+//! The engine writes every change to its log before it applies it, but acknowledges nothing by itself and builds no
+//! index by itself. So the indexer calls [`VectorStore::flush`] before it reports anything as stored, and a thread of
+//! this store builds the graph index whenever enough points wait for one. Until then, and for filters that keep few
+//! points, the engine compares exactly.
+
+mod convert;
+mod manifest;
+mod optimizer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use qdrant_edge::{
+    CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
+    FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, NamedQuery, OrderBy, OrderByInterface,
+    PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations, QueryEnum, QueryRequest,
+    RetrieveRequest, ScoringQuery, ScrollRequest, SearchParams, SetPayloadOp, UpdateOperation, WithPayloadInterface,
+    WithVector,
+};
+use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
+
+use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
+use crate::files::{DataLock, FileError};
+use convert::{CAMERA, CAPTURED_AT, TRACK};
+use optimizer::Optimizer;
+
+/// Payload fields that are searched by, and how they are indexed. Created before the first point, verified at start.
+const INDEXES: [(&str, PayloadSchemaType); 3] = [
+    (CAMERA, PayloadSchemaType::Keyword),
+    (TRACK, PayloadSchemaType::Keyword),
+    (CAPTURED_AT, PayloadSchemaType::Integer),
+];
+
+/// Ids or points handled in one call to the engine.
+const CHUNK: usize = 1000;
+
+/// Cameras listed at most.
+const MAX_CAMERAS: usize = 100_000;
+
+/// Width of the beam in the graph search, at least. At 128, 200,000 x 256 vectors gave a recall of 0.99 in 1.3 ms.
+const MIN_BEAM: usize = 128;
+
+/// How the engine is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeOptions {
+    /// So many points without a graph index make the background thread build one. Below, comparing all is quick.
+    pub index_from: usize,
+    /// A filter that keeps fewer points than this is answered by comparing them all, exactly.
+    pub compare_all_below: usize,
+    /// Threads that build indexes. One leaves the other cores to the cameras.
+    pub index_threads: usize,
+}
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self { index_from: 20_000, compare_all_below: 10_000, index_threads: 1 }
+    }
+}
+
+/// The engine with the lock of its folder. Fields are dropped in order: the lock goes last.
+#[derive(Debug)]
+struct Shard {
+    engine: EdgeShard,
+    _lock: DataLock,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct EdgeStore {
+    model_id: String,
+    width: usize,
+    /// Changes that read before they write hold this.
+    writer: Mutex<()>,
+    optimizer: Optimizer,
+    shard: Arc<Shard>,
+}
+
+impl EdgeStore {
+    /// Opens `root/<model_id>/`, creating it when it is missing, for vectors of `width` values.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherFolder`] when the folder was made for another model, width or layout; [`StoreError::File`]
+    /// when it is in use; [`StoreError::Damaged`] when its manifest is unreadable; or the engine's.
+    pub fn open(root: &Path, model_id: &str, width: usize, options: &EdgeOptions) -> Result<Self, StoreError> {
+        manifest::check_model_id(model_id)?;
+        if width == 0 {
+            return Err(StoreError::Width { expected: 1, got: 0 });
+        }
+        let folder = root.join(model_id);
+        let lock = DataLock::acquire(&folder)?;
+        manifest::claim(&folder, model_id, width)?;
+        let path = folder.join("shard");
+        let config = engine_config(width, options);
+        // The engine writes its configuration before its first segment: without it, nothing has been stored yet.
+        let engine = if path.join("edge_config.json").exists() {
+            EdgeShard::load(&path, Some(config))
+        } else {
+            EdgeShard::new(&path, config)
+        };
+        let shard = Shard { engine: engine.map_err(convert::engine)?, _lock: lock };
+        ensure_indexes(&shard.engine)?;
+        let info = shard.engine.info().map_err(convert::engine)?;
+        tracing::info!(
+            folder = %folder.display(), model = model_id, width, points = info.points_count,
+            indexed = info.indexed_vectors_count, segments = info.segments_count, "vector store open"
+        );
+        let shard = Arc::new(shard);
+        let optimizer = Optimizer::start(Arc::clone(&shard), options.index_from)
+            .map_err(FileError::new("start the index thread of", &folder))?;
+        let store = Self { model_id: model_id.to_owned(), width, writer: Mutex::new(()), optimizer, shard };
+        store.optimizer.wake();
+        Ok(store)
+    }
+
+    /// Points stored, and how many of them are in a graph index; both approximate while an index is built.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn indexed(&self) -> Result<(usize, usize), StoreError> {
+        let info = self.engine().info().map_err(convert::engine)?;
+        Ok((info.points_count, info.indexed_vectors_count))
+    }
+
+    fn engine(&self) -> &EdgeShard {
+        &self.shard.engine
+    }
+
+    fn update(&self, operation: UpdateOperation) -> Result<(), StoreError> {
+        self.engine().update(operation).map_err(convert::engine)
+    }
+
+    /// All ids of a filter, page by page in the order of ids.
+    fn scroll_ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        let (mut ids, mut offset) = (Vec::new(), None);
+        let filter = convert::filter(filter)?;
+        loop {
+            let mut request = ScrollRequest::new();
+            request.offset = offset;
+            request.limit = Some(CHUNK);
+            request.filter = filter.clone();
+            request.with_payload = Some(WithPayloadInterface::Bool(false));
+            let (page, next) = self.engine().scroll(request).map_err(convert::engine)?;
+            for record in page {
+                ids.push(convert::sighting_id(record.id)?);
+            }
+            match next {
+                Some(id) => offset = Some(id),
+                None => return Ok(ids),
+            }
+        }
+    }
+
+    /// The outermost pictures of a filter by capture time.
+    fn by_time(&self, filter: &Filter, limit: usize, direction: Direction) -> Result<Vec<Record>, StoreError> {
+        let mut request = ScrollRequest::new();
+        request.limit = Some(limit);
+        request.filter = convert::filter(filter)?;
+        request.with_payload = Some(WithPayloadInterface::Bool(true));
+        let key = convert::path(CAPTURED_AT)?;
+        request.order_by =
+            Some(OrderByInterface::Struct(OrderBy { key, direction: Some(direction), start_from: None }));
+        let (page, _) = self.engine().scroll(request).map_err(convert::engine)?;
+        page.into_iter().map(|r| convert::record(r.id, r.payload)).collect()
+    }
+
+    fn retrieve(&self, ids: &[SightingId], vectors: bool) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        let mut request = RetrieveRequest::new(ids.iter().copied().map(convert::point_id).collect());
+        request.with_payload = Some(WithPayloadInterface::Bool(true));
+        request.with_vector = Some(WithVector::Bool(vectors));
+        let mut found = std::collections::HashMap::new();
+        for r in self.engine().retrieve(request).map_err(convert::engine)? {
+            let record = convert::record(r.id, r.payload)?;
+            let vector = if vectors { convert::vector(r.vector)? } else { Vec::new() };
+            found.insert(record.id, (record, vector));
+        }
+        Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
+    }
+}
+
+fn engine_config(width: usize, options: &EdgeOptions) -> EdgeConfig {
+    // The engine counts in kilobytes of f32 vectors.
+    let kilobytes = |points: usize| (points.saturating_mul(width * 4) / 1024).max(1);
+    let hnsw = HnswIndexConfig {
+        full_scan_threshold: kilobytes(options.compare_all_below),
+        max_indexing_threads: options.index_threads.max(1),
+        ..HnswIndexConfig::default()
+    };
+    let optimizers =
+        EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from)), ..Default::default() };
+    EdgeConfig::builder()
+        .vector(convert::VECTOR, EdgeVectorParams::builder(width, Distance::Cosine).build())
+        .hnsw_config(hnsw)
+        .optimizers(optimizers)
+        .build()
+}
+
+/// Creates the payload indexes that are missing and checks that all are there and of the right kind.
+fn ensure_indexes(engine: &EdgeShard) -> Result<(), StoreError> {
+    for (field, kind) in INDEXES {
+        let name = convert::path(field)?;
+        let found = engine.info().map_err(convert::engine)?.payload_schema.get(&name).map(|i| i.data_type);
+        if found.is_none() {
+            let create =
+                CreateIndex { field_name: name.clone(), field_schema: Some(PayloadFieldSchema::FieldType(kind)) };
+            engine
+                .update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create)))
+                .map_err(convert::engine)?;
+        }
+        let found = engine.info().map_err(convert::engine)?.payload_schema.get(&name).map(|i| i.data_type);
+        if found != Some(kind) {
+            return Err(StoreError::Engine(format!("payload index {field:?} is {found:?} instead of {kind:?}")));
+        }
+    }
+    engine.flush().map_err(convert::engine)
+}
+
+impl VectorStore for EdgeStore {
+    fn model_id(&self) -> &str {
+        &self.model_id
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        self.check(points)?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<SightingId> = points.iter().map(|p| p.id).collect();
+        let mut known: std::collections::HashMap<_, _> =
+            self.retrieve(&ids, false)?.into_iter().map(|(r, _)| (r.id, r.payload)).collect();
+        let mut list = Vec::with_capacity(points.len());
+        for point in points {
+            let mut payload = point.payload.clone();
+            if let Some(old) = known.get(&point.id) {
+                payload.widen(old.first_seen, old.last_seen, old.ended);
+            }
+            list.push(convert::point(point.id, &point.vector, &payload)?);
+            known.insert(point.id, payload);
+        }
+        self.update(UpdateOperation::PointOperation(PointOperations::UpsertPoints(PointInsertOperations::PointsList(
+            list,
+        ))))
+    }
+
+    fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError> {
+        check_vector(vector, self.width)?;
+        if limit == 0 || filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let mut request = QueryRequest::new(limit);
+        request.query = Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::default_dense(vector.to_vec()))));
+        request.filter = convert::filter(filter)?;
+        request.params = Some(SearchParams { hnsw_ef: Some(MIN_BEAM.max(2 * limit)), ..SearchParams::default() });
+        request.with_payload = WithPayloadInterface::Bool(true);
+        let found = self.engine().query(request).map_err(convert::engine)?;
+        found
+            .into_iter()
+            .map(|p| {
+                let record = convert::record(p.id, p.payload)?;
+                Ok(Scored { id: record.id, cosine: p.score, payload: record.payload })
+            })
+            .collect()
+    }
+
+    fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        Ok(self.retrieve(ids, false)?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        self.retrieve(ids, true)
+    }
+
+    fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
+        if limit == 0 || filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let mut page = self.by_time(filter, limit, Direction::Desc)?;
+        page.sort_by_key(|r| (std::cmp::Reverse(r.payload.captured_at), r.id));
+        Ok(page)
+    }
+
+    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        if filter.matches_nothing() { Ok(Vec::new()) } else { self.scroll_ids(filter) }
+    }
+
+    fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
+        if filter.is_unrestricted() {
+            return Err(StoreError::Unrestricted);
+        }
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.ids(filter)?;
+        for chunk in ids.chunks(CHUNK) {
+            let ids = chunk.iter().copied().map(convert::point_id).collect();
+            self.update(UpdateOperation::PointOperation(PointOperations::DeletePoints { ids }))?;
+        }
+        Ok(ids.len() as u64)
+    }
+
+    fn end_track(
+        &self,
+        camera: &CameraId,
+        track: TrackId,
+        first: Timestamp,
+        last: Timestamp,
+        ended: bool,
+    ) -> Result<u64, StoreError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let points = self.get(&self.ids(&Filter::track(camera.clone(), track))?)?;
+        let Some(mut span) = points.first().map(|r| r.payload.clone()) else { return Ok(0) };
+        for r in &points {
+            span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
+        }
+        span.widen(first, last, ended);
+        let stale = points.iter().filter(|r| {
+            (r.payload.first_seen, r.payload.last_seen, r.payload.ended)
+                != (span.first_seen, span.last_seen, span.ended)
+        });
+        let stale: Vec<_> = stale.map(|r| convert::point_id(r.id)).collect();
+        if !stale.is_empty() {
+            let set = SetPayloadOp { payload: convert::span(&span), points: Some(stale), filter: None, key: None };
+            self.update(UpdateOperation::PayloadOperation(PayloadOps::SetPayload(set)))?;
+        }
+        Ok(points.len() as u64)
+    }
+
+    fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        if filter.matches_nothing() {
+            return Ok(0);
+        }
+        let mut request = CountRequest::new();
+        request.filter = convert::filter(filter)?;
+        Ok(self.engine().count(request).map_err(convert::engine)? as u64)
+    }
+
+    fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {
+        let mut request = FacetRequest::new(convert::path(CAMERA)?);
+        request.limit = MAX_CAMERAS;
+        request.exact = true;
+        let mut cameras = Vec::new();
+        for hit in self.engine().facet(request).map_err(convert::engine)?.hits {
+            let FacetValue::Keyword(name) = hit.value else { continue };
+            let camera: CameraId = name.parse().map_err(|e| StoreError::Engine(format!("stored camera id: {e}")))?;
+            let filter = Filter::camera(camera.clone());
+            let first = self.by_time(&filter, 1, Direction::Asc)?.pop();
+            let last = self.by_time(&filter, 1, Direction::Desc)?.pop();
+            // Deleted between the two questions: no longer there.
+            let (Some(first), Some(last)) = (first, last) else { continue };
+            let (first, last) = (first.payload.captured_at, last.payload.captured_at);
+            cameras.push(CameraExtent { camera, points: hit.count as u64, first, last });
+        }
+        cameras.sort_by(|a, b| a.camera.cmp(&b.camera));
+        Ok(cameras)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.engine().flush().map_err(convert::engine)?;
+        self.optimizer.wake();
+        Ok(())
+    }
+
+    fn optimize(&self) -> Result<bool, StoreError> {
+        self.engine().optimize().map_err(convert::engine)
+    }
+}
