@@ -12,6 +12,8 @@
 pub mod kernel;
 pub mod model;
 pub mod nn;
+pub mod synth;
+pub mod train;
 
 mod error;
 

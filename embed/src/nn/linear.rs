@@ -3,12 +3,14 @@
 //! The bias is written into the result first and the product accumulated onto it, so it costs no pass of its own; its
 //! gradient is a matrix product with a row of ones, many times faster than candle's strided reduction.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 
 use super::gemm::{At, product, threads};
+use super::precision::precision;
 use super::{as_rows, contiguous, gelu};
+use crate::kernel::{Epilogue, Mat, MatMut, Precision, matmul};
 
 /// Weight `[outputs, inputs]` and bias `[outputs]`.
 #[derive(Clone, Debug)]
@@ -113,6 +115,12 @@ impl CustomOp3 for LinearOp {
         let (x, w) = (contiguous("linear", x, x_layout)?, contiguous("linear", w, w_layout)?);
         let bias = contiguous("linear", b, b_layout)?;
         let mut out = vec![0f32; m * n];
+        if precision() == Precision::Bf16 {
+            let (x, w) = (Mat::new(x, m, k).map_err(Error::wrap)?, Mat::new(w, n, k).map_err(Error::wrap)?);
+            let c = MatMut::new(&mut out, m, n).map_err(Error::wrap)?;
+            matmul(x, w.t(), c, Precision::Bf16, Epilogue::bias(Some(bias)), 0).map_err(Error::wrap)?;
+            return Ok((CpuStorage::F32(out), (m, n).into()));
+        }
         out.par_chunks_mut(n * 64).for_each(|rows| {
             for row in rows.chunks_exact_mut(n) {
                 row.copy_from_slice(bias);
@@ -137,8 +145,27 @@ impl CustomOp3 for LinearOp {
         let grad = grad.contiguous()?;
         let ones = Tensor::ones((1, grad.dim(0)?), DType::F32, grad.device())?;
         // Images carry no gradient; only the patch embedding sees them, so its dx is not worth skipping specially.
-        let dx = grad.matmul(w)?;
-        let dw = grad.t()?.matmul(x)?;
+        let (dx, dw) = if grad.device().is_cpu() && precision() == Precision::Bf16 {
+            (rounded_product(&grad, w, false)?, rounded_product(&grad, x, true)?)
+        } else {
+            (grad.matmul(w)?, grad.t()?.matmul(x)?)
+        };
         Ok((Some(dx), Some(dw), Some(ones.matmul(&grad)?.squeeze(0)?)))
     }
+}
+
+/// `a b`, or `a^T b` when `transposed`, of contiguous matrices with bfloat16 factors.
+fn rounded_product(a: &Tensor, b: &Tensor, transposed: bool) -> Result<Tensor> {
+    let ((ar, ac), (br, bc)) = (a.dims2()?, b.dims2()?);
+    let b = b.contiguous()?;
+    let ((sa, la), (sb, lb)) = (a.storage_and_layout(), b.storage_and_layout());
+    let (Storage::Cpu(pa), Storage::Cpu(pb)) = (&*sa, &*sb) else { bail!("rounded products run on the CPU only") };
+    let left = Mat::new(contiguous("linear", pa, la)?, ar, ac).map_err(Error::wrap)?;
+    let left = if transposed { left.t() } else { left };
+    let right = Mat::new(contiguous("linear", pb, lb)?, br, bc).map_err(Error::wrap)?;
+    let mut out = vec![0f32; left.rows() * bc];
+    let rows = left.rows();
+    let c = MatMut::new(&mut out, rows, bc).map_err(Error::wrap)?;
+    matmul(left, right, c, Precision::Bf16, Epilogue::bias(None), 0).map_err(Error::wrap)?;
+    Tensor::from_vec(out, (rows, bc), a.device())
 }

@@ -14,6 +14,7 @@ mod embedding;
 mod gemm;
 mod linear;
 mod norm;
+mod precision;
 mod simd;
 
 pub use attention::{MASKED, Mask, attention, attention_probs, self_attention};
@@ -22,6 +23,7 @@ pub use elementwise::{gelu, softmax};
 pub use embedding::{embedding, scatter_rows};
 pub use linear::Linear;
 pub use norm::LayerNorm;
+pub use precision::{precision, set_precision};
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 

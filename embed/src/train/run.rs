@@ -173,18 +173,22 @@ pub fn train(
         let (mut saved, mut since, mut pairs) = (Instant::now(), Instant::now(), 0usize);
         for step in start..config.steps {
             let batch = receive.recv().context("the batch maker stopped")??;
+            let began = Instant::now();
             let (loss, mut parts) = loss(trainee, config, &batch, step)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
                 bail!("the loss is {value} at step {step}; the last checkpoint in {} is kept", run.display());
             }
+            let forward = began.elapsed();
             let grads = loss.backward()?;
+            let backward = began.elapsed() - forward;
             let frozen = |name: &str| step < config.words_from && name.ends_with("word_embeddings.weight");
             let norm = optimizer.step(&grads, config.rate(step), Some(config.clip), frozen)?;
             pairs += config.batch;
-            if (step + 1) % 20 == 0 || step + 1 == config.steps {
+            if (step + 1) % 20 == 0 || step < start + 3 || step + 1 == config.steps {
                 parts["step"] = json!(step + 1);
                 parts["loss"] = json!(value);
+                parts["ms"] = json!([forward.as_millis() as u64, backward.as_millis() as u64, began.elapsed().as_millis() as u64]);
                 parts["norm"] = json!(norm);
                 parts["lr"] = json!(config.rate(step));
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64();

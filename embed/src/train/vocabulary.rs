@@ -133,14 +133,15 @@ impl Cut {
             mean.iter_mut().zip(row.iter()).for_each(|(m, v)| *m += f64::from(*v) / (chosen.len() - 104) as f64);
         }
         let centred: Vec<Vec<f64>> = chosen.iter().map(|row| row.iter().zip(&mean).map(|(v, m)| f64::from(*v) - m).collect()).collect();
-        let covariance: Vec<Vec<f64>> = (0..wide)
-            .into_par_iter()
-            .map(|i| (0..wide).map(|j| centred[104..].iter().map(|r| r[i] * r[j]).sum::<f64>() / centred.len() as f64).collect())
+        let columns: Vec<Vec<f64>> = (0..wide).map(|i| centred[104..].iter().map(|row| row[i]).collect()).collect();
+        let covariance: Vec<Vec<f64>> = columns
+            .par_iter()
+            .map(|a| columns.iter().map(|b| dot(a, b) / centred.len() as f64).collect())
             .collect();
         let axes = principal(&covariance, width);
         let mut flat: Vec<f32> = centred
             .par_iter()
-            .flat_map_iter(|row| axes.iter().map(move |axis| axis.iter().zip(row).map(|(a, v)| a * v).sum::<f64>() as f32))
+            .flat_map_iter(|row| axes.iter().map(move |axis| dot(axis, row) as f32))
             .collect();
         let spread = (flat.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / flat.len() as f64).sqrt();
         flat.iter_mut().for_each(|v| *v *= (0.04 / spread) as f32);
@@ -161,21 +162,34 @@ pub fn read(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_string).collect())
 }
 
+/// Inner product in eight strands, which the compiler turns into vector instructions.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sums = [0f64; 8];
+    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = ca.remainder().iter().zip(cb.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in ca.zip(cb) {
+        for i in 0..8 {
+            sums[i] += x[i] * y[i];
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
+
 /// Leading `count` eigenvectors of a symmetric positive matrix by orthogonal iteration.
 fn principal(matrix: &[Vec<f64>], count: usize) -> Vec<Vec<f64>> {
     let n = matrix.len();
     let mut basis: Vec<Vec<f64>> = (0..count)
         .map(|i| (0..n).map(|j| (((i * 7919 + j * 104_729 + 13) % 1009) as f64 / 504.5) - 1.0 + if i == j { 4.0 } else { 0.0 }).collect())
         .collect();
-    for _ in 0..60 {
-        basis = basis.par_iter().map(|v| matrix.iter().map(|row| row.iter().zip(v).map(|(a, b)| a * b).sum()).collect()).collect();
+    for _ in 0..24 {
+        basis = basis.par_iter().map(|v| matrix.iter().map(|row| dot(row, v)).collect()).collect();
         for i in 0..count {
             let (before, rest) = basis.split_at_mut(i);
             let v = &mut rest[0];
             for _ in 0..2 {
                 for b in before.iter() {
-                    let dot: f64 = b.iter().zip(v.iter()).map(|(a, c)| a * c).sum();
-                    v.iter_mut().zip(b).for_each(|(x, y)| *x -= dot * y);
+                    let shared = dot(b, v);
+                    v.iter_mut().zip(b).for_each(|(x, y)| *x -= shared * y);
                 }
             }
             let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-300);
