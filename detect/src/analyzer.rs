@@ -13,7 +13,7 @@ use sightline_core::{BBox, CameraEvent, CameraId, Crop, Frame, Timestamp, TrackE
 
 use crate::Detection;
 use crate::shots::{BestShots, Candidate, Placement, encode};
-use crate::track::{ByteTrack, NOMINAL_HZ, Observation, TrackRules};
+use crate::track::{ByteTrack, NOMINAL_HZ, Observation, Stage, TrackRules};
 
 /// How often the span of a living track is told anew.
 const SPAN_EVERY: Duration = Duration::from_secs(10);
@@ -118,9 +118,10 @@ impl CameraAnalyzer {
                 metrics::counter!("sightline_track_tracks_total", "camera" => self.camera.to_string()).increment(1);
             }
         }
-        for &(id, i) in &ids {
-            let others: Vec<BBox> = ids.iter().filter(|o| o.1 != i).map(|o| detections[o.1].bbox).collect();
-            if let Some(p) = self.people.get_mut(&id).filter(|p| p.confirmed) {
+        // A low score keeps a track alive, but it mostly means a person half hidden: no picture is made of it.
+        for m in update.matches.iter().filter(|m| m.stage != Stage::Low) {
+            let others: Vec<BBox> = ids.iter().filter(|o| o.1 != m.observation).map(|o| detections[o.1].bbox).collect();
+            if let Some(p) = self.people.get_mut(&m.track).filter(|p| p.confirmed) {
                 p.shots.offer(frame, now, p.bbox, p.score, &others);
             }
         }

@@ -15,7 +15,7 @@ const FLOOR: f32 = 0.35;
 /// changes at most seven times in the life of a track.
 const BETTER: f32 = 1.15;
 /// A crop joins the others as one more view when it has at least this share of the best one's quality.
-const WORTHY: f32 = 0.8;
+const WORTHY: f32 = 0.85;
 /// Between two publications of one track.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Crops nearer in time than this show the same unless they look very different.

@@ -11,7 +11,7 @@ const FULL_HEIGHT: f32 = 256.0;
 /// small crop becomes blurred by the enlargement, as it is for the embedder.
 const SHARPNESS_HEIGHT: u32 = 128;
 /// Variance of the Laplacian at which a crop counts as half sharp.
-const HALF_SHARP: f32 = 200.0;
+const HALF_SHARP: f32 = 400.0;
 /// What remains of the completeness for every edge of the frame that the box touches.
 const CUT: f32 = 0.6;
 /// Weights of the geometric mean: completeness, size, detector, sharpness. They sum to 1.

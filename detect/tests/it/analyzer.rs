@@ -171,6 +171,25 @@ fn small_or_hidden_people_are_tracked_but_not_published() {
 }
 
 #[test]
+fn low_scores_keep_the_track_but_give_no_picture() {
+    // Whole and sharp from the second second on, but the detector doubts it: somebody stands half behind something.
+    let scene = |t: f64| {
+        let mut p = person(250.0, 80.0, 180.0);
+        if t >= 1.0 {
+            (p.score, p.top) = (0.4, [40, 160, 60]);
+        } else {
+            p.texture = 2;
+        }
+        vec![p]
+    };
+    let mut a = analyzer();
+    let events = run(&mut a, 5.0, scene);
+    assert_eq!(crops(&events).iter().map(|c| c.0).collect::<Vec<_>>(), [0.2]);
+    let live = a.active_tracks();
+    assert_eq!((live[0].score, live[0].last_seen), (0.4, at(4.8)));
+}
+
+#[test]
 fn spans_come_while_a_person_stands_and_at_the_end() {
     let mut a = analyzer();
     let there = |t: f64| if t < 25.1 { vec![person(250.0, 80.0, 180.0)] } else { vec![] };
