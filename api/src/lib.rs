@@ -1,1 +1,18 @@
-//! Sightline.
+//! The door of Sightline: the REST API, the operator's page, and the state behind them (cameras, tokens, audit trail).
+//!
+//! [`app::App`] is what the handlers share, [`server`] binds them to a socket, [`engine::Engine`] is what they need from
+//! the search side, [`cameras::CameraControl`] what they need from a camera node. The library links no GStreamer; the
+//! binary `sightline` (feature `all-in-one`) does.
+
+pub mod app;
+pub mod auth;
+pub mod cameras;
+pub mod engine;
+pub mod error;
+mod extract;
+pub mod openapi;
+pub mod page;
+pub mod rate;
+pub mod routes;
+pub mod server;
+pub mod state;

@@ -1,1 +1,38 @@
-//! Sightline.
+//! Cameras: GStreamer pipelines, their supervision, and the way from a decoded picture to a crop event.
+//!
+//! ```text
+//! source -> decode -> sample (analysed rate) -> convert, scale -> copy -> Frame
+//!        --(queue of 2: drop oldest when live, wait for files)--> detect + track + best shots -> CameraEvent queue
+//! ```
+//!
+//! One [`CameraNode`] runs many cameras. Each has threads of its own (supervision, analysis, GStreamer's), so a camera
+//! that hangs, floods or fails takes none of the others with it; what they share is the pool of detectors and the queue
+//! of events.
+
+mod analysis;
+mod backoff;
+mod camera;
+mod clock;
+mod connection;
+mod error;
+mod node;
+mod pipeline;
+mod pool;
+mod reason;
+mod sample;
+mod sampler;
+mod scale;
+mod spec;
+mod status;
+mod tap;
+mod url;
+
+pub use camera::{Camera, Captured};
+pub use clock::ClockSource;
+pub use error::IngestError;
+pub use node::{CameraNode, NodeConfig};
+pub use sample::{SampleError, copy_rgb};
+pub use sampler::Sampler;
+pub use spec::CameraSpec;
+pub use status::{CameraState, CameraStatus};
+pub use url::{CameraUrl, PATTERNS, Remote, Source, TestPicture, UrlError};

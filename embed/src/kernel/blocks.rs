@@ -57,22 +57,24 @@ pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, ep
 
 /// Packs all of `b` (k x n).
 pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: usize) {
-    const PANELS: usize = 2;
     assert!(engine != Engine::Exact && engine.available(), "packing needs a bf16 engine");
     let (lines, per_panel) = (b.t(), tiles(1, b.rows()));
     if out.is_empty() {
         return;
     }
+    // Wide chunks read wide pieces of each row when lines are adjacent.
+    let panels = lines.rows().div_ceil(PANEL);
+    let panels = if threads == 1 { panels } else { (panels / (2 * threads)).clamp(1, 8) };
     let one = |(chunk, out): (usize, &mut [Tile])| {
-        let line0 = chunk * PANELS * PANEL;
-        let count = (lines.rows() - line0).min(PANELS * PANEL);
+        let line0 = chunk * panels * PANEL;
+        let count = (lines.rows() - line0).min(panels * PANEL);
         // SAFETY: every bf16 engine is available only with AVX-512 F, BW and BF16 (asserted above).
         unsafe { pack(lines, Side::Right, line0, count, 0, out) };
     };
     if threads == 1 || out.len() < 64 {
-        out.chunks_mut(PANELS * per_panel).enumerate().for_each(one);
+        out.chunks_mut(panels * per_panel).enumerate().for_each(one);
     } else {
-        out.par_chunks_mut(PANELS * per_panel).enumerate().for_each(one);
+        out.par_chunks_mut(panels * per_panel).enumerate().for_each(one);
     }
 }
 
@@ -153,10 +155,10 @@ impl Task<'_> {
                 // SAFETY: the engine is a bf16 one and available (asserted in `multiply_packed`).
                 unsafe { pack(self.a, Side::Left, 0, m, from, left) };
                 let pass = Pass { first: from == 0, last: from + steps == all };
-                for j in 0..n.div_ceil(PANEL) {
-                    let right = &self.b[2 * (j * all + from)..2 * (j * all + from + steps)];
-                    for i in 0..row_panels {
-                        let left = &left[2 * i * steps..2 * (i + 1) * steps];
+                for i in 0..row_panels {
+                    let left = &left[2 * i * steps..2 * (i + 1) * steps];
+                    for j in 0..n.div_ceil(PANEL) {
+                        let right = &self.b[2 * (j * all + from)..2 * (j * all + from + steps)];
                         self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass);
                     }
                 }
@@ -217,16 +219,25 @@ impl Task<'_> {
             let sums = &mut sums[..cols];
             if rest {
                 // SAFETY: both bf16 engines imply AVX-512.
-                unsafe { finish(sums, epilogue, bias_first, (i + r, j), self.c.row(i + r)) };
+                unsafe { finish(sums, epilogue, bias_first, (i + r, j), &mut self.c) };
             }
-            self.c.row(i + r)[j..j + cols].copy_from_slice(sums);
+            let row = self.c.block_ptr(i + r, j, 1, cols);
+            // SAFETY: `cols` numbers of this task's part of the output, which the scratch block does not overlap. No
+            // reference is made, since a fresh output is not initialised yet.
+            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), row, cols) };
         }
     }
 }
 
 /// What of the epilogue did not fit before the sum, for one row of a block.
 #[target_feature(enable = "avx512f")]
-fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, bias_first: bool, (i, j): (usize, usize), output: &[f32]) {
+fn finish(
+    sums: &mut [f32],
+    epilogue: &Epilogue<'_>,
+    bias_first: bool,
+    (i, j): (usize, usize),
+    output: &mut MatMut<'_>,
+) {
     if let (Some(bias), false) = (epilogue.bias, bias_first) {
         sums.iter_mut().zip(&bias[j..]).for_each(|(x, y)| *x += y);
     }
@@ -234,7 +245,7 @@ fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, bias_first: bool, (i, j): (
         sums.iter_mut().for_each(|x| *x = gelu(*x));
         match epilogue.add {
             Add::Nothing => {}
-            Add::Output => sums.iter_mut().zip(&output[j..]).for_each(|(x, y)| *x += y),
+            Add::Output => sums.iter_mut().zip(&output.row(i)[j..]).for_each(|(x, y)| *x += y),
             Add::Matrix(other) => other.window(i, 1, j, sums.len()).add_row_to(0, sums),
         }
     }

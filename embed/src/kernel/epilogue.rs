@@ -38,6 +38,14 @@ impl<'a> Epilogue<'a> {
         Self { add: Add::Output, ..Self::default() }
     }
 
+    /// The same for an output that holds nothing yet.
+    pub(super) fn for_fresh_output(self) -> Self {
+        match self.add {
+            Add::Output => Self { add: Add::Nothing, ..self },
+            _ => self,
+        }
+    }
+
     pub(super) fn check(&self, m: usize, n: usize) -> Result<(), KernelError> {
         if let Some(bias) = self.bias {
             expect_shape("the bias", (1, bias.len()), (1, n))?;

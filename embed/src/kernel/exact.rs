@@ -1,6 +1,7 @@
 //! The `f32` path: the `gemm` crate, then the epilogue over the finished rows.
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 use super::{Add, Epilogue, Mat, MatMut};
 
@@ -24,10 +25,17 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
         });
         return;
     }
-    let accumulate = matches!(epilogue.add, Add::Output);
+    let start = match (epilogue.add, epilogue.bias) {
+        (Add::Output, _) => Start::Output,
+        (_, Some(bias)) => Start::Bias(bias),
+        (_, None) => Start::Zero,
+    };
+    if let Start::Bias(bias) = start {
+        for_row_blocks(&mut c, threads, |_, mut block| fill(&mut block, bias));
+    }
     if k == 0 {
-        if !accumulate {
-            (0..m).for_each(|i| c.row(i).fill(0.0));
+        if matches!(start, Start::Zero) {
+            fill(&mut c, &vec![0.0; n]);
         }
     } else {
         let work = m.saturating_mul(n).saturating_mul(k);
@@ -45,7 +53,7 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
                 c.as_mut_ptr(),
                 1,
                 signed(c_row),
-                accumulate,
+                !matches!(start, Start::Zero),
                 a.data().as_ptr(),
                 signed(a_col),
                 signed(a_row),
@@ -61,30 +69,69 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
             );
         }
     }
-    let rest = Epilogue { add: if accumulate { Add::Nothing } else { epilogue.add }, ..epilogue };
+    let rest = match start {
+        Start::Output => Epilogue { add: Add::Nothing, ..epilogue },
+        Start::Bias(_) => Epilogue { bias: None, ..epilogue },
+        Start::Zero => epilogue,
+    };
     if rest.bias.is_some() || rest.gelu || matches!(rest.add, Add::Matrix(_)) {
-        finish(c, rest, threads);
+        for_row_blocks(&mut c, threads, |from, mut block| rest.window(from, block.rows(), 0, n).apply(&mut block));
     }
 }
 
-/// The epilogue over row blocks, in parallel when it is worth it.
-fn finish(mut c: MatMut<'_>, epilogue: Epilogue<'_>, threads: usize) {
+/// What the output holds before the product is added to it.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    Zero,
+    Bias(&'a [f32]),
+    Output,
+}
+
+/// Every row of `c` becomes `row`.
+fn fill(c: &mut MatMut<'_>, row: &[f32]) {
+    assert_eq!(row.len(), c.cols(), "one number a column");
+    for i in 0..c.rows() {
+        let to = c.block_ptr(i, 0, 1, row.len());
+        // SAFETY: a row of the output, which is borrowed exclusively. No reference is made, since a fresh output is not
+        // initialised yet.
+        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, row.len()) };
+    }
+}
+
+/// `work(first row, block)` over blocks of rows, in parallel when it is worth it.
+fn for_row_blocks(c: &mut MatMut<'_>, threads: usize, work: impl Fn(usize, MatMut<'_>) + Sync) {
     const ROWS: usize = 64;
-    let (m, n) = (c.rows(), c.cols());
-    if threads == 1 || m * n < PARALLEL_FROM {
-        epilogue.apply(&mut c);
-        return;
+    if threads == 1 || c.rows() * c.cols() < PARALLEL_FROM {
+        return work(0, c.reborrow());
     }
     rayon::scope(|scope| {
-        let mut from = 0;
-        let mut left = c;
+        let (mut from, mut left, work) = (0, c.reborrow(), &work);
         while left.rows() > 0 {
             let rows = left.rows().min(ROWS);
-            let (mut block, below) = left.split_rows(rows);
-            let part = epilogue.window(from, rows, 0, n);
-            scope.spawn(move |_| part.apply(&mut block));
-            from += rows;
-            left = below;
+            let (block, below) = left.split_rows(rows);
+            scope.spawn(move |_| work(from, block));
+            (from, left) = (from + rows, below);
         }
     });
+}
+
+/// The sum of each column of a row-major `data` with `cols` columns: a bias's gradient. The order of summation depends on
+/// the shape alone, not on which thread was faster.
+///
+/// # Panics
+/// When `data` does not consist of whole rows.
+#[must_use]
+pub fn column_sums(data: &[f32], cols: usize) -> Vec<f32> {
+    const ROWS: usize = 128;
+    if cols == 0 {
+        return Vec::new();
+    }
+    assert!(data.len().is_multiple_of(cols), "{} numbers are not whole rows of {cols}", data.len());
+    let add = |mut sums: Vec<f32>, row: &[f32]| {
+        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        sums
+    };
+    let block = |rows: &[f32]| rows.chunks_exact(cols).fold(vec![0.0; cols], add);
+    let parts: Vec<Vec<f32>> = data.par_chunks(ROWS * cols).map(block).collect();
+    parts.iter().fold(vec![0.0; cols], |sums, part| add(sums, part))
 }

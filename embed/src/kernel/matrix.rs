@@ -136,6 +136,13 @@ impl<'a> MatMut<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
+    /// Over the capacity of an empty vector, for [`super::fresh`]: no element may be read before it is written.
+    pub(super) fn uninitialised(data: &'a mut Vec<f32>, rows: usize, cols: usize) -> Self {
+        let spare = data.spare_capacity_mut();
+        assert!(rows.checked_mul(cols).is_some_and(|len| len <= spare.len()), "the capacity was reserved");
+        Self { data: spare.as_mut_ptr().cast(), rows, cols, row_stride: cols, borrow: PhantomData }
+    }
+
     /// Element (i, j) is `data[i * row_stride + j]`; rows may not overlap (`row_stride >= cols`).
     ///
     /// # Errors
@@ -188,6 +195,11 @@ impl<'a> MatMut<'a> {
         // SAFETY: row i and its `cols` elements lie inside the borrowed slice (checked when the view was made; splitting
         // only shrinks it), and `&mut self` keeps other borrows of this view away.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.row_stride), self.cols) }
+    }
+
+    /// The same elements for as long as `self` is not used.
+    pub(super) fn reborrow(&mut self) -> MatMut<'_> {
+        MatMut { borrow: PhantomData, ..*self }
     }
 
     /// The first `at` rows and the others.

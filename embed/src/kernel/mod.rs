@@ -27,22 +27,15 @@ mod matrix;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod plan;
+mod precision;
 mod weights;
 
 pub use engine::Engine;
 pub use epilogue::{Add, Epilogue, gelu};
+pub use exact::column_sums;
 pub use matrix::{Mat, MatMut};
+pub use precision::Precision;
 pub use weights::PackedWeights;
-
-/// The arithmetic of a product. Memory is `f32` at either.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// Single precision throughout.
-    #[default]
-    F32,
-    /// Factors rounded to bfloat16, sums in `f32`; the `f32` path on a CPU without bf16 instructions.
-    Bf16,
-}
 
 /// Operands that do not fit together, or an engine this CPU lacks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +100,39 @@ pub fn matmul(
     threads: usize,
 ) -> Result<(), KernelError> {
     matmul_on(Engine::for_precision(precision), a, b, c, epilogue, threads)
+}
+
+/// [`matmul`] into fresh memory, m x n row-major, which is not zeroed first: for large outputs that would cost as much
+/// as the product. [`Add::Output`] counts as [`Add::Nothing`].
+///
+/// # Errors
+/// As [`matmul`].
+pub fn product(
+    a: Mat<'_>,
+    b: Mat<'_>,
+    precision: Precision,
+    epilogue: Epilogue<'_>,
+    threads: usize,
+) -> Result<Vec<f32>, KernelError> {
+    let epilogue = epilogue.for_fresh_output();
+    // SAFETY: `matmul` overwrites the whole output when nothing of it is to be added.
+    unsafe { fresh(a.rows(), b.cols(), |c| matmul(a, b, c, precision, epilogue, threads)) }
+}
+
+/// `rows x cols` numbers in memory that is not zeroed first.
+///
+/// # Safety
+/// Unless it fails, `fill` must write every element and read none before.
+unsafe fn fresh(
+    rows: usize,
+    cols: usize,
+    fill: impl FnOnce(MatMut<'_>) -> Result<(), KernelError>,
+) -> Result<Vec<f32>, KernelError> {
+    let mut out = Vec::with_capacity(rows * cols);
+    fill(MatMut::uninitialised(&mut out, rows, cols))?;
+    // SAFETY: the capacity is reserved, and the caller promises that all of it is written.
+    unsafe { out.set_len(rows * cols) };
+    Ok(out)
 }
 
 /// [`matmul`] on an engine chosen by name: for tests and measurements.

@@ -127,6 +127,17 @@ fn check(case: &Case) {
                 let gap = i * (n + 5) + n..(i + 1) * (n + 5);
                 assert_eq!(c[gap.clone()], before[gap], "{engine:?} wrote between the rows");
             }
+            let fresh = match (case.add, prepacked) {
+                (1, _) => continue,
+                (_, true) => packed.product(a, epilogue, case.threads).unwrap(),
+                (_, false) => {
+                    let precision = if engine == Engine::Exact { Precision::F32 } else { Precision::Bf16 };
+                    product(a, b, precision, epilogue, case.threads).unwrap()
+                }
+            };
+            if prepacked || engine == Engine::for_precision(Precision::Bf16) || engine == Engine::Exact {
+                assert!(fresh.iter().enumerate().all(|(at, x)| x.to_bits() == c[at / n * (n + 5) + at % n].to_bits()));
+            }
         }
     }
 }
@@ -258,4 +269,13 @@ fn gelu_matches_its_definition() {
     assert!(gelu(f32::NAN).is_nan());
     assert_eq!(gelu(f32::INFINITY), f32::INFINITY);
     assert!(gelu(-100.0).abs() < 1e-36);
+}
+
+#[test]
+fn column_sums_are_sums() {
+    for (rows, cols) in [(0, 5), (3, 1), (1000, 37)] {
+        let x: Vec<f32> = (0..rows * cols).map(|i| (i % 13) as f32).collect();
+        let expected: Vec<f32> = (0..cols).map(|j| (0..rows).map(|i| x[i * cols + j]).sum()).collect();
+        assert_eq!(column_sums(&x, cols), expected);
+    }
 }

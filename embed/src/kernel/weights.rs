@@ -63,6 +63,16 @@ impl PackedWeights {
         self.inputs
     }
 
+    /// [`PackedWeights::forward`] into fresh memory, rows x out; [`super::Add::Output`] counts as nothing to add.
+    ///
+    /// # Errors
+    /// As [`PackedWeights::forward`].
+    pub fn product(&self, x: Mat<'_>, epilogue: Epilogue<'_>, threads: usize) -> Result<Vec<f32>, KernelError> {
+        let epilogue = epilogue.for_fresh_output();
+        // SAFETY: `forward` overwrites the whole output when nothing of it is to be added.
+        unsafe { super::fresh(x.rows(), self.outputs, |out| self.forward(x, out, epilogue, threads)) }
+    }
+
     /// `out = epilogue(x Wᵀ)` with `x` of rows x in and `out` of rows x out; `threads` as in [`super::matmul`].
     ///
     /// # Errors

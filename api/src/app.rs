@@ -1,0 +1,172 @@
+//! What every handler shares. The engine and the camera node arrive after the server has begun to answer, because
+//! loading a model takes a while and `/readyz` has to say so meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use sightline_core::config::{SearchConfig, ServerConfig};
+use sightline_core::{CameraId, Timestamp};
+
+use crate::auth::Caller;
+use crate::cameras::{CameraControl, CameraView, NodeStatus, view};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::rate::RateLimiter;
+use crate::state::{CameraRow, State, hash_token};
+
+/// What a server is made of.
+pub struct Setup {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[search]`.
+    pub search: SearchConfig,
+    /// Cameras, tokens, audit.
+    pub state: State,
+    /// An administrator's token that is valid until the process ends.
+    pub start_token: Option<String>,
+    /// Renders `/metrics`.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+struct Inner {
+    server: ServerConfig,
+    search: SearchConfig,
+    state: State,
+    start_token: Option<[u8; 32]>,
+    metrics: Option<PrometheusHandle>,
+    rate: RateLimiter,
+    engine: OnceLock<Arc<dyn Engine>>,
+    control: OnceLock<Arc<dyn CameraControl>>,
+    phase: Mutex<String>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Handle on everything; cloning shares it.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+impl App {
+    /// An application without engine and cameras: alive, not ready.
+    pub fn new(setup: Setup) -> Self {
+        let inner = Inner {
+            rate: RateLimiter::new(setup.server.rate_per_minute),
+            server: setup.server,
+            search: setup.search,
+            state: setup.state,
+            start_token: setup.start_token.as_deref().map(hash_token),
+            metrics: setup.metrics,
+            engine: OnceLock::new(),
+            control: OnceLock::new(),
+            phase: Mutex::new("starting".into()),
+            changing: tokio::sync::Mutex::new(()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Says what the start is busy with, for `/readyz`.
+    pub fn set_phase(&self, phase: &str) {
+        *self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase.to_owned();
+    }
+
+    /// What the start is busy with.
+    pub fn phase(&self) -> String {
+        self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The model has passed its self-test and the index is open: from now on searches are answered. Only the first call
+    /// counts.
+    pub fn set_engine(&self, engine: Arc<dyn Engine>) {
+        if self.inner.engine.set(engine).is_err() {
+            tracing::warn!("the engine was set twice; the first one stays");
+        }
+    }
+
+    /// The camera node runs. Only the first call counts.
+    pub fn set_cameras(&self, control: Arc<dyn CameraControl>) {
+        if self.inner.control.set(control).is_err() {
+            tracing::warn!("the camera node was set twice; the first one stays");
+        }
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] until it is there.
+    pub fn engine(&self) -> Result<&Arc<dyn Engine>, Error> {
+        self.inner.engine.get().ok_or_else(|| Error::Unavailable { part: "search", why: self.phase() })
+    }
+
+    /// The camera node.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] until it is there, or when this process has none.
+    pub fn control(&self) -> Result<&Arc<dyn CameraControl>, Error> {
+        let why = || "no camera node runs in this process".to_owned();
+        self.inner.control.get().ok_or_else(|| Error::Unavailable { part: "the camera node", why: why() })
+    }
+
+    /// Held while cameras are added or removed, so that two callers do not cross.
+    pub async fn changing_cameras(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.changing.lock().await
+    }
+
+    /// The database.
+    pub fn state(&self) -> &State {
+        &self.inner.state
+    }
+
+    /// `[server]`.
+    pub fn server(&self) -> &ServerConfig {
+        &self.inner.server
+    }
+
+    /// `[search]`.
+    pub fn search_config(&self) -> &SearchConfig {
+        &self.inner.search
+    }
+
+    /// SHA-256 of the token of this start.
+    pub(crate) fn start_token(&self) -> Option<&[u8; 32]> {
+        self.inner.start_token.as_ref()
+    }
+
+    /// The tokens' buckets.
+    pub(crate) fn rate(&self) -> &RateLimiter {
+        &self.inner.rate
+    }
+
+    /// Renders `/metrics`.
+    pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
+        self.inner.metrics.as_ref()
+    }
+
+    /// The known cameras the caller may see.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn visible_cameras(&self, caller: &Caller) -> Result<Vec<CameraRow>, Error> {
+        let mut rows = self.state().run(State::cameras).await?;
+        rows.retain(|r| caller.sees(&r.spec.id));
+        Ok(rows)
+    }
+
+    /// What the node and the index say of these cameras.
+    pub async fn camera_views(&self, rows: &[CameraRow], with_url: bool) -> Vec<CameraView> {
+        let nodes: BTreeMap<CameraId, NodeStatus> = match self.inner.control.get().cloned() {
+            // The node's status may wait for a lock a starting pipeline holds.
+            Some(control) => tokio::task::spawn_blocking(move || control.status())
+                .await
+                .unwrap_or_default()
+                .into_iter()
+                .map(|n| (n.camera.clone(), n))
+                .collect(),
+            None => BTreeMap::new(),
+        };
+        let marks = self.inner.engine.get().map(|e| e.watermarks()).unwrap_or_default();
+        let now = Timestamp::now();
+        rows.iter().map(|r| view(r, nodes.get(&r.spec.id), marks.get(&r.spec.id), now, with_url)).collect()
+    }
+}

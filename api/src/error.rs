@@ -1,0 +1,172 @@
+//! One error for the whole API: every variant has one documented status and one stable code, and every body is
+//! `{code, message, request_id}`. An error is never answered with an empty list.
+//!
+//! The body is written by [`crate::server`]'s outermost layer, which knows the request id; until then the response
+//! carries its [`Problem`] as an extension. So rejections of the framework (wrong method, body too large, malformed
+//! JSON) and panics look the same as our own errors.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::state::StateError;
+
+/// What a caller did wrong, or what is down. The status of each variant is in its first line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// 400 `invalid_request`: malformed JSON, an unknown field, a value of the wrong type or out of range.
+    #[error("{0}")]
+    Invalid(String),
+    /// 400 `empty_query`: nothing to search for is left of the query.
+    #[error("the query has no word to search for: describe the person, for example \"a person in a red jacket\"")]
+    EmptyQuery,
+    /// 400 `query_too_long`: the query has more characters than anybody reads.
+    #[error("the query has {chars} characters; at most {max} are accepted (the model reads the first 72 words)")]
+    QueryTooLong {
+        /// Characters given.
+        chars: usize,
+        /// Characters accepted.
+        max: usize,
+    },
+    /// 400 `unknown_camera`: a filter names a camera that is not there, or that the token may not see.
+    #[error("unknown camera {0:?}")]
+    UnknownCamera(String),
+    /// 400 `invalid_image`: the example image cannot be decoded.
+    #[error("the example image cannot be used: {0}")]
+    InvalidImage(String),
+    /// 400 `invalid_cursor`: the cursor is not one of ours, or belongs to another search.
+    #[error("the cursor is not valid for this search: {0}")]
+    InvalidCursor(String),
+    /// 401 `unauthorized`: no token, or one that is unknown, revoked or expired.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// 403 `forbidden`: the token is known, but may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// 404 `not_found`: no such route, sighting or camera (or none this token may see).
+    #[error("{0}")]
+    NotFound(String),
+    /// 405 `method_not_allowed`: the route is there, the method is not.
+    #[error("this route does not answer {0}")]
+    MethodNotAllowed(String),
+    /// 409 `conflict`: the camera exists already, or there is no room for one more.
+    #[error("{0}")]
+    Conflict(String),
+    /// 413 `body_too_large`: the request body exceeds `server.max_body_bytes`.
+    #[error("the request body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    /// 415 `unsupported_media_type`: the body is not declared as JSON.
+    #[error("send JSON with the header Content-Type: application/json")]
+    UnsupportedMediaType,
+    /// 429 `rate_limited`: too many requests with this token; `Retry-After` says when to come back.
+    #[error("too many requests with this token; try again in {retry_after_s} s")]
+    RateLimited {
+        /// Whole seconds until the next request is allowed.
+        retry_after_s: u64,
+    },
+    /// 500 `internal`: a fault of ours; the log has the details under the request id.
+    #[error("an internal error; the log has the details under this request id")]
+    Internal(String),
+    /// 503 `unavailable`: something this needs is down; the message names it.
+    #[error("{part} is not available: {why}")]
+    Unavailable {
+        /// What is down.
+        part: &'static str,
+        /// Why, as far as known.
+        why: String,
+    },
+}
+
+impl Error {
+    /// The HTTP status of the variant.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid(_)
+            | Self::EmptyQuery
+            | Self::QueryTooLong { .. }
+            | Self::UnknownCamera(_)
+            | Self::InvalidImage(_)
+            | Self::InvalidCursor(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The stable code programs may rely on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid_request",
+            Self::EmptyQuery => "empty_query",
+            Self::QueryTooLong { .. } => "query_too_long",
+            Self::UnknownCamera(_) => "unknown_camera",
+            Self::InvalidImage(_) => "invalid_image",
+            Self::InvalidCursor(_) => "invalid_cursor",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound(_) => "not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::Conflict(_) => "conflict",
+            Self::BodyTooLarge(_) => "body_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Internal(_) => "internal",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+}
+
+/// The body of every error.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// Stable code, for programs.
+    pub code: String,
+    /// What is wrong and what would be right, for people.
+    pub message: String,
+    /// The id under which the log speaks of this request; also in the header `x-request-id`.
+    pub request_id: String,
+}
+
+/// Code and message of an error on its way to the layer that writes the body.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// See [`ErrorBody::code`].
+    pub code: &'static str,
+    /// See [`ErrorBody::message`].
+    pub message: String,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        if let Self::Internal(details) = &self {
+            tracing::error!(%details, "internal error");
+        }
+        let mut response = self.status().into_response();
+        match &self {
+            Self::Unauthorized(_) => {
+                let value = HeaderValue::from_static("Bearer realm=\"sightline\"");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+            }
+            Self::RateLimited { retry_after_s } => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            }
+            _ => {}
+        }
+        response.extensions_mut().insert(Problem { code: self.code(), message: self.to_string() });
+        response
+    }
+}
+
+impl From<StateError> for Error {
+    fn from(e: StateError) -> Self {
+        Self::Unavailable { part: "the state database", why: e.to_string() }
+    }
+}

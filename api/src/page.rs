@@ -1,0 +1,54 @@
+//! The operator's page, compiled into the binary: three files, no build step, nothing loaded from elsewhere.
+
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rust_embed::RustEmbed;
+
+use crate::error::Error;
+
+#[derive(RustEmbed)]
+#[folder = "page/"]
+struct Page;
+
+/// What the browser may do on the page: run and show only what comes from here. Pictures are fetched with the token
+/// and shown through object URLs, hence `blob:`.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The files of the page and the paths they are served under.
+pub const FILES: [(&str, &str); 4] =
+    [("/", "index.html"), ("/style.css", "style.css"), ("/app.js", "app.js"), ("/icon.svg", "icon.svg")];
+
+/// One file of the page, or 304 when the browser has it already.
+///
+/// # Errors
+/// [`Error::NotFound`] when the binary was built without it.
+pub fn file(name: &str, headers: &HeaderMap) -> Result<Response, Error> {
+    let file = Page::get(name).ok_or_else(|| Error::NotFound(format!("there is no {name}")))?;
+    let kind = match name.rsplit_once('.').map(|(_, ext)| ext) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    let hash: String = file.metadata.sha256_hash()[..8].iter().map(|b| format!("{b:02x}")).collect();
+    Ok(with_etag(headers, kind, &hash, "no-cache", file.data.into_owned()))
+}
+
+/// A body with its `ETag`, or 304 without one when the caller's `If-None-Match` names it.
+pub fn with_etag(
+    headers: &HeaderMap,
+    kind: &str,
+    hash: &str,
+    cache: &str,
+    body: impl Into<axum::body::Body>,
+) -> Response {
+    let etag = format!("\"{hash}\"");
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let fixed = [(header::ETAG, etag.clone()), (header::CACHE_CONTROL, cache.to_owned())];
+    if known.split(',').map(str::trim).any(|k| k == "*" || k.trim_start_matches("W/") == etag) {
+        return (StatusCode::NOT_MODIFIED, fixed).into_response();
+    }
+    (fixed, [(header::CONTENT_TYPE, kind.to_owned())], body.into()).into_response()
+}

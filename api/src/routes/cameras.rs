@@ -1,0 +1,246 @@
+//! Cameras: list, add and remove while everything runs. Removing one erases its people unless asked to keep them.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sightline_core::config::CameraConfig;
+use sightline_core::{CameraId, Timestamp};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::cameras::{CameraRefused, CameraView, mask};
+use crate::engine::Erased;
+use crate::error::{Error, ErrorBody};
+use crate::extract::{ApiJson, ApiPath, ApiQuery};
+use crate::state::{AuditEntry, CameraSource, Role};
+
+/// How long pictures that are still under way to the index are waited for before an erasure.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// All cameras the token may see.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CameraList {
+    /// By id.
+    pub cameras: Vec<CameraView>,
+    /// The role of the token that asks, so that a page shows only what it may do.
+    pub role: Role,
+}
+
+/// The body of `POST /v1/cameras`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewCamera {
+    /// Immutable id: 1 to 64 of `a-z 0-9 - _`.
+    #[schema(value_type = String)]
+    pub id: CameraId,
+    /// `rtsp://`, `http(s)://`, `file:...`, `v4l2:///dev/...` or `videotestsrc://`.
+    pub url: String,
+    /// Analysed frames a second, instead of `ingest.fps`.
+    pub fps: Option<f64>,
+    /// Files: capture time of the first frame; the file's modification time when left out.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub start_time: Option<Timestamp>,
+    /// Files: start again at the end.
+    #[serde(default, rename = "loop")]
+    pub looped: bool,
+    /// Files: play at the camera's pace (default) or as fast as the machine can.
+    #[serde(default = "yes")]
+    pub realtime: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a removal did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Receipt {
+    /// The camera.
+    #[schema(value_type = String)]
+    pub camera: CameraId,
+    /// When the removal was complete.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Whether its footage was kept.
+    pub kept: bool,
+    /// What was erased.
+    pub erased: Erased,
+    /// Position in the audit trail.
+    pub audit_seq: i64,
+    /// The configuration file still names the camera: it comes back at the next start.
+    pub returns_at_restart: bool,
+}
+
+/// How to remove a camera.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RemoveParams {
+    /// Keep the people it recorded searchable. Without it they are erased.
+    #[serde(default)]
+    pub keep: bool,
+}
+
+fn missing(id: &CameraId) -> Error {
+    Error::NotFound(format!("there is no camera {:?}", id.as_str()))
+}
+
+/// Every camera the token may see, with its state and the reason for it.
+#[utoipa::path(get, path = "/v1/cameras", tag = "cameras", responses((status = 200, body = CameraList)))]
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<CameraList>, Error> {
+    let rows = app.visible_cameras(&caller).await?;
+    let cameras = app.camera_views(&rows, caller.role == Role::Admin).await;
+    Ok(Json(CameraList { cameras, role: caller.role }))
+}
+
+/// One camera.
+#[utoipa::path(get, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path)),
+    responses((status = 200, body = CameraView), (status = 404, body = ErrorBody)))]
+pub async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    ApiPath(id): ApiPath<CameraId>,
+) -> Result<Json<CameraView>, Error> {
+    let rows = app.visible_cameras(&caller).await?;
+    let row = rows.into_iter().find(|r| r.spec.id == id).ok_or_else(|| missing(&id))?;
+    let mut views = app.camera_views(&[row], caller.role == Role::Admin).await;
+    views.pop().map(Json).ok_or_else(|| missing(&id))
+}
+
+/// Starts a camera. It is remembered across restarts.
+#[utoipa::path(post, path = "/v1/cameras", tag = "cameras", request_body = NewCamera,
+    responses((status = 201, body = CameraView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
+              (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    ApiJson(new): ApiJson<NewCamera>,
+) -> Result<(StatusCode, Json<CameraView>), Error> {
+    caller.require(Role::Admin)?;
+    caller.require_all_cameras()?;
+    let control = app.control()?.clone();
+    let camera = CameraConfig {
+        id: new.id,
+        url: new.url,
+        fps: new.fps,
+        start_time: new.start_time,
+        looped: new.looped,
+        realtime: new.realtime,
+    };
+    let id = camera.id.clone();
+    let _changing = app.changing_cameras().await;
+    let wanted = id.clone();
+    let (known, pending) = app.state().run(move |s| Ok((s.camera(&wanted)?, s.pending_erasures()?))).await?;
+    if known.is_some_and(|k| !k.archived) {
+        return Err(Error::Conflict(format!("there is a camera {:?} already", id.as_str())));
+    }
+    if pending.contains(&id) {
+        return Err(Error::Conflict(format!("the footage of camera {:?} is still being erased", id.as_str())));
+    }
+    let detail = json!({ "camera": id, "url": mask(&camera.url) });
+    let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
+    let spec = camera.clone();
+    let started = control.clone();
+    tokio::task::spawn_blocking(move || started.add(camera))
+        .await
+        .map_err(|e| Error::Internal(format!("starting camera {id}: {e}")))?
+        .map_err(|refused| match refused {
+            CameraRefused::Invalid(why) => Error::Invalid(why),
+            CameraRefused::Conflict(why) => Error::Conflict(why),
+            CameraRefused::Down(why) => Error::Unavailable { part: "the camera node", why },
+        })?;
+    let stored = app.state().run(move |s| s.record(&entry).and_then(|_| s.add_camera(&spec))).await;
+    if let Err(e) = stored {
+        // What is not remembered must not run either.
+        let undo = id.clone();
+        tokio::task::spawn_blocking(move || control.remove(&undo)).await.map_err(|e| Error::Internal(e.to_string()))?;
+        return Err(e.into());
+    }
+    let wanted = id.clone();
+    let row = app.state().run(move |s| s.camera(&wanted)).await?.ok_or_else(|| missing(&id))?;
+    let mut views = app.camera_views(&[row], true).await;
+    Ok((StatusCode::CREATED, Json(views.pop().ok_or_else(|| missing(&id))?)))
+}
+
+/// Stops a camera and erases everybody it recorded (`keep=true`: keeps them searchable). Answers once that is done.
+#[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
+    responses((status = 200, body = Receipt), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
+              (status = 503, body = ErrorBody)))]
+pub async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    ApiPath(id): ApiPath<CameraId>,
+    ApiQuery(params): ApiQuery<RemoveParams>,
+) -> Result<Json<Receipt>, Error> {
+    caller.require(Role::Admin)?;
+    caller.require_all_cameras()?;
+    let engine = app.engine()?.clone();
+    let _changing = app.changing_cameras().await;
+    let wanted = id.clone();
+    let row = app.state().run(move |s| s.camera(&wanted)).await?.ok_or_else(|| missing(&id))?;
+    let detail = json!({ "camera": id, "keep": params.keep });
+    let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
+    let (keep, wanted) = (params.keep, id.clone());
+    // Recorded and marked first: from here on a crash leaves an erasure that is taken up again at the next start.
+    let audit_seq = app
+        .state()
+        .run(move |s| {
+            let seq = s.record(&entry)?;
+            if keep {
+                s.archive_camera(&wanted)?
+            } else {
+                s.begin_erasure(&wanted)?
+            }
+            Ok(seq)
+        })
+        .await?;
+    stop_and_drain(&app, &id).await?;
+    let mut erased = Erased::default();
+    if !keep {
+        erased = engine.erase_camera(id.clone()).await?;
+        let wanted = id.clone();
+        app.state().run(move |s| s.finish_erasure(&wanted)).await?;
+    }
+    tracing::info!(camera = %id, keep, sightings = erased.sightings, pictures = erased.pictures, "camera removed");
+    Ok(Json(Receipt {
+        camera: id,
+        at: Timestamp::now(),
+        kept: keep,
+        erased,
+        audit_seq,
+        returns_at_restart: row.source == CameraSource::Config && !row.archived,
+    }))
+}
+
+/// Stops the camera and waits until what it had already published has reached the index: an erasure before that would
+/// leave the last people in.
+async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
+    let Ok(control) = app.control().cloned() else { return Ok(()) };
+    let engine = app.engine()?;
+    let stopping = id.clone();
+    let ran = tokio::task::spawn_blocking(move || {
+        let node = control.status().into_iter().find(|n| n.camera == stopping);
+        control.remove(&stopping);
+        node
+    });
+    let Some(node) = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))? else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + DRAIN;
+    while Instant::now() < deadline {
+        let mark = engine.watermarks().get(id).copied();
+        // A connection without a single frame publishes nothing, and so has no end to wait for.
+        if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= node.connection) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tracing::warn!(camera = %id, "the end of the camera's footage did not reach the index in time");
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Is the process alive, can it answer searches, and what does it count.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::engine::ModelView;
+use crate::error::{Error, ErrorBody};
+use crate::state::Role;
+
+/// One thing that has to work.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Check {
+    /// `model`, `index`, `state` or `cameras`.
+    pub name: &'static str,
+    /// Whether it works.
+    pub ok: bool,
+    /// What it says of itself.
+    pub detail: String,
+}
+
+/// The answer of `/readyz`.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether searches are answered.
+    pub ready: bool,
+    /// Each thing that has to work.
+    pub checks: Vec<Check>,
+    /// The model that answers, with the device in use.
+    pub model: Option<ModelView>,
+    /// Version of this build.
+    pub version: &'static str,
+}
+
+/// The process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether searches are answered: the model has passed its self-test, index and state database work.
+#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
+pub async fn readyz(State(app): State<App>) -> Response {
+    let mut checks = Vec::new();
+    let mut check = |name, outcome: Result<String, String>| {
+        let (ok, detail) = outcome.map_or_else(|e| (false, e), |d| (true, d));
+        checks.push(Check { name, ok, detail });
+    };
+    let mut model = None;
+    match app.engine() {
+        Ok(engine) => {
+            let m = engine.model();
+            check("model", Ok(format!("{} on {} ({})", m.name, m.device, m.dtype)));
+            model = Some(m);
+            check("index", engine.count().await.map(|n| format!("{n} sightings")).map_err(|e| e.to_string()));
+        }
+        Err(_) => check("model", Err(app.phase())),
+    }
+    let state = app.state().run(|s| s.pending_erasures()).await;
+    check("state", state.map(|_| "open".to_owned()).map_err(|e| e.to_string()));
+    let ready = checks.iter().all(|c| c.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()
+}
+
+/// Counters and timings in the Prometheus text format. Labels name cameras, so this needs an administrator's token.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 403, body = ErrorBody)))]
+pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Error> {
+    caller.require(Role::Admin)?;
+    caller.require_all_cameras()?;
+    let why = || "this process records no metrics".to_owned();
+    let handle = app.metrics().ok_or_else(|| Error::Unavailable { part: "the metrics recorder", why: why() })?;
+    handle.run_upkeep();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
+}

@@ -1,0 +1,137 @@
+//! One stored picture: what is known of it, its neighbours in the same track, and the JPEG itself.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use sightline_core::ids::sighting_id;
+use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::Caller;
+use crate::engine::StoredSighting;
+use crate::error::{Error, ErrorBody};
+use crate::extract::ApiPath;
+use crate::page::with_etag;
+use crate::state::AuditEntry;
+
+/// Pictures kept of one track at most: their ids follow from camera, track and number.
+const PER_TRACK: u8 = 3;
+
+/// One picture of the same track.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Neighbour {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub sighting_id: SightingId,
+    /// Its capture time.
+    #[schema(value_type = String, format = DateTime)]
+    pub captured_at: Timestamp,
+    /// Path of its JPEG.
+    pub thumbnail: String,
+}
+
+/// Everything known of one picture.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SightingView {
+    /// Its id.
+    #[schema(value_type = uuid::Uuid)]
+    pub sighting_id: SightingId,
+    /// The camera.
+    #[schema(value_type = String)]
+    pub camera: CameraId,
+    /// The track.
+    #[schema(value_type = String)]
+    pub track_id: TrackId,
+    /// Capture time of the track's first frame.
+    #[schema(value_type = String, format = DateTime)]
+    pub first_seen: Timestamp,
+    /// Capture time of the track's last frame so far.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen: Timestamp,
+    /// Capture time of the picture.
+    #[schema(value_type = String, format = DateTime)]
+    pub captured_at: Timestamp,
+    /// `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
+    #[serde(rename = "box")]
+    #[schema(rename = "box", value_type = [f32; 4])]
+    pub bbox: BBox,
+    /// How well the picture shows the person, 0 to 1.
+    pub quality: f32,
+    /// Path of the JPEG.
+    pub thumbnail: String,
+    /// Every picture of the same track, this one included, by time.
+    pub track: Vec<Neighbour>,
+}
+
+/// Path of a picture's JPEG.
+pub(crate) fn thumbnail_path(id: SightingId) -> String {
+    format!("/v1/sightings/{id}/thumbnail.jpg")
+}
+
+/// The stored picture, if it is there and the caller may see its camera.
+async fn visible(app: &App, caller: &Caller, id: SightingId) -> Result<StoredSighting, Error> {
+    let found = app.engine()?.sighting(id).await?;
+    // A picture out of scope and one that is not there look the same.
+    found.filter(|s| caller.sees(&s.camera)).ok_or_else(|| Error::NotFound(format!("there is no sighting {id}")))
+}
+
+/// What is known of one picture, and the other pictures of its track.
+#[utoipa::path(get, path = "/v1/sightings/{id}", tag = "sightings",
+    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
+    responses((status = 200, body = SightingView), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn sighting(
+    State(app): State<App>,
+    caller: Caller,
+    ApiPath(id): ApiPath<SightingId>,
+) -> Result<Json<SightingView>, Error> {
+    let s = visible(&app, &caller, id).await?;
+    let detail = json!({ "sighting": id, "camera": s.camera });
+    let entry = AuditEntry { who: caller.signature(), action: "view", purpose: None, detail };
+    app.state().run(move |state| state.record(&entry)).await?;
+    let mut track = Vec::new();
+    for n in 0..PER_TRACK {
+        let other = sighting_id(&s.camera, s.track_id, n);
+        let stored = if other == id { Some(s.clone()) } else { app.engine()?.sighting(other).await? };
+        if let Some(o) = stored {
+            let thumbnail = thumbnail_path(other);
+            track.push(Neighbour { sighting_id: other, captured_at: o.captured_at, thumbnail });
+        }
+    }
+    track.sort_by_key(|n| n.captured_at);
+    Ok(Json(SightingView {
+        sighting_id: id,
+        camera: s.camera,
+        track_id: s.track_id,
+        first_seen: s.first_seen,
+        last_seen: s.last_seen,
+        captured_at: s.captured_at,
+        bbox: s.bbox,
+        quality: s.quality,
+        thumbnail: thumbnail_path(id),
+        track,
+    }))
+}
+
+/// The picture.
+#[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
+    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 304, description = "unchanged"),
+              (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn thumbnail(
+    State(app): State<App>,
+    caller: Caller,
+    ApiPath(id): ApiPath<SightingId>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    visible(&app, &caller, id).await?;
+    let gone = || Error::NotFound(format!("the picture of sighting {id} is not there"));
+    let jpeg = app.engine()?.thumbnail(id).await?.ok_or_else(gone)?;
+    // A better picture of the same track may replace this one under the same id, so a copy is checked before use.
+    let hash: String = Sha256::digest(&jpeg)[..8].iter().map(|b| format!("{b:02x}")).collect();
+    Ok(with_etag(&headers, "image/jpeg", &hash, "private, no-cache", jpeg))
+}

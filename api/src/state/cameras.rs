@@ -1,0 +1,217 @@
+//! The cameras Sightline knows: those of the configuration file and those added at run time.
+//!
+//! A camera stays known as long as footage of it is kept, so nothing in the store is out of reach of a filter or of an
+//! erasure: leaving the configuration file, or being removed with its footage kept, only *archives* a camera.
+
+use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
+use sightline_core::config::CameraConfig;
+use sightline_core::{CameraId, Timestamp};
+
+use super::{State, StateError};
+
+/// Where a camera is defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraSource {
+    /// In the configuration file, which wins for its ids.
+    Config,
+    /// Added at run time.
+    Api,
+}
+
+/// A known camera.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CameraRow {
+    /// Its configuration, credentials included.
+    pub spec: CameraConfig,
+    /// Where it is defined.
+    pub source: CameraSource,
+    /// Stopped, its footage still searchable.
+    pub archived: bool,
+    /// When it became known.
+    pub added_at: Timestamp,
+}
+
+impl State {
+    /// Makes the cameras of the configuration file known, and archives those that have left it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn merge_config_cameras(&self, cameras: &[CameraConfig]) -> Result<(), StateError> {
+        self.with(|c| {
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute("UPDATE cameras SET archived = 1 WHERE source = 'config'", [])?;
+            for camera in cameras {
+                upsert(&tx, camera, CameraSource::Config)?;
+            }
+            tx.commit()?;
+            Ok(())
+        })
+    }
+
+    /// Makes a camera known that was added at run time. An archived one of the same id becomes active again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn add_camera(&self, camera: &CameraConfig) -> Result<(), StateError> {
+        self.with(|c| upsert(c, camera, CameraSource::Api))
+    }
+
+    /// Stops a camera for good, keeping its footage searchable.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn archive_camera(&self, id: &CameraId) -> Result<(), StateError> {
+        self.with(|c| {
+            c.execute("UPDATE cameras SET archived = 1 WHERE id = ?1", [id.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a camera and notes that its footage has to be erased, in one step: whatever happens between this and
+    /// [`State::finish_erasure`], the erasure is taken up again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn begin_erasure(&self, id: &CameraId) -> Result<(), StateError> {
+        self.with(|c| {
+            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            tx.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
+            tx.execute(
+                "INSERT OR IGNORE INTO erasures (camera, requested_at) VALUES (?1, ?2)",
+                params![id.as_str(), Timestamp::now().as_micros()],
+            )?;
+            tx.commit()?;
+            Ok(())
+        })
+    }
+
+    /// The footage of this camera is gone.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn finish_erasure(&self, id: &CameraId) -> Result<(), StateError> {
+        self.with(|c| {
+            c.execute("DELETE FROM erasures WHERE camera = ?1", [id.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Cameras whose erasure has begun and not finished.
+    ///
+    /// # Errors
+    /// When the database refuses or holds what cannot be read.
+    pub fn pending_erasures(&self) -> Result<Vec<CameraId>, StateError> {
+        self.with(|c| {
+            let mut statement = c.prepare("SELECT camera FROM erasures ORDER BY camera")?;
+            let ids = statement.query_map([], |r| r.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            ids.into_iter().map(|id| id.parse().map_err(corrupt)).collect()
+        })
+    }
+
+    /// Every known camera, by id.
+    ///
+    /// # Errors
+    /// When the database refuses or holds what cannot be read.
+    pub fn cameras(&self) -> Result<Vec<CameraRow>, StateError> {
+        self.with(|c| {
+            let mut statement = c.prepare("SELECT spec, source, archived, added_at FROM cameras ORDER BY id")?;
+            let rows = statement.query_map([], |r| Ok(read(r)))?.collect::<Result<Vec<_>, _>>()?;
+            rows.into_iter().collect()
+        })
+    }
+
+    /// One camera.
+    ///
+    /// # Errors
+    /// When the database refuses or holds what cannot be read.
+    pub fn camera(&self, id: &CameraId) -> Result<Option<CameraRow>, StateError> {
+        self.with(|c| {
+            c.prepare("SELECT spec, source, archived, added_at FROM cameras WHERE id = ?1")?
+                .query_row([id.as_str()], |r| Ok(read(r)))
+                .optional()?
+                .transpose()
+        })
+    }
+}
+
+fn corrupt(e: impl std::fmt::Display) -> StateError {
+    StateError::Corrupt { what: "camera", why: e.to_string() }
+}
+
+fn upsert(c: &rusqlite::Connection, camera: &CameraConfig, source: CameraSource) -> Result<(), StateError> {
+    let spec = serde_json::to_string(camera).map_err(corrupt)?;
+    let source = match source {
+        CameraSource::Config => "config",
+        CameraSource::Api => "api",
+    };
+    c.execute(
+        "INSERT INTO cameras (id, spec, source, added_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (id) DO UPDATE SET spec = excluded.spec, source = excluded.source, archived = 0",
+        params![camera.id.as_str(), spec, source, Timestamp::now().as_micros()],
+    )?;
+    Ok(())
+}
+
+fn read(r: &Row<'_>) -> Result<CameraRow, StateError> {
+    let source: String = r.get(1)?;
+    Ok(CameraRow {
+        spec: serde_json::from_str(&r.get::<_, String>(0)?).map_err(corrupt)?,
+        source: if source == "config" { CameraSource::Config } else { CameraSource::Api },
+        archived: r.get(2)?,
+        added_at: Timestamp::from_micros(r.get(3)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(id: &str, url: &str) -> CameraConfig {
+        serde_json::from_value(serde_json::json!({ "id": id, "url": url })).expect("valid")
+    }
+
+    fn open() -> (tempfile::TempDir, State) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        (dir, state)
+    }
+
+    #[test]
+    fn the_configuration_wins_for_its_ids_and_leaving_it_archives() {
+        let (_dir, state) = open();
+        state.add_camera(&camera("a", "rtsp://old")).expect("added");
+        state.add_camera(&camera("b", "rtsp://b")).expect("added");
+        state.merge_config_cameras(&[camera("a", "rtsp://new"), camera("c", "rtsp://c")]).expect("merged");
+        let a = state.camera(&"a".parse().expect("valid")).expect("read").expect("there");
+        assert_eq!((a.spec.url.as_str(), a.source), ("rtsp://new", CameraSource::Config));
+        state.merge_config_cameras(&[]).expect("merged");
+        let rows: Vec<(String, bool)> =
+            state.cameras().expect("read").into_iter().map(|r| (r.spec.id.to_string(), r.archived)).collect();
+        assert_eq!(rows, [("a".to_owned(), true), ("b".to_owned(), false), ("c".to_owned(), true)]);
+    }
+
+    #[test]
+    fn an_erasure_outlives_a_crash() {
+        let (dir, state) = open();
+        let id: CameraId = "a".parse().expect("valid");
+        state.add_camera(&camera("a", "rtsp://a")).expect("added");
+        state.begin_erasure(&id).expect("begun");
+        drop(state);
+        let state = State::open(dir.path()).expect("opens again");
+        assert_eq!(state.camera(&id).expect("read"), None);
+        assert_eq!(state.pending_erasures().expect("read"), std::slice::from_ref(&id));
+        state.finish_erasure(&id).expect("finished");
+        assert!(state.pending_erasures().expect("read").is_empty());
+    }
+
+    #[test]
+    fn an_archived_camera_comes_back_when_added_again() {
+        let (_dir, state) = open();
+        let id: CameraId = "a".parse().expect("valid");
+        state.add_camera(&camera("a", "rtsp://a")).expect("added");
+        state.archive_camera(&id).expect("archived");
+        assert!(state.camera(&id).expect("read").expect("there").archived);
+        state.add_camera(&camera("a", "rtsp://b")).expect("added");
+        assert!(!state.camera(&id).expect("read").expect("there").archived);
+    }
+}

@@ -1,0 +1,61 @@
+//! The tables, and how an older file becomes a newer one: `user_version` counts the steps already taken.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::StateError;
+
+/// One step per layout, in order. A step is never changed once released; add another.
+const STEPS: &[&str] = &[
+    // Times are microseconds since the Unix epoch, UTC.
+    "CREATE TABLE cameras (
+        id       TEXT PRIMARY KEY,
+        spec     TEXT NOT NULL,                                      -- JSON of the camera's configuration
+        source   TEXT NOT NULL CHECK (source IN ('config', 'api')),
+        added_at INTEGER NOT NULL,
+        archived INTEGER NOT NULL DEFAULT 0                          -- stopped; its footage is still searchable
+     ) STRICT;
+     CREATE TABLE erasures (                                         -- begun, not finished: taken up again at start
+        camera       TEXT PRIMARY KEY,
+        requested_at INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE tokens (
+        id           TEXT PRIMARY KEY,
+        name         TEXT NOT NULL,
+        hash         BLOB NOT NULL UNIQUE,                           -- SHA-256 of the secret
+        role         TEXT NOT NULL CHECK (role IN ('admin', 'operator', 'viewer')),
+        cameras      TEXT,                                           -- JSON list; NULL: every camera
+        created_at   INTEGER NOT NULL,
+        expires_at   INTEGER,
+        last_used_at INTEGER,
+        revoked_at   INTEGER
+     ) STRICT;
+     CREATE TABLE audit (
+        seq     INTEGER PRIMARY KEY,
+        at      INTEGER NOT NULL,
+        who     TEXT NOT NULL,
+        action  TEXT NOT NULL,
+        purpose TEXT,
+        detail  TEXT NOT NULL,                                       -- JSON
+        prev    BLOB NOT NULL,
+        hash    BLOB NOT NULL
+     ) STRICT;
+     CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;
+     CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;",
+];
+
+/// Takes every step the file has not taken yet, each in a transaction of its own.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StateError> {
+    let known = STEPS.len() as i64;
+    loop {
+        // The version is read inside the transaction: two processes may open a new file at the same moment.
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
+        if found > known {
+            return Err(StateError::TooNew { found, known });
+        }
+        let Some(step) = usize::try_from(found).ok().and_then(|i| STEPS.get(i)) else { return Ok(()) };
+        tx.execute_batch(step)?;
+        tx.pragma_update(None, "user_version", found + 1)?;
+        tx.commit()?;
+    }
+}

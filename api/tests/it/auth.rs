@@ -1,0 +1,171 @@
+//! Tokens, roles, cameras a token is limited to, and the rate.
+
+use serde_json::{Value, json};
+use sightline_api::state::Role;
+
+use crate::support::{START_TOKEN, Server, camera};
+
+fn search(server: &Server, token: &str, body: &Value) -> (u16, Value) {
+    server.call("POST", "/v1/search", Some(token), Some(body))
+}
+
+#[test]
+fn every_protected_route_wants_a_token() {
+    let server = Server::start();
+    let id = "73b30d71-03e5-5a9c-865f-72d4ebb03402";
+    for (method, path) in [
+        ("POST", "/v1/search".to_owned()),
+        ("GET", format!("/v1/sightings/{id}")),
+        ("GET", format!("/v1/sightings/{id}/thumbnail.jpg")),
+        ("GET", "/v1/cameras".into()),
+        ("POST", "/v1/cameras".into()),
+        ("GET", "/v1/cameras/a".into()),
+        ("DELETE", "/v1/cameras/a".into()),
+        ("GET", "/v1/audit".into()),
+        ("GET", "/metrics".into()),
+    ] {
+        for token in [None, Some("wrong"), Some("")] {
+            let (status, body) = server.call(method, &path, token, None);
+            assert_eq!((status, &body["code"]), (401, &json!("unauthorized")), "{method} {path}");
+        }
+    }
+    let raw = server.raw("GET", "/v1/cameras", &[("authorization", "Basic c3RhcnQ6dG9rZW4=")], b"");
+    assert_eq!(raw.status, 401);
+    assert!(raw.header("www-authenticate").starts_with("Bearer"));
+    // A token in the address is for the page's own script; the server itself does not take it.
+    assert_eq!(server.call("GET", &format!("/v1/cameras?token={START_TOKEN}"), None, None).0, 401);
+    for open in ["/healthz", "/readyz", "/openapi.json", "/"] {
+        assert_eq!(server.call("GET", open, None, None).0, 200, "{open}");
+    }
+}
+
+#[test]
+fn roles() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let (viewer, operator, admin) =
+        (server.token(Role::Viewer, None), server.token(Role::Operator, None), server.token(Role::Admin, None));
+    let query = json!({ "query": "a man" });
+    for (token, want) in [(&viewer, 403), (&operator, 200), (&admin, 200)] {
+        assert_eq!(search(&server, token, &query).0, want);
+    }
+    for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 200)] {
+        assert_eq!(server.call("GET", "/v1/audit", Some(token), None).0, want);
+        assert_eq!(server.call("GET", "/metrics", Some(token), None).0, want);
+    }
+    let new = json!({ "id": "yard", "url": "rtsp://yard" });
+    for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 201)] {
+        assert_eq!(server.call("POST", "/v1/cameras", Some(token), Some(&new)).0, want);
+    }
+    for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 200)] {
+        assert_eq!(server.call("DELETE", "/v1/cameras/yard", Some(token), None).0, want);
+    }
+    let shown = |token| server.call("GET", "/v1/cameras", Some(token), None).1["cameras"][0].clone();
+    assert_eq!(shown(&viewer)["url"], Value::Null, "addresses are for administrators");
+    assert_eq!(shown(&admin)["url"], "rtsp://cam/gate");
+}
+
+#[test]
+fn a_revoked_token_stops_working_at_once() {
+    let server = Server::start();
+    let token = server.token(Role::Operator, None);
+    assert_eq!(server.call("GET", "/v1/cameras", Some(&token), None).0, 200);
+    let id = server.app.state().tokens().unwrap()[0].id.clone();
+    assert!(server.app.state().revoke_token(&id).unwrap());
+    assert_eq!(server.call("GET", "/v1/cameras", Some(&token), None).0, 401);
+}
+
+#[test]
+fn a_limited_token_sees_its_cameras_only() {
+    let server = Server::start();
+    server.cameras(&["gate", "yard"]);
+    let at_gate = server.engine.put(&camera("gate"), 100, 0);
+    let at_yard = server.engine.put(&camera("yard"), 200, 0);
+    let token = server.token(Role::Operator, Some(&["gate"]));
+    let cameras = |v: &Value| -> Vec<String> {
+        v.as_array().unwrap().iter().map(|r| r["camera"].as_str().unwrap().to_owned()).collect()
+    };
+    // The unlimited search finds both; the limited one has the limit inside its filter and in its coverage.
+    let (_, all) = server.post("/v1/search", &json!({ "query": "a man" }));
+    assert_eq!(all["results"].as_array().unwrap().len(), 2);
+    let (status, found) = search(&server, &token, &json!({ "query": "a man" }));
+    assert_eq!(status, 200);
+    assert_eq!((cameras(&found["results"]), cameras(&found["coverage"])), (vec!["gate".into()], vec!["gate".into()]));
+    let filters: Vec<_> = server.engine.queries.lock().unwrap().iter().map(|q| q.cameras.clone()).collect();
+    assert_eq!(filters, [None, Some([camera("gate")].into())]);
+    // Asking for another camera is asking for one that is not there.
+    let (status, body) = search(&server, &token, &json!({ "query": "a man", "cameras": ["gate", "yard"] }));
+    assert_eq!((status, &body["code"]), (400, &json!("unknown_camera")));
+    let (status, _) = search(&server, &token, &json!({ "like": at_yard }));
+    assert_eq!(status, 400, "an example out of scope is not compared with");
+    assert_eq!(search(&server, &token, &json!({ "like": at_gate })).0, 200);
+    for (path, want) in [
+        (format!("/v1/sightings/{at_gate}"), 200),
+        (format!("/v1/sightings/{at_yard}"), 404),
+        (format!("/v1/sightings/{at_gate}/thumbnail.jpg"), 200),
+        (format!("/v1/sightings/{at_yard}/thumbnail.jpg"), 404),
+        ("/v1/cameras/gate".into(), 200),
+        ("/v1/cameras/yard".into(), 404),
+    ] {
+        assert_eq!(server.call("GET", &path, Some(&token), None).0, want, "{path}");
+    }
+    let listed = server.call("GET", "/v1/cameras", Some(&token), None).1;
+    assert_eq!(listed["cameras"].as_array().unwrap().len(), 1);
+    // What concerns all cameras is refused even to a limited administrator.
+    let admin = server.token(Role::Admin, Some(&["gate"]));
+    for path in ["/v1/audit", "/metrics"] {
+        assert_eq!(server.call("GET", path, Some(&admin), None).0, 403, "{path}");
+    }
+    assert_eq!(server.call("DELETE", "/v1/cameras/yard", Some(&admin), None).0, 403);
+    let nowhere = server.token(Role::Operator, Some(&["cellar"]));
+    assert_eq!(search(&server, &nowhere, &json!({ "query": "a man" })).0, 403);
+}
+
+#[test]
+fn the_rate_is_limited_by_token() {
+    let server = Server::with(true, |c| c.server.rate_per_minute = 3);
+    let token = server.token(Role::Viewer, None);
+    let header = format!("Bearer {token}");
+    let list = || server.raw("GET", "/v1/cameras", &[("authorization", &header)], b"");
+    for _ in 0..3 {
+        assert_eq!(list().status, 200);
+    }
+    let refused = list();
+    assert_eq!(refused.status, 429);
+    let wait: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=20).contains(&wait), "{wait}");
+    let body: Value = serde_json::from_slice(&refused.body).unwrap();
+    assert_eq!(body["code"], "rate_limited");
+    assert_eq!(server.get("/v1/cameras").0, 200, "other tokens are not affected");
+}
+
+#[test]
+fn without_required_tokens_only_localhost_is_answered() {
+    let server = Server::with(true, |c| c.server.require_tokens = false);
+    assert_eq!(server.call("GET", "/v1/cameras", None, None).0, 200);
+    assert_eq!(server.raw("GET", "/v1/cameras", &[("host", "evil.example")], b"").status, 401);
+}
+
+#[test]
+fn searches_and_changes_are_audited() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let seen = server.engine.put(&camera("gate"), 100, 0);
+    let token = server.token(Role::Operator, None);
+    let query = json!({ "query": "a red jacket", "cameras": ["gate"], "purpose": "lost child" });
+    assert_eq!(search(&server, &token, &query).0, 200);
+    assert_eq!(server.call("GET", &format!("/v1/sightings/{seen}"), Some(&token), None).0, 200);
+    let (status, page) = server.get("/v1/audit?verify=true");
+    assert_eq!(status, 200);
+    let actions: Vec<&str> =
+        page["records"].as_array().unwrap().iter().map(|r| r["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["view", "search", "camera.add"]);
+    let record = &page["records"][1];
+    assert!(record["who"].as_str().unwrap().starts_with("operator ("), "{record}");
+    assert_eq!((&record["purpose"], &record["detail"]["query"]), (&json!("lost child"), &json!("a red jacket")));
+    assert_eq!(page["chain"], json!({ "intact": true, "records": 3, "broken_at": null }));
+    let (_, first) = server.get("/v1/audit?limit=2");
+    assert_eq!(first["next_before"], 2);
+    let (_, rest) = server.get("/v1/audit?limit=2&before=2");
+    assert_eq!((rest["records"][0]["seq"].as_i64(), &rest["next_before"]), (Some(1), &Value::Null));
+}

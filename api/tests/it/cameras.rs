@@ -1,0 +1,109 @@
+//! Cameras come and go while the server runs.
+
+use serde_json::{Value, json};
+use sightline_api::engine::Watermark;
+use sightline_core::Timestamp;
+
+use crate::support::{START_TOKEN, Server, camera};
+
+fn delete(server: &Server, path: &str) -> (u16, Value) {
+    server.call("DELETE", path, Some(START_TOKEN), None)
+}
+
+#[test]
+fn a_camera_becomes_searchable_only_when_the_index_has_heard_of_it() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let state = || server.get("/v1/cameras/gate").1;
+    assert_eq!(state()["state"], "decoding");
+    assert!(state()["reason"].as_str().unwrap().contains("no footage"), "{}", state());
+    let now = Timestamp::now();
+    let mut mark = Watermark { connection: 0, through: now, ended: false, arrived: now };
+    server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
+    assert_eq!((&state()["state"], &state()["reason"]), (&json!("searchable"), &Value::Null));
+    mark.through = now - std::time::Duration::from_secs(60);
+    server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
+    assert_eq!(state()["state"], "decoding");
+    assert!(state()["reason"].as_str().unwrap().contains("behind"));
+}
+
+#[test]
+fn refusals() {
+    let server = Server::start();
+    let add = |body: Value| server.post("/v1/cameras", &body);
+    for (body, code) in [
+        (json!({ "id": "A B", "url": "rtsp://a" }), "invalid_request"),
+        (json!({ "id": "a" }), "invalid_request"),
+        (json!({ "id": "a", "url": "rtsp://a", "colour": "red" }), "invalid_request"),
+        (json!({ "id": "a", "url": "gopher://a" }), "invalid_request"),
+    ] {
+        let (status, answer) = add(body.clone());
+        assert_eq!((status, answer["code"].as_str()), (400, Some(code)), "{body}");
+    }
+    server.cameras(&["a", "b"]);
+    let (status, answer) = add(json!({ "id": "a", "url": "rtsp://a" }));
+    assert_eq!(status, 409);
+    assert!(answer["message"].as_str().unwrap().contains("already"));
+    let (status, answer) = add(json!({ "id": "c", "url": "rtsp://c" }));
+    assert_eq!(status, 409);
+    assert!(answer["message"].as_str().unwrap().contains("2 cameras"), "a full node says so: {answer}");
+    assert_eq!(server.get("/v1/cameras/c").0, 404, "a refused camera is not remembered");
+    assert_eq!(delete(&server, "/v1/cameras/c").0, 404);
+}
+
+#[test]
+fn removing_a_camera_erases_its_people() {
+    let server = Server::start();
+    server.cameras(&["gate", "yard"]);
+    let gone = server.engine.put(&camera("gate"), 100, 0);
+    server.engine.put(&camera("gate"), 100, 1);
+    let stays = server.engine.put(&camera("yard"), 100, 0);
+    let (status, receipt) = delete(&server, "/v1/cameras/gate");
+    assert_eq!(status, 200);
+    assert_eq!(receipt["erased"], json!({ "sightings": 2, "pictures": 2 }));
+    assert_eq!((&receipt["kept"], &receipt["returns_at_restart"]), (&json!(false), &json!(false)));
+    assert_eq!(server.get(&format!("/v1/sightings/{gone}")).0, 404);
+    assert_eq!(server.get(&format!("/v1/sightings/{stays}")).0, 200);
+    assert_eq!(server.get("/v1/cameras/gate").0, 404);
+    assert!(!server.node.running.lock().unwrap().contains_key(&camera("gate")));
+    assert!(server.app.state().pending_erasures().unwrap().is_empty());
+    let (status, _) = server.post("/v1/search", &json!({ "query": "a man", "cameras": ["gate"] }));
+    assert_eq!(status, 400);
+}
+
+#[test]
+fn footage_can_be_kept_and_stays_searchable() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let kept = server.engine.put(&camera("gate"), 100, 0);
+    let (status, receipt) = delete(&server, "/v1/cameras/gate?keep=true");
+    assert_eq!((status, &receipt["kept"]), (200, &json!(true)));
+    let shown = server.get("/v1/cameras/gate").1;
+    assert_eq!((&shown["state"], &shown["archived"]), (&json!("ended"), &json!(true)));
+    let (_, found) = server.post("/v1/search", &json!({ "query": "a man", "cameras": ["gate"] }));
+    assert_eq!(found["results"][0]["sighting_id"], json!(kept));
+    server.cameras(&["gate"]);
+    assert_eq!(server.get("/v1/cameras/gate").1["archived"], false, "added again, it runs again");
+    delete(&server, "/v1/cameras/gate?keep=true");
+    assert_eq!(delete(&server, "/v1/cameras/gate").1["erased"]["sightings"], 1, "a kept one can still be erased");
+}
+
+#[test]
+fn an_erasure_waits_for_what_is_under_way() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
+    let engine = server.engine.clone();
+    // The last picture reaches the index half a second after the camera was stopped, its end behind it.
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        engine.put(&camera("gate"), 100, 0);
+        let now = Timestamp::now();
+        let end = Watermark { connection: 0, through: now, ended: true, arrived: now };
+        engine.marks.lock().unwrap().insert(camera("gate"), end);
+    });
+    let (status, receipt) = delete(&server, "/v1/cameras/gate");
+    late.join().unwrap();
+    assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
+    assert!(server.engine.stored.lock().unwrap().is_empty());
+}

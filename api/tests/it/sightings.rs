@@ -1,0 +1,38 @@
+//! Stored pictures: details, neighbours, and the JPEG with its cache headers.
+
+use serde_json::json;
+
+use crate::support::{Server, camera};
+
+const AUTH: (&str, &str) = ("authorization", "Bearer start-token");
+
+#[test]
+fn details_name_the_other_pictures_of_the_track() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let second = server.engine.put(&camera("gate"), 100, 2);
+    let first = server.engine.put(&camera("gate"), 100, 0);
+    server.engine.put(&camera("gate"), 500, 0);
+    let (status, view) = server.get(&format!("/v1/sightings/{second}"));
+    assert_eq!(status, 200);
+    assert_eq!(view["camera"], "gate");
+    let track: Vec<_> = view["track"].as_array().unwrap().iter().map(|n| n["sighting_id"].clone()).collect();
+    assert_eq!(track, [json!(first), json!(second)]);
+}
+
+#[test]
+fn the_picture_is_revalidated_by_its_content() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    let id = server.engine.put(&camera("gate"), 100, 0);
+    let path = format!("/v1/sightings/{id}/thumbnail.jpg");
+    let first = server.raw("GET", &path, &[AUTH], b"");
+    assert_eq!((first.status, first.header("content-type")), (200, "image/jpeg"));
+    assert_eq!(first.header("cache-control"), "private, no-cache");
+    assert!(first.body.starts_with(b"\xff\xd8"));
+    let etag = first.header("etag").to_owned();
+    let again = server.raw("GET", &path, &[AUTH, ("if-none-match", &etag)], b"");
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let other = server.raw("GET", &path, &[AUTH, ("if-none-match", "\"other\"")], b"");
+    assert_eq!(other.status, 200);
+}

@@ -1,0 +1,305 @@
+//! A running server with doubles behind it, and a plain client.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use sightline_api::app::{App, Setup};
+use sightline_api::cameras::{CameraControl, CameraRefused, NodeState, NodeStatus};
+use sightline_api::engine::{
+    Engine, Erased, Hit, ModelView, SearchAnswer, SearchQuery, StoredSighting, Timings, Watermark,
+};
+use sightline_api::error::Error;
+use sightline_api::server;
+use sightline_api::state::{NewToken, Role, State};
+use sightline_core::config::{CameraConfig, Config};
+use sightline_core::ids::sighting_id;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
+
+pub const START_TOKEN: &str = "start-token";
+
+pub fn camera(id: &str) -> CameraId {
+    id.parse().unwrap()
+}
+
+/// Sightings in memory; a search gives all that pass the filter, with a score by age.
+#[derive(Default)]
+pub struct FakeEngine {
+    pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
+    pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
+    pub queries: Mutex<Vec<SearchQuery>>,
+    /// The next searches fail with this.
+    pub broken: Mutex<Option<&'static str>>,
+}
+
+impl FakeEngine {
+    /// Adds picture `n` of a track of this camera.
+    pub fn put(&self, camera: &CameraId, born_s: i64, n: u8) -> SightingId {
+        let born = Timestamp::from_micros(born_s * 1_000_000);
+        let track_id = TrackId { born, ordinal: 0 };
+        let id = sighting_id(camera, track_id, n);
+        let s = StoredSighting {
+            sighting_id: id,
+            camera: camera.clone(),
+            track_id,
+            first_seen: born,
+            last_seen: born + Duration::from_secs(9),
+            captured_at: born + Duration::from_secs(u64::from(n)),
+            bbox: BBox { x0: 1.0, y0: 2.0, x1: 31.0, y1: 82.0 },
+            quality: 0.75,
+        };
+        self.stored.lock().unwrap().insert(id, s);
+        id
+    }
+}
+
+impl Engine for FakeEngine {
+    fn model(&self) -> ModelView {
+        ModelView {
+            id: "m1".into(),
+            name: "double".into(),
+            device: "cpu".into(),
+            dtype: "f32".into(),
+            image_size: (64, 32),
+            feature_dim: 4,
+            provenance: json!({ "trained_on": "nothing" }),
+        }
+    }
+
+    fn search(&self, query: SearchQuery) -> BoxFuture<'_, Result<SearchAnswer, Error>> {
+        async move {
+            assert!(query.text.as_deref() != Some("panic please"), "as asked");
+            if let Some(why) = *self.broken.lock().unwrap() {
+                return Err(Error::Unavailable { part: "the vector store", why: why.into() });
+            }
+            let stored = self.stored.lock().unwrap();
+            let seen = |s: &&StoredSighting| {
+                query.cameras.as_ref().is_none_or(|c| c.contains(&s.camera))
+                    && query.from.is_none_or(|t| s.captured_at >= t)
+                    && query.to.is_none_or(|t| s.captured_at <= t)
+            };
+            let hit = |s: &StoredSighting| Hit {
+                sighting_id: s.sighting_id,
+                camera: s.camera.clone(),
+                track_id: s.track_id,
+                first_seen: s.first_seen,
+                last_seen: s.last_seen,
+                captured_at: s.captured_at,
+                bbox: s.bbox,
+                similarity: 0.5,
+                match_logit: Some(2.0),
+                probability: Some(0.875),
+                score: 1.375,
+            };
+            let results = stored.values().filter(seen).take(query.limit).map(hit).collect();
+            let timings = Timings { encode: 1.0, search: 2.0, fetch: 3.0, rerank: 4.0, total: 10.0 };
+            drop(stored);
+            self.queries.lock().unwrap().push(query);
+            Ok(SearchAnswer { results, confident: true, timings, ..SearchAnswer::default() })
+        }
+        .boxed()
+    }
+
+    fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>> {
+        async move { Ok(self.stored.lock().unwrap().get(&id).cloned()) }.boxed()
+    }
+
+    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
+        let known = self.stored.lock().unwrap().contains_key(&id);
+        async move { Ok(known.then(|| Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"))) }.boxed()
+    }
+
+    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
+        async move {
+            let mut stored = self.stored.lock().unwrap();
+            let before = stored.len();
+            stored.retain(|_, s| s.camera != camera);
+            let gone = (before - stored.len()) as u64;
+            Ok(Erased { sightings: gone, pictures: gone })
+        }
+        .boxed()
+    }
+
+    fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
+        self.marks.lock().unwrap().clone()
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        async move { Ok(self.stored.lock().unwrap().len() as u64) }.boxed()
+    }
+}
+
+/// A camera node that starts whatever it is given, up to two cameras.
+#[derive(Default)]
+pub struct FakeNode {
+    pub running: Mutex<BTreeMap<CameraId, NodeStatus>>,
+}
+
+impl CameraControl for FakeNode {
+    fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
+        let mut running = self.running.lock().unwrap();
+        if !camera.url.starts_with("rtsp://") {
+            return Err(CameraRefused::Invalid(format!("{}: no such kind of address", camera.url)));
+        }
+        if running.len() >= 2 {
+            return Err(CameraRefused::Conflict("2 cameras is the most this machine takes".into()));
+        }
+        running.insert(
+            camera.id.clone(),
+            NodeStatus {
+                camera: camera.id,
+                state: NodeState::Decoding,
+                reason: None,
+                since: Timestamp::now(),
+                connection: 0,
+                frames_decoded: 10,
+                frames_analysed: 0,
+                frames_dropped: 0,
+                crops: 0,
+                crops_dropped: 0,
+                retry_in_s: None,
+            },
+        );
+        Ok(())
+    }
+
+    fn remove(&self, camera: &CameraId) {
+        self.running.lock().unwrap().remove(camera);
+    }
+
+    fn status(&self) -> Vec<NodeStatus> {
+        self.running.lock().unwrap().values().cloned().collect()
+    }
+}
+
+/// A server on a free port; stops when dropped.
+pub struct Server {
+    pub base: String,
+    pub app: App,
+    pub engine: Arc<FakeEngine>,
+    pub node: Arc<FakeNode>,
+    pub dir: tempfile::TempDir,
+    shutdown: Shutdown,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Self::with(true, |_| ())
+    }
+
+    pub fn with(ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::layered(None, []).unwrap();
+        config.server.max_body_bytes = 64 * 1024;
+        adjust(&mut config);
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap();
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let app = App::new(Setup {
+            server: config.server,
+            search: config.search,
+            state,
+            start_token: Some(START_TOKEN.into()),
+            metrics: Some(recorder.handle()),
+        });
+        let (engine, node) = (Arc::new(FakeEngine::default()), Arc::new(FakeNode::default()));
+        if ready {
+            app.set_engine(engine.clone());
+            app.set_cameras(node.clone());
+        }
+        let shutdown = Shutdown::new();
+        let (served, stop) = (app.clone(), shutdown.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                tell.send(listener.local_addr().unwrap()).unwrap();
+                server::serve(listener, served, stop).await.unwrap();
+            });
+        });
+        let base = format!("http://{}", told.recv().unwrap());
+        Self { base, app, engine, node, dir, shutdown, thread: Some(thread) }
+    }
+
+    /// Makes cameras known and running.
+    pub fn cameras(&self, ids: &[&str]) {
+        for id in ids {
+            let (status, body) = self.post("/v1/cameras", &json!({ "id": id, "url": format!("rtsp://cam/{id}") }));
+            assert_eq!(status, 201, "{body}");
+        }
+    }
+
+    /// A token's secret.
+    pub fn token(&self, role: Role, cameras: Option<&[&str]>) -> String {
+        let cameras: Option<BTreeSet<CameraId>> = cameras.map(|c| c.iter().map(|c| camera(c)).collect());
+        let new = NewToken { name: role.to_string(), role, cameras, expires_at: None };
+        self.app.state().create_token(&new).unwrap().1
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.call("GET", path, Some(START_TOKEN), None)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.call("POST", path, Some(START_TOKEN), Some(body))
+    }
+
+    pub fn call(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> (u16, Value) {
+        let mut headers = Vec::new();
+        if body.is_some() {
+            headers.push(("content-type", "application/json".to_owned()));
+        }
+        if let Some(token) = token {
+            headers.push(("authorization", format!("Bearer {token}")));
+        }
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let response = self.raw(method, path, &headers, body.as_bytes());
+        (response.status, serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+    }
+
+    pub fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Raw {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(Duration::from_secs(20)))
+            .build()
+            .into();
+        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = agent.run(request.body(body).unwrap()).unwrap();
+        let headers = response.headers().clone();
+        let status = response.status().as_u16();
+        Raw { status, headers, body: response.body_mut().read_to_vec().unwrap() }
+    }
+}
+
+pub struct Raw {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Raw {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|v| v.to_str().unwrap()).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.trigger();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(std::thread::panicking() || ended.is_ok(), "the server ends without a panic");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The camera node: many cameras, added and removed while it runs, each isolated from the others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sightline_core::config::{CameraConfig, Config, IngestConfig, ShotsConfig, TrackConfig};
+use sightline_core::queue::Queue;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraEvent, CameraId};
+use sightline_detect::{CameraAnalyzer, Detector};
+use tracing::{error, warn};
+
+use crate::analysis::{Analysis, Crops};
+use crate::camera::join_within;
+use crate::pool::DetectorPool;
+use crate::status::Meters;
+use crate::{Camera, CameraSpec, CameraStatus, IngestError, pipeline};
+
+/// Frames that wait for analysis, per camera.
+const FRAME_QUEUE: usize = 2;
+
+/// How long [`CameraNode::remove`] waits for a camera to stop.
+const REMOVAL: Duration = Duration::from_secs(2);
+
+/// What a node works by.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Decoding and supervision.
+    pub ingest: IngestConfig,
+    /// Tracking.
+    pub track: TrackConfig,
+    /// Choice of pictures.
+    pub shots: ShotsConfig,
+    /// Frames that may be in detection at once.
+    pub detect_threads: usize,
+    /// Name of this process in every message, for example `ingest@host`.
+    pub producer: String,
+}
+
+impl NodeConfig {
+    /// The parts of the whole configuration that concern a node.
+    pub fn new(config: &Config, producer: impl Into<String>) -> Self {
+        Self {
+            ingest: config.ingest.clone(),
+            track: config.track.clone(),
+            shots: config.shots.clone(),
+            detect_threads: config.detect.threads,
+            producer: producer.into(),
+        }
+    }
+}
+
+struct Entry {
+    camera: Camera,
+    analysis: Option<JoinHandle<()>>,
+}
+
+impl Entry {
+    /// Stops the camera; whether all its threads ended in time.
+    fn stop(mut self, timeout: Duration) -> bool {
+        self.camera.stop();
+        let until = Instant::now() + timeout;
+        let supervision = self.camera.join(timeout);
+        join_within(&mut self.analysis, until.saturating_duration_since(Instant::now())) && supervision
+    }
+}
+
+/// Meters by camera, for drops in the shared queue.
+#[derive(Default)]
+struct Registry(RwLock<BTreeMap<CameraId, Arc<Meters>>>);
+
+impl Registry {
+    fn find(&self, camera: &CameraId) -> Option<Arc<Meters>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(camera).cloned()
+    }
+
+    fn put(&self, camera: &CameraId, meters: Option<Arc<Meters>>) {
+        let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match meters {
+            Some(m) => map.insert(camera.clone(), m),
+            None => map.remove(camera),
+        };
+    }
+}
+
+impl Crops for Registry {
+    fn droppable(&self, camera: &CameraId) -> bool {
+        self.find(camera).is_some_and(|m| !m.lossless())
+    }
+
+    fn dropped(&self, camera: &CameraId) {
+        if let Some(m) = self.find(camera) {
+            m.crop_dropped();
+        }
+    }
+}
+
+/// Runs cameras. Dropping it stops them all.
+pub struct CameraNode {
+    config: NodeConfig,
+    detectors: Arc<DetectorPool>,
+    out: Queue<CameraEvent>,
+    shutdown: Shutdown,
+    registry: Arc<Registry>,
+    /// `None` once the node is stopped.
+    cameras: Mutex<Option<BTreeMap<CameraId, Entry>>>,
+}
+
+impl std::fmt::Debug for CameraNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CameraNode").field("producer", &self.config.producer).finish_non_exhaustive()
+    }
+}
+
+impl CameraNode {
+    /// Starts GStreamer and makes the detectors; cameras come with [`CameraNode::add`]. Events go into `out`. The
+    /// shutdown signal stops all cameras; call [`CameraNode::stop`] to wait for their last events.
+    ///
+    /// # Errors
+    /// When GStreamer or an element every camera needs is missing.
+    pub fn start<F>(
+        config: NodeConfig,
+        detector: F,
+        out: Queue<CameraEvent>,
+        shutdown: Shutdown,
+    ) -> Result<Self, IngestError>
+    where
+        F: Fn() -> Box<dyn Detector> + Send + Sync + 'static,
+    {
+        pipeline::init()?;
+        let detectors = Arc::new(DetectorPool::new(config.detect_threads, Box::new(detector)));
+        let cameras = Mutex::new(Some(BTreeMap::new()));
+        Ok(Self { config, detectors, out, shutdown, registry: Arc::default(), cameras })
+    }
+
+    fn cameras(&self) -> MutexGuard<'_, Option<BTreeMap<CameraId, Entry>>> {
+        self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a camera. That it is accepted does not say that it works: see [`CameraNode::status`].
+    ///
+    /// # Errors
+    /// When its settings are not valid, its id is taken, the node is full or stopped.
+    pub fn add(&self, camera: CameraConfig) -> Result<(), IngestError> {
+        let spec = CameraSpec::new(camera, &self.config.ingest)?;
+        let id = spec.id.clone();
+        let mut guard = self.cameras();
+        let cameras = guard.as_mut().filter(|_| !self.shutdown.is_triggered()).ok_or(IngestError::Stopped)?;
+        if cameras.contains_key(&id) {
+            return Err(IngestError::Duplicate(id));
+        }
+        let max = self.config.ingest.max_cameras;
+        if cameras.len() >= max {
+            return Err(IngestError::OverCapacity { camera: id, max });
+        }
+        let frames = Queue::new(FRAME_QUEUE);
+        let lossless = spec.lossless();
+        let camera = Camera::start(spec, frames.clone(), self.shutdown.clone())?;
+        let analysis = Analysis {
+            camera: id.clone(),
+            lossless,
+            lost: Duration::from_secs_f64(self.config.track.lost_seconds),
+            frames: frames.clone(),
+            detectors: Arc::clone(&self.detectors),
+            analyzer: CameraAnalyzer::new(
+                id.clone(),
+                &self.config.producer,
+                &self.config.track,
+                &self.config.shots,
+            ),
+            meters: Arc::clone(camera.meters()),
+            crops: Arc::clone(&self.registry) as Arc<dyn Crops>,
+            out: self.out.clone(),
+            stop: camera.stop_signal().clone(),
+        };
+        self.registry.put(&id, Some(Arc::clone(camera.meters())));
+        let (meters, stop) = (Arc::clone(camera.meters()), camera.stop_signal().clone());
+        let thread = std::thread::Builder::new().name(format!("{id}-analysis"));
+        let analysis = thread.spawn(move || {
+            let name = analysis.camera.clone();
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| analysis.run())).is_err() {
+                // A defect of ours: this camera ends with a reason, the others go on.
+                error!(camera = %name, "analysis panicked");
+                stop.ask();
+                frames.close();
+                meters.failed("internal error in the analysis of this camera".into());
+            }
+        })?;
+        cameras.insert(id, Entry { camera, analysis: Some(analysis) });
+        Ok(())
+    }
+
+    /// Stops a camera and forgets it. Waits for it, two seconds at most: a source that hangs longer is left to end by
+    /// itself and delivers nothing any more.
+    ///
+    /// # Errors
+    /// When there is no such camera.
+    pub fn remove(&self, camera: &CameraId) -> Result<(), IngestError> {
+        let entry = self.cameras().as_mut().and_then(|c| c.remove(camera));
+        let entry = entry.ok_or_else(|| IngestError::Unknown(camera.clone()))?;
+        if !entry.stop(REMOVAL) {
+            warn!(%camera, "removed, but not all of it has stopped yet");
+        }
+        self.registry.put(camera, None);
+        Ok(())
+    }
+
+    /// All cameras, by id.
+    pub fn status(&self) -> Vec<CameraStatus> {
+        self.cameras().iter().flat_map(BTreeMap::values).map(|e| e.camera.status()).collect()
+    }
+
+    /// Stops all cameras and waits until their last events are in the queue, two seconds at most. Further calls change
+    /// nothing; cameras are no longer accepted.
+    pub fn stop(&self) {
+        let Some(cameras) = self.cameras().take() else { return };
+        for entry in cameras.values() {
+            entry.camera.stop();
+        }
+        let until = Instant::now() + REMOVAL;
+        for (camera, entry) in cameras {
+            if !entry.stop(until.saturating_duration_since(Instant::now())) {
+                warn!(%camera, "has not stopped in time");
+            }
+        }
+    }
+}
+
+impl Drop for CameraNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
