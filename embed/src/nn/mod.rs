@@ -14,7 +14,6 @@ mod embedding;
 mod gemm;
 mod linear;
 mod norm;
-mod precision;
 mod simd;
 
 pub use attention::{MASKED, Mask, attention, attention_probs, self_attention};
@@ -23,7 +22,6 @@ pub use elementwise::{gelu, softmax};
 pub use embedding::{embedding, scatter_rows};
 pub use linear::Linear;
 pub use norm::LayerNorm;
-pub use precision::{precision, set_precision};
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use rand::Rng;
+use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -23,6 +25,7 @@ use super::optimizer::{AdamW, AdamWConfig};
 use super::pool::Pool;
 use super::text::Texts;
 use crate::model::{Architecture, Cada, Preprocess};
+use crate::synth::stream;
 
 /// Everything that decides a run, with the pool's seed and size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,8 @@ pub struct RunConfig {
     pub groups: Groups,
     /// First step with ATP: matching has nothing to learn before features mean something.
     pub atp_from: usize,
+    /// Pairs that ATP is taken of; the negatives come from the whole batch.
+    pub atp_pairs: usize,
     /// Weight of the auxiliary attribute heads.
     pub attributes: f64,
     /// Word embeddings stay as they came until this step.
@@ -77,14 +82,23 @@ pub struct Trainee {
 }
 
 impl Trainee {
-    /// Fresh variables.
+    /// Fresh variables: matrices, positions and the class token are N(0, 0.02) drawn from `seed`.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
-    pub fn new(arch: &Architecture) -> Result<Self> {
+    pub fn new(arch: &Architecture, seed: u64) -> Result<Self> {
         let (model, variables) = crate::model::weights::trainable(arch, crate::model::Decoder::None, &Device::Cpu)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
+        {
+            let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
+                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
+                let mut rng = stream(seed, 0x1417_0000, index);
+                let values: Vec<f32> = (0..var.elem_count()).map(|_| 0.02 * normal(&mut rng)).collect();
+                var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+            }
+        }
         Ok(Self { model, heads, variables })
     }
 
@@ -94,6 +108,12 @@ impl Trainee {
         let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
         AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
     }
+}
+
+/// One draw of the standard normal distribution (Box and Muller).
+fn normal(rng: &mut StdRng) -> f32 {
+    let (u, v) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
+    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
 /// The loss of one batch and its parts by name.
@@ -117,9 +137,10 @@ pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -
     }
     if step >= config.atp_from {
         if let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative)? {
-            let n = batch.identities.len();
-            let rows: Vec<usize> = (0..n).chain(0..n).chain(negatives.text_for_image).collect();
-            let pictures: Vec<u32> = (0..n).chain(negatives.image_for_text).chain(0..n).map(|i| i as u32).collect();
+            let n = config.atp_pairs.min(batch.identities.len());
+            let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
+            let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
+            let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
             let tokens = batch.tokens.select(&rows);
             let fused = model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
             let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();

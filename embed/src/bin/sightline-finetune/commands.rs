@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
+use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
 use sightline_embed::synth::{Corpus, write};
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
@@ -87,6 +88,7 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
         negative: HardNegative::Cosine,
         groups: Groups { size: 12, masked: true },
         atp_from: args.atp_from,
+        atp_pairs: args.atp_pairs,
         attributes: args.attributes,
         words_from: args.words_from,
     })
@@ -96,9 +98,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     ensure!(args.width % 64 == 0 && args.width > 0, "--width {} is not a multiple of 64", args.width);
     ensure!(args.batch >= 2 && args.identities >= 4, "a batch needs at least two pairs, and there must be four persons");
     fs::create_dir_all(&args.run).with_context(|| format!("creating {}", args.run.display()))?;
-    if !args.f32 {
-        sightline_embed::nn::set_precision(sightline_embed::kernel::Precision::Bf16);
-    }
+    let precision = if args.f32 { Precision::F32 } else { Precision::Bf16 };
     let full = vocabulary::read(&args.text_embeddings.join("vocab.txt"))?;
     let corpus = Corpus::new(args.seed);
     let cut = Cut::new(&full, args.vocabulary, (0..4000).map(|i| corpus.caption(i, 77)))?;
@@ -106,7 +106,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     let tokenizer = serde_json::to_vec(&cut.tokenizer_json(arch.max_text_len))?;
     fs::write(args.run.join("tokenizer.json"), &tokenizer)?;
     let texts = Texts::new(&tokenizer, arch.max_text_len)?;
-    let trainee = Trainee::new(&arch)?;
+    let trainee = Trainee::new(&arch, args.seed)?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
     eprintln!("{:.2} million parameters, {} word pieces", parameters as f64 / 1e6, cut.len());
     start_words(&trainee, &cut, &args.text_embeddings, args.width)?;
@@ -115,7 +115,9 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     fs::write(args.run.join("run.json"), serde_json::to_vec_pretty(&record)?)?;
     let pool = Pool::new(corpus, 0, args.identities, args.views, arch.image_size);
     let every = Duration::from_secs(args.checkpoint_s);
-    run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| eprintln!("{line}"))
+    precision.scope(|| {
+        run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| eprintln!("{line}"))
+    })
 }
 
 /// Word embeddings from the pre-trained encoder.
@@ -129,7 +131,7 @@ fn start_words(trainee: &Trainee, cut: &Cut, encoder: &Path, width: usize) -> Re
 pub fn export(args: &ExportArgs) -> Result<()> {
     let path = args.run.join("run.json");
     let record: Record = serde_json::from_slice(&fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
-    let trainee = Trainee::new(&record.model.architecture)?;
+    let trainee = Trainee::new(&record.model.architecture, 0)?;
     let mut optimizer = trainee.optimizer(0.0);
     checkpoint::load(&args.run, &trainee.variables, &mut optimizer)?.with_context(|| format!("{} has no checkpoint", args.run.display()))?;
     let mut model = record.model;

@@ -84,6 +84,9 @@ struct TrainArgs {
     /// First step with the matching loss.
     #[arg(long, default_value_t = 1000)]
     atp_from: usize,
+    /// Pairs of a batch that the matching loss is taken of; its negatives come from the whole batch.
+    #[arg(long, default_value_t = 32)]
+    atp_pairs: usize,
     /// Word embeddings are frozen before this step.
     #[arg(long, default_value_t = 1500)]
     words_from: usize,
