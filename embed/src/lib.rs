@@ -7,11 +7,14 @@
 //! text -> clean, tokens -> BERT -> global feature  +--> decoder -> match probability (re-ranking)
 //! ```
 //!
-//! [`nn`] holds the layers, [`model`] the networks and their weights.
+//! [`nn`] holds the layers, [`kernel`] their fast matrix products, [`model`] the networks and their weights,
+//! [`preprocess`] and [`text`] their inputs.
 
 pub mod kernel;
 pub mod model;
 pub mod nn;
+pub mod preprocess;
+pub mod text;
 
 mod error;
 
