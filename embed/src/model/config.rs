@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::EmbedError;
 use crate::nn::MASKED;
+use crate::preprocess::Filter;
 
 /// Every dimension of CADA. The names are those of the reference's exported configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,12 +190,14 @@ impl Architecture {
 pub struct Preprocess {
     pub mean: [f32; 3],
     pub std: [f32; 3],
+    #[serde(default)]
+    pub filter: Filter,
 }
 
 impl Default for Preprocess {
     /// The reference's values (those of CLIP).
     fn default() -> Self {
-        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1] }
+        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1], filter: Filter::Bilinear }
     }
 }
 

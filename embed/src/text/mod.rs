@@ -1,0 +1,7 @@
+//! From words to token ids: the reference's caption cleaning and WordPiece.
+
+mod clean;
+mod tokenizer;
+
+pub use clean::{MAX_WORDS, clean};
+pub use tokenizer::{Caption, CaptionTokenizer};

@@ -1,0 +1,108 @@
+//! WordPiece with the model folder's `tokenizer.json`, checked against the architecture.
+
+use std::path::Path;
+
+use tokenizers::Tokenizer;
+
+use super::clean;
+use crate::EmbedError;
+use crate::model::Architecture;
+
+/// A cleaned text as ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caption {
+    /// After cleaning.
+    pub text: String,
+    /// [CLS], word pieces, [SEP]; no padding.
+    pub ids: Vec<u32>,
+    /// Words or word pieces were cut off.
+    pub truncated: bool,
+    /// How many pieces are words (letters or digits) the vocabulary knows.
+    pub words: usize,
+}
+
+/// Turns captions and queries into ids.
+#[derive(Clone, Debug)]
+pub struct CaptionTokenizer {
+    inner: Tokenizer,
+    max_len: usize,
+    sep: u32,
+    unk: u32,
+}
+
+impl CaptionTokenizer {
+    /// Reads `tokenizer.json` and makes sure that it speaks of the same special tokens as `arch`.
+    ///
+    /// # Errors
+    /// An unreadable file, or special tokens or a size that `arch` does not have.
+    pub fn load(path: &Path, arch: &Architecture) -> Result<Self, EmbedError> {
+        let bad = |message: String| EmbedError::Tokenizer { path: path.to_owned(), message };
+        let mut inner = Tokenizer::from_file(path).map_err(|e| bad(e.to_string()))?;
+        let special = [
+            ("[PAD]", arch.pad_token_id),
+            ("[UNK]", arch.unk_token_id),
+            ("[CLS]", arch.cls_token_id),
+            ("[SEP]", arch.sep_token_id),
+            ("[MASK]", arch.mask_token_id),
+            ("[ENC]", arch.enc_token_id),
+        ];
+        for (token, id) in special {
+            if inner.token_to_id(token) != Some(id) {
+                let found = inner.token_to_id(token);
+                return Err(bad(format!("{token} should have id {id} (config.json), it has {found:?}")));
+            }
+        }
+        let size = inner.get_vocab_size(true);
+        if size > arch.vocab_size {
+            return Err(bad(format!("it has {size} entries, the model's vocab_size is {}", arch.vocab_size)));
+        }
+        // Length is our business: callers want to know about a cut, and padding is a matter of batches.
+        inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
+        inner.with_padding(None);
+        Ok(Self { inner, max_len: arch.max_text_len, sep: arch.sep_token_id, unk: arch.unk_token_id })
+    }
+
+    /// Cleans and tokenises; at most `max_text_len` ids, the last of them [SEP].
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode(&self, raw: &str) -> Result<Caption, EmbedError> {
+        let (text, mut truncated) = clean(raw);
+        let encoding = self.inner.encode_fast(text.as_str(), true).map_err(|e| EmbedError::Tokenizer {
+            path: "tokenizer.json".into(),
+            message: format!("cannot encode {text:?}: {e}"),
+        })?;
+        let mut ids = encoding.get_ids().to_vec();
+        if ids.len() > self.max_len {
+            ids.truncate(self.max_len - 1);
+            ids.push(self.sep);
+            truncated = true;
+        }
+        let pieces = ids.get(1..ids.len().saturating_sub(1)).unwrap_or_default();
+        let words = pieces.iter().filter(|id| self.is_word(**id)).count();
+        Ok(Caption { text, ids, truncated, words })
+    }
+
+    /// As [`CaptionTokenizer::encode`] for something to search for.
+    ///
+    /// # Errors
+    /// [`EmbedError::EmptyQuery`] when no known word is left: nothing, punctuation only, emoji only.
+    pub fn encode_query(&self, raw: &str) -> Result<Caption, EmbedError> {
+        let caption = self.encode(raw)?;
+        if caption.words == 0 { Err(EmbedError::EmptyQuery) } else { Ok(caption) }
+    }
+
+    /// Id of a word piece, for tests and tools.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece)
+    }
+
+    /// The word piece of an id.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    fn is_word(&self, id: u32) -> bool {
+        id != self.unk && self.inner.id_to_token(id).is_some_and(|t| t.chars().any(char::is_alphanumeric))
+    }
+}

@@ -1,0 +1,10 @@
+//! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code, unmodified.
+#![allow(clippy::unwrap_used)]
+
+mod eval;
+mod golden;
+mod layers;
+mod preprocess;
+mod text;
+mod train_golden;
+mod weights;
