@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
+
+use super::{Result, TrainError};
 
 /// One annotated picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +33,23 @@ struct Raw {
 /// A missing or malformed annotation file, a missing picture, an empty caption, an unknown split: each by name.
 pub fn cuhk_pedes(root: &Path, split: &str) -> Result<Vec<Entry>> {
     let file = root.join("reid_raw.json");
-    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let raw: Vec<Raw> = serde_json::from_str(&text).with_context(|| format!("{} is not a CUHK-PEDES annotation file", file.display()))?;
+    let text = fs::read_to_string(&file).map_err(TrainError::io(&file))?;
+    let wrong = |message: String| TrainError::content(&file, message);
+    let raw: Vec<Raw> =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("not a CUHK-PEDES annotation file: {e}")))?;
     let splits: std::collections::BTreeSet<&str> = raw.iter().map(|r| r.split.as_str()).collect();
     if !splits.contains(split) {
-        bail!("{} has no split {split:?}; it has {splits:?}", file.display());
+        return Err(wrong(format!("there is no split {split:?}, only {splits:?}")));
     }
     let mut entries = Vec::new();
     for item in raw.iter().filter(|r| r.split == split) {
         let path = root.join("imgs").join(&item.file_path);
-        ensure!(path.is_file(), "the picture {} named in {} is missing", path.display(), file.display());
-        ensure!(!item.captions.is_empty(), "{} has no caption", item.file_path);
-        ensure!(item.captions.iter().all(|c| !c.trim().is_empty()), "{} has an empty caption", item.file_path);
+        if !path.is_file() {
+            return Err(wrong(format!("the picture {} is missing", path.display())));
+        }
+        if item.captions.is_empty() || item.captions.iter().any(|c| c.trim().is_empty()) {
+            return Err(wrong(format!("{} has an empty caption, or none", item.file_path)));
+        }
         entries.push(Entry { path, identity: item.id, captions: item.captions.iter().take(2).cloned().collect() });
     }
     Ok(entries)

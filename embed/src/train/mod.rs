@@ -9,11 +9,13 @@ pub mod batch;
 pub mod calibrate;
 pub mod checkpoint;
 pub mod dataset;
+mod error;
 pub mod evaluate;
 pub mod folder;
 pub mod losses;
 pub mod optimizer;
 pub mod pool;
 pub mod run;
-pub mod text;
 pub mod vocabulary;
+
+pub use error::{Result, TrainError};

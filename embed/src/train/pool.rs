@@ -6,9 +6,10 @@
 use std::sync::OnceLock;
 
 use image::RgbImage;
-use image::imageops::{FilterType, resize};
 use rayon::prelude::*;
 
+use crate::EmbedError;
+use crate::preprocess::{Filter, resize};
 use crate::synth::Corpus;
 
 /// Drawn identities with `views` pictures each.
@@ -26,9 +27,15 @@ pub struct Pool {
     pictures: Vec<OnceLock<Box<[u8]>>>,
 }
 
-/// A picture squashed to `[height, width]`, as the model's own preparation does it to within a rounding.
-pub fn squash(picture: &RgbImage, [height, width]: [usize; 2]) -> RgbImage {
-    resize(picture, width as u32, height as u32, FilterType::Triangle)
+/// A picture squashed to `[height, width]`, as the model's own preparation does it.
+///
+/// # Errors
+/// A picture without a pixel.
+pub fn squash(picture: &RgbImage, [height, width]: [usize; 2]) -> Result<Vec<u8>, EmbedError> {
+    let bytes = picture.as_raw().as_slice();
+    let empty = |_| EmbedError::EmptyImage { width: picture.width(), height: picture.height() };
+    let picture = sightline_core::RgbImage::new(picture.width(), picture.height(), bytes).map_err(empty)?;
+    resize(&picture, width, height, Filter::Bilinear)
 }
 
 impl Pool {
@@ -52,7 +59,9 @@ impl Pool {
     /// Bytes of picture `view` of the `index`th identity, row-major RGB.
     pub fn picture(&self, index: u64, view: u64) -> &[u8] {
         self.pictures[(index * self.views + view) as usize].get_or_init(|| {
-            squash(&self.corpus.picture(self.first + index, view), self.size).into_raw().into_boxed_slice()
+            // Drawn pictures have pixels; if one had none, black would stand for it.
+            let black = || vec![0; self.size[0] * self.size[1] * 3];
+            squash(&self.corpus.picture(self.first + index, view), self.size).unwrap_or_else(|_| black()).into_boxed_slice()
         })
     }
 }

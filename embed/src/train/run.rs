@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use rand::Rng;
@@ -23,9 +22,10 @@ use super::checkpoint;
 use super::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
 use super::optimizer::{AdamW, AdamWConfig};
 use super::pool::Pool;
-use super::text::Texts;
+use super::{Result, TrainError};
 use crate::model::{Architecture, Cada, Preprocess};
 use crate::synth::stream;
+use crate::text::CaptionTokenizer;
 
 /// Everything that decides a run, with the pool's seed and size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,7 +82,8 @@ pub struct Trainee {
 }
 
 impl Trainee {
-    /// Fresh variables: matrices, positions and the class token are N(0, 0.02) drawn from `seed`.
+    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves (see [`places`]).
+    /// Training is far too short to grow either from the usual N(0, 0.02).
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -95,7 +96,13 @@ impl Trainee {
             for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
                 let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
                 let mut rng = stream(seed, 0x1417_0000, index);
-                let values: Vec<f32> = (0..var.elem_count()).map(|_| 0.02 * normal(&mut rng)).collect();
+                let (outputs, inputs) = (var.dim(0)?, var.elem_count() / var.dim(0)?);
+                let table = name.contains("embeddings") || name.ends_with("cls_token");
+                let spread = if table { 0.04 } else { (2.0 / (inputs + outputs) as f32).sqrt() };
+                let mut values: Vec<f32> = (0..var.elem_count()).map(|_| spread * normal(&mut rng)).collect();
+                if name.ends_with("pos_embed") {
+                    values = places(arch, &mut rng);
+                }
                 var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
             }
         }
@@ -108,6 +115,27 @@ impl Trainee {
         let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
         AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
     }
+}
+
+/// First patch positions: per row and column of the grid sines and cosines of four wavelengths and more, a little noise.
+/// Where a colour is decides which garment has it, so places must differ from the first step on.
+fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
+    let (grid, width) = (arch.grid(), arch.vision_width);
+    let quarter = width / 4;
+    let mut values: Vec<f32> = (0..arch.patch_rows() * width).map(|_| 0.04 * normal(rng)).collect();
+    for (patch, row) in values[width..].chunks_exact_mut(width).enumerate() {
+        let (y, x) = ((patch / grid.cols) as f32, (patch % grid.cols) as f32);
+        for (i, value) in row.iter_mut().enumerate() {
+            let angle = |at: f32| at * 1.5 / 24f32.powf((i % quarter) as f32 / quarter as f32);
+            *value += 0.3 * match i / quarter.max(1) {
+                0 => angle(y).sin(),
+                1 => angle(y).cos(),
+                2 => angle(x).sin(),
+                _ => angle(x).cos(),
+            };
+        }
+    }
+    values
 }
 
 /// One draw of the standard normal distribution (Box and Muller).
@@ -168,20 +196,21 @@ pub fn train(
     trainee: &Trainee,
     pool: &Pool,
     prep: &Preprocess,
-    texts: &Texts,
+    texts: &CaptionTokenizer,
     checkpoint_every: Duration,
     mut told: impl FnMut(&Value),
 ) -> Result<()> {
     let arch = trainee.model.arch().clone();
     let mut optimizer = trainee.optimizer(config.decay);
-    let recorded = serde_json::to_value(config)?;
+    let recorded = serde_json::to_value(config).map_err(|e| TrainError::content(run, e))?;
     checkpoint::load(run, &trainee.variables, &mut optimizer)?;
     let start = optimizer.steps();
     if start > 0 {
         told(&json!({"resumed_at": start}));
     }
-    let mut log = OpenOptions::new().create(true).append(true).open(run.join("log.jsonl")).context("opening log.jsonl")?;
-    let tokenize = |text: &str| texts.ids(text).unwrap_or_default();
+    let file = run.join("log.jsonl");
+    let mut log = OpenOptions::new().create(true).append(true).open(&file).map_err(TrainError::io(&file))?;
+    let tokenize = |text: &str| texts.encode(text).map(|caption| caption.ids).unwrap_or_default();
     std::thread::scope(|scope| -> Result<()> {
         let (send, receive) = sync_channel::<candle_core::Result<Batch>>(2);
         scope.spawn(move || {
@@ -193,12 +222,12 @@ pub fn train(
         });
         let (mut saved, mut since, mut pairs) = (Instant::now(), Instant::now(), 0usize);
         for step in start..config.steps {
-            let batch = receive.recv().context("the batch maker stopped")??;
+            let batch = receive.recv().map_err(|_| TrainError::Stopped)??;
             let began = Instant::now();
             let (loss, mut parts) = loss(trainee, config, &batch, step)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
-                bail!("the loss is {value} at step {step}; the last checkpoint in {} is kept", run.display());
+                return Err(TrainError::Diverged { step, value, run: run.to_owned() });
             }
             let forward = began.elapsed();
             let grads = loss.backward()?;
@@ -215,7 +244,7 @@ pub fn train(
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64();
                 parts["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
                 parts["eta_min"] = json!(((config.steps - step - 1) * config.batch) as f64 / per_second / 60.0);
-                writeln!(log, "{parts}")?;
+                writeln!(log, "{parts}").map_err(TrainError::io(&file))?;
                 told(&parts);
                 (since, pairs) = (Instant::now(), 0);
             }

@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
+
+use super::{Result, TrainError};
 
 /// Pieces kept: ids in the full vocabulary, in order; `[DEC]` and `[ENC]` come after them.
 #[derive(Debug, Clone)]
@@ -33,7 +34,9 @@ impl Cut {
     /// A vocabulary that is not BERT's uncased one.
     pub fn new(full: &[String], size: usize, texts: impl Iterator<Item = String>) -> Result<Self> {
         let ids: HashMap<&str, usize> = full.iter().enumerate().map(|(i, w)| (w.as_str(), i)).collect();
-        ensure!(full.get(103).is_some_and(|w| w == "[MASK]"), "vocab.txt is not bert-base-uncased: line 104 is not [MASK]");
+        if full.get(103).is_none_or(|w| w != "[MASK]") {
+            return Err(TrainError::content(Path::new("vocab.txt"), "not bert-base-uncased: line 104 is not [MASK]"));
+        }
         let mut keep: BTreeSet<usize> = (0..=103).collect();
         for (index, piece) in full.iter().enumerate().skip(104) {
             let bare = piece.strip_prefix("##").unwrap_or(piece);
@@ -121,13 +124,16 @@ impl Cut {
     /// A file without BERT word embeddings of the full vocabulary, or one narrower than `width`.
     pub fn embeddings(&self, folder: &Path, width: usize) -> Result<Tensor> {
         let path = folder.join("model.safetensors");
-        let all = candle_core::safetensors::load(&path, &Device::Cpu).with_context(|| format!("reading {}", path.display()))?;
+        let wrong = |message: &str| TrainError::content(&path, message);
+        let all = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| wrong(&e.to_string()))?;
         let table = ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"].iter().find_map(|n| all.get(*n));
-        let Some(table) = table else { bail!("{} holds no BERT word embeddings", path.display()) };
+        let Some(table) = table else { return Err(wrong("there are no BERT word embeddings")) };
         let rows = table.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let wide = rows.first().map_or(0, Vec::len);
-        ensure!(wide >= width, "embeddings of {wide} cannot be widened to {width}");
-        let chosen: Vec<&Vec<f32>> = self.full_ids.iter().map(|&i| rows.get(i).context("fewer embeddings than words")).collect::<Result<_>>()?;
+        if wide < width {
+            return Err(wrong(&format!("embeddings of {wide} cannot be widened to {width}")));
+        }
+        let chosen: Vec<&Vec<f32>> = self.full_ids.iter().map(|&i| rows.get(i).ok_or_else(|| wrong("fewer embeddings than words"))).collect::<Result<_>>()?;
         let mut mean = vec![0f64; wide];
         for row in &chosen[104..] {
             mean.iter_mut().zip(row.iter()).for_each(|(m, v)| *m += f64::from(*v) / (chosen.len() - 104) as f64);
@@ -158,7 +164,7 @@ impl Cut {
 /// # Errors
 /// An unreadable file.
 pub fn read(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(path).map_err(TrainError::io(path))?;
     Ok(text.lines().map(str::to_string).collect())
 }
 

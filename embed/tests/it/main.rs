@@ -7,4 +7,5 @@ mod layers;
 mod preprocess;
 mod text;
 mod train_golden;
+mod train_run;
 mod weights;

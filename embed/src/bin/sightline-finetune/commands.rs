@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
 use sightline_embed::synth::{Corpus, write};
+use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::{RunConfig, Trainee};
-use sightline_embed::train::text::Texts;
 use sightline_embed::train::vocabulary::{self, Cut};
 use sightline_embed::train::{checkpoint, folder, run};
 
@@ -54,7 +54,7 @@ struct Record {
 fn architecture(args: &TrainArgs, vocab: usize) -> Architecture {
     Architecture {
         image_size: [192, 96],
-        patch_size: 16,
+        patch_size: args.patch,
         vision_width: args.width,
         vision_depth: args.vision_depth,
         vision_heads: args.width / 64,
@@ -96,6 +96,7 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
 
 pub fn train(args: &TrainArgs) -> Result<()> {
     ensure!(args.width % 64 == 0 && args.width > 0, "--width {} is not a multiple of 64", args.width);
+    ensure!(args.patch > 0 && 96 % args.patch == 0, "--patch {} does not divide 192 and 96", args.patch);
     ensure!(args.batch >= 2 && args.identities >= 4, "a batch needs at least two pairs, and there must be four persons");
     fs::create_dir_all(&args.run).with_context(|| format!("creating {}", args.run.display()))?;
     let precision = if args.f32 { Precision::F32 } else { Precision::Bf16 };
@@ -105,7 +106,7 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     let arch = architecture(args, cut.len());
     let tokenizer = serde_json::to_vec(&cut.tokenizer_json(arch.max_text_len))?;
     fs::write(args.run.join("tokenizer.json"), &tokenizer)?;
-    let texts = Texts::new(&tokenizer, arch.max_text_len)?;
+    let texts = CaptionTokenizer::load(&args.run.join("tokenizer.json"), &arch)?;
     let trainee = Trainee::new(&arch, args.seed)?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
     eprintln!("{:.2} million parameters, {} word pieces", parameters as f64 / 1e6, cut.len());
@@ -115,9 +116,10 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     fs::write(args.run.join("run.json"), serde_json::to_vec_pretty(&record)?)?;
     let pool = Pool::new(corpus, 0, args.identities, args.views, arch.image_size);
     let every = Duration::from_secs(args.checkpoint_s);
-    precision.scope(|| {
+    let done = precision.scope(|| {
         run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| eprintln!("{line}"))
-    })
+    });
+    Ok(done?)
 }
 
 /// Word embeddings from the pre-trained encoder.

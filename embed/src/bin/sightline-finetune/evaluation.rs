@@ -13,7 +13,7 @@ use sightline_embed::train::calibrate::fit;
 use sightline_embed::train::dataset;
 use sightline_embed::train::evaluate::{Evaluation, Ranks, evaluate, ranks};
 use sightline_embed::train::pool::{Pool, squash};
-use sightline_embed::train::text::Texts;
+use sightline_embed::text::CaptionTokenizer;
 
 use crate::commands::progress;
 use crate::{CalibrateArgs, EvalArgs};
@@ -23,7 +23,7 @@ struct Loaded {
     folder: PathBuf,
     config: ModelConfig,
     model: Cada,
-    texts: Texts,
+    texts: CaptionTokenizer,
 }
 
 fn load(folder: &Path) -> Result<Loaded> {
@@ -35,8 +35,7 @@ fn load(folder: &Path) -> Result<Loaded> {
     };
     let config = ModelConfig::read(&folder.join("config.json"))?;
     let model = weights::load(&folder.join("model.safetensors"), &config.architecture, Decoder::None, &Device::Cpu)?;
-    let json = fs::read(folder.join("tokenizer.json")).with_context(|| format!("reading {}", folder.join("tokenizer.json").display()))?;
-    let texts = Texts::new(&json, config.architecture.max_text_len)?;
+    let texts = CaptionTokenizer::load(&folder.join("tokenizer.json"), &config.architecture)?;
     Ok(Loaded { folder, config, model, texts })
 }
 
@@ -52,7 +51,7 @@ fn read_gallery(root: &Path, split: &str, size: [usize; 2]) -> Result<Gallery> {
     let mut gallery = Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
     for entry in dataset::cuhk_pedes(root, split)? {
         let picture = image::open(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?.to_rgb8();
-        gallery.pictures.push(squash(&picture, size).into_raw());
+        gallery.pictures.push(squash(&picture, size)?);
         gallery.image_ids.push(entry.identity);
         for caption in entry.captions {
             gallery.captions.push(caption);
@@ -79,7 +78,7 @@ fn drawn_gallery(seed: u64, identities: u64, size: [usize; 2]) -> Gallery {
 }
 
 fn score(loaded: &Loaded, gallery: &Gallery, k: usize) -> Result<Evaluation> {
-    let texts: Vec<Vec<u32>> = gallery.captions.iter().map(|c| loaded.texts.ids(c)).collect::<Result<_>>()?;
+    let texts: Vec<Vec<u32>> = gallery.captions.iter().map(|c| Ok(loaded.texts.encode(c)?.ids)).collect::<Result<_>>()?;
     let (size, prep) = (loaded.config.architecture.image_size, &loaded.config.preprocess);
     let pixels = |range: std::ops::Range<usize>| {
         let some: Vec<&[u8]> = gallery.pictures[range].iter().map(Vec::as_slice).collect();

@@ -96,6 +96,9 @@ struct TrainArgs {
     /// Global loss: paper or code.
     #[arg(long, default_value = "paper")]
     ndf: String,
+    /// Side of a patch in pixels; it must divide 192 and 96.
+    #[arg(long, default_value_t = 24)]
+    patch: usize,
     /// Width of both transformers.
     #[arg(long, default_value_t = 256)]
     width: usize,

@@ -1,0 +1,59 @@
+//! Why a training command could not do its work, said so that it can be mended.
+
+use std::path::{Path, PathBuf};
+
+use crate::EmbedError;
+
+/// Result of training code.
+pub type Result<T> = std::result::Result<T, TrainError>;
+
+/// Why it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model or its folder.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+    /// The arithmetic failed.
+    #[error("the arithmetic failed: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A file or folder cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A file that does not hold what it should.
+    #[error("{path}: {message}")]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The loss is not a number any more.
+    #[error("the loss is {value} at step {step}; the last checkpoint in {run} is kept")]
+    Diverged {
+        /// Of the run.
+        step: usize,
+        /// The loss.
+        value: f32,
+        /// Its folder.
+        run: PathBuf,
+    },
+    /// A thread of the run ended before its work was done.
+    #[error("the thread that makes batches has stopped")]
+    Stopped,
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn content(path: &Path, message: impl std::fmt::Display) -> Self {
+        Self::Content { path: path.to_owned(), message: message.to_string() }
+    }
+}
