@@ -55,11 +55,3 @@ pub(super) unsafe fn product(
         );
     }
 }
-
-/// All threads of the pool we are in.
-pub(super) fn threads() -> Parallelism {
-    match rayon::current_num_threads() {
-        1 => Parallelism::None,
-        n => Parallelism::Rayon(n),
-    }
-}
