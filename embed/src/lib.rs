@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`nn`] holds the layers, [`kernel`] their fast matrix products, [`model`] the networks and their weights,
-//! [`preprocess`] and [`text`] their inputs.
+//! [`preprocess`] and [`text`] their inputs. [`Model`] is all of it on the calling thread, [`Embedder`] on a thread of its
+//! own, [`stage`] its place in the pipeline.
 
 pub mod kernel;
 pub mod model;
@@ -16,6 +17,20 @@ pub mod nn;
 pub mod preprocess;
 pub mod text;
 
+mod decode;
+mod device;
+mod embedder;
 mod error;
+mod folder;
+mod inference;
+mod jobs;
+mod self_test;
+pub mod stage;
 
+pub use decode::decode_image;
+pub use device::{device_name, keep_large_buffers, open_device};
+pub use embedder::Embedder;
 pub use error::EmbedError;
+pub use folder::{DEFAULT_MODEL, ModelFolder, resolve_model_folder};
+pub use inference::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
+pub use self_test::{self_test, write_self_test};

@@ -197,7 +197,11 @@ pub struct Preprocess {
 impl Default for Preprocess {
     /// The reference's values (those of CLIP).
     fn default() -> Self {
-        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1], filter: Filter::Bilinear }
+        Self {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            filter: Filter::Bilinear,
+        }
     }
 }
 
