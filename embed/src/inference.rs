@@ -54,7 +54,7 @@ pub struct ImageFeatures {
 pub struct TextQuery {
     /// After cleaning.
     pub text: String,
-    /// Token ids from [CLS] to [SEP], without padding.
+    /// Token ids from `[CLS]` to `[SEP]`, without padding.
     pub ids: Vec<u32>,
     /// L2-normalised global feature.
     pub feature: Vec<f32>,
