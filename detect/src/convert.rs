@@ -15,7 +15,8 @@ use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use crate::DetectError;
-use crate::nanodet::{LAYERS, Layer, tensors_of, verify};
+pub use crate::nanodet::verify;
+use crate::nanodet::{LAYERS, Layer, tensors_of};
 
 #[derive(Deserialize)]
 struct GraphModel {

@@ -104,6 +104,9 @@ pub enum EmbedError {
         /// Rows x width (and bytes) given.
         found: String,
     },
+    /// NaN or infinity came out: damaged weights, or arithmetic that overflowed.
+    #[error("the model gave features that are not finite numbers")]
+    NotFinite,
     /// An image with no pixel.
     #[error("an image of {width}x{height} pixels cannot be embedded")]
     EmptyImage {

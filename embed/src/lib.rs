@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`nn`] holds the layers, [`kernel`] their fast matrix products, [`model`] the networks and their weights,
-//! [`preprocess`] and [`text`] their inputs. [`synth`] draws persons to learn from, and [`train`] learns from them.
+//! [`preprocess`] and [`text`] their inputs. [`Model`] is all of it on the calling thread, [`Embedder`] on a thread of its
+//! own, [`stage`] its place in the pipeline. [`synth`] draws persons to learn from, and [`train`] learns from them.
 
 pub mod kernel;
 pub mod model;
@@ -18,6 +19,20 @@ pub mod synth;
 pub mod text;
 pub mod train;
 
+mod decode;
+mod device;
+mod embedder;
 mod error;
+mod folder;
+mod inference;
+mod jobs;
+mod self_test;
+pub mod stage;
 
+pub use decode::decode_image;
+pub use device::{device_name, keep_large_buffers, open_device};
+pub use embedder::Embedder;
 pub use error::EmbedError;
+pub use folder::{DEFAULT_MODEL, ModelFolder, resolve_model_folder};
+pub use inference::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
+pub use self_test::{self_test, write_self_test};

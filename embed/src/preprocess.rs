@@ -63,8 +63,7 @@ fn windows(source: usize, target: usize, filter: Filter) -> Vec<Window> {
             // Truncation towards zero, as the C code does.
             let first = ((centre - support + 0.5) as i64).max(0) as usize;
             let end = ((centre + support + 0.5) as usize).min(source);
-            let float: Vec<f64> =
-                (first..end).map(|x| filter.at((x as f64 - centre + 0.5) * (1.0 / wide))).collect();
+            let float: Vec<f64> = (first..end).map(|x| filter.at((x as f64 - centre + 0.5) * (1.0 / wide))).collect();
             let total: f64 = float.iter().sum();
             let fixed = |w: &f64| {
                 let w = if total == 0.0 { *w } else { *w / total };

@@ -45,7 +45,9 @@ pub fn run(spec: &CameraSpec, tap: &Arc<Tap>, stop: &Stop) -> Outcome {
         other => other,
     };
     // A replay that broke or ended still has its last frames to hand on: only a stop cuts them off.
-    if !tap.lossless() || outcome == Outcome::Stopped {
+    if outcome == Outcome::Stopped {
+        tap.cut();
+    } else if !tap.lossless() {
         tap.close();
     }
     teardown(pipeline, stop, tap.lossless());
@@ -125,7 +127,9 @@ fn judge(
         gst::MessageView::Eos(_) => Some(at_end(spec, tap, pipeline)),
         gst::MessageView::Element(e) => {
             let s = e.structure().filter(|s| s.name() == "missing-plugin")?;
-            if let Ok(name) = s.get::<String>("name") && !name.contains("audio") {
+            if let Ok(name) = s.get::<String>("name")
+                && !name.contains("audio")
+            {
                 missing.push(name);
             }
             None

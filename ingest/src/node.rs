@@ -164,12 +164,7 @@ impl CameraNode {
             lost: Duration::from_secs_f64(self.config.track.lost_seconds),
             frames: frames.clone(),
             detectors: Arc::clone(&self.detectors),
-            analyzer: CameraAnalyzer::new(
-                id.clone(),
-                &self.config.producer,
-                &self.config.track,
-                &self.config.shots,
-            ),
+            analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &self.config.track, &self.config.shots),
             meters: Arc::clone(camera.meters()),
             crops: Arc::clone(&self.registry) as Arc<dyn Crops>,
             out: self.out.clone(),

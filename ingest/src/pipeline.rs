@@ -224,7 +224,8 @@ fn choose_frames(entry: &gst::Pad, size: &gst::Element, tap: Arc<Tap>, max_heigh
                 let duration = buffer.duration().unwrap_or(stream.frame_duration);
                 stream.next = pts + duration;
                 let at = stream.segment.to_running_time(pts).unwrap_or(pts);
-                if tap.decoded(at, duration) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+                // Not `Drop`: the bindings have taken the buffer already, and GStreamer would free it a second time.
+                if tap.decoded(at, duration) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
             }
             _ => gst::PadProbeReturn::Ok,
         }
@@ -261,7 +262,10 @@ fn decoder(kind: &str, tap: &Arc<Tap>, entry: &gst::Pad) -> Result<gst::Element,
         let Some(sink) = sink.upgrade() else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let video = caps.structure(0).is_some_and(|s| s.name() == "video/x-raw");
-        if video && !sink.is_linked() && let Err(e) = pad.link(&sink) {
+        if video
+            && !sink.is_linked()
+            && let Err(e) = pad.link(&sink)
+        {
             trouble.note_trouble(format!("the decoded video cannot be converted: {e}"));
         }
     });
@@ -326,8 +330,8 @@ fn rtsp(
         let caps = args.get(2).and_then(|v| v.get::<gst::Caps>().ok());
         let media = caps.as_ref().and_then(|c| c.structure(0)).and_then(|s| s.get::<String>("media").ok());
         let video = media.as_deref() == Some("video");
-        let first = video
-            && chosen.compare_exchange(-1, number, Ordering::Relaxed, Ordering::Relaxed).is_ok_and(|_| true);
+        let first =
+            video && chosen.compare_exchange(-1, number, Ordering::Relaxed, Ordering::Relaxed).is_ok_and(|_| true);
         let take = first || video && chosen.load(Ordering::Relaxed) == number;
         Some(take.to_value())
     });

@@ -73,7 +73,8 @@ mod tests {
     fn the_detail_is_kept_and_the_place_in_the_source_is_not() {
         gst::init().expect("GStreamer");
         let e = glib::Error::new(gst::ResourceError::OpenRead, "Could not open resource.");
-        let debug = "../gst/rtsp/gstrtspsrc.c(8336): f (): /GstPipeline:p/GstRTSPSrc:s:\nFailed to connect. (Generic error)";
+        let debug =
+            "../gst/rtsp/gstrtspsrc.c(8336): f (): /GstPipeline:p/GstRTSPSrc:s:\nFailed to connect. (Generic error)";
         assert_eq!(explain(&e, Some(debug), &[]), "Could not open resource (Failed to connect. (Generic error))");
         assert_eq!(explain(&e, None, &["AV1".into()]), "no decoder is installed for AV1");
         let e = glib::Error::new(gst::ResourceError::NotAuthorized, "Unauthorized");

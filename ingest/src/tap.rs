@@ -120,10 +120,10 @@ impl Tap {
 
     fn frame(&self, sample: &gst::Sample, running_now: gst::ClockTime) -> Option<Frame> {
         let buffer = sample.buffer()?;
-        let image = sample
-            .caps()
-            .and_then(|c| VideoInfo::from_caps(c).ok())
-            .map_or_else(|| Err("a sample without a format".to_owned()), |i| copy_rgb(buffer, &i).map_err(|e| e.to_string()));
+        let image = sample.caps().and_then(|c| VideoInfo::from_caps(c).ok()).map_or_else(
+            || Err("a sample without a format".to_owned()),
+            |i| copy_rgb(buffer, &i).map_err(|e| e.to_string()),
+        );
         let image = match image {
             Ok(image) => image,
             Err(why) => {
@@ -184,6 +184,12 @@ impl Tap {
     /// Takes no more samples.
     pub fn close(&self) {
         self.open.store(false, Ordering::Relaxed);
+    }
+
+    /// The camera is being stopped: no more samples, and a frame that waits for room waits no longer.
+    pub fn cut(&self) {
+        self.close();
+        self.out.close();
     }
 }
 

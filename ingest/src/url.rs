@@ -196,8 +196,7 @@ fn device(url: &Url, shown: &str) -> Result<PathBuf, UrlError> {
 }
 
 fn test_picture(url: &Url) -> Result<TestPicture, UrlError> {
-    let mut t =
-        TestPicture { pattern: "smpte".into(), num_buffers: None, width: 640, height: 480, framerate: 25 };
+    let mut t = TestPicture { pattern: "smpte".into(), num_buffers: None, width: 640, height: 480, framerate: 25 };
     let number = |key: &'static str, value: &str, min: u32, max: u32| match value.parse::<u32>() {
         Ok(n) if (min..=max).contains(&n) => Ok(n),
         _ => {
@@ -267,7 +266,10 @@ mod tests {
         else {
             panic!("a test picture")
         };
-        assert_eq!((t.pattern.as_str(), t.num_buffers, t.width, t.height, t.framerate), ("ball", Some(7), 322, 242, 10));
+        assert_eq!(
+            (t.pattern.as_str(), t.num_buffers, t.width, t.height, t.framerate),
+            ("ball", Some(7), 322, 242, 10)
+        );
     }
 
     #[test]

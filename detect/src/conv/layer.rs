@@ -68,7 +68,7 @@ impl Method {
     }
 
     fn fits(self, shape: ConvShape) -> bool {
-        self == Self::Direct || (shape.kernel == 3 && shape.stride == 1 && shape.inputs % PANEL == 0)
+        self == Self::Direct || (shape.kernel == 3 && shape.stride == 1 && shape.inputs.is_multiple_of(PANEL))
     }
 }
 

@@ -42,7 +42,7 @@ impl NanoDet {
     /// When the file cannot be read or does not hold exactly the layers of NanoDet-g, or a setting is out of range.
     pub fn load(path: &Path, cfg: &DetectConfig) -> Result<Self, DetectError> {
         let config = |key, reason: &str| Err(DetectError::Config { key, reason: reason.into() });
-        if cfg.input_size == 0 || cfg.input_size % 32 != 0 || cfg.input_size > 4096 {
+        if cfg.input_size == 0 || !cfg.input_size.is_multiple_of(32) || cfg.input_size > 4096 {
             return config(
                 "input_size",
                 &format!("a multiple of 32 from 32 to 4096 is needed, not {}", cfg.input_size),

@@ -90,7 +90,10 @@ impl Network {
     /// When the canvas has not three channels and sides in multiples of 32.
     pub fn run<'w>(&self, canvas: &Map, w: &'w mut Workspace) -> &'w [Map] {
         let (height, width) = (canvas.height(), canvas.width());
-        assert!(height % 32 == 0 && width % 32 == 0, "a canvas of {height}x{width}, not in multiples of 32");
+        assert!(
+            height.is_multiple_of(32) && width.is_multiple_of(32),
+            "a canvas of {height}x{width}, not in multiples of 32"
+        );
         let size = (height, width);
         let Workspace { maps, scratch } = w;
         if maps.as_ref().is_some_and(|m| m.size != size) {
@@ -182,8 +185,9 @@ fn max_pool(input: &Map, output: &mut Map) {
 fn add_doubled(large: &mut Map, small: &Map) {
     let channels = large.channels();
     // An output pixel lies a quarter of a pixel from its nearest source pixel: three parts of that, one of the next.
-    let near_far =
-        |i: usize, n: usize| (i / 2, if i % 2 == 0 { (i / 2).saturating_sub(1) } else { (i / 2 + 1).min(n - 1) });
+    let near_far = |i: usize, n: usize| {
+        (i / 2, if i.is_multiple_of(2) { (i / 2).saturating_sub(1) } else { (i / 2 + 1).min(n - 1) })
+    };
     let (height, width) = (small.height(), small.width());
     for y in 0..large.height() {
         let (near, far) = near_far(y, height);

@@ -55,8 +55,8 @@ impl Weights {
         Ok(Self { path: path.into(), tensors })
     }
 
-    /// Weight and bias of a layer.
-    pub(super) fn of(&self, layer: &Layer) -> (&[f32], &[f32]) {
+    /// Weight `[out][in][k][k]` and bias of a layer.
+    pub fn of(&self, layer: &Layer) -> (&[f32], &[f32]) {
         let [weight, bias] = tensors_of(layer).map(|(name, _)| self.tensors.get(&name).map_or(&[][..], Vec::as_slice));
         (weight, bias)
     }

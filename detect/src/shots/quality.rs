@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn stripes(w: u32, h: u32, period: u32, contrast: u8) -> RgbImage {
-        let px = |i: u32| if (i % w) / period % 2 == 0 { 128 - contrast } else { 128 + contrast };
+        let px = |i: u32| if ((i % w) / period).is_multiple_of(2) { 128 - contrast } else { 128 + contrast };
         RgbImage::new(w, h, (0..w * h).flat_map(|i| [px(i); 3]).collect::<Vec<u8>>()).expect("3 bytes a pixel")
     }
 

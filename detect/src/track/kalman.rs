@@ -176,13 +176,13 @@ mod tests {
                     k.hold_height();
                 }
                 let c = k.covariance();
-                for i in 0..8 {
-                    prop_assert!(c[i][i] > 0.0 && c[i][i].is_finite());
-                    prop_assert!((0..8).all(|j| c[i][j] == c[j][i]));
+                for (i, row) in c.iter().enumerate() {
+                    prop_assert!(row[i] > 0.0 && row[i].is_finite());
+                    prop_assert!(row.iter().zip(&c).all(|(v, mirror)| *v == mirror[i]));
                 }
-                for i in 0..4 {
-                    // Positive definite: every 2 x 2 block has a positive determinant, relative to its diagonal.
-                    prop_assert!(c[i][i + 4].powi(2) < c[i][i] * c[i + 4][i + 4]);
+                // Positive definite: every 2 x 2 block has a positive determinant, relative to its diagonal.
+                for (i, row) in c.iter().enumerate().take(4) {
+                    prop_assert!(row[i + 4].powi(2) < row[i] * c[i + 4][i + 4]);
                 }
             }
         }

@@ -171,6 +171,19 @@ fn small_or_hidden_people_are_tracked_but_not_published() {
 }
 
 #[test]
+fn what_waits_is_published_when_the_track_ends() {
+    // Sharp only from the third frame on, and gone before the pause after the first crop is over.
+    let mut a = analyzer();
+    let scene = |t: f64| vec![Figure { texture: if t < 0.3 { 3 } else { 40 }, ..person(250.0, 80.0, 160.0) }];
+    let events = run(&mut a, 0.8, scene);
+    assert_eq!(crops(&events).len(), 1);
+    let end = a.finish();
+    let [CameraEvent::Crop(crop), CameraEvent::TrackEnd(span)] = &end[..] else { panic!("{end:?}") };
+    assert_eq!((crop.crop_no, crop.captured_at, crop.last_seen), (0, at(0.4), at(0.6)));
+    assert!(span.ended && span.track == crop.track && crop.quality.score > crops(&events)[0].1.quality.score);
+}
+
+#[test]
 fn low_scores_keep_the_track_but_give_no_picture() {
     // Whole and sharp from the second second on, but the detector doubts it: somebody stands half behind something.
     let scene = |t: f64| {
@@ -211,7 +224,11 @@ fn a_clock_that_jumps_ends_the_tracks_and_small_jitter_does_not() {
         a.process(&frame, &detections)
     };
     for t in [100.0, 100.2, 100.4, 100.3, 100.6] {
-        assert!(play(t).iter().all(|e| matches!(e, CameraEvent::Crop(_))));
+        // The first crop, at the second frame, and nothing else.
+        assert_eq!(
+            play(t).iter().map(|e| matches!(e, CameraEvent::Crop(_))).collect::<Vec<_>>(),
+            vec![true; usize::from(t == 100.2)]
+        );
     }
     let events = play(40.0);
     assert!(matches!(&events[..], [CameraEvent::TrackEnd(s)] if s.ended && s.last_seen == at(100.6)), "{events:?}");
@@ -221,6 +238,28 @@ fn a_clock_that_jumps_ends_the_tracks_and_small_jitter_does_not() {
     assert!(matches!(&events[..], [CameraEvent::TrackEnd(s)] if s.ended && s.last_seen == at(40.2)), "{events:?}");
     let live = play(100.4);
     assert!(matches!(&live[..], [CameraEvent::Crop(c)] if c.track.born == at(100.2)), "{live:?}");
+}
+
+#[test]
+fn a_late_time_stamp_does_not_turn_time_back() {
+    let mut a = analyzer();
+    for t in [0.0, 0.4, 0.2] {
+        let (frame, detections) = paint(t, &[person(250.0, 80.0, 180.0)]);
+        a.process(&frame, &detections);
+    }
+    assert_eq!(a.active_tracks()[0].last_seen, at(0.4));
+}
+
+#[test]
+fn a_covered_person_shows_less() {
+    let alone = run(&mut analyzer(), 1.0, |_| vec![person(200.0, 80.0, 160.0)]);
+    let pair = run(&mut analyzer(), 1.0, |_| vec![person(200.0, 80.0, 160.0), person(235.0, 90.0, 160.0)]);
+    let (alone, pair) = (crops(&alone), crops(&pair));
+    assert_eq!((alone.len(), pair.len()), (1, 2));
+    assert_eq!(alone[0].1.quality.completeness, 1.0);
+    // The one in front, whose feet are lower, suffers less.
+    let (behind, front) = (pair[0].1.quality.completeness, pair[1].1.quality.completeness);
+    assert!(behind < front && front < 1.0, "{behind} {front}");
 }
 
 #[test]

@@ -9,6 +9,8 @@ use sightline_detect::DetectError;
 use sightline_detect::convert::tfjs_to_safetensors;
 use sightline_detect::nanodet::{LAYERS, verify};
 
+type Named<'a> = (String, TensorView<'a>);
+
 /// A value of the made-up model, exact in half precision.
 fn value(layer: usize, index: usize) -> f32 {
     ((layer * 31 + index * 7) % 512) as f32 / 256.0 - 1.0
@@ -200,16 +202,16 @@ fn wrong_safetensors_are_refused() {
     refuse(&good[..good.len() - 1], "not a whole safetensors file");
     refuse(b"", "not a whole safetensors file");
     let file = SafeTensors::deserialize(&good).unwrap();
-    let changed = |change: &dyn Fn(&mut Vec<(String, TensorView<'_>)>)| {
+    let changed = |change: &dyn Fn(&mut Vec<Named<'_>>)| {
         let mut tensors = file.tensors();
         change(&mut tensors);
         safetensors::serialize(tensors, None).unwrap()
     };
-    let at = |t: &[(String, TensorView<'_>)], name: &str| t.iter().position(|(n, _)| n == name).unwrap();
+    let at = |t: &[Named<'_>], name: &str| t.iter().position(|(n, _)| n == name).unwrap();
     let bias = "backbone.stages.0.conv.bias";
     refuse(&changed(&|t| drop(t.remove(at(t, bias)))), "backbone.stages.0.conv.bias is missing");
     let zeros = [0u8; 128];
-    let wrong_shape = |t: &mut Vec<(String, TensorView<'_>)>| {
+    let wrong_shape = |t: &mut Vec<Named<'_>>| {
         let i = at(t, bias);
         t[i].1 = TensorView::new(Dtype::F32, vec![31], &[0u8; 124]).unwrap();
     };

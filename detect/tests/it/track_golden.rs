@@ -193,7 +193,7 @@ fn replay(what: &str, file: &Value, dets: &[Value], run: &Value, worst: &mut Wor
         let what = format!("{what}, update {}", k + 1);
         let seen: Vec<Observation> = list(frame)
             .iter()
-            .map(|d| floats::<5>(d))
+            .map(floats::<5>)
             .map(|d| Observation { tlbr: [0, 1, 2, 3].map(|i| d[i] / scale), score: d[4] })
             .collect();
         let got = tracker.update(1.0, &seen);

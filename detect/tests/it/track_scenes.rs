@@ -134,6 +134,30 @@ fn a_brisk_walker_at_five_frames_a_second_gets_a_track() {
 }
 
 #[test]
+fn the_second_sighting_teaches_the_velocity() {
+    let speed = |mut t: ByteTrack, dt: f64| {
+        (0..2).for_each(|_| drop(t.update(dt, &[])));
+        (0..2).for_each(|k| drop(t.update(dt, &[walker(100.0 + 12.0 * f64::from(k), 0.9)])));
+        assert_eq!(shown(&t).len(), 1);
+        t.tracked()[0].kalman.mean()[4] * dt
+    };
+    // Published, a track that was seen once is not predicted, so the second sighting only moves it.
+    assert_eq!(speed(published(), 1.0), 0.0);
+    let learned = speed(service(), STEP);
+    assert!((8.0..=12.0).contains(&learned), "{learned} px a frame instead of 12");
+}
+
+#[test]
+fn who_stops_out_of_sight_is_found_where_last_seen() {
+    let mut t = service();
+    (0..8).for_each(|k| drop(t.update(STEP, &[walker(60.0 + 20.0 * f64::from(k), 0.8)])));
+    // The filter walks on for a second; the person did not.
+    (0..4).for_each(|_| drop(t.update(STEP, &[])));
+    let u = t.update(STEP, &[walker(204.0, 0.8)]);
+    assert_eq!(u.matches.iter().map(|m| (m.stage, m.track)).collect::<Vec<_>>(), [(Stage::LastObservation, 1)]);
+}
+
+#[test]
 fn after_a_long_gap_nobody_is_matched() {
     let mut t = service();
     (0..5).for_each(|_| drop(t.update(STEP, &[walker(300.0, 0.8)])));

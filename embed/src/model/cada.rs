@@ -95,7 +95,7 @@ impl Cada {
         self.vision_proj.forward(&first(image_embeds)?)
     }
 
-    /// Texts that begin with [CLS] -> hidden states `[batch, tokens, text width]`, without the image.
+    /// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
     ///
     /// # Errors
     /// As [`Bert::forward`].
@@ -111,7 +111,7 @@ impl Cada {
         self.text_proj.forward(&first(text_embeds)?)
     }
 
-    /// The decoder: pair i is text i (its first token becomes [ENC]) with patch features i of
+    /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
     /// `[batch, 1 + patches, vision width]`. Gives `[batch, tokens, text width]`.
     ///
     /// # Errors

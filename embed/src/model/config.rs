@@ -42,30 +42,30 @@ pub struct Architecture {
     /// Variance floor of its norms.
     #[serde(default = "text_eps")]
     pub text_layer_norm_eps: f64,
-    /// Word pieces, with [DEC] and [ENC].
+    /// Word pieces, with `[DEC]` and `[ENC]`.
     pub vocab_size: usize,
     /// Learned positions of the text transformer.
     pub max_position_embeddings: usize,
-    /// Id of [PAD].
+    /// Id of `[PAD]`.
     #[serde(default)]
     pub pad_token_id: u32,
-    /// Id of [UNK].
+    /// Id of `[UNK]`.
     #[serde(default = "unk")]
     pub unk_token_id: u32,
-    /// Id of [CLS].
+    /// Id of `[CLS]`.
     #[serde(default = "cls")]
     pub cls_token_id: u32,
-    /// Id of [SEP].
+    /// Id of `[SEP]`.
     #[serde(default = "sep")]
     pub sep_token_id: u32,
-    /// Id of [MASK].
+    /// Id of `[MASK]`.
     #[serde(default = "mask")]
     pub mask_token_id: u32,
-    /// Id of [ENC], which takes position 0 in the fused pass.
+    /// Id of `[ENC]`, which takes position 0 in the fused pass.
     pub enc_token_id: u32,
     /// Width of the common embedding space.
     pub embed_dim: usize,
-    /// Tokens of a text with [CLS] and [SEP]; longer ones are cut.
+    /// Tokens of a text with `[CLS]` and `[SEP]`; longer ones are cut.
     #[serde(default = "text_len")]
     pub max_text_len: usize,
 }
@@ -156,10 +156,12 @@ impl Architecture {
             return Err(format!("{name} is 0"));
         }
         let [h, w] = self.image_size;
-        if h == 0 || w == 0 || h % self.patch_size != 0 || w % self.patch_size != 0 {
+        if h == 0 || w == 0 || !h.is_multiple_of(self.patch_size) || !w.is_multiple_of(self.patch_size) {
             return Err(format!("image_size {h}x{w} is not a multiple of patch_size {}", self.patch_size));
         }
-        if self.vision_width % self.vision_heads != 0 || self.text_hidden_size % self.text_heads != 0 {
+        if !self.vision_width.is_multiple_of(self.vision_heads)
+            || !self.text_hidden_size.is_multiple_of(self.text_heads)
+        {
             return Err("a transformer's width is not a multiple of its heads".into());
         }
         if self.max_text_len < 3 || self.max_text_len > self.max_position_embeddings {
@@ -197,7 +199,11 @@ pub struct Preprocess {
 impl Default for Preprocess {
     /// The reference's values (those of CLIP).
     fn default() -> Self {
-        Self { mean: [0.481_454_66, 0.457_827_5, 0.408_210_73], std: [0.268_629_54, 0.261_302_6, 0.275_777_1], filter: Filter::Bilinear }
+        Self {
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+            filter: Filter::Bilinear,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ impl TokenBatch {
         self.tokens
     }
 
-    /// The same texts with `id` in position 0: [ENC] makes the fused pass of them.
+    /// The same texts with `id` in position 0: `[ENC]` makes the fused pass of them.
     pub fn with_first(&self, id: u32) -> Self {
         let mut batch = self.clone();
         batch.ids.iter_mut().step_by(self.tokens).for_each(|first| *first = id);

@@ -1,6 +1,6 @@
 //! Embedding look-up whose padding row gets no gradient, as PyTorch's `padding_idx`.
 //!
-//! Without that rule the row of [PAD] drifts during training and the losses leave the reference's after one step.
+//! Without that rule the row of `[PAD]` drifts during training and the losses leave the reference's after one step.
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 

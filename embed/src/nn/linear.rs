@@ -164,12 +164,14 @@ mod tests {
 
     /// Output and the gradients of x, weight and bias for a loss that weighs every output differently.
     fn run(f: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>, (m, n, k): (usize, usize, usize)) -> Vec<Vec<f32>> {
-        let var = |shape: &[usize], seed: f32| {
+        let var = |shape: &[usize], seed: u32| {
             let len: usize = shape.iter().product();
-            let values: Vec<f32> = (0..len).map(|i| ((i as f32 + seed) * 12.9898).sin()).collect();
+            // The top bits of a multiplicative hash, in -1..1: without pattern, so that sums do not cancel.
+            let hash = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) ^ (i >> 3)).wrapping_mul(0x85eb_ca6b);
+            let values: Vec<f32> = (0..len as u32).map(|i| (hash(i) as f32 / (1u32 << 31) as f32) - 1.0).collect();
             Var::from_vec(values, shape, &Device::Cpu).unwrap()
         };
-        let (x, w, b, mix) = (var(&[m, k], 0.1), var(&[n, k], 0.7), var(&[n], 0.3), var(&[m, n], 0.9));
+        let (x, w, b, mix) = (var(&[m, k], 0x1111), var(&[n, k], 0x7a31), var(&[n], 0x30f3), var(&[m, n], 0x4999));
         let y = f(x.as_tensor(), w.as_tensor(), b.as_tensor()).unwrap();
         let grads = (&y * mix.as_tensor().detach()).unwrap().sum_all().unwrap().backward().unwrap();
         let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -44,10 +44,10 @@ mod tests {
 
     #[test]
     fn cuts_after_72_words() {
-        let long = vec!["word"; 73].join(" ");
+        let long = ["word"; 73].join(" ");
         let (text, cut) = clean(&long);
         assert!(cut && text.split(' ').count() == 72);
-        assert_eq!(clean(&vec!["word"; 72].join("  ")).1, false);
+        assert!(!clean(&["word"; 72].join("  ")).1);
     }
 
     proptest! {

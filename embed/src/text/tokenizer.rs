@@ -13,7 +13,7 @@ use crate::model::Architecture;
 pub struct Caption {
     /// After cleaning.
     pub text: String,
-    /// [CLS], word pieces, [SEP]; no padding.
+    /// `[CLS]`, word pieces, `[SEP]`; no padding.
     pub ids: Vec<u32>,
     /// Words or word pieces were cut off.
     pub truncated: bool,
@@ -62,7 +62,7 @@ impl CaptionTokenizer {
         Ok(Self { inner, max_len: arch.max_text_len, sep: arch.sep_token_id, unk: arch.unk_token_id })
     }
 
-    /// Cleans and tokenises; at most `max_text_len` ids, the last of them [SEP].
+    /// Cleans and tokenises; at most `max_text_len` ids, the last of them `[SEP]`.
     ///
     /// # Errors
     /// When the tokenizer fails.

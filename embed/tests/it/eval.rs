@@ -39,11 +39,7 @@ fn pairs(texts: &TokenBatch, images: &Tensor) -> (TokenBatch, Tensor) {
     (texts.select(&rows), images.index_select(&columns, 0).unwrap())
 }
 
-fn outputs(
-    cada: &Cada,
-    want: &std::collections::HashMap<String, Tensor>,
-    pixels: &Tensor,
-) -> BTreeMap<String, Tensor> {
+fn outputs(cada: &Cada, want: &std::collections::HashMap<String, Tensor>, pixels: &Tensor) -> BTreeMap<String, Tensor> {
     let mut out = BTreeMap::new();
     let mut put = |name: &str, t: Tensor| {
         out.insert(name.to_owned(), t);

@@ -1,10 +1,13 @@
 //! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code, unmodified.
 #![allow(clippy::unwrap_used)]
 
+mod embedder;
 mod eval;
+mod folder;
 mod golden;
 mod layers;
 mod preprocess;
+mod stage;
 mod text;
 mod train_golden;
 mod train_run;

@@ -73,9 +73,8 @@ fn a_loop_goes_on_where_the_footage_ended() {
     }
     assert_eq!(ends, [(0, true), (1, true), (2, true)]);
     // 30 frames at 25 a second last 1.2 s, of which 6 are analysed.
-    let expected: Vec<_> = (0..18)
-        .map(|i| (i / 6, START + Duration::from_millis(1200 * (i / 6) + 200 * (i % 6)), i))
-        .collect();
+    let expected: Vec<_> =
+        (0..18).map(|i| (i / 6, START + Duration::from_millis(1200 * (i / 6) + 200 * (i % 6)), i)).collect();
     assert_eq!(frames, expected);
 }
 

@@ -100,7 +100,8 @@ fn a_killed_server_is_found_again_and_the_other_camera_notices_nothing() {
     let server = Server::start(port);
     let out = Queue::new(64);
     let taken = out.clone();
-    let taker = std::thread::spawn(move || while taken.pop(Duration::from_millis(50)).is_some() || !taken.is_closed() {});
+    let taker =
+        std::thread::spawn(move || while taken.pop(Duration::from_millis(50)).is_some() || !taken.is_closed() {});
     let node = CameraNode::start(node_config(ingest()), || Box::new(Blobs), out.clone(), Shutdown::new()).unwrap();
     node.add(config("rtsp", &format!("rtsp://127.0.0.1:{port}/ball"))).unwrap();
     node.add(config("other", "videotestsrc://?pattern=ball&framerate=25&width=320&height=240")).unwrap();

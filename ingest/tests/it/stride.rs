@@ -34,9 +34,9 @@ fn write(path: &Path, width: usize, height: usize) {
         let meta = buffer.get_mut().unwrap();
         meta.set_pts(gst::ClockTime::from_mseconds(200 * n as u64));
         meta.set_duration(gst::ClockTime::from_mseconds(200));
-        source.emit_by_name::<gst::FlowReturn>("push-buffer", &[&buffer]);
+        assert_eq!(source.emit_by_name::<gst::FlowReturn>("push-buffer", &[&buffer]), gst::FlowReturn::Ok);
     }
-    source.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]);
+    assert_eq!(source.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]), gst::FlowReturn::Ok);
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
     let end = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(10), &kinds).unwrap();
     assert!(matches!(end.view(), gst::MessageView::Eos(_)), "{end:?}");

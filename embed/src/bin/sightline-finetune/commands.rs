@@ -145,6 +145,7 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     });
     let tokenizer = fs::read(args.run.join("tokenizer.json"))?;
     folder::write(&args.out, &model, &trainee.variables, DType::F16, &tokenizer)?;
+    sightline_embed::write_self_test(&args.out)?;
     eprintln!("step {} written to {}", optimizer.steps(), args.out.display());
     Ok(())
 }

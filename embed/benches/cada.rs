@@ -1,0 +1,43 @@
+//! CADA at its published size with random weights (speed does not depend on their values): a picture, eight pictures,
+//! a query of 25 tokens, and the re-ranking of 32 pictures.
+#![allow(missing_docs)] // criterion_group! makes an undocumented function
+
+use std::hint::black_box;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use criterion::{Criterion, criterion_group, criterion_main};
+use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
+
+fn model(arch: &Architecture) -> candle_core::Result<Cada> {
+    let needed = weights::required(arch, Decoder::None).map_err(candle_core::Error::wrap)?;
+    let random = |shape: &candle_core::Shape| {
+        let n = shape.elem_count() as u64;
+        let values = (0..n).map(|i| ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / 8_388_608.0 - 1.0) * 0.03);
+        Tensor::from_iter(values, &Device::Cpu)?.reshape(shape.clone())
+    };
+    let tensors = needed.into_iter().map(|(n, s)| Ok((n, random(&s)?))).collect::<candle_core::Result<_>>()?;
+    Cada::new(arch, Decoder::None, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
+}
+
+fn cada(c: &mut Criterion) {
+    sightline_embed::keep_large_buffers();
+    let arch = Architecture::cada_base();
+    let cada = model(&arch).expect("the published dimensions are consistent");
+    let pixels = |n: usize| Tensor::ones((n, 3, 224, 224), DType::F32, &Device::Cpu).expect("allocates");
+    let text: Vec<u32> = std::iter::once(101).chain(2000..2023).chain([102]).collect();
+    let (one, many) = (TokenBatch::new(&[&text], 0, None), TokenBatch::new(&vec![&text; 32], 0, None));
+    let patches = Tensor::ones((32, 197, 768), DType::F32, &Device::Cpu).expect("allocates");
+    let mut group = c.benchmark_group("cada-base");
+    group.sample_size(10);
+    for n in [1, 8] {
+        let input = pixels(n);
+        group.bench_function(format!("image-b{n}"), |b| b.iter(|| black_box(cada.image_embeds(&input))));
+    }
+    group.bench_function("text-25", |b| b.iter(|| black_box(cada.text_embeds(&one, None))));
+    group.bench_function("rerank-32x25", |b| b.iter(|| black_box(cada.fused(&many, &patches, None))));
+    group.finish();
+}
+
+criterion_group!(benches, cada);
+criterion_main!(benches);

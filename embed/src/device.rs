@@ -1,0 +1,73 @@
+//! Where the arithmetic runs. What is asked for is what is used, or it is an error; never a silent fall-back.
+
+use candle_core::Device;
+
+use crate::EmbedError;
+
+/// "cpu", or "cuda" / "cuda:N" in a build with the feature `cuda`.
+///
+/// # Errors
+/// An unknown name, a build without CUDA, or a GPU that is not there.
+pub fn open_device(requested: &str) -> Result<Device, EmbedError> {
+    let refuse = |message: String| EmbedError::Device { requested: requested.to_owned(), message };
+    if requested == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    let ordinal = match requested.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
+        None => None,
+    };
+    let Some(ordinal) = ordinal else {
+        return Err(refuse("use \"cpu\", \"cuda\" or \"cuda:N\"".into()));
+    };
+    if !candle_core::utils::cuda_is_available() {
+        return Err(refuse(
+            "this build has no CUDA; build with `--features cuda`, or set embed.device = \"cpu\"".into(),
+        ));
+    }
+    Device::new_cuda(ordinal).map_err(|e| refuse(e.to_string().lines().next().unwrap_or_default().to_owned()))
+}
+
+/// How a device is called in answers, logs and metrics.
+pub fn device_name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".into(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// Tells glibc to keep buffers of tensor size instead of mapping and unmapping them: every activation is such a buffer,
+/// and fresh pages cost more than the arithmetic on them. Called once by whoever loads a model.
+pub fn keep_large_buffers() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// Above the largest activation of the largest model at the largest batch; malloc itself caps it at 32 MiB on
+        /// 64 bits, beyond which it maps as before.
+        const LARGEST: libc::c_int = 32 << 20;
+        // SAFETY: mallopt changes two thresholds of the allocator and is safe to call at any time.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, LARGEST * 8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_an_error() {
+        assert_eq!(device_name(&open_device("cpu").expect("always there")), "cpu");
+        for bad in ["gpu", "cuda:x", "cudax", ""] {
+            assert!(matches!(open_device(bad), Err(EmbedError::Device { .. })), "{bad:?}");
+        }
+        let e = open_device("cuda:99").expect_err("nobody has a hundred GPUs").to_string();
+        assert!(e.contains("cuda:99"), "{e}");
+        if !candle_core::utils::cuda_is_available() {
+            assert!(e.contains("--features cuda"), "{e}");
+        }
+    }
+}

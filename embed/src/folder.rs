@@ -1,0 +1,110 @@
+//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, and where to find it.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::EmbedError;
+use crate::model::ModelConfig;
+
+/// Name that stands for the model shipped with Sightline.
+pub const DEFAULT_MODEL: &str = "default";
+
+/// Paths of a model folder, its configuration and its identity.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    /// The folder.
+    pub path: PathBuf,
+    /// `config.json`, read and checked.
+    pub config: ModelConfig,
+    /// First 16 hexadecimal digits of a SHA-256 over everything that moves features: weights, tokenizer, dimensions and
+    /// preprocessing. Calibration, thresholds and provenance may change without orphaning what was indexed.
+    pub id: String,
+}
+
+impl ModelFolder {
+    /// Opens `name`, see [`resolve_model_folder`].
+    ///
+    /// # Errors
+    /// No such folder, an invalid configuration, or missing weights or tokenizer.
+    pub fn open(name: &Path) -> Result<Self, EmbedError> {
+        let path = resolve_model_folder(name)?;
+        let config = ModelConfig::read(&path.join("config.json"))?;
+        let mut folder = Self { path, config, id: String::new() };
+        folder.id = folder.identity()?;
+        Ok(folder)
+    }
+
+    /// `model.safetensors`
+    pub fn weights(&self) -> PathBuf {
+        self.path.join("model.safetensors")
+    }
+
+    /// `tokenizer.json`
+    pub fn tokenizer(&self) -> PathBuf {
+        self.path.join("tokenizer.json")
+    }
+
+    /// `selftest.safetensors`, which may be absent.
+    pub fn self_test(&self) -> PathBuf {
+        self.path.join("selftest.safetensors")
+    }
+
+    fn identity(&self) -> Result<String, EmbedError> {
+        let mut hash = Sha256::new();
+        let moving = serde_json::json!([self.config.architecture, self.config.preprocess]);
+        hash.update(moving.to_string());
+        for path in [self.weights(), self.tokenizer()] {
+            let mut file = std::fs::File::open(&path).map_err(EmbedError::io(&path))?;
+            let bytes = std::io::copy(&mut file, &mut hash).map_err(EmbedError::io(&path))?;
+            hash.update(bytes.to_le_bytes());
+        }
+        Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+    }
+}
+
+/// Where the model folder `name` is. A path is taken as it is, relative to the working folder; [`DEFAULT_MODEL`] is
+/// looked for in `models/default` and `embed/models/default` of the working folder, then beside the executable and in
+/// every folder above it as `share/sightline/models/default` (installed) and `embed/models/default` (source tree).
+///
+/// # Errors
+/// [`EmbedError::NoModel`] with all places that were looked at.
+pub fn resolve_model_folder(name: &Path) -> Result<PathBuf, EmbedError> {
+    let executable = std::env::current_exe().ok();
+    let candidates = candidates(name, executable.as_deref());
+    match candidates.iter().find(|c| c.join("config.json").is_file()) {
+        Some(found) => Ok(found.clone()),
+        None => Err(EmbedError::NoModel { name: name.to_owned(), tried: candidates }),
+    }
+}
+
+fn candidates(name: &Path, executable: Option<&Path>) -> Vec<PathBuf> {
+    if name != Path::new(DEFAULT_MODEL) {
+        return vec![name.to_owned()];
+    }
+    let mut all = vec![PathBuf::from("models/default"), PathBuf::from("embed/models/default")];
+    for above in executable.iter().flat_map(|e| e.ancestors().skip(1)) {
+        all.push(above.join("share/sightline/models/default"));
+        all.push(above.join("embed/models/default"));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_looked_for_around_the_executable() {
+        let all = candidates(Path::new("default"), Some(Path::new("/opt/sightline/bin/sightline")));
+        assert!(all.contains(&PathBuf::from("/opt/sightline/share/sightline/models/default")));
+        assert!(all.contains(&PathBuf::from("/opt/sightline/embed/models/default")));
+        assert_eq!(candidates(Path::new("m/x"), None), [PathBuf::from("m/x")]);
+    }
+
+    #[test]
+    fn an_absent_model_names_the_places() {
+        let e = resolve_model_folder(Path::new("no/such/model")).expect_err("absent").to_string();
+        assert!(e.contains("no/such/model") && e.contains("config.json"), "{e}");
+    }
+}

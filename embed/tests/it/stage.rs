@@ -1,0 +1,120 @@
+//! The stage between cameras and index: order, batching, and crops that are no pictures.
+
+use std::time::Duration;
+
+use image::ImageEncoder;
+use sightline_core::message::{CropQuality, Origin};
+use sightline_core::queue::{Pushed, Queue};
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{BBox, CameraEvent, CameraId, Crop, IndexEvent, Progress, RgbImage, Timestamp, TrackEnd, TrackId};
+use sightline_embed::{Embedder, stage};
+
+use crate::folder;
+
+fn jpeg(image: &RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+    encoder.write_image(image.data(), image.width(), image.height(), image::ExtendedColorType::Rgb8).unwrap();
+    bytes
+}
+
+fn camera(name: &str) -> CameraId {
+    name.parse().unwrap()
+}
+
+fn track(n: u64) -> TrackId {
+    TrackId { born: Timestamp::from_micros(n as i64), ordinal: 0 }
+}
+
+fn crop(name: &str, n: u64, jpeg: Vec<u8>) -> CameraEvent {
+    CameraEvent::Crop(Crop {
+        origin: Origin::new("test", n),
+        camera: camera(name),
+        track: track(n),
+        crop_no: 0,
+        captured_at: Timestamp::from_micros(n as i64),
+        last_seen: Timestamp::from_micros(n as i64),
+        bbox: BBox::default(),
+        frame_size: (640, 480),
+        quality: CropQuality::default(),
+        jpeg: jpeg.into(),
+    })
+}
+
+fn end(name: &str, n: u64) -> CameraEvent {
+    let at = Timestamp::from_micros(n as i64);
+    let (camera, origin) = (camera(name), Origin::new("test", n));
+    CameraEvent::TrackEnd(TrackEnd { origin, camera, track: track(n), first_seen: at, last_seen: at, ended: true })
+}
+
+fn progress(name: &str, n: u64) -> CameraEvent {
+    let analysed_through = Timestamp::from_micros(n as i64);
+    CameraEvent::Progress(Progress { camera: camera(name), connection: 0, analysed_through, ended: false })
+}
+
+fn label(event: &IndexEvent) -> String {
+    match event {
+        IndexEvent::Sighting(s) => format!("{} crop {}", s.crop.camera, s.crop.origin.seq),
+        IndexEvent::TrackEnd(e) => format!("{} end {}", e.camera, e.origin.seq),
+        IndexEvent::Progress(p) => format!("{} progress {}", p.camera, p.analysed_through.as_micros()),
+    }
+}
+
+#[test]
+fn everything_comes_out_in_order_and_a_broken_jpeg_costs_only_itself() {
+    let dir = folder::model();
+    let embedder = Embedder::start(dir.path(), &folder::config()).unwrap();
+    let pictures: Vec<Vec<u8>> = folder::pictures().iter().map(jpeg).collect();
+    let (input, output) = (Queue::new(64), Queue::new(64));
+    let mut want = Vec::new();
+    for n in 0..11u64 {
+        let name = if n % 3 == 0 { "east" } else { "west" };
+        let broken = n == 4 || n == 5;
+        let bytes = if broken { pictures[0][..40].to_vec() } else { pictures[n as usize % 6].clone() };
+        assert_eq!(input.push(crop(name, n, bytes)), Pushed::Queued);
+        if !broken {
+            want.push(format!("{name} crop {n}"));
+        }
+        if n % 2 == 0 {
+            input.push_wait(end(name, n)).unwrap();
+            input.push_wait(progress(name, n)).unwrap();
+            want.extend([format!("{name} end {n}"), format!("{name} progress {n}")]);
+        }
+    }
+    input.close();
+    stage::run(&input, &embedder, &output, &folder::config(), &Shutdown::new()).unwrap();
+    let got: Vec<IndexEvent> = std::iter::from_fn(|| output.pop(Duration::ZERO)).collect();
+    assert_eq!(got.iter().map(label).collect::<Vec<_>>(), want);
+    for event in &got {
+        if let IndexEvent::Sighting(s) = event {
+            let norm: f32 = s.feature.iter().map(|v| v * v).sum();
+            assert!((norm - 1.0).abs() < 1e-4 && s.model_id == embedder.info().id && s.patches.rows == 9);
+        }
+    }
+}
+
+#[test]
+fn passes_news_on_at_once_and_stops_when_told() {
+    let dir = folder::model();
+    let embedder = Embedder::start(dir.path(), &folder::config()).unwrap();
+    let (input, output, shutdown) = (Queue::new(8), Queue::new(8), Shutdown::new());
+    let worker = {
+        let (input, output, shutdown) = (input.clone(), output.clone(), shutdown.clone());
+        std::thread::spawn(move || stage::run(&input, &embedder, &output, &folder::config(), &shutdown))
+    };
+    input.push_wait(progress("east", 7)).unwrap();
+    let event = output.pop(Duration::from_secs(10)).unwrap();
+    assert_eq!(label(&event), "east progress 7");
+    shutdown.trigger();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_closed_index_ends_the_stage() {
+    let dir = folder::model();
+    let embedder = Embedder::start(dir.path(), &folder::config()).unwrap();
+    let (input, output) = (Queue::new(8), Queue::new(8));
+    input.push_wait(progress("east", 1)).unwrap();
+    output.close();
+    stage::run(&input, &embedder, &output, &folder::config(), &Shutdown::new()).unwrap();
+}
