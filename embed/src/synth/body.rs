@@ -2,7 +2,9 @@
 
 use rand::Rng;
 
-use super::person::{BagKind, HairStyle, HatKind, LowerKind, Person, ShoeKind, ThingKind, UpperKind, between, chance, weighted};
+use super::person::{
+    BagKind, HairStyle, HatKind, LowerKind, Person, ShoeKind, ThingKind, UpperKind, between, chance, weighted,
+};
 use super::raster::{Part, V3, lerp3};
 
 /// What a part shows.
@@ -111,8 +113,17 @@ impl Pose {
         });
         for arm in &mut arms {
             match weighted(rng, &[0.72, 0.1, 0.08, 0.05, 0.05]) {
-                1 => *arm = Arm { swing: between(rng, 0.2, 0.6), out: 0.12, bend: between(rng, 1.4, 2.2), inward: between(rng, 0.3, 0.9) },
-                2 => *arm = Arm { swing: between(rng, -0.5, -0.2), out: 0.3, bend: between(rng, 0.7, 1.1), inward: 0.3 },
+                1 => {
+                    *arm = Arm {
+                        swing: between(rng, 0.2, 0.6),
+                        out: 0.12,
+                        bend: between(rng, 1.4, 2.2),
+                        inward: between(rng, 0.3, 0.9),
+                    }
+                }
+                2 => {
+                    *arm = Arm { swing: between(rng, -0.5, -0.2), out: 0.3, bend: between(rng, 0.7, 1.1), inward: 0.3 }
+                }
                 3 => *arm = Arm { swing: between(rng, 0.7, 1.3), out: 0.1, bend: between(rng, 0.2, 0.8), inward: 0.1 },
                 4 => *arm = Arm { swing: between(rng, 0.3, 0.8), out: 0.2, bend: between(rng, 2.0, 2.5), inward: 0.4 },
                 _ => {}
@@ -158,7 +169,14 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
     add(at(0.0, 0.645, 0.0), at(0.0, 0.50, 0.0), waist, hips, 0.25, Paint::Torso);
     if person.woman {
         for side in [-1.0, 1.0] {
-            add(at(side * 0.038, 0.735, 0.042), at(side * 0.038, 0.72, 0.045), [0.036 * tall * bulk; 2], [0.036 * tall * bulk; 2], 1.0, Paint::Torso);
+            add(
+                at(side * 0.038, 0.735, 0.042),
+                at(side * 0.038, 0.72, 0.045),
+                [0.036 * tall * bulk; 2],
+                [0.036 * tall * bulk; 2],
+                1.0,
+                Paint::Torso,
+            );
         }
     }
     add(at(0.0, 0.87, -0.005), at(0.0, 0.80, -0.01), [0.031 * tall; 2], [0.04 * tall; 2], 0.4, Paint::Skin);
@@ -171,7 +189,8 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         let hip = [side * 0.048 * tall * girth.sqrt(), 0.5 * tall, 0.0];
         let knee = [hip[0] * 0.95, hip[1] - 0.235 * tall * swing.cos(), 0.235 * tall * swing.sin()];
         let shin_angle = swing - lift - 0.04;
-        let ankle = [hip[0] * 0.85, knee[1] - 0.235 * tall * shin_angle.cos(), knee[2] + 0.235 * tall * shin_angle.sin()];
+        let ankle =
+            [hip[0] * 0.85, knee[1] - 0.235 * tall * shin_angle.cos(), knee[2] + 0.235 * tall * shin_angle.sin()];
         let wide = if trousered { 0.85 + 0.15 * lower } else { 1.0 };
         let loose = if trousered { lower } else { 1.0 };
         let thigh = 0.047 * tall * (0.4 + 0.6 * girth) * wide;
@@ -182,22 +201,47 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         add(knee, ankle, [knee_r * 1.03; 2], [ankle_r * flare; 2], 0.5, Paint::Leg { shin: true });
         let pitch = (shin_angle * 0.7).clamp(-0.9, 0.5);
         let heel = [ankle[0], (ankle[1] - 0.012 * tall).max(0.018 * tall), ankle[2] - 0.02 * tall];
-        let toe = [ankle[0] + side * 0.012 * tall, heel[1] - 0.006 * tall + 0.1 * tall * pitch.min(0.0).sin().abs() * -0.4, heel[2] + 0.105 * tall * pitch.cos()];
+        let toe = [
+            ankle[0] + side * 0.012 * tall,
+            heel[1] - 0.006 * tall + 0.1 * tall * pitch.min(0.0).sin().abs() * -0.4,
+            heel[2] + 0.105 * tall * pitch.cos(),
+        ];
         add(heel, toe, [0.024 * tall, 0.024 * tall], [0.021 * tall, 0.02 * tall], 1.0, Paint::Shoe);
         if person.shoes.0 == ShoeKind::Boots {
-            add(lerp3(knee, ankle, 0.62), ankle, [ankle_r.max(0.026 * tall) * 1.12; 2], [0.027 * tall; 2], 0.2, Paint::Shoe);
+            add(
+                lerp3(knee, ankle, 0.62),
+                ankle,
+                [ankle_r.max(0.026 * tall) * 1.12; 2],
+                [0.027 * tall; 2],
+                0.2,
+                Paint::Shoe,
+            );
         }
     }
     // Skirts, dresses, long coats.
     let spread = pose.stride * 0.05;
     if let Some(hem) = cut.skirt_hem {
         let flare = 0.095 + 0.05 * own(person, 8) * (1.0 + (0.5 - hem)) + spread;
-        add([0.0, 0.56 * tall, 0.0], [0.0, hem * tall, 0.0], [hips[0] * 0.97, hips[1]], [flare * girth.sqrt() * tall, (flare * 0.8 + spread) * tall], 0.06, Paint::Skirt);
+        add(
+            [0.0, 0.56 * tall, 0.0],
+            [0.0, hem * tall, 0.0],
+            [hips[0] * 0.97, hips[1]],
+            [flare * girth.sqrt() * tall, (flare * 0.8 + spread) * tall],
+            0.06,
+            Paint::Skirt,
+        );
     }
     if cut.outer_hem < 0.485 {
         let fall = (0.5 - cut.outer_hem) * 0.12;
         let half = hips[0] * 1.05 + fall * tall + spread * 0.5 * tall;
-        add([0.0, 0.58 * tall, 0.0], [0.0, cut.outer_hem * tall, 0.0], [hips[0] * 1.06, hips[1] * 1.12], [half, hips[1] * 1.15 + fall * tall + spread * tall], 0.06, Paint::CoatSkirt);
+        add(
+            [0.0, 0.58 * tall, 0.0],
+            [0.0, cut.outer_hem * tall, 0.0],
+            [hips[0] * 1.06, hips[1] * 1.12],
+            [half, hips[1] * 1.15 + fall * tall + spread * tall],
+            0.06,
+            Paint::CoatSkirt,
+        );
     }
     // Arms.
     let sleeve = person.visible_upper().kind.sleeve();
@@ -218,7 +262,9 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
             elbow[1] - fore_len * fore.cos() * arm.inward.cos(),
             elbow[2] + fore_len * fore.sin() * arm.inward.cos(),
         ];
-        let thick = if sleeve > 0.1 { 0.75 + 0.25 * wear } else { 0.85 } * (0.5 + 0.5 * girth) * if person.woman { 0.88 } else { 1.0 };
+        let thick = if sleeve > 0.1 { 0.75 + 0.25 * wear } else { 0.85 }
+            * (0.5 + 0.5 * girth)
+            * if person.woman { 0.88 } else { 1.0 };
         let upper_r = 0.034 * tall * thick;
         let fore_r = 0.027 * tall * if sleeve > 1.0 { thick } else { 0.85 };
         let wrist_r = if sleeve > 1.0 { 0.024 * tall * thick } else { 0.017 * tall };
@@ -247,53 +293,173 @@ fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32, f32) -> V
     let covered = matches!(person.hat, Some((HatKind::Hood, _)));
     if !covered {
         match person.hair {
-            Chin => add(behind(0.0, 0.95, -0.004), behind(0.0, 0.895, -0.014), [r * 1.14, r * 1.1], [r * 1.2, r * 0.9], 0.8, Paint::Hair),
-            Shoulder => add(behind(0.0, 0.95, -0.006), behind(0.0, 0.84, -0.03), [r * 1.14, r * 1.1], [r * 1.3, r * 0.62], 0.6, Paint::Hair),
+            Chin => add(
+                behind(0.0, 0.95, -0.004),
+                behind(0.0, 0.895, -0.014),
+                [r * 1.14, r * 1.1],
+                [r * 1.2, r * 0.9],
+                0.8,
+                Paint::Hair,
+            ),
+            Shoulder => add(
+                behind(0.0, 0.95, -0.006),
+                behind(0.0, 0.84, -0.03),
+                [r * 1.14, r * 1.1],
+                [r * 1.3, r * 0.62],
+                0.6,
+                Paint::Hair,
+            ),
             Long => {
                 let end = 0.80 - 0.14 * own(person, 11);
-                add(behind(0.0, 0.95, -0.006), behind(0.0, 0.85, -0.034), [r * 1.14, r * 1.1], [r * 1.3, r * 0.62], 0.6, Paint::Hair);
-                add(behind(0.0, 0.86, -0.04), behind(0.0, end, -0.062), [r * 1.28, r * 0.55], [r * 0.95, r * 0.4], 0.8, Paint::Hair);
+                add(
+                    behind(0.0, 0.95, -0.006),
+                    behind(0.0, 0.85, -0.034),
+                    [r * 1.14, r * 1.1],
+                    [r * 1.3, r * 0.62],
+                    0.6,
+                    Paint::Hair,
+                );
+                add(
+                    behind(0.0, 0.86, -0.04),
+                    behind(0.0, end, -0.062),
+                    [r * 1.28, r * 0.55],
+                    [r * 0.95, r * 0.4],
+                    0.8,
+                    Paint::Hair,
+                );
             }
             Ponytail => {
-                add(behind(0.0, 0.95, -0.035), behind(0.0, 0.81 - 0.04 * own(person, 11), -0.07), [r * 0.4; 2], [r * 0.33; 2], 1.0, Paint::Hair);
+                add(
+                    behind(0.0, 0.95, -0.035),
+                    behind(0.0, 0.81 - 0.04 * own(person, 11), -0.07),
+                    [r * 0.4; 2],
+                    [r * 0.33; 2],
+                    1.0,
+                    Paint::Hair,
+                );
             }
             Bun => {
                 let y = 0.955 + 0.035 * own(person, 11);
-                add(behind(0.0, y, -0.035), behind(0.0, y - 0.006, -0.037), [r * 0.55; 2], [r * 0.55; 2], 1.0, Paint::Hair);
+                add(
+                    behind(0.0, y, -0.035),
+                    behind(0.0, y - 0.006, -0.037),
+                    [r * 0.55; 2],
+                    [r * 0.55; 2],
+                    1.0,
+                    Paint::Hair,
+                );
             }
-            Curly => add(behind(0.0, 0.955, -0.01), behind(0.0, 0.9, -0.014), [r * 1.45, r * 1.35], [r * 1.35, r * 1.1], 0.95, Paint::Hair),
+            Curly => add(
+                behind(0.0, 0.955, -0.01),
+                behind(0.0, 0.9, -0.014),
+                [r * 1.45, r * 1.35],
+                [r * 1.35, r * 1.1],
+                0.95,
+                Paint::Hair,
+            ),
             _ => {}
         }
     }
     match person.hat {
         Some((HatKind::Cap, _)) => {
-            add(behind(0.0, 0.968, 0.002), behind(0.0, 0.95, 0.002), [r * 1.08, r * 1.2], [r * 1.1, r * 1.22], 0.8, Paint::Hat);
-            add(behind(0.0, 0.952, 0.03), behind(0.0, 0.948, 0.066), [r * 0.8, r * 0.12], [r * 0.7, r * 0.12], 0.4, Paint::HatBrim);
+            add(
+                behind(0.0, 0.968, 0.002),
+                behind(0.0, 0.95, 0.002),
+                [r * 1.08, r * 1.2],
+                [r * 1.1, r * 1.22],
+                0.8,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.952, 0.03),
+                behind(0.0, 0.948, 0.066),
+                [r * 0.8, r * 0.12],
+                [r * 0.7, r * 0.12],
+                0.4,
+                Paint::HatBrim,
+            );
         }
-        Some((HatKind::Beanie, _)) => add(behind(0.0, 0.975, 0.0), behind(0.0, 0.945, 0.0), [r * 1.1, r * 1.2], [r * 1.14, r * 1.26], 0.9, Paint::Hat),
+        Some((HatKind::Beanie, _)) => add(
+            behind(0.0, 0.975, 0.0),
+            behind(0.0, 0.945, 0.0),
+            [r * 1.1, r * 1.2],
+            [r * 1.14, r * 1.26],
+            0.9,
+            Paint::Hat,
+        ),
         Some((HatKind::Brimmed, _)) => {
-            add(behind(0.0, 0.985, 0.0), behind(0.0, 0.955, 0.0), [r * 1.0, r * 1.1], [r * 1.12, r * 1.22], 0.45, Paint::Hat);
-            add(behind(0.0, 0.957, 0.0), behind(0.0, 0.951, 0.0), [r * 1.8, r * 1.9], [r * 1.85, r * 1.95], 0.1, Paint::HatBrim);
+            add(
+                behind(0.0, 0.985, 0.0),
+                behind(0.0, 0.955, 0.0),
+                [r * 1.0, r * 1.1],
+                [r * 1.12, r * 1.22],
+                0.45,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.957, 0.0),
+                behind(0.0, 0.951, 0.0),
+                [r * 1.8, r * 1.9],
+                [r * 1.85, r * 1.95],
+                0.1,
+                Paint::HatBrim,
+            );
         }
         Some((HatKind::HardHat, _)) => {
-            add(behind(0.0, 0.975, 0.0), behind(0.0, 0.953, 0.0), [r * 1.2, r * 1.35], [r * 1.28, r * 1.42], 0.95, Paint::Hat);
-            add(behind(0.0, 0.952, 0.008), behind(0.0, 0.948, 0.01), [r * 1.4, r * 1.7], [r * 1.4, r * 1.7], 0.1, Paint::HatBrim);
+            add(
+                behind(0.0, 0.975, 0.0),
+                behind(0.0, 0.953, 0.0),
+                [r * 1.2, r * 1.35],
+                [r * 1.28, r * 1.42],
+                0.95,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.952, 0.008),
+                behind(0.0, 0.948, 0.01),
+                [r * 1.4, r * 1.7],
+                [r * 1.4, r * 1.7],
+                0.1,
+                Paint::HatBrim,
+            );
         }
         Some((HatKind::Hood, _)) => {
-            add(behind(0.0, 0.962, -0.012), behind(0.0, 0.87, -0.02), [r * 1.28, r * 1.3], [r * 1.35, r * 1.1], 0.95, Paint::Hat);
+            add(
+                behind(0.0, 0.962, -0.012),
+                behind(0.0, 0.87, -0.02),
+                [r * 1.28, r * 1.3],
+                [r * 1.35, r * 1.1],
+                0.95,
+                Paint::Hat,
+            );
         }
         None => {
             let kind = person.visible_upper().kind;
-            let hooded = kind == UpperKind::Hoodie || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
+            let hooded = kind == UpperKind::Hoodie
+                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
             let under = person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
             if hooded || under {
-                add(behind(0.0, 0.845, -0.035), behind(0.0, 0.80, -0.05), [r * 1.35, r * 0.75], [r * 0.9, r * 0.5], 0.8, Paint::HoodBack);
+                add(
+                    behind(0.0, 0.845, -0.035),
+                    behind(0.0, 0.80, -0.05),
+                    [r * 1.35, r * 0.75],
+                    [r * 0.9, r * 0.5],
+                    0.8,
+                    Paint::HoodBack,
+                );
             }
         }
     }
 }
 
-fn carried(person: &Person, tall: f32, at: &dyn Fn(f32, f32, f32) -> V3, hands: &[V3; 2], chest: [f32; 2], add: &mut Adder<'_>) {
+fn carried(
+    person: &Person,
+    tall: f32,
+    at: &dyn Fn(f32, f32, f32) -> V3,
+    hands: &[V3; 2],
+    chest: [f32; 2],
+    add: &mut Adder<'_>,
+) {
     let side: f32 = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
     let hand = hands[usize::from(side > 0.0)];
     let free = hands[usize::from(side < 0.0)];
@@ -301,32 +467,109 @@ fn carried(person: &Person, tall: f32, at: &dyn Fn(f32, f32, f32) -> V3, hands: 
     match person.bag.map(|(kind, _)| kind) {
         Some(BagKind::Backpack) => {
             let back = chest[1] / tall + 0.03;
-            add(at(0.0, 0.775, -back), at(0.0, 0.60 - 0.02 * size, -back - 0.01), [0.075 * tall * size, 0.05 * tall * size], [0.085 * tall * size, 0.06 * tall * size], 0.35, Paint::Bag);
+            add(
+                at(0.0, 0.775, -back),
+                at(0.0, 0.60 - 0.02 * size, -back - 0.01),
+                [0.075 * tall * size, 0.05 * tall * size],
+                [0.085 * tall * size, 0.06 * tall * size],
+                0.35,
+                Paint::Bag,
+            );
         }
         Some(BagKind::Shoulder) => {
             let x = side * (chest[0] / tall + 0.005);
             let drop = 0.06 * own(person, 15);
-            add(at(x, 0.555 - drop, -0.01), at(x, 0.47 - drop, -0.01), [0.035 * tall, 0.075 * tall * size], [0.038 * tall, 0.085 * tall * size], 0.2, Paint::Bag);
+            add(
+                at(x, 0.555 - drop, -0.01),
+                at(x, 0.47 - drop, -0.01),
+                [0.035 * tall, 0.075 * tall * size],
+                [0.038 * tall, 0.085 * tall * size],
+                0.2,
+                Paint::Bag,
+            );
         }
         Some(BagKind::Handbag) => {
             let [x, y, z] = hand;
-            add([x, y - 0.06 * tall, z], [x, y - (0.06 + 0.1 * size) * tall, z], [0.03 * tall, 0.075 * tall * size], [0.034 * tall, 0.09 * tall * size], 0.15, Paint::Bag);
-            add([x, y, z], [x, y - 0.07 * tall, z], [0.006 * tall, 0.05 * tall], [0.006 * tall, 0.06 * tall], 0.5, Paint::Bag);
+            add(
+                [x, y - 0.06 * tall, z],
+                [x, y - (0.06 + 0.1 * size) * tall, z],
+                [0.03 * tall, 0.075 * tall * size],
+                [0.034 * tall, 0.09 * tall * size],
+                0.15,
+                Paint::Bag,
+            );
+            add(
+                [x, y, z],
+                [x, y - 0.07 * tall, z],
+                [0.006 * tall, 0.05 * tall],
+                [0.006 * tall, 0.06 * tall],
+                0.5,
+                Paint::Bag,
+            );
         }
         Some(BagKind::Suitcase) => {
             let (x, z) = (side * (0.15 + 0.04 * size) * tall, -0.12 * tall);
-            add([x, (0.14 + 0.2 * size) * tall, z], [x, 0.03 * tall, z], [0.07 * tall * size, 0.05 * tall], [0.07 * tall * size, 0.05 * tall], 0.1, Paint::Bag);
-            add([x * 0.95, 0.48 * tall, z], [x, 0.3 * tall, z], [0.007 * tall; 2], [0.007 * tall; 2], 0.5, Paint::Thing);
+            add(
+                [x, (0.14 + 0.2 * size) * tall, z],
+                [x, 0.03 * tall, z],
+                [0.07 * tall * size, 0.05 * tall],
+                [0.07 * tall * size, 0.05 * tall],
+                0.1,
+                Paint::Bag,
+            );
+            add(
+                [x * 0.95, 0.48 * tall, z],
+                [x, 0.3 * tall, z],
+                [0.007 * tall; 2],
+                [0.007 * tall; 2],
+                0.5,
+                Paint::Thing,
+            );
         }
         None => {}
     }
     let [x, y, z] = free;
     match person.thing.map(|(kind, _)| kind) {
-        Some(ThingKind::Paper) => add([x, y + 0.045 * tall, z + 0.02 * tall], [x, y - 0.045 * tall, z + 0.03 * tall], [0.05 * tall, 0.012 * tall], [0.05 * tall, 0.012 * tall], 0.05, Paint::Thing),
-        Some(ThingKind::Phone) => add([x, y + 0.03 * tall, z + 0.01 * tall], [x, y - 0.01 * tall, z + 0.02 * tall], [0.016 * tall, 0.006 * tall], [0.016 * tall, 0.006 * tall], 0.1, Paint::Thing),
-        Some(ThingKind::Shopping) => add([x, y - 0.04 * tall, z], [x, y - (0.1 + 0.1 * size) * tall, z], [0.045 * tall, 0.06 * tall], [0.06 * tall * size, 0.075 * tall * size], 0.15, Paint::Thing),
-        Some(ThingKind::Box) => add([x * 0.6, y + 0.07 * tall, z + 0.06 * tall], [x * 0.6, y - 0.05 * tall, z + 0.06 * tall], [0.11 * tall * size, 0.08 * tall], [0.11 * tall * size, 0.08 * tall], 0.05, Paint::Thing),
-        Some(ThingKind::Cup) => add([x, y + 0.04 * tall, z + 0.02 * tall], [x, y - 0.015 * tall, z + 0.02 * tall], [0.018 * tall; 2], [0.014 * tall; 2], 0.1, Paint::Thing),
+        Some(ThingKind::Paper) => add(
+            [x, y + 0.045 * tall, z + 0.02 * tall],
+            [x, y - 0.045 * tall, z + 0.03 * tall],
+            [0.05 * tall, 0.012 * tall],
+            [0.05 * tall, 0.012 * tall],
+            0.05,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Phone) => add(
+            [x, y + 0.03 * tall, z + 0.01 * tall],
+            [x, y - 0.01 * tall, z + 0.02 * tall],
+            [0.016 * tall, 0.006 * tall],
+            [0.016 * tall, 0.006 * tall],
+            0.1,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Shopping) => add(
+            [x, y - 0.04 * tall, z],
+            [x, y - (0.1 + 0.1 * size) * tall, z],
+            [0.045 * tall, 0.06 * tall],
+            [0.06 * tall * size, 0.075 * tall * size],
+            0.15,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Box) => add(
+            [x * 0.6, y + 0.07 * tall, z + 0.06 * tall],
+            [x * 0.6, y - 0.05 * tall, z + 0.06 * tall],
+            [0.11 * tall * size, 0.08 * tall],
+            [0.11 * tall * size, 0.08 * tall],
+            0.05,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Cup) => add(
+            [x, y + 0.04 * tall, z + 0.02 * tall],
+            [x, y - 0.015 * tall, z + 0.02 * tall],
+            [0.018 * tall; 2],
+            [0.014 * tall; 2],
+            0.1,
+            Paint::Thing,
+        ),
         None => {}
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
         })
         .collect();
     for pixel in &mut linear {
-        let toned: [f32; 3] = std::array::from_fn(|c| curve[((pixel[c] * balance[c] / 1.5).clamp(0.0, 1.0) * 1024.0) as usize]);
+        let toned: [f32; 3] =
+            std::array::from_fn(|c| curve[((pixel[c] * balance[c] / 1.5).clamp(0.0, 1.0) * 1024.0) as usize]);
         let grey = 0.299 * toned[0] + 0.587 * toned[1] + 0.114 * toned[2];
         *pixel = toned.map(|v| grey + (v - grey) * saturation);
     }

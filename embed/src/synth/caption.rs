@@ -6,7 +6,10 @@
 use rand::Rng;
 
 use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind, chance, pick, weighted};
+use super::person::{
+    BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind, chance, pick,
+    weighted,
+};
 
 /// Writes one caption of `person`.
 pub fn caption(person: &Person, rng: &mut impl Rng) -> String {
@@ -30,9 +33,13 @@ fn subject(person: &Person, rng: &mut impl Rng) -> String {
     let noun = if chance(rng, 0.07) {
         pick(rng, &["person", "pedestrian", "individual", "passer-by"])
     } else if person.woman {
-        ["woman", "lady", "female", "girl", "young woman"][weighted(rng, &if person.age == 0 { [0.66, 0.1, 0.06, 0.08, 0.1] } else { [0.84, 0.1, 0.06, 0.0, 0.0] })]
+        ["woman", "lady", "female", "girl", "young woman"]
+            [weighted(rng, &if person.age == 0 { [0.66, 0.1, 0.06, 0.08, 0.1] } else { [0.84, 0.1, 0.06, 0.0, 0.0] })]
     } else {
-        ["man", "guy", "male", "boy", "young man", "gentleman"][weighted(rng, &if person.age == 0 { [0.68, 0.1, 0.06, 0.04, 0.12, 0.0] } else { [0.8, 0.08, 0.06, 0.0, 0.0, 0.06] })]
+        ["man", "guy", "male", "boy", "young man", "gentleman"][weighted(
+            rng,
+            &if person.age == 0 { [0.68, 0.1, 0.06, 0.04, 0.12, 0.0] } else { [0.8, 0.08, 0.06, 0.0, 0.0, 0.06] },
+        )]
     };
     let mut words = noun.to_string();
     if person.age == 2 && chance(rng, 0.5) && !words.starts_with("young") {
@@ -56,11 +63,20 @@ fn hair(person: &Person, rng: &mut impl Rng) -> Option<String> {
     let curl = pick(rng, &["", "", "straight ", "wavy "]);
     Some(match person.hair {
         HairStyle::Bald => pick(rng, &["a bald head", "a shaved head", "no hair", "a bald head"]).to_string(),
-        HairStyle::Balding => pick(rng, &["a receding hairline", "thinning hair", "very little hair", "a balding head"]).to_string(),
-        HairStyle::Cropped => format!("{} {colour} hair", pick(rng, &["very short", "short", "cropped", "close cropped"])),
+        HairStyle::Balding => {
+            pick(rng, &["a receding hairline", "thinning hair", "very little hair", "a balding head"]).to_string()
+        }
+        HairStyle::Cropped => {
+            format!("{} {colour} hair", pick(rng, &["very short", "short", "cropped", "close cropped"]))
+        }
         HairStyle::Short => format!("short {colour} hair"),
-        HairStyle::Chin => format!("{} {curl}{colour} hair", pick(rng, &["chin length", "short", "bobbed", "jaw length"])),
-        HairStyle::Shoulder => format!("{} {curl}{colour} hair", pick(rng, &["shoulder length", "medium length", "shoulder-length", "long"])),
+        HairStyle::Chin => {
+            format!("{} {curl}{colour} hair", pick(rng, &["chin length", "short", "bobbed", "jaw length"]))
+        }
+        HairStyle::Shoulder => format!(
+            "{} {curl}{colour} hair",
+            pick(rng, &["shoulder length", "medium length", "shoulder-length", "long"])
+        ),
         HairStyle::Long => match weighted(rng, &[0.7, 0.15, 0.15]) {
             0 => format!("{} {curl}{colour} hair", pick(rng, &["long", "long", "very long", "waist length"])),
             1 => format!("{curl}{colour} hair down the back"),
@@ -68,9 +84,18 @@ fn hair(person: &Person, rng: &mut impl Rng) -> Option<String> {
         },
         HairStyle::Ponytail => match weighted(rng, &[0.5, 0.5]) {
             0 => article(&format!("{} ponytail", pick(rng, &[colour, "long", "low"]))),
-            _ => format!("{colour} hair {}", pick(rng, &["tied back", "tied back in a ponytail", "in a ponytail", "pulled back"])),
+            _ => format!(
+                "{colour} hair {}",
+                pick(rng, &["tied back", "tied back in a ponytail", "in a ponytail", "pulled back"])
+            ),
         },
-        HairStyle::Bun => format!("{colour} hair {}", pick(rng, &["in a bun", "pinned up", "tied up in a bun", "tied up at the back of the head", "up in a messy bun"])),
+        HairStyle::Bun => format!(
+            "{colour} hair {}",
+            pick(
+                rng,
+                &["in a bun", "pinned up", "tied up in a bun", "tied up at the back of the head", "up in a messy bun"]
+            )
+        ),
         HairStyle::Curly => format!("{} {colour} hair", pick(rng, &["curly", "bushy", "frizzy", "curly"])),
     })
 }
@@ -95,7 +120,11 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, rng: &mut impl R
             _ => format!("{} {colour} {noun}", pick(rng, &["striped", "horizontally striped"])),
         },
         Pattern::VStripes => {
-            if both { format!("{colour} {noun} with {other} {}", pick(rng, &["vertical stripes", "pinstripes", "stripes"])) } else { format!("striped {colour} {noun}") }
+            if both {
+                format!("{colour} {noun} with {other} {}", pick(rng, &["vertical stripes", "pinstripes", "stripes"]))
+            } else {
+                format!("striped {colour} {noun}")
+            }
         }
         Pattern::Checks => {
             let word = pick(rng, &["checked", "plaid", "checkered", "tartan", "chequered"]);
@@ -104,19 +133,30 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, rng: &mut impl R
         Pattern::Print => {
             let word = pick(rng, &["logo", "print", "writing", "graphic", "lettering"]);
             let place = pick(rng, &["", " on the chest", " on the front"]);
-            if both { format!("{colour} {noun} with {} {word}{place}", article(other)) } else { format!("{colour} {noun} with a {word}{place}") }
+            if both {
+                format!("{colour} {noun} with {} {word}{place}", article(other))
+            } else {
+                format!("{colour} {noun} with a {word}{place}")
+            }
         }
         Pattern::Floral => match weighted(rng, &[0.4, 0.3, 0.3]) {
             0 => format!("{colour} {} {noun}", pick(rng, &["floral", "flowered", "patterned"])),
             1 => format!("{colour} {noun} with {other} flowers"),
-            _ => format!("{colour} {noun} with {}", pick(rng, &["a floral pattern", "a pattern", "an embroidered pattern"])),
+            _ => format!(
+                "{colour} {noun} with {}",
+                pick(rng, &["a floral pattern", "a pattern", "an embroidered pattern"])
+            ),
         },
-        Pattern::Marl => format!("{} {colour} {noun}", pick(rng, &["marled", "mottled", "heather", "knitted", "flecked"])),
+        Pattern::Marl => {
+            format!("{} {colour} {noun}", pick(rng, &["marled", "mottled", "heather", "knitted", "flecked"]))
+        }
         Pattern::Sleeves => match both {
             true => format!("{colour} {noun} with {other} sleeves"),
             false => format!("{colour} and {other} {noun}"),
         },
-        Pattern::Panels => format!("{colour} {noun} with {other} {}", pick(rng, &["panels", "side stripes", "vertical stripes"])),
+        Pattern::Panels => {
+            format!("{colour} {noun} with {other} {}", pick(rng, &["panels", "side stripes", "vertical stripes"]))
+        }
     }
 }
 
@@ -127,19 +167,41 @@ fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, rng: &mut i
     let noun: &str = match garment.kind {
         TShirt => pick(rng, &["t-shirt", "t-shirt", "tee", "short sleeved t-shirt", "short-sleeved top", "tee shirt"]),
         Polo => pick(rng, &["polo shirt", "polo", "short sleeved polo shirt", "golf shirt"]),
-        Shirt => pick(rng, &["shirt", "long sleeved shirt", "button-down shirt", "dress shirt", "collared shirt", "button-up shirt"]),
-        ShortShirt => pick(rng, &["short sleeved shirt", "short-sleeved button shirt", "bowling shirt", "shirt with short sleeves"]),
+        Shirt => pick(
+            rng,
+            &["shirt", "long sleeved shirt", "button-down shirt", "dress shirt", "collared shirt", "button-up shirt"],
+        ),
+        ShortShirt => pick(
+            rng,
+            &["short sleeved shirt", "short-sleeved button shirt", "bowling shirt", "shirt with short sleeves"],
+        ),
         Blouse => pick(rng, &["blouse", "top", "shirt", "blouse"]),
-        TankTop => pick(rng, &["sleeveless top", "tank top", "vest top", "sleeveless blouse", "sleeveless shirt", "camisole"]),
+        TankTop => {
+            pick(rng, &["sleeveless top", "tank top", "vest top", "sleeveless blouse", "sleeveless shirt", "camisole"])
+        }
         LongSleeve => pick(rng, &["long sleeved top", "long-sleeved t-shirt", "long sleeved shirt", "top"]),
         Sweater => pick(rng, &["sweater", "jumper", "pullover", "knitted sweater", "sweatshirt", "knitted jumper"]),
         Hoodie => pick(rng, &["hoodie", "hooded sweatshirt", "hoody", "hooded top", "hooded sweater"]),
         Jacket => pick(rng, &["jacket", "jacket", "zip jacket", "short coat", "windbreaker", "coat", "bomber jacket"]),
         DenimJacket => pick(rng, &["denim jacket", "jean jacket", "denim jacket"]),
         LeatherJacket => pick(rng, &["leather jacket", "leather jacket", "jacket", "biker jacket"]),
-        Puffer => pick(rng, &["puffer jacket", "padded jacket", "down jacket", "winter jacket", "quilted jacket", "winter coat", "puffy jacket"]),
+        Puffer => pick(
+            rng,
+            &[
+                "puffer jacket",
+                "padded jacket",
+                "down jacket",
+                "winter jacket",
+                "quilted jacket",
+                "winter coat",
+                "puffy jacket",
+            ],
+        ),
         Blazer => pick(rng, &["blazer", "suit jacket", "sport coat", "jacket", "suit coat"]),
-        Coat => pick(rng, &["coat", "long coat", "overcoat", "knee length coat", "thigh length coat", "trench coat", "winter coat"]),
+        Coat => pick(
+            rng,
+            &["coat", "long coat", "overcoat", "knee length coat", "thigh length coat", "trench coat", "winter coat"],
+        ),
         Cardigan => pick(rng, &["cardigan", "long cardigan", "knitted cardigan", "sweater coat"]),
         Gilet => pick(rng, &["vest", "gilet", "body warmer", "sleeveless jacket", "padded vest"]),
         HiVis => pick(rng, &["safety vest", "high visibility vest", "hi-vis vest", "reflective vest", "high-vis vest"]),
@@ -160,7 +222,8 @@ fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, rng: &mut i
 fn uppers(person: &Person, brief: bool, rng: &mut impl Rng) -> String {
     if let Some(outer) = &person.outer {
         let first = article(&upper(outer, person, true, rng));
-        let seen = person.open || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
+        let seen = person.open
+            || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
         if brief || !seen || chance(rng, 0.25) {
             return first;
         }
@@ -213,14 +276,26 @@ fn lower(person: &Person, rng: &mut impl Rng) -> Option<String> {
             let colour = shade_word(&garment.shade, rng);
             patterned(garment, colour, noun, rng)
         }
-        Leggings => format!("{} {}", shade_word(&garment.shade, rng), pick(rng, &["leggings", "tight trousers", "tights", "skinny pants", "tight pants"])),
-        Capri => format!("{} {}", shade_word(&garment.shade, rng), pick(rng, &["cropped leggings", "capri pants", "cropped trousers", "capri tights"])),
+        Leggings => format!(
+            "{} {}",
+            shade_word(&garment.shade, rng),
+            pick(rng, &["leggings", "tight trousers", "tights", "skinny pants", "tight pants"])
+        ),
+        Capri => format!(
+            "{} {}",
+            shade_word(&garment.shade, rng),
+            pick(rng, &["cropped leggings", "capri pants", "cropped trousers", "capri tights"])
+        ),
         Shorts => {
             let colour = shade_word(&garment.shade, rng);
             patterned(garment, colour, "shorts", rng)
         }
         ShortSkirt | LongSkirt => {
-            let size = if garment.kind == ShortSkirt { pick(rng, &["", "short ", "knee length "]) } else { pick(rng, &["long ", "ankle length ", ""]) };
+            let size = if garment.kind == ShortSkirt {
+                pick(rng, &["", "short ", "knee length "])
+            } else {
+                pick(rng, &["long ", "ankle length ", ""])
+            };
             let colour = shade_word(&garment.shade, rng);
             article(&format!("{size}{}", patterned(garment, colour, "skirt", rng)))
         }
@@ -242,7 +317,9 @@ fn bag(person: &Person, rng: &mut impl Rng) -> Option<String> {
     let (kind, shade) = person.bag?;
     let noun = match kind {
         BagKind::Backpack => pick(rng, &["backpack", "rucksack", "backpack", "bag on the back"]),
-        BagKind::Shoulder => pick(rng, &["shoulder bag", "bag over the shoulder", "messenger bag", "cross-body bag", "bag", "purse"]),
+        BagKind::Shoulder => {
+            pick(rng, &["shoulder bag", "bag over the shoulder", "messenger bag", "cross-body bag", "bag", "purse"])
+        }
         BagKind::Handbag => pick(rng, &["handbag", "purse", "bag in the hand", "tote bag", "hand bag"]),
         BagKind::Suitcase => pick(rng, &["suitcase", "rolling suitcase", "trolley case", "wheeled suitcase"]),
     };
@@ -253,9 +330,13 @@ fn thing(person: &Person, rng: &mut impl Rng) -> Option<String> {
     let (kind, shade) = person.thing?;
     let colour = shade_word(&shade, rng);
     Some(match kind {
-        ThingKind::Paper => pick(rng, &["a white sheet of paper", "some papers", "a sheet of paper", "white papers"]).to_string(),
+        ThingKind::Paper => {
+            pick(rng, &["a white sheet of paper", "some papers", "a sheet of paper", "white papers"]).to_string()
+        }
         ThingKind::Phone => pick(rng, &["a phone", "a mobile phone", "a cell phone"]).to_string(),
-        ThingKind::Shopping => article(&format!("{colour} {}", pick(rng, &["shopping bag", "plastic bag", "carrier bag", "paper bag"]))),
+        ThingKind::Shopping => {
+            article(&format!("{colour} {}", pick(rng, &["shopping bag", "plastic bag", "carrier bag", "paper bag"])))
+        }
         ThingKind::Box => pick(rng, &["a cardboard box", "a box", "a brown box", "a parcel"]).to_string(),
         ThingKind::Cup => pick(rng, &["a cup", "a white cup", "a coffee cup"]).to_string(),
     })
@@ -266,9 +347,15 @@ fn hat(person: &Person, rng: &mut impl Rng) -> Option<String> {
     let colour = shade_word(&shade, rng);
     Some(match kind {
         HatKind::Cap => article(&format!("{colour} {}", pick(rng, &["cap", "baseball cap", "cap", "hat"]))),
-        HatKind::Beanie => article(&format!("{colour} {}", pick(rng, &["beanie", "knitted hat", "woolly hat", "hat", "beanie hat"]))),
-        HatKind::Brimmed => article(&format!("{colour} {}", pick(rng, &["hat", "fedora", "sun hat", "straw hat", "brimmed hat"]))),
-        HatKind::HardHat => article(&format!("{colour} {}", pick(rng, &["hard hat", "helmet", "safety helmet", "construction helmet"]))),
+        HatKind::Beanie => {
+            article(&format!("{colour} {}", pick(rng, &["beanie", "knitted hat", "woolly hat", "hat", "beanie hat"])))
+        }
+        HatKind::Brimmed => {
+            article(&format!("{colour} {}", pick(rng, &["hat", "fedora", "sun hat", "straw hat", "brimmed hat"])))
+        }
+        HatKind::HardHat => {
+            article(&format!("{colour} {}", pick(rng, &["hard hat", "helmet", "safety helmet", "construction helmet"])))
+        }
         HatKind::Hood => pick(rng, &["the hood up", "a hood over the head", "the hood pulled up"]).to_string(),
     })
 }
@@ -297,7 +384,10 @@ fn clothes(person: &Person, rng: &mut impl Rng) -> Vec<String> {
 }
 
 fn burden(person: &Person, rng: &mut impl Rng) -> Vec<String> {
-    [bag(person, rng).filter(|_| chance(rng, 0.85)), thing(person, rng).filter(|_| chance(rng, 0.8))].into_iter().flatten().collect()
+    [bag(person, rng).filter(|_| chance(rng, 0.85)), thing(person, rng).filter(|_| chance(rng, 0.8))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn sentence(person: &Person, rng: &mut impl Rng) -> String {

@@ -18,12 +18,7 @@ pub struct Region {
     pub weight: f32,
 }
 
-const fn region(
-    words: &'static [&'static str],
-    vague: &'static str,
-    centre: [u8; 3],
-    weight: f32,
-) -> Region {
+const fn region(words: &'static [&'static str], vague: &'static str, centre: [u8; 3], weight: f32) -> Region {
     Region { words, vague, centre, weight }
 }
 

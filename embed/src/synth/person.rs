@@ -204,10 +204,7 @@ impl UpperKind {
     /// Worn over another garment.
     pub fn is_outer(self) -> bool {
         use UpperKind::*;
-        matches!(
-            self,
-            Jacket | DenimJacket | LeatherJacket | Puffer | Blazer | Coat | Cardigan | Gilet | HiVis
-        )
+        matches!(self, Jacket | DenimJacket | LeatherJacket | Puffer | Blazer | Coat | Cardigan | Gilet | HiVis)
     }
 
     /// Sleeve length: 0 none, 1 to the elbow, 2 to the wrist.
@@ -252,8 +249,7 @@ fn pattern(rng: &mut impl Rng, kind: UpperKind) -> Pattern {
 fn second(rng: &mut impl Rng, shade: &Shade) -> Shade {
     loop {
         let other = Shade::draw(&REGIONS, false, rng);
-        let far: f32 =
-            other.albedo.iter().zip(shade.albedo).map(|(a, b)| (a.powf(0.45) - b.powf(0.45)).abs()).sum();
+        let far: f32 = other.albedo.iter().zip(shade.albedo).map(|(a, b)| (a.powf(0.45) - b.powf(0.45)).abs()).sum();
         if far > 0.45 {
             return other;
         }
@@ -296,7 +292,8 @@ fn lower(rng: &mut impl Rng, woman: bool, flat: bool) -> Garment<LowerKind> {
         Jeans => Shade::draw(&DENIMS, flat, rng),
         Leggings | Capri if chance(rng, 0.7) => Shade::within(&REGIONS, 0, rng),
         Trousers | Sweatpants if !flat || chance(rng, 0.6) => {
-            let region = [0, 1, 2, 17, 6, 7, 8, 10, 12, 3][weighted(rng, &[6.0, 3.0, 2.0, 3.0, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0])];
+            let region =
+                [0, 1, 2, 17, 6, 7, 8, 10, 12, 3][weighted(rng, &[6.0, 3.0, 2.0, 3.0, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0])];
             Shade::within(&REGIONS, region, rng)
         }
         _ => Shade::draw(&REGIONS, flat, rng),
@@ -304,9 +301,8 @@ fn lower(rng: &mut impl Rng, woman: bool, flat: bool) -> Garment<LowerKind> {
     let pattern = match kind {
         Jeans | Leggings | Capri => Pattern::Plain,
         Sweatpants if chance(rng, 0.2) => Pattern::Panels,
-        ShortSkirt | LongSkirt => {
-            [Pattern::Plain, Pattern::Floral, Pattern::VStripes, Pattern::Checks][weighted(rng, &[0.7, 0.12, 0.08, 0.1])]
-        }
+        ShortSkirt | LongSkirt => [Pattern::Plain, Pattern::Floral, Pattern::VStripes, Pattern::Checks]
+            [weighted(rng, &[0.7, 0.12, 0.08, 0.1])],
         Shorts | Trousers if chance(rng, 0.07) => Pattern::Checks,
         _ => Pattern::Plain,
     };
@@ -328,12 +324,15 @@ impl Person {
         let skin_level = rng.random::<f32>().powf(2.2);
         let light = [0.74, 0.50, 0.38];
         let deep = [0.075, 0.04, 0.025];
-        let skin = std::array::from_fn(|c| f32::powf(light[c], 1.0 - skin_level) * f32::powf(deep[c], skin_level) * between(rng, 0.92, 1.08));
+        let skin = std::array::from_fn(|c| {
+            f32::powf(light[c], 1.0 - skin_level) * f32::powf(deep[c], skin_level) * between(rng, 0.92, 1.08)
+        });
         let mut person = Self {
             woman,
             age,
             height: if woman { between(rng, 1.52, 1.78) } else { between(rng, 1.64, 1.95) },
-            girth: [between(rng, 0.84, 0.95), between(rng, 0.95, 1.1), between(rng, 1.15, 1.42)][weighted(rng, &[0.3, 0.5, 0.2])],
+            girth: [between(rng, 0.84, 0.95), between(rng, 0.95, 1.1), between(rng, 1.15, 1.42)]
+                [weighted(rng, &[0.3, 0.5, 0.2])],
             skin,
             hair: HairStyle::Short,
             hair_shade: Shade::draw(&HAIRS, flat, rng),
@@ -480,17 +479,20 @@ impl Person {
     fn draw_dress(&mut self, rng: &mut impl Rng, flat: bool) {
         self.dress = None;
         if self.woman && chance(rng, 0.13) {
-            let kind = [UpperKind::TankTop, UpperKind::TShirt, UpperKind::LongSleeve][weighted(rng, &[0.4, 0.35, 0.25])];
+            let kind =
+                [UpperKind::TankTop, UpperKind::TShirt, UpperKind::LongSleeve][weighted(rng, &[0.4, 0.35, 0.25])];
             let even = flat || chance(rng, 0.5);
             let mut garment = upper(rng, kind, even);
-            garment.pattern = [Pattern::Plain, Pattern::Floral, Pattern::HStripes, Pattern::Checks][weighted(rng, &[0.6, 0.25, 0.09, 0.06])];
+            garment.pattern = [Pattern::Plain, Pattern::Floral, Pattern::HStripes, Pattern::Checks]
+                [weighted(rng, &[0.6, 0.25, 0.09, 0.06])];
             self.dress = Some((garment, weighted(rng, &[0.4, 0.4, 0.2]) as u8));
         }
     }
 
     fn draw_shoes(&mut self, rng: &mut impl Rng) {
         use ShoeKind::*;
-        let kind = [Trainers, Leather, Boots, Flats][weighted(rng, if self.woman { &[0.42, 0.12, 0.24, 0.22] } else { &[0.55, 0.3, 0.13, 0.02] })];
+        let kind = [Trainers, Leather, Boots, Flats]
+            [weighted(rng, if self.woman { &[0.42, 0.12, 0.24, 0.22] } else { &[0.55, 0.3, 0.13, 0.02] })];
         let region = match kind {
             Trainers => [4, 0, 3, 2, 17, 25, 18][weighted(rng, &[5.0, 4.0, 1.5, 1.5, 1.0, 0.7, 0.6])],
             Flats => [0, 3, 7, 4, 23, 25, 6][weighted(rng, &[3.0, 1.0, 1.0, 1.5, 0.6, 0.6, 1.0])],
@@ -506,7 +508,11 @@ impl Person {
         if chance(rng, 0.42) {
             let kind = [Backpack, Shoulder, Handbag, Suitcase]
                 [weighted(rng, if self.woman { &[0.3, 0.38, 0.24, 0.08] } else { &[0.52, 0.28, 0.1, 0.1] })];
-            let region = if chance(rng, 0.55) { [0, 10, 9, 17, 1, 2][weighted(rng, &[5.0, 1.0, 1.5, 1.0, 1.0, 1.0])] } else { rng.random_range(0..REGIONS.len()) };
+            let region = if chance(rng, 0.55) {
+                [0, 10, 9, 17, 1, 2][weighted(rng, &[5.0, 1.0, 1.5, 1.0, 1.0, 1.0])]
+            } else {
+                rng.random_range(0..REGIONS.len())
+            };
             self.bag = Some((kind, Shade::within(&REGIONS, region, rng)));
         }
         if chance(rng, 0.17) {

@@ -179,7 +179,8 @@ impl Canvas {
                 angle -= (angle / std::f32::consts::TAU).round() * std::f32::consts::TAU;
                 let hit = Hit { along, height: part.ha + (part.hb - part.ha) * along, angle, local };
                 if let Some((albedo, gloss)) = paint(part.paint, &hit) {
-                    let facing = normal[0] * light.towards[0] + normal[1] * light.towards[1] + normal[2] * light.towards[2];
+                    let facing =
+                        normal[0] * light.towards[0] + normal[1] * light.towards[1] + normal[2] * light.towards[2];
                     let diffuse = light.ambient * (0.75 + 0.25 * normal[1]) + (1.0 - light.ambient) * facing.max(0.0);
                     let shine = gloss * facing.max(0.0).powi(12);
                     let rim = 0.85 + 0.15 * out;
@@ -192,7 +193,8 @@ impl Canvas {
 }
 
 fn hash(x: i32, y: i32, seed: u32) -> f32 {
-    let mut h = (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
+    let mut h =
+        (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
     h ^= h >> 15;
     h = h.wrapping_mul(0x2C1B_3C6D);
     h ^= h >> 12;

@@ -30,7 +30,8 @@ pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
         for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
             let (p, scale) = view.project(end);
             let r = radii[0].max(radii[1]) * scale * 0.85;
-            bounds = [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
+            bounds =
+                [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
         }
     }
     let [mut x0, mut y0, mut x1, mut y1] = bounds;
@@ -80,7 +81,15 @@ pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
     camera::expose(&canvas, out_w, out_h, rng)
 }
 
-fn passer_by(canvas: &mut Canvas, other: &Person, view: &View, light: &Light, wide: f32, front: bool, rng: &mut impl Rng) {
+fn passer_by(
+    canvas: &mut Canvas,
+    other: &Person,
+    view: &View,
+    light: &Light,
+    wide: f32,
+    front: bool,
+    rng: &mut impl Rng,
+) {
     let side = if chance(rng, 0.5) { 1.0 } else { -1.0 };
     let near = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
     let theirs = View {
@@ -99,8 +108,9 @@ fn passer_by(canvas: &mut Canvas, other: &Person, view: &View, light: &Light, wi
 
 fn place_colour(rng: &mut impl Rng) -> [f32; 3] {
     let base = between(rng, 0.05, 0.75);
-    let tint: [f32; 3] = [[1.0, 1.0, 1.0], [1.0, 0.93, 0.82], [0.92, 0.97, 1.0], [1.0, 0.72, 0.5], [0.75, 1.0, 0.6], [0.7, 0.85, 1.0]]
-        [weighted(rng, &[4.0, 2.0, 1.5, 1.0, 0.7, 0.6])];
+    let tint: [f32; 3] =
+        [[1.0, 1.0, 1.0], [1.0, 0.93, 0.82], [0.92, 0.97, 1.0], [1.0, 0.72, 0.5], [0.75, 1.0, 0.6], [0.7, 0.85, 1.0]]
+            [weighted(rng, &[4.0, 2.0, 1.5, 1.0, 0.7, 0.6])];
     tint.map(|t| (base * t * between(rng, 0.93, 1.07)).clamp(0.01, 0.95))
 }
 
@@ -204,7 +214,11 @@ fn obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
         1 => {
             let left = chance(rng, 0.5);
             let reach = between(rng, 0.05, 0.28);
-            if left { [-0.2, between(rng, -0.2, 0.6), reach, 1.2] } else { [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2] }
+            if left {
+                [-0.2, between(rng, -0.2, 0.6), reach, 1.2]
+            } else {
+                [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2]
+            }
         }
         _ => {
             let y = between(rng, 0.45, 0.9);

@@ -50,7 +50,13 @@ fn cloth<K: Copy>(person: &Person, garment: &Garment<K>, which: u32, angle: f32,
             let n = speckle((angle * 60.0) as i32, (height * 420.0) as i32, seed);
             mix(base, if n > 0.5 { [0.75; 3] } else { [0.04; 3] }, 0.30 * (n - 0.5).abs() * 2.0)
         }
-        Pattern::Sleeves => if part == 1 || height > 0.765 + 0.03 * u(1) { other } else { base },
+        Pattern::Sleeves => {
+            if part == 1 || height > 0.765 + 0.03 * u(1) {
+                other
+            } else {
+                base
+            }
+        }
         Pattern::Panels => {
             let on = if part == 2 { (angle.abs() - 1.57).abs() < 0.25 } else { (0.28..0.62).contains(&angle.abs()) };
             if on { other } else { base }
@@ -91,7 +97,20 @@ fn upper(person: &Person, garment: &Garment<UpperKind>, which: u32, hit: &Hit, p
         _ => {}
     }
     if part == 0 {
-        let closed = matches!(garment.kind, Jacket | Puffer | Coat | Shirt | ShortShirt | Hoodie | LeatherJacket | DenimJacket | Blazer | Cardigan | Gilet);
+        let closed = matches!(
+            garment.kind,
+            Jacket
+                | Puffer
+                | Coat
+                | Shirt
+                | ShortShirt
+                | Hoodie
+                | LeatherJacket
+                | DenimJacket
+                | Blazer
+                | Cardigan
+                | Gilet
+        );
         if closed && angle.abs() < 0.05 {
             fold *= 0.7;
         }
@@ -133,7 +152,10 @@ fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
     let mut colour = person.skin;
     if z > 0.3 {
         let eye = (x.abs() - 0.33).abs() < 0.14 && (y - 0.06).abs() < 0.09;
-        let frame = person.glasses && (x.abs() - 0.36).abs() < 0.28 && (y - 0.05).abs() < 0.17 && !((x.abs() - 0.36).abs() < 0.16 && (y - 0.05).abs() < 0.09);
+        let frame = person.glasses
+            && (x.abs() - 0.36).abs() < 0.28
+            && (y - 0.05).abs() < 0.17
+            && !((x.abs() - 0.36).abs() < 0.16 && (y - 0.05).abs() < 0.09);
         if frame {
             return ([0.02, 0.02, 0.025], 0.1);
         }
@@ -181,7 +203,9 @@ fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
         Some((dress, _)) => (dress, 0.0),
         None => (&person.top, cut.top_hem),
     };
-    if hit.height > neckline || (garment.kind == UpperKind::TankTop && hit.height > 0.775 && !(0.25..0.75).contains(&front)) {
+    if hit.height > neckline
+        || (garment.kind == UpperKind::TankTop && hit.height > 0.775 && !(0.25..0.75).contains(&front))
+    {
         return Some((person.skin, 0.02));
     }
     if hit.height > hem {
@@ -266,8 +290,12 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
                 return None;
             }
             let band = kind == HatKind::Brimmed && paint == Paint::Hat && hit.along > 0.55;
-            let knit = if kind == HatKind::Beanie { 0.85 + 0.3 * noise(hit.angle * 12.0, hit.height * 90.0, 3) } else { 1.0 };
-            Some((if band { [0.03, 0.03, 0.03] } else { scaled(shade.albedo, knit) }, if kind == HatKind::HardHat { 0.25 } else { 0.0 }))
+            let knit =
+                if kind == HatKind::Beanie { 0.85 + 0.3 * noise(hit.angle * 12.0, hit.height * 90.0, 3) } else { 1.0 };
+            Some((
+                if band { [0.03, 0.03, 0.03] } else { scaled(shade.albedo, knit) },
+                if kind == HatKind::HardHat { 0.25 } else { 0.0 },
+            ))
         }
         Paint::HoodBack => {
             let garment = person.outer.as_ref().filter(|_| person.top.kind != UpperKind::Hoodie).unwrap_or(&person.top);
@@ -277,7 +305,10 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
             let (kind, shade) = person.bag?;
             let fold = folds(person, 7, hit.angle, hit.height, 0.4);
             let pocket = kind == BagKind::Backpack && hit.along > 0.5 && (hit.along - 0.55).abs() < 0.04;
-            Some((scaled(shade.albedo, if pocket { 0.6 } else { fold }), if kind == BagKind::Suitcase { 0.08 } else { 0.03 }))
+            Some((
+                scaled(shade.albedo, if pocket { 0.6 } else { fold }),
+                if kind == BagKind::Suitcase { 0.08 } else { 0.03 },
+            ))
         }
         Paint::Thing => match person.thing {
             Some((ThingKind::Paper, shade)) => Some((scaled(shade.albedo, 1.05), 0.0)),

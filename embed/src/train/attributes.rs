@@ -14,8 +14,23 @@ use crate::synth::person::{LowerKind, UpperKind};
 
 /// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind, sex, hair style,
 /// hair colour, headwear, bag, bag colour, shoe colour, thing, age.
-const CLASSES: [usize; 15] =
-    [REGIONS.len() + DENIMS.len(), 18, 9, REGIONS.len() + 1, REGIONS.len() + DENIMS.len() + 1, 9, 2, 10, HAIRS.len(), 6, 5, REGIONS.len() + 1, REGIONS.len(), 6, 3];
+const CLASSES: [usize; 15] = [
+    REGIONS.len() + DENIMS.len(),
+    18,
+    9,
+    REGIONS.len() + 1,
+    REGIONS.len() + DENIMS.len() + 1,
+    9,
+    2,
+    10,
+    HAIRS.len(),
+    6,
+    5,
+    REGIONS.len() + 1,
+    REGIONS.len(),
+    6,
+    3,
+];
 /// How much each counts.
 const WEIGHTS: [f32; 15] = [2.0, 1.5, 0.7, 0.7, 2.0, 1.5, 1.0, 1.0, 0.7, 0.8, 1.0, 0.5, 0.7, 0.5, 0.3];
 

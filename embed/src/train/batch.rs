@@ -55,7 +55,15 @@ pub fn choose(pool: &Pool, size: usize, rng: &mut StdRng) -> Vec<(u64, u64)> {
 ///
 /// # Errors
 /// When candle fails.
-pub fn build(pool: &Pool, arch: &Architecture, prep: &Preprocess, tokenize: Tokenize<'_>, seed: u64, step: u64, size: usize) -> Result<Batch> {
+pub fn build(
+    pool: &Pool,
+    arch: &Architecture,
+    prep: &Preprocess,
+    tokenize: Tokenize<'_>,
+    seed: u64,
+    step: u64,
+    size: usize,
+) -> Result<Batch> {
     let mut rng = stream(seed, 0xBA7C_0000, step);
     let chosen = choose(pool, size, &mut rng);
     let [h, w] = pool.size;
@@ -96,7 +104,8 @@ fn vary(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32], rn
         let (y0, ty) = (fy as usize, fy.fract());
         for x in 0..w {
             let column = if flip { w - 1 - x } else { x };
-            let fx = ((column as f32 + 0.5 - w as f32 * 0.5) * sx + w as f32 * 0.5 + ox - 0.5).clamp(0.0, w as f32 - 1.001);
+            let fx =
+                ((column as f32 + 0.5 - w as f32 * 0.5) * sx + w as f32 * 0.5 + ox - 0.5).clamp(0.0, w as f32 - 1.001);
             let (x0, tx) = (fx as usize, fx.fract());
             let hidden = erase && (y as f32) >= ey && (y as f32) < ey + eh && (x as f32) >= ex && (x as f32) < ex + ew;
             let at = (y0 * w + x0) * 3;

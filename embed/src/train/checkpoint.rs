@@ -41,17 +41,21 @@ pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) ->
 /// # Errors
 /// An unreadable checkpoint or one of another model.
 pub fn load(run: &Path, variables: &VarMap, optimizer: &mut AdamW) -> Result<Option<Value>> {
-    let Some(folder) = ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file()) else {
+    let Some(folder) =
+        ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file())
+    else {
         return Ok(None);
     };
     let file = folder.join("state.json");
     let text = fs::read(&file).map_err(TrainError::io(&file))?;
     let state: Value = serde_json::from_slice(&text).map_err(|e| TrainError::content(&file, e))?;
-    let tensors: HashMap<String, Tensor> = candle_core::safetensors::load(folder.join("variables.safetensors"), &Device::Cpu)?;
+    let tensors: HashMap<String, Tensor> =
+        candle_core::safetensors::load(folder.join("variables.safetensors"), &Device::Cpu)?;
     {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (name, var) in data.iter() {
-            let tensor = tensors.get(name).ok_or_else(|| TrainError::content(&folder, format!("no variable {name}")))?;
+            let tensor =
+                tensors.get(name).ok_or_else(|| TrainError::content(&folder, format!("no variable {name}")))?;
             var.set(&tensor.to_dtype(DType::F32)?)?;
         }
     }

@@ -39,7 +39,12 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
         }
     }
     let percent = |n: f64| 100.0 * n / text_ids.len().max(1) as f64;
-    Ranks { rank1: percent(first[0] as f64), rank5: percent(first[1] as f64), rank10: percent(first[2] as f64), map: percent(precision) }
+    Ranks {
+        rank1: percent(first[0] as f64),
+        rank5: percent(first[1] as f64),
+        rank10: percent(first[2] as f64),
+        map: percent(precision),
+    }
 }
 
 /// Everything one evaluation computed.

@@ -87,7 +87,12 @@ pub struct Negatives {
 ///
 /// # Errors
 /// When candle fails.
-pub fn hard_negatives(image: &Tensor, text: &Tensor, identities: &[u32], rule: HardNegative) -> Result<Option<Negatives>> {
+pub fn hard_negatives(
+    image: &Tensor,
+    text: &Tensor,
+    identities: &[u32],
+    rule: HardNegative,
+) -> Result<Option<Negatives>> {
     if identities.windows(2).all(|pair| pair[0] == pair[1]) {
         return Ok(None);
     }
@@ -103,7 +108,9 @@ pub fn hard_negatives(image: &Tensor, text: &Tensor, identities: &[u32], rule: H
             .map(|i| {
                 let others = (0..n).filter(|&j| identities[j] != identities[i]);
                 // The first of equals, as argmax; every row has another identity in it.
-                others.fold((0, f32::NEG_INFINITY), |best, j| if score(i, j) > best.1 { (j, score(i, j)) } else { best }).0
+                others
+                    .fold((0, f32::NEG_INFINITY), |best, j| if score(i, j) > best.1 { (j, score(i, j)) } else { best })
+                    .0
             })
             .collect()
     };

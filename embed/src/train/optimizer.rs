@@ -65,7 +65,13 @@ impl AdamW {
     ///
     /// # Errors
     /// When candle fails.
-    pub fn step(&mut self, grads: &GradStore, lr: f64, clip: Option<f64>, frozen: impl Fn(&str) -> bool) -> Result<f64> {
+    pub fn step(
+        &mut self,
+        grads: &GradStore,
+        lr: f64,
+        clip: Option<f64>,
+        frozen: impl Fn(&str) -> bool,
+    ) -> Result<f64> {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, decay } = self.config;
         let mut flat = Vec::with_capacity(self.slots.len());
@@ -76,7 +82,8 @@ impl AdamW {
                 _ => None,
             };
             if let Some(g) = &grad {
-                square += g.par_chunks(1 << 16).map(|c| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sum::<f64>();
+                square +=
+                    g.par_chunks(1 << 16).map(|c| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sum::<f64>();
             }
             flat.push(grad);
         }
@@ -117,7 +124,10 @@ impl AdamW {
         let mut all = HashMap::new();
         for slot in &self.slots {
             for (prefix, values) in [("first", &slot.first), ("second", &slot.second)] {
-                all.insert(format!("{prefix}.{}", slot.name), Tensor::from_slice(values, slot.var.shape(), &Device::Cpu)?);
+                all.insert(
+                    format!("{prefix}.{}", slot.name),
+                    Tensor::from_slice(values, slot.var.shape(), &Device::Cpu)?,
+                );
             }
         }
         Ok(all)
@@ -132,7 +142,9 @@ impl AdamW {
             for (prefix, values) in [("first", &mut slot.first), ("second", &mut slot.second)] {
                 let name = format!("{prefix}.{}", slot.name);
                 match state.get(&name) {
-                    Some(t) if t.elem_count() == values.len() => *values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?,
+                    Some(t) if t.elem_count() == values.len() => {
+                        *values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?
+                    }
                     _ => bail!("the checkpoint lacks {name} of {} values", values.len()),
                 }
             }

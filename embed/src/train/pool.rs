@@ -61,7 +61,9 @@ impl Pool {
         self.pictures[(index * self.views + view) as usize].get_or_init(|| {
             // Drawn pictures have pixels; if one had none, black would stand for it.
             let black = || vec![0; self.size[0] * self.size[1] * 3];
-            squash(&self.corpus.picture(self.first + index, view), self.size).unwrap_or_else(|_| black()).into_boxed_slice()
+            squash(&self.corpus.picture(self.first + index, view), self.size)
+                .unwrap_or_else(|_| black())
+                .into_boxed_slice()
         })
     }
 }

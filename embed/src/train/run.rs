@@ -127,12 +127,13 @@ fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
         let (y, x) = ((patch / grid.cols) as f32, (patch % grid.cols) as f32);
         for (i, value) in row.iter_mut().enumerate() {
             let angle = |at: f32| at * 1.5 / 24f32.powf((i % quarter) as f32 / quarter as f32);
-            *value += 0.3 * match i / quarter.max(1) {
-                0 => angle(y).sin(),
-                1 => angle(y).cos(),
-                2 => angle(x).sin(),
-                _ => angle(x).cos(),
-            };
+            *value += 0.3
+                * match i / quarter.max(1) {
+                    0 => angle(y).sin(),
+                    1 => angle(y).cos(),
+                    2 => angle(x).sin(),
+                    _ => angle(x).cos(),
+                };
         }
     }
     values
@@ -168,9 +169,11 @@ pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -
             let n = config.atp_pairs.min(batch.identities.len());
             let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
             let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
-            let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
+            let pictures: Vec<u32> =
+                (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
             let tokens = batch.tokens.select(&rows);
-            let fused = model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
+            let fused =
+                model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
             let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
             let whole = match_loss(&model.itm_logits(&fused)?, &matched)?;
             let (means, owner) = config.groups.means(&fused, tokens.lengths())?;
@@ -182,6 +185,11 @@ pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -
         }
     }
     Ok((total, parts))
+}
+
+/// A number of steps in `run`/steps overrides the plan while the run goes on: write it when the time left is known.
+fn planned_steps(run: &Path) -> Option<usize> {
+    std::fs::read_to_string(run.join("steps")).ok()?.trim().parse().ok()
 }
 
 /// Trains from the checkpoint in `run`, or from the variables as they are, to the last step. `told` hears each logged
@@ -202,7 +210,6 @@ pub fn train(
 ) -> Result<()> {
     let arch = trainee.model.arch().clone();
     let mut optimizer = trainee.optimizer(config.decay);
-    let recorded = serde_json::to_value(config).map_err(|e| TrainError::content(run, e))?;
     checkpoint::load(run, &trainee.variables, &mut optimizer)?;
     let start = optimizer.steps();
     if start > 0 {
@@ -214,17 +221,22 @@ pub fn train(
     std::thread::scope(|scope| -> Result<()> {
         let (send, receive) = sync_channel::<candle_core::Result<Batch>>(2);
         scope.spawn(move || {
-            for step in start..config.steps {
-                if send.send(batch::build(pool, &arch, prep, &tokenize, config.seed, step as u64, config.batch)).is_err() {
+            for step in start.. {
+                if send
+                    .send(batch::build(pool, &arch, prep, &tokenize, config.seed, step as u64, config.batch))
+                    .is_err()
+                {
                     break;
                 }
             }
         });
         let (mut saved, mut since, mut pairs) = (Instant::now(), Instant::now(), 0usize);
-        for step in start..config.steps {
+        let mut config = config.clone();
+        let mut step = start;
+        while step < config.steps {
             let batch = receive.recv().map_err(|_| TrainError::Stopped)??;
             let began = Instant::now();
-            let (loss, mut parts) = loss(trainee, config, &batch, step)?;
+            let (loss, mut parts) = loss(trainee, &config, &batch, step)?;
             let value = loss.to_scalar::<f32>()?;
             if !value.is_finite() {
                 return Err(TrainError::Diverged { step, value, run: run.to_owned() });
@@ -238,7 +250,11 @@ pub fn train(
             if (step + 1) % 20 == 0 || step < start + 3 || step + 1 == config.steps {
                 parts["step"] = json!(step + 1);
                 parts["loss"] = json!(value);
-                parts["ms"] = json!([forward.as_millis() as u64, backward.as_millis() as u64, began.elapsed().as_millis() as u64]);
+                parts["ms"] = json!([
+                    forward.as_millis() as u64,
+                    backward.as_millis() as u64,
+                    began.elapsed().as_millis() as u64
+                ]);
                 parts["norm"] = json!(norm);
                 parts["lr"] = json!(config.rate(step));
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64();
@@ -248,10 +264,15 @@ pub fn train(
                 told(&parts);
                 (since, pairs) = (Instant::now(), 0);
             }
+            if (step + 1) % 10 == 0 {
+                config.steps = planned_steps(run).unwrap_or(config.steps);
+            }
             if saved.elapsed() >= checkpoint_every || step + 1 == config.steps {
+                let recorded = serde_json::to_value(&config).map_err(|e| TrainError::content(run, e))?;
                 checkpoint::save(run, &trainee.variables, &optimizer, &recorded)?;
                 saved = Instant::now();
             }
+            step += 1;
         }
         Ok(())
     })

@@ -59,7 +59,11 @@ impl Cut {
             }
         };
         let words = |text: &str| -> Vec<String> {
-            text.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_string).collect()
+            text.to_lowercase()
+                .split(|c: char| !c.is_ascii_alphanumeric())
+                .filter(|w| !w.is_empty())
+                .map(str::to_string)
+                .collect()
         };
         words(DOMAIN).iter().for_each(|w| segment(w));
         for text in texts {
@@ -69,7 +73,14 @@ impl Cut {
         let room = size.saturating_sub(2).saturating_sub(keep.len());
         let endings = room / 8;
         let plain = |p: &str| p.len() > 1 && p.bytes().all(|b| b.is_ascii_lowercase());
-        let more: Vec<usize> = full.iter().enumerate().skip(1996).filter(|(i, p)| plain(p) && !keep.contains(i)).map(|(i, _)| i).take(room - endings).collect();
+        let more: Vec<usize> = full
+            .iter()
+            .enumerate()
+            .skip(1996)
+            .filter(|(i, p)| plain(p) && !keep.contains(i))
+            .map(|(i, _)| i)
+            .take(room - endings)
+            .collect();
         let tails: Vec<usize> = full
             .iter()
             .enumerate()
@@ -126,29 +137,32 @@ impl Cut {
         let path = folder.join("model.safetensors");
         let wrong = |message: &str| TrainError::content(&path, message);
         let all = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| wrong(&e.to_string()))?;
-        let table = ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"].iter().find_map(|n| all.get(*n));
+        let table = ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"]
+            .iter()
+            .find_map(|n| all.get(*n));
         let Some(table) = table else { return Err(wrong("there are no BERT word embeddings")) };
         let rows = table.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let wide = rows.first().map_or(0, Vec::len);
         if wide < width {
             return Err(wrong(&format!("embeddings of {wide} cannot be widened to {width}")));
         }
-        let chosen: Vec<&Vec<f32>> = self.full_ids.iter().map(|&i| rows.get(i).ok_or_else(|| wrong("fewer embeddings than words"))).collect::<Result<_>>()?;
+        let chosen: Vec<&Vec<f32>> = self
+            .full_ids
+            .iter()
+            .map(|&i| rows.get(i).ok_or_else(|| wrong("fewer embeddings than words")))
+            .collect::<Result<_>>()?;
         let mut mean = vec![0f64; wide];
         for row in &chosen[104..] {
             mean.iter_mut().zip(row.iter()).for_each(|(m, v)| *m += f64::from(*v) / (chosen.len() - 104) as f64);
         }
-        let centred: Vec<Vec<f64>> = chosen.iter().map(|row| row.iter().zip(&mean).map(|(v, m)| f64::from(*v) - m).collect()).collect();
+        let centred: Vec<Vec<f64>> =
+            chosen.iter().map(|row| row.iter().zip(&mean).map(|(v, m)| f64::from(*v) - m).collect()).collect();
         let columns: Vec<Vec<f64>> = (0..wide).map(|i| centred[104..].iter().map(|row| row[i]).collect()).collect();
-        let covariance: Vec<Vec<f64>> = columns
-            .par_iter()
-            .map(|a| columns.iter().map(|b| dot(a, b) / centred.len() as f64).collect())
-            .collect();
+        let covariance: Vec<Vec<f64>> =
+            columns.par_iter().map(|a| columns.iter().map(|b| dot(a, b) / centred.len() as f64).collect()).collect();
         let axes = principal(&covariance, width);
-        let mut flat: Vec<f32> = centred
-            .par_iter()
-            .flat_map_iter(|row| axes.iter().map(move |axis| dot(axis, row) as f32))
-            .collect();
+        let mut flat: Vec<f32> =
+            centred.par_iter().flat_map_iter(|row| axes.iter().map(move |axis| dot(axis, row) as f32)).collect();
         let spread = (flat.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / flat.len() as f64).sqrt();
         flat.iter_mut().for_each(|v| *v *= (0.04 / spread) as f32);
         for _ in 0..2 {
@@ -185,7 +199,11 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn principal(matrix: &[Vec<f64>], count: usize) -> Vec<Vec<f64>> {
     let n = matrix.len();
     let mut basis: Vec<Vec<f64>> = (0..count)
-        .map(|i| (0..n).map(|j| (((i * 7919 + j * 104_729 + 13) % 1009) as f64 / 504.5) - 1.0 + if i == j { 4.0 } else { 0.0 }).collect())
+        .map(|i| {
+            (0..n)
+                .map(|j| (((i * 7919 + j * 104_729 + 13) % 1009) as f64 / 504.5) - 1.0 + if i == j { 4.0 } else { 0.0 })
+                .collect()
+        })
         .collect();
     for _ in 0..24 {
         basis = basis.par_iter().map(|v| matrix.iter().map(|row| dot(row, v)).collect()).collect();

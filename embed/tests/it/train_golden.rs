@@ -57,8 +57,11 @@ fn hard_negatives_by_both_rules() -> Result<()> {
         let identities = ids(of("identity"));
         let index = |name: &str| ids(of(name)).into_iter().map(|v| v as usize).collect::<Vec<_>>();
         for (rule, prefix) in [(HardNegative::Cosine, "cosine_"), (HardNegative::Code, "")] {
-            let found = hard_negatives(of("image_feats"), of("text_feats"), &identities, rule)?.expect("two identities");
-            for (chosen, name) in [(&found.image_for_text, "neg_image_for_text"), (&found.text_for_image, "neg_text_for_image")] {
+            let found =
+                hard_negatives(of("image_feats"), of("text_feats"), &identities, rule)?.expect("two identities");
+            for (chosen, name) in
+                [(&found.image_for_text, "neg_image_for_text"), (&found.text_for_image, "neg_text_for_image")]
+            {
                 let expected = index(&format!("{prefix}{name}"));
                 for (i, (&ours, &theirs)) in chosen.iter().zip(&expected).enumerate() {
                     assert_ne!(identities[ours], identities[i], "{case}: a positive was chosen");
@@ -79,9 +82,10 @@ fn hard_negatives_by_both_rules() -> Result<()> {
 #[test]
 fn matching_losses_of_given_logits() -> Result<()> {
     let g = golden("train_losses");
-    for (logits, labels, loss) in
-        [("atp.global_logits", "atp.global_labels", "atp.loss_global"), ("atp.local_logits", "atp.local_labels", "atp.loss_local")]
-    {
+    for (logits, labels, loss) in [
+        ("atp.global_logits", "atp.global_labels", "atp.loss_global"),
+        ("atp.local_logits", "atp.local_labels", "atp.loss_local"),
+    ] {
         let matched: Vec<bool> = ids(&g[labels]).into_iter().map(|l| l == 1).collect();
         let ours = scalar(&match_loss(&g[logits], &matched)?);
         let off = (ours - scalar(&g[loss])).abs();
@@ -96,10 +100,16 @@ fn groups_with_and_without_padding() -> Result<()> {
     let fused = Tensor::arange(0f32, 2.0 * 7.0 * 3.0, &Device::Cpu)?.reshape((2, 7, 3))?;
     let (all, owner) = Groups { size: 3, masked: false }.means(&fused, &[7, 3])?;
     assert_eq!((all.dims(), owner), (&[4, 3][..], vec![0, 0, 1, 1]));
-    assert_eq!(all.to_vec2::<f32>()?[1], fused.narrow(0, 0, 1)?.narrow(1, 4, 3)?.mean(1)?.squeeze(0)?.to_vec1::<f32>()?);
+    assert_eq!(
+        all.to_vec2::<f32>()?[1],
+        fused.narrow(0, 0, 1)?.narrow(1, 4, 3)?.mean(1)?.squeeze(0)?.to_vec1::<f32>()?
+    );
     let (masked, owner) = Groups { size: 3, masked: true }.means(&fused, &[7, 3])?;
     assert_eq!((masked.dims(), owner), (&[3, 3][..], vec![0, 0, 1]));
-    assert_eq!(masked.to_vec2::<f32>()?[2], fused.narrow(0, 1, 1)?.narrow(1, 1, 2)?.mean(1)?.squeeze(0)?.to_vec1::<f32>()?);
+    assert_eq!(
+        masked.to_vec2::<f32>()?[2],
+        fused.narrow(0, 1, 1)?.narrow(1, 1, 2)?.mean(1)?.squeeze(0)?.to_vec1::<f32>()?
+    );
     Ok(())
 }
 

@@ -82,7 +82,8 @@ fn resumed_equals_uninterrupted() {
         let trainee = Trainee::new(&arch, 3).expect("a sound architecture");
         let pool = Pool::new(Corpus::new(3), 0, 16, 2, arch.image_size);
         let plan = RunConfig { fall: 0, ..config(4) };
-        train(parts.path(), &plan, &trainee, &pool, &Preprocess::default(), &texts, Duration::ZERO, |_| {}).expect("trains");
+        train(parts.path(), &plan, &trainee, &pool, &Preprocess::default(), &texts, Duration::ZERO, |_| {})
+            .expect("trains");
         trainee
     };
     assert_ne!(values(&stopped), values(&straight));

@@ -97,8 +97,12 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
 pub fn train(args: &TrainArgs) -> Result<()> {
     ensure!(args.width % 64 == 0 && args.width > 0, "--width {} is not a multiple of 64", args.width);
     ensure!(args.patch > 0 && 96 % args.patch == 0, "--patch {} does not divide 192 and 96", args.patch);
-    ensure!(args.batch >= 2 && args.identities >= 4, "a batch needs at least two pairs, and there must be four persons");
+    ensure!(
+        args.batch >= 2 && args.identities >= 4,
+        "a batch needs at least two pairs, and there must be four persons"
+    );
     fs::create_dir_all(&args.run).with_context(|| format!("creating {}", args.run.display()))?;
+    sightline_embed::keep_large_buffers();
     let precision = if args.f32 { Precision::F32 } else { Precision::Bf16 };
     let full = vocabulary::read(&args.text_embeddings.join("vocab.txt"))?;
     let corpus = Corpus::new(args.seed);
@@ -117,7 +121,9 @@ pub fn train(args: &TrainArgs) -> Result<()> {
     let pool = Pool::new(corpus, 0, args.identities, args.views, arch.image_size);
     let every = Duration::from_secs(args.checkpoint_s);
     let done = precision.scope(|| {
-        run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| eprintln!("{line}"))
+        run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| {
+            eprintln!("{line}")
+        })
     });
     Ok(done?)
 }
@@ -132,10 +138,12 @@ fn start_words(trainee: &Trainee, cut: &Cut, encoder: &Path, width: usize) -> Re
 
 pub fn export(args: &ExportArgs) -> Result<()> {
     let path = args.run.join("run.json");
-    let record: Record = serde_json::from_slice(&fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
+    let record: Record =
+        serde_json::from_slice(&fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
     let trainee = Trainee::new(&record.model.architecture, 0)?;
     let mut optimizer = trainee.optimizer(0.0);
-    checkpoint::load(&args.run, &trainee.variables, &mut optimizer)?.with_context(|| format!("{} has no checkpoint", args.run.display()))?;
+    checkpoint::load(&args.run, &trainee.variables, &mut optimizer)?
+        .with_context(|| format!("{} has no checkpoint", args.run.display()))?;
     let mut model = record.model;
     model.name = args.name.clone();
     model.provenance = serde_json::json!({

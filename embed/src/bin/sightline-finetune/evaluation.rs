@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use serde_json::json;
+use sightline_embed::ModelFolder;
 use sightline_embed::model::{Cada, Calibration, Decoder, ModelConfig, weights};
 use sightline_embed::synth::Corpus;
+use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::batch::plain;
 use sightline_embed::train::calibrate::fit;
 use sightline_embed::train::dataset;
 use sightline_embed::train::evaluate::{Evaluation, Ranks, evaluate, ranks};
 use sightline_embed::train::pool::{Pool, squash};
-use sightline_embed::text::CaptionTokenizer;
 
 use crate::commands::progress;
 use crate::{CalibrateArgs, EvalArgs};
@@ -21,22 +22,17 @@ use crate::{CalibrateArgs, EvalArgs};
 /// A model folder ready to be asked.
 struct Loaded {
     folder: PathBuf,
+    id: String,
     config: ModelConfig,
     model: Cada,
     texts: CaptionTokenizer,
 }
 
 fn load(folder: &Path) -> Result<Loaded> {
-    let folder = if folder == Path::new("default") {
-        let tried = ["embed/models/default", "models/default"].map(PathBuf::from);
-        tried.iter().find(|p| p.join("config.json").is_file()).cloned().with_context(|| format!("no default model in any of {tried:?}"))?
-    } else {
-        folder.to_path_buf()
-    };
-    let config = ModelConfig::read(&folder.join("config.json"))?;
+    let ModelFolder { path: folder, config, id } = ModelFolder::open(folder)?;
     let model = weights::load(&folder.join("model.safetensors"), &config.architecture, Decoder::None, &Device::Cpu)?;
     let texts = CaptionTokenizer::load(&folder.join("tokenizer.json"), &config.architecture)?;
-    Ok(Loaded { folder, config, model, texts })
+    Ok(Loaded { folder, id, config, model, texts })
 }
 
 /// Pictures as bytes at the model's size, captions, and the identity of each.
@@ -48,7 +44,8 @@ struct Gallery {
 }
 
 fn read_gallery(root: &Path, split: &str, size: [usize; 2]) -> Result<Gallery> {
-    let mut gallery = Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
+    let mut gallery =
+        Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
     for entry in dataset::cuhk_pedes(root, split)? {
         let picture = image::open(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?.to_rgb8();
         gallery.pictures.push(squash(&picture, size)?);
@@ -65,7 +62,8 @@ fn drawn_gallery(seed: u64, identities: u64, size: [usize; 2]) -> Gallery {
     let corpus = Corpus::new(seed);
     let pool = Pool::new(corpus, 0, identities, 2, size);
     pool.draw_all(progress("persons", identities));
-    let mut gallery = Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
+    let mut gallery =
+        Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
     for index in 0..identities {
         for view in 0..2 {
             gallery.pictures.push(pool.picture(index, view).to_vec());
@@ -78,7 +76,8 @@ fn drawn_gallery(seed: u64, identities: u64, size: [usize; 2]) -> Gallery {
 }
 
 fn score(loaded: &Loaded, gallery: &Gallery, k: usize) -> Result<Evaluation> {
-    let texts: Vec<Vec<u32>> = gallery.captions.iter().map(|c| Ok(loaded.texts.encode(c)?.ids)).collect::<Result<_>>()?;
+    let texts: Vec<Vec<u32>> =
+        gallery.captions.iter().map(|c| Ok(loaded.texts.encode(c)?.ids)).collect::<Result<_>>()?;
     let (size, prep) = (loaded.config.architecture.image_size, &loaded.config.preprocess);
     let pixels = |range: std::ops::Range<usize>| {
         let some: Vec<&[u8]> = gallery.pictures[range].iter().map(Vec::as_slice).collect();
@@ -102,12 +101,16 @@ pub fn eval(args: &EvalArgs) -> Result<()> {
     let rank = |scores: &[Vec<f32>]| ranks(scores, &gallery.text_ids, &gallery.image_ids);
     let (global, local) = (rank(&done.cosine), rank(&done.local));
     if args.json {
-        let model_id = &loaded.config.name;
-        println!("{}", json!({"global": global, "local": local, "k": args.k, "texts": gallery.captions.len(), "images": gallery.pictures.len(), "model_id": model_id}));
+        println!(
+            "{}",
+            json!({"global": global, "local": local, "k": args.k, "texts": gallery.captions.len(), "images": gallery.pictures.len(), "model_id": loaded.id})
+        );
     } else {
         println!("{} texts, {} images, K = {}\n", gallery.captions.len(), gallery.pictures.len(), args.k);
         println!("{:<8} {:>7} {:>7} {:>7} {:>7}", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
-        let line = |name: &str, r: Ranks| println!("{name:<8} {:>7.2} {:>7.2} {:>7.2} {:>7.2}", r.rank1, r.rank5, r.rank10, r.map);
+        let line = |name: &str, r: Ranks| {
+            println!("{name:<8} {:>7.2} {:>7.2} {:>7.2} {:>7.2}", r.rank1, r.rank5, r.rank10, r.map)
+        };
         line("global", global);
         line("local", local);
     }
@@ -118,8 +121,11 @@ pub fn calibrate(args: &CalibrateArgs) -> Result<()> {
     let mut loaded = load(&args.model)?;
     let gallery = drawn_gallery(args.seed, args.identities, loaded.config.architecture.image_size);
     let done = score(&loaded, &gallery, args.k)?;
-    let pairs: Vec<(f32, bool)> =
-        done.pairs.iter().map(|&(text, image, logit)| (logit, gallery.text_ids[text] == gallery.image_ids[image])).collect();
+    let pairs: Vec<(f32, bool)> = done
+        .pairs
+        .iter()
+        .map(|&(text, image, logit)| (logit, gallery.text_ids[text] == gallery.image_ids[image]))
+        .collect();
     let fit = fit(&pairs).context("the pairs do not allow a fit: the model does not tell matches from mismatches")?;
     loaded.config.calibration = Calibration {
         temperature: fit.temperature as f32,
