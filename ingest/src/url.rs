@@ -52,7 +52,7 @@ pub enum UrlError {
     Scheme(String),
     #[error("{0} names no host")]
     NoHost(String),
-    #[error("{0} is not a local file: use file:///absolute/path")]
+    #[error("{0} is not a local file: use file:///absolute/path or file:relative/path")]
     NotLocal(String),
     #[error("{0} names no device: use v4l2:///dev/video0")]
     NoDevice(String),
@@ -130,7 +130,14 @@ impl CameraUrl {
         if text.starts_with('/') {
             return Err(UrlError::BarePath(text.to_owned()));
         }
-        let url = Url::parse(text).map_err(|_| UrlError::NotAnAddress(mask_unparsed(text)))?;
+        let url = match text.strip_prefix("file:").filter(|path| !path.starts_with('/') && !path.is_empty()) {
+            // As every path of the configuration, relative to the working folder.
+            Some(path) => {
+                let absolute = std::path::absolute(path).map_err(|_| UrlError::NotLocal(text.to_owned()))?;
+                Url::from_file_path(absolute).map_err(|()| UrlError::NotLocal(text.to_owned()))?
+            }
+            None => Url::parse(text).map_err(|_| UrlError::NotAnAddress(mask_unparsed(text)))?,
+        };
         let shown = mask(&url);
         let source = match url.scheme() {
             "rtsp" => Source::Rtsp(remote(&url, 554, &shown)?),
@@ -286,6 +293,14 @@ mod tests {
 
     fn source(text: &str) -> Source {
         CameraUrl::parse(text).expect(text).source().clone()
+    }
+
+    #[test]
+    fn relative_files_are_relative_to_the_working_folder() {
+        let url = CameraUrl::parse("file:footage/a b.avi").expect("valid");
+        let expected = std::env::current_dir().expect("a working folder").join("footage/a b.avi");
+        assert_eq!(*url.source(), Source::File(expected));
+        assert!(CameraUrl::parse("file:").is_err());
     }
 
     #[test]

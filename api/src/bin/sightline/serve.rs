@@ -140,10 +140,11 @@ impl Line {
         let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
         let embedder = blocking(move || Ok(Embedder::start(&folder, &embed)?)).await?;
         let info = embedder.info();
-        tracing::info!(model = %info.name, id = %info.id, device = %info.device, "the model passed its self-test");
         app.set_phase("loading the detector");
-        let detect = config.detect.clone();
-        let detector = blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?)).await?;
+        // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
+        let (detect, weakest) = (config.detect.clone(), config.track.low);
+        let detector =
+            blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?.with_score_threshold(weakest))).await?;
 
         app.set_phase("opening the index");
         let data = config.data.folder.clone();
