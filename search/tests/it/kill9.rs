@@ -128,13 +128,13 @@ fn what_was_acknowledged_survives() {
                 return n.parse::<u64>().ok();
             }
         };
-        // It lives for some acknowledgements more, and then dies at any moment within the next batch.
+        // It lives for some acknowledgements more, and then dies at any moment of the batches that follow.
         let mut newest = number().expect("the child starts and acknowledges");
         let enough = newest + rand::rng().random_range(10..60);
         while newest < enough {
             newest = number().expect("the child goes on");
         }
-        std::thread::sleep(Duration::from_micros(rand::rng().random_range(0..60_000)));
+        std::thread::sleep(Duration::from_micros(rand::rng().random_range(0..400_000)));
         child.kill().unwrap();
         let status = child.wait().unwrap();
         // What it still said before it died counts.
