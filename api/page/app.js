@@ -149,7 +149,7 @@ async function refreshHealth() {
   const answer = await (await fetch("/readyz")).json();
   ready = answer.ready;
   const broken = answer.checks.find((c) => !c.ok);
-  if (ready) health("good", "Ready");
+  if (ready) health(broken ? "warn" : "good", broken ? broken.detail : "Ready");
   else health("busy", broken ? `Not ready: ${broken.detail}` : "Not ready");
   $("go").disabled = !ready;
   showModel(answer.model);
@@ -225,8 +225,8 @@ $("cameras").addEventListener("click", (event) => {
 
 function showCoverage() {
   const parts = cameras.map((c) => {
-    if (!c.searchable_through) return `${c.id}: nothing new since the start`;
-    const end = c.state === "ended" ? "complete" : `${seconds(c.lag_s)} behind`;
+    if (!c.searchable_through) return `${c.id}: nothing searchable yet`;
+    const end = c.state === "ended" ? "complete" : c.lag_s === null ? "before this start" : `${seconds(c.lag_s)} behind`;
     return `${c.id} through ${day(c.searchable_through)} ${time(c.searchable_through)} (${end})`;
   });
   $("coverage").textContent = parts.length ? `Searchable: ${parts.join(" · ")}` : "";
@@ -299,7 +299,7 @@ function show(answer, more) {
   const took = `${(answer.timings_ms.total / 1000).toFixed(answer.timings_ms.total < 950 ? 2 : 1)} s`;
   const order = lastBody.sort === "time" ? "newest first" : "best match first";
   const people = `${hits.length}${cursor ? " or more" : ""} ${hits.length === 1 ? "person" : "people"}`;
-  $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `No confident match · ${took}`;
+  $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `Nearest misses · ${took}`;
   const notes = answer.degraded.map((d) => el("div", {}, d));
   if (hits.length && !answer.confident) {
     notes.unshift(el("strong", {}, "No confident match."), el("div", {}, "Nobody fits this description well. What comes nearest is shown below; look before you believe it."));

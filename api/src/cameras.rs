@@ -153,7 +153,7 @@ pub fn view(
     now: Timestamp,
     with_url: bool,
 ) -> CameraView {
-    let lag_s = mark.map(|m| lag(&row.spec.url, m, now));
+    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(&row.spec.url, m, now));
     let (state, reason) = judge(row.archived, node, mark, lag_s);
     CameraView {
         id: row.spec.id.clone(),
@@ -202,7 +202,7 @@ fn judge(
             (CameraState::Connecting, Some("waiting for the camera node".into()))
         };
     };
-    let here = mark.filter(|m| m.connection == node.connection);
+    let here = mark.filter(|m| m.connection == Some(node.connection));
     match node.state {
         NodeState::Connecting => (CameraState::Connecting, node.reason.clone()),
         NodeState::Retrying => (CameraState::Retrying, node.reason.clone()),
@@ -277,7 +277,7 @@ mod tests {
 
     fn mark(connection: u64, through_s: i64, ended: bool) -> Watermark {
         let t = Timestamp::from_micros(through_s * 1_000_000);
-        Watermark { connection, through: t, ended, arrived: t }
+        Watermark { connection: Some(connection), through: t, ended, arrived: t }
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);

@@ -40,8 +40,10 @@ pub struct SearchQuery {
     pub to: Option<Timestamp>,
     /// Results wanted, at least 1.
     pub limit: usize,
-    /// Continue an earlier search.
+    /// Continue an earlier search of the same owner.
     pub cursor: Option<String>,
+    /// Who asks: cursors are not shared.
+    pub owner: String,
     /// Candidates the decoder re-ranks.
     pub rerank: usize,
     /// Only results at or above this match probability.
@@ -133,8 +135,8 @@ pub struct StoredSighting {
 /// How far a camera's footage is searchable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// The connection of the camera this footage came from.
-    pub connection: u64,
+    /// The connection of the camera this footage came from; `None`: from before this process started.
+    pub connection: Option<u64>,
     /// Everything captured up to here is searchable.
     pub through: Timestamp,
     /// The footage has ended, and all of it is searchable.
@@ -148,8 +150,8 @@ pub struct Watermark {
 pub struct Erased {
     /// Sightings removed from the vector store.
     pub sightings: u64,
-    /// Pictures (with their patch features) removed from the gallery.
-    pub pictures: u64,
+    /// Files removed from the gallery: pictures, and their patch features.
+    pub files: u64,
 }
 
 /// The model that answers, for `/readyz` and the page's footer.
@@ -164,7 +166,7 @@ pub struct ModelView {
     /// Number format of the weights in use.
     pub dtype: String,
     /// Height and width of its input in pixels.
-    pub image_size: (usize, usize),
+    pub image_size: [usize; 2],
     /// Length of the global feature.
     pub feature_dim: usize,
     /// What it was trained on and how good it is, as its folder says.
@@ -191,6 +193,12 @@ pub trait Engine: Send + Sync {
 
     /// How far each camera is searchable.
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark>;
+
+    /// Forgets how far this camera is searchable: it starts anew.
+    fn restart_camera(&self, camera: &CameraId);
+
+    /// What keeps new footage from being stored just now. Searches are answered all the same.
+    fn fault(&self) -> Option<String>;
 
     /// Sightings in the index.
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>>;

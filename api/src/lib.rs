@@ -10,6 +10,7 @@ pub mod cameras;
 pub mod engine;
 pub mod error;
 mod extract;
+pub mod local;
 pub mod openapi;
 pub mod page;
 pub mod rate;

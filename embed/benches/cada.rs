@@ -7,6 +7,7 @@ use std::hint::black_box;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use criterion::{Criterion, criterion_group, criterion_main};
+use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
 
 fn model(arch: &Architecture) -> candle_core::Result<Cada> {
@@ -28,15 +29,19 @@ fn cada(c: &mut Criterion) {
     let text: Vec<u32> = std::iter::once(101).chain(2000..2023).chain([102]).collect();
     let (one, many) = (TokenBatch::new(&[&text], 0, None), TokenBatch::new(&vec![&text; 32], 0, None));
     let patches = Tensor::ones((32, 197, 768), DType::F32, &Device::Cpu).expect("allocates");
-    let mut group = c.benchmark_group("cada-base");
-    group.sample_size(10);
-    for n in [1, 8] {
-        let input = pixels(n);
-        group.bench_function(format!("image-b{n}"), |b| b.iter(|| black_box(cada.image_embeds(&input))));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut group = c.benchmark_group(format!("cada-base-{precision:?}").to_lowercase());
+        group.sample_size(10);
+        precision.scope(|| {
+            for n in [1, 8] {
+                let input = pixels(n);
+                group.bench_function(format!("image-b{n}"), |b| b.iter(|| black_box(cada.image_embeds(&input))));
+            }
+            group.bench_function("text-25", |b| b.iter(|| black_box(cada.text_embeds(&one, None))));
+            group.bench_function("rerank-32x25", |b| b.iter(|| black_box(cada.fused(&many, &patches, None))));
+        });
+        group.finish();
     }
-    group.bench_function("text-25", |b| b.iter(|| black_box(cada.text_embeds(&one, None))));
-    group.bench_function("rerank-32x25", |b| b.iter(|| black_box(cada.fused(&many, &patches, None))));
-    group.finish();
 }
 
 criterion_group!(benches, cada);

@@ -1,8 +1,10 @@
 //! Where the arithmetic runs. What is asked for is what is used, or it is an error; never a silent fall-back.
 
 use candle_core::Device;
+use sightline_core::config::EmbedPrecision;
 
 use crate::EmbedError;
+use crate::kernel::{Engine, Precision};
 
 /// "cpu", or "cuda" / "cuda:N" in a build with the feature `cuda`.
 ///
@@ -38,6 +40,23 @@ pub fn device_name(device: &Device) -> String {
     }
 }
 
+/// The arithmetic to use on `device` for what is configured.
+///
+/// # Errors
+/// bf16 asked for where there is none: a CPU without the instructions, or a GPU (where we compute in f32).
+pub fn choose_precision(wanted: EmbedPrecision, device: &Device) -> Result<Precision, EmbedError> {
+    let has_bf16 = device.is_cpu() && Engine::best() != Engine::Exact;
+    match wanted {
+        EmbedPrecision::F32 => Ok(Precision::F32),
+        EmbedPrecision::Auto if !has_bf16 => Ok(Precision::F32),
+        EmbedPrecision::Bf16 if !has_bf16 => Err(EmbedError::Device {
+            requested: format!("{} at bf16", device_name(device)),
+            message: "it has no bf16 instructions we use; set embed.precision = \"auto\" or \"f32\"".into(),
+        }),
+        EmbedPrecision::Auto | EmbedPrecision::Bf16 => Ok(Precision::Bf16),
+    }
+}
+
 /// Tells glibc to keep buffers of tensor size instead of mapping and unmapping them: every activation is such a buffer,
 /// and fresh pages cost more than the arithmetic on them. Called once by whoever loads a model.
 pub fn keep_large_buffers() {
@@ -57,6 +76,15 @@ pub fn keep_large_buffers() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn precision_is_what_was_asked_for() {
+        let choose = |wanted| choose_precision(wanted, &Device::Cpu);
+        assert!(matches!(choose(EmbedPrecision::F32), Ok(Precision::F32)));
+        let exact = Engine::best() == Engine::Exact;
+        assert_eq!(choose(EmbedPrecision::Bf16).is_err(), exact);
+        assert_eq!(matches!(choose(EmbedPrecision::Auto), Ok(Precision::F32)), exact);
+    }
 
     #[test]
     fn what_is_not_there_is_an_error() {

@@ -7,6 +7,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sightline_core::{PatchFeatures, RgbImage};
 
+use crate::kernel::Precision;
 use crate::model::{Cada, Calibration, Decoder, ModelConfig, TokenBatch, weights};
 use crate::nn::l2_normalize;
 use crate::preprocess::pixel_values;
@@ -22,7 +23,7 @@ pub struct ModelInfo {
     pub name: String,
     /// The device in use, for example `cpu` or `cuda:0`.
     pub device: String,
-    /// Type of the arithmetic.
+    /// Arithmetic of the matrix products, `f32` or `bf16`; everything else is f32.
     pub dtype: String,
     /// Height and width of the model's input.
     pub image_size: [usize; 2],
@@ -81,6 +82,7 @@ pub struct Model {
     tokenizer: CaptionTokenizer,
     config: ModelConfig,
     device: Device,
+    precision: Precision,
     info: ModelInfo,
 }
 
@@ -108,7 +110,14 @@ impl Model {
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
         };
-        Ok(Self { cada, tokenizer, config, device, info })
+        Ok(Self { cada, tokenizer, config, device, precision: Precision::F32, info })
+    }
+
+    /// The same model with other arithmetic on the CPU.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self.info.dtype = format!("{precision:?}").to_lowercase();
+        self
     }
 
     /// What it is.
@@ -119,6 +128,11 @@ impl Model {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &CaptionTokenizer {
         &self.tokenizer
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The network.
@@ -135,8 +149,12 @@ impl Model {
             return Ok(Vec::new());
         }
         let pixels = pixel_values(images, self.config.architecture.image_size, &self.config.preprocess, &self.device)?;
-        let embeds = self.cada.image_embeds(&pixels)?;
-        let features = finite(&l2_normalize(&self.cada.image_proj(&embeds)?)?)?;
+        let (embeds, projected) = self.precision.scope(|| -> candle_core::Result<_> {
+            let embeds = self.cada.image_embeds(&pixels)?;
+            let projected = self.cada.image_proj(&embeds)?;
+            Ok((embeds, projected))
+        })?;
+        let features = finite(&l2_normalize(&projected)?)?;
         let (_, rows, width) = embeds.dims3()?;
         let patches = embeds.flatten_from(1)?.to_vec2::<f32>()?;
         let pack = |values: Vec<f32>| {
@@ -159,7 +177,8 @@ impl Model {
         }
         let ids: Vec<&[u32]> = captions.iter().map(|c| c.ids.as_slice()).collect();
         let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
-        finite(&l2_normalize(&self.cada.text_proj(&self.cada.text_embeds(&tokens, None)?)?)?)
+        let projected = self.precision.scope(|| self.cada.text_proj(&self.cada.text_embeds(&tokens, None)?))?;
+        finite(&l2_normalize(&projected)?)
     }
 
     /// Cleans, tokenises and encodes something to search for.
@@ -204,8 +223,9 @@ impl Model {
             let embeds = Tensor::from_vec(values, (part.len(), rows, width), &self.device)?;
             let ids = vec![query.ids.as_slice(); part.len()];
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
-            let fused = self.cada.fused(&tokens, &embeds, None)?;
-            logits.extend(finite(&self.cada.itm_logits(&fused)?)?.into_iter().map(|row| [row[0], row[1]]));
+            let pair_logits =
+                self.precision.scope(|| self.cada.itm_logits(&self.cada.fused(&tokens, &embeds, None)?))?;
+            logits.extend(finite(&pair_logits)?.into_iter().map(|row| [row[0], row[1]]));
         }
         Ok(logits)
     }

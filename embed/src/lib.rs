@@ -30,7 +30,7 @@ mod self_test;
 pub mod stage;
 
 pub use decode::decode_image;
-pub use device::{device_name, keep_large_buffers, open_device};
+pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
 pub use error::EmbedError;
 pub use folder::{DEFAULT_MODEL, ModelFolder, resolve_model_folder};

@@ -41,7 +41,7 @@ pub fn run(spec: &CameraSpec, tap: &Arc<Tap>, stop: &Stop) -> Outcome {
     };
     let outcome = supervise(spec, tap, &pipeline, stop);
     let outcome = match outcome {
-        Outcome::Broken(reason) => Outcome::Broken(explained(spec, tap, reason)),
+        Outcome::Broken(reason) => Outcome::Broken(spec.url.scrub(&explained(spec, tap, reason))),
         other => other,
     };
     // A replay that broke or ended still has its last frames to hand on: only a stop cuts them off.
@@ -120,7 +120,8 @@ fn judge(
     match message.view() {
         gst::MessageView::Error(e) => {
             let debug_text = e.debug();
-            debug!(camera = %spec.id, error = %e.error(), debug = debug_text.as_deref(), "pipeline error");
+            let place = spec.url.scrub(debug_text.as_deref().unwrap_or_default());
+            debug!(camera = %spec.id, error = %e.error(), debug = place, "pipeline error");
             let reason = tap.trouble().unwrap_or_else(|| explain(&e.error(), debug_text.as_deref(), missing));
             Some(Outcome::Broken(reason))
         }
@@ -141,7 +142,8 @@ fn judge(
             None
         }
         gst::MessageView::Warning(w) => {
-            debug!(camera = %spec.id, warning = %w.error(), debug = w.debug().as_deref(), "pipeline warning");
+            let place = spec.url.scrub(w.debug().as_deref().unwrap_or_default());
+            debug!(camera = %spec.id, warning = %w.error(), debug = place, "pipeline warning");
             None
         }
         _ => None,

@@ -216,7 +216,7 @@ impl Meters {
         let before = self.unreadable.get();
         self.unreadable.add();
         // A camera that sends nonsense does so many times a second: the first and every thousandth are told.
-        if before % 1000 == 0 {
+        if before.is_multiple_of(1000) {
             warn!(camera = %self.id, %why, so_far = before + 1, "a frame could not be analysed");
         }
     }

@@ -52,7 +52,7 @@ pub enum UrlError {
     Scheme(String),
     #[error("{0} names no host")]
     NoHost(String),
-    #[error("{0} is not a local file: use file:///absolute/path")]
+    #[error("{0} is not a local file: use file:///absolute/path or file:relative/path")]
     NotLocal(String),
     #[error("{0} names no device: use v4l2:///dev/video0")]
     NoDevice(String),
@@ -114,10 +114,11 @@ pub enum Source {
 }
 
 /// A checked camera address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CameraUrl {
     source: Source,
     shown: String,
+    secrets: Vec<String>,
 }
 
 impl CameraUrl {
@@ -129,7 +130,14 @@ impl CameraUrl {
         if text.starts_with('/') {
             return Err(UrlError::BarePath(text.to_owned()));
         }
-        let url = Url::parse(text).map_err(|_| UrlError::NotAnAddress(mask_unparsed(text)))?;
+        let url = match text.strip_prefix("file:").filter(|path| !path.starts_with('/') && !path.is_empty()) {
+            // As every path of the configuration, relative to the working folder.
+            Some(path) => {
+                let absolute = std::path::absolute(path).map_err(|_| UrlError::NotLocal(text.to_owned()))?;
+                Url::from_file_path(absolute).map_err(|()| UrlError::NotLocal(text.to_owned()))?
+            }
+            None => Url::parse(text).map_err(|_| UrlError::NotAnAddress(mask_unparsed(text)))?,
+        };
         let shown = mask(&url);
         let source = match url.scheme() {
             "rtsp" => Source::Rtsp(remote(&url, 554, &shown)?),
@@ -141,7 +149,8 @@ impl CameraUrl {
             "videotestsrc" => Source::Test(test_picture(&url)?),
             other => return Err(UrlError::Scheme(other.to_owned())),
         };
-        Ok(Self { source, shown })
+        let secrets = secrets(&url);
+        Ok(Self { source, shown, secrets })
     }
 
     /// The kind of source.
@@ -154,9 +163,19 @@ impl CameraUrl {
         &self.shown
     }
 
-    /// Files, and whatever else is replayed rather than watched: the footage waits for us.
-    pub fn is_file(&self) -> bool {
-        matches!(self.source, Source::File(_))
+    /// `text` without this camera's secrets: servers and libraries like to quote addresses in their errors.
+    pub fn scrub(&self, text: &str) -> String {
+        let bare = match &self.source {
+            Source::Rtsp(r) | Source::Http(r) => text.replace(&r.address, &self.shown),
+            _ => text.to_owned(),
+        };
+        self.secrets.iter().fold(bare, |text, secret| text.replace(secret, "***"))
+    }
+}
+
+impl std::fmt::Debug for CameraUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CameraUrl({})", self.shown)
     }
 }
 
@@ -232,7 +251,7 @@ fn mask(url: &Url) -> String {
         let masked: Vec<String> = query
             .split('&')
             .map(|pair| match pair.split_once('=') {
-                Some((k, _)) if SECRET_KEYS.contains(&k.to_ascii_lowercase().as_str()) => format!("{k}=***"),
+                Some((k, _)) if is_secret(k) => format!("{k}=***"),
                 _ => pair.to_owned(),
             })
             .collect();
@@ -241,18 +260,47 @@ fn mask(url: &Url) -> String {
     shown.to_string()
 }
 
-/// What may be quoted of a text that is no address: nothing before an `@`, which could be a password.
+/// Whether the value of this query key is a secret.
+fn is_secret(key: &str) -> bool {
+    SECRET_KEYS.contains(&key.to_ascii_lowercase().as_str())
+}
+
+/// Password and secret query values, as written and decoded. Shorter ones than four characters are left out: they
+/// would be found in every other word.
+fn secrets(url: &Url) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(p) = url.password() {
+        found.extend([p.to_owned(), percent_decoded(p)]);
+    }
+    let written = url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    found.extend(written.filter(|(k, _)| is_secret(k)).map(|(_, v)| v.to_owned()));
+    found.extend(url.query_pairs().filter(|(k, _)| is_secret(k)).map(|(_, v)| v.into_owned()));
+    found.retain(|s| s.len() >= 4);
+    found
+}
+
+/// What may be quoted of a text that is no address: nothing before an `@` and nothing after a `?`, where secrets are.
 fn mask_unparsed(text: &str) -> String {
-    let tail = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, tail)| format!("***@{tail}"));
+    let text = text.split_once('?').map_or_else(|| text.to_owned(), |(head, _)| format!("{head}?***"));
+    let tail = text.rsplit_once('@').map_or_else(|| text.clone(), |(_, tail)| format!("***@{tail}"));
     tail.chars().take(200).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn source(text: &str) -> Source {
         CameraUrl::parse(text).expect(text).source().clone()
+    }
+
+    #[test]
+    fn relative_files_are_relative_to_the_working_folder() {
+        let url = CameraUrl::parse("file:footage/a b.avi").expect("valid");
+        let expected = std::env::current_dir().expect("a working folder").join("footage/a b.avi");
+        assert_eq!(*url.source(), Source::File(expected));
+        assert!(CameraUrl::parse("file:").is_err());
     }
 
     #[test]
@@ -282,6 +330,30 @@ mod tests {
         assert!(!format!("{url:?} {url}").contains("p%40s") && !format!("{url:?}").contains("abc"));
         let e = CameraUrl::parse("rtsp//admin:secret@host").expect_err("no scheme").to_string();
         assert!(!e.contains("secret"), "{e}");
+    }
+
+    #[test]
+    fn errors_that_quote_the_address_are_scrubbed() {
+        let url = CameraUrl::parse("http://admin:hunter2@cam/x.mjpg?token=sesame&size=2").expect("valid");
+        let said = url.scrub("Not Found, URL: http://cam/x.mjpg?token=sesame&size=2 (token sesame, hunter2)");
+        assert_eq!(said, "Not Found, URL: http://***@cam/x.mjpg?token=***&size=2 (token ***, ***)");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,60}") {
+            let _ = CameraUrl::parse(&text);
+        }
+
+        #[test]
+        fn no_password_is_ever_shown(password in "[A-Z][A-Za-z0-9%!+]{6,20}", scheme in "rtsp|rtsps|http|https|ftp|x y") {
+            let text = format!("{scheme}://admin:{password}@cam.example/s?pwd={password}");
+            let said = match CameraUrl::parse(&text) {
+                Ok(url) => format!("{url} {url:?} {:?}", url.source()),
+                Err(e) => e.to_string(),
+            };
+            prop_assert!(!said.contains(&password), "{}", said);
+        }
     }
 
     #[test]

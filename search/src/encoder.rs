@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use sightline_core::{PatchFeatures, RgbImage};
+use sightline_embed::{EmbedError, Embedder, TextQuery};
 
 /// A text, encoded.
 #[derive(Clone)]
@@ -72,4 +73,50 @@ pub trait QueryEncoder: Send + Sync {
     /// # Errors
     /// [`EncodeError::Failed`].
     fn match_scores(&self, text: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError>;
+}
+
+impl From<EmbedError> for EncodeError {
+    fn from(e: EmbedError) -> Self {
+        match e {
+            EmbedError::EmptyQuery => Self::EmptyQuery,
+            e => Self::Failed(Box::new(e)),
+        }
+    }
+}
+
+/// The real one: every question goes to the inference thread, ahead of the crops that wait there.
+impl QueryEncoder for Embedder {
+    fn model_id(&self) -> &str {
+        &self.info().id
+    }
+
+    fn width(&self) -> usize {
+        self.info().feature_dim
+    }
+
+    fn patch_shape(&self) -> (u32, u32) {
+        // Sizes of a picture's features; a model beyond these does not fit into memory.
+        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        (size(self.info().patch_rows), size(self.info().patch_width))
+    }
+
+    fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
+        let query = self.encode_text_blocking(text)?;
+        let (feature, text, truncated) = (query.feature.clone(), query.text.clone(), query.truncated);
+        Ok(EncodedText { feature, text, truncated, inner: Arc::new(query) })
+    }
+
+    fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError> {
+        let mut features = self.embed_images_blocking(vec![image.clone()])?;
+        features.pop().map(|f| f.feature).ok_or_else(|| EncodeError::Failed("no feature for the picture".into()))
+    }
+
+    fn match_scores(&self, text: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
+        let query = text
+            .inner
+            .downcast_ref::<TextQuery>()
+            .ok_or_else(|| EncodeError::Failed("the text was encoded by something else".into()))?;
+        let scores = self.match_logits_blocking(query, pictures)?;
+        Ok(scores.into_iter().map(|s| MatchScore { logit: s.logit, probability: s.probability }).collect())
+    }
 }

@@ -146,6 +146,9 @@ pub async fn add(
     let detail = json!({ "camera": id, "url": mask(&camera.url) });
     let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
     let spec = camera.clone();
+    if let Ok(engine) = app.engine() {
+        engine.restart_camera(&id);
+    }
     let started = control.clone();
     tokio::task::spawn_blocking(move || started.add(camera))
         .await
@@ -207,7 +210,7 @@ pub async fn remove(
         let wanted = id.clone();
         app.state().run(move |s| s.finish_erasure(&wanted)).await?;
     }
-    tracing::info!(camera = %id, keep, sightings = erased.sightings, pictures = erased.pictures, "camera removed");
+    tracing::info!(camera = %id, keep, sightings = erased.sightings, files = erased.files, "camera removed");
     Ok(Json(Receipt {
         camera: id,
         at: Timestamp::now(),
@@ -236,7 +239,7 @@ async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
     while Instant::now() < deadline {
         let mark = engine.watermarks().get(id).copied();
         // A connection without a single frame publishes nothing, and so has no end to wait for.
-        if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= node.connection) {
+        if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= Some(node.connection)) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -16,7 +16,7 @@ use crate::state::Role;
 /// One thing that has to work.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
-    /// `model`, `index`, `state` or `cameras`.
+    /// `model`, `index`, `state` or `indexer`.
     pub name: &'static str,
     /// Whether it works.
     pub ok: bool,
@@ -65,6 +65,11 @@ pub async fn readyz(State(app): State<App>) -> Response {
     let state = app.state().run(|s| s.pending_erasures()).await;
     check("state", state.map(|_| "open".to_owned()).map_err(|e| e.to_string()));
     let ready = checks.iter().all(|c| c.ok);
+    // A full disk keeps new footage out, but what is stored is still found: told here, not a reason to turn away.
+    if let Ok(engine) = app.engine() {
+        let fault = engine.fault();
+        checks.push(Check { name: "indexer", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "storing".into()) });
+    }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()
 }

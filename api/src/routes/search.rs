@@ -185,6 +185,7 @@ pub async fn search(
 ) -> Result<Json<SearchView>, Error> {
     caller.require(Role::Operator)?;
     let (mut query, image) = checked(&app, &body)?;
+    query.owner = caller.id.clone();
     let engine = app.engine()?.clone();
     let rows = chosen(app.visible_cameras(&caller).await?, body.cameras.as_deref())?;
     if body.cameras.is_some() || caller.cameras.is_some() {
@@ -262,7 +263,7 @@ fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>
             return Err(Error::EmptyQuery);
         }
     }
-    if text.is_none() && body.image.is_none() && body.like.is_none() {
+    if text.is_none() && body.image.is_none() && body.like.is_none() && body.cursor.is_none() {
         return Err(Error::Invalid("one of query, image and like is needed".into()));
     }
     if body.image.is_some() && body.like.is_some() {
@@ -282,6 +283,7 @@ fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>
         to: body.to,
         limit,
         cursor: body.cursor.clone(),
+        owner: String::new(),
         rerank,
         min_probability: body.min_probability,
         sort: body.sort,

@@ -18,7 +18,7 @@ fn a_camera_becomes_searchable_only_when_the_index_has_heard_of_it() {
     assert_eq!(state()["state"], "decoding");
     assert!(state()["reason"].as_str().unwrap().contains("no footage"), "{}", state());
     let now = Timestamp::now();
-    let mut mark = Watermark { connection: 0, through: now, ended: false, arrived: now };
+    let mut mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now };
     server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
     assert_eq!((&state()["state"], &state()["reason"]), (&json!("searchable"), &Value::Null));
     mark.through = now - std::time::Duration::from_secs(60);
@@ -60,7 +60,7 @@ fn removing_a_camera_erases_its_people() {
     let stays = server.engine.put(&camera("yard"), 100, 0);
     let (status, receipt) = delete(&server, "/v1/cameras/gate");
     assert_eq!(status, 200);
-    assert_eq!(receipt["erased"], json!({ "sightings": 2, "pictures": 2 }));
+    assert_eq!(receipt["erased"], json!({ "sightings": 2, "files": 4 }));
     assert_eq!((&receipt["kept"], &receipt["returns_at_restart"]), (&json!(false), &json!(false)));
     assert_eq!(server.get(&format!("/v1/sightings/{gone}")).0, 404);
     assert_eq!(server.get(&format!("/v1/sightings/{stays}")).0, 200);
@@ -99,7 +99,7 @@ fn an_erasure_waits_for_what_is_under_way() {
         std::thread::sleep(std::time::Duration::from_millis(500));
         engine.put(&camera("gate"), 100, 0);
         let now = Timestamp::now();
-        let end = Watermark { connection: 0, through: now, ended: true, arrived: now };
+        let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now };
         engine.marks.lock().unwrap().insert(camera("gate"), end);
     });
     let (status, receipt) = delete(&server, "/v1/cameras/gate");

@@ -65,7 +65,7 @@ impl Engine for FakeEngine {
             name: "double".into(),
             device: "cpu".into(),
             dtype: "f32".into(),
-            image_size: (64, 32),
+            image_size: [64, 32],
             feature_dim: 4,
             provenance: json!({ "trained_on": "nothing" }),
         }
@@ -120,13 +120,21 @@ impl Engine for FakeEngine {
             let before = stored.len();
             stored.retain(|_, s| s.camera != camera);
             let gone = (before - stored.len()) as u64;
-            Ok(Erased { sightings: gone, pictures: gone })
+            Ok(Erased { sightings: gone, files: 2 * gone })
         }
         .boxed()
     }
 
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
         self.marks.lock().unwrap().clone()
+    }
+
+    fn restart_camera(&self, camera: &CameraId) {
+        self.marks.lock().unwrap().remove(camera);
+    }
+
+    fn fault(&self) -> Option<String> {
+        None
     }
 
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
@@ -183,7 +191,7 @@ pub struct Server {
     pub app: App,
     pub engine: Arc<FakeEngine>,
     pub node: Arc<FakeNode>,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     shutdown: Shutdown,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -224,7 +232,7 @@ impl Server {
             });
         });
         let base = format!("http://{}", told.recv().unwrap());
-        Self { base, app, engine, node, dir, shutdown, thread: Some(thread) }
+        Self { base, app, engine, node, _dir: dir, shutdown, thread: Some(thread) }
     }
 
     /// Makes cameras known and running.

@@ -6,8 +6,8 @@ mod sections;
 
 pub use load::{ConfigError, DEFAULT_TOML};
 pub use sections::{
-    CameraConfig, DataConfig, DetectConfig, EmbedConfig, IngestConfig, ModelConfig, RtspTransport, ScoreForm,
-    SearchConfig, ServerConfig, ShotsConfig, TrackConfig,
+    CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, IngestConfig, ModelConfig, RtspTransport,
+    ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig,
 };
 
 use serde::{Deserialize, Serialize};

@@ -94,12 +94,25 @@ pub struct ShotsConfig {
     pub jpeg_quality: u8,
 }
 
+/// Arithmetic of the model's matrix products; everything else is f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbedPrecision {
+    /// bf16 where the CPU has instructions for it, else f32.
+    Auto,
+    /// Single precision.
+    F32,
+    /// Factors rounded to bfloat16, sums in f32; an error where the machine has no instructions for it.
+    Bf16,
+}
+
 /// `[embed]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct EmbedConfig {
     pub device: String,
+    pub precision: EmbedPrecision,
     pub batch: usize,
     pub linger_ms: u64,
     pub threads: usize,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::pack::{PANEL, STEP, Side, Tile, pack};
 use super::plan::Plan;
-use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, exact, gelu};
+use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, epilogue::gelu_avx512, exact};
 
 /// The right operand in tiles, panel after panel, all of `k`.
 #[derive(Clone, Copy)]
@@ -242,7 +242,7 @@ fn finish(
         sums.iter_mut().zip(&bias[j..]).for_each(|(x, y)| *x += y);
     }
     if epilogue.gelu {
-        sums.iter_mut().for_each(|x| *x = gelu(*x));
+        gelu_avx512(sums);
         match epilogue.add {
             Add::Nothing => {}
             Add::Output => sums.iter_mut().zip(&output.row(i)[j..]).for_each(|(x, y)| *x += y),

@@ -16,11 +16,21 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The fastest bf16 engine of this machine; [`Engine::Exact`] where there is none.
+    /// What serves [`Precision::Bf16`] fastest on this machine. `vdpbf16ps` does twice the work of an `f32` multiply-add
+    /// instruction, but Intel's cores start a quarter as many of them (measured: 0.6 of the speed of `f32`), so that it
+    /// pays on other makers' only.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Engine> = OnceLock::new();
-        *BEST.get_or_init(|| [Self::Amx, Self::Avx512].into_iter().find(|e| e.available()).unwrap_or(Self::Exact))
+        *BEST.get_or_init(|| {
+            if Self::Amx.available() {
+                Self::Amx
+            } else if Self::Avx512.available() && !made_by_intel() {
+                Self::Avx512
+            } else {
+                Self::Exact
+            }
+        })
     }
 
     /// The engine for a precision.
@@ -41,6 +51,17 @@ impl Engine {
             Self::Exact => true,
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn made_by_intel() -> bool {
+    let vendor = std::arch::x86_64::__cpuid_count(0, 0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn made_by_intel() -> bool {
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

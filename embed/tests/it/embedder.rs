@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use sightline_core::config::{EmbedConfig, EmbedPrecision};
 use sightline_core::{PatchFeatures, RgbImage};
 use sightline_embed::{EmbedError, Embedder, ModelFolder, write_self_test};
 
@@ -45,6 +46,30 @@ fn end_to_end_equals_the_reference() {
     }
     println!("match logits through f16 patch features: {worst:.1e} from the reference");
     assert!(worst < 1e-2);
+}
+
+/// bf16 (where the CPU has it) keeps features and probabilities where they are, passes the self-test and says its name.
+#[test]
+fn automatic_precision_stays_close() {
+    let dir = folder::model();
+    write_self_test(dir.path()).unwrap();
+    let exact = start(dir.path()).unwrap();
+    let auto = EmbedConfig { precision: EmbedPrecision::Auto, ..folder::config() };
+    let auto = Embedder::start(dir.path(), &auto).unwrap();
+    let answers = |e: &Embedder| {
+        let query = e.encode_text_blocking("a man in a black coat").unwrap();
+        let images = e.embed_images_blocking(folder::pictures()).unwrap();
+        let features: Vec<Vec<f32>> = images.iter().map(|i| i.feature.clone()).chain([query.feature.clone()]).collect();
+        let scores = e.match_logits_blocking(&query, images.into_iter().map(|i| i.patches).collect()).unwrap();
+        (features, scores)
+    };
+    let ((fa, sa), (fb, sb)) = (answers(&exact), answers(&auto));
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let worst = fa.iter().zip(&fb).map(|(a, b)| cosine(a, b)).fold(1.0, f32::min);
+    let moved = sa.iter().zip(&sb).map(|(a, b)| (a.probability - b.probability).abs()).fold(0.0, f32::max);
+    println!("{}: cosine to f32 at least {worst:.5}, probabilities moved by at most {moved:.4}", auto.info().dtype);
+    assert_eq!(exact.info().dtype, "f32");
+    assert!(worst > 0.999 && moved < 0.02);
 }
 
 #[test]
@@ -151,7 +176,7 @@ fn broken_model_folders_are_refused() {
 #[test]
 fn an_absent_device_is_an_error() {
     let dir = folder::model();
-    let cfg = sightline_core::config::EmbedConfig { device: "cuda:42".into(), ..folder::config() };
+    let cfg = EmbedConfig { device: "cuda:42".into(), ..folder::config() };
     let e = Embedder::start(dir.path(), &cfg).unwrap_err();
     assert!(matches!(&e, EmbedError::Device { .. }) && e.to_string().contains("cuda:42"), "{e}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use sightline_core::RgbImage;
-use sightline_core::config::EmbedConfig;
+use sightline_core::config::{EmbedConfig, EmbedPrecision};
 use sightline_embed::model::weights;
 use tempfile::TempDir;
 
@@ -32,7 +32,8 @@ pub fn model() -> TempDir {
 }
 
 pub fn config() -> EmbedConfig {
-    EmbedConfig { threads: 2, batch: 4, linger_ms: 20, ..sightline_core::Config::layered(None, []).unwrap().embed }
+    let default = sightline_core::Config::layered(None, []).unwrap().embed;
+    EmbedConfig { precision: EmbedPrecision::F32, threads: 2, batch: 4, linger_ms: 20, ..default }
 }
 
 /// The six raw pictures of the golden data.

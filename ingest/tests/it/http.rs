@@ -47,9 +47,10 @@ fn a_file_on_a_server_plays_once() {
     assert_eq!((how, frames.len()), (Some(true), 5), "{:?}", camera.status());
     assert_eq!(camera.status().clock, Some(ClockSource::Estimate));
 
-    let (camera, queue) = start(config("gone", &format!("http://127.0.0.1:{port}/other.avi")), &ingest());
+    let (camera, queue) = start(config("gone", &format!("http://127.0.0.1:{port}/other.avi?token=sesame")), &ingest());
     let status = wait_for(&camera, &queue, 10.0, |s| s.state == CameraState::Retrying);
     assert!(status.reason.as_ref().is_some_and(|r| r.to_lowercase().contains("not found")), "{status:?}");
+    assert!(!format!("{status:?}").contains("sesame"), "{status:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server::prelude::*;
-use gstreamer_rtsp_server::{RTSPMediaFactory, RTSPServer};
+use gstreamer_rtsp_server::{RTSPAuth, RTSPMediaFactory, RTSPServer, RTSPToken};
 use sightline_core::Timestamp;
 use sightline_core::config::{IngestConfig, RtspTransport};
 use sightline_core::queue::Queue;
@@ -19,6 +19,18 @@ use crate::util::{config, ingest, start, wait_for, wait_for_state};
 /// Set for the process that serves: the port to serve on.
 const PORT: &str = "SIGHTLINE_TEST_RTSP_PORT";
 
+const BALL: &str = "( videotestsrc is-live=true pattern=ball \
+    ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+    ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96 )";
+
+/// What a role may do with a stream: see that it exists, and watch it.
+fn role(name: &str, watch: bool) -> gstreamer::Structure {
+    gstreamer::Structure::builder(name)
+        .field("media.factory.access", true)
+        .field("media.factory.construct", watch)
+        .build()
+}
+
 /// Serves a ball at `/ball` until its standard input ends, as it does with the process that started it.
 fn serve(port: u16) {
     gstreamer::init().unwrap();
@@ -27,12 +39,22 @@ fn serve(port: u16) {
     server.set_address("127.0.0.1");
     server.set_service(&port.to_string());
     let factory = RTSPMediaFactory::new();
-    factory.set_launch(
-        "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96 )",
-    );
+    factory.set_launch(BALL);
     factory.set_shared(true);
+    factory.add_role_from_structure(&role("anybody", true));
     server.mount_points().unwrap().add_factory("/ball", factory);
+    // The same behind a password: everybody sees that it is there.
+    let private = RTSPMediaFactory::new();
+    private.set_launch(BALL);
+    private.set_shared(true);
+    private.add_role_from_structure(&role("keeper", true));
+    private.add_role_from_structure(&role("anybody", false));
+    server.mount_points().unwrap().add_factory("/private", private);
+    let auth = RTSPAuth::new();
+    let token = |name: &str| RTSPToken::from_iter([("media.factory.role", name.to_send_value())]);
+    auth.add_basic(&RTSPAuth::make_basic("keeper", "s3cret/pass"), &token("keeper"));
+    auth.set_default_token(Some(&mut token("anybody")));
+    server.set_auth(Some(&auth));
     let _source = server.attach(None).expect("the port is free");
     let quit = main.clone();
     std::thread::spawn(move || {
@@ -170,4 +192,18 @@ fn an_unknown_stream_is_told_and_tried_again() {
     let (camera, queue) = start(config("wrong", &format!("rtsp://127.0.0.1:{port}/cat")), &ingest());
     let status = wait_for_state(&camera, &queue, CameraState::Retrying);
     assert!(status.reason.as_ref().is_some_and(|r| r.to_lowercase().contains("not found")), "{status:?}");
+}
+
+#[test]
+fn credentials_of_the_address_open_a_locked_stream() {
+    let port = free_port();
+    let _server = Server::start(port);
+    let (camera, queue) = start(config("locked", &format!("rtsp://127.0.0.1:{port}/private")), &ingest());
+    let status = wait_for_state(&camera, &queue, CameraState::Retrying);
+    assert!(status.reason.as_ref().is_some_and(|r| r.contains("user name or password")), "{status:?}");
+    drop(camera);
+    let url = format!("rtsp://keeper:s3cret%2Fpass@127.0.0.1:{port}/private");
+    let (camera, queue) = start(config("open", &url), &ingest());
+    wait_for_state(&camera, &queue, CameraState::Decoding);
+    assert!(!format!("{:?}", camera.status()).contains("s3cret"));
 }

@@ -49,13 +49,31 @@ impl FolderGallery {
         Ok(gallery)
     }
 
-    fn write(&self, target: &Path, parts: &[&[u8]], touched: &mut BTreeSet<PathBuf>) -> Result<(), FileError> {
+    fn write(&self, target: &Path, parts: &[&[u8]]) -> Result<PathBuf, FileError> {
         let folder = target.parent().unwrap_or(target);
         files::create_folder(folder)?;
         files::write_whole(&self.temporary.join(Uuid::new_v4().to_string()), target, parts)?;
-        touched.insert(folder.to_path_buf());
-        Ok(())
+        Ok(folder.to_path_buf())
     }
+}
+
+/// Files brought to the disk at the same time. Each write waits for the disk, not for a core, and a file system commits
+/// what is waiting together.
+const AT_ONCE: usize = 8;
+
+/// Runs `work` on every item, several at a time; all results, or the first failure.
+fn at_once<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, FileError> + Sync,
+) -> Result<Vec<R>, FileError> {
+    let chunk = items.len().div_ceil(AT_ONCE).max(1);
+    let run = |part: &[T]| part.iter().map(&work).collect::<Result<Vec<R>, FileError>>();
+    let run = &run;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = items.chunks(chunk).map(|part| scope.spawn(move || run(part))).collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
 /// `base/<first three hex digits>/<id>.<extension>`
@@ -76,14 +94,14 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
 impl Gallery for FolderGallery {
     fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
         let headers = exhibits.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
-        let mut touched = BTreeSet::new();
+        let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(2 * exhibits.len());
         for (e, header) in exhibits.iter().zip(&headers) {
-            self.write(&place(&self.jpeg, e.id, "jpg"), &[&e.jpeg], &mut touched)?;
-            self.write(&place(&self.patches, e.id, "patches"), &[header, &e.patches.data], &mut touched)?;
+            writes.push((place(&self.jpeg, e.id, "jpg"), [&e.jpeg, &[]]));
+            writes.push((place(&self.patches, e.id, "patches"), [header, &e.patches.data]));
         }
-        for folder in touched {
-            files::sync_folder(&folder)?;
-        }
+        let touched = at_once(&writes, |(target, parts)| self.write(target, parts))?;
+        let touched: Vec<PathBuf> = touched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        at_once(&touched, |folder| files::sync_folder(folder))?;
         Ok(())
     }
 

@@ -1,0 +1,113 @@
+//! `sightline camera`: cameras of a running server.
+
+use serde_json::{Map, Value, json};
+
+use crate::client::{Client, Connection, local, print_table};
+
+/// What to do with cameras.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Start a camera; it is remembered across restarts
+    Add {
+        /// Its immutable id: 1 to 64 of a-z 0-9 - _
+        id: String,
+        /// rtsp://, http(s)://, file:..., v4l2:///dev/... or videotestsrc://
+        url: String,
+        /// Analysed frames a second
+        #[arg(long, value_name = "N")]
+        fps: Option<f64>,
+        /// Files: capture time of the first frame (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        start_time: Option<String>,
+        /// Files: start again at the end
+        #[arg(long = "loop")]
+        looped: bool,
+        /// Files: analyse as fast as the machine can
+        #[arg(long)]
+        fast: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List cameras with their states
+    List {
+        /// Print the server's answer as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Stop a camera and erase the people it recorded
+    Remove {
+        /// The camera
+        id: String,
+        /// Keep the people it recorded searchable
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+/// Does it.
+pub fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Add { id, url, fps, start_time, looped, fast, connection } => {
+            let mut body = Map::new();
+            body.insert("id".into(), json!(id));
+            body.insert("url".into(), json!(url));
+            body.insert("loop".into(), json!(looped));
+            body.insert("realtime".into(), json!(!fast));
+            if let Some(fps) = fps {
+                body.insert("fps".into(), json!(fps));
+            }
+            if let Some(start) = start_time {
+                body.insert("start_time".into(), json!(start));
+            }
+            let added = Client::new(connection)?.json("POST", "/v1/cameras", Some(&Value::Object(body)))?;
+            println!("{id}: {}", added["state"].as_str().unwrap_or_default());
+        }
+        Command::List { json, connection } => {
+            let list = Client::new(connection)?.json("GET", "/v1/cameras", None)?;
+            if *json {
+                println!("{}", serde_json::to_string_pretty(&list)?);
+            } else {
+                print(&list);
+            }
+        }
+        Command::Remove { id, keep, connection } => {
+            // An id that could change the path is not sent as one.
+            let id: sightline_core::CameraId = id.parse()?;
+            let path = format!("/v1/cameras/{id}{}", if *keep { "?keep=true" } else { "" });
+            let receipt = Client::new(connection)?.json("DELETE", &path, None)?;
+            match keep {
+                true => println!("{id}: removed, its people are kept"),
+                false => println!("{id}: removed, {} sightings erased", receipt["erased"]["sightings"]),
+            }
+            if receipt["returns_at_restart"] == json!(true) {
+                eprintln!("note: the configuration file still names {id}: it comes back at the next start");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print(list: &Value) {
+    let text = |v: &Value| v.as_str().unwrap_or("-").to_owned();
+    let rows: Vec<Vec<String>> = list["cameras"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|c| {
+            vec![
+                text(&c["id"]),
+                text(&c["state"]),
+                local(&c["searchable_through"]),
+                c["lag_s"].as_f64().map_or("-".into(), |s| format!("{s:.1} s")),
+                format!("{:.1} %", c["dropped_fraction"].as_f64().unwrap_or_default() * 100.0),
+                text(&c["url"]),
+                text(&c["reason"]),
+            ]
+        })
+        .collect();
+    print_table(&["CAMERA", "STATE", "SEARCHABLE THROUGH", "LAG", "DROPPED", "ADDRESS", "REASON"], &rows);
+}

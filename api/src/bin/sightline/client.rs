@@ -1,0 +1,141 @@
+//! The REST client of the commands: where the server is, which token to use, and errors as the server words them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sightline_core::Config;
+
+/// Written by `serve` into the data folder, so that commands on the same machine need no options.
+#[derive(Serialize, Deserialize)]
+pub struct ClientFile {
+    /// `http://host:port`
+    pub server: String,
+    /// A token that works until the server stops.
+    pub token: String,
+}
+
+/// Name of that file.
+pub const CLIENT_FILE: &str = "client.json";
+
+/// Where the server is.
+#[derive(clap::Args)]
+pub struct Connection {
+    /// Address of the server [default: that of the server whose data folder is --data]
+    #[arg(long, env = "SIGHTLINE_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// Access token
+    #[arg(long, env = "SIGHTLINE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Data folder of the server [default: data.folder of the default configuration]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+}
+
+/// The data folder: as given, or that of the default configuration and the environment.
+pub fn data_folder(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(folder) => Ok(folder.to_owned()),
+        None => Ok(Config::load(None)?.data.folder),
+    }
+}
+
+/// A connection to a server.
+pub struct Client {
+    agent: ureq::Agent,
+    server: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Finds server and token: options, then environment, then the file the server left in its data folder.
+    pub fn new(c: &Connection) -> anyhow::Result<Self> {
+        let (server, token) = match &c.server {
+            Some(server) => (server.trim_end_matches('/').to_owned(), c.token.clone()),
+            None => {
+                let path = data_folder(c.data.as_deref())?.join(CLIENT_FILE);
+                let text = match std::fs::read_to_string(&path) {
+                    Ok(text) => text,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!(
+                        "no Sightline runs here ({} is missing): start one with `sightline serve`, or name its address \
+                         with --server and --token",
+                        path.display()
+                    ),
+                    Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+                };
+                let file: ClientFile =
+                    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+                (file.server, Some(c.token.clone().unwrap_or(file.token)))
+            }
+        };
+        if !server.starts_with("http://") {
+            bail!("the server's address {server:?} must start with http:// (put TLS into a reverse proxy beside it)");
+        }
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(120)))
+            .build()
+            .into();
+        Ok(Self { agent, server, token })
+    }
+
+    /// The absolute address of a path of the server.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server)
+    }
+
+    /// Calls the server; an error status becomes an error with the server's words.
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Vec<u8>> {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let sent = self.agent.run(request.body(text.into_bytes()).context("this address cannot be called")?);
+        let mut response = sent.with_context(|| format!("{} does not answer", self.server))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(64 << 20).read_to_vec().context("the answer broke off")?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let said: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        match (said["message"].as_str(), said["code"].as_str()) {
+            (Some(message), Some(code)) => bail!("{message} ({code})"),
+            _ => bail!("{} answered {status}", self.server),
+        }
+    }
+
+    /// As [`Client::call`], for answers in JSON.
+    pub fn json(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.call(method, path, body)?).context("the answer is not JSON")
+    }
+}
+
+/// Columns padded to their widest cell.
+pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
+    let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, &w)| format!("{c:<w$}")).collect();
+        println!("{}", padded.join("  ").trim_end());
+    };
+    line(head.to_vec());
+    for row in rows {
+        line(row.iter().map(String::as_str).collect());
+    }
+}
+
+/// A server's RFC 3339 time in local time, for people.
+pub fn local(time: &Value) -> String {
+    let parsed = time.as_str().and_then(|t| chrono::DateTime::parse_from_rfc3339(t).ok());
+    parsed.map_or("-".into(), |t| t.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string())
+}

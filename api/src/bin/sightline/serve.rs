@@ -1,0 +1,263 @@
+//! `sightline serve`: every role in one process.
+//!
+//! ```text
+//! cameras -> Queue<CameraEvent>(8) -> embed stage -> Queue<IndexEvent>(64) -> indexer -> store + gallery -> coverage
+//!                                     Embedder <---- searcher <---- REST API
+//! ```
+//!
+//! The socket is taken first, so that `/healthz` answers and `/readyz` tells what the start is busy with; whatever then
+//! fails ends the process with one line. The stop runs the other way round: cameras, embed stage, indexer, each drained
+//! before the next is told.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use sightline_api::app::{App, Setup};
+use sightline_api::engine::{Engine as _, ModelView};
+use sightline_api::local::{LocalEngine, LocalParts};
+use sightline_api::server;
+use sightline_api::state::{self, State};
+use sightline_core::queue::Queue;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraEvent, Config, IndexEvent, telemetry};
+use sightline_detect::{Detector, NanoDet};
+use sightline_embed::{Embedder, stage};
+use sightline_ingest::{CameraNode, NodeConfig};
+use sightline_search::{
+    Coverage, EdgeOptions, EdgeStore, FolderGallery, Gallery, IndexerOptions, QueryEncoder, Searcher, VectorStore,
+    indexer, resume_erasures, sweep_orphans,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::node::LocalNode;
+use crate::startup;
+
+/// Crops that wait for the embedder, all cameras together.
+const CROP_QUEUE: usize = 8;
+/// Sightings and progress that wait for the index.
+const INDEX_QUEUE: usize = 64;
+/// How long the stop may take, all of it: supervisors kill what takes ten seconds.
+const STOP: Duration = Duration::from_secs(8);
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    telemetry::init(config.server.log_json, "info");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(serve(config));
+    // A thread that hangs in a camera or in the model must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let folder = config.data.folder.clone();
+    let _lock = startup::data_folder(&folder)?;
+    let state = State::open(&folder)?;
+    state.merge_config_cameras(&config.cameras)?;
+    let metrics = startup::metrics()?;
+    let listener = startup::listen(config.server.listen).await?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    let token = state::new_secret()?;
+    let app = App::new(Setup {
+        server: config.server.clone(),
+        search: config.search.clone(),
+        state: state.clone(),
+        start_token: Some(token.clone()),
+        metrics: Some(metrics),
+    });
+    let shutdown = Shutdown::new();
+    let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut line = tokio::select! {
+        line = Line::start(&config, &app, &state, &shutdown) => line?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    let here = base_address(address);
+    let _announcement = startup::Announcement::write(&folder, here.clone(), token.clone())?;
+    if address.ip().is_loopback() {
+        println!("Sightline is ready: {here}/?token={token}");
+    } else {
+        println!("Sightline is ready: http://{address}/");
+    }
+    let failure = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        ended = &mut serving => Some(anyhow!("the server stopped: {ended:?}")),
+        ended = &mut line.embedding => Some(anyhow!("the embed stage stopped: {}", ended_with(ended))),
+        ended = &mut line.indexing => Some(anyhow!("the indexer stopped: {}", ended_with(ended))),
+    };
+    tracing::info!("stopping");
+    shutdown.trigger();
+    if tokio::time::timeout(STOP, line.stop()).await.is_err() {
+        tracing::warn!("not everything was stored in time; it is analysed again at the next start");
+    }
+    if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(1), serving).await.is_err() {
+        tracing::warn!("the server did not stop in time");
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Where a client on this machine reaches the server.
+fn base_address(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+type Ended = Result<Result<(), String>, tokio::task::JoinError>;
+
+fn ended_with(ended: Ended) -> String {
+    match ended {
+        Ok(Ok(())) => "without a reason".into(),
+        Ok(Err(e)) => e,
+        Err(e) => e.to_string(),
+    }
+}
+
+/// Everything between the cameras and the index.
+struct Line {
+    node: Arc<CameraNode>,
+    crops: Queue<CameraEvent>,
+    sightings: Queue<IndexEvent>,
+    embedding: JoinHandle<Result<(), String>>,
+    indexing: JoinHandle<Result<(), String>>,
+    store: Arc<dyn VectorStore>,
+    give_up: Shutdown,
+}
+
+impl Line {
+    async fn start(config: &Config, app: &App, state: &State, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        app.set_phase("loading the model");
+        let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
+        let embedder = blocking(move || Ok(Embedder::start(&folder, &embed)?)).await?;
+        let info = embedder.info();
+        app.set_phase("loading the detector");
+        // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
+        let (detect, weakest) = (config.detect.clone(), config.track.low);
+        let detector =
+            blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?.with_score_threshold(weakest))).await?;
+
+        app.set_phase("opening the index");
+        let data = config.data.folder.clone();
+        let (id, width) = (info.id.clone(), info.feature_dim);
+        let journals = data.join("erasures");
+        let notes = journals.clone();
+        let (store, gallery, coverage) = blocking(move || {
+            let store = EdgeStore::open(&data.join("vectors"), &id, width, &EdgeOptions::default())?;
+            let gallery = FolderGallery::open(&data.join("gallery"), &id)?;
+            resume_erasures(&store, &gallery, &notes)?;
+            sweep_orphans(&store, &gallery)?;
+            let coverage = Coverage::from_store(store.cameras()?);
+            Ok((Arc::new(store) as Arc<dyn VectorStore>, Arc::new(gallery) as Arc<dyn Gallery>, coverage))
+        })
+        .await?;
+        let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
+        let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), config.search.clone())?;
+        let engine = Arc::new(LocalEngine::new(LocalParts {
+            model: ModelView {
+                id: info.id.clone(),
+                name: info.name.clone(),
+                device: info.device.clone(),
+                dtype: info.dtype.clone(),
+                image_size: info.image_size,
+                feature_dim: info.feature_dim,
+                provenance: info.provenance.clone(),
+            },
+            searcher,
+            store: Arc::clone(&store),
+            gallery: Arc::clone(&gallery),
+            coverage: coverage.clone(),
+            journals,
+        }));
+        for camera in state.pending_erasures()? {
+            let erased = engine.erase_camera(camera.clone()).await?;
+            tracing::info!(%camera, sightings = erased.sightings, "finished an erasure that was interrupted");
+            state.finish_erasure(&camera)?;
+        }
+        tokio::spawn(Arc::clone(&engine).follow(shutdown.clone()));
+
+        app.set_phase("starting the cameras");
+        let (crops, sightings) = (Queue::new(CROP_QUEUE), Queue::new(INDEX_QUEUE));
+        let give_up = Shutdown::new();
+        let embedding = {
+            let (input, output, embed) = (crops.clone(), sightings.clone(), config.embed.clone());
+            // The stage ends when its queue is closed and empty; it is not to leave before the cameras have.
+            let never = Shutdown::new();
+            tokio::task::spawn_blocking(move || {
+                stage::run(&input, &embedder, &output, &embed, &never).map_err(|e| e.to_string())
+            })
+        };
+        let indexing = {
+            let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
+            let (coverage, give_up) = (coverage.clone(), give_up.clone());
+            tokio::task::spawn_blocking(move || {
+                indexer::run(&input, &*store, &*gallery, &coverage, &IndexerOptions::default(), &give_up)
+                    .map_err(|e| e.to_string())
+            })
+        };
+        let node_config = NodeConfig::new(config, "sightline");
+        let (out, stop) = (crops.clone(), shutdown.clone());
+        let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
+        let node = Arc::new(blocking(move || Ok(CameraNode::start(node_config, make, out, stop)?)).await?);
+        let control = Arc::new(LocalNode::new(Arc::clone(&node)));
+        let known = state.cameras()?;
+        let starting = Arc::clone(&control);
+        blocking(move || {
+            known.into_iter().filter(|r| !r.archived).for_each(|r| starting.start(r.spec));
+            Ok(())
+        })
+        .await?;
+        app.set_cameras(control);
+        app.set_engine(engine);
+        Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
+    }
+
+    /// Stops the cameras, lets what they published reach the index, and brings the index to the disk.
+    async fn stop(self) {
+        let Self { node, crops, sightings, embedding, indexing, store, give_up } = self;
+        let failed = |stage, e: String| tracing::warn!(stage, error = %e, "not stopped cleanly");
+        if let Err(e) = tokio::task::spawn_blocking(move || node.stop()).await {
+            failed("cameras", e.to_string());
+        }
+        crops.close();
+        // A stage that ended before the stop has been reported already, and its handle must not be awaited again.
+        if !embedding.is_finished() {
+            match embedding.await {
+                Ok(Ok(())) => {}
+                other => failed("embed", ended_with(other)),
+            }
+        }
+        sightings.close();
+        // From here on a store that keeps failing is not waited for.
+        give_up.trigger();
+        if !indexing.is_finished() {
+            match indexing.await {
+                Ok(Ok(())) => {}
+                other => failed("index", ended_with(other)),
+            }
+        }
+        match tokio::task::spawn_blocking(move || store.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => failed("store", e.to_string()),
+            Err(e) => failed("store", e.to_string()),
+        }
+    }
+}
+
+/// Runs what may take long on a thread that may block.
+async fn blocking<T, F>(work: F) -> anyhow::Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> anyhow::Result<T> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.context("a start-up task ended early")?
+}

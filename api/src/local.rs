@@ -1,0 +1,246 @@
+//! The real [`Engine`]: searcher, vector store and gallery in this process.
+//!
+//! Store and gallery block, so every call to them runs on a thread that may.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, SightingId, Timestamp};
+use sightline_search::{
+    Coverage, EncodeError, EraseError, Filter, Gallery, GalleryError, SearchError, SearchRequest, SearchResponse,
+    Searcher, StoreError, TrackHit, VectorStore, erase,
+};
+
+use crate::engine::{
+    Engine, Erased, Hit, ModelView, SearchAnswer, SearchQuery, Sort, StoredSighting, Timings, Watermark,
+};
+use crate::error::Error;
+
+/// What a local engine is made of.
+pub struct LocalParts {
+    /// The model in use, as shown.
+    pub model: ModelView,
+    /// Searches.
+    pub searcher: Searcher,
+    /// The vectors.
+    pub store: Arc<dyn VectorStore>,
+    /// The pictures.
+    pub gallery: Arc<dyn Gallery>,
+    /// How far the index has come.
+    pub coverage: Coverage,
+    /// Folder for the notes of erasures under way.
+    pub journals: PathBuf,
+}
+
+/// What was last heard of a camera, and when.
+type Heard = (Option<u64>, Option<Timestamp>, Timestamp);
+
+/// See the module.
+pub struct LocalEngine {
+    parts: LocalParts,
+    heard: Mutex<BTreeMap<CameraId, Heard>>,
+}
+
+impl LocalEngine {
+    /// An engine over open parts.
+    pub fn new(parts: LocalParts) -> Self {
+        let engine = Self { parts, heard: Mutex::default() };
+        engine.listen();
+        engine
+    }
+
+    /// Notes the time at which each camera's coverage moves, until `shutdown`: run it as a task of its own. A recording's
+    /// capture times say nothing about how long ago the index last heard of it.
+    pub async fn follow(self: Arc<Self>, shutdown: Shutdown) {
+        let mut changes = self.parts.coverage.changes();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = shutdown.triggered() => return,
+            }
+            self.listen();
+        }
+    }
+
+    fn listen(&self) {
+        let now = Timestamp::now();
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        for (camera, c) in self.parts.coverage.all() {
+            let news = (c.connection, c.searchable_through);
+            match heard.get(&camera) {
+                Some((connection, through, _)) if (*connection, *through) == news => {}
+                _ => drop(heard.insert(camera, (news.0, news.1, now))),
+            }
+        }
+    }
+}
+
+impl Engine for LocalEngine {
+    fn model(&self) -> ModelView {
+        self.parts.model.clone()
+    }
+
+    fn search(&self, query: SearchQuery) -> BoxFuture<'_, Result<SearchAnswer, Error>> {
+        async move {
+            let response = match &query.cursor {
+                Some(cursor) => self.parts.searcher.next_page(cursor, &query.owner).await,
+                None => self.parts.searcher.search(request(query)).await,
+            };
+            let mut answer = answer(response.map_err(search_error)?);
+            if let Some(fault) = self.parts.coverage.fault() {
+                answer.degraded.push(format!("new footage is not being stored: {fault}"));
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+
+    fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>> {
+        let store = Arc::clone(&self.parts.store);
+        blocking(move || {
+            let found = store.get(&[id]).map_err(store_error)?.pop();
+            Ok(found.map(|r| StoredSighting {
+                sighting_id: r.id,
+                camera: r.payload.camera,
+                track_id: r.payload.track,
+                first_seen: r.payload.first_seen,
+                last_seen: r.payload.last_seen,
+                captured_at: r.payload.captured_at,
+                bbox: r.payload.bbox,
+                quality: r.payload.quality.score,
+            }))
+        })
+    }
+
+    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
+        let gallery = Arc::clone(&self.parts.gallery);
+        blocking(move || gallery.jpeg(id).map_err(gallery_error))
+    }
+
+    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
+        let (store, gallery) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.gallery));
+        let (coverage, journals) = (self.parts.coverage.clone(), self.parts.journals.clone());
+        blocking(move || {
+            let filter = Filter::camera(camera.clone());
+            let receipt = erase(&*store, &*gallery, &journals, &filter).map_err(|e| match e {
+                EraseError::Store(e) => store_error(e),
+                EraseError::Gallery(e) => gallery_error(e),
+                e => Error::Unavailable { part: "the erasure", why: e.to_string() },
+            })?;
+            coverage.forget(&camera);
+            Ok(Erased { sightings: receipt.points, files: receipt.files })
+        })
+    }
+
+    fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Timestamp::now();
+        let mark = |(camera, c): (CameraId, sightline_search::CameraCoverage)| {
+            let arrived = heard.get(&camera).map_or(now, |(.., at)| *at);
+            let through = c.searchable_through?;
+            Some((camera, Watermark { connection: c.connection, through, ended: c.ended, arrived }))
+        };
+        self.parts.coverage.all().into_iter().filter_map(mark).collect()
+    }
+
+    fn restart_camera(&self, camera: &CameraId) {
+        self.parts.coverage.forget(camera);
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.parts.coverage.fault()
+    }
+
+    fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        let store = Arc::clone(&self.parts.store);
+        blocking(move || store.count(&Filter::default()).map_err(store_error))
+    }
+}
+
+fn blocking<T, F>(work: F) -> BoxFuture<'static, Result<T, Error>>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Error> + Send + 'static,
+{
+    async move {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.unwrap_or_else(|e| Err(Error::Internal(format!("a blocking task ended early: {e}"))))
+    }
+    .boxed()
+}
+
+fn request(q: SearchQuery) -> SearchRequest {
+    SearchRequest {
+        query: q.text,
+        image: q.image,
+        like: q.like,
+        filter: Filter {
+            cameras: q.cameras.map(|c| c.into_iter().collect()),
+            from: q.from,
+            to: q.to,
+            ..Filter::default()
+        },
+        limit: q.limit,
+        rerank: Some(q.rerank),
+        min_probability: q.min_probability,
+        sort: match q.sort {
+            Sort::Relevance => sightline_search::Sort::Relevance,
+            Sort::Time => sightline_search::Sort::Time,
+        },
+        score: None,
+        owner: q.owner,
+    }
+}
+
+fn answer(r: SearchResponse) -> SearchAnswer {
+    let t = r.timings;
+    SearchAnswer {
+        results: r.hits.into_iter().map(hit).collect(),
+        confident: r.confident,
+        nearest_misses: r.nearest_misses.into_iter().map(hit).collect(),
+        next_cursor: r.next_cursor,
+        timings: Timings { encode: t.encode, search: t.search, fetch: t.fetch, rerank: t.rerank, total: t.total },
+        degraded: r.degraded,
+    }
+}
+
+fn hit(h: TrackHit) -> Hit {
+    Hit {
+        sighting_id: h.sighting,
+        camera: h.camera,
+        track_id: h.track,
+        first_seen: h.first_seen,
+        last_seen: h.last_seen,
+        captured_at: h.captured_at,
+        bbox: h.bbox,
+        similarity: h.similarity,
+        match_logit: h.match_logit,
+        probability: h.probability,
+        score: h.score,
+    }
+}
+
+fn search_error(e: SearchError) -> Error {
+    match e {
+        SearchError::Encode(EncodeError::EmptyQuery) => Error::EmptyQuery,
+        SearchError::UnknownCursor => Error::InvalidCursor(e.to_string()),
+        e if e.is_bad_request() => Error::Invalid(e.to_string()),
+        SearchError::Encode(e) => Error::Unavailable { part: "the model", why: e.to_string() },
+        SearchError::Store(e) => store_error(e),
+        SearchError::Gallery(e) => gallery_error(e),
+        e => Error::Internal(e.to_string()),
+    }
+}
+
+fn store_error(e: StoreError) -> Error {
+    Error::Unavailable { part: "the vector store", why: e.to_string() }
+}
+
+fn gallery_error(e: GalleryError) -> Error {
+    Error::Unavailable { part: "the gallery", why: e.to_string() }
+}

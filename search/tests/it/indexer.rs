@@ -1,0 +1,309 @@
+//! The indexer: order of writing, failures that pass, data that can never be stored, and repeated deliveries.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sightline_core::message::Origin;
+use sightline_core::queue::Queue;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, IndexEvent, PatchFeatures, Sighting, SightingId, Timestamp, TrackEnd, TrackId};
+use sightline_search::{
+    CameraExtent, Coverage, ExactStore, Exhibit, FileError, Filter, FolderGallery, Gallery, GalleryError, IndexerError,
+    IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
+};
+
+use crate::support::{MODEL, WIDTH, at, camera, progress, sighting, track, turned};
+
+/// What was called, and what fails how often.
+#[derive(Default)]
+struct Script {
+    calls: Mutex<Vec<&'static str>>,
+    gallery_fails: AtomicU32,
+    upsert_fails: AtomicU32,
+    flush_fails: AtomicU32,
+    full: AtomicBool,
+    coverage: Coverage,
+    /// Coverage of camera "gate" when the store was flushed.
+    at_flush: Mutex<Vec<Option<Timestamp>>>,
+}
+
+impl Script {
+    fn call(&self, name: &'static str, fails: &AtomicU32) -> bool {
+        self.calls.lock().unwrap().push(name);
+        self.full.load(Ordering::SeqCst)
+            || fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+    }
+}
+
+struct Store(ExactStore, Arc<Script>);
+
+impl VectorStore for Store {
+    fn model_id(&self) -> &str {
+        self.0.model_id()
+    }
+    fn width(&self) -> usize {
+        self.0.width()
+    }
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        if self.1.call("upsert", &self.1.upsert_fails) {
+            return Err(StoreError::Engine("no space left on device".to_owned()));
+        }
+        self.0.upsert(points)
+    }
+    fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError> {
+        self.0.search(vector, limit, filter)
+    }
+    fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        self.0.get(ids)
+    }
+    fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        self.0.vectors(ids)
+    }
+    fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.0.newest(filter, limit)
+    }
+    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        self.0.ids(filter)
+    }
+    fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.0.delete(filter)
+    }
+    fn end_track(&self, c: &CameraId, t: TrackId, f: Timestamp, l: Timestamp, e: bool) -> Result<u64, StoreError> {
+        self.1.calls.lock().unwrap().push("end_track");
+        self.0.end_track(c, t, f, l, e)
+    }
+    fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.0.count(filter)
+    }
+    fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {
+        self.0.cameras()
+    }
+    fn flush(&self) -> Result<(), StoreError> {
+        let seen = self.1.coverage.get(&camera("gate")).and_then(|c| c.searchable_through);
+        self.1.at_flush.lock().unwrap().push(seen);
+        if self.1.call("flush", &self.1.flush_fails) {
+            return Err(StoreError::Engine("no space left on device".to_owned()));
+        }
+        Ok(())
+    }
+    fn optimize(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+struct Pictures(FolderGallery, Arc<Script>);
+
+impl Gallery for Pictures {
+    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
+        if self.1.call("gallery", &self.1.gallery_fails) {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(FileError { action: "write", path: "gallery/jpeg".into(), source }.into());
+        }
+        self.0.put(exhibits)
+    }
+    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
+        self.0.jpeg(id)
+    }
+    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
+        self.0.patches(id)
+    }
+    fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        self.0.delete(ids)
+    }
+    fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
+        self.0.ids()
+    }
+}
+
+/// An indexer on its thread.
+struct Line {
+    queue: Queue<IndexEvent>,
+    script: Arc<Script>,
+    store: Arc<Store>,
+    gallery: Arc<Pictures>,
+    shutdown: Shutdown,
+    thread: std::thread::JoinHandle<Result<(), IndexerError>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Line {
+    /// `events` are in the queue before the indexer starts, so that they make one batch.
+    fn start(script: Script, capacity: usize, events: Vec<IndexEvent>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, queue, shutdown) = (Arc::new(script), Queue::new(capacity), Shutdown::new());
+        let store = Arc::new(Store(ExactStore::new(MODEL, WIDTH), script.clone()));
+        let gallery = Arc::new(Pictures(FolderGallery::open(folder.path(), MODEL).unwrap(), script.clone()));
+        for event in events {
+            queue.push_wait(event).unwrap();
+        }
+        let thread = {
+            let (queue, script, shutdown) = (queue.clone(), script.clone(), shutdown.clone());
+            let (store, gallery) = (store.clone(), gallery.clone());
+            let options = IndexerOptions {
+                batch: 64,
+                backoff_first: Duration::from_millis(5),
+                backoff_last: Duration::from_millis(20),
+            };
+            std::thread::spawn(move || indexer::run(&queue, &*store, &*gallery, &script.coverage, &options, &shutdown))
+        };
+        Self { queue, script, store, gallery, shutdown, thread, _folder: folder }
+    }
+
+    fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !reached(self) {
+            assert!(start.elapsed().as_secs() < 20, "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn seen(s: Sighting) -> IndexEvent {
+    IndexEvent::Sighting(Box::new(s))
+}
+
+fn through(us: i64) -> IndexEvent {
+    IndexEvent::Progress(progress("gate", 0, us, false))
+}
+
+fn end(born: i64, last: i64, ended: bool) -> IndexEvent {
+    let (first_seen, last_seen) = (at(born), at(last));
+    let origin = Origin::new("test", 0);
+    IndexEvent::TrackEnd(TrackEnd { origin, camera: camera("gate"), track: track(born), first_seen, last_seen, ended })
+}
+
+#[test]
+fn pictures_then_points_then_flush_then_coverage() {
+    let events = vec![
+        seen(sighting("gate", 1, 0, 10, turned(0, 0.0))),
+        through(15),
+        seen(sighting("gate", 1, 1, 20, turned(1, 0.0))),
+        end(1, 25, true),
+        through(30),
+    ];
+    let line = Line::start(Script::default(), 8, events);
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    assert_eq!(*line.script.calls.lock().unwrap(), ["gallery", "upsert", "end_track", "flush"]);
+    assert_eq!(*line.script.at_flush.lock().unwrap(), [None], "nothing is promised before the flush");
+    let gate = line.script.coverage.get(&camera("gate")).unwrap();
+    assert_eq!((gate.searchable_through, gate.connection, gate.indexed), (Some(at(30)), Some(0), 2));
+    assert!(gate.last_indexed_at.is_some() && !gate.ended);
+    for r in line.store.newest(&Filter::default(), 9).unwrap() {
+        assert_eq!((r.payload.first_seen, r.payload.last_seen, r.payload.ended), (at(1), at(25), true));
+        assert!(line.gallery.jpeg(r.id).unwrap().is_some() && line.gallery.patches(r.id).unwrap().is_some());
+    }
+}
+
+#[test]
+fn failures_that_pass_lose_nothing() {
+    let script = Script {
+        gallery_fails: AtomicU32::new(3),
+        upsert_fails: AtomicU32::new(2),
+        flush_fails: AtomicU32::new(4),
+        ..Script::default()
+    };
+    let events = vec![seen(sighting("gate", 1, 0, 10, turned(0, 0.0))), through(15)];
+    let line = Line::start(script, 8, events);
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    let calls = line.script.calls.lock().unwrap();
+    let count = |name| calls.iter().filter(|c| **c == name).count();
+    assert_eq!((count("gallery"), count("upsert"), count("flush")), (4, 3, 5));
+    assert!(calls.is_sorted_by_key(|c| ["gallery", "upsert", "flush"].iter().position(|n| n == c)), "{calls:?}");
+    assert!(line.script.at_flush.lock().unwrap().iter().all(Option::is_none));
+    assert_eq!(line.store.count(&Filter::default()).unwrap(), 1);
+    assert_eq!(line.script.coverage.fault(), None);
+}
+
+#[test]
+fn a_full_disk_holds_up_the_line_and_is_told() {
+    let script = Script { full: AtomicBool::new(true), ..Script::default() };
+    let line = Line::start(script, 2, vec![]);
+    let producer = {
+        let queue = line.queue.clone();
+        std::thread::spawn(move || {
+            for i in 0..40 {
+                queue.push_wait(seen(sighting("gate", i, 0, 100 + i, turned(0, 0.0)))).unwrap();
+            }
+            queue.push_wait(through(200)).unwrap();
+            queue.close();
+        })
+    };
+    line.until("the fault is told", |l| l.script.coverage.fault().is_some());
+    assert!(line.script.coverage.fault().unwrap().contains("gallery"), "{:?}", line.script.coverage.fault());
+    line.until("the queue is full", |l| l.queue.len() == 2);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!producer.is_finished(), "the producer must wait");
+    assert!(line.script.coverage.get(&camera("gate")).is_none());
+    line.script.full.store(false, Ordering::SeqCst);
+    producer.join().unwrap();
+    line.thread.join().unwrap().unwrap();
+    assert_eq!(line.store.count(&Filter::default()).unwrap(), 40);
+    let gate = line.script.coverage.get(&camera("gate")).unwrap();
+    assert_eq!((gate.searchable_through, gate.indexed), (Some(at(200)), 40));
+}
+
+#[test]
+fn a_stop_while_nothing_can_be_stored_says_what_is_unsaved() {
+    let script = Script { full: AtomicBool::new(true), ..Script::default() };
+    let events = (0..3).map(|i| seen(sighting("gate", i, 0, i, turned(0, 0.0)))).collect();
+    let line = Line::start(script, 8, events);
+    line.until("it has failed", |l| l.script.coverage.fault().is_some());
+    line.queue.push_wait(through(9)).unwrap();
+    line.shutdown.trigger();
+    let Err(IndexerError::Unsaved { events, reason }) = line.thread.join().unwrap() else { panic!("must fail") };
+    assert_eq!(events, 4);
+    assert!(reason.contains("gallery/jpeg"), "{reason}");
+    assert!(line.queue.push_wait(through(10)).is_err(), "nobody is left to wait for");
+    assert!(line.script.coverage.get(&camera("gate")).is_none());
+}
+
+#[test]
+fn data_that_can_never_be_stored_is_refused_alone() {
+    let mut misshapen = sighting("gate", 3, 0, 30, turned(0, 0.0));
+    misshapen.patches.rows += 1;
+    let mut foreign = sighting("gate", 4, 0, 40, turned(0, 0.0));
+    foreign.model_id = "another".to_owned();
+    let events = vec![
+        seen(sighting("gate", 1, 0, 10, turned(0, 0.0))),
+        seen(sighting("gate", 2, 0, 20, vec![f32::NAN; WIDTH])),
+        seen(misshapen),
+        seen(foreign),
+        seen(sighting("gate", 5, 0, 50, turned(1, 0.0))),
+        through(60),
+    ];
+    let line = Line::start(Script::default(), 8, events);
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    let gate = line.script.coverage.get(&camera("gate")).unwrap();
+    assert_eq!((gate.indexed, gate.rejected, gate.searchable_through), (2, 3, Some(at(60))));
+    let stored = line.store.ids(&Filter::default()).unwrap();
+    let kept = line.gallery.ids().unwrap();
+    assert_eq!(stored.len(), 2);
+    assert_eq!(kept.len(), 2, "no picture is left of what was refused");
+}
+
+#[test]
+fn repeated_and_late_deliveries_take_nothing_back() {
+    let old = sighting("gate", 1, 0, 10, turned(0, 0.0));
+    let better = sighting("gate", 1, 0, 40, turned(2, 0.0));
+    let id = better.id();
+    let line = Line::start(Script::default(), 16, vec![seen(old.clone()), seen(better.clone()), end(1, 90, true)]);
+    line.until("the first batch is in", |l| l.script.coverage.get(&camera("gate")).is_some());
+    assert_eq!(line.script.coverage.get(&camera("gate")).unwrap().indexed, 1, "one slot, one picture");
+    // The same again, after a crash of the stage before: the older picture, an older span, the better picture.
+    for event in [seen(old), end(1, 50, false), seen(better.clone()), through(100)] {
+        line.queue.push_wait(event).unwrap();
+    }
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    let found = line.store.vectors(&[id]).unwrap();
+    let payload = &found[0].0.payload;
+    assert_eq!(line.store.count(&Filter::default()).unwrap(), 1);
+    assert_eq!((payload.captured_at, payload.last_seen, payload.ended), (at(40), at(90), true));
+    assert_eq!(found[0].1[2], 1.0);
+    assert_eq!(line.gallery.jpeg(id).unwrap().unwrap(), better.crop.jpeg);
+}

@@ -1,0 +1,125 @@
+//! The whole search with the real model code: the tiny reference model's pictures through embedder, indexer, engine and
+//! gallery, and its sentences through the two-stage search, against the reference's own features and logits.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use sightline_core::config::{EmbedConfig, EmbedPrecision, ScoreForm, SearchConfig};
+use sightline_core::queue::Queue;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{Config, IndexEvent, RgbImage};
+use sightline_embed::Embedder;
+use sightline_embed::model::weights;
+use sightline_search::{
+    Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, IndexerOptions, SearchError,
+    SearchRequest, Searcher, VectorStore, indexer,
+};
+
+use crate::support::{at, camera, progress, sighting};
+
+/// The embedder's golden data, made with the authors' code.
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../embed/tests/golden").join(name)
+}
+
+fn tensors(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()
+}
+
+fn embedder() -> Embedder {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(golden("cada-tiny").join(file), dir.path().join(file)).unwrap();
+    }
+    let weights = weights::read(&golden("cada-tiny/weights.pth")).unwrap();
+    candle_core::safetensors::save(&weights, dir.path().join("model.safetensors")).unwrap();
+    // The reference computed in f32; bf16 moves the tiny model's cosines by some thousandths.
+    let config = EmbedConfig { precision: EmbedPrecision::F32, ..Config::layered(None, []).unwrap().embed };
+    Embedder::start(dir.path(), &config).unwrap()
+}
+
+fn pictures() -> Vec<RgbImage> {
+    let stored = tensors("cada-tiny/preprocess.safetensors");
+    let picture = |i: usize| {
+        let t = &stored[&format!("raw_{i}")];
+        let (h, w, _) = t.dims3().unwrap();
+        RgbImage::new(w as u32, h as u32, t.flatten_all().unwrap().to_vec1::<u8>().unwrap()).unwrap()
+    };
+    (0..6).map(picture).collect()
+}
+
+fn sentences() -> Vec<String> {
+    let text = std::fs::read_to_string(golden("tokenizer_cases.json")).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
+    cases["cases"].as_array().unwrap()[..6].iter().map(|c| c["raw"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn searches_equal_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let embedder = embedder();
+    let (id, width) = (embedder.info().id.clone(), embedder.info().feature_dim);
+    let store: Arc<dyn VectorStore> =
+        Arc::new(EdgeStore::open(&folder.path().join("vectors"), &id, width, &EdgeOptions::default()).unwrap());
+    let gallery: Arc<dyn Gallery> = Arc::new(FolderGallery::open(&folder.path().join("gallery"), &id).unwrap());
+
+    let (queue, coverage) = (Queue::new(16), Coverage::default());
+    let features = embedder.embed_images_blocking(pictures()).unwrap();
+    for (i, f) in features.iter().enumerate() {
+        // Each picture is a track of its own, born at its number.
+        let mut s = sighting("gate", i as i64, 0, i as i64, f.feature.clone());
+        (s.patches, s.model_id) = (f.patches.clone(), id.clone());
+        queue.push_wait(IndexEvent::Sighting(Box::new(s))).unwrap();
+    }
+    queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
+    queue.close();
+    let options = IndexerOptions::default();
+    indexer::run(&queue, &*store, &*gallery, &coverage, &options, &Shutdown::new()).unwrap();
+    let gate = coverage.get(&camera("gate")).unwrap();
+    assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
+
+    let config = SearchConfig { rerank: 4, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw };
+    let searcher = Searcher::new(Arc::new(embedder), store, gallery, config).unwrap();
+    let want = tensors("cada-tiny/eval.safetensors");
+    let rows = |name: &str| want[name].to_vec2::<f32>().unwrap();
+    let (images, texts, logits) = (rows("image_feats"), rows("text_feats"), rows("itm_logits"));
+    let (mut worst_cosine, mut worst_logit) = (0f32, 0f32);
+    for (t, sentence) in sentences().into_iter().enumerate() {
+        let request = SearchRequest { query: Some(sentence.clone()), limit: 10, ..SearchRequest::default() };
+        let answer = searcher.search_blocking(&request).unwrap();
+        assert_eq!(answer.hits.len(), 6, "{sentence}");
+        // Some of the reference's sentences are longer than 72 tokens on purpose; nothing else may be amiss.
+        assert!(answer.degraded.iter().all(|d| d.contains("longer than the model reads")), "{:?}", answer.degraded);
+        let cosine = |i: usize| images[i].iter().zip(&texts[t]).map(|(a, b)| a * b).sum::<f32>();
+        let logit = |i: usize| logits[t * 6 + i][1];
+        // The reference's ranking: the four nearest by cosine + logit, then the other two by cosine.
+        let mut order: Vec<usize> = (0..6).collect();
+        order.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
+        order[..4].sort_by(|a, b| (cosine(*b) + logit(*b)).total_cmp(&(cosine(*a) + logit(*a))));
+        let got: Vec<usize> = answer.hits.iter().map(|h| h.track.born.as_micros() as usize).collect();
+        assert_eq!(got, order, "{sentence}");
+        for (rank, (hit, i)) in answer.hits.iter().zip(order).enumerate() {
+            worst_cosine = worst_cosine.max((hit.similarity - cosine(i)).abs());
+            assert_eq!(hit.match_logit.is_some(), rank < 4);
+            if let Some(l) = hit.match_logit {
+                worst_logit = worst_logit.max((l - logit(i)).abs());
+            }
+        }
+    }
+    println!("worst difference to the reference: cosine {worst_cosine:.1e}, match logit {worst_logit:.1e}");
+    assert!(worst_cosine < 5e-5 && worst_logit < 1e-2);
+
+    let by_picture =
+        SearchRequest { image: Some(pictures()[3].clone()), limit: 1, filter: Filter::default(), ..Default::default() };
+    let found = searcher.search_blocking(&by_picture).unwrap();
+    assert_eq!(found.hits[0].captured_at, at(3));
+    assert!(found.hits[0].similarity > 0.9999);
+    let only_emoji = SearchRequest { query: Some("\u{1f600} \u{1f600}".to_owned()), limit: 1, ..Default::default() };
+    let error = searcher.search_blocking(&only_emoji).unwrap_err();
+    assert!(matches!(error, SearchError::Encode(EncodeError::EmptyQuery)), "{error}");
+    let endless = SearchRequest { query: Some("red jacket ".repeat(10_000)), limit: 1, ..Default::default() };
+    let answer = searcher.search_blocking(&endless).unwrap();
+    assert!(answer.degraded.iter().any(|d| d.contains("longer than the model reads")), "{:?}", answer.degraded);
+}
