@@ -11,8 +11,10 @@ mod caption;
 pub mod colour;
 pub mod person;
 mod raster;
+mod sampling;
 mod scene;
 mod texture;
+mod worn;
 pub mod write;
 
 use image::RgbImage;

@@ -1,0 +1,301 @@
+//! What is on the head and in the hands: skull and hair, hats and hoods, bags, carried things.
+
+use super::body::Pose;
+use super::body::{Paint, own};
+use super::person::{BagKind, HairStyle, HatKind, Person, ThingKind, UpperKind};
+use super::raster::V3;
+
+pub(super) type Adder<'a> = dyn FnMut(V3, V3, [f32; 2], [f32; 2], f32, Paint) + 'a;
+
+pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32, f32) -> V3, add: &mut Adder<'_>) {
+    let nod = pose.head_nod * 0.06;
+    let turn = pose.head_yaw * 0.02;
+    let r = 0.051 * tall;
+    let top = at(turn, 0.948, 0.008 + nod);
+    let chin = at(turn, 0.908, 0.014 + nod * 0.8);
+    add(top, chin, [r, r * 1.15], [r * 0.8, r * 0.95], 1.0, Paint::Head);
+    let behind = |x: f32, y: f32, z: f32| at(x + turn, y, z);
+    use HairStyle::*;
+    let covered = matches!(person.hat, Some((HatKind::Hood, _)));
+    if !covered {
+        match person.hair {
+            Chin => add(
+                behind(0.0, 0.95, -0.004),
+                behind(0.0, 0.895, -0.014),
+                [r * 1.14, r * 1.1],
+                [r * 1.2, r * 0.9],
+                0.8,
+                Paint::Hair,
+            ),
+            Shoulder => add(
+                behind(0.0, 0.95, -0.006),
+                behind(0.0, 0.84, -0.03),
+                [r * 1.14, r * 1.1],
+                [r * 1.3, r * 0.62],
+                0.6,
+                Paint::Hair,
+            ),
+            Long => {
+                let end = 0.80 - 0.14 * own(person, 11);
+                add(
+                    behind(0.0, 0.95, -0.006),
+                    behind(0.0, 0.85, -0.034),
+                    [r * 1.14, r * 1.1],
+                    [r * 1.3, r * 0.62],
+                    0.6,
+                    Paint::Hair,
+                );
+                add(
+                    behind(0.0, 0.86, -0.04),
+                    behind(0.0, end, -0.062),
+                    [r * 1.28, r * 0.55],
+                    [r * 0.95, r * 0.4],
+                    0.8,
+                    Paint::Hair,
+                );
+            }
+            Ponytail => {
+                add(
+                    behind(0.0, 0.95, -0.035),
+                    behind(0.0, 0.81 - 0.04 * own(person, 11), -0.07),
+                    [r * 0.4; 2],
+                    [r * 0.33; 2],
+                    1.0,
+                    Paint::Hair,
+                );
+            }
+            Bun => {
+                let y = 0.955 + 0.035 * own(person, 11);
+                add(
+                    behind(0.0, y, -0.035),
+                    behind(0.0, y - 0.006, -0.037),
+                    [r * 0.55; 2],
+                    [r * 0.55; 2],
+                    1.0,
+                    Paint::Hair,
+                );
+            }
+            Curly => add(
+                behind(0.0, 0.955, -0.01),
+                behind(0.0, 0.9, -0.014),
+                [r * 1.45, r * 1.35],
+                [r * 1.35, r * 1.1],
+                0.95,
+                Paint::Hair,
+            ),
+            _ => {}
+        }
+    }
+    match person.hat {
+        Some((HatKind::Cap, _)) => {
+            add(
+                behind(0.0, 0.968, 0.002),
+                behind(0.0, 0.95, 0.002),
+                [r * 1.08, r * 1.2],
+                [r * 1.1, r * 1.22],
+                0.8,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.952, 0.03),
+                behind(0.0, 0.948, 0.066),
+                [r * 0.8, r * 0.12],
+                [r * 0.7, r * 0.12],
+                0.4,
+                Paint::HatBrim,
+            );
+        }
+        Some((HatKind::Beanie, _)) => add(
+            behind(0.0, 0.975, 0.0),
+            behind(0.0, 0.945, 0.0),
+            [r * 1.1, r * 1.2],
+            [r * 1.14, r * 1.26],
+            0.9,
+            Paint::Hat,
+        ),
+        Some((HatKind::Brimmed, _)) => {
+            add(
+                behind(0.0, 0.985, 0.0),
+                behind(0.0, 0.955, 0.0),
+                [r * 1.0, r * 1.1],
+                [r * 1.12, r * 1.22],
+                0.45,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.957, 0.0),
+                behind(0.0, 0.951, 0.0),
+                [r * 1.8, r * 1.9],
+                [r * 1.85, r * 1.95],
+                0.1,
+                Paint::HatBrim,
+            );
+        }
+        Some((HatKind::HardHat, _)) => {
+            add(
+                behind(0.0, 0.975, 0.0),
+                behind(0.0, 0.953, 0.0),
+                [r * 1.2, r * 1.35],
+                [r * 1.28, r * 1.42],
+                0.95,
+                Paint::Hat,
+            );
+            add(
+                behind(0.0, 0.952, 0.008),
+                behind(0.0, 0.948, 0.01),
+                [r * 1.4, r * 1.7],
+                [r * 1.4, r * 1.7],
+                0.1,
+                Paint::HatBrim,
+            );
+        }
+        Some((HatKind::Hood, _)) => {
+            add(
+                behind(0.0, 0.962, -0.012),
+                behind(0.0, 0.87, -0.02),
+                [r * 1.28, r * 1.3],
+                [r * 1.35, r * 1.1],
+                0.95,
+                Paint::Hat,
+            );
+        }
+        None => {
+            let kind = person.visible_upper().kind;
+            let hooded = kind == UpperKind::Hoodie
+                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
+            let under = person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
+            if hooded || under {
+                add(
+                    behind(0.0, 0.845, -0.035),
+                    behind(0.0, 0.80, -0.05),
+                    [r * 1.35, r * 0.75],
+                    [r * 0.9, r * 0.5],
+                    0.8,
+                    Paint::HoodBack,
+                );
+            }
+        }
+    }
+}
+
+pub(super) fn carried(
+    person: &Person,
+    tall: f32,
+    at: &dyn Fn(f32, f32, f32) -> V3,
+    hands: &[V3; 2],
+    chest: [f32; 2],
+    add: &mut Adder<'_>,
+) {
+    let side: f32 = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
+    let hand = hands[usize::from(side > 0.0)];
+    let free = hands[usize::from(side < 0.0)];
+    let size = 0.8 + 0.45 * own(person, 14);
+    match person.bag.map(|(kind, _)| kind) {
+        Some(BagKind::Backpack) => {
+            let back = chest[1] / tall + 0.03;
+            add(
+                at(0.0, 0.775, -back),
+                at(0.0, 0.60 - 0.02 * size, -back - 0.01),
+                [0.075 * tall * size, 0.05 * tall * size],
+                [0.085 * tall * size, 0.06 * tall * size],
+                0.35,
+                Paint::Bag,
+            );
+        }
+        Some(BagKind::Shoulder) => {
+            let x = side * (chest[0] / tall + 0.005);
+            let drop = 0.06 * own(person, 15);
+            add(
+                at(x, 0.555 - drop, -0.01),
+                at(x, 0.47 - drop, -0.01),
+                [0.035 * tall, 0.075 * tall * size],
+                [0.038 * tall, 0.085 * tall * size],
+                0.2,
+                Paint::Bag,
+            );
+        }
+        Some(BagKind::Handbag) => {
+            let [x, y, z] = hand;
+            add(
+                [x, y - 0.06 * tall, z],
+                [x, y - (0.06 + 0.1 * size) * tall, z],
+                [0.03 * tall, 0.075 * tall * size],
+                [0.034 * tall, 0.09 * tall * size],
+                0.15,
+                Paint::Bag,
+            );
+            add(
+                [x, y, z],
+                [x, y - 0.07 * tall, z],
+                [0.006 * tall, 0.05 * tall],
+                [0.006 * tall, 0.06 * tall],
+                0.5,
+                Paint::Bag,
+            );
+        }
+        Some(BagKind::Suitcase) => {
+            let (x, z) = (side * (0.15 + 0.04 * size) * tall, -0.12 * tall);
+            add(
+                [x, (0.14 + 0.2 * size) * tall, z],
+                [x, 0.03 * tall, z],
+                [0.07 * tall * size, 0.05 * tall],
+                [0.07 * tall * size, 0.05 * tall],
+                0.1,
+                Paint::Bag,
+            );
+            add(
+                [x * 0.95, 0.48 * tall, z],
+                [x, 0.3 * tall, z],
+                [0.007 * tall; 2],
+                [0.007 * tall; 2],
+                0.5,
+                Paint::Thing,
+            );
+        }
+        None => {}
+    }
+    let [x, y, z] = free;
+    match person.thing.map(|(kind, _)| kind) {
+        Some(ThingKind::Paper) => add(
+            [x, y + 0.045 * tall, z + 0.02 * tall],
+            [x, y - 0.045 * tall, z + 0.03 * tall],
+            [0.05 * tall, 0.012 * tall],
+            [0.05 * tall, 0.012 * tall],
+            0.05,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Phone) => add(
+            [x, y + 0.03 * tall, z + 0.01 * tall],
+            [x, y - 0.01 * tall, z + 0.02 * tall],
+            [0.016 * tall, 0.006 * tall],
+            [0.016 * tall, 0.006 * tall],
+            0.1,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Shopping) => add(
+            [x, y - 0.04 * tall, z],
+            [x, y - (0.1 + 0.1 * size) * tall, z],
+            [0.045 * tall, 0.06 * tall],
+            [0.06 * tall * size, 0.075 * tall * size],
+            0.15,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Box) => add(
+            [x * 0.6, y + 0.07 * tall, z + 0.06 * tall],
+            [x * 0.6, y - 0.05 * tall, z + 0.06 * tall],
+            [0.11 * tall * size, 0.08 * tall],
+            [0.11 * tall * size, 0.08 * tall],
+            0.05,
+            Paint::Thing,
+        ),
+        Some(ThingKind::Cup) => add(
+            [x, y + 0.04 * tall, z + 0.02 * tall],
+            [x, y - 0.015 * tall, z + 0.02 * tall],
+            [0.018 * tall; 2],
+            [0.014 * tall; 2],
+            0.1,
+            Paint::Thing,
+        ),
+        None => {}
+    }
+}
