@@ -101,7 +101,7 @@ mod tests {
             let text = corpus.caption(index, index);
             assert!(text.split_whitespace().count() >= 2, "{text}");
             assert!(!text.contains("  ") && !text.contains(" ,") && !text.contains(" ."), "{text}");
-            for wrong in [" a a", " an a ", " a o", " a i", "with with", "and and"] {
+            for wrong in [" a a", " an a ", " a o", " a i", " with with ", " and and "] {
                 assert!(!text.contains(wrong), "{text}");
             }
         }
