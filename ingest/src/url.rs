@@ -144,7 +144,7 @@ impl CameraUrl {
             "rtsps" => Source::Rtsp(remote(&url, 322, &shown)?),
             "http" => Source::Http(remote(&url, 80, &shown)?),
             "https" => Source::Http(remote(&url, 443, &shown)?),
-            "file" => Source::File(url.to_file_path().map_err(|()| UrlError::NotLocal(shown.clone()))?),
+            "file" => Source::File(file(&url, &shown)?),
             "v4l2" => Source::V4l2(device(&url, &shown)?),
             "videotestsrc" => Source::Test(test_picture(&url)?),
             other => return Err(UrlError::Scheme(other.to_owned())),
@@ -204,6 +204,11 @@ fn percent_decoded(text: &str) -> String {
     // The form parser decodes percent escapes; a literal plus must survive it.
     let escaped = format!("v={}", text.replace('+', "%2B").replace('&', "%26"));
     url::form_urlencoded::parse(escaped.as_bytes()).map(|(_, v)| v.into_owned()).next().unwrap_or_default()
+}
+
+fn file(url: &Url, shown: &str) -> Result<PathBuf, UrlError> {
+    let path = url.to_file_path().ok().filter(|p| p.file_name().is_some());
+    path.ok_or_else(|| UrlError::NotLocal(shown.to_owned()))
 }
 
 fn device(url: &Url, shown: &str) -> Result<PathBuf, UrlError> {

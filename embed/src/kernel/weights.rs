@@ -43,7 +43,7 @@ impl PackedWeights {
             #[cfg(target_arch = "x86_64")]
             Engine::Amx | Engine::Avx512 if inputs > 0 => {
                 let mut tiles = vec![super::pack::Tile::ZERO; super::blocks::tiles(outputs, inputs)];
-                super::blocks::pack_right(engine, weight.t(), &mut tiles, 1);
+                super::blocks::pack_right(engine, weight.t(), &mut tiles, rayon::current_num_threads());
                 Stored::Tiles(tiles)
             }
             _ => Stored::Plain((0..outputs * inputs).map(|i| weight.at(i / inputs, i % inputs)).collect()),

@@ -2,19 +2,29 @@
 //!
 //! On the CPU all three products, forward and backward, are [`kernel::matmul`](crate::kernel::matmul)'s, in the
 //! precision that is current on the thread that runs the forward pass. Sums, the bias and its gradient are f32 in any.
+//!
+//! Weights that are no variables cannot change. In bf16 they are packed at their first use and kept so (half the size of
+//! the f32 weights again), and GELU is applied while the product is still in the cache.
+
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 use super::{as_rows, contiguous, gelu};
-use crate::kernel::{Epilogue, Mat, Precision, column_sums, product};
+use crate::kernel::{Engine, Epilogue, Mat, PackedWeights, Precision, column_sums, product};
 
 /// Weight `[outputs, inputs]` and bias `[outputs]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    /// Packed at first use; `None` when the layer can be trained.
+    packed: Option<Packed>,
 }
+
+/// Weights in the form of the bf16 kernels, shared by the clones of a layer.
+type Packed = Arc<OnceLock<PackedWeights>>;
 
 /// Standard deviation of fresh weights (BERT's and ViT's `initializer_range`).
 const INIT_STDEV: f64 = 0.02;
@@ -49,7 +59,8 @@ impl Linear {
         if bias.dims1()? != weight.dims2()?.0 {
             bail!("a linear layer with weight {:?} cannot have the bias {:?}", weight.shape(), bias.shape());
         }
-        Ok(Self { weight, bias })
+        let fixed = !weight.track_op() && !bias.track_op();
+        Ok(Self { weight, bias, packed: fixed.then(Packed::default) })
     }
 
     /// The weight, `[outputs, inputs]`.
@@ -67,17 +78,7 @@ impl Linear {
     /// # Errors
     /// When the last dimension is not `inputs`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut shape = x.dims().to_vec();
-        let rows = as_rows(x)?;
-        if let Some(last) = shape.last_mut() {
-            *last = self.weight.dim(0)?;
-        }
-        let y = if x.device().is_cpu() {
-            rows.apply_op3(&self.weight.contiguous()?, &self.bias, LinearOp { precision: Precision::current() })?
-        } else {
-            rows.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?
-        };
-        y.reshape(shape)
+        self.run(x, false)
     }
 
     /// `gelu(forward(x))`: the first half of a feed-forward block.
@@ -85,12 +86,39 @@ impl Linear {
     /// # Errors
     /// As [`Linear::forward`].
     pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        gelu(&self.forward(x)?)
+        if self.packed().is_some() && x.device().is_cpu() && !x.track_op() {
+            self.run(x, true)
+        } else {
+            gelu(&self.forward(x)?)
+        }
+    }
+
+    /// The packed weights, where they serve the current precision.
+    fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref().filter(|_| Engine::for_precision(Precision::current()) != Engine::Exact)
+    }
+
+    /// `gelu` only where no gradient is asked for.
+    fn run(&self, x: &Tensor, gelu: bool) -> Result<Tensor> {
+        let mut shape = x.dims().to_vec();
+        let rows = as_rows(x)?;
+        if let Some(last) = shape.last_mut() {
+            *last = self.weight.dim(0)?;
+        }
+        let y = if x.device().is_cpu() {
+            let op = LinearOp { precision: Precision::current(), packed: self.packed().cloned(), gelu };
+            rows.apply_op3(&self.weight.contiguous()?, &self.bias, op)?
+        } else {
+            rows.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?
+        };
+        y.reshape(shape)
     }
 }
 
 struct LinearOp {
     precision: Precision,
+    packed: Option<Packed>,
+    gelu: bool,
 }
 
 impl LinearOp {
@@ -125,7 +153,15 @@ impl CustomOp3 for LinearOp {
             bail!("a linear layer of {inputs} inputs was given {k}");
         }
         let bias = contiguous("linear", b, b_layout)?;
-        let out = self.product(matrix(x, x_layout)?, matrix(w, w_layout)?.t(), Epilogue::bias(Some(bias)))?;
+        let (x, w) = (matrix(x, x_layout)?, matrix(w, w_layout)?);
+        let epilogue = Epilogue { gelu: self.gelu, ..Epilogue::bias(Some(bias)) };
+        let out = match &self.packed {
+            Some(packed) => {
+                let weights = packed.get_or_init(|| PackedWeights::new(w, self.precision));
+                weights.product(x, epilogue, 0).map_err(Error::wrap)?
+            }
+            None => self.product(x, w.t(), epilogue)?,
+        };
         Ok((CpuStorage::F32(out), (m, n).into()))
     }
 
@@ -178,6 +214,39 @@ mod tests {
         let mut all = vec![flat(&y)];
         all.extend([&x, &w, &b].map(|v| flat(grads.get(v).unwrap())));
         all
+    }
+
+    #[test]
+    fn fixed_weights_give_what_variables_give() {
+        let tensor = |shape: &[usize]| {
+            let len = shape.iter().product::<usize>() as u32;
+            let values = (0..len).map(|i| (i.wrapping_mul(0x9e37_79b9) as f32 / (1u32 << 31) as f32) - 1.0);
+            Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(shape).unwrap()
+        };
+        let (x, w, b) = (tensor(&[2, 37, 48]), tensor(&[70, 48]), tensor(&[70]));
+        let fixed = Linear::from_tensors(w.clone(), b.clone()).unwrap();
+        let var = |t: &Tensor| Var::from_tensor(t).unwrap().into_inner();
+        let trained = Linear::from_tensors(var(&w), var(&b)).unwrap();
+        assert!(fixed.packed.is_some() && trained.packed.is_none());
+        let flat = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for precision in [Precision::F32, Precision::Bf16] {
+            precision.scope(|| {
+                // Twice, so that packed weights are also used again.
+                for _ in 0..2 {
+                    assert_eq!(flat(fixed.forward(&x).unwrap()), flat(trained.forward(&x).unwrap()));
+                    let (got, want) = (fixed.forward_gelu(&x).unwrap(), trained.forward_gelu(&x).unwrap());
+                    assert!(distance(&flat(got), &flat(want)) <= 1e-6);
+                }
+            });
+        }
+        assert_eq!(fixed.clone().packed.unwrap().get().is_some(), Engine::best() != Engine::Exact);
+        // What lies before fixed weights can still be trained.
+        let input = Var::from_tensor(&x).unwrap();
+        let gradient = |layer: &Linear| {
+            let y = Precision::Bf16.scope(|| layer.forward_gelu(&input)).unwrap();
+            flat(y.sum_all().unwrap().backward().unwrap().get(&input).unwrap().clone())
+        };
+        assert_eq!(gradient(&fixed), gradient(&trained));
     }
 
     /// The distance of two vectors over the length of the second.
