@@ -5,14 +5,18 @@
 
 use candle_core::{D, Result, Tensor, bail};
 use candle_nn::ops::log_softmax;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::l2_normalize;
+use crate::synth::stream;
 
 /// 1 / temperature of the global similarity.
 pub const LOGIT_SCALE: f64 = 50.0;
 /// Temperature of the reference's hard-negative rule.
 const NEGATIVE_TEMPERATURE: f32 = 0.07;
+/// Temperature of drawn negatives.
+const SAMPLING_TEMPERATURE: f32 = 0.2;
 /// Floor inside the logarithm of the target distribution.
 const EPS: f64 = 1e-8;
 
@@ -35,6 +39,9 @@ pub enum HardNegative {
     /// The highest product of un-normalised features over 0.07 (the authors' code), computed without its softmax, which
     /// underflows.
     Code,
+    /// Drawn with a probability that grows with the cosine (softmax at temperature 0.2): easy ones too, from which
+    /// matching starts to learn when features are still poor.
+    Sampled,
 }
 
 /// Target distribution `[B, B]`: equal weight on every pair of one identity.
@@ -83,7 +90,8 @@ pub struct Negatives {
     pub text_for_image: Vec<usize>,
 }
 
-/// Chooses them from features `[B, embed_dim]`; nothing when the batch holds one identity only. No gradient.
+/// Chooses them from features `[B, embed_dim]`; nothing when the batch holds one identity only. No gradient. `seed` is of
+/// use to [`HardNegative::Sampled`] alone.
 ///
 /// # Errors
 /// When candle fails.
@@ -92,17 +100,26 @@ pub fn hard_negatives(
     text: &Tensor,
     identities: &[u32],
     rule: HardNegative,
+    seed: u64,
 ) -> Result<Option<Negatives>> {
     if identities.windows(2).all(|pair| pair[0] == pair[1]) {
         return Ok(None);
     }
     let (image, text) = (image.detach(), text.detach());
-    let scores = match rule {
-        HardNegative::Cosine => l2_normalize(&text)?.matmul(&l2_normalize(&image)?.t()?.contiguous()?)?,
+    let mut scores = match rule {
+        HardNegative::Cosine | HardNegative::Sampled => l2_normalize(&text)?.matmul(&l2_normalize(&image)?.t()?.contiguous()?)?,
         HardNegative::Code => (text.matmul(&image.t()?.contiguous()?)? / f64::from(NEGATIVE_TEMPERATURE))?,
     }
     .to_vec2::<f32>()?;
     let n = identities.len();
+    if rule == HardNegative::Sampled {
+        // The largest of scores with Gumbel noise is a draw from their softmax.
+        let mut rng = stream(seed, 0x4E65_6761, n as u64);
+        for score in scores.iter_mut().flatten() {
+            let u = rng.random::<f32>().clamp(1e-7, 1.0 - 1e-7);
+            *score = *score / SAMPLING_TEMPERATURE - (-u.ln()).ln();
+        }
+    }
     let best = |score: &dyn Fn(usize, usize) -> f32| -> Vec<usize> {
         (0..n)
             .map(|i| {

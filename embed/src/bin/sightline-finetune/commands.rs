@@ -85,7 +85,12 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
             "code" => Ndf::Code,
             other => bail!("--ndf {other}: it is paper or code"),
         },
-        negative: HardNegative::Cosine,
+        negative: match args.negatives.as_str() {
+            "cosine" => HardNegative::Cosine,
+            "code" => HardNegative::Code,
+            "sampled" => HardNegative::Sampled,
+            other => bail!("--negatives {other}: it is cosine, code or sampled"),
+        },
         groups: Groups { size: 12, masked: true },
         atp_from: args.atp_from,
         atp_pairs: args.atp_pairs,

@@ -96,6 +96,9 @@ struct TrainArgs {
     /// Global loss: paper or code.
     #[arg(long, default_value = "paper")]
     ndf: String,
+    /// Hard negatives of the matching loss: cosine (hardest), code (the authors' rule) or sampled.
+    #[arg(long, default_value = "sampled")]
+    negatives: String,
     /// Side of a patch in pixels; it must divide 192 and 96.
     #[arg(long, default_value_t = 24)]
     patch: usize,
