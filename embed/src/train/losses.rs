@@ -107,7 +107,9 @@ pub fn hard_negatives(
     }
     let (image, text) = (image.detach(), text.detach());
     let mut scores = match rule {
-        HardNegative::Cosine | HardNegative::Sampled => l2_normalize(&text)?.matmul(&l2_normalize(&image)?.t()?.contiguous()?)?,
+        HardNegative::Cosine | HardNegative::Sampled => {
+            l2_normalize(&text)?.matmul(&l2_normalize(&image)?.t()?.contiguous()?)?
+        }
         HardNegative::Code => (text.matmul(&image.t()?.contiguous()?)? / f64::from(NEGATIVE_TEMPERATURE))?,
     }
     .to_vec2::<f32>()?;

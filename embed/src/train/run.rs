@@ -165,7 +165,8 @@ pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -
         total = (total + (attributes * config.attributes)?)?;
     }
     if step >= config.atp_from {
-        if let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative, config.seed ^ step as u64)? {
+        if let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative, config.seed ^ step as u64)?
+        {
             let n = config.atp_pairs.min(batch.identities.len());
             let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
             let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
