@@ -117,6 +117,7 @@ pub fn gelu(values: &mut [f32]) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
+#[inline(never)] // as a part of a larger loop it is not always turned into vector code
 pub(super) fn gelu_avx512(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = gelu_by(*x, f32::mul_add));
 }
