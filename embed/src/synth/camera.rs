@@ -49,7 +49,7 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
         let (x, y) = ((index % width) as i32, (index / width) as i32);
         let common = speckle(x, y, seed) - 0.5;
         for (channel, value) in pixel.iter_mut().enumerate() {
-            let single = speckle(x, y, seed ^ (channel as u32 + 1) * 7919) - 0.5;
+            let single = speckle(x, y, seed ^ ((channel as u32 + 1) * 7919)) - 0.5;
             *value += noise * 2.0 * (common * (1.0 - coloured) + single * coloured);
         }
     }

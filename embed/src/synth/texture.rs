@@ -222,10 +222,8 @@ fn sleeve(person: &Person, hit: &Hit, fore: bool) -> (Rgb, f32) {
     let rolled = own(person, 23) > 0.82;
     let reach = |kind: UpperKind| if kind.sleeve() > 1.0 && rolled { 1.3 } else { kind.sleeve() };
     let surface = Hit { height: 0.79 - 0.16 * at, ..*hit };
-    if let Some(outer) = &person.outer {
-        if at < reach(outer.kind) {
-            return upper(person, outer, 2, &surface, 1);
-        }
+    if let Some(outer) = person.outer.as_ref().filter(|outer| at < reach(outer.kind)) {
+        return upper(person, outer, 2, &surface, 1);
     }
     let garment = person.dress.as_ref().map_or(&person.top, |(g, _)| g);
     if at < reach(garment.kind) {

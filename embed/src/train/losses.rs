@@ -170,8 +170,8 @@ impl Groups {
         let mut weights = vec![0f32; rows * groups * tokens];
         let mut kept = Vec::new();
         let mut owner = Vec::new();
-        for row in 0..rows {
-            let end = if self.masked { lengths[row].min(tokens) } else { tokens };
+        for (row, length) in lengths.iter().enumerate().take(rows) {
+            let end = if self.masked { tokens.min(*length) } else { tokens };
             for group in 0..groups {
                 let (from, to) = (1 + group * self.size, (1 + (group + 1) * self.size).min(end));
                 if from >= to {

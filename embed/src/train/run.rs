@@ -164,26 +164,24 @@ pub fn loss(trainee: &Trainee, config: &RunConfig, batch: &Batch, step: usize) -
         parts["right"] = json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>());
         total = (total + (attributes * config.attributes)?)?;
     }
-    if step >= config.atp_from {
-        if let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative, config.seed ^ step as u64)?
-        {
-            let n = config.atp_pairs.min(batch.identities.len());
-            let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
-            let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
-            let pictures: Vec<u32> =
-                (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
-            let tokens = batch.tokens.select(&rows);
-            let fused =
-                model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
-            let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
-            let whole = match_loss(&model.itm_logits(&fused)?, &matched)?;
-            let (means, owner) = config.groups.means(&fused, tokens.lengths())?;
-            let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
-            let groups = match_loss(&model.itm_local_logits(&means)?, &owned)?;
-            parts["atp"] = json!(whole.to_scalar::<f32>()?);
-            parts["atp_local"] = json!(groups.to_scalar::<f32>()?);
-            total = ((total + whole)? + groups)?;
-        }
+    if step >= config.atp_from
+        && config.atp_pairs > 0
+        && let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative, config.seed ^ step as u64)?
+    {
+        let n = config.atp_pairs.min(batch.identities.len());
+        let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
+        let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
+        let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
+        let tokens = batch.tokens.select(&rows);
+        let fused = model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
+        let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
+        let whole = match_loss(&model.itm_logits(&fused)?, &matched)?;
+        let (means, owner) = config.groups.means(&fused, tokens.lengths())?;
+        let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
+        let groups = match_loss(&model.itm_local_logits(&means)?, &owned)?;
+        parts["atp"] = json!(whole.to_scalar::<f32>()?);
+        parts["atp_local"] = json!(groups.to_scalar::<f32>()?);
+        total = ((total + whole)? + groups)?;
     }
     Ok((total, parts))
 }
@@ -248,7 +246,7 @@ pub fn train(
             let frozen = |name: &str| step < config.words_from && name.ends_with("word_embeddings.weight");
             let norm = optimizer.step(&grads, config.rate(step), Some(config.clip), frozen)?;
             pairs += config.batch;
-            if (step + 1) % 20 == 0 || step < start + 3 || step + 1 == config.steps {
+            if (step + 1).is_multiple_of(20) || step < start + 3 || step + 1 == config.steps {
                 parts["step"] = json!(step + 1);
                 parts["loss"] = json!(value);
                 parts["ms"] = json!([
@@ -265,7 +263,7 @@ pub fn train(
                 told(&parts);
                 (since, pairs) = (Instant::now(), 0);
             }
-            if (step + 1) % 10 == 0 {
+            if (step + 1).is_multiple_of(10) {
                 config.steps = planned_steps(run).unwrap_or(config.steps);
             }
             if saved.elapsed() >= checkpoint_every || step + 1 == config.steps {

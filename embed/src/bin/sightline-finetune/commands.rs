@@ -149,11 +149,18 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     let mut optimizer = trainee.optimizer(0.0);
     checkpoint::load(&args.run, &trainee.variables, &mut optimizer)?
         .with_context(|| format!("{} has no checkpoint", args.run.display()))?;
+    ensure!(args.match_weight > 0.0, "--match-weight must be above 0");
+    for name in ["itm_head.weight", "itm_head.bias"] {
+        let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let var = data.get(name).with_context(|| format!("the model has no {name}"))?;
+        var.set(&(var.as_tensor() * args.match_weight)?.detach())?;
+    }
     let mut model = record.model;
     model.name = args.name.clone();
     model.provenance = serde_json::json!({
         "data": "persons drawn by sightline-finetune (level 1: procedural, no assets); no picture of a real person",
         "steps": optimizer.steps(),
+        "match_weight": args.match_weight,
         "run": record.config,
     });
     let tokenizer = fs::read(args.run.join("tokenizer.json"))?;

@@ -127,6 +127,10 @@ struct ExportArgs {
     /// Model folder to write.
     #[arg(long)]
     out: PathBuf,
+    /// Factor on the match logits, folded into the match head: how much they weigh beside the cosine when the two are
+    /// added. Calibration takes it back for probabilities.
+    #[arg(long, default_value_t = 1.0)]
+    match_weight: f64,
     /// Name of the model.
     #[arg(long, default_value = "sightline-default")]
     name: String,
