@@ -358,7 +358,7 @@ function card(hit, index, confident) {
   const frame = el("div", { className: "picture" });
   frame.dataset.path = hit.thumbnail;
   seen.observe(frame);
-  const label = `${verdict(hit)} match, camera ${hit.camera}, ${day(hit.captured_at)} ${time(hit.captured_at)}`;
+  const label = `${hit.probability === null ? why(hit) : `${verdict(hit)} match`}, camera ${hit.camera}, ${day(hit.captured_at)} ${time(hit.captured_at)}`;
   const button = el("button", { type: "button", className: "card", tabIndex: index ? -1 : 0, "aria-label": label,
     onclick: () => showDetail(index) },
     frame,

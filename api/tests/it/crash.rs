@@ -121,7 +121,7 @@ impl Drop for Program {
 fn killed_in_the_middle_nothing_acknowledged_is_lost_and_nothing_is_double() {
     let dir = tempfile::tempdir().unwrap();
     let undisturbed = {
-        let program = Program::start(&config(&dir.path().join("undisturbed"));
+        let program = Program::start(&config(&dir.path().join("undisturbed")));
         program.wait_for_the_end();
         program.pictures()
     };

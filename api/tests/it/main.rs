@@ -6,6 +6,8 @@ mod auth;
 #[cfg(feature = "all-in-one")]
 mod binary;
 mod cameras;
+#[cfg(feature = "all-in-one")]
+mod crash;
 mod engine;
 mod errors;
 mod page;
