@@ -1,4 +1,4 @@
-//! The operator's page, compiled into the binary: three files, no build step, nothing loaded from elsewhere.
+//! The operator's page, compiled into the binary: plain files, no build step, nothing loaded from elsewhere.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,8 +16,13 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'
      img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files of the page and the paths they are served under.
-pub const FILES: [(&str, &str); 4] =
-    [("/", "index.html"), ("/style.css", "style.css"), ("/app.js", "app.js"), ("/icon.svg", "icon.svg")];
+pub const FILES: [(&str, &str); 5] = [
+    ("/", "index.html"),
+    ("/style.css", "style.css"),
+    ("/app.js", "app.js"),
+    ("/dialogs.js", "dialogs.js"),
+    ("/icon.svg", "icon.svg"),
+];
 
 /// One file of the page, or 304 when the browser has it already.
 ///

@@ -124,6 +124,17 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<CameraView>), Error> {
     caller.require(Role::Admin)?;
     caller.require_all_cameras()?;
+    to_the_end(add_now(app, caller, new)).await
+}
+
+/// Runs a change as a task of its own: a caller who hangs up must not leave it half done.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(change).await.map_err(|e| Error::Internal(format!("a change of the cameras broke off: {e}")))?
+}
+
+async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode, Json<CameraView>), Error> {
     let control = app.control()?.clone();
     let camera = CameraConfig {
         id: new.id,
@@ -183,13 +194,21 @@ pub async fn remove(
 ) -> Result<Json<Receipt>, Error> {
     caller.require(Role::Admin)?;
     caller.require_all_cameras()?;
+    to_the_end(remove_now(app, caller, id, params.keep)).await
+}
+
+async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Json<Receipt>, Error> {
     let engine = app.engine()?.clone();
     let _changing = app.changing_cameras().await;
     let wanted = id.clone();
-    let row = app.state().run(move |s| s.camera(&wanted)).await?.ok_or_else(|| missing(&id))?;
-    let detail = json!({ "camera": id, "keep": params.keep });
+    let (row, pending) = app.state().run(move |s| Ok((s.camera(&wanted)?, s.pending_erasures()?))).await?;
+    // An erasure that failed is asked for again under the same name.
+    if row.is_none() && (keep || !pending.contains(&id)) {
+        return Err(missing(&id));
+    }
+    let detail = json!({ "camera": id, "keep": keep });
     let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
-    let (keep, wanted) = (params.keep, id.clone());
+    let wanted = id.clone();
     // Recorded and marked first: from here on a crash leaves an erasure that is taken up again at the next start.
     let audit_seq = app
         .state()
@@ -217,7 +236,7 @@ pub async fn remove(
         kept: keep,
         erased,
         audit_seq,
-        returns_at_restart: row.source == CameraSource::Config && !row.archived,
+        returns_at_restart: row.is_some_and(|r| r.source == CameraSource::Config && !r.archived),
     }))
 }
 

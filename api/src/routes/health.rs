@@ -56,7 +56,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
     match app.engine() {
         Ok(engine) => {
             let m = engine.model();
-            check("model", Ok(format!("{} on {} ({})", m.name, m.device, m.dtype)));
+            check("model", Ok(format!("{} {} on {} ({})", m.name, m.id, m.device, m.dtype).trim_start().to_owned()));
             model = Some(m);
             check("index", engine.count().await.map(|n| format!("{n} sightings")).map_err(|e| e.to_string()));
         }

@@ -107,3 +107,48 @@ fn an_erasure_waits_for_what_is_under_way() {
     assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
     assert!(server.engine.stored.lock().unwrap().is_empty());
 }
+
+#[test]
+fn a_failed_erasure_is_kept_in_mind_and_can_be_repeated() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    *server.engine.broken.lock().unwrap() = Some("the disk is full");
+    let (status, answer) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
+    assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
+    let (status, _) = server.post("/v1/cameras", &json!({ "id": "gate", "url": "rtsp://gate" }));
+    assert_eq!(status, 409, "not added again while its old footage is still there");
+    *server.engine.broken.lock().unwrap() = None;
+    let (status, receipt) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
+    assert!(server.app.state().pending_erasures().unwrap().is_empty());
+    assert_eq!(delete(&server, "/v1/cameras/gate").0, 404);
+}
+
+#[test]
+fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
+    use std::io::Write as _;
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
+    let mut socket = std::net::TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
+    write!(socket, "DELETE /v1/cameras/gate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {START_TOKEN}\r\n\r\n")
+        .unwrap();
+    // The server is waiting for the camera's last footage when the caller leaves.
+    while server.app.state().pending_erasures().unwrap().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    drop(socket);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let now = Timestamp::now();
+    let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now };
+    server.engine.marks.lock().unwrap().insert(camera("gate"), end);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !server.app.state().pending_erasures().unwrap().is_empty() {
+        assert!(std::time::Instant::now() < until, "the erasure was dropped with its caller");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(server.engine.stored.lock().unwrap().is_empty());
+}

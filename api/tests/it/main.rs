@@ -1,9 +1,14 @@
-//! The API over real HTTP on a free port of the loopback. Search and cameras are test doubles here, in memory and
-//! without a model, so that every rule of the API itself can be driven to its edge.
+//! The API over real HTTP on a free port of the loopback. Search and cameras are mostly test doubles, so that every rule
+//! of the API itself can be driven to its edge; [`engine`] has the real search behind it, `binary` runs all of it.
 #![allow(clippy::unwrap_used)]
 
 mod auth;
+#[cfg(feature = "all-in-one")]
+mod binary;
 mod cameras;
+#[cfg(feature = "all-in-one")]
+mod crash;
+mod engine;
 mod errors;
 mod page;
 mod search;

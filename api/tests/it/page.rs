@@ -12,7 +12,12 @@ fn the_page_is_served_whole_and_loads_nothing_from_elsewhere() {
     let page = server.raw("GET", "/", &[], b"");
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     let html = String::from_utf8(page.body).unwrap();
-    for (path, kind) in [("/style.css", "text/css"), ("/app.js", "text/javascript"), ("/icon.svg", "image/svg+xml")] {
+    for (path, kind) in [
+        ("/style.css", "text/css"),
+        ("/app.js", "text/javascript"),
+        ("/dialogs.js", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
         assert!(html.contains(&format!("\"{path}\"")), "the page uses {path}");
         let file = server.raw("GET", path, &[], b"");
         assert_eq!(file.status, 200, "{path}");

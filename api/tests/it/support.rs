@@ -33,7 +33,7 @@ pub struct FakeEngine {
     pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
     pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
     pub queries: Mutex<Vec<SearchQuery>>,
-    /// The next searches fail with this.
+    /// Searches and erasures fail with this.
     pub broken: Mutex<Option<&'static str>>,
 }
 
@@ -116,6 +116,9 @@ impl Engine for FakeEngine {
 
     fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
         async move {
+            if let Some(why) = *self.broken.lock().unwrap() {
+                return Err(Error::Unavailable { part: "the vector store", why: why.into() });
+            }
             let mut stored = self.stored.lock().unwrap();
             let before = stored.len();
             stored.retain(|_, s| s.camera != camera);

@@ -1,0 +1,260 @@
+//! The binary `sightline` as a user meets it: start, search, cameras, tokens, stop, and every way a start can fail.
+//! The model is the tiny golden one; the camera is GStreamer's test picture, in which there is nobody.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_sightline");
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A folder with a whole model, a configuration for it, and room for data.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(extra: &str) -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let model = place.path("model");
+        std::fs::create_dir(&model).unwrap();
+        let golden = repository("embed/tests/golden/cada-tiny");
+        for file in ["config.json", "tokenizer.json"] {
+            std::fs::copy(golden.join(file), model.join(file)).unwrap();
+        }
+        let tensors = sightline_embed::model::weights::read(&golden.join("weights.pth")).unwrap();
+        candle_core::safetensors::save(&tensors, model.join("model.safetensors")).unwrap();
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = {:?}\n[model]\nfolder = {model:?}\n\
+             [detect]\nweights = {:?}\ninput_size = 128\n[embed]\nthreads = 1\n{extra}",
+            place.path("data"),
+            repository("models/nanodet-g.safetensors"),
+        );
+        std::fs::write(place.path("sightline.toml"), config).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(args).current_dir(self.dir.path()).env_clear().env("SIGHTLINE_LOG", "warn").env("TZ", "UTC");
+        // GStreamer's registry cache belongs into the test's own folder.
+        command.env("HOME", self.dir.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Starts the server and waits until it says that it is ready.
+    fn serve(&self) -> Running {
+        let mut child = self
+            .command(&["serve", "--config", "sightline.toml"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        Running { child, out, line }
+    }
+}
+
+struct Running {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    line: String,
+}
+
+impl Running {
+    /// Sends SIGTERM; gives exit code, time taken and what else was printed on standard output.
+    fn terminate(mut self) -> (Option<i32>, Duration, String) {
+        let started = Instant::now();
+        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
+        assert!(kill.success());
+        let status = self.child.wait().unwrap();
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.out, &mut rest).unwrap();
+        (status.code(), started.elapsed(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Only a failed test gets here with a living child.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Exit code 1, nothing on standard output, one line on standard error; gives the line.
+fn one_line_failure(output: &Output) -> String {
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.starts_with("error: ") && err.trim_end().lines().count() == 1, "{err}");
+    err
+}
+
+#[test]
+fn from_start_to_stop() {
+    let place = Place::new("[[cameras]]\nid = \"test\"\nurl = \"videotestsrc://\"\n");
+    let server = place.serve();
+    let address =
+        server.line.trim_end().strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("{}", server.line));
+    let (base, token) = address.split_once("/?token=").unwrap();
+    assert!(base.starts_with("http://127.0.0.1:"), "{base}");
+    let client: Value = serde_json::from_slice(&std::fs::read(place.path("data/client.json")).unwrap()).unwrap();
+    assert_eq!(client, json!({ "server": base, "token": token }));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |name: &str| std::fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("data"), mode("data/client.json"), mode("data/state.db")), (0o700, 0o600, 0o600));
+    }
+
+    // The camera becomes searchable, and the progress of nobody walking by reaches the index.
+    let cameras = || -> Value {
+        let out = place.run(&["camera", "list", "--json"]);
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&out.stderr)))
+    };
+    let until = Instant::now() + Duration::from_secs(40);
+    while cameras()["cameras"][0]["state"] != "searchable" {
+        assert!(Instant::now() < until, "{}", cameras());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let out = place.run(&["search", "a man in a white shirt", "--json"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&answer["results"], &answer["coverage"][0]["camera"]), (&json!([]), &json!("test")));
+    let out = place.run(&["search", "a man", "--camera", "nowhere"]);
+    assert!(one_line_failure(&out).contains("unknown camera \"nowhere\""), "{}", text(&out.stderr));
+    let out = place.run(&["search", "\u{1F600}"]);
+    assert!(one_line_failure(&out).contains("empty_query"));
+
+    // A second server on the same data is kept out, and the first does not notice.
+    let second = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
+    assert!(second.contains("another running Sightline"), "{second}");
+
+    // Cameras come and go.
+    let out = place.run(&["camera", "add", "bad", "gopher://x"]);
+    assert!(one_line_failure(&out).contains("gopher"), "{}", text(&out.stderr));
+    let out = place.run(&["camera", "add", "second", "videotestsrc://"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let out = place.run(&["camera", "remove", "second"]);
+    assert!(text(&out.stdout).contains("second: removed, 0 sightings erased"), "{}", text(&out.stderr));
+
+    // A token made beside the running server works at once, until it is revoked.
+    let out = place.run(&["token", "create", "desk", "--role", "viewer", "--data", "data"]);
+    let viewer = text(&out.stdout).trim().to_owned();
+    let searched = place.run(&["search", "a man", "--server", base, "--token", &viewer]);
+    assert!(one_line_failure(&searched).contains("needs the role operator"));
+    let listed = text(&place.run(&["token", "list", "--data", "data"]).stdout);
+    assert!(listed.contains("desk") && listed.contains("viewer") && !listed.contains(&viewer), "{listed}");
+    let id = listed.lines().find(|l| l.contains("desk")).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert!(place.run(&["token", "revoke", &id, "--data", "data"]).status.success());
+    let refused = place.run(&["camera", "list", "--server", base, "--token", &viewer]);
+    assert!(one_line_failure(&refused).contains("revoked"));
+
+    let (code, took, rest) = server.terminate();
+    assert_eq!((code, rest.as_str()), (Some(0), ""), "one line on standard output, and a clean end");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(!place.path("data/client.json").exists(), "the token's file goes with the server");
+    let out = one_line_failure(&place.run(&["camera", "list"]));
+    assert!(out.contains("no Sightline runs here"), "{out}");
+}
+
+#[test]
+fn a_bad_model_is_named() {
+    let place = Place::new("");
+    let weights = place.path("model/model.safetensors");
+    std::fs::write(&weights, b"").unwrap();
+    let failed = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
+    assert!(failed.contains("model.safetensors"), "{failed}");
+    let golden = repository("embed/tests/golden/cada-tiny/weights.pth");
+    let mut tensors = sightline_embed::model::weights::read(&golden).unwrap();
+    let name = tensors.keys().find(|k| k.contains("vision_proj.weight")).unwrap().clone();
+    tensors.insert(name.clone(), tensors[&name].t().unwrap().contiguous().unwrap());
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    let failed = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
+    assert!(failed.contains("vision_proj.weight"), "{failed}");
+    std::fs::remove_dir_all(place.path("model")).unwrap();
+    let failed = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
+    assert!(failed.contains("model"), "{failed}");
+}
+
+#[test]
+fn other_failures_of_the_start_are_one_line_too() {
+    let place = Place::new("");
+    let config = std::fs::read_to_string(place.path("sightline.toml")).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (text, part) in [
+        (config.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")), format!("cannot listen on 127.0.0.1:{port}")),
+        (config.replace("threads = 1", "thread = 1"), "embed.threads".into()),
+        (config.replace("127.0.0.1:0\"", "0.0.0.0:0\"\nrequire_tokens = false"), "server.require_tokens".into()),
+        (config.replace("nanodet-g.safetensors", "nothing.safetensors"), "nothing.safetensors".into()),
+    ] {
+        std::fs::write(place.path("bad.toml"), text).unwrap();
+        let failed = one_line_failure(&place.run(&["serve", "--config", "bad.toml"]));
+        assert!(failed.contains(&part), "{failed}");
+    }
+    let failed = one_line_failure(&place.run(&["serve", "--config", "missing.toml"]));
+    assert!(failed.contains("missing.toml"), "{failed}");
+    std::fs::write(place.path("file"), "in the way").unwrap();
+    std::fs::write(place.path("bad.toml"), config.replace("/data\"", "/file\"")).unwrap();
+    let failed = one_line_failure(&place.run(&["serve", "--config", "bad.toml"]));
+    assert!(failed.contains("file"), "{failed}");
+}
+
+#[test]
+fn a_camera_that_cannot_work_says_so_and_stops_nothing() {
+    let place = Place::new(
+        "[[cameras]]\nid = \"bad\"\nurl = \"gopher://x\"\n[[cameras]]\nid = \"gone\"\nurl = \"file:gone.mp4\"\n",
+    );
+    let server = place.serve();
+    assert!(server.line.starts_with("Sightline is ready"), "{}", server.line);
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let list: Value = serde_json::from_slice(&place.run(&["camera", "list", "--json"]).stdout).unwrap();
+        let of = |i: usize| (list["cameras"][i]["state"].clone(), list["cameras"][i]["reason"].clone());
+        let ((bad, why), (gone, missing)) = (of(0), of(1));
+        if bad == "failed" && (gone == "failed" || gone == "retrying") {
+            assert!(why.as_str().unwrap().contains("gopher"), "{why}");
+            assert!(!missing.as_str().unwrap().is_empty());
+            break;
+        }
+        assert!(Instant::now() < until, "{list}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(server.terminate().0, Some(0));
+}
+
+#[test]
+fn detect_goes_on_after_a_bad_picture() {
+    let place = Place::new("");
+    image::RgbImage::from_pixel(64, 96, image::Rgb([90, 120, 90])).save(place.path("empty.png")).unwrap();
+    std::fs::write(place.path("bad.jpg"), "not a picture").unwrap();
+    let args = ["detect", "gone.png", "bad.jpg", "empty.png", "--json", "--out", "drawn", "--config", "sightline.toml"];
+    let out = place.run(&args);
+    assert_eq!(out.status.code(), Some(1));
+    let lines: Vec<Value> = text(&out.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines, [json!({ "image": "empty.png", "persons": [] })]);
+    let err = text(&out.stderr);
+    assert!(err.contains("gone.png") && err.contains("bad.jpg") && err.lines().count() == 2, "{err}");
+    assert!(place.path("drawn/empty.png").exists());
+}

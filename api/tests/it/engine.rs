@@ -1,0 +1,227 @@
+//! The API over the real searcher, store and gallery; only the model is a double, so that results can be foreseen:
+//! a text "axis N" points along axis N, a picture along the axis it was stored with.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use half::f16;
+use serde_json::{Value, json};
+use sightline_api::engine::{Engine, ModelView};
+use sightline_api::local::{LocalEngine, LocalParts};
+use sightline_api::state::{NewToken, Role};
+use sightline_core::{
+    BBox, CameraId, CropQuality, PatchFeatures, RgbImage, SightingId, Timestamp, TrackId, ids::sighting_id,
+};
+use sightline_search::{
+    Coverage, EncodeError, EncodedText, ExactStore, Exhibit, FolderGallery, Gallery, MatchScore, Payload, Point,
+    QueryEncoder, Searcher, VectorStore,
+};
+
+use crate::support::{Server, camera};
+
+const WIDTH: usize = 4;
+
+struct Double;
+
+impl QueryEncoder for Double {
+    fn model_id(&self) -> &str {
+        "double"
+    }
+
+    fn width(&self) -> usize {
+        WIDTH
+    }
+
+    fn patch_shape(&self) -> (u32, u32) {
+        (1, 1)
+    }
+
+    fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
+        let axis = text.strip_prefix("axis ").and_then(|n| n.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
+        Ok(EncodedText { feature: along(axis), text: text.to_owned(), truncated: false, inner: Arc::new(axis) })
+    }
+
+    fn embed_image(&self, _: &RgbImage) -> Result<Vec<f32>, EncodeError> {
+        Err(EncodeError::Failed("no memory left on the device".into()))
+    }
+
+    fn match_scores(&self, _: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
+        let logit = |p: &PatchFeatures| f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
+        let score = |l: f32| MatchScore { logit: l, probability: 1.0 / (1.0 + (-l).exp()) };
+        Ok(pictures.iter().map(|p| score(logit(p))).collect())
+    }
+}
+
+fn along(axis: usize) -> Vec<f32> {
+    (0..WIDTH).map(|i| if i == axis { 1.0 } else { 0.1 }).collect()
+}
+
+/// The point of the only picture of a track born then.
+fn point(camera: CameraId, born_s: i64, axis: usize) -> (SightingId, Point) {
+    let born = Timestamp::from_micros(born_s * 1_000_000);
+    let track = TrackId { born, ordinal: 0 };
+    let id = sighting_id(&camera, track, 0);
+    let payload = Payload {
+        camera,
+        track,
+        crop_no: 0,
+        captured_at: born,
+        first_seen: born,
+        last_seen: born,
+        ended: true,
+        bbox: BBox { x0: 1.0, y0: 2.0, x1: 3.0, y1: 4.0 },
+        frame_size: (10, 10),
+        quality: CropQuality::default(),
+        model_id: "double".into(),
+        trace: uuid::Uuid::nil(),
+    };
+    (id, Point { id, vector: along(axis), payload })
+}
+
+struct Index {
+    server: Server,
+    store: Arc<dyn VectorStore>,
+    gallery: Arc<dyn Gallery>,
+    _dir: tempfile::TempDir,
+}
+
+impl Index {
+    /// A server over an empty index that knows the cameras `gate` and `yard`.
+    fn new() -> Self {
+        let server = Server::with(false, |_| ());
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn VectorStore> = Arc::new(ExactStore::new("double", WIDTH));
+        let gallery: Arc<dyn Gallery> = Arc::new(FolderGallery::open(&dir.path().join("gallery"), "double").unwrap());
+        let config = server.app.search_config().clone();
+        let searcher = Searcher::new(Arc::new(Double), Arc::clone(&store), Arc::clone(&gallery), config).unwrap();
+        let engine: Arc<dyn Engine> = Arc::new(LocalEngine::new(LocalParts {
+            model: ModelView {
+                id: "double".into(),
+                name: "double".into(),
+                device: "cpu".into(),
+                dtype: "f32".into(),
+                image_size: [1, 1],
+                feature_dim: WIDTH,
+                provenance: Value::Null,
+            },
+            searcher,
+            store: Arc::clone(&store),
+            gallery: Arc::clone(&gallery),
+            coverage: Coverage::default(),
+            journals: dir.path().join("erasures"),
+        }));
+        server.app.set_engine(engine);
+        server.app.set_cameras(server.node.clone());
+        server.cameras(&["gate", "yard"]);
+        Self { server, store, gallery, _dir: dir }
+    }
+
+    fn put(&self, id: &str, born_s: i64, axis: usize, logit: f32) -> SightingId {
+        let (id, point) = point(camera(id), born_s, axis);
+        let data = Bytes::copy_from_slice(&f16::from_f32(logit).to_le_bytes());
+        let patches = PatchFeatures { rows: 1, width: 1, data };
+        self.gallery.put(&[Exhibit { id, jpeg: Bytes::from_static(b"\xff\xd8jpeg"), patches }]).unwrap();
+        self.store.upsert(&[point]).unwrap();
+        id
+    }
+
+    fn token(&self, cameras: Option<&[&str]>) -> String {
+        self.server.token(Role::Operator, cameras)
+    }
+
+    fn search(&self, token: &str, body: &Value) -> (u16, Value) {
+        self.server.call("POST", "/v1/search", Some(token), Some(body))
+    }
+}
+
+fn ids(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|h| h["sighting_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_limited_token_finds_its_cameras_only_even_behind_a_thousand_better_ones() {
+    let index = Index::new();
+    let better: Vec<Point> = (0..1000).map(|i| point(camera("yard"), 1000 + i, 0).1).collect();
+    index.store.upsert(&better).unwrap();
+    let only = index.put("gate", 1, 1, 2.0);
+    let limited = index.token(Some(&["gate"]));
+    let (status, found) = index.search(&limited, &json!({ "query": "axis 0" }));
+    assert_eq!((status, ids(&found["results"])), (200, vec![only.to_string()]), "the filter is inside the search");
+    let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0", "cameras": ["gate"] }));
+    assert_eq!(ids(&found["results"]), [only.to_string()]);
+}
+
+#[test]
+fn no_confident_match_shows_the_nearest_misses() {
+    let index = Index::new();
+    let near = index.put("gate", 1, 0, -2.0);
+    let (status, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    assert_eq!((status, &found["confident"], &found["results"]), (200, &json!(false), &json!([])));
+    assert_eq!(ids(&found["nearest_misses"]), [near.to_string()]);
+    let p = found["nearest_misses"][0]["probability"].as_f64().unwrap();
+    assert!((p - 0.119).abs() < 1e-3, "{p}");
+}
+
+#[test]
+fn pages_belong_to_the_token_that_asked() {
+    let index = Index::new();
+    let mut all: BTreeSet<String> = (0..5).map(|i| index.put("gate", i, 0, 1.0 + i as f32 * 0.1).to_string()).collect();
+    let (mine, other) = (index.token(None), index.token(None));
+    let mut body = json!({ "query": "axis 0", "limit": 2 });
+    let mut pages = 0;
+    loop {
+        let (status, page) = index.search(&mine, &body);
+        assert_eq!(status, 200, "{page}");
+        for id in ids(&page["results"]) {
+            assert!(all.remove(&id), "{id} came twice");
+        }
+        pages += 1;
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        body["cursor"] = json!(cursor);
+        let (status, refused) = index.search(&other, &body);
+        assert_eq!((status, &refused["code"]), (400, &json!("invalid_cursor")));
+    }
+    assert_eq!((pages, all.len()), (3, 0));
+}
+
+#[test]
+fn errors_of_the_search_side_have_their_own_codes() {
+    let index = Index::new();
+    let token = index.token(None);
+    let (status, e) = index.search(&token, &json!({ "query": "the model knows no word of this" }));
+    assert_eq!((status, &e["code"]), (400, &json!("empty_query")));
+    let (status, e) = index.search(&token, &json!({ "query": "axis 0", "cursor": "made-up" }));
+    assert_eq!((status, &e["code"]), (400, &json!("invalid_cursor")));
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(2, 2).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let image = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, png.into_inner());
+    let (status, e) = index.search(&token, &json!({ "image": image }));
+    assert_eq!((status, &e["code"]), (503, &json!("unavailable")));
+    let message = e["message"].as_str().unwrap();
+    assert!(message.contains("the model") && message.contains("no memory left"), "{message}");
+    assert_eq!(index.server.get("/healthz").0, 200);
+}
+
+#[test]
+fn erased_people_are_gone_from_store_and_gallery() {
+    let index = Index::new();
+    let gone = index.put("gate", 1, 0, 2.0);
+    let stays = index.put("yard", 2, 0, 2.0);
+    let (status, receipt) = index.server.call("DELETE", "/v1/cameras/gate", Some("start-token"), None);
+    assert_eq!((status, &receipt["erased"]), (200, &json!({ "sightings": 1, "files": 2 })));
+    assert_eq!(index.gallery.jpeg(gone).unwrap(), None);
+    assert!(index.gallery.jpeg(stays).unwrap().is_some());
+    let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    assert_eq!(ids(&found["results"]), [stays.to_string()]);
+}
+
+#[test]
+fn an_expired_token_is_refused() {
+    let index = Index::new();
+    let cameras: Option<BTreeSet<CameraId>> = None;
+    let past = Some(Timestamp::from_micros(1));
+    let new = NewToken { name: "old".into(), role: Role::Admin, cameras, expires_at: past };
+    let (_, secret) = index.server.app.state().create_token(&new).unwrap();
+    assert_eq!(index.search(&secret, &json!({ "query": "axis 0" })).0, 401);
+}
