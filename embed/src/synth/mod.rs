@@ -1,7 +1,7 @@
 //! Training persons, level 1: drawn procedurally, without any asset.
 //!
 //! No picture of a real person may be shipped, so Sightline draws its own: an identity is a [`Person`] (attributes),
-//! from which both pictures ([`draw`]) and captions ([`caption`]) come. Aimed at transfer to real surveillance crops, so
+//! from which both pictures ([`draw`]) and captions ([`caption()`]) come. Aimed at transfer to real surveillance crops, so
 //! variety of cameras, places and wording counts for more than beauty. Everything follows from a seed: identity `i` of
 //! seed `s` is always the same person, view `v` of it always the same picture, on any machine and any thread.
 

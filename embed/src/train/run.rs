@@ -82,7 +82,7 @@ pub struct Trainee {
 }
 
 impl Trainee {
-    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves (see [`places`]).
+    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves.
     /// Training is far too short to grow either from the usual N(0, 0.02).
     ///
     /// # Errors
