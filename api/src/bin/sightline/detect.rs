@@ -23,7 +23,7 @@ pub struct Args {
     /// Write each picture with the boxes drawn into this folder (PNG)
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Configuration, for its [detect] section
+    /// Configuration, for its section `detect`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
