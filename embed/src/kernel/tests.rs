@@ -275,7 +275,7 @@ fn gelu_matches_its_definition() {
     }
     let mut odd = [f32::NAN, f32::INFINITY, -100.0];
     gelu(&mut odd);
-    assert!(odd[0].is_nan() && odd[1] == f32::INFINITY && odd[2].abs() < 1e-36, "{odd:?}");
+    assert!(odd[0].is_nan() && odd[1] == f32::INFINITY && odd[2].abs() < 1e-30, "{odd:?}");
 }
 
 #[test]

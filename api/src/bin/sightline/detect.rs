@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde_json::json;
+use serde::Serialize;
 use sightline_core::{BBox, Config, RgbImage};
 use sightline_detect::{Detection, Detector, NanoDet, draw};
 
@@ -23,9 +23,23 @@ pub struct Args {
     /// Write each picture with the boxes drawn into this folder (PNG)
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Configuration, for its [detect] section
+    /// Configuration, for its section `detect`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// One line of `--json`. Written directly: a detour over `serde_json::Value` would print f32 with the digits of f64.
+#[derive(Serialize)]
+struct Line<'a> {
+    image: &'a Path,
+    persons: Vec<Person>,
+}
+
+#[derive(Serialize)]
+struct Person {
+    #[serde(rename = "box")]
+    bbox: BBox,
+    score: f32,
 }
 
 /// Does it; exit code 1 when any picture failed.
@@ -73,8 +87,8 @@ fn one(args: &Args, detector: &mut NanoDet, path: &Path) -> anyhow::Result<()> {
 
 fn print(args: &Args, path: &Path, persons: &[Detection]) -> anyhow::Result<()> {
     if args.json {
-        let persons: Vec<_> = persons.iter().map(|p| json!({ "box": p.bbox, "score": p.score })).collect();
-        let mut line = json!({ "image": path, "persons": persons }).to_string();
+        let persons = persons.iter().map(|p| Person { bbox: p.bbox, score: p.score }).collect();
+        let mut line = serde_json::to_string(&Line { image: path, persons })?;
         line.push('\n');
         std::io::stdout().lock().write_all(line.as_bytes())?;
         return Ok(());

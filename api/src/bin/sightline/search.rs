@@ -16,7 +16,7 @@ pub struct Args {
     /// Only this camera (may be repeated)
     #[arg(long, value_name = "CAMERA")]
     camera: Vec<String>,
-    /// Captured at or after: RFC 3339, or "2026-05-01 13:45[:00]" in local time
+    /// Captured at or after: RFC 3339, or "2026-05-01 13:45" in local time
     #[arg(long, value_name = "TIME", value_parser = time)]
     from: Option<String>,
     /// Captured at or before
