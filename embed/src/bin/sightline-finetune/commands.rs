@@ -100,8 +100,8 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
 }
 
 pub fn train(args: &TrainArgs) -> Result<()> {
-    ensure!(args.width % 64 == 0 && args.width > 0, "--width {} is not a multiple of 64", args.width);
-    ensure!(args.patch > 0 && 96 % args.patch == 0, "--patch {} does not divide 192 and 96", args.patch);
+    ensure!(args.width.is_multiple_of(64) && args.width > 0, "--width {} is not a multiple of 64", args.width);
+    ensure!(args.patch > 0 && 96usize.is_multiple_of(args.patch), "--patch {} does not divide 192 and 96", args.patch);
     ensure!(
         args.batch >= 2 && args.identities >= 4,
         "a batch needs at least two pairs, and there must be four persons"
