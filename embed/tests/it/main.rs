@@ -10,6 +10,7 @@ mod layers;
 mod preprocess;
 mod stage;
 mod text;
+mod train_default;
 mod train_golden;
 mod train_run;
 mod weights;
