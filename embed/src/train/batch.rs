@@ -12,7 +12,7 @@ use crate::model::{Architecture, Preprocess, TokenBatch};
 use crate::synth::caption;
 use crate::synth::stream;
 
-/// Turns a text into ids with `[CLS]` and `[SEP]`, cut to the model's length.
+/// Turns a text into ids with ``[CLS]`` and ``[SEP]``, cut to the model's length.
 pub type Tokenize<'a> = &'a (dyn Fn(&str) -> Vec<u32> + Sync);
 
 /// One training batch of B pairs.
