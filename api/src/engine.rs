@@ -101,7 +101,7 @@ pub struct SearchAnswer {
     pub results: Vec<Hit>,
     /// Whether the best result reaches the confident probability.
     pub confident: bool,
-    /// When nothing is confident: what came nearest.
+    /// When nobody reaches the asked-for probability: what came nearest.
     pub nearest_misses: Vec<Hit>,
     /// Where to go on; `None`: this was everything.
     pub next_cursor: Option<String>,

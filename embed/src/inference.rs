@@ -235,8 +235,29 @@ impl Model {
     /// # Errors
     /// Patch features of another model.
     pub fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<MatchScore>, EmbedError> {
-        let score = |l: [f32; 2]| MatchScore { logit: l[1], probability: self.config.calibration.probability(l) };
-        Ok(self.match_logits(query, images)?.into_iter().map(score).collect())
+        let calibration = &self.config.calibration;
+        let cosines = self.cosines(query, images)?;
+        let logits = self.match_logits(query, images)?;
+        let score =
+            |(l, cosine): ([f32; 2], f32)| MatchScore { logit: l[1], probability: calibration.probability(l, cosine) };
+        Ok(logits.into_iter().zip(cosines).map(score).collect())
+    }
+
+    /// Cosines of the global features, from the class token that leads every picture's patch features.
+    fn cosines(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<f32>, EmbedError> {
+        let width = self.info.patch_width;
+        if self.config.calibration.similarity == 0.0 || images.iter().any(|p| p.data.len() < width * 2) {
+            // Unused, or of another model: match_logits says so.
+            return Ok(vec![0.0; images.len()]);
+        }
+        let class = |p: &PatchFeatures| -> Vec<f32> {
+            p.data[..width * 2].chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        };
+        let tokens: Vec<f32> = images.iter().flat_map(class).collect();
+        let tokens = Tensor::from_vec(tokens, (images.len(), 1, width), &self.device)?;
+        let features = finite(&l2_normalize(&self.precision.scope(|| self.cada.image_proj(&tokens))?)?)?;
+        let dot = |f: Vec<f32>| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
+        Ok(features.into_iter().map(dot).collect())
     }
 }
 

@@ -160,7 +160,7 @@ pub struct SearchView {
     pub results: Vec<HitView>,
     /// Whether the best result reaches `search.confident_probability`.
     pub confident: bool,
-    /// When nothing is confident: what came nearest.
+    /// When nobody reaches `min_probability`: what came nearest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest_misses: Vec<HitView>,
     /// Pass as `cursor` for the next page; `null`: this was everything.

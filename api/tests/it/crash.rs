@@ -73,7 +73,7 @@ impl Program {
         let found = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
         assert_eq!(found["next_cursor"], Value::Null, "one page holds all");
         let mut all = BTreeMap::new();
-        for hit in found["results"].as_array().unwrap().iter().chain(found["nearest_misses"].as_array().unwrap()) {
+        for hit in found["results"].as_array().unwrap() {
             let one = self.call(&format!("/v1/sightings/{}", hit["sighting_id"].as_str().unwrap()), None);
             for p in one["track"].as_array().unwrap() {
                 let id = p["sighting_id"].as_str().unwrap().to_owned();

@@ -153,10 +153,13 @@ fn a_limited_token_finds_its_cameras_only_even_behind_a_thousand_better_ones() {
 }
 
 #[test]
-fn no_confident_match_shows_the_nearest_misses() {
+fn no_confident_match_is_said_and_the_nearest_misses_are_shown() {
     let index = Index::new();
     let near = index.put("gate", 1, 0, -2.0);
-    let (status, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    assert_eq!((&found["confident"], ids(&found["results"])), (&json!(false), vec![near.to_string()]));
+    let body = json!({ "query": "axis 0", "min_probability": 0.5 });
+    let (status, found) = index.search(&index.token(None), &body);
     assert_eq!((status, &found["confident"], &found["results"]), (200, &json!(false), &json!([])));
     assert_eq!(ids(&found["nearest_misses"]), [near.to_string()]);
     let p = found["nearest_misses"][0]["probability"].as_f64().unwrap();

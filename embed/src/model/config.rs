@@ -207,13 +207,17 @@ impl Default for Preprocess {
     }
 }
 
-/// Turns the two match logits into a probability: sigmoid((match - no match) / temperature + bias).
+/// Turns both stages' evidence into a probability:
+/// sigmoid((match - no match + similarity * cosine) / temperature + bias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Above 1 softens.
     pub temperature: f32,
     /// Added after the division.
     pub bias: f32,
+    /// Weight of the cosine of the global features beside the difference of the match logits; 0 leaves it out.
+    #[serde(default)]
+    pub similarity: f32,
     /// What it was fitted on, and when; told with every answer.
     #[serde(default)]
     pub version: String,
@@ -229,14 +233,15 @@ fn yes() -> bool {
 impl Default for Calibration {
     /// The plain softmax of both logits.
     fn default() -> Self {
-        Self { temperature: 1.0, bias: 0.0, version: "identity".into(), calibrated: false }
+        Self { temperature: 1.0, bias: 0.0, similarity: 0.0, version: "identity".into(), calibrated: false }
     }
 }
 
 impl Calibration {
-    /// Match probability of the logits of "no match" and "match".
-    pub fn probability(&self, logits: [f32; 2]) -> f32 {
-        let z = f64::from(logits[1] - logits[0]) / f64::from(self.temperature) + f64::from(self.bias);
+    /// Match probability of the logits of "no match" and "match" and the cosine of the global features.
+    pub fn probability(&self, logits: [f32; 2], cosine: f32) -> f32 {
+        let evidence = logits[1] - logits[0] + self.similarity * cosine;
+        let z = f64::from(evidence) / f64::from(self.temperature) + f64::from(self.bias);
         (1.0 / (1.0 + (-z).exp())) as f32
     }
 }
@@ -360,8 +365,10 @@ mod tests {
     fn calibration_is_softmax_unless_fitted() {
         let logits = [0.3f32, 1.7];
         let softmax = logits[1].exp() / (logits[0].exp() + logits[1].exp());
-        assert!((Calibration::default().probability(logits) - softmax).abs() < 1e-6);
+        assert!((Calibration::default().probability(logits, 0.9) - softmax).abs() < 1e-6);
         let fitted = Calibration { temperature: 2.0, bias: -0.7, ..Calibration::default() };
-        assert!((fitted.probability(logits) - 0.5).abs() < 1e-6);
+        assert!((fitted.probability(logits, 0.9) - 0.5).abs() < 1e-6);
+        let both = Calibration { similarity: 2.0, ..Calibration::default() };
+        assert!((both.probability([0.5, 0.0], 0.25) - 0.5).abs() < 1e-6);
     }
 }

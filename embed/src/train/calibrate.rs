@@ -13,6 +13,8 @@ pub struct Fit {
     pub ece_before: f64,
     /// The same after fitting.
     pub ece_after: f64,
+    /// Mean negative log-likelihood after fitting, in nats a pair.
+    pub log_loss: f64,
     /// Pairs fitted on.
     pub pairs: usize,
     /// Share of matches among them.
@@ -66,6 +68,7 @@ pub fn fit(pairs: &[(f32, bool)]) -> Option<Fit> {
         bias: b,
         ece_before: ece(pairs, 1.0, 0.0),
         ece_after: ece(pairs, a, b),
+        log_loss: cost(a, b) / pairs.len() as f64,
         pairs: pairs.len(),
         prior: matches as f64 / pairs.len() as f64,
     })

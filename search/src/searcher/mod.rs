@@ -203,7 +203,7 @@ impl Parts {
         Ok(answer)
     }
 
-    /// Hits and the cursor behind them, or the nearest misses.
+    /// Hits, and the cursor behind them when some are confident; the nearest misses when the floor leaves nobody.
     fn answer(
         &self,
         request: &SearchRequest,
@@ -221,13 +221,16 @@ impl Parts {
         let model_id = self.encoder.model_id().to_owned();
         let mut answer =
             SearchResponse { confident, degraded: degraded.clone(), model_id, ..SearchResponse::default() };
+        let all: Vec<TrackHit> = ranked.iter().filter(|h| passes(h)).cloned().collect();
+        if all.is_empty() {
+            answer.nearest_misses = ranked.into_iter().take(request.limit).collect();
+            return answer;
+        }
+        answer.hits = all.iter().take(request.limit).cloned().collect();
+        // What nobody vouches for ends with its first page.
         if confident {
-            let all: Vec<TrackHit> = ranked.into_iter().filter(passes).collect();
-            answer.hits = all.iter().take(request.limit).cloned().collect();
             let list = Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded };
             answer.next_cursor = self.pages.freeze(list);
-        } else {
-            answer.nearest_misses = ranked.into_iter().take(request.limit).collect();
         }
         answer
     }

@@ -95,12 +95,12 @@ pub struct Timings {
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchResponse {
-    /// Hits in order. Empty when nothing is confident.
+    /// Hits in order, whether confident or not: `confident` says how to read them.
     pub hits: Vec<TrackHit>,
     /// Some hit reaches the configured probability. A search without text has no probabilities and makes no such
     /// claim: there it only says that something was found.
     pub confident: bool,
-    /// When nothing is confident: what came nearest, in order.
+    /// When no hit reaches the asked-for `min_probability`: what came nearest, in order.
     pub nearest_misses: Vec<TrackHit>,
     /// For the next page; `None` at the end.
     pub next_cursor: Option<String>,

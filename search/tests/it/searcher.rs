@@ -93,11 +93,11 @@ fn what_was_not_judged_is_always_behind() {
     let world = World::of(&points);
     let mut request = SearchRequest { rerank: Some(2), score: Some(ScoreForm::Raw), ..text("axis 0") };
     let answer = world.ask(request.clone());
-    assert!(!answer.confident && answer.hits.is_empty());
-    assert_eq!(births(&answer.nearest_misses), [0, 1, 2, 3, 4, 5]);
-    let judged: Vec<bool> = answer.nearest_misses.iter().map(|h| h.probability.is_some()).collect();
+    assert!(!answer.confident && answer.nearest_misses.is_empty());
+    assert_eq!(births(&answer.hits), [0, 1, 2, 3, 4, 5]);
+    let judged: Vec<bool> = answer.hits.iter().map(|h| h.probability.is_some()).collect();
     assert_eq!(judged, [true, true, false, false, false, false]);
-    assert!(answer.nearest_misses[1].score < answer.nearest_misses[2].score);
+    assert!(answer.hits[1].score < answer.hits[2].score);
 
     request.rerank = Some(0);
     let cosine = world.ask(request);
@@ -151,11 +151,11 @@ fn many_pictures_a_track_do_not_use_up_the_search() {
 }
 
 #[test]
-fn nothing_confident_gives_the_nearest_misses() {
+fn nothing_confident_is_said_beside_the_hits() {
     let world = World::of(&[(near(1, 0.1), -2.0), (near(2, 0.2), -0.1)]);
     let answer = world.ask(text("axis 0"));
-    assert!(!answer.confident && answer.hits.is_empty() && answer.next_cursor.is_none());
-    assert_eq!(births(&answer.nearest_misses), [2, 1]);
+    assert!(!answer.confident && answer.nearest_misses.is_empty() && answer.next_cursor.is_none());
+    assert_eq!(births(&answer.hits), [2, 1]);
     let none = world.ask(text("axis 0").also(Filter::camera(camera("elsewhere"))));
     assert!(!none.confident && none.hits.is_empty() && none.nearest_misses.is_empty());
 }

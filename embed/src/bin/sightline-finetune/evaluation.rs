@@ -121,16 +121,23 @@ pub fn calibrate(args: &CalibrateArgs) -> Result<()> {
     let mut loaded = load(&args.model)?;
     let gallery = drawn_gallery(args.seed, args.identities, loaded.config.architecture.image_size);
     let done = score(&loaded, &gallery, args.k)?;
-    let pairs: Vec<(f32, bool)> = done
-        .pairs
-        .iter()
-        .map(|&(text, image, logit)| (logit, gallery.text_ids[text] == gallery.image_ids[image]))
-        .collect();
-    let fit = fit(&pairs).context("the pairs do not allow a fit: the model does not tell matches from mismatches")?;
+    // How much the cosine weighs beside the match logits is chosen by likelihood, with the scaling fitted anew for each.
+    let evidence = |weight: f32| -> Vec<(f32, bool)> {
+        let pair = |&(text, image, logit): &(usize, usize, f32)| {
+            (logit + weight * done.cosine[text][image], gallery.text_ids[text] == gallery.image_ids[image])
+        };
+        done.pairs.iter().map(pair).collect()
+    };
+    let (similarity, fit) = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+        .into_iter()
+        .filter_map(|weight| Some((weight, fit(&evidence(weight))?)))
+        .min_by(|a, b| a.1.log_loss.total_cmp(&b.1.log_loss))
+        .context("the pairs do not allow a fit: the model does not tell matches from mismatches")?;
     loaded.config.calibration = Calibration {
         temperature: fit.temperature as f32,
         bias: fit.bias as f32,
-        version: format!("platt-synth-seed{}-n{}", args.seed, args.identities),
+        similarity,
+        version: format!("platt-both-synth-seed{}-n{}", args.seed, args.identities),
         calibrated: true,
     };
     if !loaded.config.provenance.is_object() {
