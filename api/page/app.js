@@ -297,10 +297,10 @@ function show(answer, more) {
   const took = `${(answer.timings_ms.total / 1000).toFixed(answer.timings_ms.total < 950 ? 2 : 1)} s`;
   const order = lastBody.sort === "time" ? "newest first" : "best match first";
   const people = `${hits.length}${cursor ? " or more" : ""} ${hits.length === 1 ? "person" : "people"}`;
-  $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `Nearest misses · ${took}`;
+  $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `Nearest first · ${took}`;
   const notes = answer.degraded.map((d) => el("div", {}, d));
   if (hits.length && !answer.confident) {
-    notes.unshift(el("strong", {}, "No confident match."), el("div", {}, "Nobody fits this description well. What comes nearest is shown below; look before you believe it."));
+    notes.unshift(el("strong", {}, "No confident match."), el("div", {}, "The model is sure of nobody here. Those nearest to the description are shown below; look before you believe it."));
   }
   $("notice").replaceChildren(...notes);
   $("notice").hidden = !notes.length;
