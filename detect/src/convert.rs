@@ -165,8 +165,11 @@ fn values(name: &str, shape: &[usize], stored: &HashMap<&str, Stored<'_>>) -> Re
     }
 }
 
-/// Writes beside `path`, checks what was written, and renames: a reader never sees half a file.
+/// Makes the folder, writes beside `path`, checks what was written, and renames: a reader never sees half a file.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DetectError> {
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(|source| DetectError::Io { path: folder.into(), source })?;
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
     let beside = PathBuf::from(beside);
