@@ -181,8 +181,16 @@ fn missing_files_are_named() {
     let absent = source.json.with_file_name("absent.json");
     let error = tfjs_to_safetensors(&absent, &source.bin, &source.out).unwrap_err();
     assert!(matches!(&error, DetectError::Io { path, .. } if *path == absent), "{error}");
-    let nowhere = source.json.with_file_name("no").join("folder.safetensors");
-    assert!(matches!(tfjs_to_safetensors(&source.json, &source.bin, &nowhere), Err(DetectError::Io { .. })));
+    let inside_a_file = source.json.join("folder.safetensors");
+    assert!(matches!(tfjs_to_safetensors(&source.json, &source.bin, &inside_a_file), Err(DetectError::Io { .. })));
+}
+
+#[test]
+fn the_folder_is_made() {
+    let source = Source::new();
+    let out = source.json.with_file_name("new").join("folder").join("weights.safetensors");
+    tfjs_to_safetensors(&source.json, &source.bin, &out).unwrap();
+    verify(&out).unwrap();
 }
 
 /// What `verify` and loading say about files that are not ours.
