@@ -21,7 +21,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The converted weights: `SIGHTLINE_NANODET`, or where `sightline fetch-models` puts them.
+/// The converted weights: `SIGHTLINE_NANODET`, or where `make test` puts them.
 fn weights() -> PathBuf {
     let path = std::env::var_os("SIGHTLINE_NANODET")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nanodet-g.safetensors"), PathBuf::from);

@@ -221,9 +221,9 @@ impl Parts {
         let model_id = self.encoder.model_id().to_owned();
         let mut answer =
             SearchResponse { confident, degraded: degraded.clone(), model_id, ..SearchResponse::default() };
-        let all: Vec<TrackHit> = ranked.iter().filter(|h| passes(h)).cloned().collect();
+        let (all, below): (Vec<TrackHit>, Vec<TrackHit>) = ranked.into_iter().partition(passes);
         if all.is_empty() {
-            answer.nearest_misses = ranked.into_iter().take(request.limit).collect();
+            answer.nearest_misses = below.into_iter().take(request.limit).collect();
             return answer;
         }
         answer.hits = all.iter().take(request.limit).cloned().collect();
