@@ -13,6 +13,7 @@ mod error;
 pub mod evaluate;
 pub mod folder;
 pub mod losses;
+pub mod objective;
 pub mod optimizer;
 pub mod pool;
 pub mod run;

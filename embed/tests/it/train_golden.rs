@@ -7,7 +7,8 @@ use sightline_embed::model::{ModelConfig, TokenBatch, weights};
 use sightline_embed::train::batch::Batch;
 use sightline_embed::train::evaluate::ranks;
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
-use sightline_embed::train::run::{RunConfig, Trainee, loss};
+use sightline_embed::train::objective::{Objective, loss};
+use sightline_embed::train::run::Trainee;
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/golden/train/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -151,24 +152,15 @@ fn ndf_and_atp_through_the_tiny_model() -> Result<()> {
         identities: ids(&g["identity"]),
         labels: vec![[0; 15]; 6],
     };
-    let config = RunConfig {
-        seed: 0,
-        batch: 6,
-        steps: 1,
-        warmup: 0,
-        fall: 0,
-        lr: 0.0,
-        decay: 0.0,
-        clip: 1.0,
+    let objective = Objective {
         ndf: Ndf::Code,
         negative: HardNegative::Code,
         groups: Groups { size: 36, masked: false },
         atp_from: 0,
         atp_pairs: 6,
         attributes: 0.0,
-        words_from: 0,
     };
-    let (_, parts) = loss(&trainee, &config, &batch, 0).expect("a loss");
+    let (_, parts) = loss(&trainee, &objective, &batch, 0, 0).expect("a loss");
     let part = |name: &str| parts[name].as_f64().expect("a number");
     for (name, ours) in [("ndf", part("ndf")), ("atp", part("atp") + part("atp_local"))] {
         let expected = f64::from(scalar(&g[&format!("loss.{name}.step0")]));

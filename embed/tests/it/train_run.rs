@@ -8,6 +8,7 @@ use sightline_embed::model::{Architecture, Preprocess};
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
+use sightline_embed::train::objective::Objective;
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::{RunConfig, Trainee, train};
 
@@ -43,12 +44,14 @@ fn config(steps: usize) -> RunConfig {
         lr: 2e-3,
         decay: 0.05,
         clip: 5.0,
-        ndf: Ndf::Code,
-        negative: HardNegative::Cosine,
-        groups: Groups { size: 12, masked: true },
-        atp_from: 2,
-        atp_pairs: 4,
-        attributes: 1.0,
+        objective: Objective {
+            ndf: Ndf::Code,
+            negative: HardNegative::Cosine,
+            groups: Groups { size: 12, masked: true },
+            atp_from: 2,
+            atp_pairs: 4,
+            attributes: 1.0,
+        },
         words_from: 3,
     }
 }

@@ -1,54 +1,102 @@
-//! Drawing, training and exporting.
+//! `train`: a run from drawn persons to checkpoints.
 
 use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::DType;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
-use sightline_embed::synth::{Corpus, write};
+use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
+use sightline_embed::train::objective::Objective;
 use sightline_embed::train::pool::Pool;
-use sightline_embed::train::run::{RunConfig, Trainee};
+use sightline_embed::train::run::{self, RunConfig, Trainee};
 use sightline_embed::train::vocabulary::{self, Cut};
-use sightline_embed::train::{checkpoint, folder, run};
 
-use crate::{ExportArgs, SynthArgs, TrainArgs};
-
-/// Counted progress on standard error, with rate and what is left.
-pub fn progress(what: &'static str, total: u64) -> impl Fn(u64) + Sync {
-    let start = Instant::now();
-    move |done| {
-        if done % 200 == 0 || done == total {
-            let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-9);
-            let left = total.saturating_sub(done) as f64 / rate;
-            eprint!("\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
-            if done == total {
-                eprintln!();
-            }
-            let _ = std::io::stderr().flush();
-        }
-    }
-}
-
-pub fn synth(args: &SynthArgs) -> Result<()> {
-    ensure!(args.identities > 0 && args.views > 0, "nothing to draw: --identities and --views must be above 0");
-    fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
-    let told = progress("pictures", args.identities * args.views);
-    write::write(&args.out, Corpus::new(args.seed), args.identities, args.views, told)
-        .with_context(|| format!("writing {}", args.out.display()))
+#[derive(Args, Clone)]
+pub struct TrainArgs {
+    /// Run folder: checkpoints, log, configuration.
+    #[arg(long)]
+    run: PathBuf,
+    /// Folder with vocab.txt and model.safetensors of a BERT-layout text encoder (for example MiniLM-L6).
+    #[arg(long)]
+    text_embeddings: PathBuf,
+    /// Pieces of the vocabulary cut from it.
+    #[arg(long, default_value_t = 7000)]
+    vocabulary: usize,
+    /// Drawn persons.
+    #[arg(long, default_value_t = 20_000)]
+    identities: u64,
+    /// Pictures of each.
+    #[arg(long, default_value_t = 4)]
+    views: u64,
+    /// Everything follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps in all; may be changed when a run is resumed before its fall.
+    #[arg(long, default_value_t = 6000)]
+    steps: usize,
+    /// Steps of the final fall of the learning rate.
+    #[arg(long, default_value_t = 1500)]
+    fall: usize,
+    /// Steps of warm-up.
+    #[arg(long, default_value_t = 200)]
+    warmup: usize,
+    /// Pairs a step.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 5e-4)]
+    lr: f64,
+    /// First step with the matching loss.
+    #[arg(long, default_value_t = 1000)]
+    atp_from: usize,
+    /// Pairs of a batch that the matching loss is taken of; its negatives come from the whole batch.
+    #[arg(long, default_value_t = 32)]
+    atp_pairs: usize,
+    /// Word embeddings are frozen before this step.
+    #[arg(long, default_value_t = 1500)]
+    words_from: usize,
+    /// Weight of the auxiliary attribute heads.
+    #[arg(long, default_value_t = 1.0)]
+    attributes: f64,
+    /// Global loss: paper or code.
+    #[arg(long, default_value = "paper")]
+    ndf: String,
+    /// Hard negatives of the matching loss: cosine (hardest), code (the authors' rule) or sampled.
+    #[arg(long, default_value = "sampled")]
+    negatives: String,
+    /// Side of a patch in pixels; it must divide 192 and 96.
+    #[arg(long, default_value_t = 24)]
+    patch: usize,
+    /// Width of both transformers.
+    #[arg(long, default_value_t = 256)]
+    width: usize,
+    /// Layers of the vision transformer.
+    #[arg(long, default_value_t = 6)]
+    vision_depth: usize,
+    /// Layers of the text transformer.
+    #[arg(long, default_value_t = 4)]
+    text_layers: usize,
+    /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
+    #[arg(long)]
+    f32: bool,
+    /// Seconds between checkpoints.
+    #[arg(long, default_value_t = 180)]
+    checkpoint_s: u64,
 }
 
 /// What `export` needs to know of a run, kept in its run.json.
 #[derive(Serialize, Deserialize)]
-struct Record {
-    config: RunConfig,
-    model: ModelConfig,
+pub struct Record {
+    /// How it was trained.
+    pub config: RunConfig,
+    /// What is trained.
+    pub model: ModelConfig,
 }
 
 fn architecture(args: &TrainArgs, vocab: usize) -> Architecture {
@@ -70,16 +118,8 @@ fn architecture(args: &TrainArgs, vocab: usize) -> Architecture {
     }
 }
 
-fn run_config(args: &TrainArgs) -> Result<RunConfig> {
-    Ok(RunConfig {
-        seed: args.seed,
-        batch: args.batch,
-        steps: args.steps,
-        warmup: args.warmup,
-        fall: args.fall,
-        lr: args.lr,
-        decay: 0.05,
-        clip: 5.0,
+fn objective(args: &TrainArgs) -> Result<Objective> {
+    Ok(Objective {
         ndf: match args.ndf.as_str() {
             "paper" => Ndf::Paper,
             "code" => Ndf::Code,
@@ -95,11 +135,25 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
         atp_from: args.atp_from,
         atp_pairs: args.atp_pairs,
         attributes: args.attributes,
+    })
+}
+
+fn run_config(args: &TrainArgs) -> Result<RunConfig> {
+    Ok(RunConfig {
+        seed: args.seed,
+        batch: args.batch,
+        steps: args.steps,
+        warmup: args.warmup,
+        fall: args.fall,
+        lr: args.lr,
+        decay: 0.05,
+        clip: 5.0,
+        objective: objective(args)?,
         words_from: args.words_from,
     })
 }
 
-pub fn train(args: &TrainArgs) -> Result<()> {
+pub fn run(args: &TrainArgs) -> Result<()> {
     ensure!(args.width.is_multiple_of(64) && args.width > 0, "--width {} is not a multiple of 64", args.width);
     ensure!(args.patch > 0 && 96usize.is_multiple_of(args.patch), "--patch {} does not divide 192 and 96", args.patch);
     ensure!(
@@ -139,33 +193,4 @@ fn start_words(trainee: &Trainee, cut: &Cut, encoder: &Path, width: usize) -> Re
     let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let var = data.get("text_encoder.embeddings.word_embeddings.weight").context("the model has no word embeddings")?;
     Ok(var.set(&words)?)
-}
-
-pub fn export(args: &ExportArgs) -> Result<()> {
-    let path = args.run.join("run.json");
-    let record: Record =
-        serde_json::from_slice(&fs::read(&path).with_context(|| format!("reading {}", path.display()))?)?;
-    let trainee = Trainee::new(&record.model.architecture, 0)?;
-    let mut optimizer = trainee.optimizer(0.0);
-    checkpoint::load(&args.run, &trainee.variables, &mut optimizer)?
-        .with_context(|| format!("{} has no checkpoint", args.run.display()))?;
-    ensure!(args.match_weight > 0.0, "--match-weight must be above 0");
-    for name in ["itm_head.weight", "itm_head.bias"] {
-        let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let var = data.get(name).with_context(|| format!("the model has no {name}"))?;
-        var.set(&(var.as_tensor() * args.match_weight)?.detach())?;
-    }
-    let mut model = record.model;
-    model.name = args.name.clone();
-    model.provenance = serde_json::json!({
-        "data": "persons drawn by sightline-finetune (level 1: procedural, no assets); no picture of a real person",
-        "steps": optimizer.steps(),
-        "match_weight": args.match_weight,
-        "run": record.config,
-    });
-    let tokenizer = fs::read(args.run.join("tokenizer.json"))?;
-    folder::write(&args.out, &model, &trainee.variables, DType::F16, &tokenizer)?;
-    sightline_embed::write_self_test(&args.out)?;
-    eprintln!("step {} written to {}", optimizer.steps(), args.out.display());
-    Ok(())
 }
