@@ -74,17 +74,46 @@ pub fn fit(pairs: &[(f32, bool)]) -> Option<Fit> {
     })
 }
 
-/// Expected calibration error over 15 equal bins of `sigmoid(scale * logit + bias)`.
-pub fn ece(pairs: &[(f32, bool)], scale: f64, bias: f64) -> f64 {
-    let mut bins = [(0usize, 0f64, 0f64); 15];
-    for (x, y) in pairs {
-        let p = 1.0 / (1.0 + (-(scale * f64::from(*x) + bias)).exp());
-        let bin = &mut bins[((p * 15.0) as usize).min(14)];
-        bin.0 += 1;
-        bin.1 += p;
-        bin.2 += f64::from(u8::from(*y));
+/// One bin of a reliability diagram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Bin {
+    /// Mean probability said.
+    pub said: f64,
+    /// Share of pairs that match.
+    pub observed: f64,
+    /// Pairs in the bin; with none of them the rest is 0.
+    pub pairs: usize,
+}
+
+/// Bins of the reliability diagram and of the expected calibration error.
+pub const BINS: usize = 15;
+
+/// [`BINS`] equal bins of (probability, whether it matches).
+pub fn bins(judged: impl IntoIterator<Item = (f64, bool)>) -> Vec<Bin> {
+    let mut all = vec![Bin::default(); BINS];
+    for (p, matches) in judged {
+        let bin = &mut all[((p * BINS as f64) as usize).min(BINS - 1)];
+        bin.pairs += 1;
+        bin.said += p;
+        bin.observed += f64::from(u8::from(matches));
     }
-    bins.iter().filter(|b| b.0 > 0).map(|b| (b.1 - b.2).abs()).sum::<f64>() / pairs.len().max(1) as f64
+    for bin in all.iter_mut().filter(|b| b.pairs > 0) {
+        bin.said /= bin.pairs as f64;
+        bin.observed /= bin.pairs as f64;
+    }
+    all
+}
+
+/// Expected calibration error: the mean over pairs of the distance between what their bin says and what is so.
+pub fn expected_error(bins: &[Bin]) -> f64 {
+    let pairs: usize = bins.iter().map(|b| b.pairs).sum();
+    bins.iter().map(|b| b.pairs as f64 * (b.said - b.observed).abs()).sum::<f64>() / pairs.max(1) as f64
+}
+
+/// Expected calibration error of `sigmoid(scale * logit + bias)`.
+pub fn ece(pairs: &[(f32, bool)], scale: f64, bias: f64) -> f64 {
+    let said = |x: f32| 1.0 / (1.0 + (-(scale * f64::from(x) + bias)).exp());
+    expected_error(&bins(pairs.iter().map(|(x, y)| (said(*x), *y))))
 }
 
 #[cfg(test)]

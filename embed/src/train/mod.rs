@@ -4,6 +4,7 @@
 //! synth::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
 //! ```
 
+pub mod atomic;
 pub mod attributes;
 pub mod batch;
 pub mod calibrate;
@@ -15,6 +16,7 @@ pub mod folder;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
+pub mod plot;
 pub mod pool;
 pub mod run;
 pub mod vocabulary;

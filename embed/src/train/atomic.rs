@@ -1,0 +1,87 @@
+//! Files and folders that are there whole or not at all: written beside their place, then renamed into it.
+//!
+//! A command that is killed, or a disk that fills up, leaves what was there before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Result, TrainError};
+
+/// `name` -> `.name.part` in the same folder, so that renaming stays within one file system.
+fn part(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.{}.part", std::process::id()))
+}
+
+/// Puts `bytes` at `path`, in place of what was there.
+///
+/// # Errors
+/// A file that cannot be written (a full disk, say); what was there stays.
+pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let part = part(path);
+    let written = fs::write(&part, bytes).map_err(TrainError::io(path));
+    let moved = written.and_then(|()| fs::rename(&part, path).map_err(TrainError::io(path)));
+    if moved.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    moved
+}
+
+/// Lets `fill` write into a fresh folder, which then takes the place of `out`. One that exists is replaced with `force`
+/// alone, and only once the new one is whole.
+///
+/// # Errors
+/// A folder that exists (without `force`) or cannot be written, or what `fill` says; `out` stays as it was.
+pub fn folder(out: &Path, force: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if out.exists() && !force {
+        return Err(TrainError::content(out, "it exists already; --force replaces it"));
+    }
+    if let Some(above) = out.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(above).map_err(TrainError::io(above))?;
+    }
+    let part = part(out);
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir(&part).map_err(TrainError::io(out))?;
+    let done = fill(&part).and_then(|()| replace(&part, out));
+    if done.is_err() {
+        let _ = fs::remove_dir_all(&part);
+    }
+    done
+}
+
+fn replace(part: &Path, out: &Path) -> Result<()> {
+    let old = part.with_extension("old");
+    if out.exists() {
+        fs::rename(out, &old).map_err(TrainError::io(out))?;
+    }
+    if let Err(e) = fs::rename(part, out) {
+        let _ = fs::rename(&old, out);
+        return Err(TrainError::io(out)(e));
+    }
+    let _ = fs::remove_dir_all(&old);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_or_not_at_all() {
+        let place = tempfile::tempdir().expect("a folder");
+        let out = place.path().join("a/model");
+        let write = |text: &'static str| move |to: &Path| fs::write(to.join("x"), text).map_err(TrainError::io(to));
+        folder(&out, false, write("one")).expect("new");
+        assert!(folder(&out, false, write("two")).expect_err("it exists").to_string().contains("--force"));
+        let failed = folder(&out, true, |to| Err(TrainError::content(to, "no")));
+        assert!(failed.is_err());
+        assert_eq!(fs::read(out.join("x")).expect("the first one"), b"one");
+        folder(&out, true, write("two")).expect("forced");
+        assert_eq!(fs::read(out.join("x")).expect("the second one"), b"two");
+        file(&out.join("x"), b"three").expect("written");
+        assert_eq!(fs::read(out.join("x")).expect("the third one"), b"three");
+        let left: Vec<_> = fs::read_dir(place.path().join("a")).expect("a folder").collect();
+        assert_eq!(left.len(), 1, "nothing is left beside it");
+        assert!(file(&place.path().join("no/such/x"), b"").is_err());
+    }
+}
