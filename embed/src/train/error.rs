@@ -32,6 +32,16 @@ pub enum TrainError {
         /// What is wrong.
         message: String,
     },
+    /// Items of an annotation file that cannot be used.
+    #[error("{path}: {} of {items} items cannot be used{}\nmend them, or leave them out with --skip-bad", problems.len(), some(problems))]
+    Dataset {
+        /// The annotation file.
+        path: PathBuf,
+        /// Items of the split.
+        items: usize,
+        /// Every bad item and what is wrong with it.
+        problems: Vec<String>,
+    },
     /// The loss is not a number any more.
     #[error("the loss is {value} at step {step}; the last checkpoint in {run} is kept")]
     Diverged {
@@ -56,4 +66,14 @@ impl TrainError {
     pub(crate) fn content(path: &Path, message: impl std::fmt::Display) -> Self {
         Self::Content { path: path.to_owned(), message: message.to_string() }
     }
+}
+
+/// The first twenty, a line each, and how many more there are.
+fn some(problems: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text: String = problems.iter().take(SHOWN).map(|p| format!("\n  {p}")).collect();
+    if problems.len() > SHOWN {
+        text += &format!("\n  and {} more", problems.len() - SHOWN);
+    }
+    text
 }

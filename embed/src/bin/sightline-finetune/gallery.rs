@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Device;
 use sightline_embed::ModelFolder;
 use sightline_embed::model::{Cada, Decoder, ModelConfig, weights};
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::batch::plain;
-use sightline_embed::train::dataset;
+use sightline_embed::train::dataset::Dataset;
 use sightline_embed::train::evaluate::{Evaluation, evaluate};
-use sightline_embed::train::pool::{Pool, squash};
+use sightline_embed::train::pool::Pool;
 
 use crate::report::progress;
 
@@ -42,9 +42,8 @@ pub struct Gallery {
 pub fn read_gallery(root: &Path, split: &str, size: [usize; 2]) -> Result<Gallery> {
     let mut gallery =
         Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
-    for entry in dataset::cuhk_pedes(root, split)? {
-        let picture = image::open(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?.to_rgb8();
-        gallery.pictures.push(squash(&picture, size)?);
+    for entry in Dataset::CuhkPedes.read(root, split)? {
+        gallery.pictures.push(entry.pixels(size)?);
         gallery.image_ids.push(entry.identity);
         for caption in entry.captions {
             gallery.captions.push(caption);
