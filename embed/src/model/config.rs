@@ -138,7 +138,11 @@ impl Architecture {
         self.grid().len() + 1
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether the dimensions fit each other.
+    ///
+    /// # Errors
+    /// Says which do not.
+    pub fn check(&self) -> Result<(), String> {
         let positive = [
             ("patch_size", self.patch_size),
             ("in_chans", self.in_chans),

@@ -20,11 +20,7 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (name, var) in data.iter().filter(|(name, _)| !name.starts_with("attributes.")) {
-            let tensor = var.as_tensor().to_dtype(dtype)?;
-            let largest = tensor.to_dtype(DType::F32)?.abs()?.max_all()?.to_scalar::<f32>()?;
-            if !largest.is_finite() {
-                return Err(TrainError::content(out, format!("{name} holds a value that {dtype:?} cannot")));
-            }
+            let tensor = narrowed(name, var.as_tensor(), dtype, out)?;
             tensors.insert(name.clone(), tensor);
         }
     }
@@ -33,4 +29,19 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     fs::write(out.join("config.json"), text).map_err(TrainError::io(out))?;
     fs::write(out.join("tokenizer.json"), tokenizer).map_err(TrainError::io(out))?;
     Ok(())
+}
+
+/// `tensor` as `dtype`. `origin` and `name` are said in errors.
+///
+/// # Errors
+/// A value that is not finite, or is not any more in `dtype`.
+pub(super) fn narrowed(name: &str, tensor: &Tensor, dtype: DType, origin: &Path) -> Result<Tensor> {
+    let tensor = tensor.to_dtype(dtype)?;
+    let largest = tensor.to_dtype(DType::F32)?.flatten_all()?.abs()?.max_all()?.to_scalar::<f32>()?;
+    // max passes over NaN; a sum does not.
+    let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
+    if !largest.is_finite() || sum.is_nan() {
+        return Err(TrainError::content(origin, format!("{name} holds a value that {dtype:?} cannot")));
+    }
+    Ok(tensor)
 }

@@ -13,6 +13,7 @@ pub mod dataset;
 mod error;
 pub mod evaluate;
 pub mod folder;
+pub mod import;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;

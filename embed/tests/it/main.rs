@@ -6,6 +6,7 @@ mod embedder;
 mod eval;
 mod folder;
 mod golden;
+mod import;
 mod layers;
 mod preprocess;
 mod stage;

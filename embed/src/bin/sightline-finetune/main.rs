@@ -4,6 +4,7 @@ mod calibrate;
 mod eval;
 mod export;
 mod gallery;
+mod import;
 mod report;
 mod synth;
 mod train;
@@ -25,6 +26,8 @@ enum Command {
     Synth(synth::SynthArgs),
     /// Train a model on drawn persons; killed runs go on from their last checkpoint when started again.
     Train(train::TrainArgs),
+    /// Make a model folder of a checkpoint of the authors of CADA or BLIP.
+    Import(import::ImportArgs),
     /// Write the model folder of a run's last checkpoint.
     Export(export::ExportArgs),
     /// Rank-1/5/10 and mAP of a model folder on an annotated dataset, global and local protocol.
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Synth(args) => synth::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
