@@ -34,6 +34,8 @@ pub use engine::Engine;
 pub use epilogue::{Add, Epilogue, gelu};
 pub use exact::column_sums;
 pub use matrix::{Mat, MatMut};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::transpose;
 pub use precision::Precision;
 pub use weights::PackedWeights;
 

@@ -161,7 +161,7 @@ fn bits(x: __m512bh) -> __m512i {
 /// Transposes 16 x 16 words.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transpose(mut x: [__m512i; TILE]) -> [__m512i; TILE] {
+pub(crate) fn transpose(mut x: [__m512i; TILE]) -> [__m512i; TILE] {
     // Within groups of four rows, 4 x 4 words in each 128-bit lane.
     for g in (0..TILE).step_by(4) {
         let (a, b) = (_mm512_unpacklo_epi32(x[g], x[g + 1]), _mm512_unpackhi_epi32(x[g], x[g + 1]));

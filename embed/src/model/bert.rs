@@ -2,11 +2,13 @@
 //! it encodes text; run with one it is CADA's decoder. A second one with a word-prediction head serves masked attribute
 //! modelling (ARA) in training.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
 use super::{Architecture, TokenBatch};
-use crate::nn::{Dropout, LayerNorm, Linear, Mask, attention, attention_probs, embedding};
+use crate::nn::{
+    Attend, Dropout, Feed, Layer, LayerNorm, Linear, Mask, Place, attention, attention_probs, stack, text_input, trains,
+};
 
 /// How a text is passed through the transformer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +73,17 @@ impl AttentionBlock {
         })
     }
 
+    /// The same as a sublayer of a stack; on `other` it attends to the other side.
+    fn layer(&self, on_other: bool, mask: Option<&Mask>) -> Layer {
+        let (query, rest) = (self.query.clone(), vec![self.key.clone(), self.value.clone()]);
+        let (own, other) = match on_other {
+            true => (vec![query], rest),
+            false => ([vec![query], rest].concat(), Vec::new()),
+        };
+        let (norm, dense) = (self.norm.clone(), self.dense.clone());
+        Layer::Attend(Attend { place: Place::After, norm, own, other, dense, heads: self.heads, mask: mask.cloned() })
+    }
+
     fn forward(&self, x: &Tensor, other: &Tensor, mask: Option<&Mask>, dropout: Option<&Dropout>) -> Result<Tensor> {
         let (q, k, v) = (self.query.forward(x)?, self.key.forward(other)?, self.value.forward(other)?);
         let context = attention(&q, &k, &v, self.heads, mask, dropout)?;
@@ -88,6 +101,14 @@ impl BertLayer {
             output: Linear::new(hidden, d, vb.pp("output").pp("dense"))?,
             norm: LayerNorm::new(d, arch.text_layer_norm_eps, vb.pp("output").pp("LayerNorm"))?,
         })
+    }
+
+    /// The sublayers of a pass without dropout.
+    fn layers(&self, mask: &Mask, pass: &Pass) -> Vec<Layer> {
+        let (first, second, norm) = (self.intermediate.clone(), self.output.clone(), self.norm.clone());
+        let cross = pass.image.map(|_| self.cross.layer(true, None));
+        let feed = Layer::Feed(Feed { place: Place::After, norm, first, second });
+        [self.attention.layer(false, Some(mask))].into_iter().chain(cross).chain([feed]).collect()
     }
 
     /// `[batch, tokens, width]` -> the same.
@@ -148,12 +169,12 @@ impl Bert {
     /// # Errors
     /// An id beyond the vocabulary or more tokens than positions.
     pub fn embed(&self, tokens: &TokenBatch) -> Result<Tensor> {
-        let (batch, n) = (tokens.batch(), tokens.tokens());
-        if n > self.positions.dim(0)? {
-            bail!("{n} tokens, but only {} positions", self.positions.dim(0)?);
-        }
-        let words = embedding(&self.words, tokens.ids(), Some(self.pad))?.reshape((batch, n, ()))?;
-        self.norm.forward(&words.broadcast_add(&self.positions.narrow(0, 0, n)?)?)
+        self.norm.forward(&self.sums(tokens)?)
+    }
+
+    /// Words + positions before the norm.
+    fn sums(&self, tokens: &TokenBatch) -> Result<Tensor> {
+        text_input(&self.words, &self.positions, tokens.ids(), tokens.tokens(), self.pad)
     }
 
     /// The layers, first to last.
@@ -167,6 +188,14 @@ impl Bert {
     /// As [`Bert::embed`], and images of another count or width.
     pub fn forward(&self, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
         let mask = tokens.mask(pass.causal);
+        if pass.dropout.is_none_or(Dropout::is_off) {
+            let sums = self.sums(tokens)?;
+            let layers = self.layers.iter().flat_map(|l| l.layers(&mask, pass));
+            let layers: Vec<Layer> = [Layer::Norm(self.norm.clone())].into_iter().chain(layers).collect();
+            if trains(&sums, &layers) {
+                return stack(&sums, pass.image, layers);
+            }
+        }
         let mut x = drop(self.embed(tokens)?, pass.dropout)?;
         for layer in &self.layers {
             x = layer.forward(&x, &mask, pass)?;

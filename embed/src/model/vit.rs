@@ -4,7 +4,9 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 use super::Architecture;
-use crate::nn::{LayerNorm, Linear, self_attention};
+use crate::nn::{
+    Attend, Feed, Layer, LayerNorm, Linear, Place, class_and_positions, patches, self_attention, stack, trains,
+};
 
 /// `visual_encoder`: pixels -> one feature per patch, class token first.
 #[derive(Clone, Debug)]
@@ -53,16 +55,12 @@ impl Vit {
     /// # Errors
     /// Pixels of another size than the model's.
     pub fn patch_embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (a, g, p) = (&self.arch, self.arch.grid(), self.arch.patch_size);
-        let (batch, channels, h, w) = pixels.dims4()?;
+        let (a, p) = (&self.arch, self.arch.patch_size);
+        let (_, channels, h, w) = pixels.dims4()?;
         if [h, w] != a.image_size || channels != a.in_chans {
             bail!("the model takes {} x {:?} pixels, got {channels} x [{h}, {w}]", a.in_chans, a.image_size);
         }
-        let patches = pixels
-            .reshape(&[batch, channels, g.rows, p, g.cols, p][..])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((batch, g.len(), channels * p * p))?;
-        self.patch.forward(&patches)
+        self.patch.forward(&patches(pixels, p)?)
     }
 
     /// Class token and patches with their positions: the input of the first block, `[batch, 1 + patches, width]`.
@@ -70,10 +68,7 @@ impl Vit {
     /// # Errors
     /// As [`Vit::patch_embed`].
     pub fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch_embed(pixels)?;
-        let (batch, _, width) = patches.dims3()?;
-        let cls = self.cls_token.broadcast_as((batch, 1, width))?;
-        Tensor::cat(&[&cls, &patches], 1)?.broadcast_add(&self.pos_embed)
+        class_and_positions(&self.patch_embed(pixels)?, &self.cls_token, &self.pos_embed)
     }
 
     /// The blocks, first to last.
@@ -87,6 +82,11 @@ impl Vit {
     /// As [`Vit::patch_embed`].
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut x = self.embed(pixels)?;
+        let layers: Vec<Layer> =
+            self.blocks.iter().flat_map(VitBlock::layers).chain([Layer::Norm(self.norm.clone())]).collect();
+        if trains(&x, &layers) {
+            return stack(&x, None, layers);
+        }
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
@@ -108,6 +108,22 @@ impl VitBlock {
             fc2: Linear::new(hidden, d, mlp.pp("fc2"))?,
             heads: arch.vision_heads,
         })
+    }
+
+    /// Its two halves, for training.
+    fn layers(&self) -> [Layer; 2] {
+        let attend = Attend {
+            place: Place::Before,
+            norm: self.norm1.clone(),
+            own: vec![self.qkv.clone()],
+            other: Vec::new(),
+            dense: self.proj.clone(),
+            heads: self.heads,
+            mask: None,
+        };
+        let (first, second) = (self.fc1.clone(), self.fc2.clone());
+        let feed = Feed { place: Place::Before, norm: self.norm2.clone(), first, second };
+        [Layer::Attend(attend), Layer::Feed(feed)]
     }
 
     /// The attention branch without its residual, `[batch, tokens, width]` -> the same.

@@ -30,8 +30,13 @@ impl Mask {
         Self { lengths: lengths.into(), keys, causal }
     }
 
+    /// Whether it is one for `batch` texts and `keys` keys.
+    pub(super) fn fits(&self, batch: usize, keys: usize) -> bool {
+        self.lengths.len() == batch && self.keys == keys
+    }
+
     /// How many keys query `i` of text `b` sees; they are the first ones.
-    fn visible(&self, b: usize, i: usize) -> usize {
+    pub(super) fn visible(&self, b: usize, i: usize) -> usize {
         let length = self.lengths[b].min(self.keys);
         if self.causal { length.min(i + 1) } else { length }
     }

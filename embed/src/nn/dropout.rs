@@ -27,6 +27,11 @@ impl Dropout {
         Ok(Self { rate, next: AtomicU64::new(mix(seed)) })
     }
 
+    /// Whether it drops nothing.
+    pub fn is_off(&self) -> bool {
+        self.rate == 0.0
+    }
+
     /// The mask of the next use.
     pub(super) fn draw(&self) -> Drop {
         Drop { seed: mix(self.next.fetch_add(1, Ordering::Relaxed)), rate: self.rate }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
+use super::grads::give;
 use super::{as_rows, contiguous, gelu};
 use crate::kernel::{Engine, Epilogue, Mat, PackedWeights, Precision, column_sums, product};
 
@@ -168,12 +169,12 @@ impl CustomOp3 for LinearOp {
     fn bwd(
         &self,
         x: &Tensor,
-        w: &Tensor,
-        _bias: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
         _result: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (grad, w) = (grad.contiguous()?, w.contiguous()?);
+        let (grad, w) = (grad.contiguous()?, weight.contiguous()?);
         let guards = [x, &w, &grad].map(Tensor::storage_and_layout);
         let [(Storage::Cpu(xs), xl), (Storage::Cpu(ws), wl), (Storage::Cpu(gs), gl)] =
             [0, 1, 2].map(|i| (&*guards[i].0, guards[i].1))
@@ -181,12 +182,11 @@ impl CustomOp3 for LinearOp {
             bail!("linear's own backward runs on the CPU only");
         };
         let (xm, wm, gm) = (matrix(xs, xl)?, matrix(ws, wl)?, matrix(gs, gl)?);
-        let tensor = |v, shape: &Shape| Tensor::from_vec(v, shape, x.device()).map(Some);
         // Nothing that can be trained lies behind pixels.
-        let dx = if x.track_op() { tensor(self.product(gm, wm, Epilogue::default())?, x.shape())? } else { None };
-        let dw = tensor(self.product(gm.t(), xm, Epilogue::default())?, w.shape())?;
+        let dx = if x.track_op() { give(x, self.product(gm, wm, Epilogue::default())?)? } else { None };
+        let dw = self.product(gm.t(), xm, Epilogue::default())?;
         let db = column_sums(contiguous("linear", gs, gl)?, gm.cols());
-        Ok((dx, dw, tensor(db, &gm.cols().into())?))
+        Ok((dx, give(weight, dw)?, give(bias, db)?))
     }
 }
 

@@ -8,22 +8,30 @@
 //! decoders that run beside us.
 
 mod attention;
+mod buffer;
 mod dropout;
 mod elementwise;
 mod embedding;
 mod gemm;
+mod grads;
+mod inputs;
 mod linear;
 mod norm;
-mod simd;
+pub(crate) mod simd;
+mod small;
+mod stack;
 
 pub use attention::{MASKED, Mask, attention, attention_probs, self_attention};
 pub use dropout::Dropout;
 pub use elementwise::{gelu, softmax};
 pub use embedding::{embedding, scatter_rows};
+pub use grads::backward;
+pub use inputs::{class_and_positions, patches, text_input};
 pub use linear::Linear;
 pub use norm::LayerNorm;
+pub use stack::{Attend, Feed, Layer, Place, stack, trains};
 
-use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 /// The f32 values behind a contiguous layout.
 fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -31,6 +39,20 @@ fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("{op} needs a contiguous tensor"),
     }
+}
+
+/// What `f` makes of the numbers of a contiguous f32 tensor on the CPU.
+pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(s) => Ok(f(contiguous("reading", s, layout)?)),
+        _ => bail!("only a tensor on the CPU can be read in place"),
+    }
+}
+
+/// A copy of them.
+fn values(x: &Tensor) -> Result<Vec<f32>> {
+    with_values(x, <[f32]>::to_vec)
 }
 
 /// `x` of shape `[.., d]` as a contiguous matrix `[rows, d]`.

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 
+use super::grads::give;
 use super::simd::{multiversion, sum};
 use super::{as_rows, contiguous};
 
@@ -24,6 +25,24 @@ impl LayerNorm {
         let weight = vb.get_with_hints(width, "weight", Init::Const(1.0))?;
         let bias = vb.get_with_hints(width, "bias", Init::Const(0.0))?;
         Ok(Self { weight, bias, eps })
+    }
+
+    /// Weight and bias.
+    pub(super) fn parameters(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// The variance floor.
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// That rows are of this norm's width.
+    pub(super) fn check(&self, width: usize) -> Result<()> {
+        match self.weight.dim(0)? {
+            own if own == width => Ok(()),
+            own => bail!("a norm of width {own} was given rows of {width}"),
+        }
     }
 
     /// `[.., width]` -> the same shape, f32.
@@ -61,7 +80,7 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 multiversion! {
-    fn norm_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+    pub(super) fn norm_rows(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
         let d = w.len();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
             let (mean, inverse) = moments(x, eps);
@@ -74,7 +93,7 @@ multiversion! {
 
 multiversion! {
     /// dx of some rows; `dw` and `db` are added to.
-    fn norm_grad_rows(
+    pub(super) fn norm_grad_rows(
         x: &[f32], w: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
     ) {
         let d = w.len();
@@ -126,7 +145,7 @@ impl CustomOp3 for NormOp {
         &self,
         x: &Tensor,
         w: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         _result: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -156,7 +175,6 @@ impl CustomOp3 for NormOp {
             db.iter_mut().zip(pb).for_each(|(a, b)| *a += b);
             (dw, db)
         });
-        let tensor = |v, shape: &Shape| Tensor::from_vec(v, shape, x.device()).map(Some);
-        Ok((tensor(dx, x.shape())?, tensor(dw, w.shape())?, tensor(db, w.shape())?))
+        Ok((give(x, dx)?, give(w, dw)?, give(bias, db)?))
     }
 }

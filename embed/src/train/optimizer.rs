@@ -1,12 +1,16 @@
-//! AdamW in one pass over every parameter, with a state that can be stored and resumed exactly.
+//! AdamW in one pass over every parameter, in place, with a state that can be stored and resumed exactly.
 //!
 //! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a run could not be
 //! continued where it stopped.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Result, Tensor, Var, backprop::GradStore, bail};
+use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var, backprop::GradStore, bail};
 use rayon::prelude::*;
+
+use crate::nn::simd::multiversion;
+use crate::nn::with_values;
 
 /// Settings; decay acts first (`p *= 1 - lr * decay`) and on every parameter, as in the reference.
 #[derive(Clone, Copy, Debug)]
@@ -74,45 +78,38 @@ impl AdamW {
     ) -> Result<f64> {
         self.step += 1;
         let AdamWConfig { beta1, beta2, eps, decay } = self.config;
-        let mut flat = Vec::with_capacity(self.slots.len());
-        let mut square = 0f64;
-        for slot in &self.slots {
-            let grad = match grads.get(slot.var.as_tensor()) {
-                Some(g) if !frozen(&slot.name) => Some(g.flatten_all()?.to_vec1::<f32>()?),
-                _ => None,
-            };
-            if let Some(g) = &grad {
-                square +=
-                    g.par_chunks(1 << 16).map(|c| c.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()).sum::<f64>();
-            }
-            flat.push(grad);
-        }
-        let norm = square.sqrt();
+        let gradient = |slot: &Slot| match grads.get(slot.var.as_tensor()) {
+            Some(g) if !frozen(&slot.name) => g.contiguous().map(Some),
+            _ => Ok(None),
+        };
+        let all = self.slots.iter().map(gradient).collect::<Result<Vec<_>>>()?;
+        // Each sum in a fixed order, so that a run repeats itself to the bit.
+        let squares = |g: &Option<Tensor>| match g {
+            Some(g) => with_values(g, |g| g.par_chunks(GRAIN).map(square_sum).collect::<Vec<f64>>().iter().sum()),
+            None => Ok(0.0),
+        };
+        let norm = all.par_iter().map(squares).collect::<Result<Vec<f64>>>()?.iter().sum::<f64>().sqrt();
         if !norm.is_finite() {
             bail!("the gradient is not finite at step {}", self.step);
         }
-        let scale = clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32;
         let fix1 = 1.0 - beta1.powi(self.step as i32);
         let fix2 = 1.0 - beta2.powi(self.step as i32);
-        let (rate, root) = ((lr / fix1) as f32, (1.0 / fix2.sqrt()) as f32);
-        let (b1, b2, e, keep) = (beta1 as f32, beta2 as f32, eps as f32, (1.0 - lr * decay) as f32);
-        for (slot, grad) in self.slots.iter_mut().zip(flat) {
-            let Some(grad) = grad else { continue };
-            let mut values = slot.var.flatten_all()?.to_vec1::<f32>()?;
-            values
-                .par_chunks_mut(1 << 14)
-                .zip(grad.par_chunks(1 << 14))
-                .zip(slot.first.par_chunks_mut(1 << 14).zip(slot.second.par_chunks_mut(1 << 14)))
-                .for_each(|((p, g), (m, v))| {
-                    for i in 0..p.len() {
-                        let g = g[i] * scale;
-                        m[i] = b1 * m[i] + (1.0 - b1) * g;
-                        v[i] = b2 * v[i] + (1.0 - b2) * g * g;
-                        p[i] = p[i] * keep - rate * m[i] / (v[i].sqrt() * root + e);
-                    }
-                });
-            slot.var.set(&Tensor::from_vec(values, slot.var.shape(), slot.var.device())?)?;
-        }
+        let rule = Rule {
+            scale: clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32,
+            rate: (lr / fix1) as f32,
+            root: (1.0 / fix2.sqrt()) as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            eps: eps as f32,
+            keep: (1.0 - lr * decay) as f32,
+        };
+        self.slots.par_iter_mut().zip(all).try_for_each(|(slot, gradient)| match gradient {
+            Some(g) => {
+                let moments = RefCell::new((&mut slot.first[..], &mut slot.second[..]));
+                slot.var.inplace_op2(&g, &Update { rule, moments })
+            }
+            None => Ok(()),
+        })?;
         Ok(norm)
     }
 
@@ -151,5 +148,79 @@ impl AdamW {
         }
         self.step = step;
         Ok(())
+    }
+}
+
+/// Numbers a task handles.
+const GRAIN: usize = 1 << 15;
+
+/// What one step does to every number.
+#[derive(Clone, Copy)]
+struct Rule {
+    scale: f32,
+    rate: f32,
+    root: f32,
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    keep: f32,
+}
+
+/// The step of one variable, in place.
+struct Update<'a> {
+    rule: Rule,
+    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, values: &mut CpuStorage, at: &Layout, g: &CpuStorage, gl: &Layout) -> Result<()> {
+        let (Some((from, to)), Some((g_from, g_to))) = (at.contiguous_offsets(), gl.contiguous_offsets()) else {
+            bail!("AdamW needs contiguous variables");
+        };
+        let CpuStorage::F32(values) = values else { bail!("AdamW needs f32 variables") };
+        let (values, g) = (&mut values[from..to], &g.as_slice::<f32>()?[g_from..g_to]);
+        let mut moments = self.moments.borrow_mut();
+        let (first, second) = &mut *moments;
+        let parts = (
+            values.par_chunks_mut(GRAIN),
+            g.par_chunks(GRAIN),
+            first.par_chunks_mut(GRAIN),
+            second.par_chunks_mut(GRAIN),
+        );
+        let rule = self.rule;
+        parts.into_par_iter().for_each(|(p, g, m, v)| update(rule, p, g, m, v));
+        Ok(())
+    }
+}
+
+multiversion! {
+    fn update(rule: Rule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let Rule { scale, rate, root, beta1, beta2, eps, keep } = rule;
+        let n = p.len();
+        let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
+        for i in 0..n {
+            let g = g[i] * scale;
+            m[i] = beta1 * m[i] + (1.0 - beta1) * g;
+            v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+            p[i] = p[i] * keep - rate * m[i] / (v[i].sqrt() * root + eps);
+        }
+    }
+}
+
+multiversion! {
+    fn square_sum(x: &[f32]) -> f64 {
+        let mut lanes = [0f64; 8];
+        let whole = x.chunks_exact(8);
+        let rest: f64 = whole.remainder().iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        for part in whole {
+            for (lane, v) in lanes.iter_mut().zip(part) {
+                *lane += f64::from(*v) * f64::from(*v);
+            }
+        }
+        rest + lanes.iter().sum::<f64>()
     }
 }

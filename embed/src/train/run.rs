@@ -190,7 +190,7 @@ pub fn train(
                 return Err(TrainError::Diverged { step, value, run: run.to_owned() });
             }
             let forward = began.elapsed();
-            let grads = loss.backward()?;
+            let grads = crate::nn::backward(&loss)?;
             let backward = began.elapsed() - forward;
             let frozen = |name: &str| step < config.words_from && name.ends_with("word_embeddings.weight");
             let norm = optimizer.step(&grads, config.rate(step), Some(config.clip), frozen)?;

@@ -155,6 +155,64 @@ fn attention() {
     assert!(nn::self_attention(qkv.as_tensor(), 5).is_err());
 }
 
+/// Both ways through both encoders: a dropout that drops nothing is off, one that drops next to nothing takes the ops.
+#[test]
+fn a_stack_equals_its_ops() {
+    let arch = golden::arch();
+    let map = VarMap::new();
+    let cada = Cada::new(&arch, Decoder::None, VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu)).unwrap();
+    let texts = TokenBatch::new(&[vec![101, 500, 600, 102, 9], vec![101, 7, 102], vec![101, 8, 8, 102]], 0, None);
+    let images = random(&[3, 9, 64], 3);
+    let pixels = random(&[3, 3, 64, 32], 4);
+    let run = |rate: f32, direct: bool| {
+        let dropout = Dropout::new(rate, 1).unwrap();
+        let (image, dropout) = (Some(images.as_tensor()), Some(&dropout));
+        let passes = [
+            Pass { image, causal: false, dropout },
+            Pass { image, causal: true, dropout },
+            Pass { image: None, causal: false, dropout },
+        ];
+        let mut outputs: Vec<Tensor> =
+            passes.iter().map(|pass| cada.text_encoder().forward(&texts, pass).unwrap()).collect();
+        let vit = cada.visual_encoder();
+        let by_ops = || {
+            let embedded = vit.embed(pixels.as_tensor()).unwrap();
+            vit.blocks().iter().fold(embedded, |x, block| block.forward(&x).unwrap())
+        };
+        let normed = |x: Tensor| {
+            let data = map.data().lock().unwrap();
+            let [w, b] = ["weight", "bias"].map(|n| data[&format!("visual_encoder.norm.{n}")].as_tensor().clone());
+            candle_nn::ops::layer_norm_slow(&x, &w, &b, 1e-6).unwrap()
+        };
+        outputs.push(if rate == 0.0 { vit.forward(pixels.as_tensor()).unwrap() } else { normed(by_ops()) });
+        let loss = outputs.iter().map(|y| (y.sin().unwrap() + (y * 0.3).unwrap()).unwrap().sum_all().unwrap());
+        let loss = loss.reduce(|a, b| (a + b).unwrap()).unwrap();
+        let grads = if direct { nn::backward(&loss).unwrap() } else { loss.backward().unwrap() };
+        (outputs, grads)
+    };
+    let (want, want_grads) = run(1e-30, false);
+    for direct in [false, true] {
+        let (got, grads) = run(0.0, direct);
+        let largest = |t: &Tensor| f64::from(t.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap());
+        for (got, want) in got.iter().zip(&want) {
+            assert!(golden::max_diff(got, want) < 1e-5 * largest(want), "outputs differ");
+        }
+        let data = map.data().lock().unwrap();
+        let mut vars: Vec<(&str, &Tensor)> = data.iter().map(|(name, var)| (name.as_str(), var.as_tensor())).collect();
+        vars.extend([("images", images.as_tensor()), ("pixels", pixels.as_tensor())]);
+        let mut worst = 0f64;
+        for (name, var) in vars {
+            let Some(want) = want_grads.get(var) else { continue };
+            let got = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            // Where the true gradient is zero, rounding is all there is.
+            let distance = golden::max_diff(got, want) / largest(want).max(1e-2);
+            worst = worst.max(distance);
+            assert!(distance < 1e-4, "{name}: {distance:.1e}");
+        }
+        println!("stack against ops, direct {direct}: worst gradient {worst:.1e} of the largest element");
+    }
+}
+
 /// With dropout the op is still a fixed function of its inputs, so finite differences can judge its gradient.
 #[test]
 fn attention_with_dropout_has_the_right_gradient() {

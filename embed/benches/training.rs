@@ -1,0 +1,146 @@
+//! Whole training steps at the default model's shapes, with random data: forward, NDF, ATP, backward, AdamW.
+//!
+//! `cargo bench -p sightline-embed --bench training -- [--f32] [--steps N] [--atp PAIRS]` prints one line a case with the
+//! fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch.
+#![allow(missing_docs)]
+
+use std::time::Instant;
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarMap;
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
+use sightline_embed::nn;
+use sightline_embed::train::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
+use sightline_embed::train::optimizer::{AdamW, AdamWConfig};
+
+const BATCH: usize = 64;
+const TOKENS: usize = 20;
+
+fn architecture() -> Architecture {
+    Architecture {
+        image_size: [192, 96],
+        patch_size: 24,
+        vision_width: 256,
+        vision_depth: 4,
+        vision_heads: 4,
+        text_hidden_size: 256,
+        text_layers: 3,
+        text_heads: 4,
+        text_intermediate: 1024,
+        vocab_size: 7000,
+        max_position_embeddings: 73,
+        enc_token_id: 6999,
+        embed_dim: 256,
+        ..Architecture::cada_base()
+    }
+}
+
+/// Numbers in -1..1 without pattern.
+fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    Tensor::from_vec((0..shape.iter().product()).map(|_| next()).collect::<Vec<f32>>(), shape, &Device::Cpu)
+}
+
+struct Bench {
+    model: Cada,
+    optimizer: AdamW,
+    pixels: Tensor,
+    texts: TokenBatch,
+    identities: Vec<u32>,
+}
+
+impl Bench {
+    fn new() -> std::result::Result<Self, Box<dyn std::error::Error>> {
+        let arch = architecture();
+        let (model, variables): (Cada, VarMap) = weights::trainable(&arch, Decoder::None, &Device::Cpu)?;
+        let named = variables.data().lock().map_err(|_| "a poisoned lock")?.clone().into_iter().collect();
+        let texts: Vec<Vec<u32>> =
+            (0..BATCH).map(|i| (0..TOKENS).map(|j| (104 + (i * 131 + j * 17) % 6000) as u32).collect()).collect();
+        Ok(Self {
+            model,
+            optimizer: AdamW::new(named, AdamWConfig::default()),
+            pixels: random(&[BATCH, 3, 192, 96], 1)?,
+            texts: TokenBatch::new(&texts, 0, None),
+            identities: (0..BATCH as u32).collect(),
+        })
+    }
+
+    fn loss(&self, pairs: usize) -> Result<Tensor> {
+        let model = &self.model;
+        let images = model.image_embeds(&self.pixels)?;
+        let texts = model.text_embeds(&self.texts, None)?;
+        let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
+        let mut total = ndf(&v, &t, &self.identities, Ndf::Paper)?;
+        if let (1.., Some(negatives)) = (pairs, hard_negatives(&v, &t, &self.identities, HardNegative::Cosine, 0)?) {
+            let n = pairs;
+            let own = || 0..n;
+            let rows: Vec<usize> = own().chain(own()).chain(negatives.text_for_image[..n].iter().copied()).collect();
+            let pictures = own().chain(negatives.image_for_text[..n].iter().copied()).chain(own());
+            let pictures = Tensor::from_iter(pictures.map(|i| i as u32), &Device::Cpu)?;
+            let tokens = self.texts.select(&rows);
+            let fused = model.fused(&tokens, &images.index_select(&pictures, 0)?, None)?;
+            let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
+            total = (total + match_loss(&model.itm_logits(&fused)?, &matched)?)?;
+            let (means, owner) = Groups { size: 12, masked: true }.means(&fused, tokens.lengths())?;
+            let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
+            total = (total + match_loss(&model.itm_local_logits(&means)?, &owned)?)?;
+        }
+        Ok(total)
+    }
+
+    /// Milliseconds of forward, backward and optimiser.
+    fn step(&mut self, pairs: usize) -> Result<[f64; 3]> {
+        let ms = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
+        let began = Instant::now();
+        let loss = self.loss(pairs)?;
+        let value = loss.to_scalar::<f32>()?;
+        assert!(value.is_finite(), "the loss is {value}");
+        let forward = ms(began);
+        let began = Instant::now();
+        let grads = nn::backward(&loss)?;
+        let backward = ms(began);
+        let began = Instant::now();
+        self.optimizer.step(&grads, 1e-4, Some(5.0), |_| false)?;
+        drop((loss, grads));
+        Ok([forward, backward, ms(began)])
+    }
+}
+
+fn option(name: &str) -> Option<usize> {
+    let mut args = std::env::args().skip_while(|a| a != name);
+    args.next().and_then(|_| args.next()).and_then(|v| v.parse().ok())
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    sightline_embed::keep_large_buffers();
+    let f32 = std::env::args().any(|a| a == "--f32");
+    let precision = if f32 { Precision::F32 } else { Precision::Bf16 };
+    let steps = option("--steps").unwrap_or(20);
+    let cases = option("--atp").map_or(vec![8, 32], |n| vec![n]);
+    for pairs in cases {
+        let mut bench = Bench::new()?;
+        let mut times = precision.scope(|| -> Result<Vec<[f64; 3]>> {
+            (0..3).try_for_each(|_| bench.step(pairs).map(drop))?;
+            (0..steps).map(|_| bench.step(pairs)).collect()
+        })?;
+        let whole = |t: &[f64; 3]| t.iter().sum::<f64>();
+        times.sort_by(|a, b| whole(a).total_cmp(&whole(b)));
+        let (least, median) = (&times[0], &times[times.len() / 2]);
+        println!(
+            "{precision:?} atp {pairs}: least {:.1} ms ({:.0} pairs/s), median {:.1} ms ({:.0} pairs/s): forward {:.1}, backward {:.1}, AdamW {:.1}",
+            whole(least),
+            BATCH as f64 / whole(least) * 1e3,
+            whole(median),
+            BATCH as f64 / whole(median) * 1e3,
+            median[0],
+            median[1],
+            median[2]
+        );
+    }
+    Ok(())
+}

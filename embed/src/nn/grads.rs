@@ -1,0 +1,145 @@
+//! Gradients of variables, added up in place.
+//!
+//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum. [`backward`] lets our own ops
+//! add straight into one accumulator per variable; what candle's ops contribute is added at the end. A plain
+//! `loss.backward()` gives the same gradients by candle's way.
+//!
+//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a chain of [`Token`]s
+//! stands for them. Its nodes are behind the stack's in the graph, so when candle reaches them, the stack has left the
+//! gradients of their parameters in [`Slots`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, TensorId};
+use rayon::prelude::*;
+
+type Accumulators = HashMap<TensorId, (Tensor, Vec<f32>)>;
+
+thread_local! {
+    /// There while [`backward`] runs on this thread.
+    static ACTIVE: RefCell<Option<Accumulators>> = const { RefCell::new(None) };
+}
+
+/// The gradients of `loss` (a scalar): what `loss.backward()` gives, sooner.
+///
+/// # Errors
+/// When candle fails.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            ACTIVE.set(None);
+        }
+    }
+    let _reset = Reset;
+    ACTIVE.set(Some(Accumulators::new()));
+    let mut grads = loss.backward()?;
+    for (variable, sum) in ACTIVE.take().unwrap_or_default().into_values() {
+        let sum = Tensor::from_vec(sum, variable.shape(), variable.device())?;
+        let sum = match grads.remove(&variable) {
+            Some(other) => (sum + other)?,
+            None => sum,
+        };
+        grads.insert(&variable, sum);
+    }
+    Ok(grads)
+}
+
+const GRAIN: usize = 1 << 14;
+
+/// Gives the gradient of an op's argument: into its accumulator where there is one (then `None`), else as a tensor for
+/// candle. `None` also when nothing behind `argument` can be trained.
+pub(super) fn give(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tensor>> {
+    if !argument.track_op() {
+        return Ok(None);
+    }
+    if !argument.is_variable() {
+        return Tensor::from_vec(gradient, argument.shape(), argument.device()).map(Some);
+    }
+    ACTIVE.with_borrow_mut(|active| match active {
+        None => Tensor::from_vec(gradient, argument.shape(), argument.device()).map(Some),
+        Some(sums) => {
+            match sums.get_mut(&argument.id()) {
+                Some((_, sum)) => sum
+                    .par_chunks_mut(GRAIN)
+                    .zip(gradient.par_chunks(GRAIN))
+                    .for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(s, p)| *s += p)),
+                None => {
+                    sums.insert(argument.id(), (argument.clone(), gradient));
+                }
+            }
+            Ok(None)
+        }
+    })
+}
+
+/// As [`give`], for a gradient that is mostly zeros: `add` adds it to the numbers it is shown.
+pub(super) fn give_by(argument: &Tensor, add: impl FnOnce(&mut [f32])) -> Result<Option<Tensor>> {
+    if !argument.track_op() {
+        return Ok(None);
+    }
+    let sum = ACTIVE.with_borrow_mut(|active| active.as_mut()?.remove(&argument.id()));
+    let mut sum = sum.map_or_else(|| vec![0.0; argument.elem_count()], |(_, sum)| sum);
+    add(&mut sum);
+    give(argument, sum)
+}
+
+/// One gradient per parameter of a stack, left there by its backward pass.
+pub(super) type Slots = Arc<Mutex<Vec<Option<Vec<f32>>>>>;
+
+/// A scalar behind which candle finds `parameters`, whose gradients are then taken out of `slots`.
+pub(super) fn token(parameters: &[&Tensor], slots: &Slots) -> Result<Tensor> {
+    let mut token = Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu)?;
+    for (i, pair) in parameters.chunks(2).enumerate() {
+        if pair.iter().any(|p| p.track_op()) {
+            let second = pair.get(1).copied().unwrap_or(&token).clone();
+            token = token.apply_op3(pair[0], &second, Token { slots: Arc::clone(slots), first: 2 * i })?;
+        }
+    }
+    Ok(token)
+}
+
+struct Token {
+    slots: Slots,
+    first: usize,
+}
+
+impl CustomOp3 for Token {
+    fn name(&self) -> &'static str {
+        "parameters"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(vec![0.0]), 1.into()))
+    }
+
+    fn bwd(
+        &self,
+        before: &Tensor,
+        first: &Tensor,
+        second: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let take = |i: usize, parameter: &Tensor| {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            match slots.get_mut(i).and_then(Option::take) {
+                Some(gradient) => give(parameter, gradient),
+                None => Ok(None),
+            }
+        };
+        let before = before.track_op().then(|| grad.clone());
+        Ok((before, take(self.first, first)?, take(self.first + 1, second)?))
+    }
+}
