@@ -77,25 +77,25 @@ pub(crate) fn cut(person: &Person) -> Cut {
 /// A way to stand or walk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pose {
-    stride: f32,
-    phase: f32,
-    lean: f32,
+    pub(super) stride: f32,
+    pub(super) phase: f32,
+    pub(super) lean: f32,
     pub(super) head_yaw: f32,
     pub(super) head_nod: f32,
-    arms: [Arm; 2],
-    sway: f32,
+    pub(super) arms: [Arm; 2],
+    pub(super) sway: f32,
 }
 
 /// Where one arm points.
 #[derive(Debug, Clone, Copy)]
-struct Arm {
+pub(super) struct Arm {
     /// Upper arm: forward swing and outward angle.
-    swing: f32,
-    out: f32,
+    pub(super) swing: f32,
+    pub(super) out: f32,
     /// Elbow bend forward.
-    bend: f32,
+    pub(super) bend: f32,
     /// Forearm turned inward.
-    inward: f32,
+    pub(super) inward: f32,
 }
 
 impl Pose {

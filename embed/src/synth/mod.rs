@@ -1,4 +1,4 @@
-//! Training persons, level 1: drawn procedurally, without any asset.
+//! Training persons: level 1 is drawn procedurally, without any asset; level 2 ([`mesh`]) from body and clothes meshes.
 //!
 //! No picture of a real person may be shipped, so Sightline draws its own: an identity is a [`Person`] (attributes),
 //! from which both pictures ([`draw`]) and captions ([`caption()`]) come. Aimed at transfer to real surveillance crops, so
@@ -9,6 +9,7 @@ mod body;
 mod camera;
 mod caption;
 pub mod colour;
+pub mod mesh;
 pub mod person;
 mod raster;
 mod sampling;
@@ -17,17 +18,21 @@ mod texture;
 mod worn;
 pub mod write;
 
+use std::sync::Arc;
+
 use image::RgbImage;
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 pub use caption::caption;
+pub use mesh::{AssetError, Assets};
 pub use person::Person;
 pub use scene::draw;
 
 /// All identities of a seed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Corpus {
     seed: u64,
+    meshes: Option<(Arc<Assets>, f32)>,
 }
 
 /// A generator of its own for (seed, a, b): one SplitMix64 step each.
@@ -43,9 +48,14 @@ pub(crate) fn stream(seed: u64, a: u64, b: u64) -> StdRng {
 }
 
 impl Corpus {
-    /// The corpus of `seed`.
+    /// The corpus of `seed`, its pictures of level 1.
     pub fn new(seed: u64) -> Self {
-        Self { seed }
+        Self { seed, meshes: None }
+    }
+
+    /// The same identities and captions, but every picture with probability `share` of level 2.
+    pub fn with_assets(seed: u64, assets: Arc<Assets>, share: f32) -> Self {
+        Self { seed, meshes: Some((assets, share)) }
     }
 
     /// Identity `index`. Every fourth one is a sibling of the one before: the same but for one or two attributes.
@@ -60,7 +70,12 @@ impl Corpus {
 
     /// Picture `view` of identity `index`.
     pub fn picture(&self, index: u64, view: u64) -> RgbImage {
-        draw(&self.person(index), &mut stream(self.seed, index, 1 + view))
+        let meshes = self
+            .meshes
+            .as_ref()
+            .filter(|(_, share)| *share >= 1.0 || stream(self.seed, index, (1 << 41) + view).random::<f32>() < *share);
+        let assets = meshes.map(|(assets, _)| assets.as_ref());
+        draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
     }
 
     /// Caption number `number` of identity `index`.

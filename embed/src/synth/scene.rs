@@ -3,17 +3,75 @@
 use image::RgbImage;
 use rand::Rng;
 
-use super::body::{Pose, build, cut};
+use super::body::{Cut, Paint, Pose, build, cut};
 use super::camera;
+use super::mesh::Assets;
+use super::mesh::figure::Figure;
+use super::mesh::triangles::occlude;
 use super::person::{Person, between, chance, weighted};
-use super::raster::{Canvas, Light, View, noise, speckle};
+use super::raster::{Canvas, Light, Part, View, noise, speckle};
 use super::texture::albedo;
 
+/// A posed person of either level.
+enum Drawn<'a> {
+    Parts(&'a Person, Cut, Vec<Part<Paint>>),
+    Mesh(Box<Figure<'a>>),
+}
+
+impl<'a> Drawn<'a> {
+    fn new(person: &'a Person, assets: Option<&'a Assets>, pose: &Pose) -> Self {
+        match assets {
+            Some(assets) => Self::Mesh(Box::new(Figure::new(assets, person, pose))),
+            None => Self::Parts(person, cut(person), build(person, pose)),
+        }
+    }
+
+    /// What a tight box around it holds, x0, y0, x1, y1.
+    fn bounds(&self, view: &View) -> [f32; 4] {
+        let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
+        match self {
+            Self::Mesh(figure) => bounds = figure.bounds(view),
+            Self::Parts(_, _, parts) => {
+                for part in parts {
+                    for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+                        let (p, scale) = view.project(end);
+                        let r = radii[0].max(radii[1]) * scale * 0.85;
+                        bounds = [
+                            bounds[0].min(p[0] - r),
+                            bounds[1].min(p[1] - r),
+                            bounds[2].max(p[0] + r),
+                            bounds[3].max(p[1] + r),
+                        ];
+                    }
+                }
+            }
+        }
+        bounds
+    }
+
+    /// Draws it over what is on the canvas.
+    fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
+        canvas.in_front();
+        match self {
+            Self::Parts(person, measures, parts) => {
+                for part in parts {
+                    canvas.draw(part, view, light, |paint, hit| albedo(person, measures, paint, hit));
+                }
+            }
+            Self::Mesh(figure) => {
+                figure.draw(canvas, view, light, creased);
+                occlude(canvas, 0.07, 0.75);
+            }
+        }
+    }
+}
+
 /// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
-/// 60 to 320 pixels high, and its own aspect.
-pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
+/// 60 to 320 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else drawn parts (level 1).
+pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
     let pose = Pose::sample(rng);
-    let parts = build(person, &pose);
+    let drawn = Drawn::new(person, assets, &pose);
+    let creased = between(rng, 0.6, 1.4);
     let high = chance(rng, 0.35);
     let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
     let near = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
@@ -25,15 +83,7 @@ pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
     };
     let view = View { yaw, pitch, distance: near, roll: tilt, middle: 0.5 * person.height, shift: [0.0; 3] };
     // The box a detector would draw, loosely.
-    let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
-    for part in &parts {
-        for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
-            let (p, scale) = view.project(end);
-            let r = radii[0].max(radii[1]) * scale * 0.85;
-            bounds =
-                [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
-        }
-    }
+    let bounds = drawn.bounds(&view);
     let [mut x0, mut y0, mut x1, mut y1] = bounds;
     let (wide, tall) = (x1 - x0, y1 - y0);
     let sloppy = if chance(rng, 0.25) { 0.16 } else { 0.07 };
@@ -64,16 +114,12 @@ pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
     // Others behind, the person, others and things in front.
     if chance(rng, 0.28) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, &other, &view, &light, x1 - x0, false, rng);
+        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
     }
-    canvas.in_front();
-    let measures = cut(person);
-    for part in &parts {
-        canvas.draw(part, &view, &light, |paint, hit| albedo(person, &measures, paint, hit));
-    }
+    drawn.draw(&mut canvas, &view, &light, creased);
     if chance(rng, 0.12) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, &other, &view, &light, x1 - x0, true, rng);
+        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, true, rng);
     }
     if chance(rng, 0.16) {
         obstacle(&mut canvas, rng);
@@ -83,7 +129,7 @@ pub fn draw(person: &Person, rng: &mut impl Rng) -> RgbImage {
 
 fn passer_by(
     canvas: &mut Canvas,
-    other: &Person,
+    (other, assets): (&Person, Option<&Assets>),
     view: &View,
     light: &Light,
     wide: f32,
@@ -99,11 +145,7 @@ fn passer_by(
         middle: 0.5 * other.height,
         ..*view
     };
-    canvas.in_front();
-    let measures = cut(other);
-    for part in &build(other, &Pose::sample(rng)) {
-        canvas.draw(part, &theirs, light, |paint, hit| albedo(other, &measures, paint, hit));
-    }
+    Drawn::new(other, assets, &Pose::sample(rng)).draw(canvas, &theirs, light, 1.0);
 }
 
 fn place_colour(rng: &mut impl Rng) -> [f32; 3] {

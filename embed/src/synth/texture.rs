@@ -6,16 +6,23 @@ use super::raster::{Hit, noise, speckle};
 
 type Rgb = [f32; 3];
 
-fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
+pub(super) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
     std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
 }
 
-fn scaled(a: Rgb, s: f32) -> Rgb {
+pub(super) fn scaled(a: Rgb, s: f32) -> Rgb {
     a.map(|c| c * s)
 }
 
 /// Colour of a garment's cloth at (angle, height); `part` 0 torso, 1 sleeve, 2 leg, 3 skirt.
-fn cloth<K: Copy>(person: &Person, garment: &Garment<K>, which: u32, angle: f32, height: f32, part: u8) -> Rgb {
+pub(super) fn cloth<K: Copy>(
+    person: &Person,
+    garment: &Garment<K>,
+    which: u32,
+    angle: f32,
+    height: f32,
+    part: u8,
+) -> Rgb {
     let base = garment.shade.albedo;
     let other = garment.second.albedo;
     let seed = person.texture_seed.wrapping_add(which * 977);
@@ -133,18 +140,24 @@ fn lower(person: &Person, hit: &Hit, part: u8) -> (Rgb, f32) {
     (scaled(colour, fold), 0.0)
 }
 
-fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
-    let [x, y, z] = hit.local;
-    let hair = person.hair_shade.albedo;
-    let strand = 0.8 + 0.4 * noise(hit.angle * 9.0, hit.local[1] * 3.0, person.texture_seed + 4);
-    let hair_here = match person.hair {
+/// Whether hair covers the head at `local`, a point on a sphere around it.
+pub(super) fn hair_grows(person: &Person, local: [f32; 3]) -> bool {
+    let [x, y, z] = local;
+    match person.hair {
         HairStyle::Bald => false,
         HairStyle::Balding => z < 0.35 && y < 0.45 && y > -0.45 && (z < -0.1 || x.abs() > 0.75),
         HairStyle::Cropped => y > 0.52 || (z < 0.05 && y > -0.4),
         HairStyle::Short | HairStyle::Curly => y > 0.42 || (z < 0.15 && y > -0.5),
         HairStyle::Ponytail | HairStyle::Bun => y > 0.5 || (z < 0.1 && y > -0.45),
-        _ => y > 0.45 || z < 0.3 || (x.abs() > 0.78 && z < 0.6),
-    };
+        _ => y > 0.45 || (z < 0.3 && (y > -0.55 || z < -0.3)) || (x.abs() > 0.78 && z < 0.6 && y > -0.6),
+    }
+}
+
+pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
+    let [x, y, z] = hit.local;
+    let hair = person.hair_shade.albedo;
+    let strand = 0.8 + 0.4 * noise(hit.angle * 9.0, hit.local[1] * 3.0, person.texture_seed + 4);
+    let hair_here = hair_grows(person, hit.local);
     if hair_here {
         let blend = if person.hair == HairStyle::Cropped { mix(hair, person.skin, 0.12) } else { hair };
         return (scaled(blend, strand), 0.03);

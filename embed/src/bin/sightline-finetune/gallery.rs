@@ -55,7 +55,7 @@ pub fn read_gallery(root: &Path, split: &str, size: [usize; 2]) -> Result<Galler
 
 pub fn drawn_gallery(seed: u64, identities: u64, size: [usize; 2]) -> Gallery {
     let corpus = Corpus::new(seed);
-    let pool = Pool::new(corpus, 0, identities, 2, size);
+    let pool = Pool::new(corpus.clone(), 0, identities, 2, size);
     pool.draw_all(progress("persons", identities));
     let mut gallery =
         Gallery { pictures: Vec::new(), image_ids: Vec::new(), captions: Vec::new(), text_ids: Vec::new() };
