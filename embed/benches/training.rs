@@ -86,7 +86,7 @@ impl Bench {
             let fused = model.fused(&tokens, &images.index_select(&pictures, 0)?, None)?;
             let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
             total = (total + match_loss(&model.itm_logits(&fused)?, &matched)?)?;
-            let (means, owner) = Groups { size: 12, masked: true }.means(&fused, tokens.lengths())?;
+            let (means, owner) = Groups::of(12, true).means(&fused, tokens.lengths())?;
             let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
             total = (total + match_loss(&model.itm_local_logits(&means)?, &owned)?)?;
         }

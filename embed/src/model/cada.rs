@@ -2,12 +2,14 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
 
 use super::{Architecture, Bert, MlmDecoder, Pass, TokenBatch, Vit};
 use crate::nn::{Dropout, Linear};
 
 /// Which word predictor (ARA) to build beside the rest; only training needs one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Decoder {
     /// None: inference.
     #[default]
@@ -16,6 +18,9 @@ pub enum Decoder {
     Own,
     /// The text encoder's weights with a cross-attention of its own, as in the paper.
     Shared,
+    /// The text encoder as it is, cross-attention included (as in ALBEF, Li et al. 2021): what word prediction learns
+    /// about where to look serves matching too.
+    Tied,
 }
 
 /// Every part, under the reference's names.
@@ -43,6 +48,7 @@ impl Cada {
         let text_decoder = match decoder {
             Decoder::None => None,
             Decoder::Own => Some(MlmDecoder::new(arch, Bert::new(arch, d.pp("bert"))?, d)?),
+            Decoder::Tied => Some(MlmDecoder::new(arch, text_encoder.clone(), d)?),
             Decoder::Shared => {
                 Some(MlmDecoder::new(arch, text_encoder.with_own_cross_attention(arch, d.pp("bert"))?, d)?)
             }

@@ -55,6 +55,27 @@ impl TokenBatch {
         batch
     }
 
+    /// The same texts with `id` at `places`, counted over the whole batch (row * tokens + position).
+    ///
+    /// # Panics
+    /// When a place is beyond the batch.
+    pub fn with_replaced(&self, places: &[u32], id: u32) -> Self {
+        let mut batch = self.clone();
+        places.iter().for_each(|&place| batch.ids[place as usize] = id);
+        batch
+    }
+
+    /// The same texts padded with `pad` to at least `tokens`.
+    pub fn padded(&self, tokens: usize, pad: u32) -> Self {
+        let tokens = tokens.max(self.tokens);
+        let mut ids = Vec::with_capacity(self.batch() * tokens);
+        for text in self.ids.chunks_exact(self.tokens) {
+            ids.extend_from_slice(text);
+            ids.resize(ids.len() + tokens - self.tokens, pad);
+        }
+        Self { ids, lengths: self.lengths.clone(), tokens }
+    }
+
     /// Texts `rows`, in that order, with repetitions: pairs are made this way.
     pub fn select(&self, rows: &[usize]) -> Self {
         let ids = rows.iter().flat_map(|r| &self.ids[r * self.tokens..][..self.tokens]).copied().collect();
@@ -78,6 +99,10 @@ mod tests {
         assert_eq!(b.with_first(9).ids(), &[9, 2, 3, 9, 0, 0]);
         let s = b.select(&[1, 1, 0]);
         assert_eq!((s.ids(), s.lengths()), (&[4, 0, 0, 4, 0, 0, 1, 2, 3][..], &[1, 1, 3][..]));
+        assert_eq!(b.with_replaced(&[1, 3], 7).ids(), &[1, 7, 3, 7, 0, 0]);
+        let p = b.padded(4, 0);
+        assert_eq!((p.ids(), p.lengths(), p.tokens()), (&[1, 2, 3, 0, 4, 0, 0, 0][..], &[3, 1][..], 4));
+        assert_eq!(b.padded(2, 0), b);
         let cut = TokenBatch::new(&[vec![1, 2, 3]], 0, Some(2));
         assert_eq!((cut.ids(), cut.lengths()), (&[1, 2][..], &[2][..]));
     }

@@ -1,8 +1,9 @@
 //! WordPiece with the model folder's `tokenizer.json`, checked against the architecture.
 
+use std::ops::Range;
 use std::path::Path;
 
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use super::clean;
 use crate::EmbedError;
@@ -19,6 +20,10 @@ pub struct Caption {
     pub truncated: bool,
     /// How many pieces are words (letters or digits) the vocabulary knows.
     pub words: usize,
+}
+
+fn failed(text: &str, e: tokenizers::Error) -> EmbedError {
+    EmbedError::Tokenizer { path: "tokenizer.json".into(), message: format!("cannot encode {text:?}: {e}") }
 }
 
 /// Turns captions and queries into ids.
@@ -67,11 +72,31 @@ impl CaptionTokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub fn encode(&self, raw: &str) -> Result<Caption, EmbedError> {
-        let (text, mut truncated) = clean(raw);
-        let encoding = self.inner.encode_fast(text.as_str(), true).map_err(|e| EmbedError::Tokenizer {
-            path: "tokenizer.json".into(),
-            message: format!("cannot encode {text:?}: {e}"),
-        })?;
+        let (text, truncated) = clean(raw);
+        let encoding = self.inner.encode_fast(text.as_str(), true).map_err(|e| failed(&text, e))?;
+        Ok(self.caption(text, &encoding, truncated))
+    }
+
+    /// As [`CaptionTokenizer::encode`], and for every id the bytes of the cleaned text it stands for; none for `[CLS]`
+    /// and `[SEP]`.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode_with_places(&self, raw: &str) -> Result<(Caption, Vec<Range<usize>>), EmbedError> {
+        let (text, truncated) = clean(raw);
+        let encoding = self.inner.encode(text.as_str(), true).map_err(|e| failed(&text, e))?;
+        let mut places: Vec<Range<usize>> = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        let caption = self.caption(text, &encoding, truncated);
+        places.truncate(caption.ids.len());
+        for end in [0, caption.ids.len().saturating_sub(1)] {
+            if let Some(place) = places.get_mut(end) {
+                *place = 0..0;
+            }
+        }
+        Ok((caption, places))
+    }
+
+    fn caption(&self, text: String, encoding: &Encoding, mut truncated: bool) -> Caption {
         let mut ids = encoding.get_ids().to_vec();
         if ids.len() > self.max_len {
             ids.truncate(self.max_len - 1);
@@ -80,7 +105,7 @@ impl CaptionTokenizer {
         }
         let pieces = ids.get(1..ids.len().saturating_sub(1)).unwrap_or_default();
         let words = pieces.iter().filter(|id| self.is_word(**id)).count();
-        Ok(Caption { text, ids, truncated, words })
+        Caption { text, ids, truncated, words }
     }
 
     /// As [`CaptionTokenizer::encode`] for something to search for.

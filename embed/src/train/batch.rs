@@ -8,12 +8,13 @@ use rand::rngs::StdRng;
 
 use super::attributes::{self, Labels};
 use super::pool::Pool;
+use super::tagger::{Spans, TaggedCaption};
 use crate::model::{Architecture, Preprocess, TokenBatch};
 use crate::synth::caption;
 use crate::synth::stream;
 
-/// Turns a text into ids with ``[CLS]`` and ``[SEP]``, cut to the model's length.
-pub type Tokenize<'a> = &'a (dyn Fn(&str) -> Vec<u32> + Sync);
+/// Turns a text into ids with ``[CLS]`` and ``[SEP]``, cut to the model's length, and says where its attributes are.
+pub type Tokenize<'a> = &'a (dyn Fn(&str) -> TaggedCaption + Sync);
 
 /// One training batch of B pairs.
 pub struct Batch {
@@ -21,6 +22,8 @@ pub struct Batch {
     pub pixels: Tensor,
     /// One caption per picture.
     pub tokens: TokenBatch,
+    /// Where attributes stand in each caption, for masking.
+    pub spans: Vec<Spans>,
     /// Identity per pair.
     pub identities: Vec<u32>,
     /// Attributes per picture, for the auxiliary heads.
@@ -68,16 +71,20 @@ pub fn build(
     let chosen = choose(pool, size, &mut rng);
     let [h, w] = pool.size;
     let mut pixels = vec![0f32; size * 3 * h * w];
-    let (mut texts, mut labels) = (Vec::with_capacity(size), Vec::with_capacity(size));
+    let (mut texts, mut spans) = (Vec::with_capacity(size), Vec::with_capacity(size));
+    let mut labels = Vec::with_capacity(size);
     for (&(index, view), out) in chosen.iter().zip(pixels.chunks_exact_mut(3 * h * w)) {
         vary(pool.picture(index, view), pool.size, prep, out, &mut rng);
         let person = pool.corpus.person(pool.first + index);
-        texts.push(tokenize(&caption(&person, &mut rng)));
+        let tagged = tokenize(&caption(&person, &mut rng));
+        texts.push(tagged.ids);
+        spans.push(tagged.spans);
         labels.push(attributes::labels(&person));
     }
     Ok(Batch {
         pixels: Tensor::from_vec(pixels, (size, 3, h, w), &Device::Cpu)?,
         tokens: TokenBatch::new(&texts, arch.pad_token_id, None),
+        spans,
         identities: chosen.iter().map(|(index, _)| *index as u32).collect(),
         labels,
     })

@@ -4,7 +4,9 @@
 //! synth::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
 //! ```
 
+pub mod ara;
 pub mod atomic;
+pub mod atp;
 pub mod attributes;
 pub mod batch;
 pub mod calibrate;
@@ -20,6 +22,7 @@ pub mod optimizer;
 pub mod plot;
 pub mod pool;
 pub mod run;
+pub mod tagger;
 pub mod vocabulary;
 
 pub use error::{Result, TrainError};

@@ -1,68 +1,279 @@
 //! What training minimises: CADA's losses over one batch, weighed and summed.
 
 use candle_core::Tensor;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Result;
+use super::ara::{Ara, Masked, Masking};
+use super::atp::Atp;
 use super::batch::Batch;
-use super::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
+use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
 use super::run::Trainee;
+use crate::model::Decoder;
+use crate::nn::Dropout;
+use crate::synth::stream;
 
 /// Which losses, in which form, with which weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
-    /// Form of the global loss.
-    pub ndf: Ndf,
-    /// Hard-negative rule.
-    pub negative: HardNegative,
-    /// Token groups of the local half of ATP.
-    pub groups: Groups,
-    /// First step with ATP: matching has nothing to learn before features mean something.
-    pub atp_from: usize,
-    /// Pairs that ATP is taken of; the negatives come from the whole batch.
-    pub atp_pairs: usize,
-    /// Weight of the auxiliary attribute heads.
+    /// The global loss.
+    pub global: Global,
+    /// Its factor in the total.
+    pub global_weight: f64,
+    /// Matching, if any.
+    pub atp: Option<Atp>,
+    /// Masked attribute modelling, if any.
+    pub ara: Option<Ara>,
+    /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,
+    /// Dropout in the text transformer.
+    pub dropout: f32,
 }
 
-/// The loss of one batch at `step` and its parts by name. `seed` decides what is drawn (sampled negatives).
+impl Default for Objective {
+    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens without padding, whole
+    /// phrases masked for a bidirectional decoder that shares the text encoder's weights.
+    fn default() -> Self {
+        Self {
+            global: Global::Ndf(Ndf::Paper),
+            global_weight: 1.0,
+            atp: Some(Atp {
+                from: 0,
+                pairs: None,
+                negatives: HardNegative::Cosine,
+                groups: Groups::of(36, true),
+                global: true,
+                local: true,
+                weight: 1.0,
+            }),
+            ara: Some(Ara {
+                from: 0,
+                pairs: None,
+                masking: Masking::Phrase,
+                probability: 0.8,
+                causal: false,
+                decoder: Decoder::Shared,
+                mask_sep: false,
+                weight: 0.1,
+            }),
+            attributes: 0.0,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl Objective {
+    /// The authors' code, in every respect in which it differs from their paper.
+    pub fn reference() -> Self {
+        let paper = Self::default();
+        Self {
+            global: Global::Ndf(Ndf::Code),
+            atp: paper.atp.map(|atp| Atp { negatives: HardNegative::Code, groups: Groups::of(36, false), ..atp }),
+            ara: paper.ara.map(|ara| Ara {
+                masking: Masking::Word,
+                probability: 0.4,
+                causal: true,
+                decoder: Decoder::Own,
+                mask_sep: true,
+                ..ara
+            }),
+            ..paper
+        }
+    }
+
+    /// For a small model that starts from nothing: easy negatives among the hard ones, matching once features mean
+    /// something and on part of the batch, groups about as long as a phrase, attribute heads as a dense first signal.
+    pub fn scratch() -> Self {
+        let paper = Self::default();
+        Self {
+            atp: paper.atp.map(|atp| Atp {
+                from: 1000,
+                pairs: Some(32),
+                negatives: HardNegative::Sampled,
+                groups: Groups::of(12, true),
+                ..atp
+            }),
+            ara: paper.ara.map(|ara| Ara { from: 1000, pairs: Some(16), ..ara }),
+            attributes: 1.0,
+            dropout: 0.0,
+            ..paper
+        }
+    }
+
+    /// The word predictor that the model must be built with.
+    pub fn decoder(&self) -> Decoder {
+        self.ara.as_ref().map_or(Decoder::None, |ara| ara.decoder)
+    }
+
+    /// Whether every number is one that training can use.
+    ///
+    /// # Errors
+    /// Says which is not.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let weights = [
+            ("the global loss", self.global_weight),
+            ("ATP", self.atp.as_ref().map_or(0.0, |a| a.weight)),
+            ("ARA", self.ara.as_ref().map_or(0.0, |a| a.weight)),
+            ("the attribute heads", self.attributes),
+        ];
+        if let Some((name, weight)) = weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            return Err(format!("the weight of {name} is {weight}; it must be 0 or more"));
+        }
+        if weights.iter().all(|(_, w)| *w == 0.0) {
+            return Err("every loss has the weight 0".into());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(format!("a dropout of {} is not in 0..1", self.dropout));
+        }
+        if let Some(atp) = &self.atp {
+            if !atp.global && !atp.local {
+                return Err("ATP without either half is nothing: leave it out".into());
+            }
+            if atp.groups.size == 0 || atp.groups.stride == 0 || atp.groups.stride > atp.groups.size {
+                return Err(format!(
+                    "groups of {} tokens every {}: a group needs a token, and groups must leave none out",
+                    atp.groups.size, atp.groups.stride
+                ));
+            }
+            if atp.pairs == Some(0) {
+                return Err("ATP of 0 pairs is nothing: leave it out".into());
+            }
+        }
+        if let Some(ara) = &self.ara {
+            if !(0.0..=1.0).contains(&ara.probability) {
+                return Err(format!("a masking probability of {} is not in 0..=1", ara.probability));
+            }
+            if ara.decoder == Decoder::None || ara.pairs == Some(0) {
+                return Err("ARA without a decoder or of 0 pairs is nothing: leave it out".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The loss of one batch at `step` and its parts by name. `seed` decides what is drawn: masks, sampled negatives,
+/// dropout.
 ///
 /// # Errors
-/// When candle fails.
+/// A model that was not built with the objective's decoder.
 pub fn loss(trainee: &Trainee, config: &Objective, batch: &Batch, step: usize, seed: u64) -> Result<(Tensor, Value)> {
+    let masked = match &config.ara {
+        Some(ara) if step >= ara.from => Some(ara.mask(&batch.tokens, &batch.spans, trainee.model.arch(), seed, step)),
+        _ => None,
+    };
+    loss_with(trainee, config, batch, masked.as_ref(), step, seed)
+}
+
+/// As [`loss`], with masks at hand.
+///
+/// # Errors
+/// As [`loss`].
+pub fn loss_with(
+    trainee: &Trainee,
+    config: &Objective,
+    batch: &Batch,
+    masked: Option<&Masked>,
+    step: usize,
+    seed: u64,
+) -> Result<(Tensor, Value)> {
     let model = &trainee.model;
+    let dropout = match config.dropout {
+        0.0 => None,
+        rate => Some(Dropout::new(rate, stream(seed, 0xD409_0000, step as u64).random())?),
+    };
+    let dropout = dropout.as_ref();
     let images = model.image_embeds(&batch.pixels)?;
-    let texts = model.text_embeds(&batch.tokens, None)?;
+    let texts = model.text_embeds(&batch.tokens, dropout)?;
     let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
-    let global = ndf(&v, &t, &batch.identities, config.ndf)?;
-    let mut parts = json!({"ndf": global.to_scalar::<f32>()?});
-    let mut total = global;
+    let mut sum = Sum::default();
+    let form = match config.global {
+        Global::Cmpm => "cmpm",
+        Global::Ndf(_) => "ndf",
+    };
+    sum.add(form, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
     if config.attributes > 0.0 {
         let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;
-        parts["attributes"] = json!(attributes.to_scalar::<f32>()?);
-        parts["right"] = json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>());
-        total = (total + (attributes * config.attributes)?)?;
+        sum.add("attributes", attributes, config.attributes)?;
+        sum.parts.insert("right".into(), json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>()));
     }
-    if step >= config.atp_from
-        && config.atp_pairs > 0
-        && let Some(negatives) = hard_negatives(&v, &t, &batch.identities, config.negative, seed ^ step as u64)?
+    if let Some(atp) = config.atp.as_ref().filter(|atp| step >= atp.from)
+        && let Some(negatives) = hard_negatives(&v, &t, &batch.identities, atp.negatives, seed ^ step as u64)?
     {
-        let n = config.atp_pairs.min(batch.identities.len());
-        let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
-        let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
-        let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
-        let tokens = batch.tokens.select(&rows);
-        let fused = model.fused(&tokens, &images.index_select(&Tensor::new(pictures, images.device())?, 0)?, None)?;
-        let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
-        let whole = match_loss(&model.itm_logits(&fused)?, &matched)?;
-        let (means, owner) = config.groups.means(&fused, tokens.lengths())?;
-        let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
-        let groups = match_loss(&model.itm_local_logits(&means)?, &owned)?;
-        parts["atp"] = json!(whole.to_scalar::<f32>()?);
-        parts["atp_local"] = json!(groups.to_scalar::<f32>()?);
-        total = ((total + whole)? + groups)?;
+        let halves = atp.logits(model, &images, &batch.tokens, &negatives, dropout)?.loss()?;
+        for (name, half) in [("atp", halves.whole), ("atp_local", halves.groups)] {
+            if let Some(half) = half {
+                sum.add(name, half, atp.weight)?;
+            }
+        }
     }
-    Ok((total, parts))
+    if let (Some(ara), Some(masked)) = (&config.ara, masked)
+        && let Some(words) = ara.loss(model, &images, masked, dropout)?
+    {
+        sum.add("ara", words, ara.weight)?;
+    }
+    sum.finish(&batch.pixels)
+}
+
+/// A weighted sum that remembers its parts.
+#[derive(Default)]
+struct Sum {
+    total: Option<Tensor>,
+    parts: serde_json::Map<String, Value>,
+}
+
+impl Sum {
+    fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
+        self.parts.insert(name.into(), json!(part.to_scalar::<f32>()?));
+        let weighed = if weight == 1.0 { part } else { (part * weight)? };
+        self.total = Some(match self.total.take() {
+            Some(total) => (total + weighed)?,
+            None => weighed,
+        });
+        Ok(())
+    }
+
+    fn finish(self, like: &Tensor) -> Result<(Tensor, Value)> {
+        let total = match self.total {
+            Some(total) => total,
+            None => Tensor::zeros((), candle_core::DType::F32, like.device())?,
+        };
+        Ok((total, Value::Object(self.parts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_sound_and_survive_json() {
+        for objective in [Objective::default(), Objective::reference(), Objective::scratch()] {
+            assert_eq!(objective.check(), Ok(()));
+            let text = serde_json::to_string(&objective).expect("serialises");
+            assert_eq!(serde_json::from_str::<Objective>(&text).expect("reads"), objective);
+        }
+        assert_eq!(Objective::reference().decoder(), Decoder::Own);
+        assert_eq!(Objective { ara: None, ..Objective::default() }.decoder(), Decoder::None);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        let said = |change: &dyn Fn(&mut Objective)| {
+            let mut objective = Objective::default();
+            change(&mut objective);
+            objective.check().expect_err("refused")
+        };
+        assert!(said(&|o| o.dropout = 1.0).contains("dropout"));
+        assert!(said(&|o| o.global_weight = f64::NAN).contains("global"));
+        assert!(said(&|o| o.ara.as_mut().expect("on").probability = 1.5).contains("1.5"));
+        assert!(said(&|o| o.atp.as_mut().expect("on").groups.stride = 40).contains("every 40"));
+        let neither = |o: &mut Objective| {
+            let atp = o.atp.as_mut().expect("on");
+            (atp.global, atp.local) = (false, false);
+        };
+        assert!(said(&neither).contains("half"));
+    }
 }

@@ -22,8 +22,9 @@ use super::checkpoint;
 use super::objective::{Objective, loss};
 use super::optimizer::{AdamW, AdamWConfig};
 use super::pool::Pool;
+use super::tagger::TaggedCaption;
 use super::{Result, TrainError};
-use crate::model::{Architecture, Cada, Preprocess};
+use crate::model::{Architecture, Cada, Decoder, Preprocess};
 use crate::synth::stream;
 use crate::text::CaptionTokenizer;
 
@@ -78,7 +79,15 @@ impl Trainee {
     /// # Errors
     /// When the architecture contradicts itself.
     pub fn new(arch: &Architecture, seed: u64) -> Result<Self> {
-        let (model, variables) = crate::model::weights::trainable(arch, crate::model::Decoder::None, &Device::Cpu)?;
+        Self::with_decoder(arch, Decoder::None, seed)
+    }
+
+    /// As [`Trainee::new`], with a word predictor for ARA.
+    ///
+    /// # Errors
+    /// When the architecture contradicts itself.
+    pub fn with_decoder(arch: &Architecture, decoder: Decoder, seed: u64) -> Result<Self> {
+        let (model, variables) = crate::model::weights::trainable(arch, decoder, &Device::Cpu)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
         {
@@ -165,7 +174,7 @@ pub fn train(
     }
     let file = run.join("log.jsonl");
     let mut log = OpenOptions::new().create(true).append(true).open(&file).map_err(TrainError::io(&file))?;
-    let tokenize = |text: &str| texts.encode(text).map(|caption| caption.ids).unwrap_or_default();
+    let tokenize = |text: &str| TaggedCaption::new(texts, text).unwrap_or_default();
     std::thread::scope(|scope| -> Result<()> {
         let (send, receive) = sync_channel::<candle_core::Result<Batch>>(2);
         scope.spawn(move || {

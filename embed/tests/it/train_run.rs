@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use candle_core::Tensor;
-use sightline_embed::model::{Architecture, Preprocess};
+use sightline_embed::model::{Architecture, Decoder, Preprocess};
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
+use sightline_embed::train::ara::Ara;
+use sightline_embed::train::atp::Atp;
+use sightline_embed::train::losses::{Global, Groups, HardNegative, Ndf};
 use sightline_embed::train::objective::Objective;
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::{RunConfig, Trainee, train};
@@ -45,12 +47,20 @@ fn config(steps: usize) -> RunConfig {
         decay: 0.05,
         clip: 5.0,
         objective: Objective {
-            ndf: Ndf::Code,
-            negative: HardNegative::Cosine,
-            groups: Groups { size: 12, masked: true },
-            atp_from: 2,
-            atp_pairs: 4,
+            global: Global::Ndf(Ndf::Code),
+            atp: Some(Atp {
+                from: 2,
+                pairs: Some(4),
+                negatives: HardNegative::Cosine,
+                groups: Groups::of(12, true),
+                global: true,
+                local: true,
+                weight: 1.0,
+            }),
+            ara: Some(Ara { from: 3, pairs: Some(4), ..Objective::default().ara.expect("the paper has it") }),
+            dropout: 0.1,
             attributes: 1.0,
+            ..Objective::default()
         },
         words_from: 3,
     }
@@ -58,7 +68,7 @@ fn config(steps: usize) -> RunConfig {
 
 fn run(folder: &Path, steps: usize) -> (Trainee, Vec<f64>) {
     let (arch, texts) = tiny();
-    let trainee = Trainee::new(&arch, 3).expect("a sound architecture");
+    let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
     let pool = Pool::new(Corpus::new(3), 0, 16, 2, arch.image_size);
     let mut losses = Vec::new();
     let heard = |line: &serde_json::Value| losses.extend(line["attributes"].as_f64());
@@ -82,7 +92,7 @@ fn resumed_equals_uninterrupted() {
     // The fall lies in the last step of a run, so the first half is stopped before its own fall by a longer plan.
     let stopped = {
         let (arch, texts) = tiny();
-        let trainee = Trainee::new(&arch, 3).expect("a sound architecture");
+        let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
         let pool = Pool::new(Corpus::new(3), 0, 16, 2, arch.image_size);
         let plan = RunConfig { fall: 0, ..config(4) };
         train(parts.path(), &plan, &trainee, &pool, &Preprocess::default(), &texts, Duration::ZERO, |_| {})

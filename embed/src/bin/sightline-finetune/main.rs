@@ -5,6 +5,7 @@ mod eval;
 mod export;
 mod gallery;
 mod import;
+mod objective;
 mod report;
 mod synth;
 mod train;

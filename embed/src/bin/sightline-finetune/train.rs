@@ -4,18 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::train::losses::{Groups, HardNegative, Ndf};
-use sightline_embed::train::objective::Objective;
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::{self, RunConfig, Trainee};
 use sightline_embed::train::vocabulary::{self, Cut};
+
+use crate::objective::ObjectiveArgs;
 
 #[derive(Args, Clone)]
 pub struct TrainArgs {
@@ -52,24 +52,11 @@ pub struct TrainArgs {
     /// Highest learning rate.
     #[arg(long, default_value_t = 5e-4)]
     lr: f64,
-    /// First step with the matching loss.
-    #[arg(long, default_value_t = 1000)]
-    atp_from: usize,
-    /// Pairs of a batch that the matching loss is taken of; its negatives come from the whole batch.
-    #[arg(long, default_value_t = 32)]
-    atp_pairs: usize,
     /// Word embeddings are frozen before this step.
     #[arg(long, default_value_t = 1500)]
     words_from: usize,
-    /// Weight of the auxiliary attribute heads.
-    #[arg(long, default_value_t = 1.0)]
-    attributes: f64,
-    /// Global loss: paper or code.
-    #[arg(long, default_value = "paper")]
-    ndf: String,
-    /// Hard negatives of the matching loss: cosine (hardest), code (the authors' rule) or sampled.
-    #[arg(long, default_value = "sampled")]
-    negatives: String,
+    #[command(flatten)]
+    objective: ObjectiveArgs,
     /// Side of a patch in pixels; it must divide 192 and 96.
     #[arg(long, default_value_t = 24)]
     patch: usize,
@@ -118,26 +105,6 @@ fn architecture(args: &TrainArgs, vocab: usize) -> Architecture {
     }
 }
 
-fn objective(args: &TrainArgs) -> Result<Objective> {
-    Ok(Objective {
-        ndf: match args.ndf.as_str() {
-            "paper" => Ndf::Paper,
-            "code" => Ndf::Code,
-            other => bail!("--ndf {other}: it is paper or code"),
-        },
-        negative: match args.negatives.as_str() {
-            "cosine" => HardNegative::Cosine,
-            "code" => HardNegative::Code,
-            "sampled" => HardNegative::Sampled,
-            other => bail!("--negatives {other}: it is cosine, code or sampled"),
-        },
-        groups: Groups { size: 12, masked: true },
-        atp_from: args.atp_from,
-        atp_pairs: args.atp_pairs,
-        attributes: args.attributes,
-    })
-}
-
 fn run_config(args: &TrainArgs) -> Result<RunConfig> {
     Ok(RunConfig {
         seed: args.seed,
@@ -148,7 +115,7 @@ fn run_config(args: &TrainArgs) -> Result<RunConfig> {
         lr: args.lr,
         decay: 0.05,
         clip: 5.0,
-        objective: objective(args)?,
+        objective: args.objective.objective()?,
         words_from: args.words_from,
     })
 }
@@ -170,11 +137,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let tokenizer = serde_json::to_vec(&cut.tokenizer_json(arch.max_text_len))?;
     fs::write(args.run.join("tokenizer.json"), &tokenizer)?;
     let texts = CaptionTokenizer::load(&args.run.join("tokenizer.json"), &arch)?;
-    let trainee = Trainee::new(&arch, args.seed)?;
+    let config = run_config(args)?;
+    let trainee = Trainee::with_decoder(&arch, config.objective.decoder(), args.seed)?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
     eprintln!("{:.2} million parameters, {} word pieces", parameters as f64 / 1e6, cut.len());
     start_words(&trainee, &cut, &args.text_embeddings, args.width)?;
-    let config = run_config(args)?;
     let record = Record { config: config.clone(), model: ModelConfig::new("", arch.clone()) };
     fs::write(args.run.join("run.json"), serde_json::to_vec_pretty(&record)?)?;
     let pool = Pool::new(corpus, 0, args.identities, args.views, arch.image_size);

@@ -1,0 +1,102 @@
+//! ATP, the matching loss: the decoder tells a pair from the same text with a hard negative picture and from the same
+//! picture with a hard negative text, as a whole and by groups of words.
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::losses::{Groups, HardNegative, Negatives, match_loss};
+use crate::model::{Cada, TokenBatch};
+use crate::nn::Dropout;
+
+/// How matching is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Atp {
+    /// First step with it: matching has little to learn before features mean something.
+    pub from: usize,
+    /// Pairs of a batch it is taken of, all when `None`; negatives come from the whole batch.
+    pub pairs: Option<usize>,
+    /// Rule for hard negatives.
+    pub negatives: HardNegative,
+    /// Token groups of the local half.
+    pub groups: Groups,
+    /// The half on `[ENC]`: trains the head that ranks.
+    pub global: bool,
+    /// The half on groups of words.
+    pub local: bool,
+    /// Factor in the total.
+    pub weight: f64,
+}
+
+/// Match logits of B positives, B pairs with a negative picture and B pairs with a negative text, in this order.
+pub struct MatchLogits {
+    /// `[3 B, 2]` of the `[ENC]` states.
+    pub whole: Option<Tensor>,
+    /// `[groups, 2]` of the group means, and the pair (row of `whole`) each belongs to.
+    pub groups: Option<(Tensor, Vec<usize>)>,
+    /// How many pairs are positives: the first ones.
+    pub positives: usize,
+}
+
+/// Both halves of the loss.
+pub struct MatchLoss {
+    /// On `[ENC]`.
+    pub whole: Option<Tensor>,
+    /// On groups.
+    pub groups: Option<Tensor>,
+}
+
+impl Atp {
+    /// Fused pass over the first pairs of the batch and their negatives, `images` `[B, 1 + patches, vision width]`.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn logits(
+        &self,
+        model: &Cada,
+        images: &Tensor,
+        tokens: &TokenBatch,
+        negatives: &Negatives,
+        dropout: Option<&Dropout>,
+    ) -> Result<MatchLogits> {
+        let n = self.pairs.unwrap_or(usize::MAX).min(tokens.batch());
+        let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
+        let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
+        let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
+        let mut tokens = tokens.select(&rows);
+        if self.local && !self.groups.masked {
+            // Padding is part of the means, so its amount must not depend on the batch.
+            tokens = tokens.padded(model.arch().max_text_len, model.arch().pad_token_id);
+        }
+        let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
+        let fused = model.fused(&tokens, &images, dropout)?;
+        let whole = if self.global { Some(model.itm_logits(&fused)?) } else { None };
+        let groups = if self.local {
+            let (means, owner) = self.groups.means(&fused, tokens.lengths())?;
+            Some((model.itm_local_logits(&means)?, owner))
+        } else {
+            None
+        };
+        Ok(MatchLogits { whole, groups, positives: n })
+    }
+}
+
+impl MatchLogits {
+    /// Mean cross-entropy of each half.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn loss(&self) -> Result<MatchLoss> {
+        let matched = |row: usize| row < self.positives;
+        let whole = match &self.whole {
+            Some(logits) => Some(match_loss(logits, &(0..3 * self.positives).map(matched).collect::<Vec<_>>())?),
+            None => None,
+        };
+        let groups = match &self.groups {
+            Some((logits, owner)) => {
+                Some(match_loss(logits, &owner.iter().map(|&row| matched(row)).collect::<Vec<_>>())?)
+            }
+            None => None,
+        };
+        Ok(MatchLoss { whole, groups })
+    }
+}

@@ -1,0 +1,144 @@
+//! The whole objective on a tiny model: every variable is trained, and a value that is no number stops the run.
+
+use std::time::Duration;
+
+use candle_core::Tensor;
+use sightline_embed::model::{Architecture, Decoder, Preprocess};
+use sightline_embed::nn::backward;
+use sightline_embed::synth::Corpus;
+use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::train::TrainError;
+use sightline_embed::train::ara::Ara;
+use sightline_embed::train::batch::{Batch, build};
+use sightline_embed::train::losses::Global;
+use sightline_embed::train::objective::{Objective, loss};
+use sightline_embed::train::pool::Pool;
+use sightline_embed::train::run::{RunConfig, Trainee, train};
+use sightline_embed::train::tagger::TaggedCaption;
+
+use super::golden;
+
+fn arch() -> Architecture {
+    Architecture { image_size: [32, 16], patch_size: 8, ..golden::arch() }
+}
+
+fn texts() -> CaptionTokenizer {
+    CaptionTokenizer::load(&golden::path("cada-tiny/tokenizer.json"), &arch()).unwrap()
+}
+
+fn pool() -> Pool {
+    Pool::new(Corpus::new(3), 0, 16, 2, arch().image_size)
+}
+
+fn batch() -> Batch {
+    let texts = texts();
+    let tokenize = |text: &str| TaggedCaption::new(&texts, text).unwrap();
+    build(&pool(), &arch(), &Preprocess::default(), &tokenize, 3, 0, 8).unwrap()
+}
+
+fn objective(decoder: Decoder) -> Objective {
+    let mut all = Objective { attributes: 1.0, dropout: 0.0, ..Objective::default() };
+    all.ara.as_mut().unwrap().decoder = decoder;
+    all
+}
+
+#[test]
+fn every_variable_gets_a_gradient() {
+    let batch = batch();
+    for decoder in [Decoder::Own, Decoder::Shared, Decoder::Tied] {
+        let trainee = Trainee::with_decoder(&arch(), decoder, 3).unwrap();
+        let (total, parts) = loss(&trainee, &objective(decoder), &batch, 0, 3).unwrap();
+        for name in ["ndf", "attributes", "atp", "atp_local", "ara"] {
+            assert!(parts[name].as_f64().unwrap() > 0.0, "{name}");
+        }
+        let grads = backward(&total).unwrap();
+        let data = trainee.variables.data().lock().unwrap();
+        for (name, var) in data.iter() {
+            let grad = grads.get(var.as_tensor()).unwrap_or_else(|| panic!("{decoder:?}: {name} has no gradient"));
+            let largest = grad.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            assert!(largest.is_finite(), "{decoder:?}: {name}");
+            // The softmax does not see key biases.
+            assert!(largest > 0.0 || name.ends_with("key.bias"), "{decoder:?}: the gradient of {name} is zero");
+        }
+    }
+}
+
+#[test]
+fn dropout_is_drawn_anew_each_step_and_repeats_from_its_seed() {
+    let (batch, trainee) = (batch(), Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap());
+    let value = |dropout: f32, step: usize| {
+        let objective = Objective { dropout, ara: None, ..objective(Decoder::Shared) };
+        loss(&trainee, &objective, &batch, step, 3).unwrap().0.to_scalar::<f32>().unwrap()
+    };
+    assert_eq!(value(0.1, 5), value(0.1, 5));
+    assert_ne!(value(0.1, 5), value(0.1, 6));
+    assert_eq!(value(0.0, 5), value(0.0, 6));
+}
+
+#[test]
+fn halves_and_losses_can_be_left_out() {
+    let batch = batch();
+    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let names = |change: &dyn Fn(&mut Objective)| {
+        let mut objective = objective(Decoder::Shared);
+        change(&mut objective);
+        let (_, parts) = loss(&trainee, &objective, &batch, 0, 3).unwrap();
+        let mut names: Vec<String> = parts.as_object().unwrap().keys().cloned().collect();
+        names.retain(|name| name != "right");
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(names(&|_| ()), "ara atp atp_local attributes ndf");
+    assert_eq!(names(&|o| (o.global, o.ara, o.attributes) = (Global::Cmpm, None, 0.0)), "atp atp_local cmpm");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().local = false), "ara atp attributes ndf");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().global = false), "ara atp_local attributes ndf");
+    assert_eq!(names(&|o| o.atp = None), "ara attributes ndf");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().from = 1), "ara attributes ndf");
+}
+
+#[test]
+fn a_batch_of_one_identity_skips_matching_and_texts_without_attributes_skip_ara() {
+    let mut batch = batch();
+    batch.identities.fill(7);
+    batch.spans.iter_mut().for_each(|spans| *spans = Default::default());
+    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let (total, parts) = loss(&trainee, &objective(Decoder::Shared), &batch, 0, 3).unwrap();
+    assert!(total.to_scalar::<f32>().unwrap().is_finite());
+    assert!(parts.get("atp").is_none() && parts.get("ara").is_none());
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    {
+        let data = trainee.variables.data().lock().unwrap();
+        let var = &data["visual_encoder.norm.bias"];
+        var.set(&Tensor::full(f32::NAN, var.shape(), var.device()).unwrap()).unwrap();
+    }
+    let ara: Option<Ara> = objective(Decoder::Shared).ara;
+    let config = RunConfig {
+        seed: 3,
+        batch: 8,
+        steps: 2,
+        warmup: 1,
+        fall: 1,
+        lr: 1e-3,
+        decay: 0.05,
+        clip: 5.0,
+        objective: Objective { ara, ..objective(Decoder::Shared) },
+        words_from: 0,
+    };
+    let said = train(
+        folder.path(),
+        &config,
+        &trainee,
+        &pool(),
+        &Preprocess::default(),
+        &texts(),
+        Duration::from_secs(60),
+        |_| {},
+    );
+    assert!(matches!(said, Err(TrainError::Diverged { step: 0, .. })), "{said:?}");
+    assert!(!folder.path().join("checkpoint").exists());
+}
