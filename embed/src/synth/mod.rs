@@ -15,6 +15,7 @@ mod raster;
 mod sampling;
 mod scene;
 mod texture;
+mod vocabulary;
 mod worn;
 pub mod write;
 
@@ -23,10 +24,11 @@ use std::sync::Arc;
 use image::RgbImage;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-pub use caption::caption;
+pub use caption::{caption, caption_with};
 pub use mesh::{AssetError, Assets};
 pub use person::Person;
 pub use scene::draw;
+pub use vocabulary::Words;
 
 /// All identities of a seed.
 #[derive(Debug, Clone)]
@@ -78,9 +80,14 @@ impl Corpus {
         draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
     }
 
-    /// Caption number `number` of identity `index`.
+    /// Caption number `number` of identity `index`, with all words.
     pub fn caption(&self, index: u64, number: u64) -> String {
-        caption(&self.person(index), &mut stream(self.seed, index, (1 << 40) + number))
+        self.caption_with(index, number, Words::All)
+    }
+
+    /// Caption number `number` of identity `index` with the chosen words.
+    pub fn caption_with(&self, index: u64, number: u64, words: Words) -> String {
+        caption_with(&self.person(index), words, &mut stream(self.seed, index, (1 << 40) + number))
     }
 }
 
@@ -109,11 +116,36 @@ mod tests {
         }
     }
 
+    /// Whether `phrase` stands in `text` as whole words.
+    fn says(text: &str, phrase: &str) -> bool {
+        format!(" {} ", text.to_lowercase().replace([',', '.'], "")).contains(&format!(" {phrase} "))
+    }
+
+    #[test]
+    fn held_out_words_are_kept_out_of_training_and_make_up_the_test() {
+        let corpus = Corpus::new(4);
+        let regions = colour::REGIONS.iter().chain(&colour::DENIMS).chain(&colour::HAIRS);
+        let mut kept: Vec<&str> = regions.flat_map(|region| region.held_out.iter().copied()).collect();
+        kept.extend(["tee", "pullover", "anorak", "overcoat", "slacks", "joggers", "rucksack", "satchel", "tote bag"]);
+        kept.extend(["fedora", "woolly hat", "frizzy", "tartan", "lettering", "smartphone", "spectacles", "denims"]);
+        let mut tested = 0;
+        for index in 0..400 {
+            let seen = corpus.caption_with(index, 1, Words::Seen);
+            for word in &kept {
+                assert!(!says(&seen, word), "{word:?} in {seen:?}");
+            }
+            let unseen = corpus.caption_with(index, 1, Words::HeldOut);
+            tested += usize::from(kept.iter().any(|word| says(&unseen, word)));
+        }
+        assert!(tested > 380, "only {tested} of 400 test captions use a held-out word");
+    }
+
     #[test]
     fn captions_are_clean_sentences() {
         let corpus = Corpus::new(2);
         for index in 0..500 {
-            let text = corpus.caption(index, index);
+            let words = [Words::All, Words::Seen, Words::HeldOut][index as usize % 3];
+            let text = corpus.caption_with(index, index, words);
             assert!(text.split_whitespace().count() >= 2, "{text}");
             assert!(!text.contains("  ") && !text.contains(" ,") && !text.contains(" ."), "{text}");
             for wrong in [" a a", " an a ", " a o", " a i", " with with ", " and and "] {
