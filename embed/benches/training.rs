@@ -117,6 +117,8 @@ fn option(name: &str) -> Option<usize> {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    // SAFETY: no other thread runs yet. candle's own threads spin between its ops; what is left to it is small.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     sightline_embed::keep_large_buffers();
     let f32 = std::env::args().any(|a| a == "--f32");
     let precision = if f32 { Precision::F32 } else { Precision::Bf16 };

@@ -148,6 +148,7 @@ impl Task<'_> {
         let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(STEP));
         let row_panels = m.div_ceil(PANEL);
         let kernel = Kernel::new(self.engine);
+        let mut scratch = Scratch([0.0; PANEL * PANEL]);
         with_buffer(&LEFT, 2 * row_panels * self.steps, |left| {
             for from in (0..all).step_by(self.steps) {
                 let steps = self.steps.min(all - from);
@@ -159,7 +160,7 @@ impl Task<'_> {
                     let left = &left[2 * i * steps..2 * (i + 1) * steps];
                     for j in 0..n.div_ceil(PANEL) {
                         let right = &self.b[2 * (j * all + from)..2 * (j * all + from + steps)];
-                        self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass);
+                        self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass, &mut scratch);
                     }
                 }
             }
@@ -167,39 +168,49 @@ impl Task<'_> {
     }
 
     /// One block of sums, from row `i` and column `j`: straight into the output where it lies inside and nothing is left
-    /// to do with it, else through a scratch block.
+    /// to do with it, else through a scratch block (whose old numbers never reach the output).
     #[inline]
-    fn block(&mut self, kernel: &Kernel, left: &[Tile], right: &[Tile], (i, j): (usize, usize), pass: Pass) {
+    fn block(
+        &mut self,
+        kernel: &Kernel,
+        left: &[Tile],
+        right: &[Tile],
+        (i, j): (usize, usize),
+        pass: Pass,
+        scratch: &mut Scratch,
+    ) {
         let (rows, cols) = ((self.c.rows() - i).min(PANEL), (self.c.cols() - j).min(PANEL));
         let inside = rows == PANEL && cols == PANEL;
         let epilogue = &self.epilogue;
-        // Sums begin with what they are added to, or with the bias; what could not be put first is done last.
-        let bias_first = epilogue.gelu || matches!(epilogue.add, Add::Nothing);
+        // Sums begin with what they are added to and with the bias; what follows an activation is done last.
         let start = match (pass.first, epilogue.add) {
             (false, _) => Add::Output,
-            (true, add) if !bias_first => add,
+            (true, add) if !epilogue.gelu => add,
             (true, _) => Add::Nothing,
         };
-        let rest = pass.last && (epilogue.gelu || (epilogue.bias.is_some() && !bias_first));
+        let bias = epilogue.bias.filter(|_| pass.first);
+        let rest = pass.last && epilogue.gelu;
         let c_stride = self.c.row_stride();
-        let mut scratch = Scratch([0.0; PANEL * PANEL]);
-        let from = match start {
-            Add::Output if inside => Some((self.c.block_ptr(i, j, PANEL, PANEL).cast_const(), c_stride)),
-            Add::Matrix(other) if inside => other.block_ptr(i, j, PANEL, PANEL),
-            Add::Nothing => match epilogue.bias {
-                None => Some((std::ptr::null(), 0)),
-                Some(bias) => bias[j..].first_chunk::<PANEL>().map(|bias| (bias.as_ptr(), 0)),
-            },
+        let from = match (start, bias) {
+            (Add::Output, None) if inside => Some((self.c.block_ptr(i, j, PANEL, PANEL).cast_const(), c_stride)),
+            (Add::Matrix(other), None) if inside => other.block_ptr(i, j, PANEL, PANEL),
+            (Add::Nothing, None) => Some((std::ptr::null(), 0)),
+            (Add::Nothing, Some(bias)) => bias[j..].first_chunk::<PANEL>().map(|bias| (bias.as_ptr(), 0)),
             _ => None,
         };
         let from = from.unwrap_or_else(|| {
             for (r, row) in scratch.0.chunks_exact_mut(PANEL).enumerate().take(rows) {
                 let row = &mut row[..cols];
-                match (start, epilogue.bias) {
-                    (Add::Output, _) => row.copy_from_slice(&self.c.row(i + r)[j..j + cols]),
-                    (Add::Matrix(other), _) => other.window(i, rows, j, cols).add_row_to(r, row),
-                    (Add::Nothing, Some(bias)) => row.copy_from_slice(&bias[j..j + cols]),
-                    (Add::Nothing, None) => {}
+                match start {
+                    Add::Output => row.copy_from_slice(&self.c.row(i + r)[j..j + cols]),
+                    Add::Matrix(other) => match other.row(i + r) {
+                        Some(own) => row.copy_from_slice(&own[j..j + cols]),
+                        None => row.iter_mut().enumerate().for_each(|(c, x)| *x = other.at(i + r, j + c)),
+                    },
+                    Add::Nothing => row.fill(0.0),
+                }
+                if let Some(bias) = bias {
+                    row.iter_mut().zip(&bias[j..]).for_each(|(x, b)| *x += b);
                 }
             }
             (scratch.0.as_ptr(), PANEL)
@@ -219,7 +230,7 @@ impl Task<'_> {
             let sums = &mut sums[..cols];
             if rest {
                 // SAFETY: both bf16 engines imply AVX-512.
-                unsafe { finish(sums, epilogue, bias_first, (i + r, j), &mut self.c) };
+                unsafe { finish(sums, epilogue, (i + r, j), &mut self.c) };
             }
             let row = self.c.block_ptr(i + r, j, 1, cols);
             // SAFETY: `cols` numbers of this task's part of the output, which the scratch block does not overlap. No
@@ -229,25 +240,14 @@ impl Task<'_> {
     }
 }
 
-/// What of the epilogue did not fit before the sum, for one row of a block.
+/// The activation and what is added after it, for one row of a block.
 #[target_feature(enable = "avx512f")]
-fn finish(
-    sums: &mut [f32],
-    epilogue: &Epilogue<'_>,
-    bias_first: bool,
-    (i, j): (usize, usize),
-    output: &mut MatMut<'_>,
-) {
-    if let (Some(bias), false) = (epilogue.bias, bias_first) {
-        sums.iter_mut().zip(&bias[j..]).for_each(|(x, y)| *x += y);
-    }
-    if epilogue.gelu {
-        gelu_avx512(sums);
-        match epilogue.add {
-            Add::Nothing => {}
-            Add::Output => sums.iter_mut().zip(&output.row(i)[j..]).for_each(|(x, y)| *x += y),
-            Add::Matrix(other) => other.window(i, 1, j, sums.len()).add_row_to(0, sums),
-        }
+fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, (i, j): (usize, usize), output: &mut MatMut<'_>) {
+    gelu_avx512(sums);
+    match epilogue.add {
+        Add::Nothing => {}
+        Add::Output => sums.iter_mut().zip(&output.row(i)[j..]).for_each(|(x, y)| *x += y),
+        Add::Matrix(other) => other.window(i, 1, j, sums.len()).add_row_to(0, sums),
     }
 }
 

@@ -127,10 +127,72 @@ fn gelu_avx2(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x = gelu_by(*x, f32::mul_add));
 }
 
-/// One number, without branches, so that a loop becomes vector code. `fma(a, b, c) = a b + c`: fused where that is one
-/// instruction, since elsewhere it would be a library call.
+/// `h = gelu(u)`, of one length.
+pub fn gelu_into(u: &[f32], h: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has just said that it knows these instructions.
+            return unsafe { gelu_into_avx512(u, h) };
+        }
+    }
+    h.copy_from_slice(u);
+    gelu(h);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn gelu_into_avx512(u: &[f32], h: &mut [f32]) {
+    u.iter().zip(h).for_each(|(u, h)| *h = gelu_by(*u, f32::mul_add));
+}
+
+/// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`; all of one length.
+pub fn gelu_grad(u: &[f32], g: &mut [f32], h: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has just said that it knows these instructions.
+            return unsafe { gelu_grad_avx512(u, g, h) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            return unsafe { gelu_grad_avx2(u, g, h) };
+        }
+    }
+    gelu_grad_by(u, g, h, |a, b, c| a * b + c);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn gelu_grad_avx512(u: &[f32], g: &mut [f32], h: &mut [f32]) {
+    gelu_grad_by(u, g, h, f32::mul_add);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn gelu_grad_avx2(u: &[f32], g: &mut [f32], h: &mut [f32]) {
+    gelu_grad_by(u, g, h, f32::mul_add);
+}
+
+#[inline(always)]
+fn gelu_grad_by(u: &[f32], g: &mut [f32], h: &mut [f32], fma: impl Fn(f32, f32, f32) -> f32 + Copy) {
+    const DENSITY_AT_0: f32 = 0.398_942_3;
+    for ((u, g), h) in u.iter().zip(g).zip(h) {
+        let (cdf, bell) = cdf_and_bell(*u, fma);
+        *h = *u * cdf;
+        *g *= fma(*u * DENSITY_AT_0, bell, cdf);
+    }
+}
+
 #[inline(always)]
 fn gelu_by(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> f32 {
+    x * cdf_and_bell(x, fma).0
+}
+
+/// `Φ(x)` and `e^(-x²/2)` of one number, without branches, so that a loop becomes vector code. `fma(a, b, c) = a b + c`:
+/// fused where that is one instruction, since elsewhere it would be a library call.
+#[inline(always)]
+fn cdf_and_bell(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> (f32, f32) {
     let polynomial = |x: f32, coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| fma(sum, x, *c));
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / fma(z, 0.327_591_1, 1.0);
@@ -145,6 +207,7 @@ fn gelu_by(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> f32 {
     let r = fma(n, 2.121_944_4e-4, fma(n, -0.693_359_4, y));
     let e = polynomial(r, &[1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
     let power = f32::from_bits((shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127)) << 23);
-    let tail = 0.5 * erfc * e * power; // 1 - Φ(|x|)
-    x * if x < 0.0 { tail } else { 1.0 - tail }
+    let bell = e * power;
+    let tail = 0.5 * erfc * bell; // 1 - Φ(|x|)
+    (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }

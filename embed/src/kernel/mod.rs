@@ -31,7 +31,7 @@ mod precision;
 mod weights;
 
 pub use engine::Engine;
-pub use epilogue::{Add, Epilogue, gelu};
+pub use epilogue::{Add, Epilogue, gelu, gelu_grad, gelu_into};
 pub use exact::column_sums;
 pub use matrix::{Mat, MatMut};
 #[cfg(target_arch = "x86_64")]

@@ -13,7 +13,63 @@ pub struct PackedWeights {
 enum Stored {
     Plain(Vec<f32>),
     #[cfg(target_arch = "x86_64")]
-    Tiles(Vec<super::pack::Tile>),
+    Tiles(Tiles),
+}
+
+#[cfg(target_arch = "x86_64")]
+use tiles::Tiles;
+
+#[cfg(target_arch = "x86_64")]
+mod tiles {
+    use std::sync::{Mutex, PoisonError};
+
+    use crate::kernel::pack::Tile;
+
+    /// Memory of dropped weights. Training packs its weights afresh every step; new memory would have to be zeroed.
+    static DROPPED: Mutex<Vec<Vec<Tile>>> = Mutex::new(Vec::new());
+    /// Most pieces kept; a step of the default model has some fifty.
+    const KEPT: usize = 64;
+
+    /// Tiles that give their memory to the next ones of their number.
+    pub(super) struct Tiles(Vec<Tile>);
+
+    impl Tiles {
+        /// `len` tiles of any value.
+        pub(super) fn take(len: usize) -> Self {
+            let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = dropped.iter().position(|tiles| tiles.len() == len);
+            Self(match found {
+                Some(i) => dropped.swap_remove(i),
+                None => {
+                    drop(dropped);
+                    vec![Tile::ZERO; len]
+                }
+            })
+        }
+    }
+
+    impl Drop for Tiles {
+        fn drop(&mut self) {
+            let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
+            if dropped.len() < KEPT {
+                dropped.push(std::mem::take(&mut self.0));
+            }
+        }
+    }
+
+    impl std::ops::Deref for Tiles {
+        type Target = [Tile];
+
+        fn deref(&self) -> &[Tile] {
+            &self.0
+        }
+    }
+
+    impl std::ops::DerefMut for Tiles {
+        fn deref_mut(&mut self) -> &mut [Tile] {
+            &mut self.0
+        }
+    }
 }
 
 impl std::fmt::Debug for PackedWeights {
@@ -42,7 +98,7 @@ impl PackedWeights {
         let stored = match engine {
             #[cfg(target_arch = "x86_64")]
             Engine::Amx | Engine::Avx512 if inputs > 0 => {
-                let mut tiles = vec![super::pack::Tile::ZERO; super::blocks::tiles(outputs, inputs)];
+                let mut tiles = Tiles::take(super::blocks::tiles(outputs, inputs));
                 super::blocks::pack_right(engine, weight.t(), &mut tiles, rayon::current_num_threads());
                 Stored::Tiles(tiles)
             }

@@ -5,7 +5,7 @@ use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 
 use super::grads::give;
-use super::simd::{multiversion, sum};
+use super::simd::{LANES, multiversion};
 use super::{as_rows, contiguous};
 
 /// Weight and bias of width `d`, and the variance floor.
@@ -74,9 +74,18 @@ impl LayerNorm {
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let d = x.len() as f32;
-    let mean = sum(|i| x[i], x.len()) / d;
-    let variance = sum(|i| (x[i] - mean) * (x[i] - mean), x.len()) / d;
-    (mean, 1.0 / (variance + eps).sqrt())
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for x in whole {
+        (0..LANES).for_each(|l| lanes[l] += x[l]);
+    }
+    let mean = (lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()) / d;
+    let mut lanes = [0f32; LANES];
+    for x in whole {
+        (0..LANES).for_each(|l| lanes[l] += (x[l] - mean) * (x[l] - mean));
+    }
+    let rest = rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>();
+    (mean, 1.0 / ((lanes.iter().sum::<f32>() + rest) / d + eps).sqrt())
 }
 
 multiversion! {
@@ -84,8 +93,8 @@ multiversion! {
         let d = w.len();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
             let (mean, inverse) = moments(x, eps);
-            for i in 0..d {
-                y[i] = (x[i] - mean) * inverse * w[i] + b[i];
+            for (((x, y), w), b) in x.iter().zip(y).zip(w).zip(b) {
+                *y = (*x - mean) * inverse * *w + *b;
             }
         }
     }
@@ -100,13 +109,28 @@ multiversion! {
         let (dw, db) = (&mut dw[..d], &mut db[..d]);
         for ((x, g), dx) in x.chunks_exact(d).zip(g.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {
             let (mean, inverse) = moments(x, eps);
-            let hat = |i: usize| (x[i] - mean) * inverse;
-            let s1 = sum(|i| g[i] * w[i], d) / d as f32;
-            let s2 = sum(|i| g[i] * w[i] * hat(i), d) / d as f32;
-            for i in 0..d {
-                dx[i] = inverse * (g[i] * w[i] - s1 - hat(i) * s2);
-                dw[i] += g[i] * hat(i);
-                db[i] += g[i];
+            let (mut s1, mut s2) = ([0f32; LANES], [0f32; LANES]);
+            let ((xs, xr), (gs, gr), (ws, wr)) =
+                (x.as_chunks::<LANES>(), g.as_chunks::<LANES>(), w.as_chunks::<LANES>());
+            for ((x, g), w) in xs.iter().zip(gs).zip(ws) {
+                for l in 0..LANES {
+                    let gw = g[l] * w[l];
+                    s1[l] += gw;
+                    s2[l] += gw * ((x[l] - mean) * inverse);
+                }
+            }
+            let (mut s1, mut s2) = (s1.iter().sum::<f32>(), s2.iter().sum::<f32>());
+            for ((x, g), w) in xr.iter().zip(gr).zip(wr) {
+                s1 += g * w;
+                s2 += g * w * ((x - mean) * inverse);
+            }
+            let (s1, s2) = (s1 / d as f32, s2 / d as f32);
+            let sums = dw.iter_mut().zip(db.iter_mut());
+            for (((dx, x), (g, w)), (dw, db)) in dx.iter_mut().zip(x).zip(g.iter().zip(w)).zip(sums) {
+                let hat = (*x - mean) * inverse;
+                *dx = inverse * (*g * *w - s1 - hat * s2);
+                *dw += *g * hat;
+                *db += *g;
             }
         }
     }

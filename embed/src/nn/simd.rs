@@ -65,21 +65,14 @@ pub(super) fn exp(x: f32) -> f32 {
 /// The normal distribution function, absolute error below 1.5e-7 (Abramowitz and Stegun 7.1.26 for erfc).
 #[inline(always)]
 pub(super) fn normal_cdf(x: f32) -> f32 {
-    cdf_and_bell(x).0
-}
-
-/// [`normal_cdf`] and `e^(-x²/2)`, which it computes on its way and its gradient needs.
-#[inline(always)]
-pub(super) fn cdf_and_bell(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (z * 0.327_591_1 + 1.0);
     let p = 1.061_405_4 * t - 1.453_152_1;
     let p = p * t + 1.421_413_8;
     let p = p * t - 0.284_496_72;
     let p = (p * t + 0.254_829_6) * t;
-    let bell = exp(-z * z);
-    let half = 0.5 * p * bell;
-    (if x < 0.0 { half } else { 1.0 - half }, bell)
+    let half = 0.5 * p * exp(-z * z);
+    if x < 0.0 { half } else { 1.0 - half }
 }
 
 /// Sum with [`LANES`] partial sums.

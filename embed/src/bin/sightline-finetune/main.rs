@@ -38,6 +38,11 @@ enum Command {
 }
 
 fn main() -> Result<()> {
+    // candle's own threads spin between its ops and take the cores from ours; what is left to candle is small.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
     match Cli::parse().command {
         Command::Synth(args) => synth::run(&args),
         Command::Train(args) => train::run(&args),

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use super::super::buffer::Buffer;
 use super::super::{LayerNorm, Linear};
 use super::dense::{Dense, Direction, dims, gradients, parameters};
-use super::rows::{Norm, add, column_sums, gelu, gelu_back};
+use super::rows::{Norm, add, column_sums};
 use super::{CHUNK_ROWS, Gradients, Place, Rows, Saved, Sums, total};
-use crate::kernel::{Add, Epilogue, Mat, Precision};
+use crate::kernel::{Add, Epilogue, Mat, Precision, gelu_grad, gelu_into};
 
 /// Two linear layers with GELU between them, residual and norm.
 #[derive(Clone, Debug)]
@@ -67,12 +67,12 @@ impl Feed {
                     let mut normed = Buffer::take(x.len());
                     norm.forward(x, &mut normed);
                     first.apply(&normed, u, first.bias())?;
-                    gelu(u, &mut h);
+                    gelu_into(u, &mut h);
                     second.apply(&h, y, Epilogue { add: plus(x, d)?.add, ..second.bias() })
                 }
                 Some(sum) => {
                     first.apply(x, u, first.bias())?;
-                    gelu(u, &mut h);
+                    gelu_into(u, &mut h);
                     second.apply(&h, sum, Epilogue { add: plus(x, d)?.add, ..second.bias() })?;
                     norm.forward(sum, y);
                     Ok(())
@@ -118,7 +118,7 @@ impl Feed {
             let last_bias = match self.place {
                 Place::Before => {
                     second.apply(g, du, Epilogue::default())?;
-                    gelu_back(u, du, h);
+                    gelu_grad(u, du, h);
                     norm.forward(x, between);
                     let mut inner = Buffer::take(x.len());
                     first.apply(du, &mut inner, Epilogue::default())?;
@@ -129,7 +129,7 @@ impl Feed {
                 Place::After => {
                     norm.backward(&sum[i * wide..][..x.len()], g, between, &mut norm_sums);
                     second.apply(between, du, Epilogue::default())?;
-                    gelu_back(u, du, h);
+                    gelu_grad(u, du, h);
                     first.apply(du, dx, plus(between, d)?)?;
                     column_sums(between, d)
                 }

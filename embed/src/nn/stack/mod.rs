@@ -188,17 +188,20 @@ impl CustomOp3 for Stack {
         let x = contiguous("stack", x, x_layout)?;
         let values = contiguous("stack", other, other_layout)?;
         let other = self.other.map(|rows| Other { rows, values });
-        let mut kept = Kept::default();
-        let mut last = Buffer::default();
-        for (i, layer) in self.layers.iter().enumerate() {
-            let input = if i == 0 { x } else { &last };
-            let (output, saved) = layer.forward(self.rows, input, other, self.precision)?;
-            kept.saved.push(saved);
-            if i > 0 {
-                kept.outputs.push(std::mem::take(&mut last));
+        let run = || -> Result<(Kept, Buffer)> {
+            let (mut kept, mut last) = (Kept::default(), Buffer::default());
+            for (i, layer) in self.layers.iter().enumerate() {
+                let input = if i == 0 { x } else { &last };
+                let (output, saved) = layer.forward(self.rows, input, other, self.precision)?;
+                kept.saved.push(saved);
+                if i > 0 {
+                    kept.outputs.push(std::mem::take(&mut last));
+                }
+                last = output;
             }
-            last = output;
-        }
+            Ok((kept, last))
+        };
+        let (kept, last) = on_a_worker(run)?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         Ok((CpuStorage::F32(last.into_vec()), x_layout.shape().clone()))
     }
@@ -221,17 +224,21 @@ impl CustomOp3 for Stack {
         let (xs, gs) = (contiguous("stack", xs, xl)?, contiguous("stack", gs, gl)?);
         let values = contiguous("stack", os, ol)?;
         let mut other_gradient = self.other.map(|rows| Buffer::zeros(rows.len()));
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut parameters = Vec::new();
-        let mut flowing: Option<Buffer> = None;
-        for (i, layer) in self.layers.iter().enumerate().rev() {
-            let input = if i == 0 { xs } else { &kept.outputs[i - 1] };
-            let g = flowing.as_deref().unwrap_or(gs);
-            let cross = self.other.map(|rows| Other { rows, values }).zip(other_gradient.as_deref_mut());
-            let gradients = layer.backward(self.rows, (input, &kept.saved[i]), g, cross, self.precision)?;
-            flowing = Some(gradients.input);
-            parameters.push(gradients.parameters);
-        }
+        let guard = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: &Kept = &guard;
+        let run = || -> Result<(Vec<Sums>, Option<Buffer>)> {
+            let (mut parameters, mut flowing) = (Vec::new(), None::<Buffer>);
+            for (i, layer) in self.layers.iter().enumerate().rev() {
+                let input = if i == 0 { xs } else { &kept.outputs[i - 1] };
+                let g = flowing.as_deref().unwrap_or(gs);
+                let cross = self.other.map(|rows| Other { rows, values }).zip(other_gradient.as_deref_mut());
+                let gradients = layer.backward(self.rows, (input, &kept.saved[i]), g, cross, self.precision)?;
+                flowing = Some(gradients.input);
+                parameters.push(gradients.parameters);
+            }
+            Ok((parameters, flowing))
+        };
+        let (parameters, flowing) = on_a_worker(run)?;
         drop(guards);
         let all = parameters.into_iter().rev().flatten().map(Some).collect();
         *self.slots.lock().unwrap_or_else(PoisonError::into_inner) = all;
@@ -252,6 +259,12 @@ impl std::fmt::Debug for Stack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Stack({} layers of {:?})", self.layers.len(), self.rows)
     }
+}
+
+/// Runs `work` on a thread of the pool, so that its many parallel parts begin and end without putting the caller to
+/// sleep and waking it each time.
+fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
 }
 
 /// Sums over the rows of a chunk: of a norm's weight and bias, of biases.

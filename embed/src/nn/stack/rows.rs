@@ -1,11 +1,11 @@
-//! Row-wise arithmetic of sublayers: norms, GELU and its gradient, sums over rows.
+//! Row-wise arithmetic of sublayers: norms, sums over rows.
 
 use candle_core::Result;
 use rayon::prelude::*;
 
 use super::super::buffer::Buffer;
 use super::super::norm::{norm_grad_rows, norm_rows};
-use super::super::simd::{cdf_and_bell, multiversion, normal_cdf};
+use super::super::simd::multiversion;
 use super::super::{LayerNorm, values};
 use super::{CHUNK_ROWS, total};
 
@@ -61,27 +61,6 @@ impl Norm {
         });
         let sums = total(sums.collect());
         (dx, sums)
-    }
-}
-
-multiversion! {
-    /// `y = gelu(x)`
-    pub(super) fn gelu(x: &[f32], y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = *x * normal_cdf(*x);
-        }
-    }
-}
-
-multiversion! {
-    /// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`.
-    pub(super) fn gelu_back(u: &[f32], g: &mut [f32], h: &mut [f32]) {
-        const DENSITY_AT_0: f32 = 0.398_942_3;
-        for ((u, g), h) in u.iter().zip(g).zip(h) {
-            let (cdf, bell) = cdf_and_bell(*u);
-            *h = *u * cdf;
-            *g *= cdf + *u * DENSITY_AT_0 * bell;
-        }
     }
 }
 
