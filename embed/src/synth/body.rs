@@ -128,10 +128,24 @@ impl Pose {
                 _ => {}
             }
         }
+        // Both hands busy in front (at a table, a shelf, a phone), or in the pockets.
+        let both = if walking { weighted(rng, &[0.9, 0.03, 0.07]) } else { weighted(rng, &[0.5, 0.3, 0.2]) };
+        if both > 0 {
+            let arm = match both {
+                1 => Arm {
+                    swing: between(rng, 0.1, 0.8),
+                    out: between(rng, 0.08, 0.3),
+                    bend: between(rng, 0.7, 1.5),
+                    inward: between(rng, 0.2, 0.8),
+                },
+                _ => Arm { swing: between(rng, -0.3, -0.05), out: between(rng, 0.2, 0.32), bend: 0.75, inward: 0.35 },
+            };
+            arms = [arm, Arm { swing: arm.swing + between(rng, -0.1, 0.1), ..arm }];
+        }
         Self {
             stride,
             phase,
-            lean: between(rng, -0.04, 0.1),
+            lean: between(rng, -0.04, if both == 1 { 0.3 } else { 0.1 }),
             head_yaw: between(rng, -0.6, 0.6) * rng.random::<f32>(),
             head_nod: between(rng, -0.1, 0.35) * rng.random::<f32>(),
             arms,

@@ -18,7 +18,7 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
     let warm = between(rng, -cast, cast);
     let green = between(rng, -0.3, 0.3) * cast;
     let balance = [gain * (1.0 + warm), gain * (1.0 + green), gain * (1.0 - warm)];
-    let haze = if chance(rng, 0.15) { between(rng, 0.03, 0.16) } else { between(rng, 0.0, 0.015) };
+    let haze = if chance(rng, 0.2) { between(rng, 0.03, 0.2) } else { between(rng, 0.0, 0.015) };
     let saturation = between(rng, 0.65, 1.25);
     let contrast = between(rng, 0.8, 1.3);
     let gamma = 1.0 / between(rng, 1.9, 2.5);
@@ -53,11 +53,15 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
             *value += noise * 2.0 * (common * (1.0 - coloured) + single * coloured);
         }
     }
-    if chance(rng, 0.3) {
+    if chance(rng, 0.45) {
+        smear(&mut linear, width, height, rng);
+    }
+    if chance(rng, 0.4) {
         let before = linear.clone();
-        blur(&mut linear, width, height, 1.0, true);
-        blur(&mut linear, width, height, 1.0, false);
-        let amount = between(rng, 0.3, 1.2);
+        let sigma = between(rng, 0.7, 1.0 + height as f32 / 200.0);
+        blur(&mut linear, width, height, sigma, true);
+        blur(&mut linear, width, height, sigma, false);
+        let amount = between(rng, 0.3, 1.8);
         for (soft, sharp) in linear.iter_mut().zip(&before) {
             *soft = std::array::from_fn(|c| sharp[c] + amount * (sharp[c] - soft[c]));
         }
@@ -68,6 +72,23 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
         image::Rgb([bytes[at], bytes[at + 1], bytes[at + 2]])
     });
     if chance(rng, 0.75) { recompressed(picture, between(rng, 22.0, 92.0) as u8) } else { picture }
+}
+
+/// What a video encoder short of bits does: colour at a fraction of the resolution, and faint texture flattened while
+/// strong edges stay.
+fn smear(picture: &mut [[f32; 3]], width: usize, height: usize, rng: &mut impl Rng) {
+    let mut soft = picture.to_vec();
+    let sigma = between(rng, 0.8, 2.2) * (height as f32 / 200.0).max(0.5);
+    blur(&mut soft, width, height, sigma, true);
+    blur(&mut soft, width, height, sigma, false);
+    let threshold = between(rng, 0.01, 0.07);
+    let luma = |c: &[f32; 3]| 0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2];
+    for (pixel, soft) in picture.iter_mut().zip(&soft) {
+        let (own, around) = (luma(pixel), luma(soft));
+        let difference = own - around;
+        let kept = difference * (difference.abs() / threshold).min(1.0);
+        *pixel = soft.map(|c| c + kept);
+    }
 }
 
 /// Through JPEG and back; a picture that does not survive it is kept as it was.

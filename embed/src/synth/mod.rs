@@ -11,6 +11,7 @@ mod caption;
 pub mod colour;
 pub mod mesh;
 pub mod person;
+mod place;
 mod raster;
 mod sampling;
 mod scene;
@@ -168,7 +169,7 @@ mod tests {
         let corpus = Corpus::new(9);
         for index in 0..40 {
             let picture = corpus.picture(index, 0);
-            assert!((60..=320).contains(&picture.height()) && picture.width() >= 20);
+            assert!((60..=400).contains(&picture.height()) && picture.width() >= 20);
             let (low, high) = picture.as_raw().iter().fold((255u8, 0u8), |(l, h), &v| (l.min(v), h.max(v)));
             assert!(high - low > 40, "identity {index}: {low}..{high}");
         }

@@ -9,6 +9,7 @@ use super::mesh::Assets;
 use super::mesh::figure::Figure;
 use super::mesh::triangles::occlude;
 use super::person::{Person, between, chance, weighted};
+use super::place::{block, place_colour, surround};
 use super::raster::{Canvas, Light, Part, View, noise, speckle};
 use super::texture::albedo;
 
@@ -49,6 +50,13 @@ impl<'a> Drawn<'a> {
         bounds
     }
 
+    /// Its shadow on the ground that is on the canvas.
+    fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+        if let Self::Mesh(figure) = self {
+            figure.shade(canvas, view, light);
+        }
+    }
+
     /// Draws it over what is on the canvas.
     fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
         canvas.in_front();
@@ -67,7 +75,7 @@ impl<'a> Drawn<'a> {
 }
 
 /// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
-/// 60 to 320 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else drawn parts (level 1).
+/// 60 to 400 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else drawn parts (level 1).
 pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
     let pose = Pose::sample(rng);
     let drawn = Drawn::new(person, assets, &pose);
@@ -91,7 +99,7 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     x1 += wide * between(rng, -0.06, sloppy * 1.6);
     y1 += tall * between(rng, -0.004, sloppy * 0.7);
     y0 -= tall * between(rng, -0.02, sloppy * 0.7);
-    if chance(rng, 0.17) {
+    if chance(rng, 0.22) {
         y0 += tall * between(rng, 0.15, 0.52);
     }
     if (x1 - x0) < 0.26 * (y1 - y0) {
@@ -100,9 +108,9 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
         x1 += more;
     }
     // Size on the sensor, then over-sampling for soft edges.
-    let out_h = (60.0 * (between(rng, 0.0, 1.0) * (320.0f32 / 60.0).ln()).exp()) as usize;
+    let out_h = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
     let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
-    let over = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.0) };
+    let over = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
     let (w, h) = ((out_w as f32 * over) as usize, (out_h as f32 * over) as usize);
     let mut canvas = Canvas::new(w, h, [x0, y0, x1, y1]);
     let side = between(rng, -1.0, 1.0);
@@ -110,7 +118,13 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     let toward = between(rng, 0.1, 1.0);
     let length = (side * side + up * up + toward * toward).sqrt();
     let light = Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) };
-    background(&mut canvas, pitch, &light, rng);
+    let seen_place = chance(rng, 0.75);
+    if seen_place {
+        surround(&mut canvas, &view, &light, rng);
+    } else {
+        background(&mut canvas, pitch, &light, rng);
+    }
+    drawn.shade(&mut canvas, &view, &light);
     // Others behind, the person, others and things in front.
     if chance(rng, 0.28) {
         let other = Person::sample(rng);
@@ -146,14 +160,6 @@ fn passer_by(
         ..*view
     };
     Drawn::new(other, assets, &Pose::sample(rng)).draw(canvas, &theirs, light, 1.0);
-}
-
-fn place_colour(rng: &mut impl Rng) -> [f32; 3] {
-    let base = between(rng, 0.05, 0.75);
-    let tint: [f32; 3] =
-        [[1.0, 1.0, 1.0], [1.0, 0.93, 0.82], [0.92, 0.97, 1.0], [1.0, 0.72, 0.5], [0.75, 1.0, 0.6], [0.7, 0.85, 1.0]]
-            [weighted(rng, &[4.0, 2.0, 1.5, 1.0, 0.7, 0.6])];
-    tint.map(|t| (base * t * between(rng, 0.93, 1.07)).clamp(0.01, 0.95))
 }
 
 fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
@@ -227,22 +233,6 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
                     let at = py * canvas.width + px;
                     canvas.rgb[at] = canvas.rgb[at].map(|v| v * k);
                 }
-            }
-        }
-    }
-}
-
-/// A flat rectangle or ellipse, in fractions of the picture.
-fn block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colour: [f32; 3]) {
-    let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let span = |lo: f32, hi: f32, n: f32| ((lo * n).clamp(0.0, n) as usize, (hi * n).clamp(0.0, n) as usize);
-    let ((px0, px1), (py0, py1)) = (span(x0, x1, w), span(y0, y1, h));
-    for py in py0..py1 {
-        let fy = (py as f32 / h - y0) / (y1 - y0) * 2.0 - 1.0;
-        for px in px0..px1 {
-            let fx = (px as f32 / w - x0) / (x1 - x0) * 2.0 - 1.0;
-            if !round || fx * fx + fy * fy < 1.0 {
-                canvas.rgb[py * canvas.width + px] = colour.map(|v| v * (1.0 - 0.2 * fy));
             }
         }
     }

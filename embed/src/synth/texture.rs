@@ -166,9 +166,9 @@ pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
     if z > 0.3 {
         let eye = (x.abs() - 0.33).abs() < 0.14 && (y - 0.06).abs() < 0.09;
         let frame = person.glasses
-            && (x.abs() - 0.36).abs() < 0.28
-            && (y - 0.05).abs() < 0.17
-            && !((x.abs() - 0.36).abs() < 0.16 && (y - 0.05).abs() < 0.09);
+            && (x.abs() - 0.34).abs() < 0.26
+            && (y - 0.05).abs() < 0.15
+            && !((x.abs() - 0.34).abs() < 0.19 && (y - 0.05).abs() < 0.1);
         if frame {
             return ([0.02, 0.02, 0.025], 0.1);
         }

@@ -1,7 +1,7 @@
 //! How garments sit on the body: distance from the skin by kind and place, smoothing over hollows, cloth that hangs from
 //! what stands out, and skirts.
 
-use super::math::{add, scale};
+use super::math::{add, dot, scale, sub};
 use super::surface::{Region, Surface};
 use crate::synth::body::own;
 use crate::synth::person::{Garment, LowerKind, Person, UpperKind};
@@ -19,7 +19,7 @@ fn thickness(kind: UpperKind) -> f32 {
         DenimJacket | LeatherJacket | Blazer | HiVis => 0.019,
         Jacket | Gilet => 0.024,
         Coat => 0.026,
-        Puffer => 0.036,
+        Puffer => 0.031,
     }
 }
 
@@ -43,6 +43,16 @@ impl<'a> Fit<'a> {
         for (v, point) in self.points.iter_mut().enumerate() {
             let by = off(self.surface.regions[v], &self.surface.places[v]) * self.size;
             *point = add(*point, scale(self.normals[v], by));
+        }
+    }
+
+    /// Smooths the cloth of the trunk over hollows; it never sinks below where it is.
+    fn bridge(&mut self, rounds: usize, strength: f32) {
+        let before = self.points.clone();
+        self.surface.smooth(&mut self.points, rounds, strength, |v| self.surface.regions[v] == Region::Trunk);
+        for (v, point) in self.points.iter_mut().enumerate() {
+            let sunk = dot(sub(*point, before[v]), self.normals[v]).min(0.0);
+            *point = sub(*point, scale(self.normals[v], sunk));
         }
     }
 
@@ -82,10 +92,13 @@ pub(crate) fn upper(
     use UpperKind::*;
     let mut fit = Fit::new(surface, body, person);
     let base = thickness(garment.kind) + below;
-    let slack = (garment.loose - 1.0).max(0.0);
+    // What is worn over something is at least as wide as that.
+    let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
+    let loose = if which == 2 { garment.loose.max(inner.loose) } else { garment.loose };
+    let slack = (loose - 1.0).max(0.0);
     let seed = person.texture_seed.wrapping_add(which * 613);
     let padded = garment.kind == Puffer;
-    fit.surface.smooth(&mut fit.points, 3, 0.5, |v| fit.surface.regions[v] == Region::Trunk);
+    fit.bridge(3, 0.5);
     fit.inflate(|region, place| {
         let [t, height, angle, _] = *place;
         let wave = noise(angle * 1.3 + height * 6.0, height * 17.0 + t * 4.0, seed) - 0.5;
@@ -93,7 +106,8 @@ pub(crate) fn upper(
             Region::Trunk => {
                 let low = ((0.8 - height) / 0.18).clamp(0.0, 1.0);
                 let rib = if padded { 0.006 * (height / 0.034 * std::f32::consts::TAU).sin() } else { 0.0 };
-                base + slack * 0.05 * (0.2 + 0.8 * low) + rib + slack * 0.035 * wave * low
+                let trousers = if height < 0.6 { 0.008 + 0.018 * (person.lower.loose - 1.0).max(0.0) } else { 0.0 };
+                base + trousers + slack * 0.05 * (0.2 + 0.8 * low) + rib + slack * 0.035 * wave * low
             }
             Region::Arm | Region::Hand => {
                 let low = (t / 1.6).clamp(0.0, 1.0);
@@ -104,14 +118,18 @@ pub(crate) fn upper(
             _ => base + slack * 0.05,
         }
     });
-    let fall = match garment.kind {
-        TankTop => 0.5,
-        LongSleeve | Polo => 0.35,
-        LeatherJacket | DenimJacket => 0.25,
-        _ => 0.12,
-    } / (0.4 + 2.5 * slack);
+    let falls = |kind: UpperKind| -> f32 {
+        match kind {
+            TankTop => 0.5,
+            LongSleeve | Polo => 0.35,
+            LeatherJacket | DenimJacket => 0.25,
+            _ => 0.12,
+        }
+    };
+    let fall = if which == 2 { falls(garment.kind).min(falls(inner.kind)) } else { falls(garment.kind) };
+    let fall = fall / (0.4 + 2.5 * slack);
     fit.hang(fall, person.height);
-    fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.regions[v] == Region::Trunk);
+    fit.bridge(2, 0.4);
     fit.points
 }
 

@@ -8,7 +8,7 @@ use super::rig::Posed;
 use super::shape::shape;
 use super::solid;
 use super::surface::{Region, Surface, Triangle};
-use super::triangles::{Posed3, draw};
+use super::triangles::{Posed3, cast, darken, draw};
 use crate::synth::body::{Paint, Pose, cut, own};
 use crate::synth::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
 use crate::synth::raster::{Canvas, Light, Part, V3, View};
@@ -261,6 +261,20 @@ impl<'a> Figure<'a> {
             }
         }
         bounds
+    }
+
+    /// Its shadow on the ground, harder the less light comes from everywhere.
+    pub fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+        let mut mask = vec![0.0; canvas.width * canvas.height];
+        for piece in &self.pieces {
+            if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Hat) {
+                let kept = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit) && t.region != Region::Hand);
+                cast(canvas, &mut mask, &piece.points, kept, view, light);
+            }
+        }
+        let hard = 1.0 - light.ambient;
+        let radius = (canvas.height as f32 * (0.004 + 0.03 * light.ambient)) as usize + 1;
+        darken(canvas, &mask, radius, 0.25 + 0.5 * hard);
     }
 
     /// Draws it; `creased` scales the folds of the clothes.

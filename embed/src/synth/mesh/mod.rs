@@ -15,6 +15,7 @@ pub mod error;
 pub(crate) mod figure;
 mod math;
 mod paint;
+mod paint_ends;
 pub mod parse;
 mod rig;
 mod shape;

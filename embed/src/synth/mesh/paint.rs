@@ -3,8 +3,8 @@
 use super::surface::Region;
 use super::triangles::Look;
 use crate::synth::body::{Cut, cut, own};
-use crate::synth::person::{BagKind, Garment, HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
-use crate::synth::raster::{Hit, noise, speckle};
+use crate::synth::person::{BagKind, Garment, LowerKind, Person, UpperKind};
+use crate::synth::raster::{Hit, noise};
 use crate::synth::texture::{cloth, face, hair_grows, mix, scaled};
 
 /// Which surface is painted.
@@ -30,12 +30,12 @@ pub(crate) struct Painter<'a> {
     pub creased: f32,
 }
 
-fn plain(albedo: [f32; 3], gloss: f32) -> Look {
+pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Look {
     Look { albedo, gloss, slope: [0.0; 2] }
 }
 
 /// Slopes of a field of long creases at (`u`, `v`).
-fn creases(u: f32, v: f32, seed: u32) -> [f32; 2] {
+pub(super) fn creases(u: f32, v: f32, seed: u32) -> [f32; 2] {
     let field = |u: f32, v: f32| {
         let warp = noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;
         let one = 1.0 - (2.0 * noise(u + warp, v, seed) - 1.0).abs();
@@ -253,6 +253,19 @@ impl<'a> Painter<'a> {
             None => (&person.top, self.cut.top_hem),
         };
         let [t, height, angle, _] = place;
+        // A closed garment hides the one below it but for its neck, hem and cuffs.
+        if let Some(outer) = person.outer.as_ref().filter(|outer| outer.kind.sleeve() > 1.0) {
+            let inside = match region {
+                Region::Trunk => {
+                    let neck = if outer.kind == UpperKind::Blazer { 0.7 } else { 0.8 };
+                    (!person.open || angle.abs() > 1.7) && height > self.cut.outer_hem + 0.02 && height < neck
+                }
+                _ => t < self.reach(outer.kind) - 0.06,
+            };
+            if inside {
+                return None;
+            }
+        }
         match region {
             Region::Arm | Region::Hand => {
                 if garment.kind == UpperKind::TankTop && (t > 0.02 || angle.abs() > 2.4) {
@@ -400,101 +413,5 @@ impl<'a> Painter<'a> {
             return None;
         }
         Some(self.cloth_of(garment, which, Region::Trunk, place, 3))
-    }
-
-    fn shoes(&self, region: Region, place: [f32; 4]) -> Option<Look> {
-        let (kind, shade) = self.person.shoes;
-        let [t, height, ..] = place;
-        let top = match kind {
-            ShoeKind::Boots => 1.62 + 0.2 * own(self.person, 233),
-            ShoeKind::Trainers => 1.99,
-            ShoeKind::Leather => 2.0,
-            ShoeKind::Flats => 2.05,
-        };
-        let here = match region {
-            Region::Foot => kind != ShoeKind::Flats || height < 0.03,
-            Region::Leg => t > top,
-            _ => false,
-        };
-        if !here {
-            return None;
-        }
-        if kind == ShoeKind::Trainers && height < 0.011 && own(self.person, 26) > 0.3 {
-            return Some(plain([0.72, 0.72, 0.70], 0.0));
-        }
-        if height < 0.008 {
-            return Some(plain(scaled(shade.albedo, 0.45), 0.0));
-        }
-        let stripe = kind == ShoeKind::Trainers
-            && own(self.person, 234) > 0.5
-            && noise(place[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
-        let albedo = if stripe { mix(shade.albedo, [0.75; 3], 0.7) } else { shade.albedo };
-        Some(plain(albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
-    }
-
-    fn hair(&self, place: [f32; 4]) -> Look {
-        let [x, y, z, _] = place;
-        let seed = self.person.texture_seed + 4;
-        let angle = x.atan2(z);
-        let curly = self.person.hair == HairStyle::Curly;
-        let (fu, fv) = if curly { (9.0, 8.0) } else { (13.0, 1.1) };
-        let at = noise(angle * fu, y * fv + noise(angle * 2.0, y, seed), seed);
-        let fine = speckle((angle * 40.0) as i32, (y * if curly { 20.0 } else { 2.0 }) as i32, seed);
-        let next = noise((angle + 0.05) * fu, y * fv + noise(angle * 2.0, y, seed), seed);
-        // Tips are often lighter than roots.
-        let tip = ((0.2 - y) * 0.25 * own(self.person, 235)).clamp(0.0, 0.5);
-        let albedo = scaled(self.person.hair_shade.albedo, (0.62 + 0.6 * at + 0.15 * fine) * (1.0 + tip));
-        Look { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
-    }
-
-    /// Hair that hangs: it leaves the face free and ends at its length.
-    fn curtain(&self, place: [f32; 4]) -> Option<Look> {
-        let [x, y, z, height] = place;
-        let side = 0.2 + 0.5 * own(self.person, 236);
-        let fringe = own(self.person, 237) > 0.6;
-        let face = z > 0.25 && x.abs() < 0.95 && y < if fringe { 0.4 } else { 0.62 };
-        let front = z > 0.1 && height < 0.86 && own(self.person, 238) > 0.35 * side;
-        let end = match self.person.hair {
-            HairStyle::Chin => 0.865,
-            HairStyle::Shoulder => 0.82,
-            _ => 0.79 - 0.12 * own(self.person, 11),
-        };
-        let ragged = 0.02 * (noise(x.atan2(z) * 7.0, 0.0, self.person.texture_seed) - 0.5);
-        (!face && !front && height > end + ragged).then(|| self.hair(place))
-    }
-
-    fn hat(&self, place: [f32; 4]) -> Option<Look> {
-        let (kind, shade) = self.person.hat?;
-        let [x, y, z, _] = place;
-        let angle = x.atan2(z);
-        let edge = match kind {
-            HatKind::Cap | HatKind::Brimmed => 0.36,
-            HatKind::Beanie => 0.22 + 0.14 * z,
-            HatKind::HardHat => 0.3,
-            HatKind::Hood => {
-                return (z < 0.42 && y > -1.2).then(|| {
-                    let slope = creases(angle * 1.5, y * 2.0, self.person.texture_seed);
-                    Look { albedo: scaled(shade.albedo, 0.95), gloss: 0.0, slope: slope.map(|s| s * 0.15) }
-                });
-            }
-        };
-        if y < edge {
-            return None;
-        }
-        let band = kind == HatKind::Brimmed && y < edge + 0.16;
-        if band {
-            return Some(plain([0.03; 3], 0.02));
-        }
-        let (shade_by, slope) = match kind {
-            HatKind::Beanie => {
-                let rib = (angle * 26.0).sin();
-                (if y < edge + 0.14 { 0.85 } else { 1.0 } + 0.06 * rib, [0.25 * rib, 0.0])
-            }
-            HatKind::Cap => (if (angle / 1.047).rem_euclid(1.0) < 0.05 { 0.8 } else { 1.0 }, [0.0; 2]),
-            HatKind::HardHat => (if x.abs() < 0.12 { 1.1 } else { 1.0 }, [0.0; 2]),
-            _ => (1.0, [0.0; 2]),
-        };
-        let gloss = if kind == HatKind::HardHat { 0.22 } else { 0.0 };
-        Some(Look { albedo: scaled(shade.albedo, shade_by), gloss, slope })
     }
 }

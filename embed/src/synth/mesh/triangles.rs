@@ -28,6 +28,14 @@ pub(crate) struct Posed3<'a> {
 }
 
 impl View {
+    /// A direction of view space in body space: the inverse of [`View::direction`].
+    pub(crate) fn to_body(self, v: V3) -> V3 {
+        let (sy, cy) = self.yaw.sin_cos();
+        let (sp, cp) = self.pitch.sin_cos();
+        let (y, z) = (v[1] * cp + v[2] * sp, -v[1] * sp + v[2] * cp);
+        [v[0] * cy - z * sy, y, v[0] * sy + z * cy]
+    }
+
     /// A direction of body space in view space (without roll, which light ignores).
     pub(crate) fn direction(&self, v: V3) -> V3 {
         let (sy, cy) = self.yaw.sin_cos();
@@ -119,6 +127,75 @@ pub(crate) fn draw<'t>(
     }
 }
 
+/// Where `points` throw their shadow on the ground (y = 0): `mask` becomes 1 there. Nothing if the light stands too low.
+pub(crate) fn cast<'t>(
+    canvas: &Canvas,
+    mask: &mut [f32],
+    points: &[V3],
+    triangles: impl Iterator<Item = &'t Triangle>,
+    view: &View,
+    light: &Light,
+) {
+    let sun = view.to_body(light.towards);
+    if sun[1] < 0.2 {
+        return;
+    }
+    let flat: Vec<[f32; 2]> = points
+        .iter()
+        .map(|&p| {
+            let down = p[1].max(0.0) / sun[1];
+            let (q, _) = view.project([p[0] - sun[0] * down, 0.0, p[2] - sun[2] * down]);
+            [(q[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - q[1]) / canvas.step[1] - 0.5]
+        })
+        .collect();
+    let (width, height) = (canvas.width as f32, canvas.height as f32);
+    for triangle in triangles {
+        let [a, b, c] = triangle.vertices.map(|v| flat[v as usize]);
+        let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
+        if area.abs() < 1e-6 {
+            continue;
+        }
+        let low = |i: usize| a[i].min(b[i]).min(c[i]).ceil().max(0.0);
+        let high = |i: usize, end: f32| a[i].max(b[i]).max(c[i]).floor().min(end - 1.0);
+        let (x0, x1, y0, y1) = (low(0), high(0, width), low(1), high(1, height));
+        if x0 > x1 || y0 > y1 {
+            continue;
+        }
+        for py in y0 as usize..=y1 as usize {
+            for px in x0 as usize..=x1 as usize {
+                let (x, y) = (px as f32, py as f32);
+                let wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area;
+                let wc = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / area;
+                if wb >= 0.0 && wc >= 0.0 && wb + wc <= 1.0 {
+                    mask[py * canvas.width + px] = 1.0;
+                }
+            }
+        }
+    }
+}
+
+/// Darkens the canvas where `mask` is set, with edges softened over `radius` pixels.
+pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
+    let (width, height) = (canvas.width, canvas.height);
+    let soft = |from: &[f32], across: bool| -> Vec<f32> {
+        let (lines, count, step, stride) = if across { (height, width, 1, width) } else { (width, height, width, 1) };
+        let mut out = vec![0.0; from.len()];
+        for line in 0..lines {
+            let at = |i: usize| from[line * stride + i.min(count - 1) * step];
+            let mut sum: f32 = (0..=radius).map(at).sum::<f32>() + radius as f32 * at(0);
+            for i in 0..count {
+                out[line * stride + i * step] = sum / (2 * radius + 1) as f32;
+                sum += at(i + radius + 1) - at(i.saturating_sub(radius));
+            }
+        }
+        out
+    };
+    let mask = soft(&soft(mask, true), false);
+    for (pixel, dark) in canvas.rgb.iter_mut().zip(mask) {
+        *pixel = pixel.map(|v| v * (1.0 - strength * dark));
+    }
+}
+
 /// Darkens what lies behind something near it: armpits, between the legs, under hems and hair. `reach` in metres.
 pub(crate) fn occlude(canvas: &mut Canvas, reach: f32, strength: f32) {
     let (width, height) = (canvas.width as isize, canvas.height as isize);
@@ -151,5 +228,36 @@ pub(crate) fn occlude(canvas: &mut Canvas, reach: f32, strength: f32) {
             let kept = 1.0 - strength * (hidden / taps.len() as f32);
             canvas.rgb[at] = canvas.rgb[at].map(|v| v * kept);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_go_to_the_view_and_back() {
+        let view = View { yaw: 0.7, pitch: 0.4, distance: 5.0, roll: 0.0, middle: 0.9, shift: [0.0; 3] };
+        let back = view.to_body(view.direction([0.3, -0.5, 0.8]));
+        assert!(back.iter().zip([0.3, -0.5, 0.8]).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
+    }
+
+    #[test]
+    fn a_triangle_covers_its_pixels_and_hides_what_is_behind() {
+        let view = View { yaw: 0.0, pitch: 0.0, distance: 10.0, roll: 0.0, middle: 0.0, shift: [0.0; 3] };
+        let light = Light { towards: [0.0, 0.0, 1.0], ambient: 0.5 };
+        let mut canvas = Canvas::new(8, 8, [-1.0, -1.0, 1.0, 1.0]);
+        let triangle =
+            Triangle { vertices: [0, 1, 2], region: Region::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
+        let paint = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
+            let points = [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 6.0, z]];
+            let posed = Posed3 { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double: false, lift: 0.0 };
+            draw(canvas, &posed, [triangle].iter(), &view, &light, |_, _| {
+                Some(Look { albedo, gloss: 0.0, slope: [0.0; 2] })
+            });
+        };
+        paint(0.0, [0.8, 0.0, 0.0], &mut canvas);
+        paint(-1.0, [0.0, 0.8, 0.0], &mut canvas);
+        assert!(canvas.rgb.iter().all(|c| c[0] > 0.5 && c[1] == 0.0), "{:?}", canvas.rgb[0]);
     }
 }
