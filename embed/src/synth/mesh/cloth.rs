@@ -133,6 +133,15 @@ pub(crate) fn upper(
     fit.points
 }
 
+/// A piece with a cut of its own, let out by `more` metres where the garment is loose.
+pub(crate) fn piece(surface: &Surface, body: &[V3], person: &Person, more: f32) -> Vec<V3> {
+    let mut fit = Fit::new(surface, body, person);
+    if more > 0.0 {
+        fit.inflate(|_, _| more);
+    }
+    fit.points
+}
+
 /// Trousers, shorts or leggings from the suit.
 pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
     use LowerKind::*;

@@ -3,12 +3,13 @@
 use super::assets::Assets;
 use super::cloth;
 use super::math::sub;
-use super::paint::{Layer, Painter};
+use super::paint::{LEGS_PART, Layer, Painter};
 use super::rig::Posed;
 use super::shape::shape;
 use super::solid;
 use super::surface::{Region, Surface, Triangle};
 use super::triangles::{Posed3, cast, darken, draw};
+use super::wardrobe;
 use crate::synth::body::{Paint, Pose, cut, own};
 use crate::synth::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
 use crate::synth::raster::{Canvas, Light, Part, V3, View};
@@ -50,7 +51,7 @@ fn bare(triangle: &Triangle, limit: f32) -> bool {
     }
 }
 
-fn upper_body(triangle: &Triangle, limit: f32) -> bool {
+fn upperbody(triangle: &Triangle, limit: f32) -> bool {
     match triangle.region {
         Region::Trunk => triangle.attributes.iter().any(|a| a[1] > limit),
         Region::Arm | Region::Hand => true,
@@ -58,7 +59,7 @@ fn upper_body(triangle: &Triangle, limit: f32) -> bool {
     }
 }
 
-fn lower_body(triangle: &Triangle, _: f32) -> bool {
+fn lowerbody(triangle: &Triangle, _: f32) -> bool {
     match triangle.region {
         Region::Trunk => triangle.attributes[0][1] < 0.63,
         Region::Leg | Region::Foot => true,
@@ -120,16 +121,24 @@ impl<'a> Figure<'a> {
         let legs = cut.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
         let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
         self.put(Layer::Skin, &assets.skin, &assets.skin.at_rest(body), posed, 0.0, false, (bare, limit));
+        let slack = |loose: f32| 0.03 * (loose - 1.0).max(0.0);
         let shoe = if person.shoes.0 == ShoeKind::Boots { 1.5 } else { 1.9 };
         self.put(Layer::Shoes, tights, &cloth::shoes(tights, body, person), posed, 0.002, false, (feet, shoe));
+        if let Some(piece) = wardrobe::shoes(assets, person) {
+            let points = cloth::piece(piece, body, person, 0.001);
+            self.put(Layer::Shoes, piece, &points, posed, 0.004, false, (everywhere, 0.0));
+        }
         let skirt = &assets.skirt;
         if cut.skirt_hem.is_some() {
             let width = 0.15 + 0.85 * own(person, 8);
             let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
             self.put(Layer::Skirt, skirt, &points, posed, 0.005, true, (everywhere, 0.0));
+        } else if let Some(piece) = wardrobe::lower(assets, person) {
+            let points = cloth::piece(piece, body, person, slack(person.lower.loose));
+            self.put(Layer::Lower, piece, &points, posed, 0.004, true, (everywhere, 0.0));
         } else {
             let points = cloth::lower(tights, body, person);
-            self.put(Layer::Lower, tights, &points, posed, 0.004, true, (lower_body, 0.0));
+            self.put(Layer::Lower, tights, &points, posed, 0.004, true, (lowerbody, 0.0));
         }
         let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
         let covered = person.outer.as_ref().is_some_and(|outer| {
@@ -139,16 +148,33 @@ impl<'a> Figure<'a> {
                 && cut.top_hem >= cut.outer_hem - 0.005
         });
         if !covered || person.dress.is_some() {
-            let points = cloth::upper(tights, body, person, inner, 1, 0.0);
+            let own = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
+            let surface = own.unwrap_or(tights);
+            let points = match own {
+                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.loose)),
+                None => cloth::upper(tights, body, person, inner, 1, 0.0),
+            };
             let hem = if person.dress.is_some() { 0.48 } else { cut.top_hem - 0.03 };
-            self.put(Layer::Top, tights, &points, posed, 0.008, false, (upper_body, hem));
+            let open = own.is_some();
+            self.put(Layer::Top, surface, &points, posed, 0.008, open, (upperbody, hem));
         }
         if let Some(outer) = &person.outer {
-            let points = cloth::upper(tights, body, person, outer, 2, 0.006);
-            self.put(Layer::Outer, tights, &points, posed, 0.013, person.open, (upper_body, cut.outer_hem - 0.03));
+            let own = wardrobe::outer(assets, person);
+            let points = match own {
+                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.loose)),
+                None => cloth::upper(tights, body, person, outer, 2, 0.006),
+            };
+            self.put(
+                Layer::Outer,
+                own.unwrap_or(tights),
+                &points,
+                posed,
+                0.013,
+                person.open || own.is_some(),
+                (upperbody, cut.outer_hem - 0.03),
+            );
         }
-        let long =
-            person.outer.as_ref().map_or(person.dress.is_none() && cut.top_hem < 0.485, |_| cut.outer_hem < 0.485);
+        let long = person.outer.as_ref().is_some_and(|_| cut.outer_hem < LEGS_PART);
         if long {
             let garment = person.visible_upper();
             let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
@@ -187,7 +213,10 @@ impl<'a> Figure<'a> {
                 });
                 self.put(Layer::Scalp, skin, &points, posed, 0.002, false, (heads, -1.2));
             }
-            if matches!(person.hair, Chin | Shoulder | Long) {
+            if let Some(piece) = wardrobe::hair(assets, person) {
+                let points = cloth::piece(piece, body, person, 0.0);
+                self.put(Layer::Strands, piece, &points, posed, 0.004, true, (everywhere, 0.0));
+            } else if matches!(person.hair, Chin | Shoulder | Long) {
                 self.put(
                     Layer::Hair,
                     &assets.curtain,
@@ -267,7 +296,7 @@ impl<'a> Figure<'a> {
     pub fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         let mut mask = vec![0.0; canvas.width * canvas.height];
         for piece in &self.pieces {
-            if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Hat) {
+            if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Strands | Layer::Hat) {
                 let kept = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit) && t.region != Region::Hand);
                 cast(canvas, &mut mask, &piece.points, kept, view, light);
             }
@@ -292,19 +321,20 @@ impl<'a> Figure<'a> {
         }
     }
 
-    fn carry(&mut self, assets: &'a Assets, _body: &[V3], posed: &Posed) {
+    fn carry(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
         let person = self.person;
         let tall = person.height;
         let rig = &assets.rig;
         let spine = rig.named.chest();
         let at = |x: f32, y: f32, z: f32| posed.moved(spine, [x * tall, y * tall, z * tall]);
-        let hands = [0, 1].map(|side| posed.moved(rig.named.hand_of(side), rig.palm(_body, side)));
+        let hands = [0, 1].map(|side| posed.moved(rig.named.hand_of(side), rig.palm(body, side)));
         let parts = &mut self.parts;
         let mut add = |a: V3, b: V3, ra: [f32; 2], rb: [f32; 2], cap: f32, paint: Paint| {
             parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
         };
         let chest = [0.105 * tall * person.girth.sqrt(), 0.072 * tall * person.girth];
         carried(person, tall, &at, &hands, chest, &mut add);
-        solid::head_wear(person, posed, rig, _body, &mut add);
+        let tied = wardrobe::hair(assets, person).is_none();
+        solid::head_wear(person, posed, rig, body, tied, &mut add);
     }
 }

@@ -22,6 +22,7 @@ mod shape;
 mod solid;
 mod surface;
 pub(crate) mod triangles;
+mod wardrobe;
 
 pub use assets::Assets;
 pub use error::AssetError;

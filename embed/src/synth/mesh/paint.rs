@@ -19,8 +19,12 @@ pub(crate) enum Layer {
     CoatSkirt,
     Scalp,
     Hair,
+    Strands,
     Hat,
 }
+
+/// Height to which the suit can be worn as a trunk; what hangs lower is cut from the skirt.
+pub(super) const LEGS_PART: f32 = 0.455;
 
 /// Paints one person.
 pub(crate) struct Painter<'a> {
@@ -63,6 +67,7 @@ impl<'a> Painter<'a> {
             Layer::CoatSkirt => self.coat_skirt(place),
             Layer::Scalp => hair_grows(self.person, [place[0], place[1], place[2]]).then(|| self.hair(place)),
             Layer::Hair => self.curtain(place),
+            Layer::Strands => self.strands(place),
             Layer::Hat => self.hat(place),
         }
     }
@@ -310,7 +315,7 @@ impl<'a> Painter<'a> {
                 let sides =
                     garment.kind == UpperKind::HiVis && height > 0.70 && height < 0.8 && (1.2..1.95).contains(&front);
                 let collar = 0.852 - 0.012 * angle.cos();
-                if height < self.cut.outer_hem.max(0.47)
+                if height < self.cut.outer_hem.max(LEGS_PART)
                     || height > collar
                     || blazer
                     || sides
@@ -400,18 +405,15 @@ impl<'a> Painter<'a> {
     }
 
     fn coat_skirt(&self, place: [f32; 4]) -> Option<Look> {
-        let (garment, which, hem) = match &self.person.outer {
-            Some(outer) if self.cut.outer_hem < 0.485 => (outer, 2, self.cut.outer_hem),
-            Some(_) => return None,
-            None => (&self.person.top, 1, self.cut.top_hem),
-        };
+        let garment = self.person.outer.as_ref().filter(|_| self.cut.outer_hem < LEGS_PART)?;
+        let hem = self.cut.outer_hem;
         let [_, height, angle, _] = place;
-        let gap = if which == 2 { self.opening(height) } else { 0.0 };
+        let gap = self.opening(height);
         let slit =
             garment.kind == UpperKind::Coat && height < 0.42 && (angle.abs() - std::f32::consts::PI).abs() < 0.03;
         if height < hem || height > 0.545 || angle.abs() < gap || slit {
             return None;
         }
-        Some(self.cloth_of(garment, which, Region::Trunk, place, 3))
+        Some(self.cloth_of(garment, 2, Region::Trunk, place, 3))
     }
 }

@@ -54,6 +54,22 @@ impl Painter<'_> {
         Look { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
     }
 
+    /// Where hanging hair ends, as a height of the body.
+    fn tips(&self, place: [f32; 4]) -> f32 {
+        let end = match self.person.hair {
+            HairStyle::Chin => 0.865,
+            HairStyle::Shoulder => 0.82,
+            HairStyle::Long => 0.79 - 0.12 * own(self.person, 11),
+            _ => 0.0,
+        };
+        end + 0.02 * (noise(place[0].atan2(place[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
+    }
+
+    /// Hair of a piece of its own, cut to length.
+    pub(super) fn strands(&self, place: [f32; 4]) -> Option<Look> {
+        (place[3] > self.tips(place)).then(|| self.hair(place))
+    }
+
     /// Hair that hangs: it leaves the face free and ends at its length.
     pub(super) fn curtain(&self, place: [f32; 4]) -> Option<Look> {
         let [x, y, z, height] = place;
@@ -61,13 +77,7 @@ impl Painter<'_> {
         let fringe = own(self.person, 237) > 0.6;
         let face = z > 0.25 && x.abs() < 0.95 && y < if fringe { 0.4 } else { 0.62 };
         let front = z > 0.1 && height < 0.86 && own(self.person, 238) > 0.35 * side;
-        let end = match self.person.hair {
-            HairStyle::Chin => 0.865,
-            HairStyle::Shoulder => 0.82,
-            _ => 0.79 - 0.12 * own(self.person, 11),
-        };
-        let ragged = 0.02 * (noise(x.atan2(z) * 7.0, 0.0, self.person.texture_seed) - 0.5);
-        (!face && !front && height > end + ragged).then(|| self.hair(place))
+        (!face && !front && height > self.tips(place)).then(|| self.hair(place))
     }
 
     pub(super) fn hat(&self, place: [f32; 4]) -> Option<Look> {

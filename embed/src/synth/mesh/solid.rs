@@ -7,8 +7,8 @@ use crate::synth::person::{HairStyle, HatKind, Person, UpperKind};
 use crate::synth::raster::V3;
 use crate::synth::worn::Adder;
 
-/// Adds what `person` has on and behind the head.
-pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], put: &mut Adder<'_>) {
+/// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
+pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], tied: bool, put: &mut Adder<'_>) {
     let tall = person.height;
     let joint = rig.joints_of(body)[rig.named.head];
     let r = 0.052 * tall;
@@ -18,7 +18,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
     let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
     if !hooded {
         match person.hair {
-            HairStyle::Ponytail => {
+            HairStyle::Ponytail if tied => {
                 let low = own(person, 11);
                 put(
                     at(0.0, 0.45 - 0.5 * low, -1.35),
