@@ -1,13 +1,15 @@
 //! Whole training steps at the default model's shapes, with random data: forward, NDF, ATP, backward, AdamW.
 //!
+//! At the end the image encoder alone, one crop on one core, as a product with fixed weights runs it.
+//!
 //! `cargo bench -p sightline-embed --bench training -- [--f32] [--steps N] [--atp PAIRS]` prints one line a case with the
 //! fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch.
 #![allow(missing_docs)]
 
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor};
-use candle_nn::VarMap;
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{VarBuilder, VarMap};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
 use sightline_embed::nn;
@@ -111,6 +113,34 @@ impl Bench {
     }
 }
 
+/// Milliseconds of one crop through the image encoder with fixed weights, on one thread: least and median.
+fn one_crop(precision: Precision) -> std::result::Result<(f64, f64), Box<dyn std::error::Error>> {
+    let arch = architecture();
+    let shapes = weights::required(&arch, Decoder::None)?;
+    let tensors =
+        shapes.into_iter().enumerate().map(|(i, (name, shape))| Ok((name, (random(shape.dims(), i as u64)? * 0.05)?)));
+    let model = Cada::new(
+        &arch,
+        Decoder::None,
+        VarBuilder::from_tensors(tensors.collect::<Result<_>>()?, DType::F32, &Device::Cpu),
+    )?;
+    let pixels = random(&[1, 3, 192, 96], 2)?;
+    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let mut times = alone.install(|| {
+        precision.scope(|| {
+            (0..60)
+                .map(|_| {
+                    let began = Instant::now();
+                    model.image_proj(&model.image_embeds(&pixels)?)?;
+                    Ok(began.elapsed().as_secs_f64() * 1e3)
+                })
+                .collect::<Result<Vec<f64>>>()
+        })
+    })?;
+    times.sort_by(f64::total_cmp);
+    Ok((times[0], times[times.len() / 2]))
+}
+
 fn option(name: &str) -> Option<usize> {
     let mut args = std::env::args().skip_while(|a| a != name);
     args.next().and_then(|_| args.next()).and_then(|v| v.parse().ok())
@@ -144,5 +174,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             median[2]
         );
     }
+    let (least, median) = one_crop(precision)?;
+    println!("{precision:?} image encoder, one crop on one core: least {least:.2} ms, median {median:.2} ms");
     Ok(())
 }
