@@ -11,6 +11,7 @@ mod layers;
 mod objective;
 mod preprocess;
 mod stage;
+mod synth;
 mod tagger;
 mod text;
 mod train_default;
