@@ -98,6 +98,32 @@ fn embedding_skips_padding() {
     assert!(nn::embedding(table.as_tensor(), &[6], None).is_err());
 }
 
+#[test]
+fn first_tensors_of_both_encoders() {
+    let pixels = random(&[2, 3, 12, 8], 1).as_tensor().detach();
+    let slow = pixels.reshape(&[2, 3, 3, 4, 2, 4][..]).unwrap().permute([0, 2, 4, 1, 3, 5]).unwrap();
+    let slow = slow.reshape((2, 6, 48)).unwrap();
+    assert_eq!(golden::max_diff(&nn::patches(&pixels, 4).unwrap(), &slow), 0.0);
+    assert!(nn::patches(&pixels, 5).is_err());
+    let (patches, class, places) = (random(&[2, 6, 8], 2), random(&[1, 1, 8], 3), random(&[1, 7, 8], 4));
+    same(
+        "class and positions",
+        &[&patches, &class, &places],
+        |t| nn::class_and_positions(&t[0], &t[1], &t[2]),
+        |t| Tensor::cat(&[&t[1].broadcast_as((2, 1, 8))?, &t[0]], 1)?.broadcast_add(&t[2]),
+    );
+    let (words, positions) = (random(&[6, 8], 5), random(&[9, 8], 6));
+    let ids = [4u32, 3, 0, 3, 5, 0];
+    same(
+        "words and positions",
+        &[&words, &positions],
+        |t| nn::text_input(&t[0], &t[1], &ids, 3, 0),
+        |t| nn::embedding(&t[0], &ids, Some(0))?.reshape((2, 3, 8))?.broadcast_add(&t[1].narrow(0, 0, 3)?),
+    );
+    let (w, p) = (words.as_tensor(), positions.as_tensor());
+    assert!(nn::text_input(w, p, &[6, 0], 2, 0).is_err() && nn::text_input(w, p, &[1; 10], 10, 0).is_err());
+}
+
 fn slow_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, bias: Option<&Tensor>) -> Result<Tensor> {
     let split = |t: &Tensor| -> Result<Tensor> {
         let (b, n, d) = t.dims3()?;
