@@ -9,6 +9,7 @@ mod golden;
 mod import;
 mod layers;
 mod objective;
+mod overfit;
 mod preprocess;
 mod stage;
 mod synth;

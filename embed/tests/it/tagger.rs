@@ -55,6 +55,13 @@ fn phrases_become_positions_of_word_pieces() {
     assert_eq!(words, ["knee", "-", "length", "denim", "skirt", "nike", "-", "branded", "sneakers"]);
 }
 
+/// A run of characters that the vocabulary knows nothing of is one piece, whatever the words in it.
+#[test]
+fn a_piece_belongs_to_one_phrase_only() {
+    let tagged = TaggedCaption::new(&texts(), "black M\u{1fb2c}black ed ").unwrap();
+    assert!(tagged.spans.phrases.windows(2).all(|p| p[0].end <= p[1].start), "{:?}", tagged.spans);
+}
+
 #[test]
 fn what_truncation_cuts_off_is_not_masked() {
     let texts = texts();
