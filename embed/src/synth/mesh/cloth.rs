@@ -73,6 +73,8 @@ impl<'a> Fit<'a> {
             let turn = x.atan2(z) / std::f32::consts::TAU + 0.5;
             let bin = ((turn * BINS as f32) as usize).min(BINS - 1);
             let held = |bin: usize| widest[bin].0 - fall * (widest[bin].1 - point[1]);
+            // Below the hips the cloth follows the trousers.
+            let held = |bin: usize| if self.surface.places[v][1] < 0.53 { 0.0 } else { held(bin) };
             let wanted = far.max(held(bin)).max(0.5 * (held((bin + 1) % BINS) + held((bin + BINS - 1) % BINS)));
             widest[bin] = (wanted, point[1]);
             self.points[v] = [x * wanted / far, point[1], z * wanted / far + centre];
@@ -98,6 +100,7 @@ pub(crate) fn upper(
     let slack = (loose - 1.0).max(0.0);
     let seed = person.texture_seed.wrapping_add(which * 613);
     let padded = garment.kind == Puffer;
+    let gathered = matches!(garment.kind, Jacket | Hoodie | LeatherJacket | DenimJacket | Sweater | Puffer | Polo);
     fit.bridge(3, 0.5);
     fit.inflate(|region, place| {
         let [t, height, angle, _] = *place;
@@ -107,7 +110,13 @@ pub(crate) fn upper(
                 let low = ((0.8 - height) / 0.18).clamp(0.0, 1.0);
                 let rib = if padded { 0.006 * (height / 0.034 * std::f32::consts::TAU).sin() } else { 0.0 };
                 let trousers = if height < 0.6 { 0.008 + 0.018 * (person.lower.loose - 1.0).max(0.0) } else { 0.0 };
-                base + trousers + slack * 0.05 * (0.2 + 0.8 * low) + rib + slack * 0.035 * wave * low
+                // Ribbed and belted hems draw in over the hips.
+                let hips = if gathered { 1.0 - 0.7 * ((0.57 - height) / 0.06).clamp(0.0, 1.0) } else { 1.0 };
+                base * (0.4 + 0.6 * hips)
+                    + trousers
+                    + slack * 0.045 * (0.2 + 0.8 * low) * hips
+                    + rib
+                    + slack * 0.035 * wave * low
             }
             Region::Arm | Region::Hand => {
                 let low = (t / 1.6).clamp(0.0, 1.0);

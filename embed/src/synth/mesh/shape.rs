@@ -23,7 +23,7 @@ pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<V3> {
     let races = [("african", african), ("asian", asian), ("caucasian", 1.0 - african - asian)];
     let fit = own(person, 202);
     let muscle = if person.woman { 0.3 + 0.3 * fit } else { 0.42 + 0.38 * fit };
-    let weight = if person.girth < 1.0 { 0.5 + (person.girth - 1.0) * 1.9 } else { 0.5 + (person.girth - 1.0) * 0.95 };
+    let weight = if person.girth < 1.0 { 0.5 + (person.girth - 1.0) * 1.9 } else { 0.5 + (person.girth - 1.0) * 0.8 };
     for (age, part) in [("young", 1.0 - old), ("old", old)] {
         for (race, share) in races {
             mix(assets, &mut points, &format!("{race}-{sex}-{age}"), part * share);
