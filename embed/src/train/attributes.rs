@@ -37,6 +37,9 @@ const WEIGHTS: [f32; 15] = [2.0, 1.5, 0.7, 0.7, 2.0, 1.5, 1.0, 1.0, 0.7, 0.8, 1.
 /// Class per head.
 pub type Labels = [u8; 15];
 
+/// Labels of a picture whose attributes nobody knows; the heads learn nothing from it.
+pub const UNKNOWN: Labels = [u8::MAX; 15];
+
 /// The classes of `person`.
 pub fn labels(person: &Person) -> Labels {
     let region = |region: usize, denim: bool| (region + if denim { REGIONS.len() } else { 0 }) as u8;
@@ -79,25 +82,27 @@ impl Heads {
         Ok(Self { all: Linear::new(width, CLASSES.iter().sum(), vb)? })
     }
 
-    /// Weighted mean cross-entropy of features `[B, width]`, and the share of right answers per head.
+    /// Weighted mean cross-entropy of features `[B, width]`, and the share of right answers per head, over the pictures
+    /// whose attributes are known; 0 when there is none.
     ///
     /// # Errors
     /// When candle fails.
     pub fn loss(&self, features: &Tensor, labels: &[Labels]) -> Result<(Tensor, Vec<f32>)> {
         let logits = self.all.forward(features)?;
         let (mut at, mut total, mut right) = (0, None::<Tensor>, Vec::new());
-        let scale: f32 = WEIGHTS.iter().sum();
+        let known = labels.iter().filter(|l| **l != UNKNOWN).count();
+        let scale = WEIGHTS.iter().sum::<f32>() * known.max(1) as f32;
         for (head, classes) in CLASSES.into_iter().enumerate() {
             let own = logits.narrow(1, at, classes)?.contiguous()?;
             at += classes;
             let mut pick = vec![0f32; labels.len() * classes];
-            for (row, label) in pick.chunks_exact_mut(classes).zip(labels) {
-                row[usize::from(label[head])] = -WEIGHTS[head] / (scale * labels.len() as f32);
+            for (row, label) in pick.chunks_exact_mut(classes).zip(labels).filter(|(_, l)| **l != UNKNOWN) {
+                row[usize::from(label[head])] = -WEIGHTS[head] / scale;
             }
             let pick = Tensor::from_vec(pick, (labels.len(), classes), own.device())?;
             let best = own.argmax(D::Minus1)?.to_vec1::<u32>()?;
             let hits = best.iter().zip(labels).filter(|(b, l)| **b == u32::from(l[head])).count();
-            right.push(hits as f32 / labels.len() as f32);
+            right.push(hits as f32 / known.max(1) as f32);
             let loss = (log_softmax(&own, D::Minus1)? * pick)?.sum_all()?;
             total = Some(match total {
                 Some(sum) => (sum + loss)?,

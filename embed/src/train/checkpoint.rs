@@ -1,11 +1,11 @@
 //! The state of a run on disk: whole or not at all.
 //!
-//! A checkpoint is written beside the last one and takes its place by renaming, so that a run killed at any moment finds
-//! a complete one.
+//! A checkpoint is written beside the last one, brought to the disk, and takes its place by renaming, so that a run killed
+//! at any moment, or a disk that is full, leaves a complete one.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
@@ -17,21 +17,85 @@ use super::{Result, TrainError};
 /// Writes variables, moments and `state` to `run`/checkpoint.
 ///
 /// # Errors
-/// A folder or file that cannot be written; the checkpoint before stays.
+/// [`TrainError::Checkpoint`]: a folder or file that cannot be written; the checkpoint before stays.
 pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) -> Result<()> {
-    let (part, last, now) = (run.join("checkpoint.part"), run.join("checkpoint.last"), run.join("checkpoint"));
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(&part).map_err(TrainError::io(&part))?;
-    variables.save(part.join("variables.safetensors"))?;
-    candle_core::safetensors::save(&optimizer.state()?, part.join("optimizer.safetensors"))?;
+    let part = run.join("checkpoint.part");
+    write(run, &part, variables, optimizer, state).map_err(|source| {
+        let _ = fs::remove_dir_all(&part);
+        TrainError::Checkpoint {
+            step: optimizer.steps(),
+            source: Box::new(source),
+            run: run.to_owned(),
+            kept: step(run),
+        }
+    })
+}
+
+fn write(run: &Path, part: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) -> Result<()> {
+    let (last, now) = (run.join("checkpoint.last"), run.join("checkpoint"));
+    let _ = fs::remove_dir_all(part);
+    fs::create_dir_all(part).map_err(TrainError::io(part))?;
+    let file = part.join("variables.safetensors");
+    variables.save(&file).map_err(|e| TrainError::content(&file, first_line(&e)))?;
+    let file = part.join("optimizer.safetensors");
+    candle_core::safetensors::save(&optimizer.state()?, &file)
+        .map_err(|e| TrainError::content(&file, first_line(&e)))?;
+    let file = part.join("state.json");
     let state = json!({"step": optimizer.steps(), "run": state});
-    fs::write(part.join("state.json"), format!("{state:#}")).map_err(TrainError::io(&part))?;
+    fs::write(&file, format!("{state:#}")).map_err(TrainError::io(&file))?;
+    for name in ["variables.safetensors", "optimizer.safetensors", "state.json", "."] {
+        let path = part.join(name);
+        File::open(&path).and_then(|f| f.sync_all()).map_err(TrainError::io(&path))?;
+    }
     let _ = fs::remove_dir_all(&last);
     if now.exists() {
         fs::rename(&now, &last).map_err(TrainError::io(&now))?;
     }
-    fs::rename(&part, &now).map_err(TrainError::io(&part))?;
+    if let Err(e) = fs::rename(part, &now) {
+        let _ = fs::rename(&last, &now);
+        return Err(TrainError::io(part)(e));
+    }
     let _ = fs::remove_dir_all(&last);
+    // The names are on the disk when the folder is; some file systems cannot say so, and the renames stand anyway.
+    let _ = File::open(run).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+fn first_line(e: &candle_core::Error) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The checkpoint of `run` (or the one before, if a kill came between two renames).
+fn folder(run: &Path) -> Option<PathBuf> {
+    ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file())
+}
+
+fn read(folder: &Path) -> Result<(usize, Value)> {
+    let file = folder.join("state.json");
+    let text = fs::read(&file).map_err(TrainError::io(&file))?;
+    let state: Value = serde_json::from_slice(&text).map_err(|e| TrainError::content(&file, e))?;
+    let step = state["step"].as_u64().ok_or_else(|| TrainError::content(&file, "no step"))?;
+    Ok((step as usize, state["run"].clone()))
+}
+
+/// Step of the checkpoint in `run`, when there is a readable one.
+pub fn step(run: &Path) -> Option<usize> {
+    read(&folder(run)?).ok().map(|(step, _)| step)
+}
+
+/// Writes the tensors of `file` into `variables`.
+///
+/// # Errors
+/// An unreadable file, or one of another model.
+pub fn variables(file: &Path, variables: &VarMap) -> Result<()> {
+    let tensors: HashMap<String, Tensor> =
+        candle_core::safetensors::load(file, &Device::Cpu).map_err(|e| TrainError::content(file, first_line(&e)))?;
+    let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for (name, var) in data.iter() {
+        let tensor = tensors.get(name).ok_or_else(|| TrainError::content(file, format!("no variable {name}")))?;
+        var.set(&tensor.to_dtype(DType::F32)?)
+            .map_err(|e| TrainError::content(file, format!("{name}: {}", first_line(&e))))?;
+    }
     Ok(())
 }
 
@@ -40,27 +104,13 @@ pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) ->
 ///
 /// # Errors
 /// An unreadable checkpoint or one of another model.
-pub fn load(run: &Path, variables: &VarMap, optimizer: &mut AdamW) -> Result<Option<Value>> {
-    let Some(folder) =
-        ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file())
-    else {
-        return Ok(None);
-    };
-    let file = folder.join("state.json");
-    let text = fs::read(&file).map_err(TrainError::io(&file))?;
-    let state: Value = serde_json::from_slice(&text).map_err(|e| TrainError::content(&file, e))?;
-    let tensors: HashMap<String, Tensor> =
-        candle_core::safetensors::load(folder.join("variables.safetensors"), &Device::Cpu)?;
-    {
-        let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (name, var) in data.iter() {
-            let tensor =
-                tensors.get(name).ok_or_else(|| TrainError::content(&folder, format!("no variable {name}")))?;
-            var.set(&tensor.to_dtype(DType::F32)?)?;
-        }
-    }
-    let moments = candle_core::safetensors::load(folder.join("optimizer.safetensors"), &Device::Cpu)?;
-    let step = state["step"].as_u64().ok_or_else(|| TrainError::content(&file, "no step"))?;
-    optimizer.restore(&moments, step as usize)?;
-    Ok(Some(state["run"].clone()))
+pub fn load(run: &Path, into: &VarMap, optimizer: &mut AdamW) -> Result<Option<Value>> {
+    let Some(folder) = folder(run) else { return Ok(None) };
+    let (step, state) = read(&folder)?;
+    variables(&folder.join("variables.safetensors"), into)?;
+    let file = folder.join("optimizer.safetensors");
+    let moments =
+        candle_core::safetensors::load(&file, &Device::Cpu).map_err(|e| TrainError::content(&file, first_line(&e)))?;
+    optimizer.restore(&moments, step)?;
+    Ok(Some(state))
 }

@@ -42,15 +42,43 @@ pub enum TrainError {
         /// Every bad item and what is wrong with it.
         problems: Vec<String>,
     },
-    /// The loss is not a number any more.
-    #[error("the loss is {value} at step {step}; the last checkpoint in {run} is kept")]
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A run folder that was made with other settings.
+    #[error(
+        "{path} holds a run with other settings:{}\ngo on with it as it is by --resume alone, or choose another --run",
+        lines(differences)
+    )]
+    OtherRun {
+        /// Its run.json.
+        path: PathBuf,
+        /// Setting, what the folder has and what was asked for.
+        differences: Vec<String>,
+    },
+    /// Loss, gradient or weights are not numbers any more.
+    #[error("{what} at step {step}; {}", kept_message(run, *kept))]
     Diverged {
-        /// Of the run.
+        /// Of the run, from 1.
         step: usize,
-        /// The loss.
-        value: f32,
+        /// What was not finite, and where.
+        what: String,
         /// Its folder.
         run: PathBuf,
+        /// Step of the last checkpoint.
+        kept: Option<usize>,
+    },
+    /// A checkpoint could not be written.
+    #[error("the checkpoint of step {step} cannot be written: {source}; {}", kept_message(run, *kept))]
+    Checkpoint {
+        /// Step it was of.
+        step: usize,
+        /// Why.
+        source: Box<TrainError>,
+        /// Folder of the run.
+        run: PathBuf,
+        /// Step of the checkpoint before, which is intact.
+        kept: Option<usize>,
     },
     /// A thread of the run ended before its work was done.
     #[error("the thread that makes batches has stopped")]
@@ -66,6 +94,19 @@ impl TrainError {
     pub(crate) fn content(path: &Path, message: impl std::fmt::Display) -> Self {
         Self::Content { path: path.to_owned(), message: message.to_string() }
     }
+}
+
+fn kept_message(run: &Path, kept: Option<usize>) -> String {
+    match kept {
+        Some(step) => {
+            format!("the checkpoint of step {step} in {} is whole: go on from it with --resume", run.display())
+        }
+        None => format!("there is no checkpoint in {} yet", run.display()),
+    }
+}
+
+fn lines(items: &[String]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
 }
 
 /// The first twenty, a line each, and how many more there are.

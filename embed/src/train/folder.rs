@@ -10,7 +10,10 @@ use candle_nn::VarMap;
 use super::{Result, TrainError};
 use crate::model::ModelConfig;
 
-/// Writes `config`, the model's variables (without the auxiliary heads) as `dtype` and `tokenizer` to `out`.
+/// Parts that only training has: the auxiliary heads and the word predictor.
+const TRAINING: [&str; 2] = ["attributes.", "text_decoder."];
+
+/// Writes `config`, the model's variables (without what only training has) as `dtype` and `tokenizer` to `out`.
 ///
 /// # Errors
 /// A value that is not finite, or a file that cannot be written.
@@ -19,7 +22,7 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for (name, var) in data.iter().filter(|(name, _)| !name.starts_with("attributes.")) {
+        for (name, var) in data.iter().filter(|(name, _)| !TRAINING.iter().any(|part| name.starts_with(part))) {
             let tensor = narrowed(name, var.as_tensor(), dtype, out)?;
             tensors.insert(name.clone(), tensor);
         }

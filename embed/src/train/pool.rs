@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::EmbedError;
 use crate::preprocess::{Filter, resize};
-use crate::synth::Corpus;
+use crate::synth::{Corpus, Words};
 
 /// Drawn identities with `views` pictures each.
 pub struct Pool {
@@ -24,6 +24,8 @@ pub struct Pool {
     pub views: u64,
     /// Pixels down and across.
     pub size: [usize; 2],
+    /// Words that captions for training use.
+    pub words: Words,
     pictures: Vec<OnceLock<Box<[u8]>>>,
 }
 
@@ -42,7 +44,7 @@ impl Pool {
     /// Identities `first..first + identities`, none of them drawn yet.
     pub fn new(corpus: Corpus, first: u64, identities: u64, views: u64, size: [usize; 2]) -> Self {
         let pictures = (0..identities * views).map(|_| OnceLock::new()).collect();
-        Self { corpus, first, identities, views, size, pictures }
+        Self { corpus, first, identities, views, size, words: Words::All, pictures }
     }
 
     /// Draws everything now, on every core; `progress` hears how many identities are done.

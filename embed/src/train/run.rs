@@ -1,236 +1,368 @@
-//! The training loop.
-//!
-//! Learning rate: warm-up, constant, then a linear fall to zero over the last part. Nothing before the fall depends on
-//! the number of steps, so a run may be resumed with more or fewer steps and equals one that had them from the start.
+//! The training loop: batches, losses, steps, checkpoints, validation, and every way to stop without losing anything.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::{VarBuilder, VarMap};
-use rand::Rng;
-use rand::rngs::StdRng;
+use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::attributes::Heads;
-use super::batch::{self, Batch};
-use super::checkpoint;
-use super::objective::{Objective, loss};
-use super::optimizer::{AdamW, AdamWConfig};
-use super::pool::Pool;
-use super::tagger::TaggedCaption;
-use super::{Result, TrainError};
-use crate::model::{Architecture, Cada, Decoder, Preprocess};
-use crate::synth::stream;
+use super::batch::{Batch, Batches};
+use super::finite::{odd_gradient, odd_parts, odd_variable};
+use super::objective::loss;
+use super::optimizer::AdamW;
+use super::record::Log;
+use super::source::{Sequence, Source};
+use super::validation::{Merit, Scores, Validation};
+use super::{Result, TrainError, atomic, checkpoint, record};
+use crate::model::Preprocess;
+use crate::nn::backward;
 use crate::text::CaptionTokenizer;
 
-/// Everything that decides a run, with the pool's seed and size.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunConfig {
-    /// Seed of batches.
-    pub seed: u64,
-    /// Pairs a step.
-    pub batch: usize,
-    /// Steps in all.
+pub use super::config::{OPEN, RunConfig};
+pub use super::trainee::Trainee;
+
+/// A run about to begin or to go on.
+pub struct Run<'a> {
+    /// Where checkpoint, log and curves are kept.
+    pub folder: &'a Path,
+    /// What decides it.
+    pub config: RunConfig,
+    /// What is trained.
+    pub trainee: &'a Trainee,
+    /// What it learns from.
+    pub source: &'a dyn Source,
+    /// From words to ids.
+    pub texts: &'a CaptionTokenizer,
+    /// Picture preparation.
+    pub prep: Preprocess,
+    /// What chooses the best checkpoint.
+    pub validation: Option<&'a Validation>,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// Time the run may take, over all its sessions: the fall of the learning rate begins when it is needed.
+    pub limit: Option<Duration>,
+    /// Set from outside to stop after the step under way.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps done.
     pub steps: usize,
-    /// Steps of warm-up.
-    pub warmup: usize,
-    /// Steps of the final fall.
-    pub fall: usize,
-    /// Highest learning rate.
-    pub lr: f64,
-    /// Weight decay.
-    pub decay: f64,
-    /// Largest gradient norm.
-    pub clip: f64,
-    /// What is minimised.
-    pub objective: Objective,
-    /// Word embeddings stay as they came until this step.
-    pub words_from: usize,
+    /// It was told to stop before its last step.
+    pub stopped: bool,
+    /// Step and merit of the best validation.
+    pub best: Option<(usize, Merit)>,
 }
 
-impl RunConfig {
-    /// Learning rate of `step` (from 0).
-    pub fn rate(&self, step: usize) -> f64 {
-        let up = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
-        let down = (self.steps.saturating_sub(step) as f64 / self.fall.max(1) as f64).min(1.0);
-        self.lr * up * down
-    }
+/// What a checkpoint remembers beside variables and moments.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Memory {
+    /// Time spent so far.
+    seconds: f64,
+    /// Steps and fall, fixed for the time limit.
+    planned: Option<(usize, usize)>,
+    /// Step and merit of best/.
+    best: Option<(usize, Merit)>,
 }
 
-/// Model, heads and variables of a run.
-pub struct Trainee {
-    /// The model.
-    pub model: Cada,
-    /// The auxiliary heads.
-    pub heads: Heads,
-    /// All variables; the heads' begin with `attributes.`.
-    pub variables: VarMap,
-}
+static NEVER: AtomicBool = AtomicBool::new(false);
 
-impl Trainee {
-    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves.
-    /// Training is far too short to grow either from the usual N(0, 0.02).
-    ///
-    /// # Errors
-    /// When the architecture contradicts itself.
-    pub fn new(arch: &Architecture, seed: u64) -> Result<Self> {
-        Self::with_decoder(arch, Decoder::None, seed)
-    }
+/// Steps whose time is averaged to plan ahead.
+const WINDOW: usize = 50;
 
-    /// As [`Trainee::new`], with a word predictor for ARA.
-    ///
-    /// # Errors
-    /// When the architecture contradicts itself.
-    pub fn with_decoder(arch: &Architecture, decoder: Decoder, seed: u64) -> Result<Self> {
-        let (model, variables) = crate::model::weights::trainable(arch, decoder, &Device::Cpu)?;
-        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
-        {
-            let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
-                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
-                let mut rng = stream(seed, 0x1417_0000, index);
-                let (outputs, inputs) = (var.dim(0)?, var.elem_count() / var.dim(0)?);
-                let table = name.contains("embeddings") || name.ends_with("cls_token");
-                let spread = if table { 0.04 } else { (2.0 / (inputs + outputs) as f32).sqrt() };
-                let mut values: Vec<f32> = (0..var.elem_count()).map(|_| spread * normal(&mut rng)).collect();
-                if name.ends_with("pos_embed") {
-                    values = places(arch, &mut rng);
-                }
-                var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
-            }
-        }
-        Ok(Self { model, heads, variables })
-    }
-
-    /// The optimiser for all of them.
-    pub fn optimizer(&self, decay: f64) -> AdamW {
-        let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
-    }
-}
-
-/// First patch positions: per row and column of the grid sines and cosines of four wavelengths and more, a little noise.
-/// Where a colour is decides which garment has it, so places must differ from the first step on.
-fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
-    let (grid, width) = (arch.grid(), arch.vision_width);
-    let quarter = width / 4;
-    let mut values: Vec<f32> = (0..arch.patch_rows() * width).map(|_| 0.04 * normal(rng)).collect();
-    for (patch, row) in values[width..].chunks_exact_mut(width).enumerate() {
-        let (y, x) = ((patch / grid.cols) as f32, (patch % grid.cols) as f32);
-        for (i, value) in row.iter_mut().enumerate() {
-            let angle = |at: f32| at * 1.5 / 24f32.powf((i % quarter) as f32 / quarter as f32);
-            *value += 0.3
-                * match i / quarter.max(1) {
-                    0 => angle(y).sin(),
-                    1 => angle(y).cos(),
-                    2 => angle(x).sin(),
-                    _ => angle(x).cos(),
-                };
+impl<'a> Run<'a> {
+    /// Without validation, limit or a way to stop it.
+    pub fn new(
+        folder: &'a Path,
+        config: RunConfig,
+        trainee: &'a Trainee,
+        source: &'a dyn Source,
+        texts: &'a CaptionTokenizer,
+    ) -> Self {
+        Self {
+            folder,
+            config,
+            trainee,
+            source,
+            texts,
+            prep: Preprocess::default(),
+            validation: None,
+            checkpoint_every: Duration::from_secs(180),
+            limit: None,
+            stop: &NEVER,
         }
     }
-    values
-}
 
-/// One draw of the standard normal distribution (Box and Muller).
-fn normal(rng: &mut StdRng) -> f32 {
-    let (u, v) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
-    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-}
-
-/// A number of steps in `run`/steps overrides the plan while the run goes on: write it when the time left is known.
-fn planned_steps(run: &Path) -> Option<usize> {
-    std::fs::read_to_string(run.join("steps")).ok()?.trim().parse().ok()
-}
-
-/// Trains from the checkpoint in `run`, or from the variables as they are, to the last step. `told` hears each logged
-/// line; `pause` is called after every checkpoint with the step.
-///
-/// # Errors
-/// A loss that is not finite (the last checkpoint stays), or a checkpoint that cannot be written.
-#[allow(clippy::too_many_arguments)]
-pub fn train(
-    run: &Path,
-    config: &RunConfig,
-    trainee: &Trainee,
-    pool: &Pool,
-    prep: &Preprocess,
-    texts: &CaptionTokenizer,
-    checkpoint_every: Duration,
-    mut told: impl FnMut(&Value),
-) -> Result<()> {
-    let arch = trainee.model.arch().clone();
-    let mut optimizer = trainee.optimizer(config.decay);
-    checkpoint::load(run, &trainee.variables, &mut optimizer)?;
-    let start = optimizer.steps();
-    if start > 0 {
-        told(&json!({"resumed_at": start}));
-    }
-    let file = run.join("log.jsonl");
-    let mut log = OpenOptions::new().create(true).append(true).open(&file).map_err(TrainError::io(&file))?;
-    let tokenize = |text: &str| TaggedCaption::new(texts, text).unwrap_or_default();
-    std::thread::scope(|scope| -> Result<()> {
-        let (send, receive) = sync_channel::<candle_core::Result<Batch>>(2);
-        scope.spawn(move || {
-            for step in start.. {
-                if send
-                    .send(batch::build(pool, &arch, prep, &tokenize, config.seed, step as u64, config.batch))
-                    .is_err()
-                {
-                    break;
-                }
+    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last step. `told` hears each
+    /// line of the log.
+    ///
+    /// # Errors
+    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any more, or a checkpoint
+    /// that cannot be written. The last checkpoint stays; before an error of the data there is a new one.
+    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Outcome> {
+        self.config.check()?;
+        let mut optimizer = self.trainee.optimizer(self.config.decay);
+        let state = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
+        let memory: Memory = state.and_then(|s| serde_json::from_value(s).ok()).unwrap_or_default();
+        let start = optimizer.steps();
+        let log = Log::open(self.folder, start)?;
+        if start > 0 {
+            told(&json!({"resumed_at": start}));
+        }
+        let arch = self.trainee.model.arch();
+        let batches = Batches {
+            source: self.source,
+            sequence: Sequence::new(self.source, self.config.order, self.config.seed, self.config.batch)?,
+            augment: self.config.augment,
+            word_drop: self.config.word_drop,
+            arch,
+            prep: &self.prep,
+            texts: self.texts,
+            seed: self.config.seed,
+        };
+        let batches = &batches;
+        std::thread::scope(|scope| {
+            let first = (start * self.config.accumulate) as u64;
+            // Worker w makes batches w, w + n, w + 2n of n workers; they are taken in turn.
+            let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 8));
+            let mut queues = Vec::new();
+            for worker in 0..workers as u64 {
+                let (send, receive) = sync_channel::<Result<Batch>>(2);
+                queues.push(receive);
+                scope.spawn(move || {
+                    for index in (first + worker..).step_by(workers) {
+                        let batch = batches.build(index);
+                        let failed = batch.is_err();
+                        if send.send(batch).is_err() || failed {
+                            break;
+                        }
+                    }
+                });
             }
-        });
-        let (mut saved, mut since, mut pairs) = (Instant::now(), Instant::now(), 0usize);
-        let mut config = config.clone();
-        let mut step = start;
-        while step < config.steps {
-            let batch = receive.recv().map_err(|_| TrainError::Stopped)??;
+            let mut turn = 0;
+            let mut next = move || {
+                let batch = queues[turn % workers].recv().map_err(|_| TrainError::Stopped)?;
+                turn += 1;
+                batch
+            };
+            // A plan holds for a run without a number of steps of its own.
+            let mut config = self.config.clone();
+            if let Some((steps, fall)) = memory.planned.filter(|_| config.steps >= OPEN) {
+                (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
+            }
             let began = Instant::now();
-            let (loss, mut parts) = loss(trainee, &config.objective, &batch, step, config.seed)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(TrainError::Diverged { step, value, run: run.to_owned() });
+            let mut going = Going {
+                run: self,
+                config,
+                optimizer,
+                log,
+                spent: memory.seconds,
+                memory,
+                began,
+                saved: began,
+                times: VecDeque::new(),
+                told: &mut told,
+            };
+            going.steps(&mut next, start)
+        })
+    }
+
+    /// Whether the objective teaches matching at `step`, so that the local protocol means something.
+    fn matches(&self, step: usize) -> bool {
+        self.config.objective.atp.as_ref().is_some_and(|atp| atp.global && step >= atp.from)
+    }
+}
+
+/// A run under way.
+struct Going<'r, 'a> {
+    run: &'r Run<'a>,
+    /// With the number of steps as it is planned now.
+    config: RunConfig,
+    optimizer: AdamW,
+    log: Log,
+    memory: Memory,
+    /// Seconds of earlier sessions.
+    spent: f64,
+    began: Instant,
+    saved: Instant,
+    times: VecDeque<Instant>,
+    told: &'r mut dyn FnMut(&Value),
+}
+
+impl Going<'_, '_> {
+    fn steps(&mut self, next: &mut dyn FnMut() -> Result<Batch>, start: usize) -> Result<Outcome> {
+        let (mut since, mut pairs, mut step) = (Instant::now(), 0usize, start);
+        while step < self.config.steps {
+            let at = Instant::now();
+            let done = self.step(step, next);
+            let (mut line, norm) = match done {
+                Ok(done) => done,
+                Err(e) => {
+                    // Data that are gone are no fault of the model: what it has learned is kept.
+                    if matches!(e, TrainError::Io { .. } | TrainError::Content { .. }) && step > start {
+                        self.save()?;
+                    }
+                    return Err(e);
+                }
+            };
+            pairs += self.config.batch * self.config.accumulate;
+            step += 1;
+            self.times.push_back(Instant::now());
+            if self.times.len() > WINDOW {
+                self.times.pop_front();
             }
-            let forward = began.elapsed();
-            let grads = crate::nn::backward(&loss)?;
-            let backward = began.elapsed() - forward;
-            let frozen = |name: &str| step < config.words_from && name.ends_with("word_embeddings.weight");
-            let norm = optimizer.step(&grads, config.rate(step), Some(config.clip), frozen)?;
-            pairs += config.batch;
-            if (step + 1).is_multiple_of(20) || step < start + 3 || step + 1 == config.steps {
-                parts["step"] = json!(step + 1);
-                parts["loss"] = json!(value);
-                parts["ms"] = json!([
-                    forward.as_millis() as u64,
-                    backward.as_millis() as u64,
-                    began.elapsed().as_millis() as u64
-                ]);
-                parts["norm"] = json!(norm);
-                parts["lr"] = json!(config.rate(step));
-                let per_second = pairs as f64 / since.elapsed().as_secs_f64();
-                parts["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
-                parts["eta_min"] = json!(((config.steps - step - 1) * config.batch) as f64 / per_second / 60.0);
-                writeln!(log, "{parts}").map_err(TrainError::io(&file))?;
-                told(&parts);
+            if step.is_multiple_of(20) || step <= start + 3 || step == self.config.steps {
+                let per_second = pairs as f64 / since.elapsed().as_secs_f64().max(1e-9);
+                line["step"] = json!(step);
+                line["steps"] = json!(self.config.steps);
+                line["ms"] = json!(at.elapsed().as_millis() as u64);
+                line["norm"] = json!(norm);
+                line["lr"] = json!(self.config.rate(step - 1));
+                line["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
+                line["eta_min"] = json!(self.minutes_left(step, per_second));
+                self.say(&line)?;
                 (since, pairs) = (Instant::now(), 0);
             }
-            if (step + 1).is_multiple_of(10) {
-                config.steps = planned_steps(run).unwrap_or(config.steps);
+            let last = step == self.config.steps;
+            let due = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
+            if due || last {
+                self.validate(step)?;
+                (since, pairs) = (Instant::now(), 0);
             }
-            if saved.elapsed() >= checkpoint_every || step + 1 == config.steps {
-                let recorded = serde_json::to_value(&config).map_err(|e| TrainError::content(run, e))?;
-                checkpoint::save(run, &trainee.variables, &optimizer, &recorded)?;
-                saved = Instant::now();
+            self.plan(step)?;
+            let stopped = self.run.stop.load(Ordering::Relaxed) && !last;
+            if last || stopped || self.saved.elapsed() >= self.run.checkpoint_every {
+                self.save()?;
+                record::curves(self.run.folder)?;
             }
-            step += 1;
+            if stopped {
+                (self.told)(&json!({"stopped_at": step}));
+                return Ok(Outcome { steps: step, stopped: true, best: self.memory.best });
+            }
         }
+        Ok(Outcome { steps: step, stopped: false, best: self.memory.best })
+    }
+
+    /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
+    fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
+        let (mut grads, mut line) = (None::<GradStore>, Value::Null);
+        let (count, mut total) = (self.config.accumulate, 0.0);
+        for part in 0..count {
+            let batch = next()?;
+            let seed = self.config.seed ^ ((part as u64) << 40);
+            let (loss, parts) = loss(self.run.trainee, &self.config.objective, &batch, step, seed)?;
+            let value = loss.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                return Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(&parts))));
+            }
+            total += f64::from(value) / count as f64;
+            let more = backward(&if count > 1 { (loss / count as f64)? } else { loss })?;
+            match &mut grads {
+                Some(sum) => sum.extend(more)?,
+                none => *none = Some(more),
+            }
+            if part == 0 {
+                line = parts;
+            }
+        }
+        line["loss"] = json!(total);
+        let grads = grads.ok_or(TrainError::Stopped)?;
+        let frozen = |name: &str| step < self.config.words_from && name.ends_with("word_embeddings.weight");
+        match self.optimizer.step(&grads, self.config.rate(step), self.config.clip, frozen) {
+            Ok(norm) => Ok((line, norm)),
+            Err(e) => match odd_gradient(self.run.trainee, &grads)? {
+                Some(name) => Err(self.diverged(step, format!("the gradient of {name} is not finite"))),
+                None => Err(e.into()),
+            },
+        }
+    }
+
+    fn diverged(&self, step: usize, what: String) -> TrainError {
+        let run = self.run.folder.to_owned();
+        TrainError::Diverged { step: step + 1, what, kept: checkpoint::step(&run), run }
+    }
+
+    fn say(&mut self, line: &Value) -> Result<()> {
+        self.log.write(line)?;
+        (self.told)(line);
         Ok(())
-    })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.spent + self.began.elapsed().as_secs_f64()
+    }
+
+    fn minutes_left(&self, step: usize, pairs_per_second: f64) -> f64 {
+        let per_step = (self.config.batch * self.config.accumulate) as f64 / pairs_per_second.max(1e-9);
+        let by_steps = (self.config.steps - step) as f64 * per_step;
+        let by_clock = self.run.limit.map_or(f64::INFINITY, |limit| (limit.as_secs_f64() - self.seconds()).max(0.0));
+        let left = if self.memory.planned.is_some() { by_steps } else { by_steps.min(by_clock) };
+        (left / 6.0).round() / 10.0
+    }
+
+    /// Under a time limit, fixes the number of steps once the time left is that of the fall.
+    fn plan(&mut self, step: usize) -> Result<()> {
+        let (Some(limit), None, Some(fall)) = (self.run.limit, self.memory.planned, self.config.schedule.fall()) else {
+            return Ok(());
+        };
+        let (Some(first), Some(last)) = (self.times.front(), self.times.back()) else { return Ok(()) };
+        if self.times.len() < 2 || step >= self.config.steps {
+            return Ok(());
+        }
+        let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
+        // A little is left over for the last validation and the model folder.
+        let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
+        if left > fall {
+            return Ok(());
+        }
+        // The fall is what is left, so that it begins now: with this fall and number of steps from the start the same
+        // model comes out.
+        let fall = left.max(1).min(self.config.steps - step);
+        (self.config.steps, self.config.schedule) = (step + fall, self.config.schedule.with_fall(fall));
+        self.memory.planned = Some((step + fall, fall));
+        self.say(&json!({"step": step, "planned_steps": step + fall, "fall": fall}))
+    }
+
+    /// Ranks the validation gallery, and keeps the weights if they are the best so far.
+    fn validate(&mut self, step: usize) -> Result<()> {
+        let Some(validation) = self.run.validation else { return Ok(()) };
+        let scores = validation.scores(&self.run.trainee.model, &self.run.prep, self.run.matches(step - 1))?;
+        self.say(&scores.line(step))?;
+        let merit = scores.merit();
+        if self.memory.best.is_some_and(|(_, best)| best >= merit) {
+            return Ok(());
+        }
+        self.memory.best = Some((step, merit));
+        self.keep(step, &scores)
+    }
+
+    fn keep(&self, step: usize, scores: &Scores) -> Result<()> {
+        let variables = &self.run.trainee.variables;
+        atomic::folder(&self.run.folder.join("best"), true, |folder| {
+            let file = folder.join("variables.safetensors");
+            variables.save(&file).map_err(|e| TrainError::content(&file, e))?;
+            let text = json!({"step": step, "scores": scores}).to_string();
+            let file = folder.join("best.json");
+            std::fs::write(&file, text).map_err(TrainError::io(&file))
+        })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let variables = &self.run.trainee.variables;
+        let step = self.optimizer.steps();
+        if let Some(name) = odd_variable(self.run.trainee)? {
+            return Err(self.diverged(step - 1, format!("the weights {name} are not finite")));
+        }
+        let memory = Memory { seconds: self.seconds(), ..self.memory.clone() };
+        let state = serde_json::to_value(&memory).map_err(|e| TrainError::content(self.run.folder, e))?;
+        checkpoint::save(self.run.folder, variables, &self.optimizer, &state)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
 }

@@ -34,9 +34,7 @@ impl Cut {
     /// A vocabulary that is not BERT's uncased one.
     pub fn new(full: &[String], size: usize, texts: impl Iterator<Item = String>) -> Result<Self> {
         let ids: HashMap<&str, usize> = full.iter().enumerate().map(|(i, w)| (w.as_str(), i)).collect();
-        if full.get(103).is_none_or(|w| w != "[MASK]") {
-            return Err(TrainError::content(Path::new("vocab.txt"), "not bert-base-uncased: line 104 is not [MASK]"));
-        }
+        bert(full)?;
         let mut keep: BTreeSet<usize> = (0..=103).collect();
         for (index, piece) in full.iter().enumerate().skip(104) {
             let bare = piece.strip_prefix("##").unwrap_or(piece);
@@ -92,6 +90,15 @@ impl Cut {
         keep.extend(tails);
         let full_ids: Vec<usize> = keep.into_iter().collect();
         Ok(Self { pieces: full_ids.iter().map(|&i| full[i].clone()).collect(), full_ids })
+    }
+
+    /// All of `full`, uncut: for models with room for it, such as CADA itself.
+    ///
+    /// # Errors
+    /// A vocabulary that is not BERT's uncased one.
+    pub fn whole(full: &[String]) -> Result<Self> {
+        bert(full)?;
+        Ok(Self { pieces: full.to_vec(), full_ids: (0..full.len()).collect() })
     }
 
     /// Pieces with `[DEC]` and `[ENC]`.
@@ -170,6 +177,13 @@ impl Cut {
             flat.extend(cls);
         }
         Ok(Tensor::from_vec(flat, (self.len(), width), &Device::Cpu)?)
+    }
+}
+
+fn bert(full: &[String]) -> Result<()> {
+    match full.get(103) {
+        Some(piece) if piece == "[MASK]" => Ok(()),
+        _ => Err(TrainError::content(Path::new("vocab.txt"), "not bert-base-uncased: line 104 is not [MASK]")),
     }
 }
 

@@ -15,6 +15,7 @@ mod stage;
 mod synth;
 mod tagger;
 mod text;
+mod train_cli;
 mod train_default;
 mod train_golden;
 mod train_golden_steps;

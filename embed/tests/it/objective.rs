@@ -1,20 +1,18 @@
 //! The whole objective on a tiny model: every variable is trained, and a value that is no number stops the run.
 
-use std::time::Duration;
-
 use candle_core::Tensor;
 use sightline_embed::model::{Architecture, Decoder, Preprocess};
 use sightline_embed::nn::backward;
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::TrainError;
-use sightline_embed::train::ara::Ara;
-use sightline_embed::train::batch::{Batch, build};
+use sightline_embed::train::augment::Augment;
+use sightline_embed::train::batch::{Batch, Batches};
 use sightline_embed::train::losses::Global;
 use sightline_embed::train::objective::{Objective, loss};
 use sightline_embed::train::pool::Pool;
-use sightline_embed::train::run::{RunConfig, Trainee, train};
-use sightline_embed::train::tagger::TaggedCaption;
+use sightline_embed::train::run::{Run, RunConfig, Trainee};
+use sightline_embed::train::source::{Order, Sequence};
 
 use super::golden;
 
@@ -31,9 +29,19 @@ fn pool() -> Pool {
 }
 
 fn batch() -> Batch {
-    let texts = texts();
-    let tokenize = |text: &str| TaggedCaption::new(&texts, text).unwrap();
-    build(&pool(), &arch(), &Preprocess::default(), &tokenize, 3, 0, 8).unwrap()
+    let (arch, texts, pool, prep) = (arch(), texts(), pool(), Preprocess::default());
+    let order = Order::Identities { again: 0.12, siblings: 0.6 };
+    let batches = Batches {
+        source: &pool,
+        sequence: Sequence::new(&pool, order, 3, 8).unwrap(),
+        augment: Augment::Surveillance,
+        word_drop: 0.0,
+        arch: &arch,
+        prep: &prep,
+        texts: &texts,
+        seed: 3,
+    };
+    batches.build(0).unwrap()
 }
 
 fn objective(decoder: Decoder) -> Objective {
@@ -116,29 +124,8 @@ fn a_loss_that_is_no_number_stops_the_run() {
         let var = &data["visual_encoder.norm.bias"];
         var.set(&Tensor::full(f32::NAN, var.shape(), var.device()).unwrap()).unwrap();
     }
-    let ara: Option<Ara> = objective(Decoder::Shared).ara;
-    let config = RunConfig {
-        seed: 3,
-        batch: 8,
-        steps: 2,
-        warmup: 1,
-        fall: 1,
-        lr: 1e-3,
-        decay: 0.05,
-        clip: 5.0,
-        objective: Objective { ara, ..objective(Decoder::Shared) },
-        words_from: 0,
-    };
-    let said = train(
-        folder.path(),
-        &config,
-        &trainee,
-        &pool(),
-        &Preprocess::default(),
-        &texts(),
-        Duration::from_secs(60),
-        |_| {},
-    );
-    assert!(matches!(said, Err(TrainError::Diverged { step: 0, .. })), "{said:?}");
+    let config = RunConfig::new(3, 8, 2, objective(Decoder::Shared));
+    let said = Run::new(folder.path(), config, &trainee, &pool(), &texts()).go(|_| {});
+    assert!(matches!(said, Err(TrainError::Diverged { step: 1, .. })), "{said:?}");
     assert!(!folder.path().join("checkpoint").exists());
 }

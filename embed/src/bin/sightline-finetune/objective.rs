@@ -1,4 +1,4 @@
-//! The flags that choose what training minimises: a preset, and what differs from it.
+//! The flags that change what training minimises from what the preset says.
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -6,17 +6,6 @@ use sightline_embed::model::Decoder;
 use sightline_embed::train::ara::Masking;
 use sightline_embed::train::losses::{Global, Groups, HardNegative};
 use sightline_embed::train::objective::Objective;
-
-/// Where the objective starts from.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Preset {
-    /// The paper's method, for fine-tuning trained weights.
-    Default,
-    /// The authors' code, mistakes included.
-    Reference,
-    /// What a small model learns from when it starts from nothing: drawn negatives, small groups, attribute heads.
-    Scratch,
-}
 
 /// Which halves of ATP.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -56,9 +45,6 @@ pub enum Predictor {
 /// What is minimised. A flag that is not given leaves what the preset says.
 #[derive(Args, Clone)]
 pub struct ObjectiveArgs {
-    /// Where the other flags of the objective start from.
-    #[arg(long, value_enum, default_value = "scratch")]
-    preset: Preset,
     /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
     #[arg(long)]
     global: Option<Global>,
@@ -116,13 +102,8 @@ fn set<T, U: From<T>>(to: &mut U, given: Option<T>) {
 }
 
 impl ObjectiveArgs {
-    /// The preset with what was given.
-    pub fn objective(&self) -> Result<Objective> {
-        let mut objective = match self.preset {
-            Preset::Default => Objective::default(),
-            Preset::Reference => Objective::reference(),
-            Preset::Scratch => Objective::scratch(),
-        };
+    /// `objective` with what was given.
+    pub fn objective(&self, mut objective: Objective) -> Result<Objective> {
         set(&mut objective.global, self.global);
         set(&mut objective.attributes, self.attributes);
         set(&mut objective.dropout, self.dropout);

@@ -1,7 +1,9 @@
 //! What a person waiting at a terminal sees.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::time::Instant;
+
+use serde_json::Value;
 
 /// Counted progress on standard error, with rate and what is left.
 pub fn progress(what: &'static str, total: u64) -> impl Fn(u64) + Sync {
@@ -16,5 +18,102 @@ pub fn progress(what: &'static str, total: u64) -> impl Fn(u64) + Sync {
             }
             let _ = std::io::stderr().flush();
         }
+    }
+}
+
+/// A line on standard error. Nobody there to read it (a closed terminal) is no reason to lose a run.
+pub fn person(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A line on standard output, where the reader may have gone too.
+fn program(line: &Value) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Says what a run does: to a person on standard error, or to a program as a JSON object per line on standard output.
+pub struct Teller {
+    json: bool,
+    terminal: bool,
+}
+
+impl Teller {
+    /// For a program when `json`.
+    pub fn new(json: bool) -> Self {
+        Self { json, terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// A remark, always on standard error.
+    pub fn note(&self, text: &str) {
+        person(text);
+    }
+
+    /// For programs alone.
+    pub fn value(&self, value: &Value) {
+        if self.json {
+            program(value);
+        }
+    }
+
+    /// A line of the log.
+    pub fn line(&self, line: &Value) {
+        if self.json {
+            program(line);
+            return;
+        }
+        let scores = |name: &str| {
+            let r = &line["validation"][name];
+            let number = |key: &str| r[key].as_f64().unwrap_or_default();
+            let [r1, r5, r10, map] = ["rank1", "rank5", "rank10", "map"].map(number);
+            (!r.is_null()).then(|| format!("{name} R1 {r1:.1} R5 {r5:.1} R10 {r10:.1} mAP {map:.1}"))
+        };
+        let said: Vec<String> = ["global", "local"].into_iter().filter_map(scores).collect();
+        let text = if let Some(step) = line["resumed_at"].as_u64() {
+            format!("goes on after step {step}")
+        } else if let Some(steps) = line["planned_steps"].as_u64() {
+            format!("{steps} steps in all fit into the time; the learning rate falls from here")
+        } else if !said.is_empty() {
+            format!("validation at step {}: {}", line["step"], said.join("; "))
+        } else if line["loss"].is_number() {
+            return self.progress(line);
+        } else {
+            return;
+        };
+        self.finish_progress();
+        person(&text);
+    }
+
+    /// Step, loss, speed and time left; on a terminal the line before is written over.
+    fn progress(&self, line: &Value) {
+        let number = |key: &str| line[key].as_f64().unwrap_or_default();
+        let known = line["steps"].as_u64().filter(|steps| *steps < u64::from(u32::MAX));
+        let of = known.map(|steps| format!("/{steps}")).unwrap_or_default();
+        let left = number("eta_min");
+        let left = if left < 90.0 { format!("{left:.0} min") } else { format!("{:.1} h", left / 60.0) };
+        let text = format!(
+            "step {}{of}  loss {:.4}  lr {:.2e}  {:.0} pairs/s  {left} left",
+            line["step"],
+            number("loss"),
+            number("lr"),
+            number("pairs_per_s")
+        );
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            person(&text);
+        }
+    }
+
+    fn finish_progress(&self) {
+        if self.terminal && !self.json {
+            person("");
+        }
+    }
+
+    /// The last word of a command.
+    pub fn end(&self, text: &str) {
+        self.finish_progress();
+        person(text);
     }
 }

@@ -1,163 +1,253 @@
-//! `train`: a run from drawn persons to checkpoints.
+//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model folder.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sightline_embed::kernel::Precision;
+use serde_json::{Value, json};
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
-use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::train::pool::Pool;
-use sightline_embed::train::run::{self, RunConfig, Trainee};
+use sightline_embed::train::init::{self, Taken};
+use sightline_embed::train::recipe::Recipe;
+use sightline_embed::train::run::{Run, Trainee};
+use sightline_embed::train::schedule::Schedule;
+use sightline_embed::train::source::{Sequence, Source};
 use sightline_embed::train::vocabulary::{self, Cut};
+use sightline_embed::train::{TrainError, atomic, checkpoint, record};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
-use crate::objective::ObjectiveArgs;
+use crate::export;
+use crate::report::{Teller, person};
+use crate::train_args::{TrainArgs, overridden};
+use crate::train_data::{self, Reading};
 
-#[derive(Args, Clone)]
-pub struct TrainArgs {
-    /// Run folder: checkpoints, log, configuration.
-    #[arg(long)]
-    run: PathBuf,
-    /// Folder with vocab.txt and model.safetensors of a BERT-layout text encoder (for example MiniLM-L6).
-    #[arg(long)]
-    text_embeddings: PathBuf,
-    /// Pieces of the vocabulary cut from it.
-    #[arg(long, default_value_t = 7000)]
-    vocabulary: usize,
-    /// Drawn persons.
-    #[arg(long, default_value_t = 20_000)]
-    identities: u64,
-    /// Pictures of each.
-    #[arg(long, default_value_t = 4)]
-    views: u64,
-    /// Everything follows from it.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Steps in all; may be changed when a run is resumed before its fall.
-    #[arg(long, default_value_t = 6000)]
-    steps: usize,
-    /// Steps of the final fall of the learning rate.
-    #[arg(long, default_value_t = 1500)]
-    fall: usize,
-    /// Steps of warm-up.
-    #[arg(long, default_value_t = 200)]
-    warmup: usize,
-    /// Pairs a step.
-    #[arg(long, default_value_t = 64)]
-    batch: usize,
-    /// Highest learning rate.
-    #[arg(long, default_value_t = 5e-4)]
-    lr: f64,
-    /// Word embeddings are frozen before this step.
-    #[arg(long, default_value_t = 1500)]
-    words_from: usize,
-    #[command(flatten)]
-    objective: ObjectiveArgs,
-    /// Side of a patch in pixels; it must divide 192 and 96.
-    #[arg(long, default_value_t = 24)]
-    patch: usize,
-    /// Width of both transformers.
-    #[arg(long, default_value_t = 256)]
-    width: usize,
-    /// Layers of the vision transformer.
-    #[arg(long, default_value_t = 6)]
-    vision_depth: usize,
-    /// Layers of the text transformer.
-    #[arg(long, default_value_t = 4)]
-    text_layers: usize,
-    /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
-    #[arg(long)]
-    f32: bool,
-    /// Seconds between checkpoints.
-    #[arg(long, default_value_t = 180)]
-    checkpoint_s: u64,
-}
-
-/// What `export` needs to know of a run, kept in its run.json.
-#[derive(Serialize, Deserialize)]
+/// run.json: what re-creates the run, and what `export` needs to know.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// How it was trained.
-    pub config: RunConfig,
+    /// How it is trained, and on what.
+    pub recipe: Recipe,
     /// What is trained.
     pub model: ModelConfig,
+    /// Time limit in minutes, when one was given; the steps it led to are in the recipe.
+    pub minutes: Option<f64>,
 }
 
-fn architecture(args: &TrainArgs, vocab: usize) -> Architecture {
-    Architecture {
-        image_size: [192, 96],
-        patch_size: args.patch,
-        vision_width: args.width,
-        vision_depth: args.vision_depth,
-        vision_heads: args.width / 64,
-        text_hidden_size: args.width,
-        text_layers: args.text_layers,
-        text_heads: args.width / 64,
-        text_intermediate: 4 * args.width,
-        vocab_size: vocab,
-        max_position_embeddings: 73,
-        enc_token_id: vocab as u32 - 1,
-        embed_dim: 256,
-        ..Architecture::cada_base()
+impl Record {
+    /// Reads `run`/run.json, if there is one.
+    pub fn read(run: &Path) -> Result<Option<Self>> {
+        let path = run.join("run.json");
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| format!("{} is not a run's settings", path.display()))?,
+            )),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    fn write(&self, run: &Path) -> Result<()> {
+        Ok(atomic::file(&run.join("run.json"), &serde_json::to_vec_pretty(self)?)?)
     }
 }
 
-fn run_config(args: &TrainArgs) -> Result<RunConfig> {
-    Ok(RunConfig {
-        seed: args.seed,
-        batch: args.batch,
-        steps: args.steps,
-        warmup: args.warmup,
-        fall: args.fall,
-        lr: args.lr,
-        decay: 0.05,
-        clip: 5.0,
-        objective: args.objective.objective()?,
-        words_from: args.words_from,
-    })
+/// Settings that may differ when a run goes on: they are found out or changed while it does.
+const FOUND_OUT: [&str; 3] = ["run.steps", "run.schedule.cosine.epoch", "epochs"];
+/// Found out too under a time limit.
+const FALL: &str = "run.schedule.fall.fall";
+
+/// What to do in the run folder: a new run, or the one that is there.
+fn settle(args: &TrainArgs, before: Option<&Record>) -> Result<Recipe> {
+    let path = args.run.join("run.json");
+    let Some(before) = before else {
+        ensure!(!args.resume, "{} holds no run to go on with (no run.json)", args.run.display());
+        let preset = Recipe::preset(&args.preset)
+            .with_context(|| format!("--preset {}: it is {}", args.preset, Recipe::PRESETS.join(", ")))?;
+        return overridden(preset, args);
+    };
+    let base =
+        if args.resume { before.recipe.clone() } else { Recipe::preset(&args.preset).unwrap_or(before.recipe.clone()) };
+    let mut asked = overridden(base, args)?;
+    let (old, new) = (serde_json::to_value(&before.recipe)?, serde_json::to_value(&asked)?);
+    let mut except = FOUND_OUT.to_vec();
+    except.extend(before.minutes.map(|_| FALL));
+    let mut differences = record::differences(&old, &new, &except);
+    if !args.resume && args.steps.is_some_and(|steps| steps != before.recipe.run.steps) {
+        let steps = args.steps.unwrap_or_default();
+        differences.push(format!("run.steps: {}, now {steps} (--resume allows it)", before.recipe.run.steps));
+    }
+    if !differences.is_empty() {
+        return Err(TrainError::OtherRun { path, differences }.into());
+    }
+    if args.steps.is_none() {
+        asked.run.steps = before.recipe.run.steps;
+    }
+    asked.run.schedule = before.recipe.run.schedule;
+    asked.epochs = before.recipe.epochs;
+    Ok(asked)
 }
 
-pub fn run(args: &TrainArgs) -> Result<()> {
-    ensure!(args.width.is_multiple_of(64) && args.width > 0, "--width {} is not a multiple of 64", args.width);
-    ensure!(args.patch > 0 && 96usize.is_multiple_of(args.patch), "--patch {} does not divide 192 and 96", args.patch);
-    ensure!(
-        args.batch >= 2 && args.identities >= 4,
-        "a batch needs at least two pairs, and there must be four persons"
-    );
+/// Sets the flag when the process is asked to stop; a second time it ends at once.
+fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("signal handling")?;
+    let _guard = runtime.enter();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(_guard);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
+                if stop.swap(true, Ordering::Relaxed) {
+                    person("\nstopped at once; the last checkpoint stays");
+                    std::process::exit(130);
+                }
+                person("\nstopping: the step under way is finished and a checkpoint written (again to end at once)");
+            }
+        });
+    });
+    Ok(())
+}
+
+/// The tokenizer of a new run in `run`/tokenizer.json, and the pieces it was cut from.
+fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<Cut>)> {
+    let out = run.join("tokenizer.json");
+    if let Some(file) = &recipe.tokenizer {
+        let file = if file.as_os_str() == DEFAULT_MODEL {
+            resolve_model_folder(Path::new(DEFAULT_MODEL))?.join("tokenizer.json")
+        } else {
+            file.clone()
+        };
+        return Ok((copied(&file, &out)?, None));
+    }
+    if let Some(folder) = &recipe.text_init {
+        let full = vocabulary::read(&folder.join("vocab.txt"))?;
+        let cut = match recipe.vocabulary {
+            0 => Cut::whole(&full)?,
+            size => Cut::new(&full, size, train_data::examples(source, recipe.run.seed))?,
+        };
+        atomic::file(&out, &serde_json::to_vec(&cut.tokenizer_json(Architecture::cada_base().max_text_len))?)?;
+        return Ok((cut.len(), Some(cut)));
+    }
+    if let Some(folder) = recipe.init.as_ref().filter(|path| path.is_dir()) {
+        return Ok((copied(&folder.join("tokenizer.json"), &out)?, None));
+    }
+    bail!(
+        "a run needs words: --text-init DIR (vocab.txt and weights of a BERT-layout encoder such as MiniLM-L6), \
+         --tokenizer FILE, --tokenizer default (that of the model in the repository), or --init MODEL_FOLDER"
+    )
+}
+
+/// Copies a tokenizer.json and gives the number of its pieces.
+fn copied(file: &Path, out: &Path) -> Result<usize> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let json: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", file.display()))?;
+    let largest = json["model"]["vocab"].as_object().and_then(|v| v.values().filter_map(Value::as_u64).max());
+    let largest = largest.with_context(|| format!("{} has no vocabulary", file.display()))?;
+    atomic::file(out, &bytes)?;
+    Ok(largest as usize + 1)
+}
+
+/// Fresh weights, from wherever the recipe says.
+fn start(trainee: &Trainee, recipe: &Recipe, cut: Option<&Cut>, tell: &Teller) -> Result<()> {
+    if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
+        let said = match init::from_text_encoder(trainee, folder, cut)? {
+            Taken::Layers(n) => format!("words, positions and {n} layers of the text side"),
+            Taken::Words => {
+                "word embeddings alone, reduced to the model's width (the encoder's dimensions differ)".into()
+            }
+        };
+        tell.note(&format!("from {}: {said}", folder.display()));
+    }
+    if let Some(path) = &recipe.init {
+        let kept = init::from_checkpoint(trainee, path)?;
+        let fresh = if kept.is_empty() { String::new() } else { format!("; fresh: {}", kept.join(", ")) };
+        tell.note(&format!("from {}: every weight it has{fresh}", path.display()));
+    }
+    Ok(())
+}
+
+/// Runs the command; gives the exit code.
+pub fn run(args: &TrainArgs) -> Result<u8> {
+    let tell = Teller::new(args.json);
+    let stop = Arc::new(AtomicBool::new(false));
+    on_signal(Arc::clone(&stop))?;
+    let before = Record::read(&args.run)?;
+    let mut recipe = settle(args, before.as_ref())?;
+    ensure!(!recipe.data.is_empty(), "there is nothing to learn from: --data SOURCE");
     fs::create_dir_all(&args.run).with_context(|| format!("creating {}", args.run.display()))?;
     sightline_embed::keep_large_buffers();
-    let precision = if args.f32 { Precision::F32 } else { Precision::Bf16 };
-    let full = vocabulary::read(&args.text_embeddings.join("vocab.txt"))?;
-    let corpus = Corpus::new(args.seed);
-    let cut = Cut::new(&full, args.vocabulary, (0..4000).map(|i| corpus.caption(i, 77)))?;
-    let arch = architecture(args, cut.len());
-    let tokenizer = serde_json::to_vec(&cut.tokenizer_json(arch.max_text_len))?;
-    fs::write(args.run.join("tokenizer.json"), &tokenizer)?;
+    let reading = Reading { size: recipe.shape.image, skip_bad: args.skip_bad, memory: args.memory << 20 };
+    let data = train_data::sources(&recipe, &reading, &tell)?;
+    let source: &dyn Source = data.source.as_ref();
+    let goes_on = checkpoint::step(&args.run).is_some();
+    let (pieces, cut) = match &before {
+        Some(record) if goes_on => (record.model.architecture.vocab_size, None),
+        _ => vocabulary(&args.run, &recipe, source)?,
+    };
+    let arch = recipe.shape.architecture(pieces).map_err(|e| anyhow!(e))?;
     let texts = CaptionTokenizer::load(&args.run.join("tokenizer.json"), &arch)?;
-    let config = run_config(args)?;
-    let trainee = Trainee::with_decoder(&arch, config.objective.decoder(), args.seed)?;
+    let per_epoch = Sequence::new(source, recipe.run.order, recipe.run.seed, recipe.run.batch)?.per_epoch()
+        / recipe.run.accumulate.max(1);
+    if before.is_none() {
+        if let Some(epochs) = recipe.epochs {
+            recipe.run.steps = epochs * per_epoch.max(1);
+        }
+        if let Schedule::Cosine { epoch } = &mut recipe.run.schedule {
+            *epoch = per_epoch.max(1);
+        }
+    }
+    let trainee = Trainee::with_decoder(&arch, recipe.run.objective.decoder(), recipe.run.seed)?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
-    eprintln!("{:.2} million parameters, {} word pieces", parameters as f64 / 1e6, cut.len());
-    start_words(&trainee, &cut, &args.text_embeddings, args.width)?;
-    let record = Record { config: config.clone(), model: ModelConfig::new("", arch.clone()) };
-    fs::write(args.run.join("run.json"), serde_json::to_vec_pretty(&record)?)?;
-    let pool = Pool::new(corpus, 0, args.identities, args.views, arch.image_size);
-    let every = Duration::from_secs(args.checkpoint_s);
-    let done = precision.scope(|| {
-        run::train(&args.run, &config, &trainee, &pool, &Preprocess::default(), &texts, every, |line| {
-            eprintln!("{line}")
+    tell.note(&format!(
+        "{:.2} million parameters, {pieces} word pieces; {} identities, {per_epoch} steps an epoch",
+        parameters as f64 / 1e6,
+        source.identities()
+    ));
+    if !goes_on {
+        start(&trainee, &recipe, cut.as_ref(), &tell)?;
+    }
+    let minutes = args.minutes.or(before.as_ref().and_then(|record| record.minutes));
+    let mut record = Record { recipe: recipe.clone(), model: ModelConfig::new("", arch), minutes };
+    record.write(&args.run)?;
+    let validation = data.validation(&recipe, &texts, &reading, &tell)?;
+    let run = Run {
+        prep: Preprocess::default(),
+        validation: validation.as_ref(),
+        checkpoint_every: Duration::from_secs(args.checkpoint_s),
+        limit: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        stop: &stop,
+        ..Run::new(&args.run, recipe.run.clone(), &trainee, source, &texts)
+    };
+    let mut planned = None;
+    let outcome = recipe.precision().scope(|| {
+        run.go(|line| {
+            if let Some(steps) = line["planned_steps"].as_u64() {
+                let fall = line["fall"].as_u64().unwrap_or_default() as usize;
+                let run = &mut record.recipe.run;
+                (run.steps, run.schedule) = (steps as usize, run.schedule.with_fall(fall));
+                planned = Some(record.write(&args.run));
+            }
+            tell.line(line);
         })
-    });
-    Ok(done?)
-}
-
-/// Word embeddings from the pre-trained encoder.
-fn start_words(trainee: &Trainee, cut: &Cut, encoder: &Path, width: usize) -> Result<()> {
-    let words = cut.embeddings(encoder, width)?;
-    let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let var = data.get("text_encoder.embeddings.word_embeddings.weight").context("the model has no word embeddings")?;
-    Ok(var.set(&words)?)
+    })?;
+    planned.unwrap_or(Ok(()))?;
+    if outcome.stopped {
+        tell.end(&format!(
+            "stopped after step {}; resume with: sightline-finetune train --run {} --resume",
+            outcome.steps,
+            args.run.display()
+        ));
+        return Ok(130);
+    }
+    let best = outcome.best.is_some();
+    let model = args.run.join("model");
+    let written = export::model(&args.run, &record, &trainee, best, 1.0, "sightline", &model)?;
+    tell.value(&json!({"model": model, "of_step": written, "best": best}));
+    tell.end(&format!("model folder of step {written} written to {}", model.display()));
+    Ok(0)
 }

@@ -203,6 +203,16 @@ impl Survey {
     }
 }
 
+/// Takes every tenth identity out of `entries` for validation: what is left, and what was taken. For datasets without a
+/// validation split.
+pub fn hold_out(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
+    let mut numbers: Vec<u32> = entries.iter().map(|entry| entry.identity).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let taken = |entry: &Entry| numbers.binary_search(&entry.identity).is_ok_and(|place| place % 10 == 9);
+    entries.into_iter().partition(|entry| !taken(entry))
+}
+
 fn list<T: fmt::Display>(names: &[T]) -> String {
     names.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
