@@ -132,7 +132,7 @@ impl<'a> Figure<'a> {
         if cut.skirt_hem.is_some() {
             let width = 0.15 + 0.85 * own(person, 8);
             let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
-            self.put(Layer::Skirt, skirt, &points, posed, 0.005, true, (everywhere, 0.0));
+            self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
         } else if let Some(piece) = wardrobe::lower(assets, person) {
             let points = cloth::piece(piece, body, person, slack(person.lower.loose));
             self.put(Layer::Lower, piece, &points, posed, 0.004, true, (everywhere, 0.0));
@@ -180,7 +180,7 @@ impl<'a> Figure<'a> {
             let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
             let width = 0.1 + 0.35 * own(person, 17);
             let points = cloth::skirt(skirt, body, person, width, off, 2);
-            self.put(Layer::CoatSkirt, skirt, &points, posed, 0.011, true, (everywhere, 0.0));
+            self.put(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (everywhere, 0.0));
         }
     }
 
