@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Calibration;
 use crate::EmbedError;
 use crate::nn::MASKED;
 use crate::preprocess::Filter;
@@ -211,45 +212,6 @@ impl Default for Preprocess {
     }
 }
 
-/// Turns both stages' evidence into a probability:
-/// sigmoid((match - no match + similarity * cosine) / temperature + bias).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Above 1 softens.
-    pub temperature: f32,
-    /// Added after the division.
-    pub bias: f32,
-    /// Weight of the cosine of the global features beside the difference of the match logits; 0 leaves it out.
-    #[serde(default)]
-    pub similarity: f32,
-    /// What it was fitted on, and when; told with every answer.
-    #[serde(default)]
-    pub version: String,
-    /// Whether it was fitted at all; the identity is not.
-    #[serde(default = "yes")]
-    pub calibrated: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Default for Calibration {
-    /// The plain softmax of both logits.
-    fn default() -> Self {
-        Self { temperature: 1.0, bias: 0.0, similarity: 0.0, version: "identity".into(), calibrated: false }
-    }
-}
-
-impl Calibration {
-    /// Match probability of the logits of "no match" and "match" and the cosine of the global features.
-    pub fn probability(&self, logits: [f32; 2], cosine: f32) -> f32 {
-        let evidence = logits[1] - logits[0] + self.similarity * cosine;
-        let z = f64::from(evidence) / f64::from(self.temperature) + f64::from(self.bias);
-        (1.0 / (1.0 + (-z).exp())) as f32
-    }
-}
-
 /// The whole `config.json` of a model folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
@@ -307,10 +269,7 @@ impl ModelConfig {
         if !config.preprocess.std.iter().all(|s| *s > 0.0) {
             return Err("preprocess.std must be above 0".into());
         }
-        let c = &config.calibration;
-        if !(c.temperature > 0.0 && c.temperature.is_finite() && c.bias.is_finite()) {
-            return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
-        }
+        config.calibration.check()?;
         Ok(config)
     }
 
@@ -363,16 +322,5 @@ mod tests {
         assert!(said(&|a| a.max_text_len = 600).contains("max_text_len"));
         assert!(ModelConfig::parse("{}").expect_err("refused").contains("image_size"));
         assert!(ModelConfig::parse("{\"image_size\":").is_err());
-    }
-
-    #[test]
-    fn calibration_is_softmax_unless_fitted() {
-        let logits = [0.3f32, 1.7];
-        let softmax = logits[1].exp() / (logits[0].exp() + logits[1].exp());
-        assert!((Calibration::default().probability(logits, 0.9) - softmax).abs() < 1e-6);
-        let fitted = Calibration { temperature: 2.0, bias: -0.7, ..Calibration::default() };
-        assert!((fitted.probability(logits, 0.9) - 0.5).abs() < 1e-6);
-        let both = Calibration { similarity: 2.0, ..Calibration::default() };
-        assert!((both.probability([0.5, 0.0], 0.25) - 0.5).abs() < 1e-6);
     }
 }

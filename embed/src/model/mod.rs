@@ -3,6 +3,7 @@
 
 mod bert;
 mod cada;
+mod calibration;
 mod config;
 mod pos_embed;
 mod tokens;
@@ -11,7 +12,8 @@ pub mod weights;
 
 pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
 pub use cada::{Cada, Decoder};
-pub use config::{Architecture, Calibration, ModelConfig, Preprocess};
+pub use calibration::Calibration;
+pub use config::{Architecture, ModelConfig, Preprocess};
 pub use pos_embed::{Grid, resize_pos_embed};
 pub use tokens::TokenBatch;
 pub use vit::{Vit, VitBlock};

@@ -18,9 +18,16 @@ fn part(path: &Path) -> PathBuf {
 /// # Errors
 /// A file that cannot be written (a full disk, say); what was there stays.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+    with(path, |part| fs::write(part, bytes).map_err(TrainError::io(path)))
+}
+
+/// Lets `write` write a file, which then takes the place of `path`.
+///
+/// # Errors
+/// What `write` says, or a folder that cannot be written to; what was there stays.
+pub fn with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let part = part(path);
-    let written = fs::write(&part, bytes).map_err(TrainError::io(path));
-    let moved = written.and_then(|()| fs::rename(&part, path).map_err(TrainError::io(path)));
+    let moved = write(&part).and_then(|()| fs::rename(&part, path).map_err(TrainError::io(path)));
     if moved.is_err() {
         let _ = fs::remove_file(&part);
     }

@@ -1,77 +1,164 @@
-//! From match logits to probabilities: Platt scaling on labelled pairs, and how far it can be trusted.
+//! From match logits and cosines to probabilities: Platt scaling, temperature scaling or isotonic regression on labelled
+//! pairs, and how far the result can be trusted on others.
+//!
+//! A probability holds for pairs as they were fitted: the top K by cosine, of galleries where as many of them match.
+//! [`for_prior`] moves it to galleries with another share of matches.
+
+use std::str::FromStr;
 
 use serde::Serialize;
 
-/// What was fitted and how well it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Fit {
-    /// Divides the logit difference.
-    pub temperature: f64,
-    /// Added after the division.
-    pub bias: f64,
-    /// Expected calibration error of the plain softmax, 15 bins.
-    pub ece_before: f64,
-    /// The same after fitting.
-    pub ece_after: f64,
-    /// Mean negative log-likelihood after fitting, in nats a pair.
-    pub log_loss: f64,
-    /// Pairs fitted on.
-    pub pairs: usize,
-    /// Share of matches among them.
-    pub prior: f64,
+use super::isotonic::isotonic;
+use crate::model::Calibration;
+
+/// One pair the decoder judged: logits of "no match" and "match", cosine, whether it matches.
+pub type Pair = ([f32; 2], f32, bool);
+
+/// How probabilities are fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Logistic regression on the difference of the logits and the cosine.
+    Platt,
+    /// The difference of the logits divided by one number.
+    Temperature,
+    /// A monotone curve through the evidence as Platt scaling weighs it.
+    Isotonic,
 }
 
-/// Fits `p = sigmoid(logit / temperature + bias)` by maximum likelihood (Newton's method on 1/temperature and bias).
-/// Nothing without both matches and mismatches, or when the fit would turn the order round.
-pub fn fit(pairs: &[(f32, bool)]) -> Option<Fit> {
-    let matches = pairs.iter().filter(|p| p.1).count();
+impl FromStr for Method {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "platt" => Ok(Self::Platt),
+            "temperature" => Ok(Self::Temperature),
+            "isotonic" => Ok(Self::Isotonic),
+            other => Err(format!("there is no method {other:?}: it is platt, temperature or isotonic")),
+        }
+    }
+}
+
+/// Fits a calibration by maximum likelihood. Nothing without both matches and mismatches, or when the decoder's logits
+/// speak against matches: then they are no evidence.
+pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
+    let matches = pairs.iter().filter(|p| p.2).count();
     if matches == 0 || matches == pairs.len() {
         return None;
     }
-    let (mut a, mut b) = (1.0f64, 0.0f64);
-    let cost = |a: f64, b: f64| -> f64 {
-        pairs
-            .iter()
-            .map(|(x, y)| {
-                let z = a * f64::from(*x) + b;
-                z.max(0.0) + (-z.abs()).exp().ln_1p() - if *y { z } else { 0.0 }
-            })
-            .sum()
+    let difference = |p: &Pair| f64::from(p.0[1]) - f64::from(p.0[0]);
+    let labels: Vec<bool> = pairs.iter().map(|p| p.2).collect();
+    let plain = |temperature: f64, bias: f64, similarity: f64| {
+        let sound = temperature > 0.0 && temperature.is_finite() && bias.is_finite() && similarity.is_finite();
+        sound.then(|| Calibration {
+            temperature: temperature as f32,
+            bias: bias as f32,
+            similarity: similarity as f32,
+            calibrated: true,
+            ..Calibration::default()
+        })
     };
-    for _ in 0..100 {
-        let (mut ga, mut gb, mut haa, mut hab, mut hbb) = (0.0, 0.0, 1e-9, 0.0, 1e-9);
-        for (x, y) in pairs {
-            let x = f64::from(*x);
-            let p = 1.0 / (1.0 + (-(a * x + b)).exp());
-            let (d, w) = (p - f64::from(u8::from(*y)), (p * (1.0 - p)).max(1e-12));
-            ga += d * x;
-            gb += d;
-            haa += w * x * x;
-            hab += w * x;
-            hbb += w;
+    if method == Method::Temperature {
+        let rows: Vec<[f64; 1]> = pairs.iter().map(|p| [difference(p)]).collect();
+        return plain(1.0 / logistic(&rows, &labels)?[0], 0.0, 0.0);
+    }
+    let rows: Vec<[f64; 3]> = pairs.iter().map(|p| [difference(p), f64::from(p.1), 1.0]).collect();
+    let [a, c, b] = logistic(&rows, &labels)?;
+    let both = if c >= 0.0 {
+        plain(1.0 / a, b, c / a)
+    } else {
+        // A cosine that speaks against a match would turn the first stage's order round.
+        let rows: Vec<[f64; 2]> = pairs.iter().map(|p| [difference(p), 1.0]).collect();
+        let [a, b] = logistic(&rows, &labels)?;
+        plain(1.0 / a, b, 0.0)
+    }?;
+    if method == Method::Platt {
+        return Some(both);
+    }
+    let evidence: Vec<(f32, bool)> = pairs.iter().map(|p| (both.evidence(p.0, p.1), p.2)).collect();
+    let knots = isotonic(&evidence)?;
+    Some(Calibration { temperature: 1.0, bias: 0.0, knots, ..both })
+}
+
+/// Coefficients of a logistic regression by Newton's method with step halving; a very small ridge keeps them finite
+/// where the labels can be told apart without error.
+fn logistic<const N: usize>(rows: &[[f64; N]], labels: &[bool]) -> Option<[f64; N]> {
+    const RIDGE: f64 = 1e-4;
+    let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let cost = |w: &[f64; N]| -> f64 {
+        let said = rows.iter().zip(labels).map(|(row, label)| {
+            let z = dot(row, w);
+            z.max(0.0) + (-z.abs()).exp().ln_1p() - if *label { z } else { 0.0 }
+        });
+        said.sum::<f64>() + 0.5 * RIDGE * dot(w, w)
+    };
+    let mut w = [0f64; N];
+    for _ in 0..200 {
+        let (mut gradient, mut curvature) = (w.map(|v| RIDGE * v), [[0f64; N]; N]);
+        (0..N).for_each(|i| curvature[i][i] = RIDGE);
+        for (row, label) in rows.iter().zip(labels) {
+            let p = 1.0 / (1.0 + (-dot(row, &w)).exp());
+            let (off, weight) = (p - f64::from(u8::from(*label)), p * (1.0 - p));
+            for i in 0..N {
+                gradient[i] += off * row[i];
+                (0..N).for_each(|j| curvature[i][j] += weight * row[i] * row[j]);
+            }
         }
-        let det = haa * hbb - hab * hab;
-        let (mut da, mut db) = ((hbb * ga - hab * gb) / det, (haa * gb - hab * ga) / det);
-        let before = cost(a, b);
-        while cost(a - da, b - db) > before && da.abs() + db.abs() > 1e-12 {
-            da *= 0.5;
-            db *= 0.5;
+        let step = solve(curvature, gradient)?;
+        let (before, mut part) = (cost(&w), 1.0);
+        let moved = |part: f64| -> [f64; N] { std::array::from_fn(|i| w[i] - part * step[i]) };
+        while cost(&moved(part)) > before && part > 1e-9 {
+            part *= 0.5;
         }
-        a -= da;
-        b -= db;
-        if da.abs() + db.abs() < 1e-10 {
+        let next = moved(part);
+        let change: f64 = next.iter().zip(&w).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).sum();
+        w = next;
+        if change < 1e-10 {
             break;
         }
     }
-    (a > 0.0 && a.is_finite() && b.is_finite()).then(|| Fit {
-        temperature: 1.0 / a,
-        bias: b,
-        ece_before: ece(pairs, 1.0, 0.0),
-        ece_after: ece(pairs, a, b),
-        log_loss: cost(a, b) / pairs.len() as f64,
-        pairs: pairs.len(),
-        prior: matches as f64 / pairs.len() as f64,
-    })
+    w.iter().all(|v| v.is_finite()).then_some(w)
+}
+
+/// Solves a small symmetric system by elimination with pivots.
+fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
+    for i in 0..N {
+        let pivot = (i..N).max_by(|x, y| a[*x][i].abs().total_cmp(&a[*y][i].abs()))?;
+        if a[pivot][i].abs() < 1e-300 {
+            return None;
+        }
+        a.swap(i, pivot);
+        b.swap(i, pivot);
+        let top = a[i];
+        for row in i + 1..N {
+            let factor = a[row][i] / top[i];
+            a[row].iter_mut().zip(&top).for_each(|(x, t)| *x -= factor * t);
+            b[row] -= factor * b[i];
+        }
+    }
+    for i in (0..N).rev() {
+        let known: f64 = (i + 1..N).map(|j| a[i][j] * b[j]).sum();
+        b[i] = (b[i] - known) / a[i][i];
+    }
+    Some(b)
+}
+
+/// The same calibration for pairs of which the share `to` matches instead of `from`: odds are multiplied by the ratio
+/// of both prior odds, which is exact as long as matches look like matches and others like others.
+pub fn for_prior(calibration: &Calibration, from: f64, to: f64) -> Calibration {
+    let odds = |p: f64| (p / (1.0 - p)).ln();
+    let shift = odds(to) - odds(from);
+    let moved = |p: f32| {
+        let p = f64::from(p).clamp(1e-6, 1.0 - 1e-6);
+        (1.0 / (1.0 + (-(odds(p) + shift)).exp())) as f32
+    };
+    let mut new = calibration.clone();
+    if new.knots.is_empty() {
+        new.bias += shift as f32;
+    } else {
+        new.knots.iter_mut().for_each(|knot| knot[1] = moved(knot[1]));
+    }
+    new
 }
 
 /// One bin of a reliability diagram.
@@ -88,55 +175,173 @@ pub struct Bin {
 /// Bins of the reliability diagram and of the expected calibration error.
 pub const BINS: usize = 15;
 
-/// [`BINS`] equal bins of (probability, whether it matches).
-pub fn bins(judged: impl IntoIterator<Item = (f64, bool)>) -> Vec<Bin> {
-    let mut all = vec![Bin::default(); BINS];
-    for (p, matches) in judged {
-        let bin = &mut all[((p * BINS as f64) as usize).min(BINS - 1)];
-        bin.pairs += 1;
-        bin.said += p;
-        bin.observed += f64::from(u8::from(matches));
-    }
-    for bin in all.iter_mut().filter(|b| b.pairs > 0) {
-        bin.said /= bin.pairs as f64;
-        bin.observed /= bin.pairs as f64;
-    }
-    all
+/// How good probabilities are on labelled pairs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Quality {
+    /// Expected calibration error over [`BINS`] equal bins: mean over pairs of |said - observed| of their bin.
+    pub ece: f64,
+    /// Mean negative log-likelihood in nats a pair.
+    pub log_loss: f64,
+    /// Mean square distance from the truth.
+    pub brier: f64,
+    /// The reliability diagram.
+    pub bins: Vec<Bin>,
 }
 
-/// Expected calibration error: the mean over pairs of the distance between what their bin says and what is so.
-pub fn expected_error(bins: &[Bin]) -> f64 {
-    let pairs: usize = bins.iter().map(|b| b.pairs).sum();
-    bins.iter().map(|b| b.pairs as f64 * (b.said - b.observed).abs()).sum::<f64>() / pairs.max(1) as f64
+impl Quality {
+    /// Of `calibration` on `pairs`.
+    pub fn of(calibration: &Calibration, pairs: &[Pair]) -> Self {
+        let mut bins = vec![Bin::default(); BINS];
+        let (mut log_loss, mut brier) = (0f64, 0f64);
+        for (logits, cosine, matches) in pairs {
+            let p = f64::from(calibration.probability(*logits, *cosine));
+            let truth = f64::from(u8::from(*matches));
+            let bin = &mut bins[((p * BINS as f64) as usize).min(BINS - 1)];
+            bin.pairs += 1;
+            bin.said += p;
+            bin.observed += truth;
+            log_loss -= if *matches { p } else { 1.0 - p }.max(1e-12).ln();
+            brier += (p - truth).powi(2);
+        }
+        let all = pairs.len().max(1) as f64;
+        let ece = bins.iter().map(|b| (b.said - b.observed).abs()).sum::<f64>() / all;
+        for bin in bins.iter_mut().filter(|b| b.pairs > 0) {
+            bin.said /= bin.pairs as f64;
+            bin.observed /= bin.pairs as f64;
+        }
+        Self { ece, log_loss: log_loss / all, brier: brier / all, bins }
+    }
 }
 
-/// Expected calibration error of `sigmoid(scale * logit + bias)`.
-pub fn ece(pairs: &[(f32, bool)], scale: f64, bias: f64) -> f64 {
-    let said = |x: f32| 1.0 / (1.0 + (-(scale * f64::from(x) + bias)).exp());
-    expected_error(&bins(pairs.iter().map(|(x, y)| (said(*x), *y))))
+/// Share of pairs that match.
+pub fn prior(pairs: &[Pair]) -> f64 {
+    pairs.iter().filter(|p| p.2).count() as f64 / pairs.len().max(1) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    #[test]
-    fn finds_the_scaling_that_made_the_labels() {
-        // Labels in exact proportion to sigmoid(x / 2.5 - 0.8) at each of many logits.
+    fn sigmoid(z: f64) -> f64 {
+        1.0 / (1.0 + (-z).exp())
+    }
+
+    /// Pairs whose labels are in exact proportion to sigmoid((difference + 3 cosine) / 2.5 - 0.8).
+    fn exact(curve: impl Fn(f64) -> f64) -> Vec<Pair> {
         let mut pairs = Vec::new();
-        for step in 0..200 {
-            let x = (step as f32 - 100.0) / 10.0;
-            let p = 1.0 / (1.0 + (-(f64::from(x) / 2.5 - 0.8)).exp());
-            let yes = (p * 1000.0).round() as usize;
-            pairs.extend((0..1000).map(|i| (x, i < yes)));
+        for step in 0..120 {
+            for cosine in [-0.5f32, 0.2, 0.9] {
+                let difference = (step as f32 - 60.0) / 6.0;
+                let p = curve((f64::from(difference) + 3.0 * f64::from(cosine)) / 2.5 - 0.8);
+                let yes = (p * 300.0).round() as usize;
+                pairs.extend((0..300).map(|i| ([0.25, difference + 0.25], cosine, i < yes)));
+            }
         }
-        let fit = fit(&pairs).expect("both labels are there");
-        assert!((fit.temperature - 2.5).abs() < 0.01 && (fit.bias + 0.8).abs() < 0.01, "{fit:?}");
-        assert!(fit.ece_after < 0.001 && fit.ece_before > 0.05, "{fit:?}");
+        pairs
     }
 
     #[test]
-    fn nothing_to_fit_on_one_label() {
-        assert_eq!(super::fit(&[(1.0, true), (2.0, true)]), None);
+    fn platt_finds_what_made_the_labels() {
+        let pairs = exact(sigmoid);
+        let c = fit(&pairs, Method::Platt).expect("both labels are there");
+        assert!((c.temperature - 2.5).abs() < 0.02 && (c.bias + 0.8).abs() < 0.02, "{c:?}");
+        assert!((c.similarity - 3.0).abs() < 0.03 && c.knots.is_empty() && c.calibrated, "{c:?}");
+        let (before, after) = (Quality::of(&Calibration::default(), &pairs), Quality::of(&c, &pairs));
+        assert!(after.ece < 0.002 && before.ece > 0.05, "{} -> {}", before.ece, after.ece);
+        assert!(after.log_loss < before.log_loss && after.brier < before.brier);
+        assert_eq!(after.bins.iter().map(|b| b.pairs).sum::<usize>(), pairs.len());
+    }
+
+    #[test]
+    fn temperature_divides_and_nothing_else() {
+        let mut pairs = exact(|z| sigmoid(2.5 * (z + 0.8) / 4.0));
+        pairs.retain(|p| p.1 == 0.2);
+        pairs.iter_mut().for_each(|p| p.0[1] += 0.6);
+        let c = fit(&pairs, Method::Temperature).expect("both labels are there");
+        assert!((c.temperature - 4.0).abs() < 0.05 && c.bias == 0.0 && c.similarity == 0.0, "{c:?}");
+    }
+
+    #[test]
+    fn isotonic_follows_what_no_sigmoid_can() {
+        // Two plateaus.
+        let pairs = exact(|z| if z < 0.0 { 0.1 } else { 0.7 });
+        let (platt, curve) = (fit(&pairs, Method::Platt).expect("fits"), fit(&pairs, Method::Isotonic).expect("fits"));
+        let (rough, fine) = (Quality::of(&platt, &pairs), Quality::of(&curve, &pairs));
+        assert!(fine.ece < 0.01 && fine.log_loss < rough.log_loss - 0.01, "{} {}", fine.ece, rough.ece);
+    }
+
+    #[test]
+    fn another_prior_multiplies_the_odds() {
+        let pairs = exact(sigmoid);
+        let from = prior(&pairs);
+        for method in [Method::Platt, Method::Isotonic] {
+            let c = fit(&pairs, method).expect("fits");
+            let moved = for_prior(&c, from, 0.02);
+            let odds = |p: f32| f64::from(p) / (1.0 - f64::from(p));
+            let ratio = (0.02 / 0.98) / (from / (1.0 - from));
+            let (p, q) = (c.probability([0.0, 0.5], 0.3), moved.probability([0.0, 0.5], 0.3));
+            assert!((odds(q) / odds(p) / ratio - 1.0).abs() < 0.05, "{method:?}: {p} -> {q}");
+            // The same pairs with matches thinned out to that share are what it is right on.
+            let thinned: Vec<Pair> = {
+                let keep = (0.02 / 0.98) * (1.0 - from) / from;
+                let mut kept = 0.0;
+                pairs
+                    .iter()
+                    .filter(|p| {
+                        !p.2 || {
+                            kept += keep;
+                            kept >= 1.0 && {
+                                kept -= 1.0;
+                                true
+                            }
+                        }
+                    })
+                    .copied()
+                    .collect()
+            };
+            assert!((prior(&thinned) - 0.02).abs() < 0.001);
+            let (raw, right) = (Quality::of(&c, &thinned).ece, Quality::of(&moved, &thinned).ece);
+            assert!(right < 0.01 && right < raw / 10.0, "{method:?}: {raw} -> {right}");
+        }
+    }
+
+    #[test]
+    fn what_tells_nothing_is_not_fitted() {
+        let same = [([0.0, 1.0], 0.5, true), ([0.0, 2.0], 0.5, true)];
+        let reversed: Vec<Pair> = exact(sigmoid).into_iter().map(|p| ([0.0, -p.0[1]], 0.0, p.2)).collect();
+        for method in [Method::Platt, Method::Temperature, Method::Isotonic] {
+            assert_eq!(fit(&same, method), None);
+            assert_eq!(fit(&reversed, method), None, "{method:?}");
+        }
+        assert_eq!(fit(&[], Method::Platt), None);
+    }
+
+    #[test]
+    fn pairs_told_apart_without_error_stay_finite() {
+        let pairs: Vec<Pair> = (0..100).map(|i| ([0.0, i as f32 - 49.5], i as f32 / 100.0, i >= 50)).collect();
+        for method in [Method::Platt, Method::Temperature, Method::Isotonic] {
+            let c = fit(&pairs, method).expect("fits");
+            assert!((0.0..=1.0).contains(&c.probability([0.0, 3.0], 0.5)), "{method:?} {c:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_fit_is_a_rising_curve_of_probabilities(
+            raw in proptest::collection::vec((-9f32..9.0, -1f32..1.0, any::<bool>()), 1..80), which in 0usize..3,
+        ) {
+            let pairs: Vec<Pair> = raw.iter().map(|(d, c, y)| ([0.0, *d], *c, *y)).collect();
+            let method = [Method::Platt, Method::Temperature, Method::Isotonic][which];
+            if let Some(c) = fit(&pairs, method) {
+                let c = for_prior(&c, 0.4, 0.1);
+                let mut last = 0.0;
+                for step in -60..60 {
+                    let p = c.probability([0.0, step as f32 / 4.0], 0.1);
+                    prop_assert!((0.0..=1.0).contains(&p) && p >= last - 1e-6, "{c:?} at {step}");
+                    last = p;
+                }
+            }
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code, unmodified.
 #![allow(clippy::unwrap_used)]
 
+mod baseline;
 mod bf16;
 mod embedder;
 mod eval;
 mod folder;
 mod golden;
 mod import;
+mod judge;
 mod layers;
 mod objective;
 mod overfit;

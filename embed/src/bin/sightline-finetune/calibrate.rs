@@ -1,60 +1,116 @@
 //! `calibrate`: from match logits and cosines to a probability, written into the model folder.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::json;
 use sightline_embed::model::Calibration;
-use sightline_embed::train::calibrate::fit;
+use sightline_embed::train::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
+use sightline_embed::train::gallery::Gallery;
+use sightline_embed::train::{atomic, plot};
 
-use crate::gallery::{drawn_gallery, load, score};
+use crate::judge::{DataArgs, Defaults, Loaded, MachineArgs};
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sightline-finetune calibrate --model models/mine --method isotonic
+  sightline-finetune calibrate --model models/mine --dataset cuhk-pedes --root CUHK-PEDES --split val --prior 0.01
+
+The persons are divided in two: probabilities are fitted on the pairs of one half and measured on those of the other.
+A pair is a text with one of its top K pictures by cosine, which is what the decoder judges in a search.
+
+A probability is right where as many of these pairs match as here. In a real gallery it is fewer, for the person may
+hardly be there: with --prior P probabilities are moved to galleries where the share P of the judged pictures match
+(one picture among the 32 judged: 0.03).")]
 pub struct CalibrateArgs {
-    /// Model folder; its config.json is rewritten.
+    /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
     #[arg(long)]
     model: PathBuf,
-    /// Held-out drawn persons.
-    #[arg(long, default_value_t = 400)]
-    identities: u64,
-    /// Seed of them (not the training's).
-    #[arg(long, default_value_t = 555)]
-    seed: u64,
+    /// platt: logistic regression on logits and cosine. temperature: the logits divided by one number. isotonic: a
+    /// monotone curve, for many pairs.
+    #[arg(long, default_value = "platt")]
+    method: Method,
+    #[command(flatten)]
+    data: DataArgs,
     /// Pictures per text that the decoder judges.
     #[arg(long, default_value_t = 32)]
     k: usize,
+    /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
+    #[arg(long)]
+    prior: Option<f64>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
+const DEFAULTS: Defaults = Defaults { dataset: "synth", split: "val", identities: 800, seed: 555 };
+
 pub fn run(args: &CalibrateArgs) -> Result<()> {
-    let mut loaded = load(&args.model)?;
-    let gallery = drawn_gallery(args.seed, args.identities, loaded.config.architecture.image_size);
-    let done = score(&loaded, &gallery, args.k)?;
-    // How much the cosine weighs beside the match logits is chosen by likelihood, with the scaling fitted anew for each.
-    let evidence = |weight: f32| -> Vec<(f32, bool)> {
-        let pair = |&(text, image, logit): &(usize, usize, f32)| {
-            (logit + weight * done.cosine[text][image], gallery.text_ids[text] == gallery.image_ids[image])
-        };
-        done.pairs.iter().map(pair).collect()
+    ensure!(args.k > 0, "--k must be above 0");
+    if let Some(p) = args.prior {
+        ensure!(p > 0.0 && p < 1.0, "--prior {p} is not between 0 and 1");
+    }
+    let mut loaded = Loaded::open(&args.model, &args.machine)?;
+    let (all, name) = args.data.gallery(&DEFAULTS)?;
+    let (one, other) = all.halves();
+    let pairs = |gallery: &Gallery| -> Result<Vec<Pair>> {
+        ensure!(!gallery.is_empty(), "there are too few persons in {name} to fit on one half and measure on the other");
+        Ok(loaded.scores(gallery, args.k)?.pairs(&gallery.text_ids, &gallery.image_ids))
     };
-    let (similarity, fit) = [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
-        .into_iter()
-        .filter_map(|weight| Some((weight, fit(&evidence(weight))?)))
-        .min_by(|a, b| a.1.log_loss.total_cmp(&b.1.log_loss))
-        .context("the pairs do not allow a fit: the model does not tell matches from mismatches")?;
-    loaded.config.calibration = Calibration {
-        temperature: fit.temperature as f32,
-        bias: fit.bias as f32,
-        similarity,
-        version: format!("platt-both-synth-seed{}-n{}", args.seed, args.identities),
-        calibrated: true,
-    };
+    let (fitting, fresh) = (pairs(&one)?, pairs(&other)?);
+    let share = prior(&fitting);
+    let fitted = fit(&fitting, args.method).with_context(|| {
+        format!(
+            "{} pairs of {name}, of which {:.2} % match, do not allow a fit: the decoder does not tell them apart",
+            fitting.len(),
+            100.0 * share
+        )
+    })?;
+    let (before, after) = (Quality::of(&Calibration::default(), &fresh), Quality::of(&fitted, &fresh));
+    let method = serde_json::to_value(args.method)?;
+    let method = method.as_str().unwrap_or_default();
+    let moved = args.prior.map_or_else(|| fitted.clone(), |p| for_prior(&fitted, share, p));
+    let version = format!("{method}-{name}-k{}", args.k);
+    let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
+    loaded.config.calibration = Calibration { version, ..moved };
+    let record = json!({
+        "method": method,
+        "data": name,
+        "k": args.k,
+        "fitted_on": {"pairs": fitting.len(), "prior": share},
+        "measured_on": {"pairs": fresh.len(), "prior": prior(&fresh), "persons": "others"},
+        "ece_before": before.ece, "ece_after": after.ece,
+        "log_loss_before": before.log_loss, "log_loss_after": after.log_loss,
+        "brier_before": before.brier, "brier_after": after.brier,
+        "moved_to_prior": args.prior,
+        "plot": "calibration.svg",
+    });
     if !loaded.config.provenance.is_object() {
         loaded.config.provenance = json!({});
     }
-    loaded.config.provenance["calibration"] = serde_json::to_value(fit)?;
-    fs::write(loaded.folder.join("config.json"), serde_json::to_vec_pretty(&loaded.config)?)?;
-    println!("{}", serde_json::to_string(&fit)?);
+    loaded.config.provenance["calibration"] = record.clone();
+    let title = format!("{method} on other persons: ECE {:.4} (softmax {:.4})", after.ece, before.ece);
+    let sets = [("softmax".to_owned(), before.bins.clone()), (method.to_owned(), after.bins.clone())];
+    plot::reliability(&loaded.path.join("calibration.svg"), &title, &sets)?;
+    atomic::file(&loaded.path.join("config.json"), &serde_json::to_vec_pretty(&loaded.config)?)?;
+    if args.json {
+        println!("{record}");
+        return Ok(());
+    }
+    println!(
+        "{name}: fitted on {} pairs ({:.2} % match), measured on {} others\n",
+        fitting.len(),
+        100.0 * share,
+        fresh.len()
+    );
+    println!("{:<10} {:>8} {:>10} {:>8}", "", "ECE", "log loss", "Brier");
+    for (name, q) in [("softmax", &before), (method, &after)] {
+        println!("{name:<10} {:>8.4} {:>10.4} {:>8.4}", q.ece, q.log_loss, q.brier);
+    }
+    println!("\nwritten to {}", loaded.path.join("config.json").display());
     Ok(())
 }

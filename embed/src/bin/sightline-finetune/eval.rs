@@ -1,68 +1,131 @@
-//! `eval`: the paper's protocols on an annotated dataset.
+//! `eval`: the paper's protocols on an annotated dataset or drawn persons.
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
-use clap::Args;
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
 use serde_json::json;
-use sightline_embed::train::evaluate::{Ranks, ranks};
+use sightline_embed::train::dataset::Dataset;
+use sightline_embed::train::evaluate::{Form, Ranks, dump, ranks};
 
-use crate::gallery::{drawn_gallery, load, read_gallery, score};
+use crate::judge::{DataArgs, Defaults, Judge, MachineArgs};
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sightline-finetune eval --dataset cuhk-pedes --root CUHK-PEDES --preset reference
+  sightline-finetune eval --model clip-vit-base-patch16 --dataset rstpreid --root RSTPReid --split val
+  sightline-finetune eval --dataset synth --identities 1000 --json
+
+global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
+local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
+  sightline  cosine + calibrated match probability, as `sightline serve` ranks (default)
+  paper      cosine + match probability (softmax of both logits)
+  reference  cosine + raw match logit, the others cosine - 100: the authors' code
+A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
+The paper's ablation tables are another command: sightline-finetune ablate --help.")]
 pub struct EvalArgs {
-    /// Model folder, or "default" for the one in the repository.
+    /// Model folder, or "default" for the one in the repository; a CLIP or SigLIP folder in Hugging Face layout too.
     #[arg(long, default_value = "default")]
     model: PathBuf,
-    /// Layout of the dataset; "synth" draws persons instead of reading any.
-    #[arg(long, default_value = "cuhk-pedes")]
-    dataset: String,
-    /// Folder with imgs/ and the annotation file.
-    #[arg(long)]
-    root: Option<PathBuf>,
-    /// Split to evaluate.
-    #[arg(long, default_value = "test")]
-    split: String,
+    #[command(flatten)]
+    data: DataArgs,
     /// Pictures per text that the decoder judges.
     #[arg(long, default_value_t = 32)]
     k: usize,
-    /// With --dataset synth: persons.
-    #[arg(long, default_value_t = 1000)]
-    identities: u64,
-    /// With --dataset synth: seed (not the training's).
-    #[arg(long, default_value_t = 999)]
-    seed: u64,
+    /// How the local score is made.
+    #[arg(long, value_enum, default_value_t = Preset::Sightline)]
+    preset: Preset,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
+    /// Write the score matrices (cosine_t2i, score_local: texts x images) with text_ids and image_ids, as safetensors.
+    #[arg(long)]
+    dump: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Preset {
+    Sightline,
+    Reference,
+    Paper,
+}
+
+const DEFAULTS: Defaults = Defaults { dataset: "cuhk-pedes", split: "test", identities: 1000, seed: 999 };
+
+/// What the paper reports for CADA-G and CADA-L: Rank-1, Rank-5, Rank-10, mAP.
+fn published(dataset: Dataset) -> [[f64; 4]; 2] {
+    match dataset {
+        Dataset::CuhkPedes => [[73.48, 89.57, 94.10, 65.82], [78.37, 91.57, 94.58, 68.87]],
+        Dataset::IcfgPedes => [[62.54, 79.46, 85.14, 37.07], [67.81, 82.34, 87.14, 39.85]],
+        Dataset::RstpReid => [[61.50, 82.60, 89.15, 47.28], [69.60, 86.75, 92.40, 52.74]],
+    }
 }
 
 pub fn run(args: &EvalArgs) -> Result<()> {
     ensure!(args.k > 0, "--k must be above 0");
-    let loaded = load(&args.model)?;
-    let size = loaded.config.architecture.image_size;
-    let gallery = match (args.dataset.as_str(), &args.root) {
-        ("cuhk-pedes", Some(root)) => read_gallery(root, &args.split, size)?,
-        ("cuhk-pedes", None) => bail!("--dataset cuhk-pedes needs --root"),
-        ("synth", _) => drawn_gallery(args.seed, args.identities, size),
-        (other, _) => bail!("--dataset {other}: it is cuhk-pedes or synth"),
-    };
-    let done = score(&loaded, &gallery, args.k)?;
+    let judge = Judge::open(&args.model, &args.machine)?;
+    let (gallery, name) = args.data.gallery(&DEFAULTS)?;
+    let scores = judge.scores(&gallery, args.k)?;
+    if scores.half {
+        eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
+    }
     let rank = |scores: &[Vec<f32>]| ranks(scores, &gallery.text_ids, &gallery.image_ids);
-    let (global, local) = (rank(&done.cosine), rank(&done.local));
+    let form = match (&judge, args.preset) {
+        (Judge::Cada(m), Preset::Sightline) => Some(Form::Sightline(m.config.calibration.clone())),
+        (Judge::Cada(_), Preset::Reference) => Some(Form::Reference),
+        (Judge::Cada(_), Preset::Paper) => Some(Form::Paper),
+        (Judge::Baseline(..), _) => None,
+    };
+    let matrix = form.as_ref().map(|form| scores.local(form));
+    let (global, local) = (rank(&scores.cosine), matrix.as_deref().map(rank));
+    if let Some(path) = &args.dump {
+        dump(path, &scores.cosine, matrix.as_deref(), &gallery.text_ids, &gallery.image_ids)?;
+    }
+    let (texts, images) = (gallery.captions.len(), gallery.len());
     if args.json {
-        println!(
-            "{}",
-            json!({"global": global, "local": local, "k": args.k, "texts": gallery.captions.len(), "images": gallery.pictures.len(), "model_id": loaded.id})
-        );
-    } else {
-        println!("{} texts, {} images, K = {}\n", gallery.captions.len(), gallery.pictures.len(), args.k);
-        println!("{:<8} {:>7} {:>7} {:>7} {:>7}", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
-        let line = |name: &str, r: Ranks| {
-            println!("{name:<8} {:>7.2} {:>7.2} {:>7.2} {:>7.2}", r.rank1, r.rank5, r.rank10, r.map)
-        };
-        line("global", global);
-        line("local", local);
+        let told = json!({"global": global, "local": local, "k": args.k, "texts": texts, "images": images,
+                          "model_id": judge.id()});
+        println!("{told}");
+        return Ok(());
+    }
+    println!("model {} on {name}: {texts} texts, {images} images, K = {}\n", judge.id(), args.k);
+    table(&judge, global, local, args.preset);
+    if let Some(dataset) = args.data.layout(&DEFAULTS) {
+        for (name, r) in ["published CADA-G", "published CADA-L"].into_iter().zip(published(dataset)) {
+            row(name, r);
+        }
+    }
+    match (&judge, args.preset) {
+        (Judge::Baseline(m, _), _) => println!("\n{} has no decoder for pairs: global protocol only.", m.kind),
+        (Judge::Cada(m), Preset::Sightline) if !m.config.calibration.calibrated => {
+            println!("\nThe model is not calibrated: its match probability is the softmax of both logits.");
+        }
+        _ => {}
     }
     Ok(())
+}
+
+fn table(judge: &Judge, global: Ranks, local: Option<Ranks>, preset: Preset) {
+    println!("| {:<28} | {:>6} | {:>6} | {:>7} | {:>6} |", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
+    println!("|{:-<30}|{:->8}|{:->8}|{:->9}|{:->8}|", "", ":", ":", ":", ":");
+    let four = |r: Ranks| [r.rank1, r.rank5, r.rank10, r.map];
+    match judge {
+        Judge::Cada(_) => row("global (CADA-G)", four(global)),
+        Judge::Baseline(m, _) => row(&format!("{} (global)", m.kind), four(global)),
+    }
+    if let Some(local) = local {
+        let name = match preset {
+            Preset::Sightline => "local (CADA-L), sightline",
+            Preset::Reference => "local (CADA-L), reference",
+            Preset::Paper => "local (CADA-L), paper",
+        };
+        row(name, four(local));
+    }
+}
+
+fn row(name: &str, [rank1, rank5, rank10, map]: [f64; 4]) {
+    println!("| {name:<28} | {rank1:>6.2} | {rank5:>6.2} | {rank10:>7.2} | {map:>6.2} |");
 }

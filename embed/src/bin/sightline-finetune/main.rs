@@ -3,10 +3,11 @@
 mod calibrate;
 mod eval;
 mod export;
-mod gallery;
 mod import;
+mod judge;
 mod objective;
 mod report;
+mod stages;
 mod synth;
 mod train;
 mod train_args;
@@ -36,9 +37,9 @@ enum Command {
     Import(import::ImportArgs),
     /// Write the model folder of a run: its best checkpoint by validation, or its last.
     Export(export::ExportArgs),
-    /// Rank-1/5/10 and mAP of a model folder on an annotated dataset, global and local protocol.
+    /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or drawn persons.
     Eval(eval::EvalArgs),
-    /// Fit match probabilities on held-out drawn persons and write them into the model folder.
+    /// Fit match probabilities on labelled pairs, measure them on others and write them into the model folder.
     Calibrate(calibrate::CalibrateArgs),
 }
 

@@ -1,0 +1,124 @@
+//! From the logits and the cosine of a pair to the probability that it matches.
+
+use serde::{Deserialize, Serialize};
+
+/// Turns both stages' evidence into a probability. Evidence is `match - no match + similarity * cosine`; without
+/// [`Calibration::knots`] the probability is sigmoid(evidence / temperature + bias), with them a line through them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Above 1 softens.
+    pub temperature: f32,
+    /// Added after the division.
+    pub bias: f32,
+    /// Weight of the cosine of the global features beside the difference of the match logits; 0 leaves it out.
+    #[serde(default)]
+    pub similarity: f32,
+    /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression), flat beyond its ends;
+    /// empty for the sigmoid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knots: Vec<[f32; 2]>,
+    /// What it was fitted on, and when; told with every answer.
+    #[serde(default)]
+    pub version: String,
+    /// Whether it was fitted at all; the identity is not.
+    #[serde(default = "yes")]
+    pub calibrated: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Calibration {
+    /// The plain softmax of both logits.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            bias: 0.0,
+            similarity: 0.0,
+            knots: Vec::new(),
+            version: "identity".into(),
+            calibrated: false,
+        }
+    }
+}
+
+impl Calibration {
+    /// What both stages say for a match: `match - no match + similarity * cosine`.
+    pub fn evidence(&self, logits: [f32; 2], cosine: f32) -> f32 {
+        logits[1] - logits[0] + self.similarity * cosine
+    }
+
+    /// Match probability of the logits of "no match" and "match" and the cosine of the global features.
+    pub fn probability(&self, logits: [f32; 2], cosine: f32) -> f32 {
+        let evidence = self.evidence(logits, cosine);
+        if let [first, .., last] = self.knots.as_slice() {
+            let next = self.knots.partition_point(|k| k[0] <= evidence);
+            return match next {
+                0 => first[1],
+                n if n == self.knots.len() => last[1],
+                n => {
+                    let ([x0, p0], [x1, p1]) = (self.knots[n - 1], self.knots[n]);
+                    p0 + (p1 - p0) * ((evidence - x0) / (x1 - x0))
+                }
+            };
+        }
+        let z = f64::from(evidence) / f64::from(self.temperature) + f64::from(self.bias);
+        (1.0 / (1.0 + (-z).exp())) as f32
+    }
+
+    /// Whether it is a rising curve of probabilities.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !(self.temperature > 0.0 && self.temperature.is_finite() && self.bias.is_finite()) {
+            return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
+        }
+        if !self.similarity.is_finite() {
+            return Err("calibration.similarity must be finite".into());
+        }
+        let sound = self.knots.iter().all(|[x, p]| x.is_finite() && (0.0..=1.0).contains(p))
+            && self.knots.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] <= pair[1][1]);
+        if !sound || self.knots.len() == 1 {
+            return Err(
+                "calibration.knots must be two pairs or more of rising evidence and probability (0 to 1)".into()
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Architecture, ModelConfig};
+
+    #[test]
+    fn calibration_is_softmax_unless_fitted() {
+        let logits = [0.3f32, 1.7];
+        let softmax = logits[1].exp() / (logits[0].exp() + logits[1].exp());
+        assert!((Calibration::default().probability(logits, 0.9) - softmax).abs() < 1e-6);
+        let fitted = Calibration { temperature: 2.0, bias: -0.7, ..Calibration::default() };
+        assert!((fitted.probability(logits, 0.9) - 0.5).abs() < 1e-6);
+        let both = Calibration { similarity: 2.0, ..Calibration::default() };
+        assert!((both.probability([0.5, 0.0], 0.25) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_fitted_curve_is_followed_and_checked() {
+        let with =
+            |knots: &[[f32; 2]]| Calibration { knots: knots.to_vec(), similarity: 2.0, ..Calibration::default() };
+        let curve = with(&[[-1.0, 0.1], [0.0, 0.2], [2.0, 0.8]]);
+        for (logit, cosine, want) in
+            [(-9.0, 0.0, 0.1), (-1.0, 0.0, 0.1), (-0.5, 0.0, 0.15), (0.0, 0.5, 0.5), (2.0, 0.0, 0.8), (99.0, 1.0, 0.8)]
+        {
+            assert!((curve.probability([0.0, logit], cosine) - want).abs() < 1e-6, "{logit} {cosine}");
+        }
+        let parse = |calibration: Calibration| {
+            let config = ModelConfig { calibration, ..ModelConfig::new("x", Architecture::cada_base()) };
+            ModelConfig::parse(&serde_json::to_string(&config).expect("serialises"))
+        };
+        assert_eq!(parse(curve.clone()).expect("sound").calibration, curve);
+        let falling: [&[[f32; 2]]; 4] =
+            [&[[0.0, 0.5]], &[[0.0, 0.5], [0.0, 0.6]], &[[0.0, 0.5], [1.0, 0.4]], &[[0.0, 0.5], [1.0, 1.4]]];
+        assert!(falling.into_iter().all(|knots| parse(with(knots)).expect_err("refused").contains("knots")));
+    }
+}
