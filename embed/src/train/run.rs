@@ -220,7 +220,7 @@ impl Going<'_, '_> {
             if step.is_multiple_of(20) || step <= start + 3 || step == self.config.steps {
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64().max(1e-9);
                 line["step"] = json!(step);
-                line["steps"] = json!(self.config.steps);
+                line["steps"] = json!((self.config.steps < OPEN).then_some(self.config.steps));
                 line["ms"] = json!(at.elapsed().as_millis() as u64);
                 line["norm"] = json!(norm);
                 line["lr"] = json!(self.config.rate(step - 1));

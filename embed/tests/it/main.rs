@@ -21,5 +21,6 @@ mod train_cli;
 mod train_default;
 mod train_golden;
 mod train_golden_steps;
+mod train_init;
 mod train_run;
 mod weights;

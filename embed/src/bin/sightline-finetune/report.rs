@@ -86,8 +86,7 @@ impl Teller {
     /// Step, loss, speed and time left; on a terminal the line before is written over.
     fn progress(&self, line: &Value) {
         let number = |key: &str| line[key].as_f64().unwrap_or_default();
-        let known = line["steps"].as_u64().filter(|steps| *steps < u64::from(u32::MAX));
-        let of = known.map(|steps| format!("/{steps}")).unwrap_or_default();
+        let of = line["steps"].as_u64().map(|steps| format!("/{steps}")).unwrap_or_default();
         let left = number("eta_min");
         let left = if left < 90.0 { format!("{left:.0} min") } else { format!("{:.1} h", left / 60.0) };
         let text = format!(

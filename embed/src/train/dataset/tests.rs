@@ -105,6 +105,15 @@ fn identities_with_one_picture_are_found() {
 }
 
 #[test]
+fn a_tenth_of_the_identities_is_held_out_with_all_their_pictures() {
+    let entry = |n: u32| Entry { path: n.to_string().into(), identity: n / 3, captions: vec!["A man.".into()] };
+    let (rest, taken) = hold_out((0..300).map(entry).collect());
+    assert_eq!((rest.len(), taken.len()), (270, 30));
+    let of = |some: &[Entry]| some.iter().map(|e| e.identity).collect::<std::collections::BTreeSet<_>>();
+    assert!(of(&rest).is_disjoint(&of(&taken)));
+}
+
+#[test]
 fn names_of_layouts() {
     for dataset in Dataset::ALL {
         assert_eq!(dataset.to_string().parse(), Ok(dataset));
