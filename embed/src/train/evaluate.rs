@@ -7,14 +7,14 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Result, TrainError};
 use crate::model::{Cada, Calibration, TokenBatch};
 use crate::nn::l2_normalize;
 
 /// Rank-1/5/10 and mean average precision, per cent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Ranks {
     pub rank1: f64,

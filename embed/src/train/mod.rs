@@ -4,6 +4,7 @@
 //! synth::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
 //! ```
 
+pub mod ablate;
 pub mod ara;
 pub mod atomic;
 pub mod atp;

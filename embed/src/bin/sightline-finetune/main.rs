@@ -1,5 +1,6 @@
 //! `sightline-finetune`: the offline job that draws training persons, trains CADA on them, evaluates and calibrates.
 
+mod ablate;
 mod calibrate;
 mod eval;
 mod export;
@@ -41,6 +42,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Fit match probabilities on labelled pairs, measure them on others and write them into the model folder.
     Calibrate(calibrate::CalibrateArgs),
+    /// Fill the paper's ablation tables: train every variant, judge it on persons it has not seen; resumable.
+    Ablate(Box<ablate::AblateArgs>),
 }
 
 fn main() -> Result<ExitCode> {
@@ -51,6 +54,7 @@ fn main() -> Result<ExitCode> {
     }
     match Cli::parse().command {
         Command::Train(args) => return Ok(ExitCode::from(train::run(&args)?)),
+        Command::Ablate(args) => return Ok(ExitCode::from(ablate::run(&args)?)),
         Command::Synth(args) => synth::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),

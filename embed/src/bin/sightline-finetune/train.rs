@@ -91,7 +91,7 @@ fn settle(args: &TrainArgs, before: Option<&Record>) -> Result<Recipe> {
 }
 
 /// Sets the flag when the process is asked to stop; a second time it ends at once.
-fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
+pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("signal handling")?;
     let _guard = runtime.enter();
