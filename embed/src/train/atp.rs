@@ -1,12 +1,26 @@
 //! ATP, the matching loss: the decoder tells a pair from the same text with a hard negative picture and from the same
 //! picture with a hard negative text, as a whole and by groups of words.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 
 use super::losses::{Groups, HardNegative, Negatives, match_loss};
-use crate::model::{Cada, TokenBatch};
+use crate::model::{Architecture, Cada, TokenBatch};
 use crate::nn::Dropout;
+
+/// What the decoder's cross-attention starts from when matching begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Its weights as they are: right for weights that know how to match.
+    #[default]
+    Fresh,
+    /// Queries from the text projection and keys from the image projection, which the global loss has brought into one
+    /// space, and `[ENC]` from `[CLS]`: attention is then strong where text and picture agree. With random ones neither
+    /// side alone says anything about a match, and matching stays at chance for a long time. Overwrites what was there.
+    Projections,
+}
 
 /// How matching is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +29,9 @@ pub struct Atp {
     pub from: usize,
     /// Pairs of a batch it is taken of, all when `None`; negatives come from the whole batch.
     pub pairs: Option<usize>,
+    /// What it starts from.
+    #[serde(default)]
+    pub start: Start,
     /// Rule for hard negatives.
     pub negatives: HardNegative,
     /// Token groups of the local half.
@@ -46,6 +63,37 @@ pub struct MatchLoss {
 }
 
 impl Atp {
+    /// To be called before every step: makes the decoder ready when matching begins at `step`. A model with fewer common
+    /// dimensions than its text transformer is wide repeats them.
+    ///
+    /// # Errors
+    /// Variables of another model.
+    pub fn prepare(&self, variables: &VarMap, arch: &Architecture, step: usize) -> Result<()> {
+        if self.start == Start::Fresh || step != self.from {
+            return Ok(());
+        }
+        let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let var = |name: &str| match data.get(name) {
+            Some(var) => Ok(var),
+            None => bail!("there is no variable {name}"),
+        };
+        for layer in 0..arch.text_layers {
+            for (to, from) in [("query", "text_proj"), ("key", "vision_proj")] {
+                for kind in ["weight", "bias"] {
+                    let to = var(&format!("text_encoder.encoder.layer.{layer}.crossattention.self.{to}.{kind}"))?;
+                    let from = var(&format!("{from}.{kind}"))?.as_tensor().detach();
+                    let rows: Vec<u32> = (0..to.dim(0)?).map(|row| (row % arch.embed_dim) as u32).collect();
+                    to.set(&from.index_select(&Tensor::new(rows, from.device())?, 0)?)?;
+                }
+            }
+        }
+        let words = var("text_encoder.embeddings.word_embeddings.weight")?;
+        let mut rows: Vec<u32> = (0..arch.vocab_size as u32).collect();
+        rows[arch.enc_token_id as usize] = arch.cls_token_id;
+        let table = words.as_tensor().detach();
+        words.set(&table.index_select(&Tensor::new(rows, table.device())?, 0)?)
+    }
+
     /// Fused pass over the first pairs of the batch and their negatives, `images` `[B, 1 + patches, vision width]`.
     ///
     /// # Errors

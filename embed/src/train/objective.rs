@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Result;
 use super::ara::{Ara, Masked, Masking};
-use super::atp::Atp;
+use super::atp::{Atp, Start};
 use super::batch::Batch;
 use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
 use super::run::Trainee;
@@ -42,6 +42,7 @@ impl Default for Objective {
             atp: Some(Atp {
                 from: 0,
                 pairs: None,
+                start: Start::Fresh,
                 negatives: HardNegative::Cosine,
                 groups: Groups::of(36, true),
                 global: true,

@@ -251,6 +251,9 @@ impl Going<'_, '_> {
 
     /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
     fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
+        if let Some(atp) = &self.config.objective.atp {
+            atp.prepare(&self.run.trainee.variables, self.run.trainee.model.arch(), step)?;
+        }
         let (mut grads, mut line) = (None::<GradStore>, Value::Null);
         let (count, mut total) = (self.config.accumulate, 0.0);
         for part in 0..count {

@@ -6,6 +6,7 @@ use sightline_embed::nn::backward;
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::TrainError;
+use sightline_embed::train::atp::{Atp, Start};
 use sightline_embed::train::augment::Augment;
 use sightline_embed::train::batch::{Batch, Batches};
 use sightline_embed::train::losses::Global;
@@ -102,6 +103,24 @@ fn halves_and_losses_can_be_left_out() {
     assert_eq!(names(&|o| o.atp.as_mut().unwrap().global = false), "ara atp_local attributes ndf");
     assert_eq!(names(&|o| o.atp = None), "ara attributes ndf");
     assert_eq!(names(&|o| o.atp.as_mut().unwrap().from = 1), "ara attributes ndf");
+}
+
+#[test]
+fn matching_starts_from_the_projections_at_its_first_step_only() {
+    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let atp = Atp { from: 4, start: Start::Projections, ..Objective::default().atp.unwrap() };
+    let rows = |name: &str| trainee.variables.data().lock().unwrap()[name].as_tensor().to_vec2::<f32>().unwrap();
+    let query = "text_encoder.encoder.layer.1.crossattention.self.query.weight";
+    let before = rows(query);
+    for step in [0, 3, 5] {
+        atp.prepare(&trainee.variables, &arch(), step).unwrap();
+    }
+    assert_eq!(rows(query), before);
+    atp.prepare(&trainee.variables, &arch(), 4).unwrap();
+    let projection = rows("text_proj.weight");
+    assert_eq!(rows(query), [projection.clone(), projection].concat(), "32 common dimensions, a width of 64");
+    let words = rows("text_encoder.embeddings.word_embeddings.weight");
+    assert_eq!(words[1199], words[101]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sightline_embed::model::{Architecture, Decoder};
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::ara::Ara;
-use sightline_embed::train::atp::Atp;
+use sightline_embed::train::atp::{Atp, Start};
 use sightline_embed::train::augment::Augment;
 use sightline_embed::train::batch::Batches;
 use sightline_embed::train::checkpoint;
@@ -50,6 +50,7 @@ fn objective() -> Objective {
         atp: Some(Atp {
             from: 2,
             pairs: Some(4),
+            start: Start::Projections,
             negatives: HardNegative::Cosine,
             groups: Groups::of(12, true),
             global: true,

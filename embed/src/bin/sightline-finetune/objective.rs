@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use sightline_embed::model::Decoder;
 use sightline_embed::train::ara::Masking;
+use sightline_embed::train::atp::Start;
 use sightline_embed::train::losses::{Global, Groups, HardNegative};
 use sightline_embed::train::objective::Objective;
 
@@ -18,6 +19,15 @@ pub enum Halves {
     Local,
     /// Both.
     Both,
+}
+
+/// What the decoder's cross-attention starts from when matching begins.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Begin {
+    /// Its weights as they are.
+    Fresh,
+    /// The projections that the global loss has trained.
+    Projections,
 }
 
 /// What ARA masks.
@@ -57,6 +67,10 @@ pub struct ObjectiveArgs {
     /// Pairs of a batch it is taken of; its negatives come from the whole batch.
     #[arg(long)]
     atp_pairs: Option<usize>,
+    /// What its cross-attention starts from; projections breaks the long time at chance of a start from nothing, and
+    /// overwrites trained cross-attention.
+    #[arg(long, value_enum)]
+    atp_start: Option<Begin>,
     /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.
     #[arg(long)]
     negatives: Option<HardNegative>,
@@ -111,6 +125,11 @@ impl ObjectiveArgs {
             set(&mut atp.from, self.atp_from);
             set(&mut atp.pairs, self.atp_pairs);
             set(&mut atp.negatives, self.negatives);
+            let start = self.atp_start.map(|start| match start {
+                Begin::Fresh => Start::Fresh,
+                Begin::Projections => Start::Projections,
+            });
+            set(&mut atp.start, start);
             if let Some(size) = self.group_size {
                 atp.groups = Groups::of(size, atp.groups.masked);
             }
