@@ -85,18 +85,21 @@ impl Objective {
     }
 
     /// For a small model that starts from nothing: easy negatives among the hard ones, matching once features mean
-    /// something and on part of the batch, groups about as long as a phrase, attribute heads as a dense first signal.
+    /// something, from the projections they were trained with and on part of the batch, groups about as long as a phrase,
+    /// words predicted by the cross-attention that matches, attribute heads as a dense first signal.
     pub fn scratch() -> Self {
         let paper = Self::default();
         Self {
             atp: paper.atp.map(|atp| Atp {
-                from: 1000,
+                from: 1200,
                 pairs: Some(32),
+                start: Start::Projections,
                 negatives: HardNegative::Sampled,
                 groups: Groups::of(12, true),
                 ..atp
             }),
-            ara: paper.ara.map(|ara| Ara { from: 1000, pairs: Some(16), ..ara }),
+            ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: Decoder::Tied, ..ara }),
+            global: Global::Ndf(Ndf::Code),
             attributes: 1.0,
             dropout: 0.0,
             ..paper

@@ -139,6 +139,23 @@ impl Recipe {
         }
     }
 
+    /// The same with files and folders by their last name alone: what a model folder may tell the world.
+    pub fn without_paths(&self) -> Self {
+        let last = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
+        let data = self.data.iter().map(|spec| match spec {
+            DataSpec::Folder(dataset, root) => DataSpec::Folder(*dataset, last(root)),
+            DataSpec::Synth { .. } => spec.clone(),
+        });
+        Self {
+            text_init: self.text_init.as_ref().map(last),
+            tokenizer: self.tokenizer.as_ref().map(last),
+            init: self.init.as_ref().map(last),
+            assets: self.assets.as_ref().map(last),
+            data: data.collect(),
+            ..self.clone()
+        }
+    }
+
     /// What layers compute in.
     pub fn precision(&self) -> Precision {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
@@ -152,10 +169,10 @@ impl Recipe {
                 image: [192, 96],
                 patch: 24,
                 vision_width: 256,
-                vision_layers: 6,
+                vision_layers: 4,
                 vision_heads: 4,
                 text_width: 256,
-                text_layers: 4,
+                text_layers: 3,
                 text_heads: 4,
                 common: 256,
                 positions: 73,
@@ -164,7 +181,7 @@ impl Recipe {
             text_init: None,
             tokenizer: None,
             init: None,
-            data: vec![DataSpec::Synth { identities: 20_000, views: 4 }],
+            data: vec![DataSpec::Synth { identities: 16_000, views: 2 }],
             weights: Vec::new(),
             assets: None,
             mesh_share: 0.8,
@@ -173,10 +190,10 @@ impl Recipe {
             epochs: None,
             f32: false,
             run: RunConfig {
-                schedule: Schedule::Fall { warmup: 200, fall: 1500 },
-                words_from: 1500,
-                validate_every: 1000,
-                ..RunConfig::new(1, 64, 6000, Objective::scratch())
+                schedule: Schedule::Fall { warmup: 150, fall: 1200 },
+                words_from: 2000,
+                validate_every: 0,
+                ..RunConfig::new(1, 64, 4200, Objective::scratch())
             },
         }
     }

@@ -83,11 +83,11 @@ pub fn model(
     let mut config = record.model.clone();
     config.name = name.to_owned();
     config.provenance = json!({
-        "data": if drawn { "persons drawn by sightline-finetune; no picture of a real person".into() } else { json!(record.recipe.data) },
+        "data": if drawn { "persons drawn by sightline-finetune; no picture of a real person".into() } else { json!(record.recipe.without_paths().data) },
         "step": step,
         "chosen_by_validation": validation,
         "match_weight": match_weight,
-        "recipe": record.recipe,
+        "recipe": record.recipe.without_paths(),
         "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
     });
     let tokenizer = fs::read(run.join("tokenizer.json"))?;

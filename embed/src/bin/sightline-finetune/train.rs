@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::init::{self, Taken};
@@ -19,6 +19,7 @@ use sightline_embed::train::source::{Sequence, Source};
 use sightline_embed::train::vocabulary::{self, Cut};
 use sightline_embed::train::{TrainError, atomic, checkpoint, record};
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
+use tokenizers::Tokenizer;
 
 use crate::export;
 use crate::report::{Teller, person};
@@ -145,8 +146,8 @@ fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize
 /// Copies a tokenizer.json and gives the number of its pieces.
 fn copied(file: &Path, out: &Path) -> Result<usize> {
     let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let json: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", file.display()))?;
-    let largest = json["model"]["vocab"].as_object().and_then(|v| v.values().filter_map(Value::as_u64).max());
+    let words = Tokenizer::from_bytes(&bytes).map_err(|e| anyhow!("{} is no tokenizer: {e}", file.display()))?;
+    let largest = words.get_vocab(true).into_values().max();
     let largest = largest.with_context(|| format!("{} has no vocabulary", file.display()))?;
     atomic::file(out, &bytes)?;
     Ok(largest as usize + 1)
