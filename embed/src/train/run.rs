@@ -321,7 +321,9 @@ impl Going<'_, '_> {
         let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
         // A little is left over for the last validation and the model folder.
         let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
-        if left > fall {
+        // Pictures are drawn or read when first asked for, so a run is slow at first: half of the time must be over, or a
+        // fall as long as the whole run would begin at once.
+        if left > fall || self.seconds() < limit.as_secs_f64() * 0.5 {
             return Ok(());
         }
         // The fall is what is left, so that it begins now: with this fall and number of steps from the start the same
