@@ -63,7 +63,17 @@ impl Default for EdgeOptions {
 #[derive(Debug)]
 struct Shard {
     engine: EdgeShard,
+    /// Whoever builds an index holds this. The engine passes over what another thread is building, so without it a call
+    /// that should wait for the index would come back at once.
+    building: Mutex<()>,
     _lock: DataLock,
+}
+
+impl Shard {
+    fn optimize(&self) -> Result<bool, StoreError> {
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        self.engine.optimize().map_err(convert::engine)
+    }
 }
 
 /// See the module.
@@ -99,7 +109,7 @@ impl EdgeStore {
         } else {
             EdgeShard::new(&path, config)
         };
-        let shard = Shard { engine: engine.map_err(convert::engine)?, _lock: lock };
+        let shard = Shard { engine: engine.map_err(convert::engine)?, building: Mutex::default(), _lock: lock };
         ensure_indexes(&shard.engine)?;
         let info = shard.engine.info().map_err(convert::engine)?;
         tracing::info!(
@@ -365,6 +375,6 @@ impl VectorStore for EdgeStore {
     }
 
     fn optimize(&self) -> Result<bool, StoreError> {
-        self.engine().optimize().map_err(convert::engine)
+        self.shard.optimize()
     }
 }

@@ -67,7 +67,7 @@ fn build_if_due(shard: &Shard, index_from: usize) -> Result<(), String> {
         return Ok(());
     }
     let start = Instant::now();
-    let built = shard.engine.optimize().map_err(|e| e.to_string())?;
+    let built = shard.optimize().map_err(|e| e.to_string())?;
     if built {
         let seconds = start.elapsed().as_secs_f64();
         metrics::histogram!("sightline_index_build_seconds").record(seconds);
