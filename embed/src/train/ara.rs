@@ -18,7 +18,7 @@ use crate::synth::stream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
-    /// Attribute phrases "[adj]...[noun]", whole; at least one in a text that has any (the paper).
+    /// Attribute phrases `[adj]...[noun]`, whole; at least one in a text that has any (the paper).
     Phrase,
     /// Adjectives and nouns, each word piece for itself (the authors' code).
     Word,

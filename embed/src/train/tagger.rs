@@ -1,4 +1,4 @@
-//! Which words of a caption are attributes: adjectives, nouns, and the paper's phrases "[adj]...[noun]".
+//! Which words of a caption are attributes: adjectives, nouns, and the paper's phrases `[adj]...[noun]`.
 //!
 //! The reference asks a trained part-of-speech tagger. Captions of people use few constructions and a narrow vocabulary,
 //! so a lexicon of that vocabulary with rules for endings and for the next word finds more of the phrases than it does,

@@ -20,7 +20,7 @@ pub struct ImportArgs {
     /// Weights: .pth as the authors write it, or .safetensors with the same names.
     #[arg(long)]
     checkpoint: PathBuf,
-    /// tokenizer.json of bert-base-uncased; [DEC] and [ENC] are added when it has neither.
+    /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added when it has neither.
     #[arg(long)]
     tokenizer: PathBuf,
     /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as published.

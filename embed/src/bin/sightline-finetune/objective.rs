@@ -13,7 +13,7 @@ use sightline_embed::train::objective::Objective;
 pub enum Halves {
     /// No matching loss.
     Off,
-    /// On [ENC] alone.
+    /// On `[ENC]` alone.
     Global,
     /// On groups of words alone; the head that ranks is then not trained.
     Local,

@@ -44,7 +44,7 @@ pub struct TrainArgs {
     /// What everything else starts from: default (the model that ships), reference (the authors' code) or quick.
     #[arg(long, default_value = "default")]
     pub preset: String,
-    /// Data: synth:IDENTITIES[xVIEWS] draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or rstpreid. Several are
+    /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or rstpreid. Several are
     /// mixed.
     #[arg(long, value_name = "SOURCE")]
     pub data: Vec<DataSpec>,
