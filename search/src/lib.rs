@@ -4,7 +4,7 @@
 //! ```text
 //! IndexEvent --> indexer: gallery (fsync), then upsert, then flush, then coverage moves on
 //! query --> encoder --> vector search with the filter inside --> tracks --> patch features of the best K
-//!       --> decoder --> score = cosine + match --> hits, pages
+//!       --> decoder --> score by match --> hits, pages
 //! ```
 //!
 //! On disk, below the data folder:

@@ -118,7 +118,7 @@ pub struct EmbedConfig {
     pub threads: usize,
 }
 
-/// How cosine and match score are added (specification, section 6).
+/// What the pictures that the decoder judged are ranked by (specification, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoreForm {
@@ -126,6 +126,8 @@ pub enum ScoreForm {
     Raw,
     /// Cosine + match probability, as the paper.
     Probability,
+    /// Match probability alone: where it is calibrated, it has weighed the cosine already. Equal ones rank by cosine.
+    Calibrated,
 }
 
 /// `[search]`

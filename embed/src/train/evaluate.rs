@@ -62,7 +62,7 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
 /// behind what it did.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
-    /// As Sightline searches: cosine + calibrated match probability.
+    /// As Sightline searches: calibrated match probability, which weighs logits and cosine; equal ones by cosine.
     Sightline(Calibration),
     /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
     Reference,
@@ -76,14 +76,19 @@ const BEHIND: f32 = 100.0;
 impl Form {
     fn judged(&self, cosine: f32, logits: [f32; 2]) -> f32 {
         match self {
-            Self::Sightline(calibration) => cosine + calibration.probability(logits, cosine),
+            // A trace of the cosine parts equal probabilities.
+            Self::Sightline(calibration) => calibration.probability(logits, cosine) + 1e-7 * cosine,
             Self::Reference => cosine + logits[1],
             Self::Paper => cosine + Calibration::default().probability(logits, cosine),
         }
     }
 
     fn other(&self, cosine: f32) -> f32 {
-        if *self == Self::Reference { cosine - BEHIND } else { cosine }
+        match self {
+            Self::Sightline(_) => cosine - 2.0,
+            Self::Reference => cosine - BEHIND,
+            Self::Paper => cosine,
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Stage two: the best candidates' pictures through the decoder, and the order that follows (method, section 6): cosine
-//! plus match for those that were judged, cosine alone for the others, always ranked behind.
+//! Stage two: the best candidates' pictures through the decoder, and the order that follows (method, section 6): match
+//! probability, or cosine plus match, for those that were judged, cosine alone for the others, always ranked behind.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
@@ -102,7 +102,7 @@ pub(super) fn rank(
 fn order(a: &TrackHit, b: &TrackHit, sort: Sort) -> Ordering {
     let judged = b.probability.is_some().cmp(&a.probability.is_some());
     let within = match sort {
-        Sort::Relevance => b.score.total_cmp(&a.score),
+        Sort::Relevance => b.score.total_cmp(&a.score).then(b.similarity.total_cmp(&a.similarity)),
         Sort::Time => b.captured_at.cmp(&a.captured_at),
     };
     judged.then(within).then(a.sighting.cmp(&b.sighting))
@@ -113,11 +113,13 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
     let score = |id: SightingId, cosine: f32| match (matches.get(&id), form) {
         (Some(m), ScoreForm::Raw) => cosine + m.logit,
         (Some(m), ScoreForm::Probability) => cosine + m.probability,
+        (Some(m), ScoreForm::Calibrated) => m.probability,
         (None, _) => cosine,
     };
     c.crops.sort_by(|a, b| {
         let judged = (Reverse(matches.contains_key(&a.id))).cmp(&Reverse(matches.contains_key(&b.id)));
-        judged.then(score(b.id, b.cosine).total_cmp(&score(a.id, a.cosine))).then(a.id.cmp(&b.id))
+        let better = score(b.id, b.cosine).total_cmp(&score(a.id, a.cosine)).then(b.cosine.total_cmp(&a.cosine));
+        judged.then(better).then(a.id.cmp(&b.id))
     });
     let best = c.crops.first()?;
     let found = matches.get(&best.id);

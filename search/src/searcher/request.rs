@@ -70,7 +70,7 @@ pub struct TrackHit {
     pub match_logit: Option<f32>,
     /// Calibrated match probability; `None` when the picture was not re-ranked.
     pub probability: Option<f32>,
-    /// What the hit is ranked by: cosine plus match (in the chosen form), or cosine alone. Hits with and without a
+    /// What the hit is ranked by: its probability or cosine plus match (in the chosen form), or cosine alone. Hits with and without a
     /// match are never mixed, so scores compare within each group only.
     pub score: f32,
     /// All pictures of the track that match the filter, best first.

@@ -64,7 +64,7 @@ fn births(hits: &[TrackHit]) -> Vec<i64> {
 }
 
 #[test]
-fn both_score_forms_follow_the_method() {
+fn score_forms_follow_the_method() {
     // Cosines cos(0.1), cos(0.9), cos(0.5).
     let world = World::of(&[(near(1, 0.1), 1.0), (near(2, 0.9), 2.0), (near(3, 0.5), 0.1)]);
     let paper = world.ask(text("axis 0"));
@@ -80,6 +80,10 @@ fn both_score_forms_follow_the_method() {
     assert_eq!(paper.model_id, MODEL);
     let t = paper.timings;
     assert!(t.total >= t.encode + t.search + t.fetch + t.rerank && t.total < 5000.0, "{t:?}");
+
+    let calibrated = world.ask(SearchRequest { score: Some(ScoreForm::Calibrated), ..text("axis 0") });
+    assert_eq!(births(&calibrated.hits), [2, 1, 3]);
+    assert!(calibrated.hits.iter().all(|hit| Some(hit.score) == hit.probability));
 
     let code = world.ask(SearchRequest { score: Some(ScoreForm::Raw), ..text("axis 0") });
     assert_eq!(births(&code.hits), [2, 1, 3]);

@@ -19,7 +19,7 @@ Examples:
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
 local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
-  sightline  cosine + calibrated match probability, as `sightline serve` ranks (default)
+  sightline  calibrated match probability (it weighs logit and cosine), as `sightline serve` ranks (default)
   paper      cosine + match probability (softmax of both logits)
   reference  cosine + raw match logit, the others cosine - 100: the authors' code
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.

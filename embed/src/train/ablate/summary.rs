@@ -95,7 +95,7 @@ fn preamble(settings: &Settings, lines: &[Line]) -> String {
     format!(
         "# Ablations\n\n{} steps of {} pairs on {} ({} persons with {} pictures); judged on {texts} texts and {images} \
          pictures of persons that were not learned from. Vision {} layers of {}, text {} layers of {}, pictures of \
-         {}x{}. Local: the first {} by cosine ranked anew by cosine + raw match logit; calibrated: by cosine + match \
+         {}x{}. Local: the first {} by cosine ranked anew by cosine + raw match logit; calibrated: by match \
          probability, calibrated on {} other persons. Per cent, mean ± standard deviation over seeds.\n\n",
         r.run.steps,
         r.run.batch,
