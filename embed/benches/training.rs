@@ -2,8 +2,9 @@
 //!
 //! At the end the image encoder alone, one crop on one core, as a product with fixed weights runs it.
 //!
-//! `cargo bench -p sightline-embed --bench training -- [--f32] [--steps N] [--atp PAIRS]` prints one line a case with the
-//! fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch.
+//! `cargo bench -p sightline-embed --bench training -- [--f32] [--steps N] [--atp PAIRS] [--captions]` prints one line a
+//! case with the fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch. With
+//! `--captions` texts are as long as captions of drawn persons, computed in turn with their padding and without.
 #![allow(missing_docs)]
 
 use std::time::Instant;
@@ -13,6 +14,7 @@ use candle_nn::{VarBuilder, VarMap};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
 use sightline_embed::nn;
+use sightline_embed::synth::Corpus;
 use sightline_embed::train::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
 use sightline_embed::train::optimizer::{AdamW, AdamWConfig};
 
@@ -48,6 +50,20 @@ fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
     Tensor::from_vec((0..shape.iter().product()).map(|_| next()).collect::<Vec<f32>>(), shape, &Device::Cpu)
 }
 
+/// Texts of such lengths.
+fn texts(lengths: impl Iterator<Item = usize>) -> TokenBatch {
+    let word = |i: usize, j: usize| (104 + (i * 131 + j * 17) % 6000) as u32;
+    let texts: Vec<Vec<u32>> = lengths.enumerate().map(|(i, n)| (0..n).map(|j| word(i, j)).collect()).collect();
+    TokenBatch::new(&texts, 0, None)
+}
+
+/// Texts as long as captions of drawn persons: [CLS], words, marks and [SEP].
+fn captions() -> TokenBatch {
+    let corpus = Corpus::new(1);
+    let pieces = |text: String| 2 + text.split_whitespace().count() + text.matches([',', '.']).count();
+    texts((0..BATCH as u64).map(|i| pieces(corpus.caption(i, 0))))
+}
+
 struct Bench {
     model: Cada,
     optimizer: AdamW,
@@ -57,17 +73,15 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> std::result::Result<Self, Box<dyn std::error::Error>> {
+    fn new(texts: TokenBatch) -> std::result::Result<Self, Box<dyn std::error::Error>> {
         let arch = architecture();
         let (model, variables): (Cada, VarMap) = weights::trainable(&arch, Decoder::None, &Device::Cpu)?;
         let named = variables.data().lock().map_err(|_| "a poisoned lock")?.clone().into_iter().collect();
-        let texts: Vec<Vec<u32>> =
-            (0..BATCH).map(|i| (0..TOKENS).map(|j| (104 + (i * 131 + j * 17) % 6000) as u32).collect()).collect();
         Ok(Self {
             model,
             optimizer: AdamW::new(named, AdamWConfig::default()),
             pixels: random(&[BATCH, 3, 192, 96], 1)?,
-            texts: TokenBatch::new(&texts, 0, None),
+            texts,
             identities: (0..BATCH as u32).collect(),
         })
     }
@@ -155,24 +169,37 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let steps = option("--steps").unwrap_or(20);
     let cases = option("--atp").map_or(vec![8, 32], |n| vec![n]);
     for pairs in cases {
-        let mut bench = Bench::new()?;
-        let mut times = precision.scope(|| -> Result<Vec<[f64; 3]>> {
-            (0..3).try_for_each(|_| bench.step(pairs).map(drop))?;
-            (0..steps).map(|_| bench.step(pairs)).collect()
-        })?;
-        let whole = |t: &[f64; 3]| t.iter().sum::<f64>();
-        times.sort_by(|a, b| whole(a).total_cmp(&whole(b)));
-        let (least, median) = (&times[0], &times[times.len() / 2]);
-        println!(
-            "{precision:?} atp {pairs}: least {:.1} ms ({:.0} pairs/s), median {:.1} ms ({:.0} pairs/s): forward {:.1}, backward {:.1}, AdamW {:.1}",
-            whole(least),
-            BATCH as f64 / whole(least) * 1e3,
-            whole(median),
-            BATCH as f64 / whole(median) * 1e3,
-            median[0],
-            median[1],
-            median[2]
-        );
+        let mut rounds: Vec<(&str, Bench)> = if std::env::args().any(|a| a == "--captions") {
+            let texts = captions();
+            let all = texts.tokens() * texts.batch();
+            println!("captions: {} of {all} tokens are padding", all - texts.lengths().iter().sum::<usize>());
+            let padded = texts.padded(0, 0);
+            vec![("captions, padded", Bench::new(padded)?), ("captions, packed", Bench::new(texts)?)]
+        } else {
+            vec![("20 tokens", Bench::new(texts((0..BATCH).map(|_| TOKENS)))?)]
+        };
+        for turn in 0..rounds.len() * 2 {
+            let at = turn % rounds.len();
+            let (name, bench) = &mut rounds[at];
+            let mut times = precision.scope(|| -> Result<Vec<[f64; 3]>> {
+                (0..3).try_for_each(|_| bench.step(pairs).map(drop))?;
+                (0..steps).map(|_| bench.step(pairs)).collect()
+            })?;
+            let whole = |t: &[f64; 3]| t.iter().sum::<f64>();
+            times.sort_by(|a, b| whole(a).total_cmp(&whole(b)));
+            let (least, median) = (&times[0], &times[times.len() / 2]);
+            println!(
+                "{precision:?} atp {pairs}, {name}: least {:.1} ms ({:.0} pairs/s), median {:.1} ms ({:.0} pairs/s): \
+                 forward {:.1}, backward {:.1}, AdamW {:.1}",
+                whole(least),
+                BATCH as f64 / whole(least) * 1e3,
+                whole(median),
+                BATCH as f64 / whole(median) * 1e3,
+                median[0],
+                median[1],
+                median[2]
+            );
+        }
     }
     let (least, median) = one_crop(precision)?;
     println!("{precision:?} image encoder, one crop on one core: least {least:.2} ms, median {median:.2} ms");

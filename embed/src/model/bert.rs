@@ -7,7 +7,8 @@ use candle_nn::{Init, VarBuilder};
 
 use super::{Architecture, TokenBatch};
 use crate::nn::{
-    Attend, Dropout, Feed, Layer, LayerNorm, Linear, Mask, Place, attention, attention_probs, stack, text_input, trains,
+    Attend, Dropout, Feed, Layer, LayerNorm, Linear, Mask, Place, attention, attention_probs, pack, stack,
+    stack_packed, text_input, trains, unpack,
 };
 
 /// How a text is passed through the transformer.
@@ -192,6 +193,10 @@ impl Bert {
             let sums = self.sums(tokens)?;
             let layers = self.layers.iter().flat_map(|l| l.layers(&mask, pass));
             let layers: Vec<Layer> = [Layer::Norm(self.norm.clone())].into_iter().chain(layers).collect();
+            if trains(&sums, &layers) && tokens.may_pack() {
+                let packed = stack_packed(&pack(&sums, tokens.lengths())?, tokens.lengths(), pass.image, layers)?;
+                return unpack(&packed, tokens.lengths(), tokens.tokens());
+            }
             if trains(&sums, &layers) {
                 return stack(&sums, pass.image, layers);
             }

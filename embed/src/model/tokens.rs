@@ -8,6 +8,8 @@ pub struct TokenBatch {
     ids: Vec<u32>,
     lengths: Vec<usize>,
     tokens: usize,
+    /// Padding has been asked for: what layers make of it counts.
+    padding_counts: bool,
 }
 
 impl TokenBatch {
@@ -25,7 +27,7 @@ impl TokenBatch {
             ids.resize(ids.len() + tokens - text.len(), pad);
             lengths.push(text.len().max(1));
         }
-        Self { ids, lengths, tokens }
+        Self { ids, lengths, tokens, padding_counts: false }
     }
 
     /// All ids, row after row.
@@ -65,7 +67,7 @@ impl TokenBatch {
         batch
     }
 
-    /// The same texts padded with `pad` to at least `tokens`.
+    /// The same texts padded with `pad` to at least `tokens`, the padding to be computed like words.
     pub fn padded(&self, tokens: usize, pad: u32) -> Self {
         let tokens = tokens.max(self.tokens);
         let mut ids = Vec::with_capacity(self.batch() * tokens);
@@ -73,13 +75,23 @@ impl TokenBatch {
             ids.extend_from_slice(text);
             ids.resize(ids.len() + tokens - self.tokens, pad);
         }
-        Self { ids, lengths: self.lengths.clone(), tokens }
+        Self { ids, lengths: self.lengths.clone(), tokens, padding_counts: true }
     }
 
     /// Texts `rows`, in that order, with repetitions: pairs are made this way.
     pub fn select(&self, rows: &[usize]) -> Self {
         let ids = rows.iter().flat_map(|r| &self.ids[r * self.tokens..][..self.tokens]).copied().collect();
-        Self { ids, lengths: rows.iter().map(|r| self.lengths[*r]).collect(), tokens: self.tokens }
+        Self {
+            ids,
+            lengths: rows.iter().map(|r| self.lengths[*r]).collect(),
+            tokens: self.tokens,
+            padding_counts: self.padding_counts,
+        }
+    }
+
+    /// Whether layers may leave out the rows of padding.
+    pub fn may_pack(&self) -> bool {
+        !self.padding_counts && self.lengths.iter().any(|l| *l < self.tokens)
     }
 
     /// Which keys self-attention may see.
@@ -102,7 +114,8 @@ mod tests {
         assert_eq!(b.with_replaced(&[1, 3], 7).ids(), &[1, 7, 3, 7, 0, 0]);
         let p = b.padded(4, 0);
         assert_eq!((p.ids(), p.lengths(), p.tokens()), (&[1, 2, 3, 0, 4, 0, 0, 0][..], &[3, 1][..], 4));
-        assert_eq!(b.padded(2, 0), b);
+        assert_eq!(b.padded(2, 0).ids(), b.ids());
+        assert!(b.may_pack() && !p.may_pack() && !p.select(&[1]).may_pack());
         let cut = TokenBatch::new(&[vec![1, 2, 3]], 0, Some(2));
         assert_eq!((cut.ids(), cut.lengths()), (&[1, 2][..], &[2][..]));
     }

@@ -30,9 +30,10 @@ impl Mask {
         Self { lengths: lengths.into(), keys, causal }
     }
 
-    /// Whether it is one for `batch` texts and `keys` keys.
-    pub(super) fn fits(&self, batch: usize, keys: usize) -> bool {
-        self.lengths.len() == batch && self.keys == keys
+    /// Whether it is one for texts with so many keys each: as many as it is padded to, or as many as are true.
+    pub(super) fn fits(&self, keys: impl ExactSizeIterator<Item = usize>) -> bool {
+        self.lengths.len() == keys.len()
+            && self.lengths.iter().zip(keys).all(|(own, keys)| keys == self.keys || keys == *own.min(&self.keys))
     }
 
     /// How many keys query `i` of text `b` sees; they are the first ones.

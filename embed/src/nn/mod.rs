@@ -17,6 +17,7 @@ mod grads;
 mod inputs;
 mod linear;
 mod norm;
+mod packed;
 pub(crate) mod simd;
 mod small;
 mod stack;
@@ -29,7 +30,8 @@ pub use grads::backward;
 pub use inputs::{class_and_positions, patches, text_input};
 pub use linear::Linear;
 pub use norm::LayerNorm;
-pub use stack::{Attend, Feed, Layer, Place, stack, trains};
+pub use packed::{pack, unpack};
+pub use stack::{Attend, Feed, Layer, Place, stack, stack_packed, trains};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 

@@ -94,30 +94,11 @@ fn upper(person: &Person, garment: &Garment<UpperKind>, which: u32, hit: &Hit, p
         LeatherJacket => gloss = 0.14,
         Sweater | Cardigan => fold *= 0.92 + 0.16 * noise(angle * 22.0, height * 170.0, person.texture_seed),
         DenimJacket => colour = scaled(colour, 0.85 + 0.3 * noise(angle * 2.0, height * 14.0, person.texture_seed + 2)),
-        HiVis => {
-            let across = (height - 0.58).abs() < 0.014 || (height - 0.645).abs() < 0.012;
-            let braces = height > 0.64 && (angle.abs() - 0.52).abs() < 0.13;
-            if part == 0 && (across || braces) {
-                return ([0.5, 0.51, 0.52], 0.25);
-            }
-        }
+        HiVis if part == 0 && UpperKind::reflects(angle, height) => return ([0.5, 0.51, 0.52], 0.25),
         _ => {}
     }
     if part == 0 {
-        let closed = matches!(
-            garment.kind,
-            Jacket
-                | Puffer
-                | Coat
-                | Shirt
-                | ShortShirt
-                | Hoodie
-                | LeatherJacket
-                | DenimJacket
-                | Blazer
-                | Cardigan
-                | Gilet
-        );
+        let closed = garment.kind.fastens();
         if closed && angle.abs() < 0.05 {
             fold *= 0.7;
         }

@@ -6,7 +6,7 @@ use rand::Rng;
 use super::person::{BagKind, HairStyle, HatKind, LowerKind, ShoeKind, UpperKind};
 
 /// Which words a caption may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Words {
     /// Only those meant for training.
     Seen,

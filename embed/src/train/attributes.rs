@@ -68,6 +68,12 @@ pub fn labels(person: &Person) -> Labels {
     ]
 }
 
+/// Share of the attributes that two persons have in common, each counted by its weight: 0 to 1.
+pub fn agreement(one: &Labels, other: &Labels) -> f32 {
+    let same = one.iter().zip(other).zip(WEIGHTS).filter(|((a, b), _)| a == b);
+    same.map(|(_, weight)| weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>()
+}
+
 /// One linear layer for all heads.
 pub struct Heads {
     all: Linear,

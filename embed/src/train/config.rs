@@ -59,7 +59,7 @@ impl RunConfig {
             clip: Some(5.0),
             objective,
             words_from: 0,
-            order: Order::Identities { again: 0.12, siblings: 0.6 },
+            order: Order::IDENTITIES,
             augment: Augment::Surveillance,
             word_drop: 0.0,
             validate_every: 0,

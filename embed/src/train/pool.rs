@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use image::RgbImage;
 use rayon::prelude::*;
 
+use super::attributes::{self, Labels};
 use crate::EmbedError;
 use crate::preprocess::{Filter, resize};
 use crate::synth::{Corpus, Words};
@@ -27,6 +28,7 @@ pub struct Pool {
     /// Words that captions for training use.
     pub words: Words,
     pictures: Vec<OnceLock<Box<[u8]>>>,
+    labels: Vec<OnceLock<Labels>>,
 }
 
 /// A picture squashed to `[height, width]`, as the model's own preparation does it.
@@ -44,7 +46,8 @@ impl Pool {
     /// Identities `first..first + identities`, none of them drawn yet.
     pub fn new(corpus: Corpus, first: u64, identities: u64, views: u64, size: [usize; 2]) -> Self {
         let pictures = (0..identities * views).map(|_| OnceLock::new()).collect();
-        Self { corpus, first, identities, views, size, words: Words::All, pictures }
+        let labels = (0..identities).map(|_| OnceLock::new()).collect();
+        Self { corpus, first, identities, views, size, words: Words::All, pictures, labels }
     }
 
     /// Draws everything now, on every core; `progress` hears how many identities are done.
@@ -56,6 +59,11 @@ impl Pool {
             });
             progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1);
         });
+    }
+
+    /// Attributes of the `index`th identity.
+    pub fn known(&self, index: usize) -> &Labels {
+        self.labels[index].get_or_init(|| attributes::labels(&self.corpus.person(self.first + index as u64)))
     }
 
     /// Bytes of picture `view` of the `index`th identity, row-major RGB.

@@ -8,9 +8,10 @@ use super::augment::Augment;
 use super::objective::Objective;
 use super::run::RunConfig;
 use super::schedule::Schedule;
-use super::source::{DataSpec, Order};
+use super::source::{DataSpec, Lookalikes, Order};
 use crate::kernel::Precision;
 use crate::model::Architecture;
+use crate::synth::Words;
 
 /// Dimensions of the model, apart from its vocabulary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +39,22 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// That of `arch`, whose hidden layers are four times as wide.
+    pub fn of(arch: &Architecture) -> Self {
+        Self {
+            image: arch.image_size,
+            patch: arch.patch_size,
+            vision_width: arch.vision_width,
+            vision_layers: arch.vision_depth,
+            vision_heads: arch.vision_heads,
+            text_width: arch.text_hidden_size,
+            text_layers: arch.text_layers,
+            text_heads: arch.text_heads,
+            common: arch.embed_dim,
+            positions: arch.max_position_embeddings,
+        }
+    }
+
     /// The architecture with `vocabulary` word pieces, the last of them `[ENC]`.
     ///
     /// # Errors
@@ -156,6 +173,11 @@ impl Recipe {
         }
     }
 
+    /// Words that describe drawn persons.
+    pub fn words(&self) -> Words {
+        if self.all_words { Words::All } else { Words::Seen }
+    }
+
     /// What layers compute in.
     pub fn precision(&self) -> Precision {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
@@ -167,7 +189,7 @@ impl Recipe {
             preset: "default".into(),
             shape: Shape {
                 image: [192, 96],
-                patch: 24,
+                patch: 16,
                 vision_width: 256,
                 vision_layers: 4,
                 vision_heads: 4,
@@ -190,10 +212,15 @@ impl Recipe {
             epochs: None,
             f32: false,
             run: RunConfig {
-                schedule: Schedule::Fall { warmup: 150, fall: 1200 },
+                schedule: Schedule::Fall { warmup: 150, fall: 2400 },
                 words_from: 2000,
+                order: Order::Identities {
+                    again: 0.12,
+                    siblings: 0.6,
+                    lookalikes: Some(Lookalikes { from: 3000, count: 5, among: 500 }),
+                },
                 validate_every: 0,
-                ..RunConfig::new(1, 64, 4200, Objective::scratch())
+                ..RunConfig::new(1, 64, 8000, Objective::scratch())
             },
         }
     }
@@ -221,6 +248,7 @@ impl Recipe {
         recipe.run.batch = 32;
         recipe.run.schedule = Schedule::Fall { warmup: 50, fall: 200 };
         recipe.run.words_from = 0;
+        recipe.run.order = Order::IDENTITIES;
         recipe.run.validate_every = 200;
         if let Some(atp) = &mut recipe.run.objective.atp {
             (atp.from, atp.pairs) = (200, Some(16));
@@ -275,7 +303,8 @@ mod tests {
         for name in Recipe::PRESETS {
             let recipe = Recipe::preset(name).expect(name);
             assert_eq!(recipe.preset, name);
-            recipe.shape.architecture(30_524).expect("sound dimensions");
+            let arch = recipe.shape.architecture(30_524).expect("sound dimensions");
+            assert_eq!(Shape::of(&arch), recipe.shape);
             let text = serde_json::to_string(&recipe).expect("serialises");
             assert_eq!(serde_json::from_str::<Recipe>(&text).expect("read back"), recipe);
         }

@@ -11,8 +11,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
-use super::{Result, TrainError};
+use super::{Result, TrainError, atomic};
+use crate::model::Architecture;
 
 /// Pieces kept: ids in the full vocabulary, in order; `[DEC]` and `[ENC]` come after them.
 #[derive(Debug, Clone)]
@@ -25,6 +27,33 @@ pub struct Cut {
 
 /// Words of people, clothes, colours and places that must be kept whole where BERT has them.
 const DOMAIN: &str = include_str!("words.txt");
+
+/// Cuts the vocabulary of the BERT-layout encoder in `folder` to about `size` pieces (0 keeps all) and writes it as the
+/// tokenizer `out`; `examples` as in [`Cut::new`].
+///
+/// # Errors
+/// As [`Cut::new`], and files that cannot be read or written.
+pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<Cut> {
+    let full = read(&folder.join("vocab.txt"))?;
+    let cut = if size == 0 { Cut::whole(&full)? } else { Cut::new(&full, size, examples)? };
+    let json = cut.tokenizer_json(Architecture::cada_base().max_text_len);
+    atomic::file(out, json.to_string().as_bytes())?;
+    Ok(cut)
+}
+
+/// Copies the tokenizer.json `file` to `out` and gives the number of its pieces: the largest id and one.
+///
+/// # Errors
+/// No tokenizer, one without words, or files that cannot be read or written.
+pub fn copy(file: &Path, out: &Path) -> Result<usize> {
+    let bytes = fs::read(file).map_err(TrainError::io(file))?;
+    let words =
+        Tokenizer::from_bytes(&bytes).map_err(|e| TrainError::content(file, format!("it is no tokenizer: {e}")))?;
+    let largest = words.get_vocab(true).into_values().max();
+    let largest = largest.ok_or_else(|| TrainError::content(file, "it has no vocabulary"))?;
+    atomic::file(out, &bytes)?;
+    Ok(largest as usize + 1)
+}
 
 impl Cut {
     /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what must be segmented as by

@@ -31,7 +31,7 @@ fn pool() -> Pool {
 
 fn batch() -> Batch {
     let (arch, texts, pool, prep) = (arch(), texts(), pool(), Preprocess::default());
-    let order = Order::Identities { again: 0.12, siblings: 0.6 };
+    let order = Order::IDENTITIES;
     let batches = Batches {
         source: &pool,
         sequence: Sequence::new(&pool, order, 3, 8).unwrap(),

@@ -19,7 +19,7 @@ use sightline_embed::train::objective::Objective;
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::{OPEN, Outcome, Run, RunConfig, Trainee};
 use sightline_embed::train::schedule::Schedule;
-use sightline_embed::train::source::{Folder, Mix, Order, Sequence, Source};
+use sightline_embed::train::source::{Folder, Lookalikes, Mix, Order, Sequence, Source};
 use sightline_embed::train::validation::Validation;
 
 pub fn tiny() -> (Architecture, CaptionTokenizer) {
@@ -260,8 +260,8 @@ fn folders_and_drawn_persons_mix() {
         .build(5)
         .expect("a batch")
     };
-    let one = batches(Order::Identities { again: 0.5, siblings: 0.6 });
-    let two = batches(Order::Identities { again: 0.5, siblings: 0.6 });
+    let one = batches(Order::Identities { again: 0.5, siblings: 0.6, lookalikes: None });
+    let two = batches(Order::Identities { again: 0.5, siblings: 0.6, lookalikes: None });
     assert_eq!((&one.identities, &one.tokens), (&two.identities, &two.tokens));
     let flat = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
     assert_eq!(flat(&one.pixels), flat(&two.pixels));
@@ -269,7 +269,8 @@ fn folders_and_drawn_persons_mix() {
     assert_eq!(epoch.pixels.dims(), [16, 3, 32, 16]);
 
     // Rates over many batches: three of four from the folder, second pictures about as often as asked for.
-    let sequence = Sequence::new(&mix, Order::Identities { again: 0.5, siblings: 0.0 }, 1, 16).expect("enough pairs");
+    let order = Order::Identities { again: 0.5, siblings: 0.0, lookalikes: None };
+    let sequence = Sequence::new(&mix, order, 1, 16).expect("enough pairs");
     use rand::SeedableRng;
     let (mut folder, mut seconds, mut firsts) = (0, 0, 0);
     for index in 0..300 {
@@ -284,6 +285,45 @@ fn folders_and_drawn_persons_mix() {
     assert!((0.7..0.8).contains(&share), "{share}");
     let rate = seconds as f64 / (firsts - seconds) as f64;
     assert!((0.42..0.6).contains(&rate), "{rate}");
+}
+
+/// Resemblance of the first of four identities with the three behind it, over some batches from `first` on.
+fn resemblance(source: &dyn Source, lookalikes: Option<Lookalikes>, first: u64) -> f32 {
+    use rand::SeedableRng;
+    let order = Order::Identities { again: 0.0, siblings: 0.0, lookalikes };
+    let sequence = Sequence::new(source, order, 1, 16).expect("enough pairs");
+    let (mut sum, mut count) = (0.0, 0.0);
+    for index in first..first + 20 {
+        for four in sequence.choose(index, &mut rand::rngs::StdRng::seed_from_u64(index)).chunks_exact(4) {
+            for other in &four[1..] {
+                sum += source.resemblance(four[0].identity, other.identity);
+                count += 1.0;
+            }
+        }
+    }
+    sum / count
+}
+
+#[test]
+fn lookalikes_come_along_from_their_first_batch_on() {
+    let folder = tempfile::tempdir().unwrap();
+    dataset(folder.path(), 60);
+    let entries = Dataset::CuhkPedes.read(folder.path(), "train").unwrap();
+    let pool = Pool::new(Corpus::new(3), 0, 200, 2, [32, 16]);
+    let folder = Folder::new(entries, [32, 16], 1 << 20).expect("pictures");
+    let lookalikes = Lookalikes { from: 100, count: 3, among: 40 };
+    let rule = Some(lookalikes);
+    for source in [&pool as &dyn Source, &folder] {
+        let [by_chance, before, after] =
+            [(None, 100), (rule, 0), (rule, 100)].map(|(rule, first)| resemblance(source, rule, first));
+        assert!((before / by_chance - 1.0).abs() < 0.15, "{before} before, {by_chance} by chance");
+        assert!(after > 1.3 * by_chance, "{after} with look-alikes, {by_chance} by chance");
+        assert!((source.resemblance(2, 2) - 1.0).abs() < 1e-6);
+    }
+    let too_many = Some(Lookalikes { among: 2, ..lookalikes });
+    let wrong = Order::Identities { again: 0.0, siblings: 0.0, lookalikes: too_many };
+    let e = Sequence::new(&pool, wrong, 1, 16).err().expect("refused").to_string();
+    assert!(e.contains("3 look-alikes") && e.contains("among 2"), "{e}");
 }
 
 #[test]

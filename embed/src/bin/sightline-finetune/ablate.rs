@@ -1,26 +1,30 @@
 //! `ablate`: the paper's tables on our own ground.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use sightline_embed::resolve_model_folder;
+use sightline_embed::model::ModelConfig;
 use sightline_embed::train::ablate::{Domain, Grid, Persons, Settings, Table};
-use sightline_embed::train::recipe::Recipe;
+use sightline_embed::train::recipe::{Recipe, Shape};
 use sightline_embed::train::schedule::Schedule;
-use sightline_embed::train::source::DataSpec;
+use sightline_embed::train::source::{DataSpec, Lookalikes, Order};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
+use crate::objective::Begin;
 use crate::report::Teller;
 use crate::train::on_signal;
+use crate::train_args::{all_words, initial};
 
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   sightline-finetune ablate --run ablations --table iv --seeds 2
   sightline-finetune ablate --run ablations --table k --table fig4 --table vii
+  sightline-finetune ablate --run tuned --table iv --size small --init default --atp-start fresh --matching-from 0
   sightline-finetune ablate --run cross --table cross --assets ASSETS
   sightline-finetune ablate --run cross --table cross --domain cuhk-pedes:CUHK --domain icfg-pedes:ICFG
 
@@ -33,6 +37,7 @@ written into --run after every training.
   fig3, k       pictures the decoder judges (no training of its own)
   fig4, masking masking rate of ARA
   vii, layers   layers of the text transformer
+  words         texts with words that training used against synonyms that it was kept from (with --words seen)
   cross, domains trained on one kind of pictures, judged on another")]
 pub struct AblateArgs {
     /// Folder of the grid.
@@ -71,12 +76,29 @@ pub struct AblateArgs {
     /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons alone have labels).
     #[arg(long)]
     attributes: Option<f64>,
-    /// tokenizer.json to use; default is that of the model in the repository.
-    #[arg(long, default_value = "default")]
-    tokenizer: PathBuf,
+    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the repository.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
     /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its embeddings.
     #[arg(long)]
     text_init: Option<PathBuf>,
+    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder ("default" for that of the
+    /// repository), whose dimensions count then, .pth or .safetensors.
+    #[arg(long)]
+    init: Option<PathBuf>,
+    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh, which leaves what
+    /// --init brought.
+    #[arg(long, value_enum)]
+    atp_start: Option<Begin>,
+    /// Share of a training without matching and word prediction.
+    #[arg(long, default_value_t = 0.25)]
+    matching_from: f64,
+    /// Look-alikes that come along with every chosen person.
+    #[arg(long, default_value_t = 0)]
+    lookalikes: usize,
+    /// Words of drawn persons: all, or seen, without the synonyms kept back for testing.
+    #[arg(long, default_value = "all")]
+    words: String,
     /// Folder of body and clothes meshes: the second domain is persons drawn from them.
     #[arg(long)]
     assets: Option<PathBuf>,
@@ -126,19 +148,33 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     // The best checkpoint is not chosen: every variant is judged after its last step.
     recipe.run.validate_every = 0;
     recipe.run.words_from = 0;
+    ensure!((0.0..1.0).contains(&args.matching_from), "--matching-from {} is not in 0 to 1", args.matching_from);
+    let matching_from = (steps as f64 * args.matching_from) as usize;
     let objective = &mut recipe.run.objective;
     if let Some(atp) = &mut objective.atp {
-        atp.from = atp.from.min(steps / 4);
+        atp.from = matching_from;
+        if let Some(start) = args.atp_start {
+            atp.start = start.into();
+        }
     }
     if let Some(ara) = &mut objective.ara {
-        ara.from = ara.from.min(steps / 4);
+        ara.from = matching_from;
     }
     objective.attributes = args.attributes.unwrap_or(objective.attributes);
+    if let Order::Identities { lookalikes, .. } = &mut recipe.run.order {
+        *lookalikes = (args.lookalikes > 0).then_some(Lookalikes { from: 0, count: args.lookalikes, among: 500 });
+    }
+    recipe.all_words = all_words(&args.words)?;
+    recipe.init = args.init.as_deref().map(initial).transpose()?;
+    if let Some(folder) = recipe.init.as_ref().filter(|path| path.is_dir()) {
+        recipe.shape = Shape::of(&ModelConfig::read(&folder.join("config.json"))?.architecture);
+    }
     recipe.text_init = args.text_init.clone();
-    recipe.tokenizer = match (&args.text_init, args.tokenizer.as_os_str() == "default") {
-        (Some(_), _) => None,
-        (None, true) => Some(resolve_model_folder(&args.tokenizer)?.join("tokenizer.json")),
-        (None, false) => Some(args.tokenizer.clone()),
+    let of_init = args.init.as_ref().is_some_and(|path| path.is_dir());
+    recipe.tokenizer = match (args.text_init.is_some() || of_init, &args.tokenizer) {
+        (_, Some(file)) if file.as_os_str() != DEFAULT_MODEL => Some(file.clone()),
+        (true, _) => None,
+        (false, _) => Some(resolve_model_folder(Path::new(DEFAULT_MODEL))?.join("tokenizer.json")),
     };
     let persons = |identities, views, seed| Persons { identities, views, seed };
     Ok(Settings {

@@ -30,6 +30,15 @@ pub enum Begin {
     Projections,
 }
 
+impl From<Begin> for Start {
+    fn from(begin: Begin) -> Self {
+        match begin {
+            Begin::Fresh => Self::Fresh,
+            Begin::Projections => Self::Projections,
+        }
+    }
+}
+
 /// What ARA masks.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum Hidden {
@@ -125,11 +134,7 @@ impl ObjectiveArgs {
             set(&mut atp.from, self.atp_from);
             set(&mut atp.pairs, self.atp_pairs);
             set(&mut atp.negatives, self.negatives);
-            let start = self.atp_start.map(|start| match start {
-                Begin::Fresh => Start::Fresh,
-                Begin::Projections => Start::Projections,
-            });
-            set(&mut atp.start, start);
+            set(&mut atp.start, self.atp_start);
             if let Some(size) = self.group_size {
                 atp.groups = Groups::of(size, atp.groups.masked);
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sightline_embed::model::{Architecture, ModelConfig, Preprocess};
+use sightline_embed::model::{ModelConfig, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::init::{self, Taken};
 use sightline_embed::train::recipe::Recipe;
@@ -19,7 +19,6 @@ use sightline_embed::train::source::{Sequence, Source};
 use sightline_embed::train::vocabulary::{self, Cut};
 use sightline_embed::train::{TrainError, atomic, checkpoint, record};
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
-use tokenizers::Tokenizer;
 
 use crate::export;
 use crate::report::{Teller, person};
@@ -123,34 +122,19 @@ fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize
         } else {
             file.clone()
         };
-        return Ok((copied(&file, &out)?, None));
+        return Ok((vocabulary::copy(&file, &out)?, None));
     }
     if let Some(folder) = &recipe.text_init {
-        let full = vocabulary::read(&folder.join("vocab.txt"))?;
-        let cut = match recipe.vocabulary {
-            0 => Cut::whole(&full)?,
-            size => Cut::new(&full, size, train_data::examples(source, recipe.run.seed))?,
-        };
-        atomic::file(&out, &serde_json::to_vec(&cut.tokenizer_json(Architecture::cada_base().max_text_len))?)?;
+        let cut = vocabulary::cut(folder, recipe.vocabulary, train_data::examples(source, recipe.run.seed), &out)?;
         return Ok((cut.len(), Some(cut)));
     }
     if let Some(folder) = recipe.init.as_ref().filter(|path| path.is_dir()) {
-        return Ok((copied(&folder.join("tokenizer.json"), &out)?, None));
+        return Ok((vocabulary::copy(&folder.join("tokenizer.json"), &out)?, None));
     }
     bail!(
         "a run needs words: --text-init DIR (vocab.txt and weights of a BERT-layout encoder such as MiniLM-L6), \
          --tokenizer FILE, --tokenizer default (that of the model in the repository), or --init MODEL_FOLDER"
     )
-}
-
-/// Copies a tokenizer.json and gives the number of its pieces.
-fn copied(file: &Path, out: &Path) -> Result<usize> {
-    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let words = Tokenizer::from_bytes(&bytes).map_err(|e| anyhow!("{} is no tokenizer: {e}", file.display()))?;
-    let largest = words.get_vocab(true).into_values().max();
-    let largest = largest.with_context(|| format!("{} has no vocabulary", file.display()))?;
-    atomic::file(out, &bytes)?;
-    Ok(largest as usize + 1)
 }
 
 /// Fresh weights, from wherever the recipe says.

@@ -1,15 +1,15 @@
 //! The flags of `train`, and how they change a preset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use sightline_embed::DEFAULT_MODEL;
 use sightline_embed::train::augment::Augment;
 use sightline_embed::train::recipe::Recipe;
 use sightline_embed::train::run::OPEN;
 use sightline_embed::train::schedule::Schedule;
-use sightline_embed::train::source::{DataSpec, Order};
+use sightline_embed::train::source::{DataSpec, Lookalikes, Order};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
 use crate::objective::ObjectiveArgs;
 
@@ -74,7 +74,8 @@ pub struct TrainArgs {
     /// tokenizer.json to use instead; "default" takes that of the model in the repository.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, or a model folder.
+    /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, a model folder, or "default" for that
+    /// of the repository.
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
     /// What the best checkpoint is chosen on: auto (the validation split of the first dataset, else drawn persons), none,
@@ -142,6 +143,16 @@ pub struct TrainArgs {
     /// Order identities: probability that a drawn person's look-alike comes too.
     #[arg(long)]
     pub siblings: Option<f32>,
+    /// Order identities: look-alikes that come along with every chosen identity, so that matching learns from negatives
+    /// as hard as those it will re-rank; 0 for none.
+    #[arg(long)]
+    pub lookalikes: Option<usize>,
+    /// Others by chance that the look-alikes are the most alike of.
+    #[arg(long)]
+    pub lookalikes_among: Option<usize>,
+    /// First batch with look-alikes.
+    #[arg(long)]
+    pub lookalikes_from: Option<u64>,
     /// Word embeddings are frozen before this step.
     #[arg(long)]
     pub words_from: Option<usize>,
@@ -191,6 +202,17 @@ fn set<T: Clone>(field: &mut T, value: &Option<T>) {
     }
 }
 
+/// What `--init` says: "default" is the model in the repository.
+pub fn initial(path: &Path) -> Result<PathBuf> {
+    let path = if path.as_os_str() == DEFAULT_MODEL { resolve_model_folder(path)? } else { path.to_owned() };
+    std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
+}
+
+/// What `--words` says.
+pub fn all_words(words: &str) -> Result<bool> {
+    one_of("words", words, &[("all", true), ("seen", false)])
+}
+
 /// `recipe` with every flag that was given.
 pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     let absolute = |path: &PathBuf| -> Result<PathBuf> {
@@ -202,9 +224,10 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     if !args.weights.is_empty() {
         recipe.weights.clone_from(&args.weights);
     }
-    let paths =
-        [(&mut recipe.text_init, &args.text_init), (&mut recipe.init, &args.init), (&mut recipe.assets, &args.assets)];
-    for (field, value) in paths {
+    if let Some(path) = &args.init {
+        recipe.init = Some(initial(path)?);
+    }
+    for (field, value) in [(&mut recipe.text_init, &args.text_init), (&mut recipe.assets, &args.assets)] {
         if let Some(path) = value {
             *field = Some(absolute(path)?);
         }
@@ -216,7 +239,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     set(&mut recipe.mesh_share, &args.level2_share);
     ensure!((0.0..=1.0).contains(&recipe.mesh_share), "--level2-share {} is not in 0 to 1", recipe.mesh_share);
     if let Some(words) = &args.words {
-        recipe.all_words = one_of("words", words, &[("all", true), ("seen", false)])?;
+        recipe.all_words = all_words(words)?;
     }
     set(&mut recipe.judge.on, &args.validate);
     set(&mut recipe.judge.k, &args.validate_k);
@@ -271,18 +294,22 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         run.augment = one_of("augment", name, &choices)?;
     }
     if let Some(name) = &args.order {
-        let identities = Order::Identities { again: 0.12, siblings: 0.6 };
-        run.order = one_of("order", name, &[("identities", identities), ("epochs", Order::Epochs)])?;
+        run.order = one_of("order", name, &[("identities", Order::IDENTITIES), ("epochs", Order::Epochs)])?;
     }
     match &mut run.order {
-        Order::Identities { again, siblings } => {
+        Order::Identities { again, siblings, lookalikes } => {
             set(again, &args.again);
             set(siblings, &args.siblings);
+            let mut rule = lookalikes.unwrap_or(Lookalikes { from: 0, count: 0, among: 500 });
+            set(&mut rule.count, &args.lookalikes);
+            set(&mut rule.among, &args.lookalikes_among);
+            set(&mut rule.from, &args.lookalikes_from);
+            *lookalikes = (rule.count > 0).then_some(rule);
         }
         Order::Epochs => {
             ensure!(
-                args.again.is_none() && args.siblings.is_none(),
-                "--again and --siblings are for --order identities"
+                args.again.is_none() && args.siblings.is_none() && args.lookalikes.is_none(),
+                "--again, --siblings and --lookalikes are for --order identities"
             )
         }
     }

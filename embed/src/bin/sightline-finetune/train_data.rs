@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
-use sightline_embed::synth::{Assets, Corpus, Words};
+use sightline_embed::synth::{Assets, Corpus};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::dataset::{Dataset, Entry, hold_out};
 use sightline_embed::train::pool::Pool;
@@ -99,7 +99,7 @@ pub fn sources(recipe: &Recipe, reading: &Reading, tell: &Teller) -> Result<Data
             DataSpec::Synth { identities, views } => {
                 let corpus = corpus(recipe, assets.as_ref(), recipe.run.seed.wrapping_add(index as u64));
                 let mut pool = Pool::new(corpus, 0, *identities, *views, reading.size);
-                pool.words = if recipe.all_words { Words::All } else { Words::Seen };
+                pool.words = recipe.words();
                 Box::new(pool)
             }
             DataSpec::Folder(dataset, root) => {

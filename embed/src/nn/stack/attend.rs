@@ -1,5 +1,7 @@
 //! The attention sublayer: `x + out(attention(norm(x)))`, or `norm(x + out(attention(x)))`, on itself or on another side.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -33,22 +35,59 @@ pub struct Attend {
 }
 
 /// How the batch is cut: whole items, as many as fill a chunk.
-struct Plan {
-    at: Rows,
-    shape: HeadShape,
+struct Plan<'a> {
+    at: &'a Rows,
+    /// Rows that keys and values come from: the other side's, or the same.
+    side: &'a Rows,
     heads: usize,
-    items: usize,
-    key_width: usize,
     cross: bool,
+    chunks: Vec<Range<usize>>,
 }
 
-impl Plan {
-    fn rows(&self) -> usize {
-        self.items * self.at.tokens
+/// A head of an item of a chunk.
+struct Spot {
+    /// Number of the item in the batch.
+    item: usize,
+    /// Number of the head.
+    head: usize,
+    /// First row and first key of the item in the chunk.
+    row: usize,
+    key: usize,
+    /// Its probabilities among those of the chunk.
+    p: Range<usize>,
+    shape: HeadShape,
+}
+
+impl<'a> Plan<'a> {
+    fn new(at: &'a Rows, side: &'a Rows, heads: usize, cross: bool) -> Self {
+        let most = at.before(at.batch()).max(side.before(side.batch()));
+        // As many chunks on one thread as on another, of about the same size.
+        let target = most.div_ceil(most.div_ceil(CHUNK_ROWS).next_multiple_of(2).max(1)).max(1);
+        let (mut chunks, mut from) = (Vec::new(), 0);
+        while from < at.batch() {
+            let full = |to: usize| (at.before(to) - at.before(from)).max(side.before(to) - side.before(from)) >= target;
+            let to = (from + 1..at.batch()).find(|&to| full(to)).unwrap_or(at.batch());
+            chunks.push(from..to);
+            from = to;
+        }
+        Self { at, side, heads, cross, chunks }
     }
 
-    fn keys(&self) -> usize {
-        self.items * self.shape.keys
+    /// `of` every chunk, times `width`.
+    fn sizes(&self, of: fn(&Self, &Range<usize>) -> usize, width: usize) -> Vec<usize> {
+        self.chunks.iter().map(|items| of(self, items) * width).collect()
+    }
+
+    fn rows(&self, items: &Range<usize>) -> usize {
+        self.at.before(items.end) - self.at.before(items.start)
+    }
+
+    fn keys(&self, items: &Range<usize>) -> usize {
+        self.side.before(items.end) - self.side.before(items.start)
+    }
+
+    fn probabilities(&self, items: &Range<usize>) -> usize {
+        items.clone().map(|i| self.heads * self.at.length(i) * self.side.length(i)).sum()
     }
 
     /// Numbers of a row of the own projection.
@@ -56,36 +95,59 @@ impl Plan {
         if self.cross { self.at.width } else { 3 * self.at.width }
     }
 
-    fn probabilities(&self, items: usize) -> usize {
-        items * self.heads * self.shape.queries * self.shape.keys
+    /// Numbers of a row of the other side's projection.
+    fn kv(&self) -> usize {
+        if self.cross { 2 * self.at.width } else { 0 }
     }
 
-    /// Query, key and value of head `h` of the `i`th item of a chunk.
-    fn parts<'a>(&self, i: usize, h: usize, own: &'a [f32], kv: &'a [f32]) -> [Head<'a>; 3] {
-        let (d, w, HeadShape { queries, keys, .. }) = (self.at.width, self.shape.width, self.shape);
-        let stride = self.own();
-        let part = |values: &'a [f32], from: usize, stride: usize| Head { values: &values[from..], stride };
-        let q = part(own, i * queries * stride + h * w, stride);
+    /// Every head of every item of a chunk.
+    fn spots(&self, items: &Range<usize>) -> impl Iterator<Item = Spot> + '_ {
+        let (first, mut end) = (items.start, 0);
+        items.clone().flat_map(move |item| (0..self.heads).map(move |head| (item, head))).map(move |(item, head)| {
+            let (queries, keys) = (self.at.length(item), self.side.length(item));
+            let from = end;
+            end += queries * keys;
+            Spot {
+                item,
+                head,
+                row: self.at.before(item) - self.at.before(first),
+                key: self.side.before(item) - self.side.before(first),
+                p: from..end,
+                shape: HeadShape { queries, keys, width: self.at.width / self.heads },
+            }
+        })
+    }
+
+    /// Scratch that every head of a chunk can do with.
+    fn scratch(&self, items: &Range<usize>) -> Buffer {
+        Buffer::take(self.spots(items).map(|spot| spot.shape.scratch()).max().unwrap_or_default())
+    }
+
+    /// Query, key and value of a head.
+    fn parts<'v>(&self, spot: &Spot, own: &'v [f32], kv: &'v [f32]) -> [Head<'v>; 3] {
+        let (d, from, stride) = (self.at.width, spot.head * spot.shape.width, self.own());
+        let part = |values: &'v [f32], from: usize, stride: usize| Head { values: &values[from..], stride };
+        let q = part(own, spot.row * stride + from, stride);
         let [k, v] = [0, 1].map(|which| {
             if self.cross {
-                part(kv, i * keys * 2 * d + which * d + h * w, 2 * d)
+                part(kv, spot.key * 2 * d + which * d + from, 2 * d)
             } else {
-                part(own, i * keys * stride + (1 + which) * d + h * w, stride)
+                part(own, spot.key * stride + (1 + which) * d + from, stride)
             }
         });
         [q, k, v]
     }
 
     /// The same of their gradients.
-    fn parts_mut(&self, i: usize, h: usize, own: &mut [f32], kv: &mut [f32]) -> [HeadMut; 3] {
-        let (d, HeadShape { queries, keys, width: w }) = (self.at.width, self.shape);
-        let stride = self.own();
-        let q = HeadMut::of(own, i * queries * stride + h * w, stride, queries, w);
+    fn parts_mut(&self, spot: &Spot, own: &mut [f32], kv: &mut [f32]) -> [HeadMut; 3] {
+        let HeadShape { queries, keys, width } = spot.shape;
+        let (d, from, stride) = (self.at.width, spot.head * width, self.own());
+        let q = HeadMut::of(own, spot.row * stride + from, stride, queries, width);
         let [k, v] = [0, 1].map(|which| {
             if self.cross {
-                HeadMut::of(kv, i * keys * 2 * d + which * d + h * w, 2 * d, keys, w)
+                HeadMut::of(kv, spot.key * 2 * d + which * d + from, 2 * d, keys, width)
             } else {
-                HeadMut::of(own, i * keys * stride + (1 + which) * d + h * w, stride, keys, w)
+                HeadMut::of(own, spot.key * stride + (1 + which) * d + from, stride, keys, width)
             }
         });
         [q, k, v]
@@ -102,40 +164,34 @@ impl Attend {
         self.norm.parameters().into_iter().chain(linear).chain([self.dense.weight(), self.dense.bias()]).collect()
     }
 
-    pub(super) fn check(&self, rows: Rows, other: Option<Rows>) -> Result<()> {
+    pub(super) fn check(&self, rows: &Rows, other: Option<&Rows>) -> Result<()> {
         let d = rows.width;
         let own = (if self.cross() { d } else { 3 * d }, d);
         let other_fits = match (self.cross(), other) {
-            (true, Some(o)) => o.batch == rows.batch && dims(&self.other)? == (2 * d, o.width),
+            (true, Some(o)) => o.batch() == rows.batch() && dims(&self.other)? == (2 * d, o.width),
             (crosses, _) => !crosses,
         };
         let heads_fit = self.heads > 0 && d.is_multiple_of(self.heads) && self.dense.weight().dims2()? == (d, d);
         if dims(&self.own)? != own || !other_fits || !heads_fit {
             bail!("attention of {} heads does not fit {rows:?} and {other:?}", self.heads);
         }
-        let keys = other.filter(|_| self.cross()).map_or(rows.tokens, |o| o.tokens);
+        let side = other.filter(|_| self.cross()).unwrap_or(rows);
         match &self.mask {
-            Some(mask) if !mask.fits(rows.batch, keys) => bail!("{mask:?} does not fit {rows:?} and {keys} keys"),
+            Some(mask) if !mask.fits(side.lengths()) => bail!("{mask:?} does not fit {rows:?} and keys of {side:?}"),
             _ => self.norm.check(d),
         }
     }
 
-    fn plan(&self, at: Rows, other: Option<Rows>) -> Plan {
+    fn plan<'a>(&self, at: &'a Rows, other: Option<&'a Rows>) -> Plan<'a> {
         let cross = self.cross();
-        let side = other.filter(|_| cross);
-        let shape =
-            HeadShape { queries: at.tokens, keys: side.map_or(at.tokens, |o| o.tokens), width: at.width / self.heads };
-        let most = (CHUNK_ROWS / at.tokens.max(shape.keys).max(1)).max(1);
-        let chunks = at.batch.div_ceil(most).next_multiple_of(2);
-        let items = at.batch.div_ceil(chunks).max(1);
-        Plan { at, shape, heads: self.heads, items, key_width: side.map_or(0, |o| o.width), cross }
+        Plan::new(at, other.filter(|_| cross).unwrap_or(at), self.heads, cross)
     }
 
     /// Saves the own projection, that of the other side, the probabilities, the heads' output, and with the norm after
     /// the sum.
     pub(super) fn run(
         &self,
-        at: Rows,
+        at: &Rows,
         x: &[f32],
         other: Option<Other<'_>>,
         precision: Precision,
@@ -147,27 +203,27 @@ impl Attend {
         let other_layer =
             if plan.cross { Some(Dense::read(&self.other, Direction::Forward, precision)?) } else { None };
         let dense = Dense::read(std::slice::from_ref(&self.dense), Direction::Forward, precision)?;
-        let (d, keys) = (at.width, at.batch * plan.shape.keys);
+        let (d, all) = (at.width, 0..at.batch());
         let mut y = Buffer::take(at.len());
-        let mut own = Buffer::take(at.batch * at.tokens * plan.own());
-        let mut kv = Buffer::take(if plan.cross { keys * 2 * d } else { 0 });
-        let mut p = Buffer::take(plan.probabilities(at.batch));
+        let mut own = Buffer::take(plan.rows(&all) * plan.own());
+        let mut kv = Buffer::take(plan.keys(&all) * plan.kv());
+        let mut p = Buffer::take(plan.probabilities(&all));
         let mut context = Buffer::take(at.len());
         let mut sum = Buffer::take(if self.place == Place::After { at.len() } else { 0 });
-        let rows = plan.rows();
+        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, side_width(&plan)));
         let parts = (
-            (x.par_chunks(rows * d), pieces(side, plan.keys() * plan.key_width, at.batch.div_ceil(plan.items))),
+            (&plan.chunks, pieces(x, &rows), pieces(side, &key_rows)),
             (
-                y.par_chunks_mut(rows * d),
-                own.par_chunks_mut(rows * plan.own()),
-                pieces_mut(&mut kv, plan.keys() * 2 * d, at.batch.div_ceil(plan.items)),
-                p.par_chunks_mut(plan.probabilities(plan.items)),
-                context.par_chunks_mut(rows * d),
-                pieces_mut(&mut sum, rows * d, at.batch.div_ceil(plan.items)),
+                pieces_mut(&mut y, &rows),
+                pieces_mut(&mut own, &plan.sizes(Plan::rows, plan.own())),
+                pieces_mut(&mut kv, &plan.sizes(Plan::keys, plan.kv())),
+                pieces_mut(&mut p, &plan.sizes(Plan::probabilities, 1)),
+                pieces_mut(&mut context, &rows),
+                pieces_mut(&mut sum, &rows),
             ),
         );
-        let chunks = (parts.0.into_par_iter(), parts.1.into_par_iter()).into_par_iter().with_max_len(1).enumerate();
-        chunks.try_for_each(|(chunk, ((x, side), (y, own, kv, p, context, sum)))| -> Result<()> {
+        let chunks = (parts.0.into_par_iter(), parts.1.into_par_iter()).into_par_iter().with_max_len(1);
+        chunks.try_for_each(|((items, x, side), (y, own, kv, p, context, sum))| -> Result<()> {
             if self.place == Place::Before {
                 norm.forward(x, y);
                 own_layer.apply(y, own, own_layer.bias())?;
@@ -177,7 +233,7 @@ impl Attend {
             if let Some(layer) = &other_layer {
                 layer.apply(side, kv, layer.bias())?;
             }
-            self.all_heads(&plan, chunk, own, kv, p, context);
+            self.all_heads(&plan, items, own, kv, p, context);
             let residual = Epilogue { add: plus(x, d)?.add, ..dense.bias() };
             if self.place == Place::Before {
                 dense.apply(context, y, residual)
@@ -190,23 +246,29 @@ impl Attend {
         Ok((y, Saved(vec![own, kv, p, context, sum])))
     }
 
-    fn all_heads(&self, plan: &Plan, chunk: usize, own: &[f32], kv: &[f32], p: &mut [f32], context: &mut [f32]) {
-        let HeadShape { queries, keys, width } = plan.shape;
-        let mut scratch = Buffer::take(plan.shape.scratch());
-        for (at, p) in p.chunks_exact_mut(queries * keys).enumerate() {
-            let (i, h) = (at / plan.heads, at % plan.heads);
-            let item = chunk * plan.items + i;
-            let seen = self.mask.as_ref().map(|mask| move |row: usize| mask.visible(item, row));
-            let d = plan.at.width;
-            let out = HeadMut::of(context, i * queries * d + h * width, d, queries, width);
+    fn all_heads(
+        &self,
+        plan: &Plan<'_>,
+        items: &Range<usize>,
+        own: &[f32],
+        kv: &[f32],
+        p: &mut [f32],
+        context: &mut [f32],
+    ) {
+        let (d, mut scratch) = (plan.at.width, plan.scratch(items));
+        for spot in plan.spots(items) {
+            let HeadShape { queries, width, .. } = spot.shape;
+            let seen = self.mask.as_ref().map(|mask| move |row: usize| mask.visible(spot.item, row));
+            let out = HeadMut::of(context, spot.row * d + spot.head * width, d, queries, width);
+            let p = &mut p[spot.p.clone()];
             // SAFETY: a head of a buffer that this task borrows exclusively.
-            unsafe { plan.shape.forward(plan.parts(i, h, own, kv), p, out, seen, &mut scratch) };
+            unsafe { spot.shape.forward(plan.parts(&spot, own, kv), p, out, seen, &mut scratch) };
         }
     }
 
     pub(super) fn run_back(
         &self,
-        at: Rows,
+        at: &Rows,
         (x, saved): (&[f32], &Saved),
         g: &[f32],
         other: Option<(Other<'_>, &mut [f32])>,
@@ -223,55 +285,58 @@ impl Attend {
         let other_layer =
             if plan.cross { Some(Dense::read(&self.other, Direction::Backward, precision)?) } else { None };
         let dense = Dense::read(std::slice::from_ref(&self.dense), Direction::Backward, precision)?;
-        let (d, rows) = (at.width, plan.rows());
+        let d = at.width;
         let mut dx = Buffer::take(at.len());
         let (mut d_own, mut d_kv) = (Buffer::take(own.len()), Buffer::take(kv.len()));
         // With the norm after: the gradient of the sum. With the norm before: the normed input once more.
         let mut between = Buffer::take(at.len());
-        let count = at.batch.div_ceil(plan.items);
+        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, side_width(&plan)));
+        let (own_rows, kv_rows) = (plan.sizes(Plan::rows, plan.own()), plan.sizes(Plan::keys, plan.kv()));
         let parts = (
             (
-                x.par_chunks(rows * d),
-                g.par_chunks(rows * d),
-                own.par_chunks(rows * plan.own()),
-                pieces(kv, plan.keys() * 2 * d, count),
-                p.par_chunks(plan.probabilities(plan.items)),
-                pieces(sum, rows * d, count),
+                &plan.chunks,
+                pieces(x, &rows),
+                pieces(g, &rows),
+                pieces(own, &own_rows),
+                pieces(kv, &kv_rows),
+                pieces(p, &plan.sizes(Plan::probabilities, 1)),
+                pieces(sum, &rows),
             ),
             (
-                dx.par_chunks_mut(rows * d),
-                d_own.par_chunks_mut(rows * plan.own()),
-                pieces_mut(&mut d_kv, plan.keys() * 2 * d, count),
-                between.par_chunks_mut(rows * d),
-                pieces_mut(side_gradient, plan.keys() * plan.key_width, count),
+                pieces_mut(&mut dx, &rows),
+                pieces_mut(&mut d_own, &own_rows),
+                pieces_mut(&mut d_kv, &kv_rows),
+                pieces_mut(&mut between, &rows),
+                pieces_mut(side_gradient, &key_rows),
             ),
         );
         let chunks = (parts.0.into_par_iter(), parts.1.into_par_iter()).into_par_iter().with_max_len(1);
-        let sums = chunks.map(|((x, g, own, kv, p, sum), (dx, d_own, d_kv, between, side_gradient))| -> Result<Sums> {
-            let mut norm_sums = norm.zeros();
-            let mut inner = Buffer::take(x.len());
-            if self.place == Place::After {
-                norm.backward(sum, g, between, &mut norm_sums);
-            }
-            let outer = if self.place == Place::After { &*between } else { g };
-            dense.apply(outer, &mut inner, Epilogue::default())?;
-            all_heads_back(&plan, own, kv, p, &inner, d_own, d_kv);
-            if let Some(layer) = &other_layer {
-                layer.apply(d_kv, side_gradient, Epilogue { add: Add::Output, ..Epilogue::default() })?;
-            }
-            let out_bias = column_sums(outer, d);
-            if self.place == Place::After {
-                own_layer.apply(d_own, dx, plus(between, d)?)?;
-            } else {
-                own_layer.apply(d_own, &mut inner, Epilogue::default())?;
-                norm.backward(x, &inner, dx, &mut norm_sums);
-                add(dx, g);
-                norm.forward(x, between);
-            }
-            let [dw, db] = norm_sums;
-            let kv_bias = if plan.cross { column_sums(d_kv, 2 * d) } else { Vec::new() };
-            Ok(vec![dw, db, column_sums(d_own, plan.own()), kv_bias, out_bias])
-        });
+        let sums =
+            chunks.map(|((items, x, g, own, kv, p, sum), (dx, d_own, d_kv, between, side_gradient))| -> Result<Sums> {
+                let mut norm_sums = norm.zeros();
+                let mut inner = Buffer::take(x.len());
+                if self.place == Place::After {
+                    norm.backward(sum, g, between, &mut norm_sums);
+                }
+                let outer = if self.place == Place::After { &*between } else { g };
+                dense.apply(outer, &mut inner, Epilogue::default())?;
+                all_heads_back(&plan, items, (own, kv, p), &inner, d_own, d_kv);
+                if let Some(layer) = &other_layer {
+                    layer.apply(d_kv, side_gradient, Epilogue { add: Add::Output, ..Epilogue::default() })?;
+                }
+                let out_bias = column_sums(outer, d);
+                if self.place == Place::After {
+                    own_layer.apply(d_own, dx, plus(between, d)?)?;
+                } else {
+                    own_layer.apply(d_own, &mut inner, Epilogue::default())?;
+                    norm.backward(x, &inner, dx, &mut norm_sums);
+                    add(dx, g);
+                    norm.forward(x, between);
+                }
+                let [dw, db] = norm_sums;
+                let kv_bias = if plan.cross { column_sums(d_kv, 2 * d) } else { Vec::new() };
+                Ok(vec![dw, db, column_sums(d_own, plan.own()), kv_bias, out_bias])
+            });
         let mut all = total(sums.collect::<Result<_>>()?);
         let biases = all.split_off(2);
         let (input, outer) = if self.place == Place::Before { (&between[..], g) } else { (x, &between[..]) };
@@ -284,24 +349,48 @@ impl Attend {
     }
 }
 
-fn all_heads_back(plan: &Plan, own: &[f32], kv: &[f32], p: &[f32], g: &[f32], d_own: &mut [f32], d_kv: &mut [f32]) {
-    let (d, HeadShape { queries, keys, width }) = (plan.at.width, plan.shape);
-    let mut scratch = Buffer::take(plan.shape.scratch());
-    for (at, p) in p.chunks_exact(queries * keys).enumerate() {
-        let (i, h) = (at / plan.heads, at % plan.heads);
-        let g = Head { values: &g[i * queries * d + h * width..], stride: d };
-        let gradients = plan.parts_mut(i, h, d_own, d_kv);
+fn all_heads_back(
+    plan: &Plan<'_>,
+    items: &Range<usize>,
+    (own, kv, p): (&[f32], &[f32], &[f32]),
+    g: &[f32],
+    d_own: &mut [f32],
+    d_kv: &mut [f32],
+) {
+    let (d, mut scratch) = (plan.at.width, plan.scratch(items));
+    for spot in plan.spots(items) {
+        let g = Head { values: &g[spot.row * d + spot.head * spot.shape.width..], stride: d };
+        let gradients = plan.parts_mut(&spot, d_own, d_kv);
+        let p = &p[spot.p.clone()];
         // SAFETY: heads apart from each other in buffers that this task borrows exclusively.
-        unsafe { plan.shape.backward(plan.parts(i, h, own, kv), p, g, gradients, &mut scratch) };
+        unsafe { spot.shape.backward(plan.parts(&spot, own, kv), p, g, gradients, &mut scratch) };
     }
 }
 
-/// `count` pieces of `size` numbers; empty ones of nothing.
-fn pieces(all: &[f32], size: usize, count: usize) -> Vec<&[f32]> {
-    if all.is_empty() { vec![&[]; count] } else { all.chunks(size).collect() }
+/// Numbers of a row of the other side.
+fn side_width(plan: &Plan<'_>) -> usize {
+    if plan.cross { plan.side.width } else { 0 }
+}
+
+/// `all` cut into pieces of `sizes`; empty ones of nothing.
+fn pieces<'a>(all: &'a [f32], sizes: &[usize]) -> Vec<&'a [f32]> {
+    let mut rest = all;
+    let next = |size: &usize| {
+        let (piece, behind) = rest.split_at((*size).min(rest.len()));
+        rest = behind;
+        piece
+    };
+    sizes.iter().map(next).collect()
 }
 
 /// The same to write.
-fn pieces_mut(all: &mut [f32], size: usize, count: usize) -> Vec<&mut [f32]> {
-    if all.is_empty() { (0..count).map(|_| &mut [][..]).collect() } else { all.chunks_mut(size).collect() }
+fn pieces_mut<'a>(all: &'a mut [f32], sizes: &[usize]) -> Vec<&'a mut [f32]> {
+    let mut rest = all;
+    let next = |size: &usize| {
+        let size = (*size).min(rest.len());
+        let (piece, behind) = std::mem::take(&mut rest).split_at_mut(size);
+        rest = behind;
+        piece
+    };
+    sizes.iter().map(next).collect()
 }

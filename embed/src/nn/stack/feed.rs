@@ -35,12 +35,12 @@ impl Feed {
         self.norm.parameters().into_iter().chain(linear).collect()
     }
 
-    pub(super) fn check(&self, rows: Rows) -> Result<()> {
+    pub(super) fn check(&self, own: usize) -> Result<()> {
         let [(hidden, width), (out, back)] = [self.first.weight().dims2()?, self.second.weight().dims2()?];
-        if [width, out] != [rows.width; 2] || hidden != back {
-            bail!("a feed-forward layer {width} -> {hidden}, {back} -> {out} was given {rows:?}");
+        if [width, out] != [own; 2] || hidden != back {
+            bail!("a feed-forward layer {width} -> {hidden}, {back} -> {out} was given rows of {own}");
         }
-        self.norm.check(rows.width)
+        self.norm.check(own)
     }
 
     fn read(&self, direction: Direction, precision: Precision) -> Result<[Dense; 2]> {
@@ -53,7 +53,7 @@ impl Feed {
     }
 
     /// Saves the hidden values before GELU and, with the norm after, the sum.
-    pub(super) fn run(&self, at: Rows, x: &[f32], precision: Precision) -> Result<(Buffer, Saved)> {
+    pub(super) fn run(&self, at: &Rows, x: &[f32], precision: Precision) -> Result<(Buffer, Saved)> {
         let (norm, [first, second]) = (Norm::read(&self.norm)?, self.read(Direction::Forward, precision)?);
         let (d, hidden) = (at.width, self.hidden()?);
         let after = self.place == Place::After;
@@ -96,7 +96,7 @@ impl Feed {
 
     pub(super) fn run_back(
         &self,
-        at: Rows,
+        at: &Rows,
         (x, saved): (&[f32], &Saved),
         g: &[f32],
         precision: Precision,

@@ -46,29 +46,57 @@ pub enum Layer {
     Norm(LayerNorm),
 }
 
-/// Rows of a `[batch, tokens, width]` tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Rows of a batch of items one behind the other: `[batch, tokens, width]`, or items of different lengths.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Rows {
-    batch: usize,
-    tokens: usize,
+    /// Row at which each item starts, and the number of rows behind them.
+    starts: Vec<usize>,
     width: usize,
 }
 
 impl Rows {
-    fn of(x: &Tensor) -> Result<Self> {
-        let (batch, tokens, width) = x.dims3()?;
-        Ok(Self { batch, tokens, width })
+    fn new(lengths: impl IntoIterator<Item = usize>, width: usize) -> Self {
+        let ends = lengths.into_iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        Self { starts: std::iter::once(0).chain(ends).collect(), width }
     }
 
+    /// Of `[batch, tokens, width]`.
+    fn of(x: &Tensor) -> Result<Self> {
+        let (batch, tokens, width) = x.dims3()?;
+        Ok(Self::new(std::iter::repeat_n(tokens, batch), width))
+    }
+
+    fn batch(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Rows of all items, or of those before `item`.
+    fn before(&self, item: usize) -> usize {
+        self.starts[item]
+    }
+
+    /// Rows of `item`.
+    fn length(&self, item: usize) -> usize {
+        self.starts[item + 1] - self.starts[item]
+    }
+
+    fn lengths(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        (0..self.batch()).map(|item| self.length(item))
+    }
+
+    /// Numbers of all rows.
     fn len(&self) -> usize {
-        self.batch * self.tokens * self.width
+        self.before(self.batch()) * self.width
     }
 }
 
 /// What the other side of cross-attention sees.
 #[derive(Clone, Copy)]
 struct Other<'a> {
-    rows: Rows,
+    rows: &'a Rows,
     values: &'a [f32],
 }
 
@@ -95,7 +123,7 @@ impl Layer {
         }
     }
 
-    fn forward(&self, at: Rows, x: &[f32], other: Option<Other<'_>>, p: Precision) -> Result<(Buffer, Saved)> {
+    fn forward(&self, at: &Rows, x: &[f32], other: Option<Other<'_>>, p: Precision) -> Result<(Buffer, Saved)> {
         match self {
             Self::Attend(l) => l.run(at, x, other, p),
             Self::Feed(l) => l.run(at, x, p),
@@ -106,7 +134,7 @@ impl Layer {
     /// `g` is the gradient of the output; that of `other` is added to the last argument.
     fn backward(
         &self,
-        at: Rows,
+        at: &Rows,
         (x, saved): (&[f32], &Saved),
         g: &[f32],
         other: Option<(Other<'_>, &mut [f32])>,
@@ -129,12 +157,28 @@ impl Layer {
 /// # Errors
 /// Shapes that do not fit each other, cross-attention without `other`.
 pub fn stack(x: &Tensor, other: Option<&Tensor>, layers: Vec<Layer>) -> Result<Tensor> {
-    let rows = Rows::of(x)?;
+    over(x, Rows::of(x)?, other, layers)
+}
+
+/// The same for items of `lengths` rows, one behind the other in `x` `[sum of lengths, width]`.
+///
+/// # Errors
+/// As [`stack()`], and lengths that are not those of `x`.
+pub fn stack_packed(x: &Tensor, lengths: &[usize], other: Option<&Tensor>, layers: Vec<Layer>) -> Result<Tensor> {
+    let (count, width) = x.dims2()?;
+    let rows = Rows::new(lengths.iter().copied(), width);
+    if rows.len() != count * width || lengths.contains(&0) {
+        bail!("{count} rows are not items of the lengths {lengths:?}");
+    }
+    over(x, rows, other, layers)
+}
+
+fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, layers: Vec<Layer>) -> Result<Tensor> {
     let other_rows = other.map(Rows::of).transpose()?;
     for layer in &layers {
         match layer {
-            Layer::Attend(l) => l.check(rows, other_rows)?,
-            Layer::Feed(l) => l.check(rows)?,
+            Layer::Attend(l) => l.check(&rows, other_rows.as_ref())?,
+            Layer::Feed(l) => l.check(rows.width)?,
             Layer::Norm(norm) => norm.check(rows.width)?,
         }
     }
@@ -187,12 +231,12 @@ impl CustomOp3 for Stack {
     ) -> Result<(CpuStorage, Shape)> {
         let x = contiguous("stack", x, x_layout)?;
         let values = contiguous("stack", other, other_layout)?;
-        let other = self.other.map(|rows| Other { rows, values });
+        let other = self.other.as_ref().map(|rows| Other { rows, values });
         let run = || -> Result<(Kept, Buffer)> {
             let (mut kept, mut last) = (Kept::default(), Buffer::default());
             for (i, layer) in self.layers.iter().enumerate() {
                 let input = if i == 0 { x } else { &last };
-                let (output, saved) = layer.forward(self.rows, input, other, self.precision)?;
+                let (output, saved) = layer.forward(&self.rows, input, other, self.precision)?;
                 kept.saved.push(saved);
                 if i > 0 {
                     kept.outputs.push(std::mem::take(&mut last));
@@ -223,7 +267,7 @@ impl CustomOp3 for Stack {
         };
         let (xs, gs) = (contiguous("stack", xs, xl)?, contiguous("stack", gs, gl)?);
         let values = contiguous("stack", os, ol)?;
-        let mut other_gradient = self.other.map(|rows| Buffer::zeros(rows.len()));
+        let mut other_gradient = self.other.as_ref().map(|rows| Buffer::zeros(rows.len()));
         let guard = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: &Kept = &guard;
         let run = || -> Result<(Vec<Sums>, Option<Buffer>)> {
@@ -231,8 +275,8 @@ impl CustomOp3 for Stack {
             for (i, layer) in self.layers.iter().enumerate().rev() {
                 let input = if i == 0 { xs } else { &kept.outputs[i - 1] };
                 let g = flowing.as_deref().unwrap_or(gs);
-                let cross = self.other.map(|rows| Other { rows, values }).zip(other_gradient.as_deref_mut());
-                let gradients = layer.backward(self.rows, (input, &kept.saved[i]), g, cross, self.precision)?;
+                let cross = self.other.as_ref().map(|rows| Other { rows, values }).zip(other_gradient.as_deref_mut());
+                let gradients = layer.backward(&self.rows, (input, &kept.saved[i]), g, cross, self.precision)?;
                 flowing = Some(gradients.input);
                 parameters.push(gradients.parameters);
             }
@@ -257,7 +301,7 @@ impl CustomOp3 for Stack {
 
 impl std::fmt::Debug for Stack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Stack({} layers of {:?})", self.layers.len(), self.rows)
+        write!(f, "Stack({} layers of {} items)", self.layers.len(), self.rows.batch())
     }
 }
 

@@ -152,29 +152,10 @@ impl<'a> Painter<'a> {
                     shade = 0.7;
                 }
             }
-            HiVis if part == 0 => {
-                let across = (height - 0.58).abs() < 0.014 || (height - 0.645).abs() < 0.012;
-                let braces = height > 0.64 && (angle.abs() - 0.52).abs() < 0.13;
-                if across || braces {
-                    return plain([0.5, 0.51, 0.52], 0.2);
-                }
-            }
+            HiVis if part == 0 && UpperKind::reflects(angle, height) => return plain([0.5, 0.51, 0.52], 0.2),
             _ => {}
         }
-        let closed = matches!(
-            garment.kind,
-            Jacket
-                | Puffer
-                | Coat
-                | Shirt
-                | ShortShirt
-                | Hoodie
-                | LeatherJacket
-                | DenimJacket
-                | Blazer
-                | Cardigan
-                | Gilet
-        );
+        let closed = garment.kind.fastens();
         let hem = if which == 2 { self.cut.outer_hem } else { self.cut.top_hem };
         match part {
             0 => {

@@ -1,5 +1,7 @@
 //! Triangles on the canvas: depth, interpolated places and normals, light; and the soft dark where surfaces meet.
 
+use std::ops::RangeInclusive;
+
 use super::math::{add, cross, dot, scale, unit};
 use super::surface::{Region, Triangle};
 use crate::synth::raster::{Canvas, Light, V3, View};
@@ -57,6 +59,18 @@ pub(crate) fn lit(light: &Light, normal: V3, albedo: [f32; 3], gloss: f32) -> [f
     albedo.map(|c| c * diffuse * 1.35 + shine)
 }
 
+/// Columns and rows of the canvas whose pixels a triangle may cover, if any.
+fn window<const N: usize>(
+    corners: [&[f32; N]; 3],
+    canvas: &Canvas,
+) -> Option<(RangeInclusive<usize>, RangeInclusive<usize>)> {
+    let [a, b, c] = corners;
+    let low = |i: usize| a[i].min(b[i]).min(c[i]).ceil().max(0.0);
+    let high = |i: usize, end: usize| a[i].max(b[i]).max(c[i]).floor().min(end as f32 - 1.0);
+    let (x0, x1, y0, y1) = (low(0), high(0, canvas.width), low(1), high(1, canvas.height));
+    (x0 <= x1 && y0 <= y1).then_some((x0 as usize..=x1 as usize, y0 as usize..=y1 as usize))
+}
+
 /// Draws the `triangles` of `posed`; `paint` is asked at every visible pixel and answers nothing where the surface ends.
 pub(crate) fn draw<'t>(
     canvas: &mut Canvas,
@@ -76,7 +90,6 @@ pub(crate) fn draw<'t>(
         .collect();
     let normals: Vec<V3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
     let upward = view.direction([0.0, 1.0, 0.0]);
-    let (width, height) = (canvas.width as f32, canvas.height as f32);
     for triangle in triangles {
         let [a, b, c] = triangle.vertices.map(|v| pixels[v as usize]);
         let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
@@ -85,17 +98,12 @@ pub(crate) fn draw<'t>(
         if area.abs() < 1e-6 || (back && !posed.double) {
             continue;
         }
-        let low = |i: usize| a[i].min(b[i]).min(c[i]).ceil().max(0.0);
-        let high = |i: usize, end: f32| a[i].max(b[i]).max(c[i]).floor().min(end - 1.0);
-        let (x0, x1, y0, y1) = (low(0), high(0, width), low(1), high(1, height));
-        if x0 > x1 || y0 > y1 {
-            continue;
-        }
+        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
         let [na, nb, nc] = triangle.vertices.map(|v| normals[v as usize]);
         let inverse = 1.0 / area;
-        for py in y0 as usize..=y1 as usize {
+        for py in rows {
             let y = py as f32;
-            for px in x0 as usize..=x1 as usize {
+            for px in columns.clone() {
                 let x = px as f32;
                 let wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) * inverse;
                 let wc = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) * inverse;
@@ -148,21 +156,15 @@ pub(crate) fn cast<'t>(
             [(q[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - q[1]) / canvas.step[1] - 0.5]
         })
         .collect();
-    let (width, height) = (canvas.width as f32, canvas.height as f32);
     for triangle in triangles {
         let [a, b, c] = triangle.vertices.map(|v| flat[v as usize]);
         let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
         if area.abs() < 1e-6 {
             continue;
         }
-        let low = |i: usize| a[i].min(b[i]).min(c[i]).ceil().max(0.0);
-        let high = |i: usize, end: f32| a[i].max(b[i]).max(c[i]).floor().min(end - 1.0);
-        let (x0, x1, y0, y1) = (low(0), high(0, width), low(1), high(1, height));
-        if x0 > x1 || y0 > y1 {
-            continue;
-        }
-        for py in y0 as usize..=y1 as usize {
-            for px in x0 as usize..=x1 as usize {
+        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        for py in rows {
+            for px in columns.clone() {
                 let (x, y) = (px as f32, py as f32);
                 let wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area;
                 let wc = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / area;

@@ -53,7 +53,7 @@ pub(super) struct Domains<'a> {
     settings: &'a Settings,
     meshes: Loaded,
     sources: HashMap<usize, Box<dyn Source + Send>>,
-    tests: HashMap<usize, Held>,
+    tests: HashMap<(usize, Words), Held>,
     calibrations: HashMap<usize, Option<Held>>,
 }
 
@@ -77,30 +77,34 @@ impl<'a> Domains<'a> {
             let (size, Persons { identities, views, seed }) = (self.settings.recipe.shape.image, self.settings.train);
             let source: Box<dyn Source + Send> = match self.settings.domains[number].layout()? {
                 Some((dataset, root)) => Box::new(Folder::new(dataset.read(root, "train")?, size, MEMORY)?),
-                None => Box::new(Pool::new(self.corpus(number, seed)?, 0, identities, views, size)),
+                None => {
+                    let mut pool = Pool::new(self.corpus(number, seed)?, 0, identities, views, size);
+                    pool.words = self.settings.recipe.words();
+                    Box::new(pool)
+                }
             };
             self.sources.insert(number, source);
         }
         Ok(self.sources[&number].as_ref())
     }
 
-    fn drawn(&mut self, number: usize, persons: Persons) -> Result<Held> {
+    fn drawn(&mut self, number: usize, persons: Persons, words: Words) -> Result<Held> {
         let corpus = self.corpus(number, persons.seed)?;
-        let gallery = Gallery::drawn(&corpus, 0..persons.identities, persons.views, Words::All);
+        let gallery = Gallery::drawn(&corpus, 0..persons.identities, persons.views, words);
         Held::new(gallery, self.settings.recipe.shape.image)
     }
 
-    fn test(&mut self, number: usize) -> Result<&Held> {
-        if !self.tests.contains_key(&number) {
+    fn test(&mut self, number: usize, words: Words) -> Result<&Held> {
+        if !self.tests.contains_key(&(number, words)) {
             let held = match self.settings.domains[number].layout()? {
                 Some((dataset, root)) => {
                     Held::new(Gallery::of_entries(dataset.read(root, "test")?), self.settings.recipe.shape.image)?
                 }
-                None => self.drawn(number, self.settings.test)?,
+                None => self.drawn(number, self.settings.test, words)?,
             };
-            self.tests.insert(number, held);
+            self.tests.insert((number, words), held);
         }
-        Ok(&self.tests[&number])
+        Ok(&self.tests[&(number, words)])
     }
 
     /// Persons of domain `number` to calibrate on; none for a dataset on disk without a validation split.
@@ -111,7 +115,7 @@ impl<'a> Domains<'a> {
                     Ok(entries) => Some(Held::new(Gallery::of_entries(entries), self.settings.recipe.shape.image)?),
                     Err(_) => None,
                 },
-                None => Some(self.drawn(number, self.settings.calibration)?),
+                None => Some(self.drawn(number, self.settings.calibration, self.settings.recipe.words())?),
             };
             self.calibrations.insert(number, held);
         }
@@ -155,10 +159,13 @@ impl Grid<'_> {
             checkpoint::variables(&weights, &trainee.variables)?;
             return Ok(Some(Trained { trainee, texts }));
         }
-        if checkpoint::step(&folder).is_none()
-            && let (Some(encoder), Some(cut)) = (&recipe.text_init, cut)
-        {
-            init::from_text_encoder(&trainee, encoder, cut)?;
+        if checkpoint::step(&folder).is_none() {
+            if let (Some(encoder), Some(cut)) = (&recipe.text_init, cut) {
+                init::from_text_encoder(&trainee, encoder, cut)?;
+            }
+            if let Some(path) = &recipe.init {
+                init::from_checkpoint(&trainee, path)?;
+            }
         }
         let text = serde_json::to_vec_pretty(&recipe).map_err(|e| TrainError::content(&folder, e))?;
         atomic::file(&folder.join("recipe.json"), &text)?;
@@ -194,13 +201,13 @@ impl Grid<'_> {
             let pairs = scores.pairs(&held.gallery.text_ids, &held.gallery.image_ids);
             form = fit(&pairs, Method::Platt).map(Form::Sightline);
         }
-        let mut tests: Vec<usize> = job.cells.iter().map(|c| c.domains[1]).collect();
+        let mut tests: Vec<(usize, Words)> = job.cells.iter().map(|c| (c.domains[1], c.words)).collect();
         tests.sort_unstable();
         tests.dedup();
         let mut lines = Vec::new();
         for test in tests {
-            let held = domains.test(test)?;
-            let cells = || job.cells.iter().filter(|c| c.domains[1] == test);
+            let held = domains.test(test.0, test.1)?;
+            let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
             let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
             let scores = precision.scope(|| trained.scores(held, k, told))?;
             let of = |rows: &[Vec<f32>]| ranks(rows, &held.gallery.text_ids, &held.gallery.image_ids);

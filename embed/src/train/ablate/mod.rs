@@ -29,7 +29,6 @@ use super::dataset::Dataset;
 use super::recipe::Recipe;
 use super::vocabulary::{self, Cut};
 use super::{Result, TrainError, atomic};
-use crate::model::Architecture;
 use crate::synth::Assets;
 use cell::Domains;
 pub use results::Line;
@@ -188,6 +187,9 @@ impl Grid<'_> {
         if self.tables.contains(&Table::Domains) && s.domains.len() < 2 {
             return wrong("the table across domains needs two of them: --assets DIR, or --domain LAYOUT:ROOT");
         }
+        if self.tables.contains(&Table::Words) && s.recipe.all_words {
+            return wrong("the table of synonyms needs a grid that is trained without them: --words seen");
+        }
         let seeds = [s.train.seed, s.test.seed, s.calibration.seed];
         if seeds[0] == seeds[1] || seeds[1] == seeds[2] || seeds[0] == seeds[2] {
             return wrong("persons to learn from, to be calibrated on and to be judged on need seeds of their own");
@@ -265,24 +267,17 @@ impl Grid<'_> {
     fn words(&self) -> Result<(usize, Option<Cut>)> {
         let (recipe, out) = (&self.settings.recipe, self.folder.join("tokenizer.json"));
         if let Some(folder) = &recipe.text_init {
-            let full = vocabulary::read(&folder.join("vocab.txt"))?;
             let corpus = crate::synth::Corpus::new(self.settings.train.seed);
-            let cut = match recipe.vocabulary {
-                0 => Cut::whole(&full)?,
-                size => Cut::new(&full, size, (0..4000).map(|i| corpus.caption(i, 77)))?,
-            };
-            let json = cut.tokenizer_json(Architecture::cada_base().max_text_len);
-            atomic::file(&out, json.to_string().as_bytes())?;
+            let cut = vocabulary::cut(folder, recipe.vocabulary, (0..4000).map(|i| corpus.caption(i, 77)), &out)?;
             return Ok((cut.len(), Some(cut)));
         }
-        let Some(file) = &recipe.tokenizer else {
-            return Err(TrainError::Usage("a grid needs words: --tokenizer FILE or --text-init DIR".into()));
+        let of_init = recipe.init.as_ref().filter(|path| path.is_dir()).map(|folder| folder.join("tokenizer.json"));
+        let Some(file) = recipe.tokenizer.as_ref().or(of_init.as_ref()) else {
+            return Err(TrainError::Usage(
+                "a grid needs words: --tokenizer FILE, --text-init DIR or --init MODEL_FOLDER".into(),
+            ));
         };
-        let bytes = std::fs::read(file).map_err(TrainError::io(file))?;
-        let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| TrainError::content(file, e))?;
-        let pieces = tokenizer.get_vocab_size(true);
-        atomic::file(&out, &bytes)?;
-        Ok((pieces, None))
+        Ok((vocabulary::copy(file, &out)?, None))
     }
 }
 

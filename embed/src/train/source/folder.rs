@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::rngs::StdRng;
 
 use super::Source;
+use super::wording::Wording;
 use crate::train::dataset::Entry;
 use crate::train::{Result, TrainError};
 
@@ -22,6 +23,7 @@ pub struct Folder {
     identities: Vec<Vec<usize>>,
     kept: Vec<OnceLock<Box<[u8]>>>,
     room: AtomicUsize,
+    wording: OnceLock<Wording>,
 }
 
 impl Folder {
@@ -44,6 +46,7 @@ impl Folder {
             identities: by_number.into_values().collect(),
             kept,
             room: AtomicUsize::new(memory / (size[0] * size[1] * 3).max(1)),
+            wording: OnceLock::new(),
         })
     }
 
@@ -72,6 +75,11 @@ impl Source for Folder {
 
     fn captions(&self, identity: usize, view: usize) -> usize {
         self.entries[self.index(identity, view)].captions.len()
+    }
+
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        let texts = || self.identities.iter().map(|of| of.iter().flat_map(|&e| self.entries[e].captions.iter()));
+        self.wording.get_or_init(|| Wording::new(texts())).resemblance(one, other)
     }
 
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {

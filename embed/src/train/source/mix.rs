@@ -68,6 +68,11 @@ impl Source for Mix {
         part.sibling(identity - first).map(|sibling| sibling + first)
     }
 
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        let ((part, first), (_, same)) = (self.part(one), self.part(other));
+        if first == same { part.resemblance(one - first, other - first) } else { 0.0 }
+    }
+
     fn draw(&self, rng: &mut StdRng) -> usize {
         let total: f64 = self.parts.iter().map(|(_, weight)| weight).sum();
         let (mut at, mut first) = (if self.parts.len() > 1 { rng.random::<f64>() * total } else { 0.0 }, 0);

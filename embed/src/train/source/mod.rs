@@ -7,6 +7,7 @@ mod folder;
 mod mix;
 mod order;
 mod spec;
+mod wording;
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ use crate::synth::caption_with;
 
 pub use folder::Folder;
 pub use mix::Mix;
-pub use order::{Choice, Order, Sequence};
+pub use order::{Choice, Lookalikes, Order, Sequence};
 pub use spec::DataSpec;
 
 /// Pictures of persons with captions.
@@ -42,6 +43,11 @@ pub trait Source: Sync {
     /// An identity that looks much like this one, for batches with hard negatives.
     fn sibling(&self, _identity: usize) -> Option<usize> {
         None
+    }
+
+    /// How much two identities look alike, from 0 to 1 for the same; 0 where nobody knows.
+    fn resemblance(&self, _one: usize, _other: usize) -> f32 {
+        0.0
     }
 
     /// An identity by chance: each equally likely, unless the source weighs its parts.
@@ -93,7 +99,11 @@ impl Source for Pool {
         caption_with(&self.corpus.person(self.first + identity as u64), self.words, rng)
     }
 
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        attributes::agreement(self.known(one), self.known(other))
+    }
+
     fn labels(&self, identity: usize) -> Labels {
-        attributes::labels(&self.corpus.person(self.first + identity as u64))
+        *self.known(identity)
     }
 }

@@ -21,10 +21,30 @@ pub enum Order {
         again: f32,
         /// Probability that the identity's sibling comes too, where it has one: hard negatives.
         siblings: f32,
+        /// Look-alikes that come along with every chosen identity.
+        #[serde(default)]
+        lookalikes: Option<Lookalikes>,
     },
     /// Every pair of picture and caption once per epoch, shuffled anew for each, as the authors' code; what does not
     /// fill a batch at the end of an epoch is left out.
     Epochs,
+}
+
+/// Identities that resemble a chosen one, so that a batch holds negatives as hard as those that re-ranking meets: it
+/// judges the best K of a gallery, never pairs by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookalikes {
+    /// First batch that has them.
+    pub from: u64,
+    /// How many for each chosen identity.
+    pub count: usize,
+    /// Identities by chance of which the most alike are taken: the gallery that they would stand out of.
+    pub among: usize,
+}
+
+impl Order {
+    /// Identities by chance as the presets have them: now and then a second picture, often a sibling.
+    pub const IDENTITIES: Self = Self::Identities { again: 0.12, siblings: 0.6, lookalikes: None };
 }
 
 /// One pair of a batch.
@@ -60,7 +80,12 @@ impl<'a> Sequence<'a> {
     pub fn new(source: &'a dyn Source, order: Order, seed: u64, size: usize) -> Result<Self> {
         let mut pairs = Vec::new();
         match order {
-            Order::Identities { again, siblings } => {
+            Order::Identities { again, siblings, lookalikes } => {
+                if let Some(Lookalikes { count, among, .. }) = lookalikes
+                    && !(1..=among).contains(&count)
+                {
+                    return Err(TrainError::Usage(format!("{count} look-alikes cannot be chosen among {among}")));
+                }
                 // With `again` at 1 a batch could be one identity, which has no negatives.
                 if !(0.0..1.0).contains(&again) || !(0.0..=1.0).contains(&siblings) {
                     return Err(TrainError::Usage(format!(
@@ -101,7 +126,9 @@ impl<'a> Sequence<'a> {
     /// The pairs of batch `index`; `rng` is the batch's own.
     pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<Choice> {
         match self.order {
-            Order::Identities { again, siblings } => self.by_identity(again, siblings, rng),
+            Order::Identities { again, siblings, lookalikes } => {
+                self.by_identity(again, siblings, lookalikes.filter(|l| index >= l.from), rng)
+            }
             Order::Epochs => {
                 let per_epoch = self.per_epoch() as u64;
                 let order = self.shuffled(index / per_epoch);
@@ -111,9 +138,9 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    fn by_identity(&self, again: f32, siblings: f32, rng: &mut StdRng) -> Vec<Choice> {
+    fn by_identity(&self, again: f32, siblings: f32, lookalikes: Option<Lookalikes>, rng: &mut StdRng) -> Vec<Choice> {
         let source = self.source;
-        let mut chosen = Vec::with_capacity(self.size + 4);
+        let mut chosen = Vec::with_capacity(self.size + 16);
         while chosen.len() < self.size {
             let identity = source.draw(rng);
             let views = source.views(identity);
@@ -128,14 +155,34 @@ impl<'a> Sequence<'a> {
                     break;
                 }
             }
-            if let Some(identity) = source.sibling(identity).filter(|_| rng.random::<f32>() < siblings) {
-                let view = rng.random_range(0..source.views(identity));
-                let caption = rng.random_range(0..source.captions(identity, view));
-                chosen.push(Choice { identity, view, caption });
+            if let Some(sibling) = source.sibling(identity).filter(|_| rng.random::<f32>() < siblings) {
+                chosen.push(self.one_of(sibling, rng));
+            }
+            for other in lookalikes.map(|rule| self.alike(identity, rule, rng)).unwrap_or_default() {
+                chosen.push(self.one_of(other, rng));
             }
         }
         chosen.truncate(self.size);
         chosen
+    }
+
+    /// A picture and caption of `identity` by chance.
+    fn one_of(&self, identity: usize, rng: &mut StdRng) -> Choice {
+        let view = rng.random_range(0..self.source.views(identity));
+        let caption = rng.random_range(0..self.source.captions(identity, view));
+        Choice { identity, view, caption }
+    }
+
+    /// Those most like `identity` among others by chance, the most alike first.
+    fn alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
+        let mut others: Vec<(f32, usize)> = (0..rule.among)
+            .map(|_| self.source.draw(rng))
+            .filter(|&other| other != identity)
+            .map(|other| (self.source.resemblance(identity, other), other))
+            .collect();
+        others.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        others.dedup_by_key(|(_, other)| *other);
+        others.into_iter().take(rule.count).map(|(_, other)| other).collect()
     }
 
     fn shuffled(&self, epoch: u64) -> Arc<Vec<u32>> {
