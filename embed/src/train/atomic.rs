@@ -49,23 +49,28 @@ pub fn folder(out: &Path, force: bool, fill: impl FnOnce(&Path) -> Result<()>) -
     let part = part(out);
     let _ = fs::remove_dir_all(&part);
     fs::create_dir(&part).map_err(TrainError::io(out))?;
-    let done = fill(&part).and_then(|()| replace(&part, out));
+    let done = fill(&part).and_then(|()| replace(&part, out, &part.with_extension("old")));
     if done.is_err() {
         let _ = fs::remove_dir_all(&part);
     }
     done
 }
 
-fn replace(part: &Path, out: &Path) -> Result<()> {
-    let old = part.with_extension("old");
+/// Puts the folder `part` in the place of `out`. Between the two renames what was there is at `old`, and a kill there
+/// leaves it at that name.
+///
+/// # Errors
+/// A folder that cannot be renamed; `out` stays.
+pub fn replace(part: &Path, out: &Path, old: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(old);
     if out.exists() {
-        fs::rename(out, &old).map_err(TrainError::io(out))?;
+        fs::rename(out, old).map_err(TrainError::io(out))?;
     }
     if let Err(e) = fs::rename(part, out) {
-        let _ = fs::rename(&old, out);
+        let _ = fs::rename(old, out);
         return Err(TrainError::io(out)(e));
     }
-    let _ = fs::remove_dir_all(&old);
+    let _ = fs::remove_dir_all(old);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use candle_nn::VarMap;
 use serde_json::{Value, json};
 
 use super::optimizer::AdamW;
-use super::{Result, TrainError};
+use super::{Result, TrainError, atomic};
 
 /// Writes variables, moments and `state` to `run`/checkpoint.
 ///
@@ -32,7 +32,6 @@ pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) ->
 }
 
 fn write(run: &Path, part: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) -> Result<()> {
-    let (last, now) = (run.join("checkpoint.last"), run.join("checkpoint"));
     let _ = fs::remove_dir_all(part);
     fs::create_dir_all(part).map_err(TrainError::io(part))?;
     let file = part.join("variables.safetensors");
@@ -47,15 +46,7 @@ fn write(run: &Path, part: &Path, variables: &VarMap, optimizer: &AdamW, state: 
         let path = part.join(name);
         File::open(&path).and_then(|f| f.sync_all()).map_err(TrainError::io(&path))?;
     }
-    let _ = fs::remove_dir_all(&last);
-    if now.exists() {
-        fs::rename(&now, &last).map_err(TrainError::io(&now))?;
-    }
-    if let Err(e) = fs::rename(part, &now) {
-        let _ = fs::rename(&last, &now);
-        return Err(TrainError::io(part)(e));
-    }
-    let _ = fs::remove_dir_all(&last);
+    atomic::replace(part, &run.join("checkpoint"), &run.join("checkpoint.last"))?;
     // The names are on the disk when the folder is; some file systems cannot say so, and the renames stand anyway.
     let _ = File::open(run).and_then(|folder| folder.sync_all());
     Ok(())

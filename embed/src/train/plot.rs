@@ -124,6 +124,16 @@ fn axes<'a, 'b>(
     Ok(chart)
 }
 
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, at: SeriesLabelPosition) -> Drawn {
+    chart
+        .configure_series_labels()
+        .position(at)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.3))
+        .label_font((FONT, 12))
+        .draw()
+}
+
 fn lines<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, curves: &[Curve]) -> Drawn {
     for (index, curve) in curves.iter().enumerate() {
         let style = ShapeStyle { color: colour(index).to_rgba(), filled: true, stroke_width: 2 };
@@ -140,13 +150,7 @@ fn lines<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, curves: &[Curve]) -> Drawn {
         )?;
     }
     if curves.len() > 1 {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font((FONT, 12))
-            .draw()?;
+        legend(chart, SeriesLabelPosition::UpperRight)?;
     }
     Ok(())
 }
@@ -264,13 +268,7 @@ pub fn bars(path: &Path, title: &str, unit: &str, series: &[&str], rows: &[Row])
             root.draw(&Text::new(name.clone(), (x - 8, y), label.clone()))?;
         }
         if series.len() > 1 {
-            chart
-                .configure_series_labels()
-                .position(SeriesLabelPosition::LowerRight)
-                .background_style(WHITE.mix(0.85))
-                .border_style(BLACK.mix(0.3))
-                .label_font((FONT, 12))
-                .draw()?;
+            legend(&mut chart, SeriesLabelPosition::LowerRight)?;
         }
         Ok(())
     })

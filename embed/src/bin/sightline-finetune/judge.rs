@@ -17,7 +17,7 @@ use sightline_embed::train::evaluate::{Scores, judge};
 use sightline_embed::train::gallery::Gallery;
 use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_folder};
 
-use crate::stages::staged;
+use crate::report::staged;
 
 /// Where the arithmetic runs and how.
 #[derive(Args)]

@@ -8,7 +8,6 @@ mod import;
 mod judge;
 mod objective;
 mod report;
-mod stages;
 mod synth;
 mod train;
 mod train_args;

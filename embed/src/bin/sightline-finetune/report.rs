@@ -1,23 +1,49 @@
 //! What a person waiting at a terminal sees.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
+use sightline_embed::train::evaluate::Stage;
 
-/// Counted progress on standard error, with rate and what is left.
-pub fn progress(what: &'static str, total: u64) -> impl Fn(u64) + Sync {
-    let start = Instant::now();
-    move |done| {
-        if done % 200 == 0 || done == total {
-            let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-9);
-            let left = total.saturating_sub(done) as f64 / rate;
-            eprint!("\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
-            if done == total {
-                eprintln!();
-            }
-            let _ = std::io::stderr().flush();
+/// Counted progress on standard error, with rate and what is left: one line for each thing that is counted, written over
+/// twice a second at most.
+pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
+    let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);
+    move |what, done, total| {
+        let now = Instant::now();
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, start, told) = match state.as_mut() {
+            Some(state) if state.0 == what => state,
+            _ => state.insert((what, now, now)),
+        };
+        if done < total && now.duration_since(*told).as_millis() < 500 {
+            return;
         }
+        *told = now;
+        let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+        // Nobody there to read it is no reason to stop.
+        let mut out = std::io::stderr();
+        let _ = write!(out, "\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
+        if done == total {
+            let _ = writeln!(out);
+        }
+        let _ = out.flush();
+    }
+}
+
+/// The same for the stages of an evaluation.
+pub fn staged() -> impl Fn(Stage, usize, usize) {
+    let counted = counted();
+    move |stage, done, total| {
+        let what = match stage {
+            Stage::Pictures => "pictures encoded",
+            Stage::Texts => "texts encoded",
+            Stage::Pairs => "texts ranked",
+        };
+        counted(what, done, total);
     }
 }
 

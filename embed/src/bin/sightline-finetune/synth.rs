@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 use sightline_embed::synth::{Assets, Corpus, write};
 
-use crate::report::progress;
+use crate::report::counted;
 
 #[derive(Args)]
 pub struct SynthArgs {
@@ -47,7 +47,8 @@ pub fn run(args: &SynthArgs) -> Result<()> {
     };
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let start = Instant::now();
-    let told = progress("pictures", args.identities * args.views);
+    let (counted, total) = (counted(), (args.identities * args.views) as usize);
+    let told = |done: u64| counted("pictures", done as usize, total);
     let written = write::write(&args.out, &corpus, args.identities, args.views, told)
         .with_context(|| format!("writing {}", args.out.display()))?;
     let wall = start.elapsed().as_secs_f64();
