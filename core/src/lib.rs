@@ -17,6 +17,7 @@ pub mod queue;
 pub mod shutdown;
 pub mod telemetry;
 pub mod time;
+pub mod wire;
 
 pub use config::Config;
 pub use frame::{Frame, RgbImage};

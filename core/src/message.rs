@@ -38,6 +38,11 @@ impl Origin {
         let trace = Uuid::new_v5(&crop, &seq.to_le_bytes());
         Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace }
     }
+
+    /// The same for a message about a camera as a whole.
+    pub fn of_camera(producer: impl Into<String>, seq: u64, camera: &CameraId) -> Self {
+        Self::of_crop(producer, seq, Uuid::new_v5(&Uuid::NAMESPACE_OID, camera.as_str().as_bytes()))
+    }
 }
 
 /// How well a crop shows its person; every part lies in 0..=1, larger is better.
@@ -140,6 +145,8 @@ impl Sighting {
 /// reaches the index, everything before it is searchable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
+    /// Schema, producer, sequence, trace.
+    pub origin: Origin,
     /// The camera.
     pub camera: CameraId,
     /// Which connection of the camera this is, from 0 at process start: tells footage before a reconnect from after.

@@ -237,9 +237,19 @@ impl CameraAnalyzer {
         })
     }
 
-    fn origin(&mut self, track: TrackId, crop_no: u8) -> Origin {
-        let seq = self.seq;
+    /// Origin of a message about the camera as a whole: the next number of its sequence.
+    pub fn camera_origin(&mut self) -> Origin {
+        let seq = self.next_seq();
+        Origin::of_camera(self.producer.as_str(), seq, &self.camera)
+    }
+
+    fn next_seq(&mut self) -> u64 {
         self.seq += 1;
+        self.seq - 1
+    }
+
+    fn origin(&mut self, track: TrackId, crop_no: u8) -> Origin {
+        let seq = self.next_seq();
         Origin::of_crop(self.producer.as_str(), seq, sighting_id(&self.camera, track, crop_no))
     }
 }

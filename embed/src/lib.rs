@@ -24,6 +24,8 @@ mod device;
 mod embedder;
 mod error;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inference;
 mod jobs;
 mod self_test;

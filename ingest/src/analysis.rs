@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sightline_core::message::Origin;
 use sightline_core::queue::Queue;
 use sightline_core::{CameraEvent, CameraId, Frame, Progress, Timestamp};
 use sightline_detect::{CameraAnalyzer, Detection};
@@ -29,6 +30,8 @@ pub trait Analyze: Send {
     fn process(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<CameraEvent>;
     /// Events that follow from there being no more frames: all tracks end.
     fn finish(&mut self) -> Vec<CameraEvent>;
+    /// Origin of a message about the camera as a whole, in sequence with the others.
+    fn origin(&mut self) -> Origin;
 }
 
 impl Analyze for CameraAnalyzer {
@@ -38,6 +41,10 @@ impl Analyze for CameraAnalyzer {
 
     fn finish(&mut self) -> Vec<CameraEvent> {
         CameraAnalyzer::finish(self)
+    }
+
+    fn origin(&mut self) -> Origin {
+        CameraAnalyzer::camera_origin(self)
     }
 }
 
@@ -127,9 +134,10 @@ impl<A: Analyze> Analysis<A> {
     }
 
     /// Tells how far this camera is analysed. Nothing to tell before its first frame.
-    fn progress(&self, connection: u64, ended: bool, told: &mut Told) {
+    fn progress(&mut self, connection: u64, ended: bool, told: &mut Told) {
         let Some(newest) = told.newest else { return };
-        let news = Progress { camera: self.camera.clone(), connection, analysed_through: newest, ended };
+        let (origin, camera) = (self.analyzer.origin(), self.camera.clone());
+        let news = Progress { origin, camera, connection, analysed_through: newest, ended };
         if self.send(CameraEvent::Progress(news)) {
             told.connection = Some(connection);
             told.through = Some(newest);
@@ -191,7 +199,6 @@ mod tests {
     use super::*;
     use crate::{CameraSpec, IngestError};
     use sightline_core::config::{CameraConfig, Config};
-    use sightline_core::message::Origin;
     use sightline_core::shutdown::Shutdown;
     use sightline_core::{BBox, Crop, CropQuality, RgbImage, TrackEnd, TrackId};
     use sightline_detect::{DetectError, Detector};
@@ -226,6 +233,10 @@ mod tests {
                 ended: true,
             };
             vec![CameraEvent::TrackEnd(end)]
+        }
+
+        fn origin(&mut self) -> Origin {
+            Origin::of_camera("t", 0, &self.0)
         }
     }
 

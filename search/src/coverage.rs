@@ -134,10 +134,12 @@ impl Coverage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sightline_core::message::Origin;
 
     fn progress(connection: u64, through: i64, ended: bool) -> Progress {
         let camera = "gate".parse().expect("valid");
-        Progress { camera, connection, analysed_through: Timestamp::from_micros(through), ended }
+        let (origin, analysed_through) = (Origin::of_camera("test", 0, &camera), Timestamp::from_micros(through));
+        Progress { origin, camera, connection, analysed_through, ended }
     }
 
     fn state(c: &Coverage) -> (Option<u64>, Option<i64>, bool) {

@@ -49,7 +49,8 @@ fn end(name: &str, n: u64) -> CameraEvent {
 
 fn progress(name: &str, n: u64) -> CameraEvent {
     let analysed_through = Timestamp::from_micros(n as i64);
-    CameraEvent::Progress(Progress { camera: camera(name), connection: 0, analysed_through, ended: false })
+    let (camera, origin) = (camera(name), Origin::new("test", n));
+    CameraEvent::Progress(Progress { origin, camera, connection: 0, analysed_through, ended: false })
 }
 
 fn label(event: &IndexEvent) -> String {

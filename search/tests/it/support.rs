@@ -98,7 +98,9 @@ pub fn sighting(camera_name: &str, born: i64, crop_no: u8, captured: i64, featur
 }
 
 pub fn progress(camera_name: &str, connection: u64, through: i64, ended: bool) -> Progress {
-    Progress { camera: camera(camera_name), connection, analysed_through: at(through), ended }
+    let camera = camera(camera_name);
+    let origin = Origin::of_camera("test", through as u64, &camera);
+    Progress { origin, camera, connection, analysed_through: at(through), ended }
 }
 
 pub fn open(root: &std::path::Path) -> EdgeStore {

@@ -11,7 +11,7 @@ use super::{Entry, Problem, picture};
 
 /// One item of the file as it stands there, of any quality.
 #[derive(Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     /// Its number in the file, from 0.
     pub number: usize,
     /// Its split; empty when it names none.
@@ -40,7 +40,7 @@ enum Raw {
 ///
 /// # Errors
 /// Text that is not JSON of either form.
-pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
     let text = text.trim_start_matches('\u{feff}');
     let lists: Vec<(Option<String>, Vec<Raw>)> = if text.trim_start().starts_with('{') {
         let by_split: BTreeMap<String, Vec<Raw>> = serde_json::from_str(text).map_err(|e| e.to_string())?;

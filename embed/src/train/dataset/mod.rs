@@ -10,7 +10,7 @@
 //! split. Everything wrong with it is gathered before anything is said, pictures included: a run must not find after
 //! hours that a file is missing or cut short.
 
-mod annotations;
+pub(crate) mod annotations;
 mod picture;
 
 use std::collections::BTreeMap;

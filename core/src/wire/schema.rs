@@ -1,0 +1,166 @@
+//! The protobuf messages of the bus, as `core/proto/sightline.proto` shows them to programs in other languages.
+//!
+//! Tags are for ever: a field that is no longer wanted keeps its number and is never used for something else.
+
+use bytes::Bytes;
+
+/// What every record of every topic is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Envelope {
+    /// [`crate::message::SCHEMA_VERSION`] of the writer.
+    #[prost(uint32, tag = "1")]
+    pub schema: u32,
+    /// Name of the process that made the message first.
+    #[prost(string, tag = "2")]
+    pub producer: String,
+    /// Number of the message in its camera's sequence.
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// Trace id: 16 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub trace: Bytes,
+    /// Id of the camera; the key of the record too.
+    #[prost(string, tag = "5")]
+    pub camera: String,
+    /// What it says.
+    #[prost(oneof = "Payload", tags = "10, 11, 12, 13")]
+    pub payload: Option<Payload>,
+}
+
+/// The kinds of messages.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Payload {
+    /// A picture to embed.
+    #[prost(message, tag = "10")]
+    Crop(Crop),
+    /// The time span of a track.
+    #[prost(message, tag = "11")]
+    TrackEnd(TrackEnd),
+    /// Footage analysed so far.
+    #[prost(message, tag = "12")]
+    Progress(Progress),
+    /// A picture with its features.
+    #[prost(message, tag = "13")]
+    Sighting(Sighting),
+}
+
+/// A track: birth time in microseconds since 1970 (UTC) and ordinal in that frame.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Track {
+    /// Birth.
+    #[prost(sint64, tag = "1")]
+    pub born: i64,
+    /// Ordinal.
+    #[prost(uint32, tag = "2")]
+    pub ordinal: u32,
+}
+
+/// See [`crate::message::Crop`]; times in microseconds since 1970 (UTC), boxes in source pixels.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Crop {
+    /// Its track.
+    #[prost(message, optional, tag = "1")]
+    pub track: Option<Track>,
+    /// Slot in the track.
+    #[prost(uint32, tag = "2")]
+    pub crop_no: u32,
+    /// Capture time.
+    #[prost(sint64, tag = "3")]
+    pub captured_at: i64,
+    /// Last frame of the track so far.
+    #[prost(sint64, tag = "4")]
+    pub last_seen: i64,
+    /// x0, y0, x1, y1.
+    #[prost(float, repeated, tag = "5")]
+    pub bbox: Vec<f32>,
+    /// Width of the frame.
+    #[prost(uint32, tag = "6")]
+    pub frame_width: u32,
+    /// Height of the frame.
+    #[prost(uint32, tag = "7")]
+    pub frame_height: u32,
+    /// Score, detector, size, sharpness, completeness, each in 0..=1.
+    #[prost(float, repeated, tag = "8")]
+    pub quality: Vec<f32>,
+    /// The picture.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub jpeg: Bytes,
+}
+
+/// See [`crate::message::TrackEnd`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct TrackEnd {
+    /// The track.
+    #[prost(message, optional, tag = "1")]
+    pub track: Option<Track>,
+    /// First frame.
+    #[prost(sint64, tag = "2")]
+    pub first_seen: i64,
+    /// Last frame so far.
+    #[prost(sint64, tag = "3")]
+    pub last_seen: i64,
+    /// The track is over.
+    #[prost(bool, tag = "4")]
+    pub ended: bool,
+}
+
+/// See [`crate::message::Progress`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub struct Progress {
+    /// Connection of the camera.
+    #[prost(uint64, tag = "1")]
+    pub connection: u64,
+    /// Newest analysed frame.
+    #[prost(sint64, tag = "2")]
+    pub analysed_through: i64,
+    /// The footage has ended.
+    #[prost(bool, tag = "3")]
+    pub ended: bool,
+}
+
+/// See [`crate::message::Sighting`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sighting {
+    /// The picture.
+    #[prost(message, optional, tag = "1")]
+    pub crop: Option<Crop>,
+    /// Id of the model.
+    #[prost(string, tag = "2")]
+    pub model_id: String,
+    /// Global feature of length 1.
+    #[prost(float, repeated, tag = "3")]
+    pub feature: Vec<f32>,
+    /// For re-ranking.
+    #[prost(message, optional, tag = "4")]
+    pub patches: Option<Patches>,
+}
+
+/// Patch features, row by row.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Patches {
+    /// 1 + number of patches.
+    #[prost(uint32, tag = "1")]
+    pub rows: u32,
+    /// Numbers of a row.
+    #[prost(uint32, tag = "2")]
+    pub width: u32,
+    /// How `data` is to be read.
+    #[prost(enumeration = "Coding", tag = "3")]
+    pub coding: i32,
+    /// f16 little-endian, or one signed byte a number.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub data: Bytes,
+    /// With int8: what a row's bytes are to be multiplied by, one number a row.
+    #[prost(float, repeated, tag = "5")]
+    pub scales: Vec<f32>,
+}
+
+/// Numbers of patch features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Coding {
+    /// Half precision, exact.
+    F16 = 0,
+    /// A signed byte and a scale a row: half the bytes.
+    Int8 = 1,
+}
