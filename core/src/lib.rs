@@ -15,6 +15,7 @@ pub mod ids;
 pub mod message;
 pub mod queue;
 pub mod shutdown;
+pub mod spool;
 pub mod telemetry;
 pub mod time;
 pub mod wire;
