@@ -91,14 +91,14 @@ impl Objective {
         let paper = Self::default();
         Self {
             atp: paper.atp.map(|atp| Atp {
-                from: 3000,
+                from: 1200,
                 pairs: Some(32),
                 start: Start::Projections,
                 negatives: HardNegative::Sampled,
                 groups: Groups::of(12, true),
                 ..atp
             }),
-            ara: paper.ara.map(|ara| Ara { from: 3000, pairs: Some(16), decoder: Decoder::Tied, ..ara }),
+            ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: Decoder::Tied, ..ara }),
             global: Global::Ndf(Ndf::Code),
             attributes: 1.0,
             dropout: 0.0,

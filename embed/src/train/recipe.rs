@@ -8,7 +8,7 @@ use super::augment::Augment;
 use super::objective::Objective;
 use super::run::RunConfig;
 use super::schedule::Schedule;
-use super::source::{DataSpec, Lookalikes, Order};
+use super::source::{DataSpec, Order};
 use crate::kernel::Precision;
 use crate::model::Architecture;
 use crate::synth::Words;
@@ -189,7 +189,7 @@ impl Recipe {
             preset: "default".into(),
             shape: Shape {
                 image: [192, 96],
-                patch: 16,
+                patch: 24,
                 vision_width: 256,
                 vision_layers: 4,
                 vision_heads: 4,
@@ -212,15 +212,10 @@ impl Recipe {
             epochs: None,
             f32: false,
             run: RunConfig {
-                schedule: Schedule::Fall { warmup: 150, fall: 2400 },
+                schedule: Schedule::Fall { warmup: 150, fall: 1200 },
                 words_from: 2000,
-                order: Order::Identities {
-                    again: 0.12,
-                    siblings: 0.6,
-                    lookalikes: Some(Lookalikes { from: 3000, count: 5, among: 500 }),
-                },
                 validate_every: 0,
-                ..RunConfig::new(1, 64, 8000, Objective::scratch())
+                ..RunConfig::new(1, 64, 4200, Objective::scratch())
             },
         }
     }
@@ -248,7 +243,6 @@ impl Recipe {
         recipe.run.batch = 32;
         recipe.run.schedule = Schedule::Fall { warmup: 50, fall: 200 };
         recipe.run.words_from = 0;
-        recipe.run.order = Order::IDENTITIES;
         recipe.run.validate_every = 200;
         if let Some(atp) = &mut recipe.run.objective.atp {
             (atp.from, atp.pairs) = (200, Some(16));
