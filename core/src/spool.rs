@@ -130,7 +130,9 @@ impl Spool {
         if self.tail.is_none() || self.segments.back().is_none_or(|s| s.bytes >= SEGMENT) {
             self.begin_segment()?;
         }
-        let (Some(file), Some(segment)) = (&mut self.tail, self.segments.back_mut()) else { return Ok(()) };
+        let (Some(file), Some(segment)) = (&mut self.tail, self.segments.back_mut()) else {
+            unreachable!("a segment is open for appending")
+        };
         let mut whole = Vec::with_capacity(wanted as usize);
         whole.extend(length.to_le_bytes());
         whole.extend(crc32fast::hash(record).to_le_bytes());
@@ -216,8 +218,8 @@ impl Spool {
             if self.segments.is_empty() {
                 // The next segment has a new number, so that places stay in order.
                 self.tail = None;
-                (self.next, self.done) =
-                    (Place { segment: number + 1, offset: 0 }, Place { segment: number + 1, offset: 0 });
+                self.done = Place { segment: number + 1, offset: 0 };
+                self.next = self.done;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Everything that re-creates a model, as data: the presets of `train`, and what run.json holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,11 @@ impl Recipe {
             data: data.collect(),
             ..self.clone()
         }
+    }
+
+    /// The model folder it starts from, when that is what it starts from.
+    pub fn init_folder(&self) -> Option<&Path> {
+        self.init.as_deref().filter(|path| path.is_dir())
     }
 
     /// Words that describe drawn persons.

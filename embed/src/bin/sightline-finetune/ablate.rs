@@ -162,16 +162,15 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     }
     objective.attributes = args.attributes.unwrap_or(objective.attributes);
     if let Order::Identities { lookalikes, .. } = &mut recipe.run.order {
-        *lookalikes = (args.lookalikes > 0).then_some(Lookalikes { from: 0, count: args.lookalikes, among: 500 });
+        *lookalikes = (args.lookalikes > 0).then_some(Lookalikes::of(args.lookalikes));
     }
     recipe.all_words = all_words(&args.words)?;
     recipe.init = args.init.as_deref().map(initial).transpose()?;
-    if let Some(folder) = recipe.init.as_ref().filter(|path| path.is_dir()) {
+    if let Some(folder) = recipe.init_folder() {
         recipe.shape = Shape::of(&ModelConfig::read(&folder.join("config.json"))?.architecture);
     }
     recipe.text_init = args.text_init.clone();
-    let of_init = args.init.as_ref().is_some_and(|path| path.is_dir());
-    recipe.tokenizer = match (args.text_init.is_some() || of_init, &args.tokenizer) {
+    recipe.tokenizer = match (args.text_init.is_some() || recipe.init_folder().is_some(), &args.tokenizer) {
         (_, Some(file)) if file.as_os_str() != DEFAULT_MODEL => Some(file.clone()),
         (true, _) => None,
         (false, _) => Some(resolve_model_folder(Path::new(DEFAULT_MODEL))?.join("tokenizer.json")),

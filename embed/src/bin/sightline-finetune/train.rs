@@ -128,7 +128,7 @@ fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize
         let cut = vocabulary::cut(folder, recipe.vocabulary, train_data::examples(source, recipe.run.seed), &out)?;
         return Ok((cut.len(), Some(cut)));
     }
-    if let Some(folder) = recipe.init.as_ref().filter(|path| path.is_dir()) {
+    if let Some(folder) = recipe.init_folder() {
         return Ok((vocabulary::copy(&folder.join("tokenizer.json"), &out)?, None));
     }
     bail!(

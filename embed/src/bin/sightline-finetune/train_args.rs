@@ -300,7 +300,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         Order::Identities { again, siblings, lookalikes } => {
             set(again, &args.again);
             set(siblings, &args.siblings);
-            let mut rule = lookalikes.unwrap_or(Lookalikes { from: 0, count: 0, among: 500 });
+            let mut rule = lookalikes.unwrap_or(Lookalikes::of(0));
             set(&mut rule.count, &args.lookalikes);
             set(&mut rule.among, &args.lookalikes_among);
             set(&mut rule.from, &args.lookalikes_from);

@@ -100,6 +100,11 @@ impl<'a> Plan<'a> {
         if self.cross { 2 * self.at.width } else { 0 }
     }
 
+    /// Numbers of a row of the other side.
+    fn side(&self) -> usize {
+        if self.cross { self.side.width } else { 0 }
+    }
+
     /// Every head of every item of a chunk.
     fn spots(&self, items: &Range<usize>) -> impl Iterator<Item = Spot> + '_ {
         let (first, mut end) = (items.start, 0);
@@ -210,7 +215,7 @@ impl Attend {
         let mut p = Buffer::take(plan.probabilities(&all));
         let mut context = Buffer::take(at.len());
         let mut sum = Buffer::take(if self.place == Place::After { at.len() } else { 0 });
-        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, side_width(&plan)));
+        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, plan.side()));
         let parts = (
             (&plan.chunks, pieces(x, &rows), pieces(side, &key_rows)),
             (
@@ -290,7 +295,7 @@ impl Attend {
         let (mut d_own, mut d_kv) = (Buffer::take(own.len()), Buffer::take(kv.len()));
         // With the norm after: the gradient of the sum. With the norm before: the normed input once more.
         let mut between = Buffer::take(at.len());
-        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, side_width(&plan)));
+        let (rows, key_rows) = (plan.sizes(Plan::rows, d), plan.sizes(Plan::keys, plan.side()));
         let (own_rows, kv_rows) = (plan.sizes(Plan::rows, plan.own()), plan.sizes(Plan::keys, plan.kv()));
         let parts = (
             (
@@ -365,11 +370,6 @@ fn all_heads_back(
         // SAFETY: heads apart from each other in buffers that this task borrows exclusively.
         unsafe { spot.shape.backward(plan.parts(&spot, own, kv), p, g, gradients, &mut scratch) };
     }
-}
-
-/// Numbers of a row of the other side.
-fn side_width(plan: &Plan<'_>) -> usize {
-    if plan.cross { plan.side.width } else { 0 }
 }
 
 /// `all` cut into pieces of `sizes`; empty ones of nothing.

@@ -271,7 +271,7 @@ impl Grid<'_> {
             let cut = vocabulary::cut(folder, recipe.vocabulary, (0..4000).map(|i| corpus.caption(i, 77)), &out)?;
             return Ok((cut.len(), Some(cut)));
         }
-        let of_init = recipe.init.as_ref().filter(|path| path.is_dir()).map(|folder| folder.join("tokenizer.json"));
+        let of_init = recipe.init_folder().map(|folder| folder.join("tokenizer.json"));
         let Some(file) = recipe.tokenizer.as_ref().or(of_init.as_ref()) else {
             return Err(TrainError::Usage(
                 "a grid needs words: --tokenizer FILE, --text-init DIR or --init MODEL_FOLDER".into(),

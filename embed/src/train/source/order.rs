@@ -42,6 +42,13 @@ pub struct Lookalikes {
     pub among: usize,
 }
 
+impl Lookalikes {
+    /// `count` of them from the first batch on, the most alike of 500 others.
+    pub fn of(count: usize) -> Self {
+        Self { from: 0, count, among: 500 }
+    }
+}
+
 impl Order {
     /// Identities by chance as the presets have them: now and then a second picture, often a sibling.
     pub const IDENTITIES: Self = Self::Identities { again: 0.12, siblings: 0.6, lookalikes: None };
