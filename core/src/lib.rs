@@ -9,6 +9,7 @@
 //! ```
 
 pub mod config;
+pub mod delivery;
 pub mod frame;
 pub mod geometry;
 pub mod ids;
@@ -21,8 +22,11 @@ pub mod time;
 pub mod wire;
 
 pub use config::Config;
+pub use delivery::{Delivery, Forget, Receipt, Refused};
 pub use frame::{Frame, RgbImage};
 pub use geometry::BBox;
 pub use ids::{CameraId, SightingId, TrackId};
-pub use message::{CameraEvent, Crop, CropQuality, IndexEvent, PatchFeatures, Progress, Sighting, TrackEnd};
+pub use message::{
+    CameraEvent, Crop, CropQuality, IndexEvent, NodeReport, NodeState, PatchFeatures, Progress, Sighting, TrackEnd,
+};
 pub use time::Timestamp;

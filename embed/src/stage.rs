@@ -65,6 +65,7 @@ fn gather(first: CameraEvent, input: &Queue<CameraEvent>, cfg: &EmbedConfig) -> 
             }
             CameraEvent::TrackEnd(end) => pending.push(Pending::Other(IndexEvent::TrackEnd(end))),
             CameraEvent::Progress(progress) => pending.push(Pending::Other(IndexEvent::Progress(progress))),
+            CameraEvent::Report(report) => pending.push(Pending::Other(IndexEvent::Report(report))),
         }
         if crops >= cfg.batch.max(1) {
             break;

@@ -161,7 +161,7 @@ impl<A: Analyze> Analysis<A> {
                 }
                 Ok(Some(_)) => true,
                 Err(event @ CameraEvent::TrackEnd(_)) => self.wait(event),
-                Err(CameraEvent::Crop(_) | CameraEvent::Progress(_)) => false,
+                Err(CameraEvent::Crop(_) | CameraEvent::Progress(_) | CameraEvent::Report(_)) => false,
             }
         };
         match (is_crop, sent) {
@@ -317,6 +317,7 @@ mod tests {
                 CameraEvent::TrackEnd(_) => "t",
                 CameraEvent::Progress(p) if p.ended => "P",
                 CameraEvent::Progress(_) => "p",
+                CameraEvent::Report(_) => "r",
             };
         }
         text

@@ -115,6 +115,7 @@ impl From<Vec<IndexEvent>> for Batch {
                 },
                 IndexEvent::TrackEnd(end) => batch.tracks.push(end),
                 IndexEvent::Progress(progress) => batch.progress.push(progress),
+                IndexEvent::Report(_) => {}
             }
         }
         batch

@@ -58,6 +58,7 @@ fn label(event: &IndexEvent) -> String {
         IndexEvent::Sighting(s) => format!("{} crop {}", s.crop.camera, s.crop.origin.seq),
         IndexEvent::TrackEnd(e) => format!("{} end {}", e.camera, e.origin.seq),
         IndexEvent::Progress(p) => format!("{} progress {}", p.camera, p.analysed_through.as_micros()),
+        IndexEvent::Report(r) => format!("{} report", r.camera),
     }
 }
 
