@@ -22,7 +22,7 @@ use sightline_api::server;
 use sightline_api::state::{self, State};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, IndexEvent, telemetry};
+use sightline_core::{CameraEvent, Config, Forget, IndexEvent, telemetry};
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::{Embedder, stage};
 use sightline_ingest::{CameraNode, NodeConfig};
@@ -200,7 +200,7 @@ impl Line {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
             let (coverage, give_up) = (coverage.clone(), give_up.clone());
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &IndexerOptions::default(), &give_up)
+                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &IndexerOptions::default(), &give_up)
                     .map_err(|e| e.to_string())
             })
         };
