@@ -74,7 +74,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         topology.kill(role, *number)?;
         *kills.entry((*role).to_owned()).or_default() += 1;
         std::thread::sleep(Duration::from_millis(rng.random_range(0..args.absence_ms)));
-        topology.restart(role, *number)?;
+        topology.start(role, *number)?;
         if (n + 1) % 20 == 0 {
             println!(
                 "{} kills after {:.0} s, {} sightings acknowledged so far",

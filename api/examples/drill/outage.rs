@@ -65,7 +65,7 @@ fn outage(topology: &Topology, away: &'static str, seconds: u64, count: usize) -
         }
     }
     println!("shown meanwhile: {seen}");
-    topology.restart(away, 1)?;
+    topology.start(away, 1)?;
     let back = Instant::now();
     topology.await_state(count, "searchable", Duration::from_secs(600))?;
     println!("all {count} cameras searchable again {:.1} s after {away} was started", back.elapsed().as_secs_f64());

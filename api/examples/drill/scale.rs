@@ -48,8 +48,8 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         }
         sent.extend(fill(&bus, args, round, &jpeg)?);
         for n in 1..=workers {
-            topology.restart("index", n)?;
-            topology.restart("embed", n)?;
+            topology.start("index", n)?;
+            topology.start("embed", n)?;
         }
         let seconds = drained(&topology, &sent, args.crops)?;
         println!("| {workers} + {workers} | {} | {seconds:.1} | {:.0} |", args.crops, args.crops as f64 / seconds);
@@ -62,7 +62,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         std::thread::sleep(Duration::from_secs(4));
         for role in ["embed", "index"] {
             if step % 2 == 0 {
-                topology.restart(role, 2)?;
+                topology.start(role, 2)?;
             } else if step % 4 == 1 {
                 topology.stop(role, 2)?;
             } else {

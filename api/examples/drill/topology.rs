@@ -32,9 +32,6 @@ impl Roles {
 /// Running processes; stopped when dropped.
 pub struct Topology {
     dir: PathBuf,
-    /// Base address of the REST API.
-    pub api: String,
-    token: String,
     /// Address of the vector store.
     pub qdrant: String,
     /// Addresses of the broker.
@@ -48,10 +45,10 @@ impl Topology {
             std::fs::remove_dir_all(dir)?;
         }
         std::fs::create_dir_all(dir)?;
+        let dir = dir.canonicalize()?;
         let base = dir.join("base.toml");
         std::fs::write(&base, config)?;
-        let (api, token, qdrant, brokers) = Default::default();
-        let mut topology = Self { dir: dir.to_owned(), api, token, qdrant, brokers };
+        let mut topology = Self { dir, qdrant: String::new(), brokers: String::new() };
         topology.script(&[
             "up",
             "--ingest",
@@ -63,12 +60,8 @@ impl Topology {
             "--config",
             &base.display().to_string(),
         ])?;
-        let known = topology.values("env")?;
-        let get = |key: &str| known.get(key).cloned().with_context(|| format!("local.sh told no {key}"));
-        topology.api = get("API_URL")?;
-        topology.token = get("API_TOKEN")?;
-        topology.qdrant = get("QDRANT_URL")?;
-        topology.brokers = get("KAFKA_BROKERS")?;
+        topology.qdrant = topology.noted("qdrant.url")?;
+        topology.brokers = topology.noted("brokers")?;
         Ok(topology)
     }
 
@@ -87,12 +80,10 @@ impl Topology {
         Ok(())
     }
 
-    /// `KEY=value` lines of a file that the script keeps.
-    fn values(&self, file: &str) -> anyhow::Result<BTreeMap<String, String>> {
-        let path = self.dir.join(file);
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let line = |l: &str| l.split_once('=').map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned()));
-        Ok(text.lines().filter_map(line).collect())
+    /// What the script noted at the start.
+    fn noted(&self, file: &str) -> anyhow::Result<String> {
+        let path = self.dir.join("run").join(file);
+        Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_owned())
     }
 
     /// `kill -9`.
@@ -106,13 +97,14 @@ impl Topology {
     }
 
     /// Starts it (again).
-    pub fn restart(&self, role: &str, n: usize) -> anyhow::Result<()> {
-        self.script(&["restart", role, &n.to_string()])
+    pub fn start(&self, role: &str, n: usize) -> anyhow::Result<()> {
+        self.script(&["start", role, &n.to_string()])
     }
 
     /// Process id of a role, while it runs.
     pub fn pid(&self, role: &str, n: usize) -> Option<u32> {
-        std::fs::read_to_string(self.dir.join(format!("{role}-{n}.pid"))).ok()?.trim().parse().ok()
+        let name = if role == "kafka" || role == "qdrant" { role.to_owned() } else { format!("{role}-{n}") };
+        self.noted(&format!("{name}.pid")).ok()?.split(' ').next()?.parse().ok()
     }
 
     /// Resident memory of a role now, and the most it ever held, in bytes.
@@ -127,8 +119,12 @@ impl Topology {
 
     /// A call of the REST API.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let mut answer = ureq::get(format!("{}{path}", self.api))
-            .header("Authorization", format!("Bearer {}", self.token))
+        // The token dies with the process, and a new one is written at its next start.
+        let client = self.dir.join("api-1/client.json");
+        let client: Value = serde_json::from_slice(&std::fs::read(&client)?)?;
+        let (server, token) = (client["server"].as_str().unwrap_or(""), client["token"].as_str().unwrap_or(""));
+        let mut answer = ureq::get(format!("{server}{path}"))
+            .header("Authorization", format!("Bearer {token}"))
             .config()
             .timeout_global(Some(Duration::from_secs(10)))
             .build()
