@@ -12,6 +12,7 @@ pub mod engine;
 pub mod erasure;
 pub mod error;
 mod extract;
+pub mod gauges;
 pub mod local;
 pub mod monitor;
 pub mod openapi;

@@ -36,6 +36,24 @@ pub enum CameraState {
     Ended,
 }
 
+impl CameraState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connecting, Self::Decoding, Self::Searchable, Self::Retrying, Self::Failed, Self::Ended];
+
+    /// The state as it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Decoding => "decoding",
+            Self::Searchable => "searchable",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// One camera in the answers of `/v1/cameras`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CameraView {

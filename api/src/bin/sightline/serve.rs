@@ -16,9 +16,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
 use sightline_api::engine::Engine as _;
-use sightline_api::server;
 use sightline_api::startup::{self, Index, Sharing};
 use sightline_api::state::{self, State};
+use sightline_api::{gauges, server};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, Config, IndexEvent, telemetry};
@@ -169,6 +169,7 @@ impl Line {
         .await?;
         app.set_cameras(control);
         app.set_engine(engine);
+        tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }
 
