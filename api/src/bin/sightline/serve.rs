@@ -21,7 +21,7 @@ use sightline_api::state::{self, State};
 use sightline_api::{gauges, server};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, IndexEvent, telemetry};
+use sightline_core::{CameraEvent, Config, Delivery, Forget, IndexEvent, telemetry};
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
@@ -107,7 +107,7 @@ fn ended_with(ended: Ended) -> String {
 struct Line {
     node: Arc<CameraNode>,
     crops: Queue<CameraEvent>,
-    sightings: Queue<IndexEvent>,
+    sightings: Queue<Delivery<IndexEvent>>,
     embedding: JoinHandle<Result<(), String>>,
     indexing: JoinHandle<Result<(), String>>,
     store: Arc<dyn VectorStore>,
@@ -144,7 +144,7 @@ impl Line {
             // The stage ends when its queue is closed and empty; it is not to leave before the cameras have.
             let never = Shutdown::new();
             tokio::task::spawn_blocking(move || {
-                stage::run(&input, &embedder, &output, &embed, &never).map_err(|e| e.to_string())
+                stage::run(&input, &embedder, &output, &Forget, &embed, &never).map_err(|e| e.to_string())
             })
         };
         let indexing = {
