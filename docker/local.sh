@@ -20,6 +20,7 @@
 set -u -o pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
+kafka=$root/docker/kafka/kafka.sh
 bin=${SIGHTLINE_BIN:-$root/target/debug}
 dir=$root/data/local
 config=$root/docker/demo.toml
@@ -156,8 +157,9 @@ start_role() { # NAME
 
 start_kafka() {
     [ -z "${KAFKA_BROKERS:-}" ] || return 0
-    "$root/docker/kafka/kafka.sh" start "$dir/kafka" "$(cat "$dir/run/kafka.port")" >>"$dir/log/kafka.log" 2>&1 ||
+    "$kafka" start "$dir/kafka" >"$dir/run/brokers.new" 2>>"$dir/log/kafka.log" ||
         { tail -n 5 "$dir/log/kafka.log" >&2; say "Kafka does not start (log: $dir/log/kafka.log)"; return 1; }
+    mv "$dir/run/brokers.new" "$dir/run/brokers"
 }
 
 start_qdrant() {
@@ -185,7 +187,7 @@ start_one() { # NAME
 
 stop_one() { # NAME
     if [ "$1" = kafka ]; then
-        [ ! -d "$dir/kafka" ] || "$root/docker/kafka/kafka.sh" stop "$dir/kafka" >>"$dir/log/kafka.log" 2>&1
+        [ ! -d "$dir/kafka" ] || "$kafka" stop "$dir/kafka" >>"$dir/log/kafka.log" 2>&1
     else
         stop "$1"
     fi
@@ -193,7 +195,7 @@ stop_one() { # NAME
 
 kill_one() { # NAME
     local pid
-    if [ "$1" = kafka ]; then "$root/docker/kafka/kafka.sh" kill "$dir/kafka" >>"$dir/log/kafka.log" 2>&1; return; fi
+    if [ "$1" = kafka ]; then "$kafka" kill "$dir/kafka" >>"$dir/log/kafka.log" 2>&1; return; fi
     pid=$(pid_of "$1") || die "$1 does not run"
     kill -KILL "$pid"
     ended "$1" 10 || die "$1 (pid $pid) cannot be killed"
@@ -211,18 +213,25 @@ ready() { # NAME: whether it is; what it says otherwise is left in $why
     local port
     why=
     case $1 in
-    kafka | qdrant) return 0 ;;
+    kafka) return 0 ;;
+    qdrant)
+        read -r port <"$dir/run/qdrant.port"
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { why="nothing listens on port $port"; return 1; }
+        return 0
+        ;;
     esac
     read -r port <"$dir/run/$1.port"
     why=$(curl -s -m 5 "http://127.0.0.1:$port/readyz") || { why="no answer on port $port"; return 1; }
     case $why in *'"ready":true'*) return 0 ;; *) return 1 ;; esac
 }
 
+alive() { [ "$1" = kafka ] || pid_of "$1" >/dev/null; } # Kafka's start waits until it answers
+
 await_all() {
     local name end=$((SECONDS + patience))
     for name in $(names); do
         while ! ready "$name"; do
-            if ! pid_of "$name" >/dev/null; then
+            if ! alive "$name"; then
                 tail -n 5 "$dir/log/$name.log" >&2
                 say "$name has ended (log: $dir/log/$name.log)"
                 return 1
@@ -270,8 +279,6 @@ up() {
         echo "$port" >"$dir/run/$1.port"
     }
     if [ -z "${KAFKA_BROKERS:-}" ]; then
-        port_for kafka
-        echo "127.0.0.1:$(cat "$dir/run/kafka.port")" >"$dir/run/brokers"
         echo kafka >>"$dir/run/names.new"
     else
         echo "$KAFKA_BROKERS" >"$dir/run/brokers"
@@ -305,7 +312,8 @@ status() {
     [ -n "$(names)" ] || die "nothing was started in $dir"
     for name in $(names); do
         if [ "$name" = kafka ]; then
-            pid=$("$root/docker/kafka/kafka.sh" pid "$dir/kafka" 2>/dev/null) || pid=
+            # Its script keeps the pid; whether it is the broker's still shows in the command line.
+            pid=$(cat "$dir/kafka/pid" 2>/dev/null) && grep -aqF "$dir/kafka/" "/proc/$pid/cmdline" 2>/dev/null || pid=
         else
             pid=$(pid_of "$name") || pid=
         fi

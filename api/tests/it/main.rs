@@ -11,6 +11,7 @@ mod crash;
 mod engine;
 mod errors;
 mod page;
+mod remote;
 mod search;
 mod sightings;
 mod support;

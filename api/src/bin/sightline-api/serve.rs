@@ -85,7 +85,7 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     app.set_phase("opening the index");
     let index = startup::index(config, app, &info.id, info.feature_dim, Sharing::Shared).await?;
     let engine = Arc::new(startup::engine(config, &embedder, &index)?);
-    let nodes = Arc::new(RemoteNodes::new(index.coverage, topic(config)?));
+    let nodes = Arc::new(RemoteNodes::new(index.coverage, topic(config, shutdown)?));
     tokio::spawn(Arc::clone(&engine).follow(shutdown.clone()));
     tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
     app.set_cameras(nodes);
@@ -97,12 +97,12 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
 }
 
 #[cfg(feature = "kafka")]
-fn topic(config: &Config) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
+fn topic(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
     let name = if config.monitor.node.is_empty() { "sightline-api" } else { &config.monitor.node };
-    Ok(Some(Arc::new(sightline_api::remote::KafkaCameras::start(&config.bus, name)?)))
+    Ok(Some(Arc::new(sightline_api::remote::KafkaCameras::start(&config.bus, name, shutdown)?)))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn topic(_: &Config) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
+fn topic(_: &Config, _: &Shutdown) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
     Ok(None)
 }

@@ -151,7 +151,7 @@ impl Line {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
             let (coverage, give_up) = (coverage.clone(), give_up.clone());
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &IndexerOptions::default(), &give_up)
+                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &IndexerOptions::default(), &give_up)
                     .map_err(|e| e.to_string())
             })
         };
