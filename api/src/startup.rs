@@ -241,6 +241,8 @@ pub struct Index {
     pub gallery: Arc<dyn Gallery>,
     /// How far each camera is searchable.
     pub coverage: Coverage,
+    /// Keeps the coverage up to date that others write.
+    pub follower: Option<Arc<RemoteCoverage>>,
 }
 
 /// Whose index it is.
@@ -281,7 +283,7 @@ pub async fn index(
 
 fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<Index, StartError> {
     let data = &config.data.folder;
-    let mut shared_coverage = None;
+    let mut follower = None;
     let store: Arc<dyn VectorStore> = match config.vectors.store {
         VectorPlace::Embedded if sharing == Sharing::Shared => {
             let why = "the index of other processes is on a Qdrant server; set vectors.store = \"server\"";
@@ -293,15 +295,17 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
         VectorPlace::Server => {
             let server = QdrantStore::open(&config.vectors, model, width)?;
             if sharing == Sharing::Shared {
-                shared_coverage = Some(Coverage::with_ledger(Arc::new(server.coverage()?)));
+                let ledger = Arc::new(ServerCoverage::open(&config.vectors)?);
+                let started = RemoteCoverage::start(ledger, COVERAGE_EVERY);
+                follower = Some(Arc::new(started.map_err(|e| StartError::Broken(e.to_string()))?));
             }
             Arc::new(server)
         }
     };
-    let gallery = gallery::open(&config.gallery, data, model)?;
+    let gallery = open_gallery(config, model)?;
     resume_erasures(&*store, &*gallery, &data.join("erasures"))?;
-    let coverage = match shared_coverage {
-        Some(coverage) => coverage,
+    let coverage = match &follower {
+        Some(remote) => remote.coverage(),
         None => {
             // Pictures in a gallery that others write to may belong to points that are on their way.
             if config.gallery.url.is_empty() {
@@ -310,7 +314,7 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
             Coverage::from_store(store.cameras()?)
         }
     };
-    Ok(Index { store, gallery, coverage })
+    Ok(Index { store, gallery, coverage, follower })
 }
 
 /// The engine over model and index.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use sightline_core::CameraId;
-use sightline_core::bus::{self, BusError, Producer, TopicSpec};
 use sightline_core::bus::cameras::{CameraDirectory, CameraPublisher};
+use sightline_core::bus::{self, BusError, Producer, TopicSpec};
 use sightline_core::config::{BusConfig, CameraConfig};
 use sightline_core::shutdown::Shutdown;
 

@@ -1,6 +1,7 @@
 //! A running server with doubles behind it, and a plain client.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,6 +25,22 @@ use sightline_core::shutdown::Shutdown;
 use sightline_core::{BBox, CameraId, NodeReport, NodeState, SightingId, Timestamp, TrackId};
 
 pub const START_TOKEN: &str = "start-token";
+
+/// A path of this repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// Makes `folder` a whole model: the tiny golden one.
+pub fn tiny_model(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    let golden = repository("embed/tests/golden/cada-tiny");
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(golden.join(file), folder.join(file)).unwrap();
+    }
+    let tensors = sightline_embed::model::weights::read(&golden.join("weights.pth")).unwrap();
+    candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+}
 
 pub fn camera(id: &str) -> CameraId {
     id.parse().unwrap()
