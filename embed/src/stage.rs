@@ -36,7 +36,8 @@ impl Pending {
 /// stage stops early, the receipts of what it still holds stay open.
 ///
 /// # Errors
-/// [`EmbedError::Stopped`] when the inference thread has died: nothing more can be embedded.
+/// [`EmbedError::Stopped`] when the inference thread has died, and what the device said when it fails on whatever it is
+/// given: nothing more can be embedded.
 pub fn run<I: Into<Delivery<CameraEvent>>>(
     input: &Queue<I>,
     embedder: &Embedder,
@@ -87,7 +88,7 @@ impl<I: Into<Delivery<CameraEvent>>> Stage<'_, I> {
                     Err(error) => {
                         let camera = crop.camera.to_string();
                         counter!("sightline_embed_undecodable_crops_total", "camera" => camera).increment(1);
-                        self.refuse(crop, &format!("not a picture: {error}"), receipt);
+                        self.refuse(crop, format!("not a picture: {error}").trim_end(), receipt);
                     }
                 },
                 CameraEvent::TrackEnd(end) => pending.push(Pending::other(IndexEvent::TrackEnd(end), receipt)),
@@ -149,6 +150,10 @@ impl<I: Into<Delivery<CameraEvent>>> Stage<'_, I> {
 
 /// Features of every image, or why there are none. When the batch fails each picture gets its own attempt, so that one
 /// bad one costs itself alone.
+///
+/// # Errors
+/// Where not even a blank picture can be embedded, it is not the pictures' fault: the device is gone, and the stage has
+/// to stop before it gives away everything that comes.
 fn embed(images: Vec<RgbImage>, embedder: &Embedder) -> Result<Vec<Result<ImageFeatures, String>>, EmbedError> {
     if images.is_empty() {
         return Ok(Vec::new());
@@ -165,7 +170,10 @@ fn embed(images: Vec<RgbImage>, embedder: &Embedder) -> Result<Vec<Result<ImageF
                 single.push(match embedder.embed_crops_blocking(vec![image]) {
                     Ok(mut one) => one.pop().ok_or_else(|| "no features came of it".into()),
                     Err(EmbedError::Stopped) => return Err(EmbedError::Stopped),
-                    Err(error) => Err(format!("not embedded: {error}")),
+                    Err(error) => {
+                        embedder.embed_crops_blocking(vec![blank()?])?;
+                        Err(format!("not embedded: {error}"))
+                    }
                 });
             }
             single
@@ -174,4 +182,11 @@ fn embed(images: Vec<RgbImage>, embedder: &Embedder) -> Result<Vec<Result<ImageF
     histogram!("sightline_embed_batch_crops").record(n as f64);
     histogram!("sightline_embed_batch_seconds").record(start.elapsed().as_secs_f64());
     Ok(result)
+}
+
+/// A picture with nothing wrong about it.
+fn blank() -> Result<RgbImage, EmbedError> {
+    const SIDE: u32 = 32;
+    let grey = vec![128u8; (SIDE * SIDE * 3) as usize];
+    RgbImage::new(SIDE, SIDE, grey).map_err(|_| EmbedError::EmptyImage { width: SIDE, height: SIDE })
 }

@@ -53,7 +53,8 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
     let producer = Producer::start(bus, node)?;
     let ledger = Ledger::new(DeadLetters::new(producer.clone(), bus, "embed"), &bus.crops_topic);
     let consumer = Arc::new(Consumer::start(bus, GROUP, &[&bus.crops_topic], node)?);
-    let running = Running { consumer: Arc::downgrade(&consumer), producer: producer.clone(), embedder: embedder.clone() };
+    let running =
+        Running { consumer: Arc::downgrade(&consumer), producer: producer.clone(), embedder: embedder.clone() };
     status.set_running(running);
 
     let input: Queue<Delivery<CameraEvent>> = Queue::new((2 * config.embed.batch).max(16));
@@ -178,4 +179,3 @@ fn trace(event: &IndexEvent) -> Uuid {
         IndexEvent::Report(r) => r.origin.trace,
     }
 }
-
