@@ -25,7 +25,7 @@ use sightline_core::{CameraEvent, Config, Delivery, Forget, IndexEvent, telemetr
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
-use sightline_search::{IndexerOptions, VectorStore, indexer};
+use sightline_search::{IndexerOptions, VectorStore, indexer, retention};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -150,11 +150,17 @@ impl Line {
         let indexing = {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
             let (coverage, give_up) = (coverage.clone(), give_up.clone());
+            let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &IndexerOptions::default(), &give_up)
+                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &options, &give_up)
                     .map_err(|e| e.to_string())
             })
         };
+        if config.index.retention_days > 0.0 {
+            let (store, gallery, stop) = (Arc::clone(&store), Arc::clone(&gallery), shutdown.clone());
+            let keep = Duration::from_secs_f64(config.index.retention_days * 86_400.0);
+            tokio::task::spawn_blocking(move || retention::run(&*store, &*gallery, keep, &stop));
+        }
         let node_config = NodeConfig::new(config, PRODUCER);
         let (out, stop) = (crops.clone(), shutdown.clone());
         let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
