@@ -9,7 +9,7 @@ use serde::Serialize;
 use sightline_core::{BBox, Config, RgbImage};
 use sightline_detect::{Detection, Detector, NanoDet, draw};
 
-use crate::client::print_table;
+use crate::words::print_table;
 
 /// Which pictures.
 #[derive(clap::Args)]
