@@ -1,16 +1,19 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo test check build setup clean help
+.PHONY: demo test test-servers check build setup clean help
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
+# Packages with tests on real servers, and the features that have them.
+SERVER_TESTS := --package sightline-core --features sightline-core/kafka,sightline-core/service
 
 help:
 	@echo "make demo   build everything and run it on sample footage; prints the page's address"
 	@echo "make test   build everything and run the whole test-suite"
+	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
 	@echo "make check  formatting, lints, documentation, dependency guards (what CI runs before the tests)"
 
 setup:
@@ -25,6 +28,17 @@ demo: build
 
 test: build
 	@cargo test --locked --workspace
+
+# The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
+test-servers: SHELL := /bin/sh
+test-servers:
+	@docker/setup.sh packages rust kafka
+	@set -eu; \
+	folder=$$(mktemp -d); \
+	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
+	trap 'exit 130' INT; trap 'exit 143' TERM; \
+	KAFKA_BROKERS=$$(docker/kafka/kafka.sh start "$$folder"); export KAFKA_BROKERS; \
+	cargo test --locked $(SERVER_TESTS)
 
 check: setup
 	@docker/check.sh

@@ -112,6 +112,13 @@ impl Health {
         state.broker = fault;
     }
 
+    /// The broker has given or taken a record.
+    pub(super) fn answered(&self) {
+        if self.broker_fault().is_some() {
+            self.set(None);
+        }
+    }
+
     pub(super) fn joined(&self) {
         lock(&self.state).group = None;
     }

@@ -6,7 +6,7 @@
 //! process for dead. When a partition is taken away, its records that nobody has begun are dropped (its next owner gets
 //! them), those in work are waited for (`bus.drain_seconds`), and the position is committed before the partition goes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,8 +53,8 @@ struct State {
     queue: VecDeque<Queued>,
     /// Bytes of all open records, queued or handed out.
     open_bytes: usize,
-    /// Partitions have come: whether they are paused is to be set anew.
-    assigned_anew: bool,
+    /// Partitions that librdkafka was told to pause. It does not forget that when a partition goes and comes back.
+    paused: BTreeSet<Partition>,
     closed: bool,
 }
 
@@ -110,7 +110,7 @@ impl Consumer {
             tracker: Tracker::default(),
             queue: VecDeque::new(),
             open_bytes: 0,
-            assigned_anew: false,
+            paused: BTreeSet::new(),
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -271,11 +271,12 @@ impl Shared {
 
     /// Polls until the end, or until librdkafka says that this client is of no more use.
     fn serve(&self, consumer: &BaseConsumer<Context>, limit: usize, backoff: &mut Backoff) {
-        let (mut paused, mut committed) = (false, Instant::now());
+        let mut committed = Instant::now();
         while self.mode() == RUN {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     backoff.reset();
+                    self.health.answered();
                     self.accept(Incoming::of(&message));
                 }
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
@@ -289,7 +290,7 @@ impl Shared {
                 }
                 None => {}
             }
-            self.pause(consumer, limit, &mut paused);
+            self.pause(consumer, limit);
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();
                 self.commit(consumer, CommitMode::Async, |_| true);
@@ -323,24 +324,34 @@ impl Shared {
 
     /// Fetching stops when too much is open, and goes on when half of it is done: a pause throws away what was fetched
     /// ahead, so it should not come with every record.
-    fn pause(&self, consumer: &BaseConsumer<Context>, limit: usize, paused: &mut bool) {
-        let (open, anew) = {
-            let mut state = lock(&self.state);
+    fn pause(&self, consumer: &BaseConsumer<Context>, limit: usize) {
+        let (wanted, which) = {
+            let state = lock(&self.state);
             metrics::gauge!("sightline_bus_open_bytes").set(state.open_bytes as f64);
-            (state.open_bytes, std::mem::take(&mut state.assigned_anew))
+            let wanted = state.open_bytes >= if state.paused.is_empty() { limit } else { limit / 2 };
+            let running = || state.tracker.held().filter(|p| !state.paused.contains(p)).cloned().collect();
+            (wanted, if wanted { running() } else { state.paused.iter().cloned().collect::<Vec<_>>() })
         };
-        let wanted = if *paused { open > limit / 2 } else { open >= limit };
-        if wanted == *paused && !(anew && wanted) {
-            return;
+        if !which.is_empty() {
+            self.set_paused(consumer, &which, wanted);
         }
-        let done =
-            consumer.assignment().and_then(|all| if wanted { consumer.pause(&all) } else { consumer.resume(&all) });
-        match done {
-            Ok(()) => *paused = wanted,
-            Err(error) => tracing::warn!(%error, wanted, "cannot pause or go on"),
+    }
+
+    fn set_paused(&self, consumer: &BaseConsumer<Context>, which: &[Partition], paused: bool) {
+        let mut list = TopicPartitionList::with_capacity(which.len());
+        for (topic, number) in which {
+            list.add_partition(topic, *number);
         }
-        if wanted {
+        let done = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
+        if let Err(error) = done {
+            tracing::warn!(%error, paused, "cannot pause or go on");
+        }
+        let mut state = lock(&self.state);
+        if paused {
+            state.paused.extend(which.iter().cloned());
             metrics::counter!("sightline_bus_pauses_total").increment(1);
+        } else {
+            state.paused.retain(|p| !which.contains(p));
         }
     }
 
@@ -423,10 +434,16 @@ impl Shared {
             self.drained(partitions, deadline);
             self.commit_now(consumer, ours, deadline);
         }
-        let mut state = lock(&self.state);
-        for partition in partitions {
-            state.tracker.revoke(partition);
-            gauge_lag(partition, 0);
+        let paused: Vec<Partition> = {
+            let mut state = lock(&self.state);
+            for partition in partitions {
+                state.tracker.revoke(partition);
+                gauge_lag(partition, 0);
+            }
+            partitions.iter().filter(|p| state.paused.contains(p)).cloned().collect()
+        };
+        if !paused.is_empty() {
+            self.set_paused(consumer, &paused, false);
         }
     }
 
@@ -480,6 +497,7 @@ impl Shared {
         for partition in held {
             state.tracker.revoke(&partition);
         }
+        state.paused.clear();
     }
 }
 
@@ -535,7 +553,6 @@ impl ConsumerContext for Context {
                 for partition in partitions {
                     state.tracker.assign(partition);
                 }
-                state.assigned_anew = true;
                 drop(state);
                 self.shared.health.joined();
             }

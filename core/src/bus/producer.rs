@@ -318,6 +318,7 @@ impl Shared {
         let topic = entry.record.topic.clone();
         match &result {
             Ok(()) => {
+                self.health.answered();
                 let bytes = entry.record.bytes() as u64;
                 metrics::counter!("sightline_bus_produced_records_total", "topic" => topic.clone()).increment(1);
                 metrics::counter!("sightline_bus_produced_bytes_total", "topic" => topic.clone()).increment(bytes);
