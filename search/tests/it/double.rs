@@ -12,24 +12,24 @@ use sightline_search::{Filter, Point, QdrantStore, StoreError, VectorStore};
 use crate::server::places;
 use crate::support::{MODEL, WIDTH, camera, point, random, rng, turned};
 
-/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_qdrant-double does not reach the compiler: the shell
-/// of .cargo/rustc-wrapper drops names with a hyphen.)
-fn binary() -> std::path::PathBuf {
+/// A binary beside this test's folder. (Variables like CARGO_BIN_EXE_qdrant-double do not reach the compiler: the shell of
+/// .cargo/rustc-wrapper drops names with a hyphen.)
+pub fn binary(name: &str) -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().nth(2).unwrap().join("qdrant-double");
-    assert!(found.is_file(), "{} is missing: build with the feature `double`", found.display());
+    let found = test.ancestors().nth(2).unwrap().join(name);
+    assert!(found.is_file(), "{} is missing: build with its feature", found.display());
     found
 }
 
 /// The double as a process of its own, killed when dropped.
-struct Process {
+pub struct Process {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Process {
-    fn start(folder: &Path, listen: &str, more: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+    pub fn start(folder: &Path, listen: &str, more: &[&str]) -> Self {
+        let mut child = Command::new(binary("qdrant-double"))
             .args(["--listen", listen, "--index-from", "500", "--folder"])
             .arg(folder)
             .args(more)
@@ -45,11 +45,11 @@ impl Process {
     }
 
     /// Where it listens, to start another one there.
-    fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.url.trim_start_matches("http://").to_owned()
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -283,7 +283,7 @@ fn several_clients_at_once() {
 #[test]
 fn it_cannot_be_mistaken_for_qdrant() {
     for flag in ["--version", "--help"] {
-        let said = Command::new(binary()).arg(flag).output().unwrap();
+        let said = Command::new(binary("qdrant-double")).arg(flag).output().unwrap();
         let said = String::from_utf8(said.stdout).unwrap();
         assert!(said.to_lowercase().contains("not qdrant"), "{said}");
     }

@@ -18,3 +18,5 @@ mod retention;
 mod searcher;
 mod server;
 mod support;
+#[cfg(all(feature = "kafka", feature = "double"))]
+mod worker;

@@ -70,7 +70,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let (status, shutdown) = (Status::default(), Shutdown::new());
     status.waits("start", "opening");
     let told = status.clone();
-    let _service = Service::start(config.monitor.listen, "index", Arc::new(move || told.faults()))?;
+    let service = Service::start(config.monitor.listen, "index", Arc::new(move || told.faults()))?;
+    println!("sightline-index {}: http://{}/readyz", node_name(config), service.address());
     signals(&shutdown)?;
     let outcome = work(config, &status, &shutdown);
     // Nothing refers to the consumer any more when its last owner is gone.
