@@ -18,7 +18,6 @@ mod record;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod window;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -38,7 +37,6 @@ pub use carrier::{Carrier, Done, Undelivered};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaCarrier;
 use sender::Sender;
-use window::Window;
 
 /// This share of the spool is kept for what is no picture.
 const RESERVE: u64 = 16;
