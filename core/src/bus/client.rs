@@ -5,7 +5,9 @@
 //! had this way.
 
 use std::collections::HashMap;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -39,6 +41,26 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long the end of a client may take. librdkafka tells the group's coordinator, and waits long when there is none.
+const END: Duration = Duration::from_secs(8);
+
+/// Runs `end` (which drops a client) on a thread of its own, and waits for it, but not for ever: an absent broker keeps
+/// nobody from ending.
+pub(super) fn end(end: impl FnOnce() + Send + 'static) {
+    let (tx, rx) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("bus-end".into()).spawn(move || {
+        end();
+        let _ = tx.send(());
+    });
+    match thread {
+        Ok(_) if rx.recv_timeout(END) == Err(RecvTimeoutError::Timeout) => {
+            tracing::warn!("the broker does not answer; the group learns of this process's end by its silence");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "no thread to end a client"),
+    }
+}
+
 /// Settings of a client called `client_id`.
 pub(super) fn settings(config: &BusConfig, client_id: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -47,6 +69,10 @@ pub(super) fn settings(config: &BusConfig, client_id: &str) -> ClientConfig {
         .set("client.id", client_id)
         .set("statistics.interval.ms", STATISTICS_MS)
         .set("socket.keepalive.enable", "true")
+        // A request that is not answered for so long has failed, in milliseconds.
+        .set("socket.timeout.ms", "20000")
+        // Topics that are created later, and more partitions, are noticed within so many milliseconds.
+        .set("topic.metadata.refresh.interval.ms", "30000")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "5000")
         // Brokers close idle connections; that is no news.

@@ -36,6 +36,9 @@ pub(super) const HEARTBEAT_MS: &str = "2000";
 /// How long a poll may take: no more than a call of `close` should wait for.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long a group in motion may refuse the last commit.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
 /// What the thread is to do.
 const RUN: u8 = 0;
 const DRAIN: u8 = 1;
@@ -246,7 +249,7 @@ impl Shared {
                     break;
                 }
                 // librdkafka cannot go on with this client.
-                drop(consumer);
+                client::end(move || drop(consumer));
                 self.forget_all();
             }
             self.sleep(backoff.pause());
@@ -450,7 +453,7 @@ impl Shared {
     /// Commits and waits for the broker's answer, unless the broker is away. A group in motion refuses commits for a moment.
     fn commit_now(&self, consumer: &BaseConsumer<Context>, which: impl Fn(&Partition) -> bool, deadline: Instant) {
         while self.health.broker_fault().is_none() {
-            if self.commit(consumer, CommitMode::Sync, &which) || Instant::now() >= deadline || self.mode() == STOP {
+            if self.commit(consumer, CommitMode::Sync, &which) || Instant::now() >= deadline {
                 return;
             }
             std::thread::sleep(POLL);
@@ -458,7 +461,7 @@ impl Shared {
     }
 
     /// The end: no new records, those in work are waited for while polling goes on, and the group is told.
-    fn leave(&self, consumer: BaseConsumer<Context>) {
+    fn leave(self: &Arc<Self>, consumer: BaseConsumer<Context>) {
         let held: Vec<Partition> = {
             let mut state = lock(&self.state);
             self.unfeed(&mut state, |_| true);
@@ -484,8 +487,11 @@ impl Shared {
         }
         // Closing revokes all partitions, which drains (by now in vain), commits and forgets them.
         self.mode.store(STOP, Ordering::SeqCst);
-        self.commit_now(&consumer, |_| true, deadline);
-        drop(consumer);
+        let own = Arc::clone(self);
+        client::end(move || {
+            own.commit_now(&consumer, |_| true, Instant::now() + LAST_COMMIT);
+            drop(consumer);
+        });
         self.forget_all();
     }
 

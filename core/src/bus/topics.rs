@@ -5,9 +5,9 @@
 //! from the configuration is the operator's choice, and only logged.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResourceResult, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
@@ -18,6 +18,9 @@ use crate::shutdown::Shutdown;
 
 /// How long one request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(15);
+
+/// How long it may take until a broker knows of a topic that was created.
+const SPREAD: Duration = Duration::from_secs(10);
 
 /// Dead letters are kept so many times longer than other records: somebody has to find the time to look at them.
 const DEAD_AGE: u64 = 10;
@@ -120,8 +123,20 @@ fn create(
 
 fn check(config: &BusConfig, admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -> Result<(), BusError> {
     let specifiers: Vec<_> = topics.iter().map(|t| ResourceSpecifier::Topic(&t.name)).collect();
-    let described =
-        wait(admin.describe_configs(&specifiers, &options())).map_err(BusError::kafka("describing topics"))?;
+    let until = Instant::now() + SPREAD;
+    let described = loop {
+        let described =
+            wait(admin.describe_configs(&specifiers, &options())).map_err(BusError::kafka("describing topics"))?;
+        // A topic that was just created is unknown to the broker, or described as nothing, for a moment.
+        let young = |described: &ConfigResourceResult| match described {
+            Ok(described) => described.get("cleanup.policy").is_none(),
+            Err(code) => *code == RDKafkaErrorCode::UnknownTopicOrPartition,
+        };
+        if !described.iter().any(young) || Instant::now() >= until {
+            break described;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
     for (topic, described) in topics.iter().zip(described) {
         let bad = |why: String| BusError::Topic { topic: topic.name.clone(), why };
         let described = described.map_err(|code| bad(format!("cannot be described: {code}")))?;
@@ -168,8 +183,8 @@ pub fn await_topics(config: &BusConfig, topics: &[TopicSpec], shutdown: &Shutdow
             Err(error) => {
                 let pause = backoff.pause();
                 tracing::warn!(%error, pause_ms = pause.as_millis() as u64, "the topics are not there yet");
-                let until = std::time::Instant::now() + pause;
-                while std::time::Instant::now() < until && !shutdown.is_triggered() {
+                let until = Instant::now() + pause;
+                while Instant::now() < until && !shutdown.is_triggered() {
                     std::thread::sleep(Duration::from_millis(50));
                 }
             }

@@ -126,7 +126,11 @@ impl Shared {
         let mut backoff = Backoff::server();
         while !self.stopped() {
             let served = match consumer.take().map_or_else(|| self.connect(settings), Ok) {
-                Ok(consumer) => self.serve(&consumer, &mut backoff),
+                Ok(consumer) => {
+                    let served = self.serve(&consumer, &mut backoff);
+                    client::end(move || drop(consumer));
+                    served
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = served {
@@ -162,11 +166,9 @@ impl Shared {
                         put(&mut cameras, id, value);
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if unread.remove(&partition) && unread.is_empty() {
-                        backoff.reset();
-                        self.change(|all| *all = std::mem::take(&mut cameras));
-                    }
+                Some(Err(KafkaError::PartitionEOF(partition))) if unread.remove(&partition) && unread.is_empty() => {
+                    backoff.reset();
+                    self.change(|all| *all = std::mem::take(&mut cameras));
                 }
                 Some(Err(source @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(BusError::Kafka { what: "reading cameras".into(), source });

@@ -191,7 +191,10 @@ impl Shared {
         let mut backoff = Backoff::server();
         while !self.stopped() {
             match consumer.take().map_or_else(|| self.join(settings), Ok) {
-                Ok(consumer) => self.serve(&consumer, &mut backoff),
+                Ok(consumer) => {
+                    self.serve(&consumer, &mut backoff);
+                    client::end(move || drop(consumer));
+                }
                 Err(error) => tracing::error!(%error, "cannot join the camera nodes"),
             }
             // The client is gone, and with it every partition that it had.
