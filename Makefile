@@ -1,7 +1,7 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo test test-servers check build setup clean help
+.PHONY: demo topology test test-servers check build roles setup clean help
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -11,10 +11,11 @@ WEIGHTS := models/nanodet-g.safetensors
 SERVER_TESTS := --package sightline-core --features sightline-core/kafka,sightline-core/service
 
 help:
-	@echo "make demo   build everything and run it on sample footage; prints the page's address"
-	@echo "make test   build everything and run the whole test-suite"
+	@echo "make demo           build everything and run it on sample footage; prints the page's address"
+	@echo "make topology       the same as separate processes over Kafka and Qdrant, as docker/compose.yaml (docker/local.sh)"
+	@echo "make test           build everything and run the whole test-suite"
 	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
-	@echo "make check  formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
 
 setup:
 	@docker/setup.sh packages rust footage detector
@@ -22,6 +23,17 @@ setup:
 build: setup
 	@cargo build --locked --quiet --package sightline-api --bin sightline
 	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
+
+# The separate roles. Each with its own features, so that none links what it does not need.
+roles: build
+	@docker/setup.sh kafka
+	@cargo build --locked --quiet --package sightline-ingest --features kafka --bin sightline-ingest
+	@cargo build --locked --quiet --package sightline-embed --features kafka --bin sightline-embed
+	@cargo build --locked --quiet --package sightline-search --features kafka,double --bin sightline-index --bin qdrant-double
+	@cargo build --locked --quiet --package sightline-api --no-default-features --features kafka --bin sightline-api
+
+topology: roles
+	@docker/local.sh up --config docker/demo.toml
 
 demo: build
 	@$(SIGHTLINE) serve --config docker/demo.toml

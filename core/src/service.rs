@@ -8,6 +8,7 @@
 //!
 //! It runs on a thread of its own: a role that is busy in all its threads still answers, and one that hangs is found out.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +52,9 @@ impl NotReady {
 /// Says what is not ready; nothing when all is well. May take locks, not wait for servers.
 pub type Readiness = Arc<dyn Fn() -> Vec<NotReady> + Send + Sync>;
 
+/// What runs, for people and dashboards: name and value, for example `device` and `cuda:0`.
+pub type Facts = Box<dyn Fn() -> Vec<(&'static str, String)> + Send + Sync>;
+
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -77,6 +81,8 @@ struct Answer {
     role: String,
     version: &'static str,
     not_ready: Vec<NotReady>,
+    #[serde(flatten)]
+    facts: BTreeMap<&'static str, String>,
 }
 
 #[derive(Clone)]
@@ -84,14 +90,21 @@ struct App {
     role: Arc<str>,
     readiness: Readiness,
     metrics: PrometheusHandle,
+    facts: Arc<Mutex<Option<Facts>>>,
 }
 
 /// The running service; stops when dropped.
-#[derive(Debug)]
 pub struct Service {
     address: SocketAddr,
     shutdown: Shutdown,
     thread: Option<std::thread::JoinHandle<()>>,
+    facts: Arc<Mutex<Option<Facts>>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Service({})", self.address)
+    }
 }
 
 impl Service {
@@ -100,7 +113,8 @@ impl Service {
     /// # Errors
     /// An address that is in use, or another recorder that is installed already.
     pub fn start(listen: SocketAddr, role: &str, readiness: Readiness) -> Result<Self, ServiceError> {
-        let app = App { role: role.into(), readiness, metrics: recorder()? };
+        let facts: Arc<Mutex<Option<Facts>>> = Arc::default();
+        let app = App { role: role.into(), readiness, metrics: recorder()?, facts: Arc::clone(&facts) };
         let socket = TcpListener::bind(listen).map_err(|source| ServiceError::Listen { address: listen, source })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
@@ -130,7 +144,12 @@ impl Service {
             runtime.shutdown_background();
         })?;
         tracing::info!(%address, role, "health and metrics");
-        Ok(Self { address, shutdown, thread: Some(thread) })
+        Ok(Self { address, shutdown, thread: Some(thread), facts })
+    }
+
+    /// `/readyz` names these, too: what runs, and on what.
+    pub fn tell(&self, facts: impl Fn() -> Vec<(&'static str, String)> + Send + Sync + 'static) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(facts));
     }
 
     /// Where it listens.
@@ -166,7 +185,9 @@ async fn readyz(State(app): State<App>) -> Response {
     };
     let ready = not_ready.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let answer = Answer { ready, role: app.role.to_string(), version: env!("CARGO_PKG_VERSION"), not_ready };
+    let facts = app.facts.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f()).unwrap_or_default();
+    let (role, version) = (app.role.to_string(), env!("CARGO_PKG_VERSION"));
+    let answer = Answer { ready, role, version, not_ready, facts: facts.into_iter().collect() };
     (status, Json(answer)).into_response()
 }
 
@@ -245,6 +266,8 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains(r#""ready":false,"role":"embed""#), "{answer}");
         assert!(answer.contains(r#"{"what":"bus","why":"no answer"}"#), "{answer}");
+        service.tell(|| vec![("device", "cpu".into())]);
+        assert!(ask(at, "/readyz").contains(r#""device":"cpu"}"#));
         faults.lock().expect("sound").clear();
         assert!(ask(at, "/readyz").starts_with("HTTP/1.1 200"));
         metrics::counter!("sightline_test_service_total", "camera" => "gate").increment(3);

@@ -10,6 +10,8 @@ mod folder;
 mod golden;
 mod import;
 mod judge;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod layers;
 mod objective;
 mod overfit;
