@@ -188,7 +188,7 @@ fn undisturbed() -> &'static (BTreeSet<SightingId>, BTreeSet<String>) {
         assert!(node.stop() < Duration::from_secs(8), "stops in time");
         let (crops, tracks) = (crops(&events), tracks(&events));
         println!("undisturbed: {} pictures of {} tracks", crops.len(), tracks.len());
-        assert!(crops.len() > 7 && tracks.len() > 1, "{crops:?} {tracks:?}");
+        assert!(crops.len() > 5 && tracks.len() > 2, "{crops:?} {tracks:?}");
         (crops, tracks)
     })
 }
@@ -197,7 +197,7 @@ fn undisturbed() -> &'static (BTreeSet<SightingId>, BTreeSet<String>) {
 fn kill_9_in_mid_stream_loses_nothing() {
     let (folder, bus) = (tempfile::tempdir().unwrap(), bus());
     let config = write_config(folder.path(), &bus, "hit", &file_camera());
-    for enough in [1, 4, 7] {
+    for enough in [1, 3, 5] {
         let node = Node::start(&config);
         read(&bus, |events| crops(events).len() >= enough);
         node.kill_9();
