@@ -53,6 +53,7 @@ test-servers:
 	cargo test --locked $(SERVER_TESTS)
 
 check: setup
+	@docker/setup.sh kafka
 	@docker/check.sh
 
 clean:

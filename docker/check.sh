@@ -32,8 +32,11 @@ guard() {
     fi
 }
 for p in sightline-core sightline-detect sightline-embed sightline-search; do
-    for c in gstreamer rdkafka axum; do guard "$p" "$c"; done
+    for c in gstreamer rdkafka; do guard "$p" "$c"; done
 done
+for p in sightline-core sightline-detect sightline-embed; do guard "$p" axum; done
+# Qdrant's gRPC client brings axum along (tonic's router), though it serves nothing.
+guard sightline-search axum --no-default-features
 guard sightline-api gstreamer --no-default-features
 guard sightline-api rdkafka
 guard sightline-detect sightline-embed

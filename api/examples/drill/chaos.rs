@@ -96,15 +96,28 @@ fn tracks(all: &BTreeMap<SightingId, Held>) -> usize {
     all.values().map(|h| (&h.camera, &h.track)).collect::<BTreeSet<_>>().len()
 }
 
-fn judge(calm: &BTreeMap<SightingId, Held>, all: &BTreeMap<SightingId, Held>, acknowledged: &BTreeSet<SightingId>) -> bool {
+fn judge(
+    calm: &BTreeMap<SightingId, Held>,
+    all: &BTreeMap<SightingId, Held>,
+    acknowledged: &BTreeSet<SightingId>,
+) -> bool {
     let lost = acknowledged.iter().filter(|id| !all.contains_key(id)).count();
     let missing = calm.keys().filter(|id| !all.contains_key(id)).count();
     let extra = all.keys().filter(|id| !calm.contains_key(id)).count();
     let mut slots = BTreeSet::new();
     let doubled = all.values().filter(|h| !slots.insert((&h.camera, &h.track, h.crop_no))).count();
     let changed: Vec<_> = calm.iter().filter(|(id, held)| all.get(id).is_some_and(|h| h != *held)).collect();
-    println!("undisturbed {} sightings of {} tracks, after the kills {} of {}", calm.len(), tracks(calm), all.len(), tracks(all));
-    println!("acknowledged and lost: {lost}; missing: {missing}; not in the undisturbed run: {extra}; doubled: {doubled}; other content: {}", changed.len());
+    println!(
+        "undisturbed {} sightings of {} tracks, after the kills {} of {}",
+        calm.len(),
+        tracks(calm),
+        all.len(),
+        tracks(all)
+    );
+    println!(
+        "acknowledged and lost: {lost}; missing: {missing}; not in the undisturbed run: {extra}; doubled: {doubled}; other content: {}",
+        changed.len()
+    );
     for (id, held) in changed.iter().take(5) {
         println!("  {id}: {held:?} became {:?}", all.get(id));
     }

@@ -65,7 +65,10 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         at(1.0)
     );
     for (id, c) in topology.cameras()? {
-        println!("  {id}: {}, dropped fraction {}, frames analysed {}, crops {}", c["state"], c["dropped_fraction"], c["frames_analysed"], c["crops"]);
+        println!(
+            "  {id}: {}, dropped fraction {}, frames analysed {}, crops {}",
+            c["state"], c["dropped_fraction"], c["frames_analysed"], c["crops"]
+        );
     }
     Ok(!lags.is_empty())
 }

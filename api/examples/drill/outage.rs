@@ -59,7 +59,11 @@ fn outage(topology: &Topology, away: &'static str, seconds: u64, count: usize) -
         }
         if start.elapsed() > Duration::from_secs(seconds.saturating_sub(5)) && seen.is_empty() {
             seen = match topology.cameras() {
-                Ok(all) => all.iter().map(|(id, c)| format!("{id}: {} ({})", c["state"], c["reason"])).collect::<Vec<_>>().join("; "),
+                Ok(all) => all
+                    .iter()
+                    .map(|(id, c)| format!("{id}: {} ({})", c["state"], c["reason"]))
+                    .collect::<Vec<_>>()
+                    .join("; "),
                 Err(e) => format!("the API says: {e:#}"),
             };
         }
@@ -72,7 +76,12 @@ fn outage(topology: &Topology, away: &'static str, seconds: u64, count: usize) -
     println!("| role | resident before, MiB | peak during the outage | after |");
     println!("|---|---:|---:|---:|");
     for role in roles {
-        println!("| {role} | {:.0} | {:.0} | {:.0} |", before[role] as f64 / MIB, peak[role] as f64 / MIB, resident(role) as f64 / MIB);
+        println!(
+            "| {role} | {:.0} | {:.0} | {:.0} |",
+            before[role] as f64 / MIB,
+            peak[role] as f64 / MIB,
+            resident(role) as f64 / MIB
+        );
     }
     // The last reports travel behind what was held back.
     std::thread::sleep(Duration::from_secs(6));

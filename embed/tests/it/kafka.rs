@@ -13,15 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sightline_core::bus::{self, Consumer, Incoming, Outgoing, Producer, TopicSpec, ensure_topics};
+use sightline_core::bus::{self, Consumer, Incoming, Outgoing, Producer, TopicSpec};
 use sightline_core::config::BusConfig;
+use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, Config, IndexEvent, SightingId, wire};
 
 use crate::folder;
 use crate::stage::{crop, end, jpeg, label, progress};
 
 /// Long enough for two cores that do much else.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 const CAMERAS: [&str; 6] = ["north", "south", "east", "west", "up", "down"];
 
 /// Topics of a test of its own on the broker.
@@ -38,7 +39,8 @@ fn bus() -> BusConfig {
         ..Config::layered(None, []).unwrap().bus
     };
     let dead = bus::dead_letter_topic(&bus, &bus.crops_topic);
-    ensure_topics(&bus, &[&bus.crops_topic, &bus.sightings_topic, &dead].map(TopicSpec::aging)).unwrap();
+    let topics = [&bus.crops_topic, &bus.sightings_topic, &dead].map(TopicSpec::aging);
+    bus::await_topics(&bus, &topics, &Shutdown::new()).unwrap();
     bus
 }
 

@@ -48,7 +48,7 @@ fn describe(collection: &Collection) -> Result<CollectionInfo, Status> {
     };
     let config = CollectionConfig {
         params: Some(params),
-        quantization_config: r.quantization_config.clone(),
+        quantization_config: r.quantization_config,
         ..CollectionConfig::default()
     };
     let schema = info.payload_schema.into_iter().map(|(field, index)| {

@@ -2,8 +2,10 @@
 //! indexer under failures, whole searches, and everything again after `kill -9`.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "double")]
 mod alike;
 mod contract;
+#[cfg(feature = "double")]
 mod coverage;
 #[cfg(feature = "double")]
 mod double;
@@ -16,6 +18,7 @@ mod opening;
 mod recall;
 mod retention;
 mod searcher;
+#[cfg(feature = "server")]
 mod server;
 mod support;
 #[cfg(all(feature = "kafka", feature = "double"))]

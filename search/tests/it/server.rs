@@ -118,6 +118,7 @@ fn start(binary: &str) -> String {
         .unwrap();
     // Never closed by this process itself.
     std::mem::forget(shell.stdin.take());
+    std::thread::spawn(move || shell.wait());
     let url = format!("http://127.0.0.1:{grpc}");
     let begun = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", grpc)).is_err() {
