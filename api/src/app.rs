@@ -40,6 +40,7 @@ struct Inner {
     control: OnceLock<Arc<dyn CameraControl>>,
     phase: Mutex<String>,
     changing: tokio::sync::Mutex<()>,
+    removing: Mutex<BTreeSet<CameraId>>,
 }
 
 /// Handle on everything; cloning shares it.
@@ -62,6 +63,7 @@ impl App {
             control: OnceLock::new(),
             phase: Mutex::new("starting".into()),
             changing: tokio::sync::Mutex::new(()),
+            removing: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,6 +113,17 @@ impl App {
     /// Held while cameras are added or removed, so that two callers do not cross.
     pub async fn changing_cameras(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.inner.changing.lock().await
+    }
+
+    /// Says, for as long as the value lives, that a request is removing this camera, so that nobody erases beside it.
+    pub(crate) fn removing(&self, camera: &CameraId) -> Removing {
+        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).insert(camera.clone());
+        Removing { app: self.clone(), camera: camera.clone() }
+    }
+
+    /// Whether a request is removing this camera just now.
+    pub(crate) fn is_removing(&self, camera: &CameraId) -> bool {
+        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).contains(camera)
     }
 
     /// The database.
@@ -201,5 +214,17 @@ impl App {
         let marks = self.inner.engine.get().map(|e| e.watermarks()).unwrap_or_default();
         let now = Timestamp::now();
         rows.iter().map(|r| view(r, nodes.get(&r.spec.id), marks.get(&r.spec.id), now, with_url)).collect()
+    }
+}
+
+/// See [`App::removing`].
+pub(crate) struct Removing {
+    app: App,
+    camera: CameraId,
+}
+
+impl Drop for Removing {
+    fn drop(&mut self) {
+        self.app.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.camera);
     }
 }

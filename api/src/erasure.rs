@@ -74,6 +74,10 @@ impl Sweeper {
         let asked = Arc::clone(&control);
         let heard = tokio::task::spawn_blocking(move || asked.status()).await.unwrap_or_default();
         for erasure in erasures {
+            if self.app.is_removing(&erasure.camera) {
+                // The request that removes it waits for what is on its way, and counts what it erases.
+                continue;
+            }
             let heard = heard.iter().find(|h| h.report.camera == erasure.camera);
             let camera = erasure.camera.clone();
             if let Err(error) = self.look(&engine, &control, erasure, heard).await {
@@ -93,10 +97,10 @@ impl Sweeper {
         let camera = erasure.camera;
         let Some(since) = erasure.watched_since else {
             let (steering, stopping) = (Arc::clone(control), camera.clone());
-            tokio::task::spawn_blocking(move || steering.remove(&stopping))
-                .await
-                .map_err(|e| Error::Internal(e.to_string()))??;
+            let told = tokio::task::spawn_blocking(move || steering.remove(&stopping));
+            // What is there goes even while the nodes cannot be told.
             let stored = erase(engine, &camera).await?;
+            told.await.map_err(|e| Error::Internal(e.to_string()))??;
             if !stored && heard.is_none_or(|h| h.silent_s >= QUIET_S) {
                 tracing::info!(%camera, "nothing of the removed camera arrives any more");
                 self.app.state().run(move |s| s.watch_erasure(&camera)).await?;

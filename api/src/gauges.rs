@@ -1,4 +1,5 @@
-//! What operators are shown of every camera, as metrics: an alarm has to know it as well as the page.
+//! What operators are shown of every camera, as metrics: an alarm has to know it as well as the page. And the memory of
+//! the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub async fn run(app: App, shutdown: Shutdown) {
         match app.known_cameras().await {
             Ok(rows) => shown = show(&app.camera_views(&rows, false).await, shown),
             Err(error) => tracing::warn!(%error, "cannot read the cameras for the metrics"),
+        }
+        if let Some(bytes) = sightline_core::telemetry::resident_bytes() {
+            metrics::gauge!("process_resident_memory_bytes").set(bytes);
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}

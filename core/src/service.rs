@@ -23,6 +23,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::shutdown::Shutdown;
+use crate::telemetry::resident_bytes;
 
 /// Bounds of the duration histograms, in seconds: from one insert to a drained rebalance.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
@@ -197,14 +198,6 @@ async fn metrics_text(State(app): State<App>) -> Response {
     }
     let text = app.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-}
-
-/// Memory of this process, where Linux tells.
-fn resident_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
-    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024.0)
 }
 
 /// The recorder behind every metric of this process, installed at the first call.

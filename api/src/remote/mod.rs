@@ -157,6 +157,10 @@ impl RemoteNodes {
     }
 }
 
+fn not_told(why: String) -> CameraRefused {
+    CameraRefused::Down(format!("the topic of cameras cannot be written: {why}"))
+}
+
 fn silent(last: &Last, now: Instant) -> f64 {
     now.saturating_duration_since(last.seen).as_secs_f64() + last.before_s
 }
@@ -170,7 +174,7 @@ impl CameraControl for RemoteNodes {
             let why = "is no address: start it with rtsp://, http://, https://, file:, v4l2:// or videotestsrc://";
             return Err(CameraRefused::Invalid(format!("{:?} {why}", camera.url)));
         }
-        topic.put(&camera).map_err(CameraRefused::Down)?;
+        topic.put(&camera).map_err(not_told)?;
         let id = camera.id.clone();
         self.tell(&id, Some(camera));
         Ok(())
@@ -196,7 +200,7 @@ impl CameraControl for RemoteNodes {
         if topic.fault().is_none() && !self.published().contains_key(camera) {
             return Ok(());
         }
-        topic.remove(camera).map_err(CameraRefused::Down)?;
+        topic.remove(camera).map_err(not_told)?;
         self.tell(camera, None);
         Ok(())
     }

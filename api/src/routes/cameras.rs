@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::cameras::{CameraRefused, CameraView, Heard, SILENCE_LIMIT_S, mask};
+use crate::cameras::{CameraRefused, CameraView, Heard, mask};
 use crate::engine::Erased;
 use crate::error::{Error, ErrorBody};
 use crate::extract::{ApiJson, ApiPath, ApiQuery};
@@ -211,6 +211,7 @@ pub async fn remove(
 async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Json<Receipt>, Error> {
     let engine = app.engine()?.clone();
     let _changing = app.changing_cameras().await;
+    let _removing = app.removing(&id);
     let row = app.known_camera(&id).await?;
     let begun = app.state().run(Database::erasures).await?;
     // An erasure that failed is asked for again under the same name.
@@ -266,6 +267,7 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
 /// leave the last people in.
 async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
     let Ok(control) = app.control().cloned() else { return Ok(()) };
+    let remote = control.remote();
     let engine = app.engine()?;
     let stopping = id.clone();
     let ran = tokio::task::spawn_blocking(move || {
@@ -273,8 +275,9 @@ async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
         control.remove(&stopping).map(|()| heard)
     });
     let heard = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
-    // Nothing more comes from a camera that is not there, and nothing soon from one whose node is not heard.
-    let Some(Heard { report: node, .. }) = heard.filter(|h| h.silent_s <= SILENCE_LIMIT_S) else { return Ok(()) };
+    // Nothing more comes from a camera that is not there. One in another process is not waited for: what comes late of it
+    // is erased as it comes, see [`crate::erasure`].
+    let Some(Heard { report: node, .. }) = heard.filter(|_| !remote) else { return Ok(()) };
     let deadline = Instant::now() + DRAIN;
     while Instant::now() < deadline {
         let mark = engine.watermarks().get(id).copied();

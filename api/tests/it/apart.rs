@@ -254,6 +254,9 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     } else {
         assert_eq!((status, &refused["code"]), (501, &json!("not_supported")), "{refused}");
     }
+    // With Kafka away the attempt has taken longer than a node may be silent.
+    tell(&config, 1);
+    until("the node", || (api.call("GET", "/v1/cameras/gate", None).1["state"] == "searchable").then_some(()));
     let (status, refused) = api.call("DELETE", "/v1/cameras/gate", None);
     assert_eq!(status, 409, "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("ingest@one"), "{refused}");
@@ -276,15 +279,21 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     until("ready", || (api.call("GET", "/readyz", None).0 == 200).then_some(()));
 
     // The node falls silent, which is said; then its footage may be erased.
-    tell(&config, 1);
+    tell(&config, 2);
     let silent = until("the silence", || {
         let gate = api.call("GET", "/v1/cameras/gate", None).1;
         (gate["state"] == "retrying").then_some(gate)
     });
     assert!(silent["reason"].as_str().unwrap().starts_with("its node has not reported for 1"), "{silent}");
     let (status, receipt) = api.call("DELETE", "/v1/cameras/gate", None);
-    assert_eq!((status, &receipt["erased"]["sightings"], &receipt["watched"]), (200, &json!(1), &json!(true)));
-    assert_eq!(api.search().1["results"], json!([]));
+    if cfg!(feature = "kafka") {
+        // The nodes could not be told, and are told again and again; the footage goes all the same.
+        assert!(status == 503 && receipt.to_string().contains("topic of cameras"), "{receipt}");
+        until("the erasure", || (api.search().1["results"] == json!([])).then_some(()));
+    } else {
+        assert_eq!((status, &receipt["erased"]["sightings"], &receipt["watched"]), (200, &json!(1), &json!(true)));
+        assert_eq!(api.search().1["results"], json!([]));
+    }
     assert_eq!(api.call("GET", "/v1/cameras/gate", None).0, 404);
 }
 

@@ -120,3 +120,27 @@ fn one_that_is_kept_stays_searchable() {
     sweep(&mut sweeper(&server));
     assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
 }
+
+#[test]
+fn nobody_erases_beside_the_request_that_removes_the_camera() {
+    let server = remote();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    let hold = server.engine.hold.blocking_lock();
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
+        // The node has been told, and the request is erasing.
+        while server.node.running.lock().unwrap().contains_key(&camera("gate")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
+            let _ = tell.send(());
+        });
+        told.recv_timeout(Duration::from_secs(10)).expect("it is left to the request");
+        drop(hold);
+        let (status, receipt) = request.join().unwrap();
+        assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)), "and all of it is counted there");
+    });
+}

@@ -52,6 +52,8 @@ pub struct FakeEngine {
     pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
     pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
     pub queries: Mutex<Vec<SearchQuery>>,
+    /// Held: erasures wait.
+    pub hold: tokio::sync::Mutex<()>,
     /// Searches and erasures fail with this.
     pub broken: Mutex<Option<&'static str>>,
 }
@@ -135,6 +137,7 @@ impl Engine for FakeEngine {
 
     fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
         async move {
+            let _hold = self.hold.lock().await;
             if let Some(why) = *self.broken.lock().unwrap() {
                 return Err(Error::Unavailable { part: "the vector store", why: why.into() });
             }
