@@ -1,7 +1,7 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo test check build setup clean help
+.PHONY: demo test check build setup clean help cuda cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -12,6 +12,8 @@ help:
 	@echo "make demo   build everything and run it on sample footage; prints the page's address"
 	@echo "make test   build everything and run the whole test-suite"
 	@echo "make check  formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make cuda   build embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; no GPU needed)"
+	@echo "make cuda-test   hold the GPU's answers against the golden data (needs a GPU)"
 
 setup:
 	@docker/setup.sh packages rust footage detector
@@ -28,6 +30,12 @@ test: build
 
 check: setup
 	@docker/check.sh
+
+cuda: setup
+	@docker/cuda.sh build
+
+cuda-test: setup
+	@docker/cuda.sh test
 
 clean:
 	cargo clean
