@@ -1,19 +1,23 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo test check build setup clean help cuda cuda-test
+.PHONY: demo topology test test-servers check build roles setup clean help cuda cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
+# Packages with tests on real servers, and the features that have them.
+SERVER_TESTS := --package sightline-core --features sightline-core/kafka,sightline-core/service
 
 help:
-	@echo "make demo   build everything and run it on sample footage; prints the page's address"
-	@echo "make test   build everything and run the whole test-suite"
-	@echo "make check  formatting, lints, documentation, dependency guards (what CI runs before the tests)"
-	@echo "make cuda   build embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; no GPU needed)"
-	@echo "make cuda-test   hold the GPU's answers against the golden data (needs a GPU)"
+	@echo "make demo           build everything and run it on sample footage; prints the page's address"
+	@echo "make topology       the same as separate processes over Kafka and Qdrant, as docker/compose.yaml (docker/local.sh)"
+	@echo "make test           build everything and run the whole test-suite"
+	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
+	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
+	@echo "make cuda-test      the GPU's answers against the golden data (needs a GPU)"
 
 setup:
 	@docker/setup.sh packages rust footage detector
@@ -22,11 +26,33 @@ build: setup
 	@cargo build --locked --quiet --package sightline-api --bin sightline
 	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
 
+# The separate roles. Each with its own features, so that none links what it does not need.
+roles: build
+	@docker/setup.sh kafka
+	@cargo build --locked --quiet --package sightline-ingest --features kafka --bin sightline-ingest
+	@cargo build --locked --quiet --package sightline-embed --features kafka --bin sightline-embed
+	@cargo build --locked --quiet --package sightline-search --features kafka,double --bin sightline-index --bin qdrant-double
+	@cargo build --locked --quiet --package sightline-api --no-default-features --features kafka --bin sightline-api
+
+topology: roles
+	@docker/local.sh up --config docker/demo.toml
+
 demo: build
 	@$(SIGHTLINE) serve --config docker/demo.toml
 
 test: build
 	@cargo test --locked --workspace
+
+# The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
+test-servers: SHELL := /bin/sh
+test-servers:
+	@docker/setup.sh packages rust kafka
+	@set -eu; \
+	folder=$$(mktemp -d); \
+	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
+	trap 'exit 130' INT; trap 'exit 143' TERM; \
+	KAFKA_BROKERS=$$(docker/kafka/kafka.sh start "$$folder"); export KAFKA_BROKERS; \
+	cargo test --locked $(SERVER_TESTS)
 
 check: setup
 	@docker/check.sh

@@ -43,5 +43,9 @@ guard sightline-search sightline-ingest
 guard sightline-core candle-core
 echo "all hold"
 
+echo "== metrics of the dashboard and the alerts"
+docker/check-dashboard.sh
+echo "all exported"
+
 echo "== files over 300 lines (450 is rare)"
 git ls-files '*.rs' '*.js' | xargs wc -l | awk '$2 != "total" && $1 > 300 { print "  " $1, $2; n++ } END { if (!n) print "  none" }'

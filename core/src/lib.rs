@@ -8,6 +8,8 @@
 //!        -> Sighting --(block)--> index: gallery, vector store, flush, ack
 //! ```
 
+#[cfg(feature = "kafka")]
+pub mod bus;
 pub mod config;
 pub mod delivery;
 pub mod frame;
@@ -15,6 +17,8 @@ pub mod geometry;
 pub mod ids;
 pub mod message;
 pub mod queue;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod shutdown;
 pub mod spool;
 pub mod telemetry;

@@ -13,6 +13,8 @@ mod golden;
 mod half;
 mod import;
 mod judge;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod layers;
 mod objective;
 mod overfit;

@@ -1,8 +1,12 @@
-//! The search crate from outside: both stores against one contract, recall against exact search, the indexer under
-//! failures, whole searches, and everything again after `kill -9`.
+//! The search crate from outside: all stores and galleries against one contract each, recall against exact search, the
+//! indexer under failures, whole searches, and everything again after `kill -9`.
 #![allow(clippy::unwrap_used)]
 
+mod alike;
 mod contract;
+mod coverage;
+#[cfg(feature = "double")]
+mod double;
 mod erasure;
 mod gallery;
 mod indexer;
@@ -10,5 +14,9 @@ mod kill9;
 mod model;
 mod opening;
 mod recall;
+mod retention;
 mod searcher;
+mod server;
 mod support;
+#[cfg(all(feature = "kafka", feature = "double"))]
+mod worker;

@@ -21,10 +21,10 @@ use qdrant_edge::{
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
+use super::names::{self, CAMERA, CAPTURED_AT, TRACK};
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
-use convert::{CAMERA, CAPTURED_AT, TRACK};
-use optimizer::Optimizer;
+pub(crate) use optimizer::Optimizer;
 
 /// Payload fields that are searched by, and how they are indexed. Created before the first point, verified at start.
 const INDEXES: [(&str, PayloadSchemaType); 3] = [
@@ -75,8 +75,8 @@ impl Default for EdgeOptions {
 
 /// The engine with the lock of its folder. Fields are dropped in order: the lock goes last.
 #[derive(Debug)]
-struct Shard {
-    engine: EdgeShard,
+pub(crate) struct Shard {
+    pub engine: EdgeShard,
     /// Whoever builds an index holds this. The engine passes over what another thread is building, so without it a call
     /// that should wait for the index would come back at once.
     building: Mutex<()>,
@@ -84,6 +84,10 @@ struct Shard {
 }
 
 impl Shard {
+    pub fn new(engine: EdgeShard, lock: DataLock) -> Self {
+        Self { engine, building: Mutex::default(), _lock: lock }
+    }
+
     fn optimize(&self) -> Result<bool, StoreError> {
         let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         self.engine.optimize().map_err(convert::engine)
@@ -109,7 +113,7 @@ impl EdgeStore {
     /// [`StoreError::OtherFolder`] when the folder was made for another model, width or layout; [`StoreError::File`]
     /// when it is in use; [`StoreError::Damaged`] when its manifest is unreadable; or the engine's.
     pub fn open(root: &Path, model_id: &str, width: usize, options: &EdgeOptions) -> Result<Self, StoreError> {
-        manifest::check_model_id(model_id)?;
+        names::check_model_id(model_id)?;
         if width == 0 {
             return Err(StoreError::Width { expected: 1, got: 0 });
         }
@@ -124,7 +128,7 @@ impl EdgeStore {
         } else {
             EdgeShard::new(&path, config)
         };
-        let shard = Shard { engine: engine.map_err(convert::engine)?, building: Mutex::default(), _lock: lock };
+        let shard = Shard::new(engine.map_err(convert::engine)?, lock);
         ensure_indexes(&shard.engine)?;
         let info = shard.engine.info().map_err(convert::engine)?;
         tracing::info!(
