@@ -53,6 +53,8 @@ pub fn choose_precision(wanted: EmbedPrecision, device: &Device) -> Result<Preci
             message: "half precision is for GPUs; set embed.precision = \"auto\", \"bf16\" or \"f32\"".into(),
         }),
         EmbedPrecision::F16 => Ok(Precision::F16),
+        // Three bits more than bf16 at the same speed, on every card; what it cannot hold becomes an error, not a value.
+        EmbedPrecision::Auto if !device.is_cpu() => Ok(Precision::F16),
         EmbedPrecision::Auto if !has_bf16 => Ok(Precision::F32),
         EmbedPrecision::Bf16 if !has_bf16 => Err(EmbedError::Device {
             requested: format!("{} at bf16", device_name(device)),

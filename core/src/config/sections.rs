@@ -98,7 +98,7 @@ pub struct ShotsConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbedPrecision {
-    /// bf16 on a GPU and where the CPU has instructions for it, else f32.
+    /// f16 on a GPU, bf16 on a CPU that has instructions for it, else f32.
     Auto,
     /// Single precision.
     F32,

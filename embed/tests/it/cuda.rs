@@ -37,7 +37,7 @@ fn the_shipped_model_passes_its_self_test_and_says_what_it_runs_on() {
         (EmbedPrecision::F32, "f32"),
         (EmbedPrecision::F16, "f16"),
         (EmbedPrecision::Bf16, "bf16"),
-        (EmbedPrecision::Auto, "bf16"),
+        (EmbedPrecision::Auto, "f16"),
     ];
     for (precision, name) in wanted {
         let model = Model::load_as(&folder, "cuda:0", precision).unwrap();

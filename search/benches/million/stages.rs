@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sightline_core::config::{Config, VectorsConfig};
 use sightline_core::{PatchFeatures, SightingId};
-use sightline_search::{EdgeOptions, EdgeStore, Exhibit, Filter, FolderGallery, Gallery, VectorStore};
+use sightline_search::{EdgeOptions, EdgeStore, Exhibit, Filter, FolderGallery, Gallery, QdrantStore, VectorStore};
 
 use crate::args::Args;
 use crate::host::{self, Usage};
@@ -22,6 +23,8 @@ const PRODUCT_LIMIT: usize = 64;
 const PATCHES: (u32, u32) = (33, 256);
 /// Pictures written to measure the gallery.
 const GALLERY: u64 = 2_048;
+/// A server that has indexed nothing for so long has done what it will do.
+const QUIET: Duration = Duration::from_secs(30);
 /// Progress is noted after so many points.
 const NOTE_EVERY: u64 = 10_000;
 
@@ -75,8 +78,19 @@ impl Bench<'_> {
         }
     }
 
+    /// The server's store with the configuration that ships, when a server was named.
+    fn server(&self) -> anyhow::Result<Option<QdrantStore>> {
+        let Some(url) = &self.args.store else { return Ok(None) };
+        let shipped = Config::layered(None, [])?.vectors;
+        let (url, collection) = (url.clone(), "million".to_owned());
+        let config = VectorsConfig { url, collection, timeout_seconds: 120.0, ..shipped };
+        Ok(Some(QdrantStore::open(&config, MODEL, self.args.width)?))
+    }
+
     fn open(&self) -> anyhow::Result<Box<dyn VectorStore>> {
-        anyhow::ensure!(self.args.store.is_none(), "this build knows no server");
+        if let Some(store) = self.server()? {
+            return Ok(Box::new(store));
+        }
         let mut options = EdgeOptions::default();
         options.index_threads = self.args.index_threads.unwrap_or(options.index_threads);
         options.int8 = self.args.int8.unwrap_or(options.int8);
@@ -154,8 +168,20 @@ impl Bench<'_> {
     /// Builds what the background thread has left, and notes how long that took.
     fn index(&self) -> anyhow::Result<()> {
         let (start, cpu) = (Instant::now(), self.usage()?.cpu);
-        let store = self.open()?;
-        while store.optimize()? {}
+        if let Some(store) = self.server()? {
+            // It builds by itself: done when nothing has changed for a while.
+            let (mut before, mut since) = (store.indexed()?, Instant::now());
+            while since.elapsed() < QUIET {
+                std::thread::sleep(Duration::from_secs(1));
+                let now = store.indexed()?;
+                if now != before {
+                    (before, since) = (now, Instant::now());
+                }
+            }
+        } else {
+            let store = self.open()?;
+            while store.optimize()? {}
+        }
         let usage = self.usage()?;
         let mut sum: (f64, f64, f64) = self.noted("indexed.json")?.unwrap_or_default();
         sum = (sum.0 + start.elapsed().as_secs_f64(), sum.1 + usage.cpu - cpu, sum.2.max(usage.peak));
