@@ -1,7 +1,7 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo topology test test-servers check build roles setup clean help
+.PHONY: demo topology test test-servers check build roles setup clean help cuda cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -16,6 +16,8 @@ help:
 	@echo "make test           build everything and run the whole test-suite"
 	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
 	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
+	@echo "make cuda-test      the GPU's answers against the golden data (needs a GPU)"
 
 setup:
 	@docker/setup.sh packages rust footage detector
@@ -55,6 +57,12 @@ test-servers:
 check: setup
 	@docker/setup.sh kafka
 	@docker/check.sh
+
+cuda: setup
+	@docker/cuda.sh build
+
+cuda-test: setup
+	@docker/cuda.sh test
 
 clean:
 	cargo clean

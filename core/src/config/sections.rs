@@ -94,16 +94,18 @@ pub struct ShotsConfig {
     pub jpeg_quality: u8,
 }
 
-/// Arithmetic of the model's matrix products; everything else is f32.
+/// Arithmetic of the model: on a CPU that of its matrix products, everything else being f32; on a GPU all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbedPrecision {
-    /// bf16 where the CPU has instructions for it, else f32.
+    /// f16 on a GPU, bf16 on a CPU that has instructions for it, else f32.
     Auto,
     /// Single precision.
     F32,
     /// Factors rounded to bfloat16, sums in f32; an error where the machine has no instructions for it.
     Bf16,
+    /// IEEE half precision, sums in f32; GPUs only.
+    F16,
 }
 
 /// `[embed]`

@@ -4,10 +4,13 @@
 mod ablate;
 mod baseline;
 mod bf16;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod embedder;
 mod eval;
 mod folder;
 mod golden;
+mod half;
 mod import;
 mod judge;
 #[cfg(feature = "kafka")]

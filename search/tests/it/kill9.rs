@@ -29,7 +29,7 @@ fn nth(n: u64) -> Sighting {
 
 fn open(folder: &Path) -> (EdgeStore, FolderGallery) {
     // A low threshold, so that some of the kills fall into the building of an index.
-    let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1 };
+    let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1, ..EdgeOptions::default() };
     let store = EdgeStore::open(&folder.join("vectors"), MODEL, WIDTH, &options).unwrap();
     (store, FolderGallery::open(&folder.join("gallery"), MODEL).unwrap())
 }
