@@ -41,7 +41,9 @@ fn main() {
     let jpegs: Vec<Vec<u8>> = (0..64).map(picture).collect();
     let bytes = jpegs.iter().map(Vec::len).sum::<usize>() / jpegs.len();
     println!("pictures of {bytes} bytes");
-    println!("| device | arithmetic | batch | crops/s | wall, ms each | processor, ms each |\n|---|---|---|---|---|---|");
+    println!(
+        "| device | arithmetic | batch | crops/s | wall, ms each | processor, ms each |\n|---|---|---|---|---|---|"
+    );
     for precision in [EmbedPrecision::F32, EmbedPrecision::Auto] {
         let model = Model::load_as(&folder, &device, precision).expect("it loads");
         for batch in [1, 8, 32] {
@@ -59,7 +61,11 @@ fn main() {
             let info = model.info();
             println!(
                 "| {} | {} | {batch} | {:.0} | {:.2} | {:.2} |",
-                info.device, info.dtype, n / wall, wall / n * 1e3, cpu / n * 1e3
+                info.device,
+                info.dtype,
+                n / wall,
+                wall / n * 1e3,
+                cpu / n * 1e3
             );
         }
     }

@@ -38,8 +38,10 @@ pub fn sizes() -> Sizes {
         quality: CropQuality { score: 0.7, detector: 0.8, size: 0.3, sharpness: 0.5, completeness: 1.0 },
         jpeg: Bytes::from(vec![0x55; measured::JPEG as usize]),
     };
-    let patches = PatchFeatures { rows: MODEL.0, width: MODEL.1, data: vec![0x3c; (MODEL.0 * MODEL.1 * 2) as usize].into() };
-    let sighting = Sighting { crop: crop.clone(), model_id: "f7f77b91a22be90d".into(), feature: vec![0.0625; MODEL.2], patches };
+    let patches =
+        PatchFeatures { rows: MODEL.0, width: MODEL.1, data: vec![0x3c; (MODEL.0 * MODEL.1 * 2) as usize].into() };
+    let sighting =
+        Sighting { crop: crop.clone(), model_id: "f7f77b91a22be90d".into(), feature: vec![0.0625; MODEL.2], patches };
     let sighting = IndexEvent::Sighting(Box::new(sighting));
     let origin = Origin::of_camera("sightline-ingest@node-17", 123_456, &camera);
     let progress = Progress { origin, camera, connection: 3, analysed_through: at, ended: false };

@@ -57,9 +57,7 @@ fn nodes(seed: u64) -> String {
 
 /// Embed workers by load.
 fn embed(seed: u64) -> String {
-    let mut t = String::from(
-        "| crops/s | embed workers | load | wait p50 / p99, ms |\n|---|---|---|---|\n",
-    );
+    let mut t = String::from("| crops/s | embed workers | load | wait p50 / p99, ms |\n|---|---|---|---|\n");
     for cameras in [40, 100, 200, 300, 350] {
         let random = &mut Random::new(seed);
         let crops = plan::traffic().crops(cameras, SECONDS, random);
@@ -80,9 +78,7 @@ fn embed(seed: u64) -> String {
 
 /// Index workers by load.
 fn index(seed: u64) -> String {
-    let mut t = String::from(
-        "| sightings/s | index workers | load | wait p50 / p99, ms |\n|---|---|---|---|\n",
-    );
+    let mut t = String::from("| sightings/s | index workers | load | wait p50 / p99, ms |\n|---|---|---|---|\n");
     for cameras in [100, 400, 800, 1200] {
         let random = &mut Random::new(seed);
         let crops = plan::traffic().crops(cameras, SECONDS, random);
@@ -124,8 +120,9 @@ fn bytes() -> String {
 fn plans(seed: u64) -> String {
     let mut t = String::from("| | 10 cameras | 1,000 cameras | 100,000 cameras |\n|---|---|---|---|\n");
     let sizes = records::sizes();
-    let columns: Vec<Vec<(&str, String)>> =
-        [(10, SECONDS), (1_000, SECONDS), (100_000, 60.0)].map(|(cameras, seconds)| column(cameras, seconds, seed, &sizes)).into();
+    let columns: Vec<Vec<(&str, String)>> = [(10, SECONDS), (1_000, SECONDS), (100_000, 60.0)]
+        .map(|(cameras, seconds)| column(cameras, seconds, seed, &sizes))
+        .into();
     for row in 0..columns[0].len() {
         let _ = write!(t, "| {} |", columns[0][row].0);
         for column in &columns {
@@ -145,7 +142,8 @@ fn column(cameras: usize, seconds: f64, seed: u64, sizes: &records::Sizes) -> Ve
     // As many partitions as come, or twice as many as the workers that are needed: half of them would be idle at worst.
     let capacity = 1.0 / measured::EMBED.1;
     let partitions = PARTITIONS.max((busy / capacity / assumed::UTILISATION * 4.0).ceil() as usize);
-    let embed = plan::workers(partitions, LONGEST, |n| plan::embed(&crops, partitions, n, seconds, &mut Random::new(seed)));
+    let embed =
+        plan::workers(partitions, LONGEST, |n| plan::embed(&crops, partitions, n, seconds, &mut Random::new(seed)));
     let (embedders, embedded) = embed.expect("there are more partitions than workers");
     let index = plan::workers(partitions, LONGEST, |n| {
         plan::index(&embedded.outcome.done, partitions, n, seconds, &mut Random::new(seed))
@@ -155,7 +153,8 @@ fn column(cameras: usize, seconds: f64, seed: u64, sizes: &records::Sizes) -> Ve
     let days = 30.0;
     let stored = mean * 86_400.0 * days;
     let small = cameras as f64 * plan::SMALL_RECORDS;
-    let gigabytes = |bytes: f64| if bytes < 1e12 { format!("{:.0} GB", bytes / 1e9) } else { format!("{:.1} TB", bytes / 1e12) };
+    let gigabytes =
+        |bytes: f64| if bytes < 1e12 { format!("{:.0} GB", bytes / 1e9) } else { format!("{:.1} TB", bytes / 1e12) };
     let per_second = busy * (sizes.crop + sizes.sighting_f16) + 2.0 * small * sizes.progress;
     let own_partitions = if partitions == PARTITIONS { "" } else { " (as it comes: 12)" };
     vec![

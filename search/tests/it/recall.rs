@@ -40,7 +40,8 @@ fn nor_do_small_vectors_that_are_compared_again() {
 fn found_under_filters(int8: bool) {
     let dir = tempfile::tempdir().unwrap();
     // The thresholds are far below the defaults, so that the graph is built and walked in a test of this size.
-    let options = EdgeOptions { index_from: 1000, compare_all_below: 20, index_threads: 2, int8, ..EdgeOptions::default() };
+    let options =
+        EdgeOptions { index_from: 1000, compare_all_below: 20, index_threads: 2, int8, ..EdgeOptions::default() };
     let store = EdgeStore::open(dir.path(), MODEL, WIDTH, &options).unwrap();
     let exact = ExactStore::new(MODEL, WIDTH);
     let mut rng = rng(5);
