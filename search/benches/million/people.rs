@@ -35,7 +35,6 @@ const COMMON: (f32, f32) = (0.70, 0.63);
 /// The made-up world.
 pub struct People {
     points: u64,
-    width: usize,
     seed: u64,
     /// `width x (LATENT + 1)`: where the latent directions and the common one point to.
     spread: Vec<f32>,
@@ -77,7 +76,7 @@ impl People {
         let columns: Vec<Vec<f32>> =
             (0..=LATENT as u64).map(|c| direction(mix(seed ^ 0x5eed ^ (c << 32)), width)).collect();
         let spread = (0..width).flat_map(|row| columns.iter().map(move |c| c[row])).collect();
-        Self { points, width, seed, spread }
+        Self { points, seed, spread }
     }
 
     fn part(&self, kind: u64, number: u64) -> Vec<f32> {

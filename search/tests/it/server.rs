@@ -81,7 +81,8 @@ fn double_url() -> String {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             // Low thresholds, so that the graph is built and walked in tests of a few thousand points.
-            let options = EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2 };
+            let options =
+                EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2, ..EdgeOptions::default() };
             let any = "127.0.0.1:0".parse().unwrap();
             let double = QdrantDouble::open(dir.path(), any, None, options).await.unwrap();
             tell.send(format!("http://{}", double.address().unwrap())).unwrap();
