@@ -43,8 +43,8 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     println!("|---|---:|---:|---:|");
     for (round, workers) in [1usize, 2, 1, 2].into_iter().enumerate() {
         for n in 1..=2 {
-            topology.kill("embed", n)?;
-            topology.kill("index", n)?;
+            topology.stop("embed", n)?;
+            topology.stop("index", n)?;
         }
         sent.extend(fill(&bus, args, round, &jpeg)?);
         for n in 1..=workers {
@@ -55,8 +55,8 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         println!("| {workers} + {workers} | {} | {seconds:.1} | {:.0} |", args.crops, args.crops as f64 / seconds);
     }
     // A worker of each role joins and leaves again while the others work.
-    topology.kill("embed", 2)?;
-    topology.kill("index", 2)?;
+    topology.stop("embed", 2)?;
+    topology.stop("index", 2)?;
     sent.extend(fill(&bus, args, 4, &jpeg)?);
     for step in 0..6 {
         std::thread::sleep(Duration::from_secs(4));

@@ -11,6 +11,9 @@ use crate::support::{MODEL, at, camera, point, random, rng};
 
 const WIDTH: usize = 32;
 const POINTS: usize = 6000;
+/// So many of them are below every threshold for a graph: all are compared, and both answers are exact. A graph's answer may
+/// miss a hit now and then, and how many it may is the other test's question.
+const EXACT: usize = 1900;
 
 /// Cosines closer than this count as a tie.
 const TIE: f32 = 2e-5;
@@ -41,8 +44,8 @@ fn filters() -> Vec<(&'static str, Filter)> {
         ("everything", Filter::default()),
         ("50 % (camera)", of("half")),
         ("5 % (camera)", of("twentieth")),
-        ("0.5 % (time)", Filter { from: Some(at(3000)), to: Some(at(3029)), ..Filter::default() }),
-        ("0.05 % (camera and time)", Filter { from: Some(at(4000)), to: Some(at(4005)), ..of("half") }),
+        ("0.5 % (time)", Filter { from: Some(at(1000)), to: Some(at(1029)), ..Filter::default() }),
+        ("0.05 % (camera and time)", Filter { from: Some(at(1500)), to: Some(at(1505)), ..of("half") }),
     ]
 }
 
@@ -70,7 +73,8 @@ fn assert_alike(what: &str, a: &[Scored], b: &[Scored]) {
 
 #[test]
 fn embedded_store_and_server_answer_alike() {
-    let (points, dir) = (population(), tempfile::tempdir().unwrap());
+    let (mut points, dir) = (population(), tempfile::tempdir().unwrap());
+    points.truncate(EXACT);
     let edge = EdgeStore::open(dir.path(), MODEL, WIDTH, &EdgeOptions::default()).unwrap();
     edge.upsert(&points).unwrap();
     edge.flush().unwrap();
@@ -82,7 +86,6 @@ fn embedded_store_and_server_answer_alike() {
         for (name, filter) in filters() {
             for (n, query) in queries().iter().enumerate() {
                 let what = format!("{}, {name}, query {n}", place.name);
-                // Deep enough a beam makes the graph's answers exact.
                 let (a, b) = (edge.search(query, 20, &filter).unwrap(), server.search(query, 20, &filter).unwrap());
                 assert_alike(&what, &a, &b);
                 let tracks = |store: &dyn VectorStore| -> Vec<Scored> {
