@@ -7,8 +7,9 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
-# Packages with tests on real servers, and the features that have them.
-SERVER_TESTS := --package sightline-core --features sightline-core/kafka,sightline-core/service
+# Features of the separate roles, and the tests that need a broker, by the names of their modules.
+ROLES := sightline-core/kafka,sightline-core/service,sightline-ingest/kafka,sightline-embed/kafka,sightline-search/kafka,sightline-search/double,sightline-api/kafka
+SERVER_TESTS := bus kafka worker
 
 help:
 	@echo "make demo           build everything and run it on sample footage; prints the page's address"
@@ -45,14 +46,14 @@ test: build
 
 # The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
 test-servers: SHELL := /bin/sh
-test-servers:
+test-servers: build
 	@docker/setup.sh packages rust kafka
 	@set -eu; \
 	folder=$$(mktemp -d); \
 	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
 	trap 'exit 130' INT; trap 'exit 143' TERM; \
 	KAFKA_BROKERS=$$(docker/kafka/kafka.sh start "$$folder"); export KAFKA_BROKERS; \
-	cargo test --locked $(SERVER_TESTS)
+	cargo test --locked --workspace --features $(ROLES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
 
 check: setup
 	@docker/setup.sh kafka
