@@ -13,7 +13,7 @@ cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 features=$(for m in */Cargo.toml; do
     awk -v package="sightline-${m%/Cargo.toml}" '
         /^\[/ { inside = $0 == "[features]" }
-        inside && /^[a-z-]+ *=/ && $1 !~ /^(default|cuda|flash-attn)$/ { print package "/" $1 }' "$m"
+        inside && /^[a-z0-9-]+ *=/ && $1 !~ /^(default|cuda|flash-attn)$/ { print package "/" $1 }' "$m"
 done | paste -sd, -)
 echo "== clippy, all features but cuda: ${features:-none}"
 cargo clippy --locked --quiet --workspace --all-targets ${features:+--features "$features"} -- -D warnings

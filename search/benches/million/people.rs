@@ -181,6 +181,8 @@ impl People {
         let only = |cameras: Option<Vec<CameraId>>| Filter { cameras, ..Filter::default() };
         [
             ("none", Filter::default()),
+            ("50 %: fifty cameras", only(cameras(50))),
+            ("30 %: thirty cameras", only(cameras(30))),
             ("10 %: ten cameras", only(cameras(10))),
             ("10 %: three days", window(0.45, 0.1, None)),
             ("1 %: one camera", only(cameras(1))),

@@ -23,6 +23,7 @@ use serde_json::{Value as Json, json};
 use tonic::Status;
 
 use crate::store::EdgeOptions;
+use crate::store::tuning::kilobytes;
 
 /// A failure of the engine as a server answers it.
 pub(super) fn failed(error: edge::OperationError) -> Status {
@@ -85,12 +86,12 @@ pub(super) fn engine_config(request: &CreateCollection, options: &EdgeOptions) -
         Some(Config::ParamsMap(map)) if map.map.is_empty() => {}
         Some(Config::ParamsMap(_)) => return Err(left_out("named vectors")),
     }
-    // The engine counts in kilobytes of f32 vectors.
-    let kilobytes = |points: usize| (points.saturating_mul(width.max(1) * 4) / 1024).max(1);
-    let optimizers =
-        edge::EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from)), ..Default::default() };
+    let optimizers = edge::EdgeOptimizersConfig {
+        indexing_threshold: Some(kilobytes(options.index_from, width)),
+        ..Default::default()
+    };
     let hnsw = edge::HnswIndexConfig {
-        full_scan_threshold: kilobytes(options.compare_all_below),
+        full_scan_threshold: kilobytes(options.compare_all_below, width),
         max_indexing_threads: options.index_threads,
         ..Default::default()
     };
@@ -283,8 +284,8 @@ pub(super) fn with_vectors(selector: Option<&WithVectorsSelector>) -> Result<edg
 
 pub(super) fn params(p: Option<&SearchParams>) -> Result<Option<edge::SearchParams>, Status> {
     let Some(p) = p else { return Ok(None) };
-    if p.acorn.is_some() || p.idf.is_some() {
-        return Err(left_out("ACORN and IDF"));
+    if p.idf.is_some() {
+        return Err(left_out("IDF"));
     }
     Ok(Some(edge::SearchParams {
         hnsw_ef: p.hnsw_ef.map(|ef| ef as usize),
@@ -295,6 +296,10 @@ pub(super) fn params(p: Option<&SearchParams>) -> Result<Option<edge::SearchPara
             oversampling: q.oversampling,
         }),
         indexed_only: p.indexed_only.unwrap_or_default(),
+        acorn: p.acorn.map(|a| edge::AcornSearchParams {
+            enable: a.enable.unwrap_or_default(),
+            max_selectivity: a.max_selectivity.map(edge::external::ordered_float::OrderedFloat),
+        }),
         ..edge::SearchParams::default()
     }))
 }

@@ -12,6 +12,7 @@ mod point;
 #[cfg(feature = "server")]
 pub(crate) mod server;
 mod tracks;
+pub(crate) mod tuning;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 

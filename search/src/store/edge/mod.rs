@@ -13,15 +13,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use qdrant_edge::{
-    CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
-    FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, Memory, NamedQuery, OrderBy, OrderByInterface,
-    PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations,
+    AcornSearchParams, CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard,
+    EdgeVectorParams, FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, Memory, NamedQuery, OrderBy,
+    OrderByInterface, PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations,
     QuantizationSearchParams, QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest, SearchParams,
     SetPayloadOp, UpdateOperation, WithPayloadInterface, WithVector,
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::names::{self, CAMERA, CAPTURED_AT, TRACK};
+use super::tuning::{COMPARE_ALL_BELOW, MIN_BEAM, kilobytes};
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
 pub(crate) use optimizer::Optimizer;
@@ -39,15 +40,12 @@ const CHUNK: usize = 1000;
 /// Cameras listed at most.
 const MAX_CAMERAS: usize = 100_000;
 
-/// Width of the beam in the graph search, at least. At 128, 200,000 x 256 vectors gave a recall of 0.99 in 1.3 ms.
-const MIN_BEAM: usize = 128;
-
 /// How the engine is run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeOptions {
     /// So many points without a graph index make the background thread build one. Below, comparing all is quick.
     pub index_from: usize,
-    /// A filter that keeps fewer points than this is answered by comparing them all, exactly.
+    /// Where a filter keeps fewer points of a segment than this, they are all compared, exactly.
     pub compare_all_below: usize,
     /// Threads that build indexes. One leaves the other cores to the cameras.
     pub index_threads: usize,
@@ -64,7 +62,7 @@ impl Default for EdgeOptions {
     fn default() -> Self {
         Self {
             index_from: 20_000,
-            compare_all_below: 10_000,
+            compare_all_below: COMPARE_ALL_BELOW,
             index_threads: 1,
             int8: false,
             oversampling: 3.0,
@@ -216,15 +214,13 @@ impl EdgeStore {
 }
 
 fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, StoreError> {
-    // The engine counts in kilobytes of f32 vectors.
-    let kilobytes = |points: usize| (points.saturating_mul(width * 4) / 1024).max(1);
     let hnsw = HnswIndexConfig {
-        full_scan_threshold: kilobytes(options.compare_all_below),
+        full_scan_threshold: kilobytes(options.compare_all_below, width),
         max_indexing_threads: options.index_threads.max(1),
         ..HnswIndexConfig::default()
     };
     let optimizers =
-        EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from)), ..Default::default() };
+        EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from, width)), ..Default::default() };
     let mut vectors = EdgeVectorParams::builder(width, Distance::Cosine);
     if options.int8 {
         // Read from JSON because the engine's struct has fields that are deprecated already. The outermost hundredth of
@@ -301,8 +297,11 @@ impl VectorStore for EdgeStore {
             rescore: Some(true),
             oversampling: Some(self.options.oversampling.max(1.0)),
         };
+        // Where the filter keeps more than `compare_all_below`: ACORN steps over the points that it leaves out.
+        let acorn = AcornSearchParams { enable: true, max_selectivity: None };
         request.params = Some(SearchParams {
             hnsw_ef: Some(self.options.beam.max(2 * limit)),
+            acorn: request.filter.is_some().then_some(acorn),
             quantization: self.options.int8.then_some(again),
             ..SearchParams::default()
         });

@@ -8,9 +8,9 @@ use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::quantization_config::Quantization as ServerQuantization;
 use qdrant_client::qdrant::vectors_config::Config;
 use qdrant_client::qdrant::{
-    CollectionInfo, CreateAlias, CreateCollection, CreateFieldIndexCollection, Distance, FieldType, IntegerIndexParams,
-    KeywordIndexParams, PayloadIndexParams, PayloadSchemaType, QuantizationConfig, QuantizationType,
-    ScalarQuantization, VectorParams, VectorsConfig as ServerVectors,
+    CollectionInfo, CreateAlias, CreateCollection, CreateFieldIndexCollection, Distance, FieldType, HnswConfigDiff,
+    IntegerIndexParams, KeywordIndexParams, PayloadIndexParams, PayloadSchemaType, QuantizationConfig,
+    QuantizationType, ScalarQuantization, VectorParams, VectorsConfig as ServerVectors,
 };
 use sightline_core::config::{Quantization, VectorsConfig};
 
@@ -18,6 +18,7 @@ use super::client::Client;
 use super::convert::TRACK_KEY;
 use crate::store::StoreError;
 use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
+use crate::store::tuning::{COMPARE_ALL_BELOW, kilobytes};
 
 /// Share of a vector's values that int8 covers; the outermost are clipped. The server's own recommendation.
 const QUANTILE: f32 = 0.99;
@@ -152,6 +153,10 @@ fn vectors_of(config: &VectorsConfig, name: &str, width: usize) -> CreateCollect
         collection_name: name.to_owned(),
         vectors_config: Some(ServerVectors { config: Some(Config::Params(vectors)) }),
         quantization_config,
+        hnsw_config: Some(HnswConfigDiff {
+            full_scan_threshold: Some(kilobytes(COMPARE_ALL_BELOW, width) as u64),
+            ..HnswConfigDiff::default()
+        }),
         shard_number: Some(config.shards),
         replication_factor: Some(config.replication),
         // A write counts when most copies have it, so that it survives the loss of any one of three.

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qdrant_client::qdrant::{
-    CountPoints, DeletePoints, Direction, FacetCounts, GetPoints, OrderBy, QuantizationSearchParams, Query,
-    QueryPointGroups, QueryPoints, RetrievedPoint, ScrollPoints, SearchParams, SetPayloadPoints, UpsertPoints,
+    AcornSearchParams, CountPoints, DeletePoints, Direction, FacetCounts, GetPoints, OrderBy, QuantizationSearchParams,
+    Query, QueryPointGroups, QueryPoints, RetrievedPoint, ScrollPoints, SearchParams, SetPayloadPoints, UpsertPoints,
     facet_value,
 };
 use rand::Rng;
@@ -30,6 +30,7 @@ use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 pub use coverage::ServerCoverage;
 
 use super::names::{self, CAMERA, CAPTURED_AT};
+use super::tuning::MIN_BEAM;
 use super::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use client::Client;
 use convert::{SPAN, TRACK_KEY, with_fields, with_payload, with_vectors};
@@ -42,9 +43,6 @@ const IDS: usize = 5000;
 
 /// Cameras listed at most.
 const MAX_CAMERAS: u64 = 100_000;
-
-/// Width of the beam in the graph search, at least: that of the embedded store.
-const MIN_BEAM: usize = 128;
 
 /// Pauses between attempts to open: doubled from the first to the last, with jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
@@ -157,13 +155,21 @@ impl QdrantStore {
         &self.collection
     }
 
-    fn params(&self, limit: usize) -> SearchParams {
+    /// With a filter that keeps more than `COMPARE_ALL_BELOW` points of a segment, ACORN steps over those that it leaves
+    /// out. Servers before 1.16 do not know it and pass it over.
+    fn params(&self, limit: usize, filtered: bool) -> SearchParams {
+        let acorn = AcornSearchParams { enable: Some(true), max_selectivity: None };
         let quantization = self.oversampling.map(|factor| QuantizationSearchParams {
             ignore: Some(false),
             rescore: Some(true),
             oversampling: Some(factor),
         });
-        SearchParams { hnsw_ef: Some(MIN_BEAM.max(2 * limit) as u64), quantization, ..SearchParams::default() }
+        SearchParams {
+            hnsw_ef: Some(MIN_BEAM.max(2 * limit) as u64),
+            quantization,
+            acorn: filtered.then_some(acorn),
+            ..SearchParams::default()
+        }
     }
 
     /// The outermost pictures of a filter by capture time.
@@ -290,11 +296,12 @@ impl VectorStore for QdrantStore {
         if limit == 0 || filter.matches_nothing() {
             return Ok(Vec::new());
         }
+        let filter = convert::filter(filter);
         let request = QueryPoints {
             collection_name: self.collection.clone(),
             query: Some(Query::new_nearest(vector.to_vec())),
-            filter: convert::filter(filter),
-            params: Some(self.params(limit)),
+            params: Some(self.params(limit, filter.is_some())),
+            filter,
             limit: Some(limit as u64),
             with_payload: with_payload(true),
             ..QueryPoints::default()
@@ -314,11 +321,12 @@ impl VectorStore for QdrantStore {
         if wanted == 0 || filter.matches_nothing() {
             return Ok(Vec::new());
         }
+        let filter = convert::filter(filter);
         let request = QueryPointGroups {
             collection_name: self.collection.clone(),
             query: Some(Query::new_nearest(vector.to_vec())),
-            filter: convert::filter(filter),
-            params: Some(self.params(wanted)),
+            params: Some(self.params(wanted, filter.is_some())),
+            filter,
             limit: Some(wanted as u64),
             group_size: Some(crops.max(1) as u64),
             group_by: TRACK_KEY.to_owned(),
