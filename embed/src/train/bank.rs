@@ -73,7 +73,8 @@ impl<'a> Bank<'a> {
         let model = constant(trainee, mined)?;
         let (mut patches, mut features) = (Vec::new(), Vec::new());
         for some in pictures.chunks(BATCH) {
-            let bytes = some.iter().map(|&(identity, view)| source.picture(identity, view)).collect::<Result<Vec<_>>>()?;
+            let bytes =
+                some.iter().map(|&(identity, view)| source.picture(identity, view)).collect::<Result<Vec<_>>>()?;
             let bytes: Vec<&[u8]> = bytes.iter().map(|b| b.as_ref()).collect();
             let embeds = model.image_embeds(&plain(&bytes, source.size(), feed.prep)?)?.detach();
             features.push(l2_normalize(&model.image_proj(&embeds)?)?.detach());
@@ -82,7 +83,17 @@ impl<'a> Bank<'a> {
         let patches = Tensor::cat(&patches, 0)?;
         let features = Tensor::cat(&features, 0)?;
         let (texts, mined) = (feed.texts, mined.clone());
-        Ok(Self { source, texts, mined, seed: feed.seed, word_drop: feed.word_drop, model, pictures, patches, features })
+        Ok(Self {
+            source,
+            texts,
+            mined,
+            seed: feed.seed,
+            word_drop: feed.word_drop,
+            model,
+            pictures,
+            patches,
+            features,
+        })
     }
 
     /// The loss of the stage's `step` and its parts by name; no loss when no text has its picture among its best.
@@ -91,7 +102,8 @@ impl<'a> Bank<'a> {
     /// A caption the tokenizer cannot take, or when candle fails.
     pub fn loss(&self, objective: &Objective, step: usize) -> Result<(Option<Tensor>, Value)> {
         let mut rng = stream(self.seed, 0x4D49_4E45, step as u64);
-        let gallery = index::sample(&mut rng, self.pictures.len(), self.mined.gallery.min(self.pictures.len())).into_vec();
+        let gallery =
+            index::sample(&mut rng, self.pictures.len(), self.mined.gallery.min(self.pictures.len())).into_vec();
         // Texts belong to the first pictures of the gallery, which is in no order.
         let own = &gallery[..self.mined.drawn().min(gallery.len())];
         let mut ids = Vec::with_capacity(own.len());
@@ -157,7 +169,8 @@ impl<'a> Bank<'a> {
         if each == 0 {
             return (Vec::new(), Vec::new());
         }
-        let drawn = |others: &Vec<usize>| index::sample(rng, others.len(), each).into_iter().map(|i| others[i]).collect();
+        let drawn =
+            |others: &Vec<usize>| index::sample(rng, others.len(), each).into_iter().map(|i| others[i]).collect();
         (rows, near.iter().map(drawn).collect::<Vec<Vec<usize>>>().concat())
     }
 }

@@ -41,7 +41,17 @@ pub struct Mined {
 
 impl Default for Mined {
     fn default() -> Self {
-        Self { steps: 0, pictures: 8192, gallery: 2048, top: 32, texts: 16, negatives: 7, contrast: 1.0, lr: 5e-4, text: false }
+        Self {
+            steps: 0,
+            pictures: 8192,
+            gallery: 2048,
+            top: 32,
+            texts: 16,
+            negatives: 7,
+            contrast: 1.0,
+            lr: 5e-4,
+            text: false,
+        }
     }
 }
 
@@ -149,9 +159,7 @@ mod tests {
         let whole = Tensor::new(rows, &Device::Cpu).expect("a tensor");
         let logits = MatchLogits { whole: Some(whole), groups: None, positives: 2 };
         let (loss, first) = contrast(&logits, 2).expect("sound shapes").expect("whole logits");
-        let one = |pair: f32, others: [f32; 2]| {
-            pair - (pair.exp() + others.iter().map(|o| o.exp()).sum::<f32>()).ln()
-        };
+        let one = |pair: f32, others: [f32; 2]| pair - (pair.exp() + others.iter().map(|o| o.exp()).sum::<f32>()).ln();
         let expected = -(one(2.0, [0.0, 1.0]) + one(0.0, [3.0, -1.0])) / 2.0;
         let got = loss.to_scalar::<f32>().expect("a scalar");
         assert!((got - expected).abs() < 1e-5, "{got} instead of {expected}");

@@ -86,6 +86,9 @@ pub fn teach(
         let attributes: BTreeSet<String> = attributes.flat_map(|word| words(&lower[word.range])).collect();
         attributes.into_iter().for_each(|word| *counts.entry(word).or_default() += 1);
     }
+    // A new entry must not be where the pieces of a trained word begin: it would then be cut in another way.
+    let cut: Vec<String> = met.iter().filter(|word| !ids.contains_key(*word)).cloned().collect();
+    let begins = |word: &str| !ids.contains_key(word) && cut.iter().any(|trained| trained.starts_with(word));
     let often = |word: &str| counts.get(word).is_some_and(|n| *n >= mixture.often);
     let met = |word: &str| met.contains(word) || ids.get(word).is_some_and(|id| used.contains(&(*id as u32)));
     let trained: Vec<String> = ids.keys().filter(|word| is_word(word) && often(word)).cloned().collect();
@@ -96,7 +99,8 @@ pub fn teach(
             mixture.of
         )));
     }
-    let unseen: BTreeSet<String> = ids.keys().cloned().chain(extra).filter(|w| is_word(w) && !met(w)).collect();
+    let all = ids.keys().cloned().chain(extra);
+    let unseen: BTreeSet<String> = all.filter(|w| is_word(w) && !met(w) && !begins(w)).collect();
     let unseen: Vec<String> = unseen.into_iter().collect();
     let (mut known, mut new) = (encoder.vectors(&trained)?, encoder.vectors(&unseen)?);
     let middle = mean(&known);

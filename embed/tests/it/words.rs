@@ -41,7 +41,9 @@ fn unseen_words_are_mixtures_and_trained_ones_stay() {
     assert!((parts.iter().map(|(_, share)| share).sum::<f32>() - 1.0).abs() < 1e-5);
     assert!(parts.iter().all(|(word, _)| TRAINED.iter().any(|c| c.contains(word.as_str())) && word != "in"));
     let tokens = Tokenizer::from_bytes(done.tokenizer.to_string().as_bytes()).unwrap();
-    let ids = |text: &str| tokens.encode(text, true).unwrap().get_ids().iter().filter(|i| **i > 0).copied().collect::<Vec<_>>();
+    let ids = |text: &str| {
+        tokens.encode(text, true).unwrap().get_ids().iter().filter(|i| **i > 0).copied().collect::<Vec<_>>()
+    };
     assert_eq!(ids("zorblat"), [101, 1198, 102]);
     assert_eq!((tokens.token_to_id("[DEC]"), tokens.token_to_id("[ENC]")), (Some(1199), Some(1200)));
     let (old, new) = (table(), done.embeddings.to_dtype(DType::F32).unwrap());

@@ -246,7 +246,8 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let model = args.run.join("model");
     let written = export::model(&args.run, &record, &trainee, best, 1.0, "sightline", &model)?;
     if let Some(encoder) = recipe.text_init.as_ref().filter(|_| recipe.teach_words) {
-        let (_, record) = words::taught(&model, &model, encoder, captions(source, &recipe), Vec::new(), &Mixture::default())?;
+        let (_, record) =
+            words::taught(&model, &model, encoder, captions(source, &recipe), Vec::new(), &Mixture::default())?;
         tell.note(&format!("words made of trained ones: {} changed, {} added", record["changed"], record["added"]));
     }
     tell.value(&json!({"model": model, "of_step": written, "best": best}));

@@ -69,8 +69,9 @@ pub const CAPTIONS: u64 = 20_000;
 
 /// Captions like those of the training that `recipe` (of a model's provenance) tells of.
 fn drawn(recipe: &Value) -> Result<Vec<String>> {
-    let recipe: Recipe = serde_json::from_value(recipe.clone())
-        .context("config.json tells of no recipe that this program knows; --captions names the captions of the training")?;
+    let recipe: Recipe = serde_json::from_value(recipe.clone()).context(
+        "config.json tells of no recipe that this program knows; --captions names the captions of the training",
+    )?;
     let mut all = Vec::new();
     for (index, spec) in recipe.data.iter().enumerate() {
         let DataSpec::Synth { identities, .. } = spec else {
@@ -140,8 +141,7 @@ pub fn run(args: &WordsArgs) -> Result<()> {
     };
     let more = args.more.as_ref().map(lines).transpose()?.unwrap_or_default();
     let mixture = Mixture { of: args.of, temperature: args.temperature, least: args.least, ..Mixture::default() };
-    let (taught, record) =
-        taught(&args.model, &args.out, &args.encoder, captions.into_iter(), more, &mixture)?;
+    let (taught, record) = taught(&args.model, &args.out, &args.encoder, captions.into_iter(), more, &mixture)?;
     tell(args, &taught, &record);
     Ok(())
 }

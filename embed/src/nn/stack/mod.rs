@@ -274,7 +274,8 @@ impl CustomOp3 for Stack {
             let (mut parameters, mut flowing) = (Vec::new(), None::<Buffer>);
             // Nothing is wanted of the first layers where they and what comes in are constant.
             let wanted = |layer: &Layer| layer.parameters().iter().any(|p| p.track_op());
-            let first = if x.track_op() || other.track_op() { 0 } else { self.layers.iter().position(wanted).unwrap_or(0) };
+            let first =
+                if x.track_op() || other.track_op() { 0 } else { self.layers.iter().position(wanted).unwrap_or(0) };
             for (i, layer) in self.layers.iter().enumerate().rev() {
                 if i < first {
                     parameters.push(vec![Vec::new(); layer.parameters().len()]);
