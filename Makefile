@@ -1,17 +1,24 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo test check build setup clean help
+.PHONY: demo topology test test-servers check build roles setup clean help cuda cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
+# Features of the separate roles, and the tests that need a broker, by the names of their modules.
+ROLES := sightline-core/kafka,sightline-core/service,sightline-ingest/kafka,sightline-embed/kafka,sightline-search/kafka,sightline-search/double,sightline-api/kafka
+SERVER_TESTS := bus kafka worker
 
 help:
-	@echo "make demo   build everything and run it on sample footage; prints the page's address"
-	@echo "make test   build everything and run the whole test-suite"
-	@echo "make check  formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make demo           build everything and run it on sample footage; prints the page's address"
+	@echo "make topology       the same as separate processes over Kafka and Qdrant, as docker/compose.yaml (docker/local.sh)"
+	@echo "make test           build everything and run the whole test-suite"
+	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
+	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
+	@echo "make cuda-test      the GPU's answers against the golden data (needs a GPU)"
 
 setup:
 	@docker/setup.sh packages rust footage detector
@@ -20,14 +27,43 @@ build: setup
 	@cargo build --locked --quiet --package sightline-api --bin sightline
 	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
 
+# The separate roles. Each with its own features, so that none links what it does not need.
+roles: build
+	@docker/setup.sh kafka
+	@cargo build --locked --quiet --package sightline-ingest --features kafka --bin sightline-ingest
+	@cargo build --locked --quiet --package sightline-embed --features kafka --bin sightline-embed
+	@cargo build --locked --quiet --package sightline-search --features kafka,double --bin sightline-index --bin qdrant-double
+	@cargo build --locked --quiet --package sightline-api --no-default-features --features kafka --bin sightline-api
+
+topology: roles
+	@docker/local.sh up --config docker/demo.toml
+
 demo: build
 	@$(SIGHTLINE) serve --config docker/demo.toml
 
 test: build
 	@cargo test --locked --workspace
 
+# The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
+test-servers: SHELL := /bin/sh
+test-servers: build
+	@docker/setup.sh packages rust kafka
+	@set -eu; \
+	folder=$$(mktemp -d); \
+	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
+	trap 'exit 130' INT; trap 'exit 143' TERM; \
+	KAFKA_BROKERS=$$(docker/kafka/kafka.sh start "$$folder"); export KAFKA_BROKERS; \
+	cargo test --locked --workspace --features $(ROLES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
+
 check: setup
+	@docker/setup.sh kafka
 	@docker/check.sh
+
+cuda: setup
+	@docker/cuda.sh build
+
+cuda-test: setup
+	@docker/cuda.sh test
 
 clean:
 	cargo clean

@@ -32,8 +32,11 @@ guard() {
     fi
 }
 for p in sightline-core sightline-detect sightline-embed sightline-search; do
-    for c in gstreamer rdkafka axum; do guard "$p" "$c"; done
+    for c in gstreamer rdkafka; do guard "$p" "$c"; done
 done
+for p in sightline-core sightline-detect sightline-embed; do guard "$p" axum; done
+# Qdrant's gRPC client brings axum along (tonic's router), though it serves nothing.
+guard sightline-search axum --no-default-features
 guard sightline-api gstreamer --no-default-features
 guard sightline-api rdkafka
 guard sightline-detect sightline-embed
@@ -42,6 +45,10 @@ guard sightline-embed sightline-detect
 guard sightline-search sightline-ingest
 guard sightline-core candle-core
 echo "all hold"
+
+echo "== metrics of the dashboard and the alerts"
+docker/check-dashboard.sh
+echo "all exported"
 
 echo "== files over 300 lines (450 is rare)"
 git ls-files '*.rs' '*.js' | xargs wc -l | awk '$2 != "total" && $1 > 300 { print "  " $1, $2; n++ } END { if (!n) print "  none" }'

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights.
+# Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights, Apache Kafka.
 #
-#   docker/setup.sh [packages|rust|footage|detector|browser]...
+#   docker/setup.sh [packages|rust|footage|detector|kafka]...
 #
 # Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
 # Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
@@ -12,6 +12,10 @@ cache=${SIGHTLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sightline}
 
 build_packages="build-essential clang cmake curl ca-certificates git pkg-config
     libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev"
+# librdkafka is built along; its sources want curl's headers, though they are not used.
+kafka_packages="libcurl4-openssl-dev libssl-dev"
+# Apache Kafka itself, for tests.
+kafka_server_packages="openjdk-17-jre-headless maven python3"
 run_packages="gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     gstreamer1.0-plugins-ugly gstreamer1.0-libav"
 
@@ -133,9 +137,21 @@ detector() {
     cp "$cache/nanodet.json" "$cache/nanodet.bin" "$root/cache/"
 }
 
+# What a build with feature `kafka` needs, and a real broker to test it with.
+kafka() {
+    # shellcheck disable=SC2086 # lists of names
+    need $build_packages $kafka_packages
+    # Any newer Java and any Maven will do, wherever they come from.
+    if ! command -v java >/dev/null 2>&1 || ! command -v mvn >/dev/null 2>&1 || ! command -v python3 >/dev/null 2>&1; then
+        # shellcheck disable=SC2086 # a list of names
+        need $kafka_server_packages
+    fi
+    "$root/docker/kafka/kafka.sh" jars
+}
+
 for step in "$@"; do
     case $step in
-    packages | rust | footage | detector) "$step" ;;
-    *) die "unknown step $step; known: packages rust footage detector" ;;
+    packages | rust | footage | detector | kafka) "$step" ;;
+    *) die "unknown step $step; known: packages rust footage detector kafka" ;;
     esac
 done

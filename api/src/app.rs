@@ -1,7 +1,7 @@
 //! What every handler shares. The engine and the camera node arrive after the server has begun to answer, because
 //! loading a model takes a while and `/readyz` has to say so meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -9,11 +9,11 @@ use sightline_core::config::{SearchConfig, ServerConfig};
 use sightline_core::{CameraId, Timestamp};
 
 use crate::auth::Caller;
-use crate::cameras::{CameraControl, CameraView, NodeStatus, view};
+use crate::cameras::{CameraControl, CameraView, Heard, SILENCE_LIMIT_S, view};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::rate::RateLimiter;
-use crate::state::{CameraRow, State, hash_token};
+use crate::state::{CameraRow, CameraSource, State, hash_token};
 
 /// What a server is made of.
 pub struct Setup {
@@ -40,6 +40,7 @@ struct Inner {
     control: OnceLock<Arc<dyn CameraControl>>,
     phase: Mutex<String>,
     changing: tokio::sync::Mutex<()>,
+    removing: Mutex<BTreeSet<CameraId>>,
 }
 
 /// Handle on everything; cloning shares it.
@@ -62,6 +63,7 @@ impl App {
             control: OnceLock::new(),
             phase: Mutex::new("starting".into()),
             changing: tokio::sync::Mutex::new(()),
+            removing: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -113,6 +115,17 @@ impl App {
         self.inner.changing.lock().await
     }
 
+    /// Says, for as long as the value lives, that a request is removing this camera, so that nobody erases beside it.
+    pub(crate) fn removing(&self, camera: &CameraId) -> Removing {
+        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).insert(camera.clone());
+        Removing { app: self.clone(), camera: camera.clone() }
+    }
+
+    /// Whether a request is removing this camera just now.
+    pub(crate) fn is_removing(&self, camera: &CameraId) -> bool {
+        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).contains(camera)
+    }
+
     /// The database.
     pub fn state(&self) -> &State {
         &self.inner.state
@@ -148,25 +161,70 @@ impl App {
     /// # Errors
     /// When the database cannot be read.
     pub async fn visible_cameras(&self, caller: &Caller) -> Result<Vec<CameraRow>, Error> {
-        let mut rows = self.state().run(State::cameras).await?;
+        let mut rows = self.known_cameras().await?;
         rows.retain(|r| caller.sees(&r.spec.id));
         Ok(rows)
     }
 
+    /// Every camera: those of the database, and those of other processes, by id. A camera that was erased is not there,
+    /// even though its node may not have heard of that yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn known_cameras(&self) -> Result<Vec<CameraRow>, Error> {
+        let (rows, erasures) = self.state().run(|s| Ok((s.cameras()?, s.erasures()?))).await?;
+        let mut known: BTreeMap<CameraId, CameraRow> = rows.into_iter().map(|r| (r.spec.id.clone(), r)).collect();
+        let Some(control) = self.inner.control.get().cloned().filter(|c| c.remote()) else {
+            return Ok(known.into_values().collect());
+        };
+        let erased: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
+        let reporting: BTreeSet<CameraId> =
+            control.status().into_iter().filter(|h| h.silent_s <= SILENCE_LIMIT_S).map(|h| h.report.camera).collect();
+        for (spec, source) in control.elsewhere() {
+            // One that was removed and kept comes back when somebody adds it, or when its node runs it again.
+            let back = source == CameraSource::Api || reporting.contains(&spec.id);
+            if !erased.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
+                let row = CameraRow { source, archived: false, added_at: Timestamp::now(), spec };
+                known.insert(row.spec.id.clone(), row);
+            }
+        }
+        Ok(known.into_values().collect())
+    }
+
+    /// One camera, wherever it is known.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn known_camera(&self, id: &CameraId) -> Result<Option<CameraRow>, Error> {
+        Ok(self.known_cameras().await?.into_iter().find(|r| r.spec.id == *id))
+    }
+
     /// What the node and the index say of these cameras.
     pub async fn camera_views(&self, rows: &[CameraRow], with_url: bool) -> Vec<CameraView> {
-        let nodes: BTreeMap<CameraId, NodeStatus> = match self.inner.control.get().cloned() {
+        let nodes: BTreeMap<CameraId, Heard> = match self.inner.control.get().cloned() {
             // The node's status may wait for a lock a starting pipeline holds.
             Some(control) => tokio::task::spawn_blocking(move || control.status())
                 .await
                 .unwrap_or_default()
                 .into_iter()
-                .map(|n| (n.camera.clone(), n))
+                .map(|n| (n.report.camera.clone(), n))
                 .collect(),
             None => BTreeMap::new(),
         };
         let marks = self.inner.engine.get().map(|e| e.watermarks()).unwrap_or_default();
         let now = Timestamp::now();
         rows.iter().map(|r| view(r, nodes.get(&r.spec.id), marks.get(&r.spec.id), now, with_url)).collect()
+    }
+}
+
+/// See [`App::removing`].
+pub(crate) struct Removing {
+    app: App,
+    camera: CameraId,
+}
+
+impl Drop for Removing {
+    fn drop(&mut self) {
+        self.app.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.camera);
     }
 }

@@ -143,6 +143,10 @@ pub struct Watermark {
     pub ended: bool,
     /// When this was learnt, by the system clock.
     pub arrived: Timestamp,
+    /// Pictures stored.
+    pub indexed: u64,
+    /// Pictures that the index refused, because their data was wrong.
+    pub rejected: u64,
 }
 
 /// What an erasure removed.
@@ -195,11 +199,14 @@ pub trait Engine: Send + Sync {
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark>;
 
     /// Forgets how far this camera is searchable: it starts anew.
-    fn restart_camera(&self, camera: &CameraId);
+    fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()>;
 
     /// What keeps new footage from being stored just now. Searches are answered all the same.
     fn fault(&self) -> Option<String>;
 
     /// Sightings in the index.
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>>;
+
+    /// Whether anything of this camera is stored.
+    fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>>;
 }

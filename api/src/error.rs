@@ -68,6 +68,9 @@ pub enum Error {
     /// 500 `internal`: a fault of ours; the log has the details under the request id.
     #[error("an internal error; the log has the details under this request id")]
     Internal(String),
+    /// 501 `not_supported`: this process cannot do that at all, whatever its state.
+    #[error("{0}")]
+    NotSupported(&'static str),
     /// 503 `unavailable`: something this needs is down; the message names it.
     #[error("{part} is not available: {why}")]
     Unavailable {
@@ -97,6 +100,7 @@ impl Error {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -119,6 +123,7 @@ impl Error {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimited { .. } => "rate_limited",
             Self::Internal(_) => "internal",
+            Self::NotSupported(_) => "not_supported",
             Self::Unavailable { .. } => "unavailable",
         }
     }

@@ -1,4 +1,4 @@
-//! The real [`Engine`]: searcher, vector store and gallery in this process.
+//! The real [`Engine`]: a searcher in this process over a vector store and a gallery, wherever those are.
 //!
 //! Store and gallery block, so every call to them runs on a thread that may.
 
@@ -93,7 +93,7 @@ impl Engine for LocalEngine {
             };
             let mut answer = answer(response.map_err(search_error)?);
             if let Some(fault) = self.parts.coverage.fault() {
-                answer.degraded.push(format!("new footage is not being stored: {fault}"));
+                answer.degraded.push(format!("new footage may be missing: {fault}"));
             }
             Ok(answer)
         }
@@ -143,13 +143,20 @@ impl Engine for LocalEngine {
         let mark = |(camera, c): (CameraId, sightline_search::CameraCoverage)| {
             let arrived = heard.get(&camera).map_or(now, |(.., at)| *at);
             let through = c.searchable_through?;
-            Some((camera, Watermark { connection: c.connection, through, ended: c.ended, arrived }))
+            let (connection, ended, indexed, rejected) = (c.connection, c.ended, c.indexed, c.rejected);
+            Some((camera, Watermark { connection, through, ended, arrived, indexed, rejected }))
         };
         self.parts.coverage.all().into_iter().filter_map(mark).collect()
     }
 
-    fn restart_camera(&self, camera: &CameraId) {
-        self.parts.coverage.forget(camera);
+    fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()> {
+        let (coverage, camera) = (self.parts.coverage.clone(), camera.clone());
+        // What other processes are told of a camera is kept in the store, so this may block.
+        let forgotten = blocking(move || {
+            coverage.forget(&camera);
+            Ok(())
+        });
+        forgotten.map(drop).boxed()
     }
 
     fn fault(&self) -> Option<String> {
@@ -159,6 +166,11 @@ impl Engine for LocalEngine {
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
         let store = Arc::clone(&self.parts.store);
         blocking(move || store.count(&Filter::default()).map_err(store_error))
+    }
+
+    fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>> {
+        let store = Arc::clone(&self.parts.store);
+        blocking(move || store.count(&Filter::camera(camera)).map(|n| n > 0).map_err(store_error))
     }
 }
 

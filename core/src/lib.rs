@@ -8,12 +8,17 @@
 //!        -> Sighting --(block)--> index: gallery, vector store, flush, ack
 //! ```
 
+#[cfg(feature = "kafka")]
+pub mod bus;
 pub mod config;
+pub mod delivery;
 pub mod frame;
 pub mod geometry;
 pub mod ids;
 pub mod message;
 pub mod queue;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod shutdown;
 pub mod spool;
 pub mod telemetry;
@@ -21,8 +26,11 @@ pub mod time;
 pub mod wire;
 
 pub use config::Config;
+pub use delivery::{Delivery, Forget, Receipt, Refused};
 pub use frame::{Frame, RgbImage};
 pub use geometry::BBox;
 pub use ids::{CameraId, SightingId, TrackId};
-pub use message::{CameraEvent, Crop, CropQuality, IndexEvent, PatchFeatures, Progress, Sighting, TrackEnd};
+pub use message::{
+    CameraEvent, Crop, CropQuality, IndexEvent, NodeReport, NodeState, PatchFeatures, Progress, Sighting, TrackEnd,
+};
 pub use time::Timestamp;

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::ids::sighting_id;
 use crate::{BBox, CameraId, SightingId, Timestamp, TrackId};
 
-/// Version of the message layout below.
-pub const SCHEMA_VERSION: u16 = 1;
+/// Version of the message layout below. 2: [`NodeReport`] was added.
+pub const SCHEMA_VERSION: u16 = 2;
 
 /// Where a message comes from and where it stands in its camera's sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,6 +157,56 @@ pub struct Progress {
     pub ended: bool,
 }
 
+/// What a camera node says about a camera's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// No frame yet.
+    Connecting,
+    /// Frames arrive.
+    Decoding,
+    /// The connection was lost; the next attempt is scheduled.
+    Retrying,
+    /// No attempt will help.
+    Failed,
+    /// The footage is over.
+    Ended,
+}
+
+/// How a camera fares on its node, told every few seconds and at every change of state: what operators see of it, drops
+/// included. It travels with the footage, so whoever reads the index knows of every camera.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Schema, producer (the node), sequence, trace.
+    pub origin: Origin,
+    /// The camera.
+    pub camera: CameraId,
+    /// When the node wrote this, by its clock.
+    pub at: Timestamp,
+    /// What the camera does.
+    pub state: NodeState,
+    /// Why, where there is a why.
+    pub reason: Option<String>,
+    /// Since when it is in this state.
+    pub since: Timestamp,
+    /// Number of the current (or last) connection, from 0.
+    pub connection: u64,
+    /// Frames decoded since the node started.
+    pub frames_decoded: u64,
+    /// Frames analysed.
+    pub frames_analysed: u64,
+    /// Frames that should have been analysed and were dropped.
+    pub frames_dropped: u64,
+    /// Pictures published.
+    pub crops: u64,
+    /// Pictures dropped: embedder or broker too slow, spool full.
+    pub crops_dropped: u64,
+    /// Seconds until the next attempt, while [`NodeState::Retrying`].
+    pub retry_in_s: Option<f64>,
+    /// Bytes that wait on the node's disk for the broker, all cameras of the node together.
+    pub spooled_bytes: u64,
+}
+
 /// What a camera node sends to the embedder, in order per camera.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CameraEvent {
@@ -166,6 +216,20 @@ pub enum CameraEvent {
     TrackEnd(TrackEnd),
     /// Footage analysed so far.
     Progress(Progress),
+    /// How the camera fares.
+    Report(NodeReport),
+}
+
+impl CameraEvent {
+    /// The camera it is about.
+    pub fn camera(&self) -> &CameraId {
+        match self {
+            Self::Crop(c) => &c.camera,
+            Self::TrackEnd(e) => &e.camera,
+            Self::Progress(p) => &p.camera,
+            Self::Report(r) => &r.camera,
+        }
+    }
 }
 
 /// What the embedder sends to the index, in the order of the [`CameraEvent`]s.
@@ -177,6 +241,20 @@ pub enum IndexEvent {
     TrackEnd(TrackEnd),
     /// Everything of this camera up to here has passed.
     Progress(Progress),
+    /// How the camera fares on its node.
+    Report(NodeReport),
+}
+
+impl IndexEvent {
+    /// The camera it is about.
+    pub fn camera(&self) -> &CameraId {
+        match self {
+            Self::Sighting(s) => &s.crop.camera,
+            Self::TrackEnd(e) => &e.camera,
+            Self::Progress(p) => &p.camera,
+            Self::Report(r) => &r.camera,
+        }
+    }
 }
 
 #[cfg(test)]

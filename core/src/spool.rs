@@ -6,7 +6,7 @@
 //! short is cut off. Writes reach the operating system at once, so a killed process loses none; a machine that loses its
 //! power loses what the system had not written yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,14 @@ pub enum SpoolError {
         bytes: u64,
         /// Bytes allowed.
         limit: u64,
+    },
+    /// A record was changed on disk: it and those behind it in its file are lost. Told once; reading goes on behind them.
+    #[error("spool {path}: a record was changed on disk, {records} are lost")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Records that are lost.
+        records: u64,
     },
     /// The disk.
     #[error("spool {path}: {source}")]
@@ -72,6 +80,8 @@ pub struct Spool {
     waiting: u64,
     /// Records between `done` and `next`, by the place behind each.
     taken: VecDeque<Place>,
+    /// Those of `taken` that have arrived, though one before them has not.
+    arrived: BTreeSet<Place>,
 }
 
 impl Spool {
@@ -100,8 +110,17 @@ impl Spool {
         let first = segments.front().map_or(1, |s: &Segment| s.number);
         let start = Place { segment: first, offset: 0 };
         let waiting = segments.iter().map(|s| s.records).sum();
-        let taken = VecDeque::new();
-        Ok(Self { folder: folder.to_owned(), limit, segments, tail: None, next: start, done: start, waiting, taken })
+        Ok(Self {
+            folder: folder.to_owned(),
+            limit,
+            segments,
+            tail: None,
+            next: start,
+            done: start,
+            waiting,
+            taken: VecDeque::new(),
+            arrived: BTreeSet::new(),
+        })
     }
 
     /// Records that are not acknowledged yet.
@@ -139,8 +158,11 @@ impl Spool {
         whole.extend(record);
         if let Err(source) = file.write_all(&whole) {
             let path = path(&self.folder, segment.number);
-            // What was written of it would hide what comes later.
-            let _ = file.set_len(segment.bytes).and_then(|()| file.seek(SeekFrom::Start(segment.bytes)));
+            // What was written of it would hide what comes later: it is cut off, or what comes later gets a new segment.
+            let cut = file.set_len(segment.bytes).and_then(|()| file.seek(SeekFrom::Start(segment.bytes)));
+            if cut.is_err() {
+                self.tail = None;
+            }
             return Err(SpoolError::Io { path, source });
         }
         segment.bytes += wanted;
@@ -162,7 +184,7 @@ impl Spool {
     /// the place behind it. They come once, unless [`Spool::rewind`] is called.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, or [`SpoolError::Damaged`].
     pub fn take(&mut self, most: usize, bytes: usize) -> Result<Vec<(Place, Vec<u8>)>, SpoolError> {
         let (mut all, mut sum) = (Vec::new(), 0);
         while all.len() < most && (all.is_empty() || sum < bytes) {
@@ -184,8 +206,8 @@ impl Spool {
             while all.len() < most && (all.is_empty() || sum < bytes) && self.next.offset < segment.bytes {
                 let record = read_record(&mut file).map_err(io_error(&path))?;
                 let Some(record) = record else {
-                    let source = io::Error::new(io::ErrorKind::InvalidData, "a record was changed on disk");
-                    return Err(SpoolError::Io { path, source });
+                    // First what is whole; the next call tells of the damage.
+                    return if all.is_empty() { Err(self.cut_off(at)) } else { Ok(all) };
                 };
                 self.next.offset += HEAD + record.len() as u64;
                 sum += record.len();
@@ -196,13 +218,55 @@ impl Spool {
         Ok(all)
     }
 
+    /// Gives up what lies behind `next` in the segment at `at`: lengths there mean nothing any more.
+    fn cut_off(&mut self, at: usize) -> SpoolError {
+        let offset = self.next.offset;
+        let segment = &mut self.segments[at];
+        let path = path(&self.folder, segment.number);
+        let whole = File::open(&path).and_then(|file| count_records(&mut BufReader::new(file.take(offset))));
+        let whole = match whole {
+            Ok((_, records)) => records,
+            Err(source) => return SpoolError::Io { path, source },
+        };
+        let records = segment.records.saturating_sub(whole);
+        if at + 1 == self.segments.len() {
+            self.tail = None;
+        }
+        let segment = &mut self.segments[at];
+        (segment.bytes, segment.records) = (offset, whole);
+        self.waiting = self.waiting.saturating_sub(records);
+        // Only a courtesy to the next start, which would find the same by itself.
+        let _ = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(offset));
+        SpoolError::Damaged { path, records }
+    }
+
+    /// The one record before `place` has arrived where it should. Records that are sent at once to several partitions
+    /// arrive in any order: what is forgotten is everything up to the first that has not.
+    ///
+    /// # Errors
+    /// A segment that cannot be deleted.
+    pub fn arrived(&mut self, place: Place) -> Result<(), SpoolError> {
+        if self.taken.contains(&place) {
+            self.arrived.insert(place);
+        }
+        let mut last = None;
+        for place in &self.taken {
+            if !self.arrived.remove(place) {
+                break;
+            }
+            last = Some(*place);
+        }
+        last.map_or(Ok(()), |place| self.acknowledge(place))
+    }
+
     /// Everything up to `place` has arrived where it should, and is forgotten.
     ///
     /// # Errors
     /// A segment that cannot be deleted.
     pub fn acknowledge(&mut self, place: Place) -> Result<(), SpoolError> {
-        while self.taken.front().is_some_and(|p| *p <= place) {
+        while let Some(front) = self.taken.front().copied().filter(|p| *p <= place) {
             self.taken.pop_front();
+            self.arrived.remove(&front);
             self.waiting -= 1;
             self.done = place;
         }
@@ -229,6 +293,7 @@ impl Spool {
     pub fn rewind(&mut self) {
         self.next = self.done;
         self.taken.clear();
+        self.arrived.clear();
     }
 }
 
@@ -255,14 +320,19 @@ fn read_record(file: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 fn whole_records(path: &Path) -> io::Result<(u64, u64)> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     let size = file.metadata()?.len();
-    let mut reader = BufReader::new(&file);
-    let (mut bytes, mut records) = (0, 0);
-    while let Some(record) = read_record(&mut reader)? {
-        bytes += HEAD + record.len() as u64;
-        records += 1;
-    }
+    let (bytes, records) = count_records(&mut BufReader::new(&file))?;
     if bytes < size {
         file.set_len(bytes)?;
+    }
+    Ok((bytes, records))
+}
+
+/// Bytes and number of the whole records up to the end, or to the first that is not whole.
+fn count_records(reader: &mut impl Read) -> io::Result<(u64, u64)> {
+    let (mut bytes, mut records) = (0, 0);
+    while let Some(record) = read_record(reader)? {
+        bytes += HEAD + record.len() as u64;
+        records += 1;
     }
     Ok((bytes, records))
 }
@@ -333,7 +403,82 @@ mod tests {
         let mut bytes = fs::read(&file).expect("a segment");
         bytes[9] ^= 1;
         fs::write(&file, &bytes).expect("written");
-        assert!(spool.take(9, 999).expect_err("changed").to_string().contains("changed on disk"));
+        let e = spool.take(9, 999).expect_err("changed").to_string();
+        assert!(e.contains("changed on disk, 2 are lost"), "{e}");
+        assert_eq!((texts(spool.take(9, 999).expect("the other file")), spool.len()), (vec!["four".to_owned()], 1));
+    }
+
+    #[test]
+    fn a_record_changed_while_it_waits_does_not_stop_the_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("opens");
+        for text in ["one", "two", "three", "four"] {
+            spool.push(text.as_bytes()).expect("room");
+        }
+        let file = path(folder.path(), 1);
+        let mut bytes = fs::read(&file).expect("a segment");
+        bytes[11 + 11 + 9] ^= 1;
+        fs::write(&file, &bytes).expect("written");
+        assert_eq!(texts(spool.take(1, 999).expect("read")), ["one"]);
+        assert_eq!(texts(spool.take(9, 999).expect("read")), ["two"], "first what is whole");
+        let e = spool.take(9, 999).expect_err("three is changed").to_string();
+        assert!(e.contains("changed on disk, 2 are lost"), "{e}");
+        assert!(spool.take(9, 999).expect("told once").is_empty());
+        spool.push(b"five").expect("room");
+        assert_eq!(spool.len(), 3);
+        let taken = spool.take(9, 999).expect("read");
+        spool.acknowledge(taken[0].0).expect("done");
+        assert_eq!((texts(taken), spool.len(), spool.bytes()), (vec!["five".to_owned()], 0, 0));
+    }
+
+    #[test]
+    fn after_a_failed_write_there_is_a_new_segment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("opens");
+        spool.push(b"one").expect("room");
+        // Half a record reaches the disk, and nothing can be taken back.
+        let half = [&fs::read(path(folder.path(), 1)).expect("a segment")[..], &[9, 0, 0, 0, 1]].concat();
+        fs::write(path(folder.path(), 1), half).expect("written");
+        spool.tail = Some(File::open(path(folder.path(), 1)).expect("for reading only"));
+        spool.push(b"lost").expect_err("cannot be written");
+        spool.push(b"two").expect("a new segment");
+        assert_eq!((spool.len(), spool.segments.len()), (2, 2));
+        assert_eq!(texts(spool.take(9, 999).expect("read")), ["one", "two"]);
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("opens");
+        assert_eq!(texts(spool.take(9, 999).expect("read")), ["one", "two"]);
+        // The same with nothing in the segment yet.
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("opens");
+        spool.begin_segment().expect("a segment");
+        spool.tail = Some(File::open(path(folder.path(), 1)).expect("for reading only"));
+        spool.push(b"lost").expect_err("cannot be written");
+        spool.push(b"one").expect("a new segment");
+        let taken = spool.take(9, 999).expect("read");
+        spool.acknowledge(taken[0].0).expect("done");
+        assert_eq!((texts(taken), spool.len(), spool.bytes()), (vec!["one".to_owned()], 0, 0));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+
+    #[test]
+    fn records_may_arrive_in_any_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut spool = Spool::open(folder.path(), 1 << 20).expect("opens");
+        for text in ["a", "b", "c", "d"] {
+            spool.push(text.as_bytes()).expect("room");
+        }
+        let places: Vec<_> = spool.take(9, 999).expect("read").into_iter().map(|t| t.0).collect();
+        spool.arrived(places[2]).expect("done");
+        spool.arrived(places[1]).expect("done");
+        assert_eq!(spool.len(), 4, "the first is on its way");
+        spool.arrived(places[0]).expect("done");
+        spool.arrived(places[0]).expect("twice is nothing");
+        assert_eq!(spool.len(), 1);
+        spool.rewind();
+        spool.arrived(places[3]).expect("from before");
+        assert_eq!(spool.len(), 1);
+        let taken = spool.take(9, 999).expect("read");
+        spool.arrived(taken[0].0).expect("done");
+        assert_eq!((texts(taken), spool.len(), spool.bytes()), (vec!["d".to_owned()], 0, 0));
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! Logs: `tracing` to standard error, filtered by `SIGHTLINE_LOG` (default `info`), as text or as JSON lines.
+//! Logs: `tracing` to standard error, filtered by `SIGHTLINE_LOG` (default `info`), as text or as JSON lines. And the
+//! memory of the process, for its metrics.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
@@ -13,4 +14,12 @@ pub fn init(json: bool, default_filter: &str) {
         use std::io::IsTerminal;
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
     };
+}
+
+/// Memory of this process, where Linux tells.
+pub fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024.0)
 }

@@ -15,9 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::jobs::{Job, Jobs, Reply};
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{
-    EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, choose_precision, self_test,
-};
+use crate::{EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, self_test};
 
 /// Handle on the inference thread; cheap to clone. The thread ends with the last handle.
 #[derive(Clone, Debug)]
@@ -60,9 +58,7 @@ impl Embedder {
             .build()
             .map_err(|e| EmbedError::Device { requested: cfg.device.clone(), message: e.to_string() })?;
         let model = pool.install(|| -> Result<Model, EmbedError> {
-            let model = Model::load(&folder, &cfg.device)?;
-            let precision = choose_precision(cfg.precision, model.device())?;
-            let model = model.with_precision(precision);
+            let model = Model::load_as(&folder, &cfg.device, cfg.precision)?;
             self_test(&model, &folder)?;
             Ok(model)
         })?;

@@ -2,9 +2,10 @@
 //! its own; training and evaluation use it directly.
 
 use bytes::Bytes;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use sightline_core::config::EmbedPrecision;
 use sightline_core::{PatchFeatures, RgbImage};
 
 use crate::kernel::Precision;
@@ -12,7 +13,7 @@ use crate::model::{Cada, Calibration, Decoder, ModelConfig, TokenBatch, weights}
 use crate::nn::l2_normalize;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{EmbedError, ModelFolder, device_name, open_device};
+use crate::{EmbedError, ModelFolder, choose_precision, device_name, open_device};
 
 /// What the model is and how it runs; told by the API and stored with every vector.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -23,7 +24,8 @@ pub struct ModelInfo {
     pub name: String,
     /// The device in use, for example `cpu` or `cuda:0`.
     pub device: String,
-    /// Arithmetic of the matrix products, `f32` or `bf16`; everything else is f32.
+    /// Arithmetic, `f32`, `bf16` or `f16`: on a CPU that of the matrix products, everything else being f32; on a GPU that
+    /// of the whole model.
     pub dtype: String,
     /// Height and width of the model's input.
     pub image_size: [usize; 2],
@@ -87,21 +89,30 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads `folder` onto `device` ("cpu", "cuda:0"). Runs no self-test.
+    /// Loads `folder` onto `device` ("cpu", "cuda:0"), in f32. Runs no self-test.
     ///
     /// # Errors
     /// A device that is not there, or a folder that is not a whole, consistent model.
     pub fn load(folder: &ModelFolder, device: &str) -> Result<Self, EmbedError> {
+        Self::load_as(folder, device, EmbedPrecision::F32)
+    }
+
+    /// As [`Model::load`], in other arithmetic.
+    ///
+    /// # Errors
+    /// As [`Model::load`] and [`choose_precision`].
+    pub fn load_as(folder: &ModelFolder, device: &str, wanted: EmbedPrecision) -> Result<Self, EmbedError> {
         crate::keep_large_buffers();
         let device = open_device(device)?;
+        let precision = choose_precision(wanted, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
         let tokenizer = CaptionTokenizer::load(&folder.tokenizer(), arch)?;
-        let cada = weights::load(&folder.weights(), arch, Decoder::None, &device)?;
+        let cada = weights::load_as(&folder.weights(), arch, Decoder::None, &device, precision.dtype(&device))?;
         let info = ModelInfo {
             id: folder.id.clone(),
             name: config.name.clone(),
             device: device_name(&device),
-            dtype: "f32".into(),
+            dtype: precision.name().into(),
             image_size: arch.image_size,
             feature_dim: arch.embed_dim,
             patch_rows: arch.patch_rows(),
@@ -110,14 +121,7 @@ impl Model {
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
         };
-        Ok(Self { cada, tokenizer, config, device, precision: Precision::F32, info })
-    }
-
-    /// The same model with other arithmetic on the CPU.
-    pub fn with_precision(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self.info.dtype = format!("{precision:?}").to_lowercase();
-        self
+        Ok(Self { cada, tokenizer, config, device, precision, info })
     }
 
     /// What it is.
@@ -156,7 +160,7 @@ impl Model {
         })?;
         let features = finite(&l2_normalize(&projected)?)?;
         let (_, rows, width) = embeds.dims3()?;
-        let patches = embeds.flatten_from(1)?.to_vec2::<f32>()?;
+        let patches = embeds.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         let pack = |values: Vec<f32>| {
             let mut half = vec![f16::ZERO; values.len()];
             half.convert_from_f32_slice(&values);

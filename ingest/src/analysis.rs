@@ -10,10 +10,10 @@ use sightline_core::{CameraEvent, CameraId, Frame, Progress, Timestamp};
 use sightline_detect::{CameraAnalyzer, Detection};
 use tracing::warn;
 
-use crate::Captured;
 use crate::camera::Stop;
 use crate::pool::DetectorPool;
 use crate::status::Meters;
+use crate::{Captured, NotTaken, Outlet};
 
 /// Progress is told at most so often, in seconds of footage.
 const PROGRESS_SECONDS: f64 = 1.0;
@@ -67,7 +67,7 @@ pub struct Analysis<A> {
     pub(crate) analyzer: A,
     pub(crate) meters: Arc<Meters>,
     pub(crate) crops: Arc<dyn Crops>,
-    pub(crate) out: Queue<CameraEvent>,
+    pub(crate) out: Arc<dyn Outlet>,
     pub(crate) stop: Stop,
 }
 
@@ -152,16 +152,15 @@ impl<A: Analyze> Analysis<A> {
         let sent = if self.lossless {
             self.wait(event)
         } else {
-            let droppable = |e: &CameraEvent| matches!(e, CameraEvent::Crop(c) if self.crops.droppable(&c.camera));
-            match self.out.offer(event, droppable) {
-                Ok(None) => true,
-                Ok(Some(CameraEvent::Crop(old))) => {
-                    self.crops.dropped(&old.camera);
+            match self.out.send_live(event, &|camera| self.crops.droppable(camera)) {
+                Ok(displaced) => {
+                    if let Some(CameraEvent::Crop(old)) = displaced {
+                        self.crops.dropped(&old.camera);
+                    }
                     true
                 }
-                Ok(Some(_)) => true,
-                Err(event @ CameraEvent::TrackEnd(_)) => self.wait(event),
-                Err(CameraEvent::Crop(_) | CameraEvent::Progress(_)) => false,
+                Err(NotTaken::Full(event)) if matches!(*event, CameraEvent::TrackEnd(_)) => self.wait(*event),
+                Err(why) => self.not_taken(why),
             }
         };
         match (is_crop, sent) {
@@ -172,16 +171,21 @@ impl<A: Analyze> Analysis<A> {
         sent
     }
 
+    fn not_taken(&self, why: NotTaken) -> bool {
+        if let NotTaken::Never(reason) = why {
+            warn!(camera = %self.camera, reason, "an event cannot be sent; it is lost");
+        }
+        false
+    }
+
     /// Waits for room until the camera is stopped, and a little longer.
     fn wait(&self, mut event: CameraEvent) -> bool {
         let mut give_up: Option<Instant> = None;
         loop {
-            match self.out.push_timeout(event, BEAT) {
+            match self.out.send_waiting(event, BEAT) {
                 Ok(()) => return true,
-                Err(back) => event = back,
-            }
-            if self.out.is_closed() {
-                return false;
+                Err(NotTaken::Full(back)) => event = *back,
+                Err(why) => return self.not_taken(why),
             }
             if self.stop.is_set() {
                 let at = *give_up.get_or_insert_with(|| Instant::now() + FAREWELL);
@@ -276,8 +280,10 @@ mod tests {
         Captured::Frame { connection: 0, frame }
     }
 
+    type Scene = (Analysis<Script>, Arc<Ledger>, Queue<CameraEvent>);
+
     /// Analysis of a live camera with these frames waiting, a queue of `capacity` behind it.
-    fn analysis(capacity: usize, waiting: Vec<Captured>) -> Result<(Analysis<Script>, Arc<Ledger>), IngestError> {
+    fn analysis(capacity: usize, waiting: Vec<Captured>) -> Result<Scene, IngestError> {
         let id: CameraId = "live".parse().expect("valid");
         let camera = CameraConfig {
             id: id.clone(),
@@ -292,7 +298,7 @@ mod tests {
         for f in waiting {
             frames.push(f);
         }
-        let ledger = Arc::new(Ledger::default());
+        let (ledger, out) = (Arc::new(Ledger::default()), Queue::new(capacity));
         let analysis = Analysis {
             camera: id.clone(),
             lossless: false,
@@ -300,12 +306,12 @@ mod tests {
             frames,
             detectors: Arc::new(DetectorPool::new(1, Box::new(|| Box::new(Nobody)))),
             analyzer: Script(id),
-            meters: Arc::new(Meters::new(&spec)),
+            meters: Arc::new(Meters::new(&spec, None)),
             crops: Arc::clone(&ledger) as Arc<dyn Crops>,
-            out: Queue::new(capacity),
+            out: Arc::new(out.clone()),
             stop: Stop::new(Shutdown::new()),
         };
-        Ok((analysis, ledger))
+        Ok((analysis, ledger, out))
     }
 
     fn told(out: &Queue<CameraEvent>) -> String {
@@ -317,6 +323,7 @@ mod tests {
                 CameraEvent::TrackEnd(_) => "t",
                 CameraEvent::Progress(p) if p.ended => "P",
                 CameraEvent::Progress(_) => "p",
+                CameraEvent::Report(_) => "r",
             };
         }
         text
@@ -324,8 +331,7 @@ mod tests {
 
     #[test]
     fn progress_comes_with_the_first_frame_and_then_every_second() {
-        let (a, _) = analysis(100, (0..12).map(frame).collect()).expect("valid");
-        let out = a.out.clone();
+        let (a, _, out) = analysis(100, (0..12).map(frame).collect()).expect("valid");
         a.frames.close();
         a.run();
         assert_eq!(told(&out), "cpcccccpcccccpct");
@@ -334,8 +340,8 @@ mod tests {
     #[test]
     fn tracks_end_some_time_after_the_connection_is_lost() {
         let lost = Captured::Disconnected { connection: 0, ended: false };
-        let (a, _) = analysis(100, vec![frame(0), lost]).expect("valid");
-        let (out, frames) = (a.out.clone(), a.frames.clone());
+        let (a, _, out) = analysis(100, vec![frame(0), lost]).expect("valid");
+        let frames = a.frames.clone();
         let thread = std::thread::spawn(move || a.run());
         std::thread::sleep(Duration::from_millis(700));
         assert_eq!(told(&out), "cppt", "the track has ended although the camera may come back");
@@ -345,8 +351,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_costs_live_crops_only() {
-        let (a, ledger) = analysis(3, (0..9).map(frame).collect()).expect("valid");
-        let (out, meters) = (a.out.clone(), Arc::clone(&a.meters));
+        let (a, ledger, out) = analysis(3, (0..9).map(frame).collect()).expect("valid");
+        let meters = Arc::clone(&a.meters);
         out.push(crop("file", 0));
         a.frames.close();
         let thread = std::thread::spawn(move || a.run());

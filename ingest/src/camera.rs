@@ -99,7 +99,16 @@ impl Camera {
     /// # Errors
     /// When no thread can be started.
     pub fn start(spec: CameraSpec, out: Queue<Captured>, shutdown: Shutdown) -> Result<Self, IngestError> {
-        let meters = Arc::new(Meters::new(&spec));
+        let meters = Arc::new(Meters::new(&spec, None));
+        Self::start_metered(spec, meters, out, shutdown)
+    }
+
+    pub(crate) fn start_metered(
+        spec: CameraSpec,
+        meters: Arc<Meters>,
+        out: Queue<Captured>,
+        shutdown: Shutdown,
+    ) -> Result<Self, IngestError> {
         let stop = Stop::new(shutdown);
         let supervisor = Supervisor { spec, meters: Arc::clone(&meters), out: out.clone(), stop: stop.clone() };
         let name = format!("{}-camera", supervisor.spec.id);

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! source -> decode -> sample (analysed rate) -> convert, scale -> copy -> Frame
-//!        --(queue of 2: drop oldest when live, wait for files)--> detect + track + best shots -> CameraEvent queue
+//!        --(queue of 2: drop oldest when live, wait for files)--> detect + track + best shots -> CameraEvent -> Outlet
 //! ```
 //!
 //! One [`CameraNode`] runs many cameras. Each has threads of its own (supervision, analysis, GStreamer's), so a camera
-//! that hangs, floods or fails takes none of the others with it; what they share is the pool of detectors and the queue
-//! of events.
+//! that hangs, floods or fails takes none of the others with it; what they share is the pool of detectors and the
+//! [`Outlet`] of events: a queue to the next stage, or a [`Publisher`] that sends them to a broker by way of the disk.
 
 mod analysis;
 mod backoff;
@@ -16,9 +16,13 @@ mod clock;
 mod connection;
 mod error;
 mod node;
+mod outlet;
 mod pipeline;
 mod pool;
+mod publisher;
 mod reason;
+mod report;
+mod roster;
 mod sample;
 mod sampler;
 mod scale;
@@ -31,6 +35,12 @@ pub use camera::{Camera, Captured};
 pub use clock::ClockSource;
 pub use error::IngestError;
 pub use node::{CameraNode, NodeConfig};
+pub use outlet::{NotTaken, Outlet};
+#[cfg(feature = "kafka")]
+pub use publisher::KafkaCarrier;
+pub use publisher::{Carrier, Done, Publisher, PublisherError, Undelivered};
+pub use report::REPORT_EVERY;
+pub use roster::Roster;
 pub use sample::{SampleError, copy_rgb};
 pub use sampler::Sampler;
 pub use spec::CameraSpec;

@@ -5,18 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use sightline_core::CameraId;
 use sightline_core::config::{CameraConfig, Config, IngestConfig, ShotsConfig, TrackConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, CameraId};
 use sightline_detect::{CameraAnalyzer, Detector};
 use tracing::{error, warn};
 
 use crate::analysis::{Analysis, Crops};
 use crate::camera::join_within;
 use crate::pool::DetectorPool;
+use crate::report::{Reporter, Ticker};
 use crate::status::Meters;
-use crate::{Camera, CameraSpec, CameraStatus, IngestError, pipeline};
+use crate::{Camera, CameraSpec, CameraStatus, IngestError, Outlet, pipeline};
 
 /// Frames that wait for analysis, per camera.
 const FRAME_QUEUE: usize = 2;
@@ -76,6 +77,10 @@ impl Registry {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(camera).cloned()
     }
 
+    fn all(&self) -> Vec<Arc<Meters>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     fn put(&self, camera: &CameraId, meters: Option<Arc<Meters>>) {
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match meters {
@@ -101,9 +106,11 @@ impl Crops for Registry {
 pub struct CameraNode {
     config: NodeConfig,
     detectors: Arc<DetectorPool>,
-    out: Queue<CameraEvent>,
+    out: Arc<dyn Outlet>,
     shutdown: Shutdown,
     registry: Arc<Registry>,
+    reporter: Arc<Reporter>,
+    _ticker: Ticker,
     /// `None` once the node is stopped.
     cameras: Mutex<Option<BTreeMap<CameraId, Entry>>>,
 }
@@ -115,24 +122,25 @@ impl std::fmt::Debug for CameraNode {
 }
 
 impl CameraNode {
-    /// Starts GStreamer and makes the detectors; cameras come with [`CameraNode::add`]. Events go into `out`. The
+    /// Starts GStreamer and makes the detectors; cameras come with [`CameraNode::add`]. Events go into `out`, a queue or a
+    /// [`crate::Publisher`]; so do reports on every camera, every two seconds and at every change of its state. The
     /// shutdown signal stops all cameras; call [`CameraNode::stop`] to wait for their last events.
     ///
     /// # Errors
     /// When GStreamer or an element every camera needs is missing.
-    pub fn start<F>(
-        config: NodeConfig,
-        detector: F,
-        out: Queue<CameraEvent>,
-        shutdown: Shutdown,
-    ) -> Result<Self, IngestError>
+    pub fn start<F, O>(config: NodeConfig, detector: F, out: O, shutdown: Shutdown) -> Result<Self, IngestError>
     where
         F: Fn() -> Box<dyn Detector> + Send + Sync + 'static,
+        O: Outlet + 'static,
     {
         pipeline::init()?;
         let detectors = Arc::new(DetectorPool::new(config.detect_threads, Box::new(detector)));
         let cameras = Mutex::new(Some(BTreeMap::new()));
-        Ok(Self { config, detectors, out, shutdown, registry: Arc::default(), cameras })
+        let (out, registry): (Arc<dyn Outlet>, Arc<Registry>) = (Arc::new(out), Arc::default());
+        let reporter = Arc::new(Reporter::new(&config.producer, Arc::clone(&out)));
+        let (all, report) = (Arc::clone(&registry), Arc::clone(&reporter));
+        let _ticker = Ticker::start(move || all.all().iter().for_each(|meters| report.report(meters)))?;
+        Ok(Self { config, detectors, out, shutdown, registry, reporter, _ticker, cameras })
     }
 
     fn cameras(&self) -> MutexGuard<'_, Option<BTreeMap<CameraId, Entry>>> {
@@ -157,7 +165,8 @@ impl CameraNode {
         }
         let frames = Queue::new(FRAME_QUEUE);
         let lossless = spec.lossless();
-        let camera = Camera::start(spec, frames.clone(), self.shutdown.clone())?;
+        let meters = Arc::new(Meters::new(&spec, Some(Arc::clone(&self.reporter))));
+        let camera = Camera::start_metered(spec, meters, frames.clone(), self.shutdown.clone())?;
         let analysis = Analysis {
             camera: id.clone(),
             lossless,
@@ -167,7 +176,7 @@ impl CameraNode {
             analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &self.config.track, &self.config.shots),
             meters: Arc::clone(camera.meters()),
             crops: Arc::clone(&self.registry) as Arc<dyn Crops>,
-            out: self.out.clone(),
+            out: Arc::clone(&self.out),
             stop: camera.stop_signal().clone(),
         };
         self.registry.put(&id, Some(Arc::clone(camera.meters())));
@@ -200,6 +209,10 @@ impl CameraNode {
         }
         self.registry.put(camera, None);
         Ok(())
+    }
+
+    pub(crate) fn reporter(&self) -> &Reporter {
+        &self.reporter
     }
 
     /// All cameras, by id.

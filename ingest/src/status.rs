@@ -1,8 +1,8 @@
 //! What is known of a camera: its state with the reason, and every count. Logged, counted and shown from one place, so
 //! that the page, the metrics and the log never disagree.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sightline_core::{CameraId, Timestamp};
 use tracing::{info, warn};
 
+use crate::report::Reporter;
 use crate::{CameraSpec, ClockSource};
 
 /// Where a camera stands.
@@ -51,7 +52,7 @@ pub struct CameraStatus {
     pub frames_dropped: u64,
     /// Crops handed on.
     pub crops: u64,
-    /// Crops dropped because the embedder is too slow.
+    /// Crops dropped because the embedder is too slow, or because the broker is away and the disk's share is used up.
     pub crops_dropped: u64,
     /// Seconds until the next attempt, while `retrying`.
     pub retry_in_s: Option<f64>,
@@ -105,6 +106,9 @@ pub struct Meters {
     crops_dropped: Count,
     reconnects: Counter,
     depth: Gauge,
+    reports: AtomicU64,
+    /// Is told of every change of state.
+    reporter: Option<Arc<Reporter>>,
 }
 
 impl std::fmt::Debug for Meters {
@@ -114,7 +118,8 @@ impl std::fmt::Debug for Meters {
 }
 
 impl Meters {
-    pub(crate) fn new(spec: &CameraSpec) -> Self {
+    /// Counts of a camera; `reporter` is told of every change of its state.
+    pub(crate) fn new(spec: &CameraSpec, reporter: Option<Arc<Reporter>>) -> Self {
         let camera = spec.id.to_string();
         let frames = |outcome: &'static str| {
             let labels = [("camera", camera.clone()), ("outcome", outcome.to_owned())];
@@ -145,6 +150,8 @@ impl Meters {
             crops_dropped: crops("dropped"),
             reconnects: metrics::counter!("sightline_ingest_reconnects_total", "camera" => camera.clone()),
             depth: metrics::gauge!("sightline_ingest_queue_depth_frames", "camera" => camera),
+            reports: AtomicU64::new(0),
+            reporter,
         }
     }
 
@@ -159,6 +166,10 @@ impl Meters {
         }
         (c.state, c.reason) = (state, reason);
         c.retry_at = retry_in.map(|d| Instant::now() + d);
+        drop(c);
+        if let Some(reporter) = &self.reporter {
+            reporter.report(self);
+        }
     }
 
     /// A connection is being made. `reason` of the attempt before stays visible until frames arrive.
@@ -260,6 +271,11 @@ impl Meters {
     /// Whether crops of this camera must never be dropped.
     pub fn lossless(&self) -> bool {
         self.lossless
+    }
+
+    /// Number of the next report.
+    pub(crate) fn next_report(&self) -> u64 {
+        self.reports.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Everything, at this moment.

@@ -84,8 +84,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// A folder in exclusive use, by this process alone and once only, for as long as the value lives. The operating system
-/// releases it when the process dies, however that happens, so a left-over lock file never locks anyone out.
+/// A folder in use, by this process alone and once only ([`DataLock::acquire`]) or by several that agree to share it
+/// ([`DataLock::share`]), for as long as the value lives. The operating system releases it when the process dies, however that happens, so a left-over lock file never locks anyone out.
 #[derive(Debug)]
 pub struct DataLock {
     file: File,
@@ -97,6 +97,22 @@ impl DataLock {
     /// # Errors
     /// When the folder is in use ([`io::ErrorKind::WouldBlock`]), or the file cannot be made.
     pub fn acquire(folder: &Path) -> Result<Self, FileError> {
+        Self::lock(folder, File::try_lock)
+    }
+
+    /// As [`DataLock::acquire`], together with others who share. A file system without locks is taken as it is: then
+    /// nobody is kept out.
+    ///
+    /// # Errors
+    /// When another has the folder for itself, or the file cannot be made.
+    pub fn share(folder: &Path) -> Result<Self, FileError> {
+        Self::lock(folder, |file| match file.try_lock_shared() {
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
+            other => other,
+        })
+    }
+
+    fn lock(folder: &Path, lock: impl FnOnce(&File) -> Result<(), TryLockError>) -> Result<Self, FileError> {
         create_folder(folder)?;
         let path = folder.join("lock");
         let file = OpenOptions::new()
@@ -105,7 +121,7 @@ impl DataLock {
             .write(true)
             .open(&path)
             .map_err(FileError::new("open", &path))?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => {
                 let source = io::Error::new(io::ErrorKind::WouldBlock, "another running Sightline uses this folder");
@@ -135,8 +151,12 @@ mod tests {
         let second = DataLock::acquire(&folder).expect_err("in use");
         assert_eq!(second.source.kind(), io::ErrorKind::WouldBlock);
         assert!(second.to_string().contains("another running Sightline"), "{second}");
+        assert!(DataLock::share(&folder).is_err(), "in use");
         drop(first);
-        DataLock::acquire(&folder).expect("free again");
+        let (one, two) = (DataLock::share(&folder).expect("free again"), DataLock::share(&folder).expect("shared"));
+        assert!(DataLock::acquire(&folder).is_err(), "shared by others");
+        drop((one, two));
+        DataLock::acquire(&folder).expect("free once more");
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! Order of every batch: pictures and patch features into the gallery (durable), points into the store, track spans,
 //! flush, and only then the coverage moves on. So a point that is found has its picture, what the coverage promises
-//! survives a kill, and everything may be delivered twice. A full disk stops the stage, and through its bounded queue
-//! the stages before it, until there is room again.
+//! survives a kill, and everything may be delivered twice. A full disk or an absent server stops the stage, and through
+//! its bounded queue the stages before it, until it is mended.
+//!
+//! Only after all of that are the messages' receipts completed: whoever delivered them may forget them then. What is
+//! refused for its data is handed over with its receipt instead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -13,9 +16,9 @@ use rand::Rng;
 use sightline_core::message::Sighting;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraId, IndexEvent, Progress, SightingId, Timestamp, TrackEnd};
+use sightline_core::{Delivery, IndexEvent, Receipt, Refused, SightingId, Timestamp, TrackEnd};
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, News, Word};
 use crate::gallery::{Exhibit, Gallery, GalleryError};
 use crate::store::{Point, StoreError, VectorStore};
 
@@ -51,19 +54,20 @@ pub enum IndexerError {
 }
 
 /// Stores what comes through `input` until it is closed and empty. Blocks: run it on a thread of its own. `shutdown`
-/// only ends the waiting after failures; an orderly stop closes the queue.
+/// only ends the waiting after failures; an orderly stop closes the queue. What can never be stored goes to `refused`.
 ///
 /// # Errors
-/// [`IndexerError::Unsaved`]; the queue is closed then.
-pub fn run(
-    input: &Queue<IndexEvent>,
+/// [`IndexerError::Unsaved`]; the queue is closed then, and the receipts of what was not stored are left open.
+pub fn run<I: Into<Delivery<IndexEvent>>>(
+    input: &Queue<I>,
     store: &dyn VectorStore,
     gallery: &dyn Gallery,
     coverage: &Coverage,
+    refused: &dyn Refused<IndexEvent>,
     options: &IndexerOptions,
     shutdown: &Shutdown,
 ) -> Result<(), IndexerError> {
-    let stage = Stage { store, gallery, coverage, options, shutdown };
+    let stage = Stage { store, gallery, coverage, refused, options, shutdown };
     loop {
         let Some(first) = input.pop(Duration::from_millis(500)) else {
             if input.is_closed() && input.is_empty() {
@@ -71,60 +75,73 @@ pub fn run(
             }
             continue;
         };
-        let mut events = vec![first];
-        while events.len() < options.batch.max(1) {
+        let mut batch = Batch::default();
+        batch.add(first.into());
+        while batch.events < options.batch.max(1) {
             match input.pop(Duration::ZERO) {
-                Some(event) => events.push(event),
+                Some(event) => batch.add(event.into()),
                 None => break,
             }
         }
-        let count = events.len();
-        if let Err(reason) = stage.store(Batch::from(events)) {
+        let events = batch.events;
+        if let Err(reason) = stage.store(batch) {
             input.close();
-            return Err(IndexerError::Unsaved { events: count + input.len(), reason });
+            return Err(IndexerError::Unsaved { events: events + input.len(), reason });
         }
     }
 }
 
-/// Events sorted by what has to be done, each kind in its order of arrival.
+/// Events sorted by what has to be done, each kind in its order of arrival. Spans only ever widen and progress is
+/// reported last, so sorting by kind changes nothing.
 #[derive(Default)]
 struct Batch {
-    sightings: Vec<Sighting>,
+    events: usize,
+    sightings: Vec<(Sighting, Receipt)>,
     tracks: Vec<TrackEnd>,
-    progress: Vec<Progress>,
+    news: News,
+    /// Those of everything but the sightings.
+    receipts: Vec<Receipt>,
 }
 
-impl From<Vec<IndexEvent>> for Batch {
-    /// Spans only ever widen and progress is reported last, so sorting by kind changes nothing. Of several pictures
-    /// for one slot only the last is kept, with the latest end of them all.
-    fn from(events: Vec<IndexEvent>) -> Self {
-        let mut batch = Self::default();
-        let mut slots: HashMap<SightingId, usize> = HashMap::new();
-        for event in events {
-            match event {
-                IndexEvent::Sighting(new) => match slots.get(&new.id()) {
-                    Some(&at) => {
-                        let last_seen = new.crop.last_seen.max(batch.sightings[at].crop.last_seen);
-                        batch.sightings[at] = *new;
-                        batch.sightings[at].crop.last_seen = last_seen;
-                    }
-                    None => {
-                        slots.insert(new.id(), batch.sightings.len());
-                        batch.sightings.push(*new);
-                    }
-                },
-                IndexEvent::TrackEnd(end) => batch.tracks.push(end),
-                IndexEvent::Progress(progress) => batch.progress.push(progress),
+impl Batch {
+    fn add(&mut self, delivery: Delivery<IndexEvent>) {
+        let Delivery { event, receipt } = delivery;
+        self.events += 1;
+        match event {
+            IndexEvent::Sighting(sighting) => return self.sightings.push((*sighting, receipt)),
+            IndexEvent::TrackEnd(end) => self.tracks.push(end),
+            IndexEvent::Progress(progress) => self.news.words.push(Word::Progress(progress)),
+            IndexEvent::Report(report) => self.news.words.push(Word::Report(report)),
+        }
+        self.receipts.push(receipt);
+    }
+}
+
+/// Of several pictures for one slot only the last, with the latest end of them all.
+fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
+    let mut kept: Vec<Sighting> = Vec::with_capacity(sightings.len());
+    let mut slots: HashMap<SightingId, usize> = HashMap::new();
+    for (new, _) in sightings {
+        match slots.get(&new.id()) {
+            Some(&at) => {
+                let last_seen = new.crop.last_seen.max(kept[at].crop.last_seen);
+                kept[at] = new.clone();
+                kept[at].crop.last_seen = last_seen;
+            }
+            None => {
+                slots.insert(new.id(), kept.len());
+                kept.push(new.clone());
             }
         }
-        batch
     }
+    kept
 }
 
 struct Stage<'a> {
     store: &'a dyn VectorStore,
     gallery: &'a dyn Gallery,
     coverage: &'a Coverage,
+    refused: &'a dyn Refused<IndexEvent>,
     options: &'a IndexerOptions,
     shutdown: &'a Shutdown,
 }
@@ -148,37 +165,54 @@ impl Failure for GalleryError {
 
 impl Stage<'_> {
     /// Stores one batch, trying for ever; the error is the last failure when a stop was ordered meanwhile.
-    fn store(&self, mut batch: Batch) -> Result<(), String> {
+    fn store(&self, batch: Batch) -> Result<(), String> {
         let start = Instant::now();
-        self.put(&mut batch.sightings)?;
-        for end in &batch.tracks {
+        let Batch { sightings, tracks, mut news, mut receipts, .. } = batch;
+        let changed = !(sightings.is_empty() && tracks.is_empty());
+        self.put(sightings, &mut news, &mut receipts)?;
+        for end in &tracks {
             self.retry("track span", || {
                 self.store.end_track(&end.camera, end.track, end.first_seen, end.last_seen, end.ended)
             })?
             .map_err(|e: StoreError| e.to_string())?;
         }
         let flushing = Instant::now();
-        if !(batch.sightings.is_empty() && batch.tracks.is_empty()) {
+        if changed {
             self.retry("flush", || self.store.flush())?.map_err(|e| e.to_string())?;
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
+        news.now = Timestamp::now();
+        self.retry("coverage", || self.coverage.settle(&news))?.map_err(|e| e.to_string())?;
         metrics::histogram!("sightline_index_batch_seconds").record(start.elapsed().as_secs_f64());
-        self.acknowledge(&batch);
+        count(&news);
+        receipts.into_iter().for_each(Receipt::complete);
         Ok(())
     }
 
     /// Gallery, then store. What is refused for its data is set aside one by one, so that the others are not held up.
-    fn put(&self, sightings: &mut Vec<Sighting>) -> Result<(), String> {
+    fn put(
+        &self,
+        sightings: Vec<(Sighting, Receipt)>,
+        news: &mut News,
+        receipts: &mut Vec<Receipt>,
+    ) -> Result<(), String> {
         if sightings.is_empty() {
             return Ok(());
         }
-        if self.put_all(sightings)?.is_ok() {
+        let newest = newest_of_each_slot(&sightings);
+        if self.put_all(&newest)?.is_ok() {
+            for s in &newest {
+                stored(s, news);
+            }
+            receipts.extend(sightings.into_iter().map(|(_, receipt)| receipt));
             return Ok(());
         }
-        let mut kept = Vec::with_capacity(sightings.len());
-        for sighting in sightings.drain(..) {
+        for (sighting, receipt) in sightings {
             match self.put_all(std::slice::from_ref(&sighting))? {
-                Ok(()) => kept.push(sighting),
+                Ok(()) => {
+                    stored(&sighting, news);
+                    receipts.push(receipt);
+                }
                 Err(reason) => {
                     let camera = &sighting.crop.camera;
                     tracing::error!(
@@ -187,11 +221,11 @@ impl Stage<'_> {
                     );
                     metrics::counter!("sightline_index_rejected_sightings_total", "camera" => camera.to_string())
                         .increment(1);
-                    self.coverage.rejected(camera);
+                    *news.rejected.entry(camera.clone()).or_default() += 1;
+                    self.refused.refuse(IndexEvent::Sighting(Box::new(sighting)), &reason, receipt);
                 }
             }
         }
-        *sightings = kept;
         Ok(())
     }
 
@@ -209,23 +243,6 @@ impl Stage<'_> {
             return Ok(Err(e.to_string()));
         }
         Ok(self.retry("upsert", || self.store.upsert(&points))?.map_err(|e| e.to_string()))
-    }
-
-    fn acknowledge(&self, batch: &Batch) {
-        let now = Timestamp::now();
-        let mut stored: BTreeMap<&CameraId, u64> = BTreeMap::new();
-        for s in &batch.sightings {
-            *stored.entry(&s.crop.camera).or_default() += 1;
-        }
-        for (camera, count) in stored {
-            self.coverage.stored(camera, count, now);
-            metrics::counter!("sightline_index_sightings_total", "camera" => camera.to_string()).increment(count);
-        }
-        for p in &batch.progress {
-            self.coverage.passed(p);
-            metrics::gauge!("sightline_index_lag_seconds", "camera" => p.camera.to_string())
-                .set(now.seconds_since(p.analysed_through));
-        }
     }
 
     /// Calls `attempt` until it succeeds or fails for good (the inner result). The outer error is the last failure when
@@ -272,5 +289,28 @@ impl Stage<'_> {
             std::thread::sleep(left.min(Duration::from_millis(50)));
         }
         false
+    }
+}
+
+fn stored(s: &Sighting, news: &mut News) {
+    *news.stored.entry(s.crop.camera.clone()).or_default() += 1;
+    news.captured.push(s.crop.captured_at);
+}
+
+/// Tells the metrics of what is searchable now.
+fn count(news: &News) {
+    for captured in &news.captured {
+        metrics::histogram!("sightline_index_capture_to_searchable_seconds")
+            .record(news.now.seconds_since(*captured).max(0.0));
+    }
+    for (camera, count) in &news.stored {
+        metrics::counter!("sightline_index_sightings_total", "camera" => camera.to_string()).increment(*count);
+    }
+    for word in &news.words {
+        match word {
+            Word::Progress(p) => metrics::gauge!("sightline_index_lag_seconds", "camera" => p.camera.to_string())
+                .set(news.now.seconds_since(p.analysed_through)),
+            Word::Report(_) => metrics::counter!("sightline_index_reports_total").increment(1),
+        }
     }
 }

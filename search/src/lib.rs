@@ -1,5 +1,6 @@
 //! Everything behind the features: the vector store, the gallery of pictures, the indexer that fills them, and the
-//! two-stage search over them. No server and no system library: Qdrant's engine runs inside the process.
+//! two-stage search over them. It needs no server and no system library: Qdrant's engine runs inside the process. Where
+//! roles are separate processes, a Qdrant server, a shared folder or object storage take the places of the local ones.
 //!
 //! ```text
 //! IndexEvent --> indexer: gallery (fsync), then upsert, then flush, then coverage moves on
@@ -16,21 +17,27 @@
 //! ```
 
 pub mod coverage;
+#[cfg(feature = "double")]
+pub mod double;
 pub mod encoder;
 pub mod erase;
 mod files;
 pub mod gallery;
 pub mod indexer;
+mod remote;
+pub mod retention;
 pub mod searcher;
 pub mod store;
 
-pub use coverage::{CameraCoverage, Coverage};
+pub use coverage::{CameraCoverage, Coverage, CoverageLedger, RemoteCoverage};
 pub use encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
 pub use erase::{EraseError, Receipt, erase, resume_erasures, sweep_orphans};
 pub use files::{DataLock, FileError};
-pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError};
+pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, open_gallery};
 pub use indexer::{IndexerError, IndexerOptions};
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{
     CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError, VectorStore,
 };
+#[cfg(feature = "server")]
+pub use store::{QdrantStore, ServerCoverage};

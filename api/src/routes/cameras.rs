@@ -14,11 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::cameras::{CameraRefused, CameraView, mask};
+use crate::cameras::{CameraRefused, CameraView, Heard, mask};
 use crate::engine::Erased;
 use crate::error::{Error, ErrorBody};
 use crate::extract::{ApiJson, ApiPath, ApiQuery};
-use crate::state::{AuditEntry, CameraSource, Role};
+use crate::state::{AuditEntry, CameraSource, Role, State as Database};
 
 /// How long pictures that are still under way to the index are waited for before an erasure.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -75,6 +75,8 @@ pub struct Receipt {
     pub audit_seq: i64,
     /// The configuration file still names the camera: it comes back at the next start.
     pub returns_at_restart: bool,
+    /// The camera runs in another process: what arrives of it later on is erased as well, without being asked for again.
+    pub watched: bool,
 }
 
 /// How to remove a camera.
@@ -116,7 +118,7 @@ pub async fn get(
 /// Starts a camera. It is remembered across restarts.
 #[utoipa::path(post, path = "/v1/cameras", tag = "cameras", request_body = NewCamera,
     responses((status = 201, body = CameraView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-              (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
+              (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub async fn add(
     State(app): State<App>,
     caller: Caller,
@@ -146,8 +148,8 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
     };
     let id = camera.id.clone();
     let _changing = app.changing_cameras().await;
-    let wanted = id.clone();
-    let (known, pending) = app.state().run(move |s| Ok((s.camera(&wanted)?, s.pending_erasures()?))).await?;
+    let known = app.known_camera(&id).await?;
+    let pending = app.state().run(Database::pending_erasures).await?;
     if known.is_some_and(|k| !k.archived) {
         return Err(Error::Conflict(format!("there is a camera {:?} already", id.as_str())));
     }
@@ -158,34 +160,43 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
     let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
     let spec = camera.clone();
     if let Ok(engine) = app.engine() {
-        engine.restart_camera(&id);
+        engine.restart_camera(&id).await;
     }
-    let started = control.clone();
-    tokio::task::spawn_blocking(move || started.add(camera))
-        .await
-        .map_err(|e| Error::Internal(format!("starting camera {id}: {e}")))?
-        .map_err(|refused| match refused {
-            CameraRefused::Invalid(why) => Error::Invalid(why),
-            CameraRefused::Conflict(why) => Error::Conflict(why),
-            CameraRefused::Down(why) => Error::Unavailable { part: "the camera node", why },
-        })?;
-    let stored = app.state().run(move |s| s.record(&entry).and_then(|_| s.add_camera(&spec))).await;
-    if let Err(e) = stored {
+    let (started, remote) = (control.clone(), control.remote());
+    steer(&id, move || started.add(camera)).await?;
+    let stored = app.state().run(move |s| {
+        s.record(&entry)?;
+        if !remote {
+            return s.add_camera(&spec);
+        }
+        // It is remembered where it runs. From here on its footage is wanted again.
+        s.forget_camera(&spec.id)?;
+        s.finish_erasure(&spec.id)
+    });
+    if let Err(e) = stored.await {
         // What is not remembered must not run either.
         let undo = id.clone();
-        tokio::task::spawn_blocking(move || control.remove(&undo)).await.map_err(|e| Error::Internal(e.to_string()))?;
+        steer(&id, move || control.remove(&undo)).await?;
         return Err(e.into());
     }
-    let wanted = id.clone();
-    let row = app.state().run(move |s| s.camera(&wanted)).await?.ok_or_else(|| missing(&id))?;
+    let row = app.known_camera(&id).await?.ok_or_else(|| missing(&id))?;
     let mut views = app.camera_views(&[row], true).await;
     Ok((StatusCode::CREATED, Json(views.pop().ok_or_else(|| missing(&id))?)))
+}
+
+/// Calls the camera node on a thread that may block.
+async fn steer<F>(id: &CameraId, call: F) -> Result<(), Error>
+where
+    F: FnOnce() -> Result<(), CameraRefused> + Send + 'static,
+{
+    let done = tokio::task::spawn_blocking(call).await;
+    Ok(done.map_err(|e| Error::Internal(format!("steering camera {id}: {e}")))??)
 }
 
 /// Stops a camera and erases everybody it recorded (`keep=true`: keeps them searchable). Answers once that is done.
 #[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
     responses((status = 200, body = Receipt), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
-              (status = 503, body = ErrorBody)))]
+              (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub async fn remove(
     State(app): State<App>,
     caller: Caller,
@@ -200,21 +211,32 @@ pub async fn remove(
 async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Json<Receipt>, Error> {
     let engine = app.engine()?.clone();
     let _changing = app.changing_cameras().await;
-    let wanted = id.clone();
-    let (row, pending) = app.state().run(move |s| Ok((s.camera(&wanted)?, s.pending_erasures()?))).await?;
+    let _removing = app.removing(&id);
+    let row = app.known_camera(&id).await?;
+    let begun = app.state().run(Database::erasures).await?;
     // An erasure that failed is asked for again under the same name.
-    if row.is_none() && (keep || !pending.contains(&id)) {
+    if row.is_none() && (keep || !begun.iter().any(|e| e.camera == id && e.watched_since.is_none())) {
         return Err(missing(&id));
+    }
+    let remote = app.control().is_ok_and(|c| c.remote());
+    if let (Some(row), Ok(control)) = (&row, app.control().cloned())
+        && !row.archived
+    {
+        let wanted = id.clone();
+        steer(&id, move || control.removable(&wanted)).await?;
     }
     let detail = json!({ "camera": id, "keep": keep });
     let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
     let wanted = id.clone();
+    let kept = row.as_ref().filter(|_| keep && remote).map(|r| r.spec.clone());
     // Recorded and marked first: from here on a crash leaves an erasure that is taken up again at the next start.
     let audit_seq = app
         .state()
         .run(move |s| {
             let seq = s.record(&entry)?;
             if keep {
+                // One that ran elsewhere becomes known here by being kept.
+                kept.map_or(Ok(()), |spec| s.add_camera(&spec))?;
                 s.archive_camera(&wanted)?
             } else {
                 s.begin_erasure(&wanted)?
@@ -227,7 +249,7 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
     if !keep {
         erased = engine.erase_camera(id.clone()).await?;
         let wanted = id.clone();
-        app.state().run(move |s| s.finish_erasure(&wanted)).await?;
+        app.state().run(move |s| if remote { Ok(()) } else { s.finish_erasure(&wanted) }).await?;
     }
     tracing::info!(camera = %id, keep, sightings = erased.sightings, files = erased.files, "camera removed");
     Ok(Json(Receipt {
@@ -237,6 +259,7 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
         erased,
         audit_seq,
         returns_at_restart: row.is_some_and(|r| r.source == CameraSource::Config && !r.archived),
+        watched: remote && !keep,
     }))
 }
 
@@ -244,16 +267,17 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
 /// leave the last people in.
 async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
     let Ok(control) = app.control().cloned() else { return Ok(()) };
+    let remote = control.remote();
     let engine = app.engine()?;
     let stopping = id.clone();
     let ran = tokio::task::spawn_blocking(move || {
-        let node = control.status().into_iter().find(|n| n.camera == stopping);
-        control.remove(&stopping);
-        node
+        let heard = control.status().into_iter().find(|h| h.report.camera == stopping);
+        control.remove(&stopping).map(|()| heard)
     });
-    let Some(node) = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))? else {
-        return Ok(());
-    };
+    let heard = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
+    // Nothing more comes from a camera that is not there. One in another process is not waited for: what comes late of it
+    // is erased as it comes, see [`crate::erasure`].
+    let Some(Heard { report: node, .. }) = heard.filter(|_| !remote) else { return Ok(()) };
     let deadline = Instant::now() + DRAIN;
     while Instant::now() < deadline {
         let mark = engine.watermarks().get(id).copied();

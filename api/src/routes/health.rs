@@ -1,5 +1,7 @@
 //! Is the process alive, can it answer searches, and what does it count.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -13,10 +15,13 @@ use crate::engine::ModelView;
 use crate::error::{Error, ErrorBody};
 use crate::state::Role;
 
+/// How long the index may take to count. A server that is away takes longer to be missed; probes do not wait so long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// One thing that has to work.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
-    /// `model`, `index`, `state` or `indexer`.
+    /// `model`, `index`, `state`, `indexer` or `cameras`.
     pub name: &'static str,
     /// Whether it works.
     pub ok: bool,
@@ -58,7 +63,9 @@ pub async fn readyz(State(app): State<App>) -> Response {
             let m = engine.model();
             check("model", Ok(format!("{} {} on {} ({})", m.name, m.id, m.device, m.dtype).trim_start().to_owned()));
             model = Some(m);
-            check("index", engine.count().await.map(|n| format!("{n} sightings")).map_err(|e| e.to_string()));
+            let counted = tokio::time::timeout(PATIENCE, engine.count()).await;
+            let counted = counted.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()));
+            check("index", counted.and_then(|n| n.map(|n| format!("{n} sightings")).map_err(|e| e.to_string())));
         }
         Err(_) => check("model", Err(app.phase())),
     }
@@ -69,6 +76,12 @@ pub async fn readyz(State(app): State<App>) -> Response {
     if let Ok(engine) = app.engine() {
         let fault = engine.fault();
         checks.push(Check { name: "indexer", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "storing".into()) });
+    }
+    if let Ok(control) = app.control()
+        && control.remote()
+    {
+        let fault = control.fault();
+        checks.push(Check { name: "cameras", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "heard".into()) });
     }
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()

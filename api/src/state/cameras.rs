@@ -16,6 +16,17 @@ pub enum CameraSource {
     Config,
     /// Added at run time.
     Api,
+    /// In the configuration of a camera node elsewhere. Never stored: it is known from what the node reports.
+    Node,
+}
+
+/// An erasure that is not over yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Whose footage.
+    pub camera: CameraId,
+    /// Since when it is done, but watched for pictures that come late; `None`: not done.
+    pub watched_since: Option<Timestamp>,
 }
 
 /// A known camera.
@@ -77,7 +88,8 @@ impl State {
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
             tx.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
             tx.execute(
-                "INSERT OR IGNORE INTO erasures (camera, requested_at) VALUES (?1, ?2)",
+                "INSERT INTO erasures (camera, requested_at) VALUES (?1, ?2)
+                 ON CONFLICT (camera) DO UPDATE SET watched_since = NULL",
                 params![id.as_str(), Timestamp::now().as_micros()],
             )?;
             tx.commit()?;
@@ -85,7 +97,30 @@ impl State {
         })
     }
 
-    /// The footage of this camera is gone.
+    /// The footage of this camera is gone, but more of it may arrive: the erasure is watched from now on.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn watch_erasure(&self, id: &CameraId) -> Result<(), StateError> {
+        self.with(|c| {
+            let now = Timestamp::now().as_micros();
+            c.execute("UPDATE erasures SET watched_since = ?2 WHERE camera = ?1", params![id.as_str(), now])?;
+            Ok(())
+        })
+    }
+
+    /// Forgets a camera without erasing anything: it is remembered elsewhere.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn forget_camera(&self, id: &CameraId) -> Result<(), StateError> {
+        self.with(|c| {
+            c.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// The footage of this camera is gone, and no more of it will come (or it is wanted again).
     ///
     /// # Errors
     /// When the database refuses.
@@ -101,10 +136,24 @@ impl State {
     /// # Errors
     /// When the database refuses or holds what cannot be read.
     pub fn pending_erasures(&self) -> Result<Vec<CameraId>, StateError> {
+        Ok(self.erasures()?.into_iter().filter(|e| e.watched_since.is_none()).map(|e| e.camera).collect())
+    }
+
+    /// Every erasure that is not over, those that are only watched included.
+    ///
+    /// # Errors
+    /// When the database refuses or holds what cannot be read.
+    pub fn erasures(&self) -> Result<Vec<Erasure>, StateError> {
         self.with(|c| {
-            let mut statement = c.prepare("SELECT camera FROM erasures ORDER BY camera")?;
-            let ids = statement.query_map([], |r| r.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-            ids.into_iter().map(|id| id.parse().map_err(corrupt)).collect()
+            let mut statement = c.prepare("SELECT camera, watched_since FROM erasures ORDER BY camera")?;
+            let rows = statement
+                .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, Option<i64>>(1)?)))?
+                .collect::<Result<Vec<_>, _>>()?;
+            let erasure = |(camera, since): (String, Option<i64>)| {
+                let watched_since = since.map(Timestamp::from_micros);
+                camera.parse().map(|camera| Erasure { camera, watched_since }).map_err(corrupt)
+            };
+            rows.into_iter().map(erasure).collect()
         })
     }
 
@@ -142,7 +191,7 @@ fn upsert(c: &rusqlite::Connection, camera: &CameraConfig, source: CameraSource)
     let spec = serde_json::to_string(camera).map_err(corrupt)?;
     let source = match source {
         CameraSource::Config => "config",
-        CameraSource::Api => "api",
+        CameraSource::Api | CameraSource::Node => "api",
     };
     c.execute(
         "INSERT INTO cameras (id, spec, source, added_at) VALUES (?1, ?2, ?3, ?4)
@@ -202,6 +251,21 @@ mod tests {
         assert_eq!(state.pending_erasures().expect("read"), std::slice::from_ref(&id));
         state.finish_erasure(&id).expect("finished");
         assert!(state.pending_erasures().expect("read").is_empty());
+    }
+
+    #[test]
+    fn a_finished_erasure_can_be_watched() {
+        let (_dir, state) = open();
+        let id: CameraId = "a".parse().expect("valid");
+        state.begin_erasure(&id).expect("begun");
+        state.watch_erasure(&id).expect("watched");
+        assert!(state.pending_erasures().expect("read").is_empty());
+        assert!(state.erasures().expect("read")[0].watched_since.is_some());
+        state.begin_erasure(&id).expect("asked for again");
+        assert_eq!(state.pending_erasures().expect("read"), std::slice::from_ref(&id));
+        state.watch_erasure(&id).expect("watched");
+        state.finish_erasure(&id).expect("over");
+        assert!(state.erasures().expect("read").is_empty());
     }
 
     #[test]

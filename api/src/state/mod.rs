@@ -16,7 +16,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 pub use audit::{AuditEntry, AuditRecord, Verdict};
-pub use cameras::{CameraRow, CameraSource};
+pub use cameras::{CameraRow, CameraSource, Erasure};
 pub use tokens::{NewToken, Role, TokenRow, hash_token, new_secret};
 
 /// Name of the file in the data folder.

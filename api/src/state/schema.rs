@@ -41,6 +41,8 @@ const STEPS: &[&str] = &[
      ) STRICT;
      CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;
      CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;",
+    // Cameras of other processes: pictures may arrive long after the erasure, so it is watched for a while.
+    "ALTER TABLE erasures ADD COLUMN watched_since INTEGER;              -- erased; NULL: not finished",
 ];
 
 /// Takes every step the file has not taken yet, each in a transaction of its own.

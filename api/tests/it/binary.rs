@@ -2,17 +2,15 @@
 //! The model is the tiny golden one; the camera is GStreamer's test picture, in which there is nobody.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_sightline");
+use crate::support::{repository, tiny_model};
 
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
-}
+const BINARY: &str = env!("CARGO_BIN_EXE_sightline");
 
 /// A folder with a whole model, a configuration for it, and room for data.
 struct Place {
@@ -23,13 +21,7 @@ impl Place {
     fn new(extra: &str) -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         let model = place.path("model");
-        std::fs::create_dir(&model).unwrap();
-        let golden = repository("embed/tests/golden/cada-tiny");
-        for file in ["config.json", "tokenizer.json"] {
-            std::fs::copy(golden.join(file), model.join(file)).unwrap();
-        }
-        let tensors = sightline_embed::model::weights::read(&golden.join("weights.pth")).unwrap();
-        candle_core::safetensors::save(&tensors, model.join("model.safetensors")).unwrap();
+        tiny_model(&model);
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = {:?}\n[model]\nfolder = {model:?}\n\
              [detect]\nweights = {:?}\ninput_size = 128\n[embed]\nthreads = 1\n{extra}",

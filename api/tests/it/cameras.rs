@@ -18,7 +18,7 @@ fn a_camera_becomes_searchable_only_when_the_index_has_heard_of_it() {
     assert_eq!(state()["state"], "decoding");
     assert!(state()["reason"].as_str().unwrap().contains("no footage"), "{}", state());
     let now = Timestamp::now();
-    let mut mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now };
+    let mut mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now, indexed: 0, rejected: 0 };
     server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
     assert_eq!((&state()["state"], &state()["reason"]), (&json!("searchable"), &Value::Null));
     mark.through = now - std::time::Duration::from_secs(60);
@@ -99,7 +99,7 @@ fn an_erasure_waits_for_what_is_under_way() {
         std::thread::sleep(std::time::Duration::from_millis(500));
         engine.put(&camera("gate"), 100, 0);
         let now = Timestamp::now();
-        let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now };
+        let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now, indexed: 0, rejected: 0 };
         engine.marks.lock().unwrap().insert(camera("gate"), end);
     });
     let (status, receipt) = delete(&server, "/v1/cameras/gate");
@@ -143,7 +143,7 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
     drop(socket);
     std::thread::sleep(std::time::Duration::from_millis(200));
     let now = Timestamp::now();
-    let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now };
+    let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now, indexed: 0, rejected: 0 };
     server.engine.marks.lock().unwrap().insert(camera("gate"), end);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while !server.app.state().pending_erasures().unwrap().is_empty() {

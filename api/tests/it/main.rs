@@ -2,6 +2,7 @@
 //! of the API itself can be driven to its edge; [`engine`] has the real search behind it, `binary` runs all of it.
 #![allow(clippy::unwrap_used)]
 
+mod apart;
 mod auth;
 #[cfg(feature = "all-in-one")]
 mod binary;
@@ -11,6 +12,7 @@ mod crash;
 mod engine;
 mod errors;
 mod page;
+mod remote;
 mod search;
 mod sightings;
 mod support;

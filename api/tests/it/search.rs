@@ -12,7 +12,7 @@ fn the_answer_has_the_documented_form() {
     server.cameras(&["gate"]);
     let id = server.engine.put(&camera("gate"), 1_700_000_000, 1);
     let now = Timestamp::now();
-    let mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now };
+    let mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now, indexed: 0, rejected: 0 };
     server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
     let (status, mut answer) = server.post("/v1/search", &json!({ "query": "a man" }));
     assert_eq!(status, 200);

@@ -1,6 +1,8 @@
 //! A running server with doubles behind it, and a plain client.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,19 +11,36 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sightline_api::app::{App, Setup};
-use sightline_api::cameras::{CameraControl, CameraRefused, NodeState, NodeStatus};
+use sightline_api::cameras::{CameraControl, CameraRefused, Heard};
 use sightline_api::engine::{
     Engine, Erased, Hit, ModelView, SearchAnswer, SearchQuery, StoredSighting, Timings, Watermark,
 };
 use sightline_api::error::Error;
 use sightline_api::server;
-use sightline_api::state::{NewToken, Role, State};
+use sightline_api::state::{CameraSource, NewToken, Role, State};
 use sightline_core::config::{CameraConfig, Config};
 use sightline_core::ids::sighting_id;
+use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
+use sightline_core::{BBox, CameraId, NodeReport, NodeState, SightingId, Timestamp, TrackId};
 
 pub const START_TOKEN: &str = "start-token";
+
+/// A path of this repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// Makes `folder` a whole model: the tiny golden one.
+pub fn tiny_model(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    let golden = repository("embed/tests/golden/cada-tiny");
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(golden.join(file), folder.join(file)).unwrap();
+    }
+    let tensors = sightline_embed::model::weights::read(&golden.join("weights.pth")).unwrap();
+    candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+}
 
 pub fn camera(id: &str) -> CameraId {
     id.parse().unwrap()
@@ -33,6 +52,8 @@ pub struct FakeEngine {
     pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
     pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
     pub queries: Mutex<Vec<SearchQuery>>,
+    /// Held: erasures wait.
+    pub hold: tokio::sync::Mutex<()>,
     /// Searches and erasures fail with this.
     pub broken: Mutex<Option<&'static str>>,
 }
@@ -116,6 +137,7 @@ impl Engine for FakeEngine {
 
     fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
         async move {
+            let _hold = self.hold.lock().await;
             if let Some(why) = *self.broken.lock().unwrap() {
                 return Err(Error::Unavailable { part: "the vector store", why: why.into() });
             }
@@ -132,8 +154,9 @@ impl Engine for FakeEngine {
         self.marks.lock().unwrap().clone()
     }
 
-    fn restart_camera(&self, camera: &CameraId) {
+    fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()> {
         self.marks.lock().unwrap().remove(camera);
+        async {}.boxed()
     }
 
     fn fault(&self) -> Option<String> {
@@ -143,12 +166,38 @@ impl Engine for FakeEngine {
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
         async move { Ok(self.stored.lock().unwrap().len() as u64) }.boxed()
     }
+
+    fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>> {
+        async move { Ok(self.stored.lock().unwrap().values().any(|s| s.camera == camera)) }.boxed()
+    }
 }
 
 /// A camera node that starts whatever it is given, up to two cameras.
 #[derive(Default)]
 pub struct FakeNode {
-    pub running: Mutex<BTreeMap<CameraId, NodeStatus>>,
+    pub running: Mutex<BTreeMap<CameraId, NodeReport>>,
+    /// Plays nodes in other processes.
+    pub remote: AtomicBool,
+}
+
+/// A camera that decodes and has analysed nothing yet.
+pub fn report(camera: &CameraId) -> NodeReport {
+    NodeReport {
+        origin: Origin::of_camera("node@one", 0, camera),
+        camera: camera.clone(),
+        at: Timestamp::now(),
+        state: NodeState::Decoding,
+        reason: None,
+        since: Timestamp::now(),
+        connection: 0,
+        frames_decoded: 10,
+        frames_analysed: 0,
+        frames_dropped: 0,
+        crops: 0,
+        crops_dropped: 0,
+        retry_in_s: None,
+        spooled_bytes: 0,
+    }
 }
 
 impl CameraControl for FakeNode {
@@ -160,31 +209,26 @@ impl CameraControl for FakeNode {
         if running.len() >= 2 {
             return Err(CameraRefused::Conflict("2 cameras is the most this machine takes".into()));
         }
-        running.insert(
-            camera.id.clone(),
-            NodeStatus {
-                camera: camera.id,
-                state: NodeState::Decoding,
-                reason: None,
-                since: Timestamp::now(),
-                connection: 0,
-                frames_decoded: 10,
-                frames_analysed: 0,
-                frames_dropped: 0,
-                crops: 0,
-                crops_dropped: 0,
-                retry_in_s: None,
-            },
-        );
+        running.insert(camera.id.clone(), report(&camera.id));
         Ok(())
     }
 
-    fn remove(&self, camera: &CameraId) {
+    fn remove(&self, camera: &CameraId) -> Result<(), CameraRefused> {
         self.running.lock().unwrap().remove(camera);
+        Ok(())
     }
 
-    fn status(&self) -> Vec<NodeStatus> {
-        self.running.lock().unwrap().values().cloned().collect()
+    fn status(&self) -> Vec<Heard> {
+        self.running.lock().unwrap().values().cloned().map(Heard::from).collect()
+    }
+
+    fn elsewhere(&self) -> Vec<(CameraConfig, CameraSource)> {
+        let of = |id: &CameraId| serde_json::from_value(json!({ "id": id, "url": "rtsp://cam/1" })).unwrap();
+        self.running.lock().unwrap().keys().map(|id| (of(id), CameraSource::Api)).collect()
+    }
+
+    fn remote(&self) -> bool {
+        self.remote.load(Ordering::SeqCst)
     }
 }
 

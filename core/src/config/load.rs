@@ -138,6 +138,29 @@ impl Config {
             "search.confident_probability",
             &self.search.confident_probability,
             "0 to 1",
+        )?;
+        let (b, v) = (&self.bus, &self.vectors);
+        range(b.partitions >= 1, "bus.partitions", &b.partitions, "at least 1")?;
+        range(b.replication >= 1, "bus.replication", &b.replication, "at least 1")?;
+        range(b.retention_hours >= 1, "bus.retention_hours", &b.retention_hours, "at least 1")?;
+        range(b.in_flight_bytes >= 2_000_000, "bus.in_flight_bytes", &b.in_flight_bytes, "at least 2000000")?;
+        range(b.spool_bytes >= 2_000_000, "bus.spool_bytes", &b.spool_bytes, "at least 2000000")?;
+        range(
+            b.drain_seconds > 0.0 && b.drain_seconds <= 240.0,
+            "bus.drain_seconds",
+            &b.drain_seconds,
+            "above 0, at most 240",
+        )?;
+        range(v.shards >= 1, "vectors.shards", &v.shards, "at least 1")?;
+        range(v.replication >= 1, "vectors.replication", &v.replication, "at least 1")?;
+        range((1.0..=100.0).contains(&v.oversampling), "vectors.oversampling", &v.oversampling, "1 to 100")?;
+        range(v.timeout_seconds > 0.0, "vectors.timeout_seconds", &v.timeout_seconds, "above 0")?;
+        range(self.index.batch >= 1, "index.batch", &self.index.batch, "at least 1")?;
+        range(
+            self.index.retention_days >= 0.0,
+            "index.retention_days",
+            &self.index.retention_days,
+            "0 (for ever) or more",
         )
     }
 }

@@ -6,8 +6,9 @@ mod sections;
 
 pub use load::{ConfigError, DEFAULT_TOML};
 pub use sections::{
-    CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, IngestConfig, ModelConfig, RtspTransport,
-    ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig,
+    BusCompression, BusConfig, CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, GalleryConfig,
+    IndexConfig, IngestConfig, ModelConfig, MonitorConfig, PatchCoding, Quantization, RtspTransport, ScoreForm,
+    SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,16 @@ pub struct Config {
     pub embed: EmbedConfig,
     /// Search and re-ranking.
     pub search: SearchConfig,
+    /// Kafka between separate roles.
+    pub bus: BusConfig,
+    /// Vector store.
+    pub vectors: VectorsConfig,
+    /// Pictures and patch features.
+    pub gallery: GalleryConfig,
+    /// The sink.
+    pub index: IndexConfig,
+    /// Health and metrics of separate roles.
+    pub monitor: MonitorConfig,
     /// Cameras that are there from the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cameras: Vec<CameraConfig>,

@@ -94,16 +94,18 @@ pub struct ShotsConfig {
     pub jpeg_quality: u8,
 }
 
-/// Arithmetic of the model's matrix products; everything else is f32.
+/// Arithmetic of the model: on a CPU that of its matrix products, everything else being f32; on a GPU all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbedPrecision {
-    /// bf16 where the CPU has instructions for it, else f32.
+    /// f16 on a GPU, bf16 on a CPU that has instructions for it, else f32.
     Auto,
     /// Single precision.
     F32,
     /// Factors rounded to bfloat16, sums in f32; an error where the machine has no instructions for it.
     Bf16,
+    /// IEEE half precision, sums in f32; GPUs only.
+    F16,
 }
 
 /// `[embed]`
@@ -139,6 +141,120 @@ pub struct SearchConfig {
     pub max_limit: usize,
     pub confident_probability: f32,
     pub score: ScoreForm,
+}
+
+/// `[bus]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct BusConfig {
+    pub brokers: String,
+    pub crops_topic: String,
+    pub sightings_topic: String,
+    pub cameras_topic: String,
+    pub dead_letter_suffix: String,
+    pub partitions: i32,
+    pub replication: i32,
+    pub retention_hours: u64,
+    pub compression: BusCompression,
+    pub patches: PatchCoding,
+    pub in_flight_bytes: usize,
+    pub spool_bytes: u64,
+    pub drain_seconds: f64,
+}
+
+/// Compression of records on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum BusCompression {
+    None,
+    Lz4,
+    Zstd,
+}
+
+impl BusCompression {
+    /// As librdkafka's `compression.codec` wants it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// Numbers of patch features on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PatchCoding {
+    /// Half precision, exact.
+    F16,
+    /// A signed byte and a scale a row: half the bytes.
+    Int8,
+}
+
+/// Where the vectors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VectorPlace {
+    /// Qdrant's engine inside the process, in the data folder.
+    Embedded,
+    /// A Qdrant server or cluster.
+    Server,
+}
+
+/// Quantisation of stored vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantization {
+    /// Full precision alone.
+    None,
+    /// A byte a value for the first pass, full precision for the best of them.
+    Int8,
+}
+
+/// `[vectors]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct VectorsConfig {
+    pub store: VectorPlace,
+    pub url: String,
+    pub api_key: String,
+    pub collection: String,
+    pub shards: u32,
+    pub replication: u32,
+    pub on_disk: bool,
+    pub quantization: Quantization,
+    pub oversampling: f64,
+    pub timeout_seconds: f64,
+}
+
+/// `[gallery]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct GalleryConfig {
+    pub url: String,
+}
+
+/// `[index]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct IndexConfig {
+    pub batch: usize,
+    pub retention_days: f64,
+}
+
+/// `[monitor]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct MonitorConfig {
+    pub listen: SocketAddr,
+    pub node: String,
 }
 
 /// One `[[cameras]]` entry, and the body of `POST /v1/cameras`.

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::schema::{self, Coding, Envelope, Payload, Track};
 use super::{READABLE, WireError, patches};
 use crate::message::Origin;
-use crate::{BBox, CameraId, Crop, CropQuality, Progress, Sighting, Timestamp, TrackEnd, TrackId};
+use crate::{
+    BBox, CameraId, Crop, CropQuality, NodeReport, NodeState, Progress, Sighting, Timestamp, TrackEnd, TrackId,
+};
 
 /// A message with its head.
 pub fn envelope(origin: &Origin, camera: &CameraId, payload: Payload) -> Envelope {
@@ -58,6 +60,37 @@ impl From<&TrackEnd> for schema::TrackEnd {
 impl From<&Progress> for schema::Progress {
     fn from(p: &Progress) -> Self {
         Self { connection: p.connection, analysed_through: p.analysed_through.as_micros(), ended: p.ended }
+    }
+}
+
+impl From<NodeState> for schema::State {
+    fn from(state: NodeState) -> Self {
+        match state {
+            NodeState::Connecting => Self::Connecting,
+            NodeState::Decoding => Self::Decoding,
+            NodeState::Retrying => Self::Retrying,
+            NodeState::Failed => Self::Failed,
+            NodeState::Ended => Self::Ended,
+        }
+    }
+}
+
+impl From<&NodeReport> for schema::Report {
+    fn from(r: &NodeReport) -> Self {
+        Self {
+            at: r.at.as_micros(),
+            state: schema::State::from(r.state).into(),
+            reason: r.reason.clone(),
+            since: r.since.as_micros(),
+            connection: r.connection,
+            frames_decoded: r.frames_decoded,
+            frames_analysed: r.frames_analysed,
+            frames_dropped: r.frames_dropped,
+            crops: r.crops,
+            crops_dropped: r.crops_dropped,
+            retry_in_s: r.retry_in_s,
+            spooled_bytes: r.spooled_bytes,
+        }
     }
 }
 
@@ -163,6 +196,39 @@ impl Head {
             analysed_through: Timestamp::from_micros(p.analysed_through),
             ended: p.ended,
         }
+    }
+
+    /// A report under this head.
+    ///
+    /// # Errors
+    /// A state that is not known.
+    pub fn report(self, r: schema::Report) -> Result<NodeReport, WireError> {
+        let state = match schema::State::try_from(r.state) {
+            Ok(schema::State::Connecting) => NodeState::Connecting,
+            Ok(schema::State::Decoding) => NodeState::Decoding,
+            Ok(schema::State::Retrying) => NodeState::Retrying,
+            Ok(schema::State::Failed) => NodeState::Failed,
+            Ok(schema::State::Ended) => NodeState::Ended,
+            Ok(schema::State::Unknown) | Err(_) => {
+                return Err(invalid("report.state", format!("state {} is not known", r.state)));
+            }
+        };
+        Ok(NodeReport {
+            origin: self.origin,
+            camera: self.camera,
+            at: Timestamp::from_micros(r.at),
+            state,
+            reason: r.reason,
+            since: Timestamp::from_micros(r.since),
+            connection: r.connection,
+            frames_decoded: r.frames_decoded,
+            frames_analysed: r.frames_analysed,
+            frames_dropped: r.frames_dropped,
+            crops: r.crops,
+            crops_dropped: r.crops_dropped,
+            retry_in_s: r.retry_in_s.filter(|s| s.is_finite()),
+            spooled_bytes: r.spooled_bytes,
+        })
     }
 
     /// A sighting under this head.

@@ -73,6 +73,7 @@ pub fn encode_camera_event(event: &CameraEvent) -> Result<Bytes, WireError> {
         CameraEvent::Crop(crop) => convert::envelope(&crop.origin, &crop.camera, Payload::Crop(crop.into())),
         CameraEvent::TrackEnd(end) => convert::envelope(&end.origin, &end.camera, Payload::TrackEnd(end.into())),
         CameraEvent::Progress(p) => convert::envelope(&p.origin, &p.camera, Payload::Progress(p.into())),
+        CameraEvent::Report(r) => convert::envelope(&r.origin, &r.camera, Payload::Report(r.into())),
     })
 }
 
@@ -87,6 +88,7 @@ pub fn encode_index_event(event: &IndexEvent, coding: Coding) -> Result<Bytes, W
         }
         IndexEvent::TrackEnd(end) => convert::envelope(&end.origin, &end.camera, Payload::TrackEnd(end.into())),
         IndexEvent::Progress(p) => convert::envelope(&p.origin, &p.camera, Payload::Progress(p.into())),
+        IndexEvent::Report(r) => convert::envelope(&r.origin, &r.camera, Payload::Report(r.into())),
     })
 }
 
@@ -108,6 +110,7 @@ pub fn decode_camera_event(record: Bytes) -> Result<CameraEvent, WireError> {
         Payload::Crop(crop) => head.crop(crop).map(CameraEvent::Crop),
         Payload::TrackEnd(end) => head.track_end(end).map(CameraEvent::TrackEnd),
         Payload::Progress(p) => Ok(CameraEvent::Progress(head.progress(p))),
+        Payload::Report(r) => head.report(r).map(CameraEvent::Report),
         Payload::Sighting(_) => Err(WireError::Misplaced { found: "sighting" }),
     }
 }
@@ -122,6 +125,7 @@ pub fn decode_index_event(record: Bytes) -> Result<IndexEvent, WireError> {
         Payload::Sighting(s) => head.sighting(s).map(|s| IndexEvent::Sighting(Box::new(s))),
         Payload::TrackEnd(end) => head.track_end(end).map(IndexEvent::TrackEnd),
         Payload::Progress(p) => Ok(IndexEvent::Progress(head.progress(p))),
+        Payload::Report(r) => head.report(r).map(IndexEvent::Report),
         Payload::Crop(_) => Err(WireError::Misplaced { found: "crop" }),
     }
 }

@@ -23,7 +23,7 @@ pub struct Envelope {
     #[prost(string, tag = "5")]
     pub camera: String,
     /// What it says.
-    #[prost(oneof = "Payload", tags = "10, 11, 12, 13")]
+    #[prost(oneof = "Payload", tags = "10, 11, 12, 13, 14")]
     pub payload: Option<Payload>,
 }
 
@@ -42,6 +42,9 @@ pub enum Payload {
     /// A picture with its features.
     #[prost(message, tag = "13")]
     Sighting(Sighting),
+    /// How a camera fares on its node. From schema 2.
+    #[prost(message, tag = "14")]
+    Report(Report),
 }
 
 /// A track: birth time in microseconds since 1970 (UTC) and ordinal in that frame.
@@ -116,6 +119,65 @@ pub struct Progress {
     /// The footage has ended.
     #[prost(bool, tag = "3")]
     pub ended: bool,
+}
+
+/// See [`crate::message::NodeReport`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Report {
+    /// When it was written.
+    #[prost(sint64, tag = "1")]
+    pub at: i64,
+    /// What the camera does.
+    #[prost(enumeration = "State", tag = "2")]
+    pub state: i32,
+    /// Why.
+    #[prost(string, optional, tag = "3")]
+    pub reason: Option<String>,
+    /// Since when.
+    #[prost(sint64, tag = "4")]
+    pub since: i64,
+    /// Connection of the camera.
+    #[prost(uint64, tag = "5")]
+    pub connection: u64,
+    /// Frames decoded.
+    #[prost(uint64, tag = "6")]
+    pub frames_decoded: u64,
+    /// Frames analysed.
+    #[prost(uint64, tag = "7")]
+    pub frames_analysed: u64,
+    /// Frames dropped.
+    #[prost(uint64, tag = "8")]
+    pub frames_dropped: u64,
+    /// Pictures published.
+    #[prost(uint64, tag = "9")]
+    pub crops: u64,
+    /// Pictures dropped.
+    #[prost(uint64, tag = "10")]
+    pub crops_dropped: u64,
+    /// Seconds until the next attempt.
+    #[prost(double, optional, tag = "11")]
+    pub retry_in_s: Option<f64>,
+    /// Bytes waiting on the node's disk.
+    #[prost(uint64, tag = "12")]
+    pub spooled_bytes: u64,
+}
+
+/// See [`crate::message::NodeState`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum State {
+    /// Never written: what is missing must not read as a state.
+    Unknown = 0,
+    /// No frame yet.
+    Connecting = 1,
+    /// Frames arrive.
+    Decoding = 2,
+    /// Waiting for the next attempt.
+    Retrying = 3,
+    /// No attempt will help.
+    Failed = 4,
+    /// The footage is over.
+    Ended = 5,
 }
 
 /// See [`crate::message::Sighting`].

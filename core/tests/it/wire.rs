@@ -7,8 +7,8 @@ use sightline_core::message::{Origin, SCHEMA_VERSION};
 use sightline_core::wire::schema::{Envelope, Payload};
 use sightline_core::wire::{self, Coding, MAX_BYTES, WireError};
 use sightline_core::{
-    BBox, CameraEvent, CameraId, Crop, CropQuality, IndexEvent, PatchFeatures, Progress, Sighting, Timestamp, TrackEnd,
-    TrackId,
+    BBox, CameraEvent, CameraId, Crop, CropQuality, IndexEvent, NodeReport, NodeState, PatchFeatures, Progress,
+    Sighting, Timestamp, TrackEnd, TrackId,
 };
 use uuid::Uuid;
 
@@ -71,6 +71,45 @@ fn progress(schema: u16) -> Progress {
     }
 }
 
+fn report(schema: u16) -> NodeReport {
+    NodeReport {
+        origin: origin(schema),
+        camera: camera(),
+        at: Timestamp::from_micros(1_760_000_010_000_000),
+        state: NodeState::Retrying,
+        reason: Some("no frame for 5 s".into()),
+        since: Timestamp::from_micros(1_760_000_009_500_000),
+        connection: 3,
+        frames_decoded: 1000,
+        frames_analysed: 200,
+        frames_dropped: 5,
+        crops: 40,
+        crops_dropped: 2,
+        retry_in_s: Some(1.5),
+        spooled_bytes: 123_456,
+    }
+}
+
+/// A report of a camera that has just begun: everything that may be left out is.
+fn short_report(schema: u16) -> NodeReport {
+    NodeReport {
+        state: NodeState::Decoding,
+        reason: None,
+        connection: 0,
+        frames_decoded: 0,
+        frames_analysed: 0,
+        frames_dropped: 0,
+        crops: 0,
+        crops_dropped: 0,
+        retry_in_s: None,
+        spooled_bytes: 0,
+        ..report(schema)
+    }
+}
+
+/// The first version that has reports.
+const WITH_REPORTS: u16 = 2;
+
 /// Every kind of record of `schema` with its name, and the same as this build writes it.
 fn records(schema: u16) -> Vec<(&'static str, Result<Bytes, WireError>)> {
     let sighting = || IndexEvent::Sighting(Box::new(sighting(schema)));
@@ -80,6 +119,8 @@ fn records(schema: u16) -> Vec<(&'static str, Result<Bytes, WireError>)> {
         ("progress", wire::encode_camera_event(&CameraEvent::Progress(progress(schema)))),
         ("sighting-f16", wire::encode_index_event(&sighting(), Coding::F16)),
         ("sighting-int8", wire::encode_index_event(&sighting(), Coding::Int8)),
+        ("report", wire::encode_camera_event(&CameraEvent::Report(report(schema)))),
+        ("report-short", wire::encode_index_event(&IndexEvent::Report(short_report(schema)), Coding::F16)),
     ]
 }
 
@@ -113,6 +154,13 @@ fn golden_bytes_of_every_version_that_is_read() {
         let IndexEvent::Sighting(int8) = index("sighting-int8") else { panic!("a sighting") };
         assert_eq!((int8.crop, int8.feature), (crop(schema), sighting(schema).feature));
         assert_eq!((int8.patches.rows, int8.patches.width, int8.patches.data.len()), (2, 3, 12));
+        if schema >= WITH_REPORTS {
+            // The embedder hands reports on as they are.
+            assert_eq!(read("report"), CameraEvent::Report(report(schema)));
+            assert_eq!(index("report"), IndexEvent::Report(report(schema)));
+            assert_eq!(read("report-short"), CameraEvent::Report(short_report(schema)));
+            assert_eq!(index("report-short"), IndexEvent::Report(short_report(schema)));
+        }
     }
 }
 
@@ -127,7 +175,7 @@ fn this_version_is_written_to_the_byte() {
 
 #[test]
 fn other_versions_and_other_topics_are_refused_by_name() {
-    for schema in [0, SCHEMA_VERSION + 1, 999] {
+    for schema in (0..*wire::READABLE.start()).chain([SCHEMA_VERSION + 1, 999]) {
         let (_, record) = records(schema).remove(0);
         let e = wire::decode_camera_event(record.unwrap()).unwrap_err();
         assert_eq!(e, WireError::Schema { found: schema.into() });
@@ -167,6 +215,14 @@ fn what_is_wrong_is_said() {
     assert!(said(&|e| e.trace = Bytes::from_static(b"short")).contains("trace"));
     assert!(said(&|e| e.camera = "North Gate".into()).contains("camera"));
     assert!(said(&|e| e.payload = None).contains("message is missing"));
+    let state = |state: i32| {
+        let record = wire::encode_camera_event(&CameraEvent::Report(report(SCHEMA_VERSION))).unwrap();
+        let mut envelope = Envelope::decode(record).unwrap();
+        let Some(Payload::Report(report)) = &mut envelope.payload else { panic!("a report") };
+        report.state = state;
+        wire::decode_camera_event(envelope.encode_to_vec().into()).expect_err("refused").to_string()
+    };
+    assert!(state(0).contains("report.state") && state(99).contains("state 99"));
     assert!(part(|s| s.crop = None).contains("sighting.crop is missing"));
     assert!(part(|s| s.patches = None).contains("sighting.patches is missing"));
     assert!(part(|s| s.feature[1] = f32::NAN).contains("NaN among"));
@@ -194,7 +250,7 @@ proptest! {
         let _ = wire::decode_camera_event(bytes.clone().into());
         let _ = wire::decode_index_event(bytes.into());
         // A good record with one byte changed is the same, another one, or refused.
-        let (_, record) = records(1).remove(at % 5);
+        let (_, record) = records(SCHEMA_VERSION).remove(at % 7);
         let mut record = record.unwrap().to_vec();
         let at = at % record.len();
         record[at] ^= flip;
@@ -210,7 +266,15 @@ proptest! {
         let origin = Origin { seq, ..origin(1) };
         let event = CameraEvent::Crop(Crop { origin: origin.clone(), track, crop_no, captured_at: at, jpeg: jpeg.into(), ..crop(1) });
         prop_assert_eq!(wire::decode_camera_event(wire::encode_camera_event(&event).unwrap()), Ok(event));
-        let event = CameraEvent::TrackEnd(TrackEnd { origin, track, first_seen: at, ended, ..track_end(1) });
+        let event = CameraEvent::TrackEnd(TrackEnd { origin: origin.clone(), track, first_seen: at, ended, ..track_end(1) });
+        prop_assert_eq!(wire::decode_camera_event(wire::encode_camera_event(&event).unwrap()), Ok(event));
+        let reason = ended.then(|| format!("reason {seq}"));
+        let states = [NodeState::Connecting, NodeState::Decoding, NodeState::Retrying, NodeState::Failed, NodeState::Ended];
+        let state = states[seq as usize % states.len()];
+        let report = NodeReport { origin, at, since: at, state, reason, crops_dropped: seq, ..short_report(1) };
+        let event = IndexEvent::Report(report.clone());
+        prop_assert_eq!(wire::decode_index_event(wire::encode_index_event(&event, Coding::F16).unwrap()), Ok(event));
+        let event = CameraEvent::Report(report);
         prop_assert_eq!(wire::decode_camera_event(wire::encode_camera_event(&event).unwrap()), Ok(event));
     }
 }

@@ -79,7 +79,7 @@ fn a_replay_gives_the_same_events() {
         .map(|(_, e)| match e {
             CameraEvent::Crop(c) => c.origin.seq,
             CameraEvent::TrackEnd(s) => s.origin.seq,
-            CameraEvent::Progress(_) => panic!("the analyzer tells no progress"),
+            CameraEvent::Progress(_) | CameraEvent::Report(_) => panic!("the analyzer tells of tracks alone"),
         })
         .collect();
     assert_eq!(seqs, (0..first.len() as u64).collect::<Vec<_>>());

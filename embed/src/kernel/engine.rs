@@ -36,7 +36,8 @@ impl Engine {
     #[must_use]
     pub fn for_precision(precision: Precision) -> Self {
         match precision {
-            Precision::F32 => Self::Exact,
+            // No CPU computes in f16 here: `choose_precision` refuses it.
+            Precision::F32 | Precision::F16 => Self::Exact,
             Precision::Bf16 => Self::best(),
         }
     }

@@ -5,7 +5,9 @@
 
 use std::cell::Cell;
 
-/// The arithmetic of a product. Memory is `f32` at either.
+use candle_core::{DType, Device};
+
+/// The arithmetic of a product. On the CPU memory is `f32` at any; on a GPU a loaded model is held in it as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Single precision throughout.
@@ -13,6 +15,8 @@ pub enum Precision {
     F32,
     /// Factors rounded to bfloat16, sums in `f32`; the `f32` path on a CPU without bf16 instructions.
     Bf16,
+    /// Half precision, on GPUs only.
+    F16,
 }
 
 thread_local! {
@@ -20,6 +24,32 @@ thread_local! {
 }
 
 impl Precision {
+    /// As it is written in configurations and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// What tensors are made of on a GPU.
+    #[must_use]
+    pub fn gpu_dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+
+    /// What a model's tensors are made of on `device`.
+    #[must_use]
+    pub fn dtype(self, device: &Device) -> DType {
+        if device.is_cpu() { DType::F32 } else { self.gpu_dtype() }
+    }
+
     /// What layers on this thread compute in: [`Precision::F32`], or what the innermost [`Precision::scope`] says.
     #[must_use]
     pub fn current() -> Self {

@@ -1,6 +1,6 @@
 //! The whole of CADA: two encoders into one space, and the decoder that judges a text against one picture.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,11 @@ impl Cada {
         })
     }
 
+    /// The type its tensors are of: f32, or half precision on a GPU. Features and logits are f32 at any.
+    pub fn dtype(&self) -> DType {
+        self.vision_proj.weight().dtype()
+    }
+
     /// The dimensions.
     pub fn arch(&self) -> &Architecture {
         &self.arch
@@ -85,7 +90,8 @@ impl Cada {
         self.text_decoder.as_ref()
     }
 
-    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]` in the type of the
+    /// weights.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -98,7 +104,7 @@ impl Cada {
     /// # Errors
     /// When candle fails.
     pub fn image_proj(&self, image_embeds: &Tensor) -> Result<Tensor> {
-        self.vision_proj.forward(&first(image_embeds)?)
+        self.vision_proj.forward(&first(image_embeds)?.to_dtype(self.dtype())?)?.to_dtype(DType::F32)
     }
 
     /// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
@@ -114,7 +120,7 @@ impl Cada {
     /// # Errors
     /// When candle fails.
     pub fn text_proj(&self, text_embeds: &Tensor) -> Result<Tensor> {
-        self.text_proj.forward(&first(text_embeds)?)
+        self.text_proj.forward(&first(text_embeds)?)?.to_dtype(DType::F32)
     }
 
     /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
@@ -123,7 +129,8 @@ impl Cada {
     /// # Errors
     /// As [`Bert::forward`].
     pub fn fused(&self, tokens: &TokenBatch, image_embeds: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
-        let pass = Pass { image: Some(image_embeds), causal: false, dropout };
+        let image = image_embeds.to_dtype(self.dtype())?;
+        let pass = Pass { image: Some(&image), causal: false, dropout };
         self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), &pass)
     }
 
@@ -132,7 +139,7 @@ impl Cada {
     /// # Errors
     /// When candle fails.
     pub fn itm_logits(&self, fused: &Tensor) -> Result<Tensor> {
-        self.itm_head.forward(&first(fused)?)
+        self.itm_head.forward(&first(fused)?)?.to_dtype(DType::F32)
     }
 
     /// Group means `[batch, text width]` of fused states -> `[batch, 2]` (the local half of ATP; training only).

@@ -50,7 +50,7 @@ impl Vit {
         })
     }
 
-    /// Patches alone: pixels `[batch, channels, height, width]`, normalised f32 -> `[batch, patches, width]`.
+    /// Patches alone: pixels `[batch, channels, height, width]`, normalised -> `[batch, patches, width]` in the type of the weights.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -60,7 +60,7 @@ impl Vit {
         if [h, w] != a.image_size || channels != a.in_chans {
             bail!("the model takes {} x {:?} pixels, got {channels} x [{h}, {w}]", a.in_chans, a.image_size);
         }
-        self.patch.forward(&patches(pixels, p)?)
+        self.patch.forward(&patches(&pixels.to_dtype(self.cls_token.dtype())?, p)?)
     }
 
     /// Class token and patches with their positions: the input of the first block, `[batch, 1 + patches, width]`.

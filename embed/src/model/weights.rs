@@ -130,13 +130,27 @@ pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: 
     Ok(Selection { used, unused })
 }
 
-/// CADA for inference from a file of weights.
+/// CADA for inference from a file of weights, in f32.
 ///
 /// # Errors
 /// As [`read`] and [`select`].
 pub fn load(path: &Path, arch: &Architecture, decoder: Decoder, device: &Device) -> Result<Cada, EmbedError> {
+    load_as(path, arch, decoder, device, DType::F32)
+}
+
+/// [`load`] with tensors of `dtype`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(
+    path: &Path,
+    arch: &Architecture,
+    decoder: Decoder,
+    device: &Device,
+    dtype: DType,
+) -> Result<Cada, EmbedError> {
     let selection = select(read(path)?, &required(arch, decoder)?, &path.display().to_string())?;
-    Ok(Cada::new(arch, decoder, VarBuilder::from_tensors(selection.used, DType::F32, device))?)
+    Ok(Cada::new(arch, decoder, VarBuilder::from_tensors(selection.used, dtype, device))?)
 }
 
 /// CADA for training: fresh variables in a new `VarMap`. Overwrite them with [`assign`] to start from weights.

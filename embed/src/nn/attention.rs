@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::dropout::{Drop, Dropout};
 use super::gemm::{At, product};
 use super::simd::{softmax_grad_row, softmax_row};
-use super::{contiguous, softmax};
+use super::{contiguous, matmul, ours, softmax};
 
 /// What is added to the score of a key that must not be seen: not minus infinity, as in the reference.
 pub const MASKED: f32 = -10_000.0;
@@ -56,13 +56,13 @@ impl Mask {
                 values.extend((0..self.keys).map(|j| if j < seen { 0.0 } else { MASKED }));
             }
         }
-        Tensor::from_vec(values, (self.lengths.len(), 1, queries, self.keys), like.device())
+        Tensor::from_vec(values, (self.lengths.len(), 1, queries, self.keys), like.device())?.to_dtype(like.dtype())
     }
 }
 
 /// softmax(q k^T / sqrt(head width) + mask) v for every head.
 ///
-/// `q` `[batch, queries, width]`, `k` and `v` `[batch, keys, width]` -> `[batch, queries, width]`, f32; head h owns
+/// `q` `[batch, queries, width]`, `k` and `v` `[batch, keys, width]` -> `[batch, queries, width]`, of one type; head h owns
 /// columns `h * width / heads ..`. `dropout` acts on the probabilities.
 ///
 /// # Errors
@@ -76,12 +76,12 @@ pub fn attention(
     dropout: Option<&Dropout>,
 ) -> Result<Tensor> {
     let dims = Dims::new(q, k, v, heads, mask)?;
-    if !q.device().is_cpu() {
+    if !ours(q) {
         let mut p = attention_probs(q, k, heads, mask)?;
         if let Some(d) = dropout {
             p = d.forward(&p)?;
         }
-        return p.matmul(&split_heads(v, heads)?)?.transpose(1, 2)?.contiguous()?.flatten_from(2);
+        return matmul(&p, &split_heads(v, heads)?)?.transpose(1, 2)?.contiguous()?.flatten_from(2);
     }
     let op = Op { dims, mask: mask.filter(|m| m.hides()).cloned(), drop: dropout.map(Dropout::draw) };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
@@ -98,7 +98,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     if wide % 3 != 0 || heads == 0 || width % heads != 0 {
         bail!("{heads} heads cannot share a fused projection of width {wide}");
     }
-    if !qkv.device().is_cpu() {
+    if !ours(qkv) {
         let part = |i| qkv.narrow(2, i * width, width);
         return attention(&part(0)?, &part(1)?, &part(2)?, heads, None, None);
     }
@@ -113,7 +113,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
 pub fn attention_probs(q: &Tensor, k: &Tensor, heads: usize, mask: Option<&Mask>) -> Result<Tensor> {
     let dims = Dims::new(q, k, k, heads, mask)?;
     let q = (split_heads(q, heads)? * dims.scale() as f64)?;
-    let scores = q.matmul(&split_heads(k, heads)?.t()?)?;
+    let scores = matmul(&q, &split_heads(k, heads)?.t()?)?;
     match mask {
         Some(m) => softmax(&scores.broadcast_add(&m.additive(dims.queries, &scores)?)?),
         None => softmax(&scores),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::contiguous;
+use super::{contiguous, ours};
 
 /// Source of dropout for one forward pass after another; each call draws the next seed.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Dropout {
         if self.rate == 0.0 {
             return Ok(x.clone());
         }
-        if x.device().is_cpu() {
+        if ours(x) {
             return x.contiguous()?.apply_op1(drop);
         }
         let factors: Vec<f32> = (0..x.elem_count()).map(|i| drop.factor(i)).collect();

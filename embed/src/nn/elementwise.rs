@@ -3,26 +3,31 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::contiguous;
 use super::simd::{exp, multiversion, normal_cdf, softmax_grad_row, softmax_row};
+use super::{contiguous, ours};
 
 /// Elements one task handles: 64 KiB, so that what it reads and writes stays in the second-level cache.
 const GRAIN: usize = 16_384;
 
-/// `x * Phi(x)`, any shape, f32. Within 1e-6 of the erf form on the CPU.
+/// `x * Phi(x)`, any shape. Within 1e-6 of the erf form on the CPU.
 ///
 /// # Errors
 /// When candle fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(Gelu) } else { x.gelu_erf() }
+    if ours(x) { x.contiguous()?.apply_op1(Gelu) } else { x.gelu_erf() }
 }
 
-/// Softmax over the last dimension, f32.
+/// Softmax over the last dimension.
 ///
 /// # Errors
 /// When candle fails.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(Softmax) } else { candle_nn::ops::softmax(x, D::Minus1) }
+    match (ours(x), x.track_op()) {
+        (true, _) => x.contiguous()?.apply_op1(Softmax),
+        (false, true) => candle_nn::ops::softmax(x, D::Minus1),
+        // One kernel with sums in f32, but without a gradient.
+        (false, false) => candle_nn::ops::softmax_last_dim(&x.contiguous()?),
+    }
 }
 
 multiversion! {

@@ -4,7 +4,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
-use super::contiguous;
+use super::{contiguous, ours};
 
 /// Rows `ids` of `table` `[rows, width]` -> `[ids, width]`, f32. Rows equal to `padding` give no gradient.
 ///
@@ -15,11 +15,11 @@ pub fn embedding(table: &Tensor, ids: &[u32], padding: Option<u32>) -> Result<Te
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
         bail!("id {id} is beyond the {rows} rows of the embedding");
     }
-    if table.device().is_cpu() {
+    if ours(table) {
         return table.contiguous()?.apply_op1(Lookup { ids: ids.to_vec(), padding });
     }
     let index = Tensor::new(ids, table.device())?;
-    let Some(padding) = padding else { return table.index_select(&index, 0) };
+    let Some(padding) = padding.filter(|_| table.track_op()) else { return table.index_select(&index, 0) };
     // A padded position reads the detached table, so that nothing flows back from it.
     let live = index.ne(padding)?.to_dtype(DType::F32)?.unsqueeze(1)?;
     let padded = live.affine(-1.0, 1.0)?;

@@ -3,11 +3,11 @@
 //! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over a strided view; here
 //! each is one pass over memory.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::grads::{give, give_by};
-use super::{contiguous, embedding, with_values};
+use super::{contiguous, embedding, ours, with_values};
 
 /// Pixels `[batch, channels, height, width]` -> `[batch, patches, channels * side * side]`, patches row by row.
 ///
@@ -19,7 +19,7 @@ pub fn patches(pixels: &Tensor, side: usize) -> Result<Tensor> {
         bail!("patches of {side} do not cover {height} x {width} pixels");
     }
     let (rows, cols) = (height / side, width / side);
-    if pixels.device().is_cpu() && !pixels.track_op() && pixels.dtype() == DType::F32 {
+    if ours(pixels) && !pixels.track_op() {
         return pixels.contiguous()?.apply_op1(Cut { side });
     }
     pixels.reshape(&[batch, channels, rows, side, cols, side][..])?.permute([0, 2, 4, 1, 3, 5])?.reshape((
@@ -69,7 +69,7 @@ pub fn class_and_positions(patches: &Tensor, class: &Tensor, positions: &Tensor)
     if class.elem_count() != width || positions.elem_count() != (n + 1) * width {
         bail!("class {:?} and positions {:?} for {:?}", class.shape(), positions.shape(), patches.shape());
     }
-    if patches.device().is_cpu() {
+    if ours(patches) {
         return patches.contiguous()?.apply_op3(&class.contiguous()?, &positions.contiguous()?, Places);
     }
     let class = class.reshape((1, 1, width))?.broadcast_as((batch, 1, width))?;
@@ -141,7 +141,7 @@ pub fn text_input(table: &Tensor, positions: &Tensor, ids: &[u32], n: usize, pad
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
         bail!("id {id} is beyond the {rows} rows of the embedding");
     }
-    if table.device().is_cpu() {
+    if ours(table) {
         let op = Texts { ids: ids.to_vec(), n, padding };
         return table.contiguous()?.apply_op2(&positions.contiguous()?, op);
     }

@@ -8,11 +8,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
 use super::grads::give;
-use super::{as_rows, contiguous, gelu};
+use super::{as_rows, contiguous, gelu, matmul, ours};
 use crate::kernel::{Engine, Epilogue, Mat, PackedWeights, Precision, column_sums, product};
 
 /// Weight `[outputs, inputs]` and bias `[outputs]`.
@@ -74,7 +74,7 @@ impl Linear {
         &self.bias
     }
 
-    /// `[.., inputs]` -> `[.., outputs]`, f32.
+    /// `[.., inputs]` -> `[.., outputs]`, in the type of `x`, which must be that of the weights.
     ///
     /// # Errors
     /// When the last dimension is not `inputs`.
@@ -87,11 +87,7 @@ impl Linear {
     /// # Errors
     /// As [`Linear::forward`].
     pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        if self.packed().is_some() && x.device().is_cpu() && !x.track_op() {
-            self.run(x, true)
-        } else {
-            gelu(&self.forward(x)?)
-        }
+        if self.packed().is_some() && ours(x) && !x.track_op() { self.run(x, true) } else { gelu(&self.forward(x)?) }
     }
 
     /// The packed weights, where they serve the current precision.
@@ -106,14 +102,24 @@ impl Linear {
         if let Some(last) = shape.last_mut() {
             *last = self.weight.dim(0)?;
         }
-        let y = if x.device().is_cpu() {
+        let y = if ours(x) {
             let op = LinearOp { precision: Precision::current(), packed: self.packed().cloned(), gelu };
             rows.apply_op3(&self.weight.contiguous()?, &self.bias, op)?
         } else {
-            rows.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?
+            elsewhere(&rows, &self.weight.t()?)?.broadcast_add(&self.bias)?
         };
         y.reshape(shape)
     }
+}
+
+/// The product where it is not ours. On a GPU f32 factors are rounded to the current precision, as on the CPU; the output
+/// is then rounded to it as well, its sums are f32. Tensors that are in half precision stay so.
+fn elsewhere(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let half = Precision::current().gpu_dtype();
+    if x.dtype() != DType::F32 || half == DType::F32 || x.device().is_cpu() {
+        return matmul(x, weight);
+    }
+    x.to_dtype(half)?.matmul(&weight.to_dtype(half)?)?.to_dtype(DType::F32)
 }
 
 struct LinearOp {

@@ -2,9 +2,10 @@
 //!
 //! candle's own fused ops (`softmax_last_dim`, `LayerNorm::forward`, flash attention) detach silently from autograd and
 //! its composite ones walk memory many times, so training and inference here share custom ops that have a backward.
-//! On any other device than the CPU every op falls back to candle's composite, which says the same with more kernels.
+//! On any other device than the CPU, and for tensors in half precision on any device, every op falls back to candle's own,
+//! which say the same with more kernels; those that detach are used only where no gradient is asked for.
 //!
-//! All arithmetic is f32. Threads come from rayon, whose workers sleep when idle: spinning pools starve the video
+//! Our own arithmetic is f32. Threads come from rayon, whose workers sleep when idle: spinning pools starve the video
 //! decoders that run beside us.
 
 mod attention;
@@ -33,7 +34,21 @@ pub use norm::LayerNorm;
 pub use packed::{pack, unpack};
 pub use stack::{Attend, Feed, Layer, Place, stack, stack_packed, trains};
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+
+/// Whether our own ops serve `x`: on the CPU, in f32.
+fn ours(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// `a b` by candle. Its CPU side knows no bf16: factors go through f32 there, which is what a GPU makes of them (products
+/// and sums in f32, the result rounded), so that its path can be checked without one.
+fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.device().is_cpu() && a.dtype() == DType::BF16 {
+        return a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(DType::BF16);
+    }
+    a.matmul(b)
+}
 
 /// The f32 values behind a contiguous layout.
 fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

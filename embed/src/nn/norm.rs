@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::grads::give;
 use super::simd::{LANES, multiversion};
-use super::{as_rows, contiguous};
+use super::{as_rows, contiguous, ours};
 
 /// Weight and bias of width `d`, and the variance floor.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ impl LayerNorm {
         }
     }
 
-    /// `[.., width]` -> the same shape, f32.
+    /// `[.., width]` -> the same shape and type.
     ///
     /// # Errors
     /// When the last dimension is not `width`.
@@ -53,9 +53,12 @@ impl LayerNorm {
         if x.dim(D::Minus1)? != self.weight.dim(0)? {
             bail!("a norm of width {} was given {:?}", self.weight.dim(0)?, x.shape());
         }
-        if x.device().is_cpu() {
+        if ours(x) {
             let op = NormOp { eps: self.eps as f32 };
             as_rows(x)?.apply_op3(&self.weight, &self.bias, op)?.reshape(x.shape())
+        } else if [x, &self.weight, &self.bias].iter().all(|t| !t.track_op()) {
+            // One kernel with sums in f32, but without a gradient.
+            candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.eps as f32)
         } else {
             candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.eps as f32)
         }

@@ -161,7 +161,9 @@ pub fn judge<E: From<candle_core::Error>>(
     progress: impl Fn(Stage, usize, usize),
 ) -> std::result::Result<Scores, E> {
     let arch = model.arch();
-    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
+    let half = model.dtype() == DType::F32
+        && k > 0
+        && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
     let (mut patches, mut features) = (Vec::new(), Vec::new());
     for from in (0..pictures).step_by(BATCH) {
         let to = (from + BATCH).min(pictures);
@@ -220,7 +222,7 @@ fn decide(model: &Cada, ids: &[u32], top: &[usize], patches: &[Tensor]) -> candl
     for some in top.chunks(pairs) {
         let rows: Vec<Tensor> =
             some.iter().map(|&i| patches[i / BATCH].narrow(0, i % BATCH, 1)).collect::<candle_core::Result<_>>()?;
-        let embeds = Tensor::cat(&rows, 0)?.to_dtype(DType::F32)?;
+        let embeds = Tensor::cat(&rows, 0)?;
         let fused = model.fused(&tokens.select(&vec![0; some.len()]), &embeds, None)?;
         let logits = model.itm_logits(&fused)?.detach().to_vec2::<f32>()?;
         judged.extend(some.iter().zip(logits).map(|(&image, pair)| (image, [pair[0], pair[1]])));

@@ -4,12 +4,17 @@
 mod ablate;
 mod baseline;
 mod bf16;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod embedder;
 mod eval;
 mod folder;
 mod golden;
+mod half;
 mod import;
 mod judge;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod layers;
 mod objective;
 mod overfit;

@@ -1,17 +1,21 @@
 //! The stage between cameras and index: order, batching, and crops that are no pictures.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use image::ImageEncoder;
 use sightline_core::message::{CropQuality, Origin};
 use sightline_core::queue::{Pushed, Queue};
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraEvent, CameraId, Crop, IndexEvent, Progress, RgbImage, Timestamp, TrackEnd, TrackId};
+use sightline_core::{
+    BBox, CameraEvent, CameraId, Crop, Delivery, Forget, IndexEvent, Progress, Receipt, Refused, RgbImage, Timestamp,
+    TrackEnd, TrackId,
+};
 use sightline_embed::{Embedder, stage};
 
 use crate::folder;
 
-fn jpeg(image: &RgbImage) -> Vec<u8> {
+pub fn jpeg(image: &RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
     encoder.write_image(image.data(), image.width(), image.height(), image::ExtendedColorType::Rgb8).unwrap();
@@ -26,7 +30,7 @@ fn track(n: u64) -> TrackId {
     TrackId { born: Timestamp::from_micros(n as i64), ordinal: 0 }
 }
 
-fn crop(name: &str, n: u64, jpeg: Vec<u8>) -> CameraEvent {
+pub fn crop(name: &str, n: u64, jpeg: Vec<u8>) -> CameraEvent {
     CameraEvent::Crop(Crop {
         origin: Origin::new("test", n),
         camera: camera(name),
@@ -41,23 +45,24 @@ fn crop(name: &str, n: u64, jpeg: Vec<u8>) -> CameraEvent {
     })
 }
 
-fn end(name: &str, n: u64) -> CameraEvent {
+pub fn end(name: &str, n: u64) -> CameraEvent {
     let at = Timestamp::from_micros(n as i64);
     let (camera, origin) = (camera(name), Origin::new("test", n));
     CameraEvent::TrackEnd(TrackEnd { origin, camera, track: track(n), first_seen: at, last_seen: at, ended: true })
 }
 
-fn progress(name: &str, n: u64) -> CameraEvent {
+pub fn progress(name: &str, n: u64) -> CameraEvent {
     let analysed_through = Timestamp::from_micros(n as i64);
     let (camera, origin) = (camera(name), Origin::new("test", n));
     CameraEvent::Progress(Progress { origin, camera, connection: 0, analysed_through, ended: false })
 }
 
-fn label(event: &IndexEvent) -> String {
+pub fn label(event: &IndexEvent) -> String {
     match event {
         IndexEvent::Sighting(s) => format!("{} crop {}", s.crop.camera, s.crop.origin.seq),
         IndexEvent::TrackEnd(e) => format!("{} end {}", e.camera, e.origin.seq),
         IndexEvent::Progress(p) => format!("{} progress {}", p.camera, p.analysed_through.as_micros()),
+        IndexEvent::Report(r) => format!("{} report", r.camera),
     }
 }
 
@@ -83,8 +88,8 @@ fn everything_comes_out_in_order_and_a_broken_jpeg_costs_only_itself() {
         }
     }
     input.close();
-    stage::run(&input, &embedder, &output, &folder::config(), &Shutdown::new()).unwrap();
-    let got: Vec<IndexEvent> = std::iter::from_fn(|| output.pop(Duration::ZERO)).collect();
+    stage::run(&input, &embedder, &output, &Forget, &folder::config(), &Shutdown::new()).unwrap();
+    let got: Vec<IndexEvent> = std::iter::from_fn(|| output.pop(Duration::ZERO)).map(|d| d.event).collect();
     assert_eq!(got.iter().map(label).collect::<Vec<_>>(), want);
     for event in &got {
         if let IndexEvent::Sighting(s) = event {
@@ -101,10 +106,10 @@ fn passes_news_on_at_once_and_stops_when_told() {
     let (input, output, shutdown) = (Queue::new(8), Queue::new(8), Shutdown::new());
     let worker = {
         let (input, output, shutdown) = (input.clone(), output.clone(), shutdown.clone());
-        std::thread::spawn(move || stage::run(&input, &embedder, &output, &folder::config(), &shutdown))
+        std::thread::spawn(move || stage::run(&input, &embedder, &output, &Forget, &folder::config(), &shutdown))
     };
     input.push_wait(progress("east", 7)).unwrap();
-    let event = output.pop(Duration::from_secs(10)).unwrap();
+    let event = output.pop(Duration::from_secs(10)).unwrap().event;
     assert_eq!(label(&event), "east progress 7");
     shutdown.trigger();
     worker.join().unwrap().unwrap();
@@ -117,5 +122,51 @@ fn a_closed_index_ends_the_stage() {
     let (input, output) = (Queue::new(8), Queue::new(8));
     input.push_wait(progress("east", 1)).unwrap();
     output.close();
-    stage::run(&input, &embedder, &output, &folder::config(), &Shutdown::new()).unwrap();
+    stage::run(&input, &embedder, &output, &Forget, &folder::config(), &Shutdown::new()).unwrap();
+}
+
+/// Keeps what is refused, with the reason; completes its receipt.
+#[derive(Default)]
+struct Kept(Mutex<Vec<(u64, String)>>);
+
+impl Refused<CameraEvent> for Kept {
+    fn refuse(&self, event: CameraEvent, reason: &str, receipt: Receipt) {
+        let CameraEvent::Crop(crop) = event else { panic!("only crops can be refused") };
+        self.0.lock().unwrap().push((crop.origin.seq, reason.to_owned()));
+        receipt.complete();
+    }
+}
+
+#[test]
+fn receipts_travel_with_what_is_made_of_their_message() {
+    let dir = folder::model();
+    let embedder = Embedder::start(dir.path(), &folder::config()).unwrap();
+    let picture = jpeg(&folder::pictures()[0]);
+    let (input, output) = (Queue::new(64), Queue::new(64));
+    let done: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let deliver = |n: u64, event: CameraEvent| {
+        let done = Arc::clone(&done);
+        input.push_wait(Delivery::new(event, Receipt::new(move || done.lock().unwrap().push(n)))).unwrap();
+    };
+    deliver(0, crop("east", 0, picture.clone()));
+    deliver(1, crop("east", 1, b"no picture".to_vec()));
+    deliver(2, end("east", 2));
+    deliver(3, crop("east", 3, picture));
+    deliver(4, progress("east", 4));
+    input.close();
+    let kept = Kept::default();
+    stage::run(&input, &embedder, &output, &kept, &folder::config(), &Shutdown::new()).unwrap();
+    assert_eq!(*done.lock().unwrap(), [1], "the refused crop is done with, the others wait for the index");
+    let refused = kept.0.into_inner().unwrap();
+    assert!(refused.len() == 1 && refused[0].0 == 1 && refused[0].1.contains("not a picture"), "{refused:?}");
+    for n in [0, 2, 3, 4] {
+        let delivery = output.pop(Duration::ZERO).unwrap();
+        if n == 3 {
+            // Lost on its way: it stays open.
+            continue;
+        }
+        delivery.receipt.complete();
+        assert_eq!(done.lock().unwrap().last(), Some(&n), "{}", label(&delivery.event));
+    }
+    assert_eq!(*done.lock().unwrap(), [1, 0, 2, 4]);
 }

@@ -5,6 +5,8 @@
 mod faults;
 mod file;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod node;
 mod rtsp;
 mod stride;

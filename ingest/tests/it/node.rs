@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use sightline_core::config::{CameraConfig, Config, IngestConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraEvent, Progress, RgbImage};
+use sightline_core::{BBox, CameraEvent, NodeReport, NodeState, Progress, RgbImage};
 use sightline_detect::{DetectError, Detection, Detector};
-use sightline_ingest::{CameraNode, CameraState, IngestError, NodeConfig};
+use sightline_ingest::{CameraNode, CameraState, IngestError, NodeConfig, Roster};
 
 use crate::util::{START, ball_avi, config, file_url, ingest, replay};
 
@@ -49,12 +49,16 @@ fn every_frame(camera: CameraConfig) -> CameraConfig {
     CameraConfig { fps: Some(25.0), ..camera }
 }
 
+/// Everything but reports, which depend on the clock.
 fn events_until_end(out: &Queue<CameraEvent>, slowness: Duration) -> Vec<CameraEvent> {
     let mut events = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         assert!(Instant::now() < deadline, "no end after {} events", events.len());
         let Some(event) = out.pop(Duration::from_millis(100)) else { continue };
+        if matches!(event, CameraEvent::Report(_)) {
+            continue;
+        }
         std::thread::sleep(slowness);
         let end = matches!(&event, CameraEvent::Progress(p) if p.ended);
         events.push(event);
@@ -149,4 +153,99 @@ fn a_live_camera_never_takes_the_place_of_a_files_crops() {
     let crops = events.iter().filter(|e| matches!(e, CameraEvent::Crop(c) if c.camera.as_str() == "replay")).count();
     assert_eq!((file.crops, file.crops_dropped, file.frames_dropped), (crops as u64, 0, 0));
     assert!(crops > 0);
+}
+
+/// Reports of one camera until `enough` of them have come.
+fn reports(out: &Queue<CameraEvent>, seconds: u64, enough: impl Fn(&[NodeReport]) -> bool) -> Vec<NodeReport> {
+    let mut all = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    while !enough(&all) {
+        assert!(Instant::now() < deadline, "{all:?}");
+        if let Some(CameraEvent::Report(r)) = out.pop(Duration::from_millis(50)) {
+            all.push(r);
+        }
+    }
+    all
+}
+
+fn states(reports: &[NodeReport]) -> Vec<NodeState> {
+    let mut states: Vec<NodeState> = reports.iter().map(|r| r.state).collect();
+    states.dedup();
+    states
+}
+
+#[test]
+fn every_change_of_state_is_reported_and_the_end_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ball.avi");
+    ball_avi(&path, 50);
+    let out = Queue::new(256);
+    let node = node(ingest(), &out);
+    node.add(every_frame(replay(&file_url(&path)))).unwrap();
+    let ended = |all: &[NodeReport]| all.iter().filter(|r| r.state == NodeState::Ended).count();
+    let all = reports(&out, 15, |all| ended(all) >= 3);
+    assert_eq!(states(&all), [NodeState::Connecting, NodeState::Decoding, NodeState::Ended]);
+    let numbers: Vec<u64> = all.iter().map(|r| r.origin.seq).collect();
+    assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>());
+    let (status, last) = (node.status().remove(0), all.last().unwrap());
+    assert_eq!((last.crops, last.frames_analysed, last.crops_dropped), (status.crops, 50, 0));
+    assert_eq!((last.camera.as_str(), last.origin.producer.as_str()), ("replay", "ingest@test"));
+    assert!(last.crops > 0 && last.since == status.since && last.at > last.since);
+    let beat = last.at.seconds_since(all[all.len() - 2].at);
+    assert!((1.9..3.0).contains(&beat), "{beat} s between reports");
+}
+
+#[test]
+fn a_camera_without_a_frame_is_reported_with_the_reason() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let out = Queue::new(256);
+    let node = node(IngestConfig { backoff_first_seconds: 3.0, backoff_last_seconds: 3.0, ..ingest() }, &out);
+    node.add(config("gone", &format!("rtsp://127.0.0.1:{port}/stream"))).unwrap();
+    let retrying = |all: &[NodeReport]| all.iter().filter(|r| r.state == NodeState::Retrying).count();
+    let all = reports(&out, 15, |all| retrying(all) >= 2);
+    assert_eq!(states(&all)[..2], [NodeState::Connecting, NodeState::Retrying]);
+    let last = all.last().unwrap();
+    assert!(last.reason.as_ref().is_some_and(|r| r.contains("refuses the connection")), "{last:?}");
+    assert!(last.retry_in_s.is_some_and(|s| s <= 3.0) && last.frames_decoded == 0, "{last:?}");
+    // A full queue loses reports and nothing else comes of it.
+    let full = Queue::new(1);
+    let busy = CameraNode::start(node_config(ingest()), || Box::new(Blobs), full.clone(), Shutdown::new()).unwrap();
+    busy.add(config("missing", "file:///nowhere/at-all.avi")).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let last = reports(&full, 5, |all| !all.is_empty()).remove(0);
+    assert_eq!(last.state, NodeState::Failed, "the newest report has replaced the others");
+}
+
+#[test]
+fn a_node_runs_what_it_is_given_and_reports_what_it_refuses() {
+    let out = Queue::new(256);
+    let node = std::sync::Arc::new(node(IngestConfig { max_cameras: 2, ..ingest() }, &out));
+    let live = |id: &str| config(id, "videotestsrc://?pattern=ball&framerate=25&width=320&height=240");
+    let mut roster = Roster::new(std::sync::Arc::clone(&node), vec![live("own"), config("bad", "gopher://x")]);
+    let running = || node.status().iter().map(|s| s.camera.to_string()).collect::<Vec<_>>();
+    roster.run(live("one"));
+    roster.run(live("two"));
+    roster.run(live("own"));
+    assert_eq!(running(), ["one", "own"]);
+    let refused: Vec<String> = roster.refused().iter().map(|r| r.0.to_string()).collect();
+    assert_eq!(refused, ["bad", "two"]);
+    let told = reports(&out, 5, |all| all.iter().any(|r| r.camera.as_str() == "two"));
+    let two = told.iter().find(|r| r.camera.as_str() == "two").unwrap();
+    assert!(two.state == NodeState::Failed && two.reason.as_ref().is_some_and(|r| r.contains("at most 2")), "{two:?}");
+    // The same settings again change nothing; others start the camera anew.
+    let since = |id: &str| node.status().into_iter().find(|s| s.camera.as_str() == id).unwrap().since;
+    let before = since("one");
+    roster.run(live("one"));
+    assert_eq!(since("one"), before);
+    roster.run(CameraConfig { fps: Some(3.0), ..live("one") });
+    assert!(since("one") > before);
+    roster.stop(&"own".parse().unwrap());
+    roster.stop(&"one".parse().unwrap());
+    assert_eq!(running(), ["own"], "its own camera is not to be taken away");
+    std::thread::sleep(Duration::from_millis(2100));
+    roster.beat();
+    assert_eq!((running(), roster.refused().len()), (vec!["own".to_owned(), "two".to_owned()], 1));
+    let told = reports(&out, 5, |all| all.iter().any(|r| r.camera.as_str() == "bad" && r.origin.seq == 1));
+    assert!(told.iter().all(|r| r.camera.as_str() != "bad" || r.state == NodeState::Failed));
 }

@@ -100,7 +100,7 @@ pub fn launch(description: &str) {
     let bus = pipeline.bus().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &kinds).expect("an end within 20 s");
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds).expect("an end within a minute");
     pipeline.set_state(gst::State::Null).unwrap();
     assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{description}: {message:?}");
 }

@@ -1,9 +1,13 @@
 //! The gallery in a folder, 4096 sub-folders wide. Pictures belong to the sighting, patch features to the sighting and
 //! the model, so a change of model keeps the pictures and never mixes the features.
+//!
+//! One process may have it alone, or several share it, over a network file system as well: files get their names only
+//! when they are whole, and those that one process is writing are no other's business.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sightline_core::{PatchFeatures, SightingId};
@@ -25,13 +29,25 @@ pub struct FolderGallery {
 }
 
 impl FolderGallery {
-    /// Opens the gallery in `root` for the features of `model_id` (a valid folder name, as the store demands it),
+    /// Opens the gallery in `root`, for this process alone, for the features of `model_id` (a valid folder name, as the store demands it),
     /// creating it when it is missing. What a killed process left half-written is removed.
     ///
     /// # Errors
     /// When the folder is in use by another process or cannot be written.
     pub fn open(root: &Path, model_id: &str) -> Result<Self, GalleryError> {
-        let lock = DataLock::acquire(root)?;
+        Self::with_lock(root, model_id, DataLock::acquire(root)?, Duration::ZERO)
+    }
+
+    /// As [`FolderGallery::open`], for several processes at once. What is half-written may be another's: it is removed
+    /// only when nobody has touched it for an hour.
+    ///
+    /// # Errors
+    /// When another process has the folder for itself, or it cannot be written.
+    pub fn open_shared(root: &Path, model_id: &str) -> Result<Self, GalleryError> {
+        Self::with_lock(root, model_id, DataLock::share(root)?, ABANDONED)
+    }
+
+    fn with_lock(root: &Path, model_id: &str, lock: DataLock, abandoned: Duration) -> Result<Self, GalleryError> {
         let all_patches = root.join("patches");
         let gallery = Self {
             jpeg: root.join("jpeg"),
@@ -44,7 +60,11 @@ impl FolderGallery {
             files::create_folder(folder)?;
         }
         for unfinished in list(&gallery.temporary)? {
-            files::remove(&unfinished)?;
+            // A file that has gone meanwhile has got its name.
+            let age = fs::metadata(&unfinished).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            if abandoned.is_zero() || age.is_some_and(|age| age > abandoned) {
+                files::remove(&unfinished)?;
+            }
         }
         Ok(gallery)
     }
@@ -56,6 +76,9 @@ impl FolderGallery {
         Ok(folder.to_path_buf())
     }
 }
+
+/// Age at which a half-written file of a shared folder belongs to nobody: writing one takes far less than a second.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Files brought to the disk at the same time. Each write waits for the disk, not for a core, and a file system commits
 /// what is waiting together.

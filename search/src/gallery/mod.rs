@@ -5,13 +5,16 @@
 
 mod folder;
 mod format;
+mod object;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sightline_core::{PatchFeatures, SightingId};
+use sightline_core::{Config, PatchFeatures, SightingId};
 
 pub use folder::FolderGallery;
+pub use object::ObjectGallery;
 
 use crate::files::FileError;
 
@@ -28,6 +31,22 @@ pub enum GalleryError {
         path: PathBuf,
         /// In which way.
         reason: String,
+    },
+    /// The object storage failed or could not be asked.
+    #[error("object storage, {key}: {problem}")]
+    Object {
+        /// What was asked for.
+        key: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The configured place is none.
+    #[error("gallery.url {url:?}: {problem}")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The patch features' own sizes contradict each other.
     #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
@@ -93,4 +112,26 @@ pub trait Gallery: Send + Sync {
     /// # Errors
     /// When a folder cannot be read.
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
+}
+
+/// The gallery that the configuration names, for the features of `model_id`: a folder of this process's own, a folder or a
+/// bucket that several share.
+///
+/// # Errors
+/// [`GalleryError::Url`] when the address is none; what [`FolderGallery::open`] says.
+pub fn open_gallery(config: &Config, model_id: &str) -> Result<Arc<dyn Gallery>, GalleryError> {
+    let url = config.gallery.url.as_str();
+    let wrong = |problem: &str| GalleryError::Url { url: url.to_owned(), problem: problem.to_owned() };
+    match url.split_once("://") {
+        None if url.is_empty() => Ok(Arc::new(FolderGallery::open(&config.data.folder.join("gallery"), model_id)?)),
+        Some(("file", path)) if path.starts_with('/') => {
+            Ok(Arc::new(FolderGallery::open_shared(Path::new(path), model_id)?))
+        }
+        Some(("file", _)) => Err(wrong("use file:/// and a path from the root")),
+        #[cfg(feature = "s3")]
+        Some(("s3", _)) => Ok(Arc::new(ObjectGallery::s3(url, model_id)?)),
+        #[cfg(not(feature = "s3"))]
+        Some(("s3", _)) => Err(wrong("this program is built without `s3`")),
+        _ => Err(wrong("use file:///FOLDER or s3://BUCKET/PREFIX, or leave it empty")),
+    }
 }

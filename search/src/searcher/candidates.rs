@@ -40,19 +40,8 @@ pub(super) fn find(
     wanted: usize,
     complete: usize,
 ) -> Result<Vec<Candidate>, StoreError> {
-    // Most tracks have two or three pictures and people who resemble each other come together, so ask for more than
-    // one picture a track, and for more again until there are enough tracks or no more pictures.
-    let mut limit = wanted * 2;
-    let mut tracks = loop {
-        let found = store.search(vector, limit, filter)?;
-        let exhausted = found.len() < limit;
-        let tracks = group(found);
-        if exhausted || tracks.len() >= wanted {
-            break tracks;
-        }
-        limit *= 2;
-    };
-    tracks.truncate(wanted);
+    let found = store.nearest_tracks(vector, wanted, CROPS_PER_TRACK, filter)?;
+    let mut tracks: Vec<Candidate> = found.into_iter().filter_map(candidate).collect();
     let first = complete.min(tracks.len());
     add_siblings(store, vector, filter, &mut tracks[..first])?;
     // A picture beyond the search's horizon may be nearer than those within it when that was approximate.
@@ -60,22 +49,11 @@ pub(super) fn find(
     Ok(tracks)
 }
 
-/// By track, in order of their first appearance.
-fn group(found: Vec<Scored>) -> Vec<Candidate> {
-    let mut tracks: Vec<Candidate> = Vec::new();
-    let mut known: HashMap<(CameraId, TrackId), usize> = HashMap::new();
-    for crop in found {
-        let (camera, track) = (crop.payload.camera.clone(), crop.payload.track);
-        let at = *known.entry((camera.clone(), track)).or_insert_with(|| {
-            tracks.push(Candidate { camera, track, crops: Vec::new() });
-            tracks.len() - 1
-        });
-        tracks[at].crops.push(crop);
-    }
-    for track in &mut tracks {
-        track.arrange();
-    }
-    tracks
+fn candidate(crops: Vec<Scored>) -> Option<Candidate> {
+    let first = crops.first()?;
+    let mut candidate = Candidate { camera: first.payload.camera.clone(), track: first.payload.track, crops };
+    candidate.arrange();
+    Some(candidate)
 }
 
 /// Adds the other pictures of these tracks: their ids follow from the track's.

@@ -1,12 +1,17 @@
-//! The vector store: one trait, Qdrant's engine on disk behind it, and a plain exact store to check it against.
+//! The vector store: one trait; behind it Qdrant's engine on disk, a Qdrant server, or a plain exact store to check both
+//! against.
 //!
 //! A store holds the vectors of one model only. Mixed spaces give wrong neighbours without any error, so the model's id
 //! and the width are part of the folder and are checked at every start and every write.
 
-mod edge;
+pub(crate) mod edge;
 mod exact;
 mod filter;
+mod names;
 mod point;
+#[cfg(feature = "server")]
+pub(crate) mod server;
+mod tracks;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
@@ -14,6 +19,8 @@ pub use edge::{EdgeOptions, EdgeStore};
 pub use exact::ExactStore;
 pub use filter::Filter;
 pub use point::{CameraExtent, Payload, Point, Record, Scored};
+#[cfg(feature = "server")]
+pub use server::{QdrantStore, ServerCoverage};
 
 use crate::files::FileError;
 
@@ -69,12 +76,31 @@ pub enum StoreError {
     /// The engine failed, for example because the disk is full.
     #[error("vector engine: {0}")]
     Engine(String),
+    /// The server's collection is not what was to be opened.
+    #[error("collection {collection} on the Qdrant server {problem}")]
+    OtherCollection {
+        /// Its name.
+        collection: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// The server cannot be reached, is too slow, or has trouble of its own: it may be better in a while.
+    #[error("Qdrant server {url}: {problem}")]
+    Server {
+        /// Its address.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The server says that the data is wrong.
+    #[error("the Qdrant server refuses the data: {0}")]
+    Refused(String),
 }
 
 impl StoreError {
     /// Whether the same call can never succeed, however often it is tried: the data itself is wrong.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Width { .. } | Self::NoDirection | Self::OtherModel { .. })
+        matches!(self, Self::Width { .. } | Self::NoDirection | Self::OtherModel { .. } | Self::Refused(_))
     }
 }
 
@@ -106,6 +132,21 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Width`], [`StoreError::NoDirection`], or the engine's.
     fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError>;
+
+    /// The `wanted` tracks with the nearest pictures, nearest first; fewer only when no more match. Each comes with those
+    /// of its pictures that the search has met, at most `crops`, nearest first; never with none.
+    ///
+    /// # Errors
+    /// As [`VectorStore::search`].
+    fn nearest_tracks(
+        &self,
+        vector: &[f32],
+        wanted: usize,
+        crops: usize,
+        filter: &Filter,
+    ) -> Result<Vec<Vec<Scored>>, StoreError> {
+        tracks::by_search(wanted, crops, |limit| self.search(vector, limit, filter))
+    }
 
     /// The points of these ids in the order asked for; unknown ids are left out.
     ///

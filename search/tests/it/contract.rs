@@ -1,4 +1,5 @@
-//! What every store has to do, asked of both: once with fixed questions, once with random filters.
+//! What every store has to do, asked of all of them: the exact one, the embedded one, and those on servers (see
+//! [`crate::server`]). Once with fixed questions, once with random filters.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -10,11 +11,13 @@ use uuid::Uuid;
 
 use crate::support::{MODEL, WIDTH, at, camera, point, random, rng, track, turned};
 
-/// Runs a question against both stores.
-fn on_both(question: impl Fn(&dyn VectorStore)) {
+/// Runs a question against every store.
+fn on_each(question: impl Fn(&dyn VectorStore)) {
     question(&ExactStore::new(MODEL, WIDTH));
     let dir = tempfile::tempdir().unwrap();
     question(&EdgeStore::open(dir.path(), MODEL, WIDTH, &EdgeOptions::default()).unwrap());
+    #[cfg(feature = "server")]
+    crate::server::on_each(WIDTH, |store| question(store));
 }
 
 /// 240 points: three cameras, 40 tracks each, two pictures a track, some at the very same moment.
@@ -34,7 +37,7 @@ fn population() -> Vec<Point> {
 
 #[test]
 fn the_nearest_come_first_with_their_cosine_and_payload() {
-    on_both(|store| {
+    on_each(|store| {
         assert_eq!((store.model_id(), store.width()), (MODEL, WIDTH));
         let points: Vec<Point> = (0..6).map(|i| point("gate", i, 0, 100 + i, turned(0, 0.2 * i as f32))).collect();
         let mut long = points[3].clone();
@@ -55,7 +58,7 @@ fn the_nearest_come_first_with_their_cosine_and_payload() {
 
 #[test]
 fn the_same_id_is_overwritten_and_its_span_never_shrinks() {
-    on_both(|store| {
+    on_each(|store| {
         let first = point("gate", 50, 0, 100, turned(0, 0.0));
         store.upsert(std::slice::from_ref(&first)).unwrap();
         assert_eq!(store.end_track(&camera("gate"), track(50), at(40), at(900), true).unwrap(), 1);
@@ -72,7 +75,7 @@ fn the_same_id_is_overwritten_and_its_span_never_shrinks() {
 
 #[test]
 fn track_ends_reach_every_picture_and_never_go_back() {
-    on_both(|store| {
+    on_each(|store| {
         let other = point("door", 50, 0, 60, turned(1, 0.0));
         store
             .upsert(&[
@@ -94,7 +97,7 @@ fn track_ends_reach_every_picture_and_never_go_back() {
 
 #[test]
 fn wrong_data_is_refused_as_a_whole() {
-    on_both(|store| {
+    on_each(|store| {
         let good = point("gate", 1, 0, 1, turned(0, 0.0));
         let bad = |vector: Vec<f32>| [good.clone(), point("gate", 2, 0, 1, vector)];
         let short = store.upsert(&bad(vec![1.0; 3])).unwrap_err();
@@ -114,7 +117,7 @@ fn wrong_data_is_refused_as_a_whole() {
 
 #[test]
 fn ids_come_back_in_the_order_asked_for() {
-    on_both(|store| {
+    on_each(|store| {
         let points = population();
         store.upsert(&points).unwrap();
         let ids = [points[7].id, Uuid::from_u128(99), points[2].id];
@@ -126,7 +129,7 @@ fn ids_come_back_in_the_order_asked_for() {
 
 #[test]
 fn pages_by_time_show_everything_once() {
-    on_both(|store| {
+    on_each(|store| {
         let points = population();
         store.upsert(&points).unwrap();
         let mut filter = Filter { cameras: Some(vec![camera("a"), camera("c")]), ..Filter::default() };
@@ -149,7 +152,7 @@ fn pages_by_time_show_everything_once() {
 
 #[test]
 fn cameras_are_listed_with_their_extents() {
-    on_both(|store| {
+    on_each(|store| {
         assert!(store.cameras().unwrap().is_empty());
         store.upsert(&population()).unwrap();
         store.upsert(&[point("a", 5, 2, 17, turned(0, 0.0))]).unwrap();
@@ -162,7 +165,7 @@ fn cameras_are_listed_with_their_extents() {
 
 #[test]
 fn deletion_takes_what_matches_and_never_everything_by_oversight() {
-    on_both(|store| {
+    on_each(|store| {
         let points = population();
         store.upsert(&points).unwrap();
         assert!(matches!(store.delete(&Filter::default()), Err(StoreError::Unrestricted)));
@@ -178,6 +181,41 @@ fn deletion_takes_what_matches_and_never_everything_by_oversight() {
         assert!(found.iter().all(|s| s.payload.camera != camera("b")));
         store.upsert(&points[80..82]).unwrap();
         assert_eq!(store.count(&Filter::camera(camera("b"))).unwrap(), 2, "what was deleted can come back");
+    });
+}
+
+#[test]
+fn the_nearest_tracks_come_with_their_pictures() {
+    on_each(|store| {
+        let mut points = population();
+        // Track 7 of camera "a" and of camera "b" share their name; only one of them is near.
+        points[14].vector = turned(0, 0.01);
+        points[15].vector = turned(0, 0.3);
+        points[80].vector = turned(0, 0.02);
+        points[81].vector = turned(0, 0.1);
+        store.upsert(&points).unwrap();
+        let found = store.nearest_tracks(&turned(0, 0.0), 40, 3, &Filter::default()).unwrap();
+        assert_eq!(found.len(), 40);
+        assert_eq!(found[0].iter().map(|s| s.id).collect::<Vec<_>>(), [points[14].id, points[15].id]);
+        assert_eq!(found[1].iter().map(|s| s.id).collect::<Vec<_>>(), [points[80].id, points[81].id]);
+        assert!(found.is_sorted_by(|a, b| a[0].cosine >= b[0].cosine));
+        let mut seen = HashSet::new();
+        for crops in &found {
+            assert!(crops.iter().all(|c| (&c.payload.camera, c.payload.track) == (&crops[0].payload.camera, crops[0].payload.track)));
+            assert!(crops.is_sorted_by(|a, b| a.cosine >= b.cosine));
+            assert!(seen.insert((crops[0].payload.camera.clone(), crops[0].payload.track)), "a track twice");
+        }
+        let exact = ExactStore::new(MODEL, WIDTH);
+        exact.upsert(&points).unwrap();
+        let only = Filter::camera(camera("c"));
+        let truth = exact.nearest_tracks(&turned(3, 0.2), 25, 1, &only).unwrap();
+        let found = store.nearest_tracks(&turned(3, 0.2), 25, 1, &only).unwrap();
+        let best = |tracks: &[Vec<sightline_search::Scored>]| tracks.iter().map(|t| t[0].id).collect::<Vec<_>>();
+        assert_eq!(best(&found), best(&truth));
+        assert!(found.iter().all(|t| t.len() == 1), "one picture was asked for");
+        assert_eq!(store.nearest_tracks(&turned(3, 0.2), 200, 3, &only).unwrap().len(), 40, "no more are there");
+        assert!(store.nearest_tracks(&turned(0, 0.0), 5, 3, &Filter::ids(vec![])).unwrap().is_empty());
+        assert!(matches!(store.nearest_tracks(&[1.0], 1, 1, &Filter::default()), Err(StoreError::Width { .. })));
     });
 }
 
@@ -212,10 +250,10 @@ fn filters() -> impl Strategy<Value = Filter> {
 
 #[test]
 fn every_filter_means_the_same_inside_the_search() {
-    on_both(|store| {
+    on_each(|store| {
         let points = population();
         store.upsert(&points).unwrap();
-        let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
         runner
             .run(&filters(), |filter| {
                 let wanted: BTreeSet<Uuid> =

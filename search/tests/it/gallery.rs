@@ -1,7 +1,11 @@
-//! The gallery in a folder: what goes in comes out, and what is damaged is told.
+//! Galleries: what goes in comes out, in a folder, a shared folder and object storage alike; and what is damaged is told.
 
-use sightline_core::PatchFeatures;
-use sightline_search::{Exhibit, FolderGallery, Gallery, GalleryError};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use object_store::memory::InMemory;
+use sightline_core::{Config, PatchFeatures};
+use sightline_search::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, open_gallery};
 use uuid::Uuid;
 
 use crate::support::{MODEL, patches};
@@ -24,42 +28,141 @@ fn files_below(root: &std::path::Path) -> Vec<std::path::PathBuf> {
     found
 }
 
+/// Opens the same gallery for a model, as often as it is asked to.
+type Open<'a> = &'a dyn Fn(&str) -> Box<dyn Gallery>;
+
+/// Runs a question against every gallery.
+fn on_each(question: impl Fn(Open<'_>)) {
+    let dir = tempfile::tempdir().unwrap();
+    question(&|model| Box::new(FolderGallery::open(dir.path(), model).unwrap()));
+    let dir = tempfile::tempdir().unwrap();
+    question(&|model| Box::new(FolderGallery::open_shared(dir.path(), model).unwrap()));
+    let store = Arc::new(InMemory::new());
+    question(&|model| Box::new(ObjectGallery::new(store.clone(), "some/where", model).unwrap()));
+    let store = Arc::new(InMemory::new());
+    question(&|model| Box::new(ObjectGallery::new(store.clone(), "", model).unwrap()));
+}
+
 #[test]
 fn exhibits_come_back_replaced_and_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let all = exhibits(20);
-    {
-        let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-        gallery.put(&all).unwrap();
-        gallery.put(&[Exhibit { jpeg: "better".into(), ..all[4].clone() }]).unwrap();
-    }
-    let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-    for e in &all {
-        let jpeg = gallery.jpeg(e.id).unwrap().unwrap();
-        assert_eq!(jpeg, if e.id == all[4].id { "better".into() } else { e.jpeg.clone() });
-        assert_eq!(gallery.patches(e.id).unwrap().as_ref(), Some(&e.patches));
-    }
-    let mut ids = gallery.ids().unwrap();
-    ids.sort();
-    assert_eq!(ids, all.iter().map(|e| e.id).collect::<Vec<_>>());
-    let unknown = Uuid::from_u128(1 << 127);
-    assert_eq!((gallery.jpeg(unknown).unwrap(), gallery.patches(unknown).unwrap()), (None, None));
-    assert_eq!(gallery.delete(&[all[0].id, unknown, all[1].id]).unwrap(), 4);
-    assert_eq!(gallery.delete(&[all[0].id]).unwrap(), 0);
-    assert_eq!((gallery.jpeg(all[0].id).unwrap(), gallery.patches(all[1].id).unwrap()), (None, None));
-    assert_eq!(files_below(dir.path()).len(), 18 * 2 + 1, "two files each, and the lock");
+    on_each(|open| {
+        let all = exhibits(20);
+        {
+            let gallery = open(MODEL);
+            gallery.put(&[]).unwrap();
+            gallery.put(&all).unwrap();
+            gallery.put(&[Exhibit { jpeg: "better".into(), ..all[4].clone() }]).unwrap();
+        }
+        let gallery = open(MODEL);
+        for e in &all {
+            let jpeg = gallery.jpeg(e.id).unwrap().unwrap();
+            assert_eq!(jpeg, if e.id == all[4].id { "better".into() } else { e.jpeg.clone() });
+            assert_eq!(gallery.patches(e.id).unwrap().as_ref(), Some(&e.patches));
+        }
+        let mut ids = gallery.ids().unwrap();
+        ids.sort();
+        assert_eq!(ids, all.iter().map(|e| e.id).collect::<Vec<_>>());
+        let unknown = Uuid::from_u128(1 << 127);
+        assert_eq!((gallery.jpeg(unknown).unwrap(), gallery.patches(unknown).unwrap()), (None, None));
+        assert_eq!(gallery.delete(&[all[0].id, unknown, all[1].id]).unwrap(), 4);
+        assert_eq!(gallery.delete(&[all[0].id]).unwrap(), 0);
+        assert_eq!((gallery.jpeg(all[0].id).unwrap(), gallery.patches(all[1].id).unwrap()), (None, None));
+        assert_eq!(gallery.ids().unwrap().len(), 18);
+    });
 }
 
 #[test]
 fn another_model_shares_the_pictures_and_not_the_features() {
+    on_each(|open| {
+        let all = exhibits(3);
+        open(MODEL).put(&all).unwrap();
+        let other = open("other");
+        assert_eq!(other.patches(all[0].id).unwrap(), None);
+        assert_eq!(other.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
+        assert!(other.ids().unwrap().is_empty(), "these are the other model's");
+        assert_eq!(other.delete(&[all[0].id]).unwrap(), 2, "deletion leaves no model's features behind");
+    });
+}
+
+#[test]
+fn contradicting_features_are_refused_before_anything_is_written() {
+    on_each(|open| {
+        let gallery = open(MODEL);
+        let mut all = exhibits(2);
+        all[1].patches = PatchFeatures { rows: 3, ..all[1].patches.clone() };
+        all[1].patches.width += 1;
+        let error = gallery.put(&all).unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+        assert!(gallery.ids().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn deletion_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
+    let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
     let all = exhibits(3);
-    FolderGallery::open(dir.path(), MODEL).unwrap().put(&all).unwrap();
-    let other = FolderGallery::open(dir.path(), "other").unwrap();
-    assert_eq!(other.patches(all[0].id).unwrap(), None);
-    assert_eq!(other.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
-    assert!(other.ids().unwrap().is_empty(), "these are the other model's");
-    assert_eq!(other.delete(&[all[0].id]).unwrap(), 2, "deletion leaves no model's features behind");
+    gallery.put(&all).unwrap();
+    gallery.delete(&all.iter().map(|e| e.id).collect::<Vec<_>>()).unwrap();
+    assert_eq!(files_below(dir.path()), [dir.path().join("lock")]);
+}
+
+#[test]
+fn processes_that_share_a_folder_leave_each_others_halves_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let one = FolderGallery::open_shared(dir.path(), MODEL).unwrap();
+    let (fresh, old) = (dir.path().join("tmp/fresh"), dir.path().join("tmp/old"));
+    std::fs::write(&fresh, b"half a pic").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    std::fs::File::create(&old).unwrap().set_modified(long_ago).unwrap();
+    let two = FolderGallery::open_shared(dir.path(), MODEL).unwrap();
+    assert!(fresh.exists(), "another may be writing it");
+    assert!(!old.exists(), "nobody is");
+    let all = exhibits(1);
+    one.put(&all).unwrap();
+    assert_eq!(two.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
+    assert!(FolderGallery::open(dir.path(), MODEL).is_err(), "nobody can have it alone meanwhile");
+    drop((one, two));
+    FolderGallery::open(dir.path(), MODEL).unwrap();
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn damaged_objects_are_told() {
+    use object_store::{ObjectStore, ObjectStoreExt};
+    let store = Arc::new(InMemory::new());
+    let gallery = ObjectGallery::new(store.clone(), "g", MODEL).unwrap();
+    let all = exhibits(1);
+    gallery.put(&all).unwrap();
+    let id = all[0].id.to_string();
+    let key = object_store::path::Path::from(format!("g/patches/{MODEL}/{}/{id}.patches", &id[..3]));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let cut = |store: &dyn ObjectStore| {
+        runtime.block_on(async { store.put(&key, b"SLPF".to_vec().into()).await.map(|_| ()) })
+    };
+    cut(&*store).unwrap();
+    let error = gallery.patches(all[0].id).unwrap_err();
+    assert!(matches!(error, GalleryError::Damaged { .. }) && error.to_string().contains(key.as_ref()), "{error}");
+}
+
+#[test]
+fn the_configuration_names_the_gallery() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::load(None).unwrap();
+    config.data.folder = dir.path().join("data");
+    config.gallery.url = String::new();
+    let own = open_gallery(&config, MODEL).unwrap();
+    own.put(&exhibits(1)).unwrap();
+    assert!(dir.path().join("data/gallery/jpeg/000").is_dir());
+    config.gallery.url = format!("file://{}/shared", dir.path().display());
+    let (one, two) = (open_gallery(&config, MODEL).unwrap(), open_gallery(&config, MODEL).unwrap());
+    one.put(&exhibits(1)).unwrap();
+    assert_eq!(two.ids().unwrap().len(), 1);
+    for wrong in ["shared", "file://shared", "ftp://x", "s3://"] {
+        config.gallery.url = wrong.to_owned();
+        let error = open_gallery(&config, MODEL).err().unwrap();
+        assert!(error.to_string().contains(wrong), "{error}");
+    }
 }
 
 #[test]
@@ -93,18 +196,6 @@ fn damaged_features_are_an_error_that_names_the_file() {
     assert!(gallery.patches(id).is_err());
     gallery.put(&all).unwrap();
     assert!(gallery.patches(id).unwrap().is_some(), "writing again mends it");
-}
-
-#[test]
-fn contradicting_features_are_refused_before_anything_is_written() {
-    let dir = tempfile::tempdir().unwrap();
-    let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-    let mut all = exhibits(2);
-    all[1].patches = PatchFeatures { rows: 3, ..all[1].patches.clone() };
-    all[1].patches.width += 1;
-    let error = gallery.put(&all).unwrap_err();
-    assert!(error.is_permanent(), "{error}");
-    assert!(gallery.ids().unwrap().is_empty());
 }
 
 #[test]

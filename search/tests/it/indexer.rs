@@ -8,7 +8,9 @@ use bytes::Bytes;
 use sightline_core::message::Origin;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraId, IndexEvent, PatchFeatures, Sighting, SightingId, Timestamp, TrackEnd, TrackId};
+use sightline_core::{
+    CameraId, Delivery, IndexEvent, PatchFeatures, Receipt, Refused, Sighting, SightingId, Timestamp, TrackEnd, TrackId,
+};
 use sightline_search::{
     CameraExtent, Coverage, ExactStore, Exhibit, FileError, Filter, FolderGallery, Gallery, GalleryError, IndexerError,
     IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
@@ -27,6 +29,7 @@ struct Script {
     coverage: Coverage,
     /// Coverage of camera "gate" when the store was flushed.
     at_flush: Mutex<Vec<Option<Timestamp>>>,
+    refused: Mutex<Vec<(IndexEvent, String)>>,
 }
 
 impl Script {
@@ -35,6 +38,21 @@ impl Script {
         self.full.load(Ordering::SeqCst)
             || fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
     }
+}
+
+impl Refused<IndexEvent> for Script {
+    fn refuse(&self, event: IndexEvent, reason: &str, receipt: Receipt) {
+        self.refused.lock().unwrap().push((event, reason.to_owned()));
+        receipt.complete();
+    }
+}
+
+/// A message, and in which order of all it was acknowledged (`0`: not).
+fn tracked(event: IndexEvent, count: &Arc<AtomicU32>) -> (Delivery<IndexEvent>, Arc<AtomicU32>) {
+    let (count, at) = (count.clone(), Arc::new(AtomicU32::new(0)));
+    let seen = at.clone();
+    let receipt = Receipt::new(move || at.store(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst));
+    (Delivery::new(event, receipt), seen)
 }
 
 struct Store(ExactStore, Arc<Script>);
@@ -119,7 +137,7 @@ impl Gallery for Pictures {
 
 /// An indexer on its thread.
 struct Line {
-    queue: Queue<IndexEvent>,
+    queue: Queue<Delivery<IndexEvent>>,
     script: Arc<Script>,
     store: Arc<Store>,
     gallery: Arc<Pictures>,
@@ -130,13 +148,13 @@ struct Line {
 
 impl Line {
     /// `events` are in the queue before the indexer starts, so that they make one batch.
-    fn start(script: Script, capacity: usize, events: Vec<IndexEvent>) -> Self {
+    fn start<I: Into<Delivery<IndexEvent>>>(script: Script, capacity: usize, events: Vec<I>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (script, queue, shutdown) = (Arc::new(script), Queue::new(capacity), Shutdown::new());
         let store = Arc::new(Store(ExactStore::new(MODEL, WIDTH), script.clone()));
         let gallery = Arc::new(Pictures(FolderGallery::open(folder.path(), MODEL).unwrap(), script.clone()));
         for event in events {
-            queue.push_wait(event).unwrap();
+            queue.push_wait(event.into()).unwrap();
         }
         let thread = {
             let (queue, script, shutdown) = (queue.clone(), script.clone(), shutdown.clone());
@@ -146,7 +164,10 @@ impl Line {
                 backoff_first: Duration::from_millis(5),
                 backoff_last: Duration::from_millis(20),
             };
-            std::thread::spawn(move || indexer::run(&queue, &*store, &*gallery, &script.coverage, &options, &shutdown))
+            let refused = script.clone();
+            std::thread::spawn(move || {
+                indexer::run(&queue, &*store, &*gallery, &script.coverage, &*refused, &options, &shutdown)
+            })
         };
         Self { queue, script, store, gallery, shutdown, thread, _folder: folder }
     }
@@ -221,14 +242,14 @@ fn failures_that_pass_lose_nothing() {
 #[test]
 fn a_full_disk_holds_up_the_line_and_is_told() {
     let script = Script { full: AtomicBool::new(true), ..Script::default() };
-    let line = Line::start(script, 2, vec![]);
+    let line = Line::start(script, 2, Vec::<IndexEvent>::new());
     let producer = {
         let queue = line.queue.clone();
         std::thread::spawn(move || {
             for i in 0..40 {
-                queue.push_wait(seen(sighting("gate", i, 0, 100 + i, turned(0, 0.0)))).unwrap();
+                queue.push_wait(seen(sighting("gate", i, 0, 100 + i, turned(0, 0.0))).into()).unwrap();
             }
-            queue.push_wait(through(200)).unwrap();
+            queue.push_wait(through(200).into()).unwrap();
             queue.close();
         })
     };
@@ -249,15 +270,15 @@ fn a_full_disk_holds_up_the_line_and_is_told() {
 #[test]
 fn a_stop_while_nothing_can_be_stored_says_what_is_unsaved() {
     let script = Script { full: AtomicBool::new(true), ..Script::default() };
-    let events = (0..3).map(|i| seen(sighting("gate", i, 0, i, turned(0, 0.0)))).collect();
+    let events: Vec<_> = (0..3).map(|i| seen(sighting("gate", i, 0, i, turned(0, 0.0)))).collect();
     let line = Line::start(script, 8, events);
     line.until("it has failed", |l| l.script.coverage.fault().is_some());
-    line.queue.push_wait(through(9)).unwrap();
+    line.queue.push_wait(through(9).into()).unwrap();
     line.shutdown.trigger();
     let Err(IndexerError::Unsaved { events, reason }) = line.thread.join().unwrap() else { panic!("must fail") };
     assert_eq!(events, 4);
     assert!(reason.contains("gallery/jpeg"), "{reason}");
-    assert!(line.queue.push_wait(through(10)).is_err(), "nobody is left to wait for");
+    assert!(line.queue.push_wait(through(10).into()).is_err(), "nobody is left to wait for");
     assert!(line.script.coverage.get(&camera("gate")).is_none());
 }
 
@@ -284,6 +305,13 @@ fn data_that_can_never_be_stored_is_refused_alone() {
     let kept = line.gallery.ids().unwrap();
     assert_eq!(stored.len(), 2);
     assert_eq!(kept.len(), 2, "no picture is left of what was refused");
+    let refused = line.script.refused.lock().unwrap();
+    let reasons: Vec<&str> = refused.iter().map(|(_, reason)| reason.as_str()).collect();
+    assert_eq!(refused.len(), 3, "{reasons:?}");
+    assert!(
+        reasons[0].contains("finite") && reasons[1].contains("patch") && reasons[2].contains("another"),
+        "{reasons:?}"
+    );
 }
 
 #[test]
@@ -296,7 +324,7 @@ fn repeated_and_late_deliveries_take_nothing_back() {
     assert_eq!(line.script.coverage.get(&camera("gate")).unwrap().indexed, 1, "one slot, one picture");
     // The same again, after a crash of the stage before: the older picture, an older span, the better picture.
     for event in [seen(old), end(1, 50, false), seen(better.clone()), through(100)] {
-        line.queue.push_wait(event).unwrap();
+        line.queue.push_wait(event.into()).unwrap();
     }
     line.queue.close();
     line.thread.join().unwrap().unwrap();
@@ -306,4 +334,46 @@ fn repeated_and_late_deliveries_take_nothing_back() {
     assert_eq!((payload.captured_at, payload.last_seen, payload.ended), (at(40), at(90), true));
     assert_eq!(found[0].1[2], 1.0);
     assert_eq!(line.gallery.jpeg(id).unwrap().unwrap(), better.crop.jpeg);
+}
+
+#[test]
+fn messages_count_as_received_after_everything_else() {
+    let count = Arc::new(AtomicU32::new(0));
+    let mut broken = sighting("gate", 1, 1, 20, vec![f32::NAN; WIDTH]);
+    broken.crop.captured_at = at(12);
+    let events = vec![seen(sighting("gate", 1, 0, 10, turned(0, 0.0))), end(1, 25, false), seen(broken), through(30)];
+    let (deliveries, done): (Vec<_>, Vec<_>) = events.into_iter().map(|e| tracked(e, &count)).unzip();
+    let script = Script { flush_fails: AtomicU32::new(2), ..Script::default() };
+    let line = Line::start(script, 8, deliveries);
+    line.until("the flush fails", |l| l.script.coverage.fault().is_some());
+    assert!(count.load(Ordering::SeqCst) <= 1, "only the refused one is done with before the flush");
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    let done: Vec<u32> = done.iter().map(|d| d.load(Ordering::SeqCst)).collect();
+    assert_eq!(done[2], 1, "refused");
+    assert!(done.iter().all(|d| *d > 0), "{done:?}");
+    assert_eq!(line.script.coverage.get(&camera("gate")).unwrap().searchable_through, Some(at(30)));
+}
+
+#[test]
+fn what_a_stop_leaves_unsaved_stays_open() {
+    let count = Arc::new(AtomicU32::new(0));
+    let script = Script { full: AtomicBool::new(true), ..Script::default() };
+    let (delivery, done) = tracked(seen(sighting("gate", 1, 0, 10, turned(0, 0.0))), &count);
+    let line = Line::start(script, 8, vec![delivery]);
+    line.until("it has failed", |l| l.script.coverage.fault().is_some());
+    line.shutdown.trigger();
+    assert!(line.thread.join().unwrap().is_err());
+    assert_eq!(done.load(Ordering::SeqCst), 0, "it will be delivered again");
+}
+
+#[test]
+fn a_better_picture_that_cannot_be_stored_does_not_cost_the_earlier_one() {
+    let good = sighting("gate", 1, 0, 10, turned(0, 0.0));
+    let broken = sighting("gate", 1, 0, 20, vec![0.0; WIDTH]);
+    let line = Line::start(Script::default(), 8, vec![seen(good.clone()), seen(broken)]);
+    line.queue.close();
+    line.thread.join().unwrap().unwrap();
+    assert_eq!(line.store.get(&[good.id()]).unwrap()[0].payload.captured_at, at(10));
+    assert_eq!(line.script.refused.lock().unwrap().len(), 1);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rand::Rng;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{IndexEvent, Sighting, SightingId};
+use sightline_core::{Forget, IndexEvent, Sighting, SightingId};
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, IndexerOptions, VectorStore, indexer,
 };
@@ -29,7 +29,7 @@ fn nth(n: u64) -> Sighting {
 
 fn open(folder: &Path) -> (EdgeStore, FolderGallery) {
     // A low threshold, so that some of the kills fall into the building of an index.
-    let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1 };
+    let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1, ..EdgeOptions::default() };
     let store = EdgeStore::open(&folder.join("vectors"), MODEL, WIDTH, &options).unwrap();
     (store, FolderGallery::open(&folder.join("gallery"), MODEL).unwrap())
 }
@@ -40,7 +40,8 @@ fn index(folder: &Path, start: u64, count: u64, mut say: impl FnMut(u64)) {
     let (queue, coverage, shutdown) = (Queue::new(64), Coverage::default(), Shutdown::new());
     let options = IndexerOptions { batch: 32, ..IndexerOptions::default() };
     std::thread::scope(|scope| {
-        let indexer = scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &options, &shutdown).unwrap());
+        let indexer =
+            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Forget, &options, &shutdown).unwrap());
         let feeder = scope.spawn(|| {
             for n in start..start.saturating_add(count) {
                 queue.push_wait(IndexEvent::Sighting(Box::new(nth(n)))).unwrap();

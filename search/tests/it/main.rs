@@ -1,8 +1,14 @@
-//! The search crate from outside: both stores against one contract, recall against exact search, the indexer under
-//! failures, whole searches, and everything again after `kill -9`.
+//! The search crate from outside: all stores and galleries against one contract each, recall against exact search, the
+//! indexer under failures, whole searches, and everything again after `kill -9`.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "double")]
+mod alike;
 mod contract;
+#[cfg(feature = "double")]
+mod coverage;
+#[cfg(feature = "double")]
+mod double;
 mod erasure;
 mod gallery;
 mod indexer;
@@ -10,5 +16,10 @@ mod kill9;
 mod model;
 mod opening;
 mod recall;
+mod retention;
 mod searcher;
+#[cfg(feature = "server")]
+mod server;
 mod support;
+#[cfg(all(feature = "kafka", feature = "double"))]
+mod worker;

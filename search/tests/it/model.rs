@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use sightline_core::config::{EmbedConfig, EmbedPrecision, ScoreForm, SearchConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Config, IndexEvent, RgbImage};
+use sightline_core::{Config, Forget, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
 use sightline_embed::model::weights;
 use sightline_search::{
@@ -76,7 +76,7 @@ fn searches_equal_the_reference() {
     queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
     queue.close();
     let options = IndexerOptions::default();
-    indexer::run(&queue, &*store, &*gallery, &coverage, &options, &Shutdown::new()).unwrap();
+    indexer::run(&queue, &*store, &*gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
     let gate = coverage.get(&camera("gate")).unwrap();
     assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Connection, local, print_table};
+use crate::client::{Client, Connection, local};
+use crate::words::print_table;
 
 /// What to do with cameras.
 #[derive(clap::Subcommand)]

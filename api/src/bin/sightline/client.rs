@@ -1,24 +1,13 @@
 //! The REST client of the commands: where the server is, which token to use, and errors as the server words them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sightline_core::Config;
+use sightline_api::startup::{CLIENT_FILE, ClientFile};
 
-/// Written by `serve` into the data folder, so that commands on the same machine need no options.
-#[derive(Serialize, Deserialize)]
-pub struct ClientFile {
-    /// `http://host:port`
-    pub server: String,
-    /// A token that works until the server stops.
-    pub token: String,
-}
-
-/// Name of that file.
-pub const CLIENT_FILE: &str = "client.json";
+use crate::words::data_folder;
 
 /// Where the server is.
 #[derive(clap::Args)]
@@ -32,14 +21,6 @@ pub struct Connection {
     /// Data folder of the server [default: data.folder of the default configuration]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-}
-
-/// The data folder: as given, or that of the default configuration and the environment.
-pub fn data_folder(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    match given {
-        Some(folder) => Ok(folder.to_owned()),
-        None => Ok(Config::load(None)?.data.folder),
-    }
 }
 
 /// A connection to a server.
@@ -113,24 +94,6 @@ impl Client {
     /// As [`Client::call`], for answers in JSON.
     pub fn json(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.call(method, path, body)?).context("the answer is not JSON")
-    }
-}
-
-/// Columns padded to their widest cell.
-pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
-    let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, &w)| format!("{c:<w$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
-    };
-    line(head.to_vec());
-    for row in rows {
-        line(row.iter().map(String::as_str).collect());
     }
 }
 

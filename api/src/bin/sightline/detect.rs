@@ -9,7 +9,7 @@ use serde::Serialize;
 use sightline_core::{BBox, Config, RgbImage};
 use sightline_detect::{Detection, Detector, NanoDet, draw};
 
-use crate::client::print_table;
+use crate::words::print_table;
 
 /// Which pictures.
 #[derive(clap::Args)]
@@ -47,14 +47,14 @@ pub fn run(args: &Args) -> ExitCode {
     let mut detector = match load(args) {
         Ok(detector) => detector,
         Err(e) => {
-            eprintln!("error: {}", crate::one_line(&e));
+            eprintln!("error: {}", crate::words::one_line(&e));
             return ExitCode::FAILURE;
         }
     };
     let mut failed = false;
     for path in &args.images {
         if let Err(e) = one(args, &mut detector, path) {
-            eprintln!("error: {}: {}", path.display(), crate::one_line(&e));
+            eprintln!("error: {}: {}", path.display(), crate::words::one_line(&e));
             failed = true;
         }
     }

@@ -8,8 +8,10 @@ mod detect;
 mod node;
 mod search;
 mod serve;
-mod startup;
+#[path = "../shared/token.rs"]
 mod token;
+#[path = "../shared/words.rs"]
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,22 +72,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", one_line(&e));
+            eprintln!("error: {}", words::one_line(&e));
             ExitCode::FAILURE
         }
     }
-}
-
-/// The error and its causes on one line; a cause that its parent already quotes is not said twice.
-fn one_line(e: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in e.chain() {
-        let cause = cause.to_string().replace('\n', " ");
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }

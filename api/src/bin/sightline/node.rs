@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sightline_api::cameras::{CameraControl, CameraRefused, NodeState, NodeStatus};
+use sightline_api::cameras::{CameraControl, CameraRefused, Heard};
 use sightline_core::config::CameraConfig;
-use sightline_core::{CameraId, Timestamp};
+use sightline_core::message::Origin;
+use sightline_core::{CameraId, NodeReport, NodeState, Timestamp};
 use sightline_ingest::{CameraNode, CameraState, IngestError};
+
+/// The name of this process in its messages.
+pub const PRODUCER: &str = "sightline";
 
 /// See the module.
 pub struct LocalNode {
     node: Arc<CameraNode>,
-    refused: Mutex<BTreeMap<CameraId, NodeStatus>>,
+    refused: Mutex<BTreeMap<CameraId, NodeReport>>,
 }
 
 impl LocalNode {
@@ -21,7 +25,7 @@ impl LocalNode {
         Self { node, refused: Mutex::default() }
     }
 
-    fn refused(&self) -> MutexGuard<'_, BTreeMap<CameraId, NodeStatus>> {
+    fn refused(&self) -> MutexGuard<'_, BTreeMap<CameraId, NodeReport>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -30,8 +34,10 @@ impl LocalNode {
         let id = camera.id.clone();
         if let Err(e) = self.node.add(camera) {
             tracing::warn!(camera = %id, error = %e, "camera not started");
-            let status = NodeStatus {
+            let status = NodeReport {
+                origin: Origin::of_camera(PRODUCER, 0, &id),
                 camera: id.clone(),
+                at: Timestamp::now(),
                 state: NodeState::Failed,
                 reason: Some(e.to_string()),
                 since: Timestamp::now(),
@@ -42,6 +48,7 @@ impl LocalNode {
                 crops: 0,
                 crops_dropped: 0,
                 retry_in_s: None,
+                spooled_bytes: 0,
             };
             self.refused().insert(id, status);
         }
@@ -60,17 +67,21 @@ impl CameraControl for LocalNode {
         Ok(())
     }
 
-    fn remove(&self, camera: &CameraId) {
+    fn remove(&self, camera: &CameraId) -> Result<(), CameraRefused> {
         self.refused().remove(camera);
         match self.node.remove(camera) {
             Ok(()) | Err(IngestError::Unknown(_)) => {}
             Err(e) => tracing::warn!(%camera, error = %e, "camera not stopped cleanly"),
         }
+        Ok(())
     }
 
-    fn status(&self) -> Vec<NodeStatus> {
-        let running = self.node.status().into_iter().map(|s| NodeStatus {
+    fn status(&self) -> Vec<Heard> {
+        let at = Timestamp::now();
+        let running = self.node.status().into_iter().map(|s| NodeReport {
+            origin: Origin::of_camera(PRODUCER, 0, &s.camera),
             camera: s.camera,
+            at,
             state: match s.state {
                 CameraState::Connecting => NodeState::Connecting,
                 CameraState::Decoding => NodeState::Decoding,
@@ -87,7 +98,8 @@ impl CameraControl for LocalNode {
             crops: s.crops,
             crops_dropped: s.crops_dropped,
             retry_in_s: s.retry_in_s,
+            spooled_bytes: 0,
         });
-        running.chain(self.refused().values().cloned()).collect()
+        running.chain(self.refused().values().cloned()).map(Heard::from).collect()
     }
 }

@@ -6,7 +6,8 @@ use anyhow::{Context, anyhow};
 use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Connection, local, print_table};
+use crate::client::{Client, Connection, local};
+use crate::words::print_table;
 
 /// What to search for.
 #[derive(clap::Args)]

@@ -9,32 +9,27 @@
 //! fails ends the process with one line. The stop runs the other way round: cameras, embed stage, indexer, each drained
 //! before the next is told.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
-use sightline_api::engine::{Engine as _, ModelView};
-use sightline_api::local::{LocalEngine, LocalParts};
-use sightline_api::server;
+use sightline_api::engine::Engine as _;
+use sightline_api::startup::{self, Index, Sharing};
 use sightline_api::state::{self, State};
+use sightline_api::{gauges, server};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, IndexEvent, telemetry};
+use sightline_core::{CameraEvent, Config, Delivery, Forget, IndexEvent, telemetry};
 use sightline_detect::{Detector, NanoDet};
-use sightline_embed::{Embedder, stage};
+use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
-use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, FolderGallery, Gallery, IndexerOptions, QueryEncoder, Searcher, VectorStore,
-    indexer, resume_erasures, sweep_orphans,
-};
+use sightline_search::{IndexerOptions, VectorStore, indexer, retention};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::node::LocalNode;
-use crate::startup;
+use crate::node::{LocalNode, PRODUCER};
 
 /// Crops that wait for the embedder, all cameras together.
 const CROP_QUEUE: usize = 8;
@@ -60,7 +55,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let state = State::open(&folder)?;
     state.merge_config_cameras(&config.cameras)?;
     let metrics = startup::metrics()?;
-    let listener = startup::listen(config.server.listen).await?;
+    let listener = startup::listen("server.listen", config.server.listen).await?;
     let address = listener.local_addr().context("the socket has no address")?;
     let token = state::new_secret()?;
     let app = App::new(Setup {
@@ -78,13 +73,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    let here = base_address(address);
-    let _announcement = startup::Announcement::write(&folder, here.clone(), token.clone())?;
-    if address.ip().is_loopback() {
-        println!("Sightline is ready: {here}/?token={token}");
-    } else {
-        println!("Sightline is ready: http://{address}/");
-    }
+    let _announcement = startup::Announcement::write(&folder, startup::base_address(address), token.clone())?;
+    println!("{}", startup::ready_line(address, &token));
     let failure = tokio::select! {
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
@@ -103,16 +93,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     failure.map_or(Ok(()), Err)
 }
 
-/// Where a client on this machine reaches the server.
-fn base_address(address: SocketAddr) -> String {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
-}
-
 type Ended = Result<Result<(), String>, tokio::task::JoinError>;
 
 fn ended_with(ended: Ended) -> String {
@@ -127,7 +107,7 @@ fn ended_with(ended: Ended) -> String {
 struct Line {
     node: Arc<CameraNode>,
     crops: Queue<CameraEvent>,
-    sightings: Queue<IndexEvent>,
+    sightings: Queue<Delivery<IndexEvent>>,
     embedding: JoinHandle<Result<(), String>>,
     indexing: JoinHandle<Result<(), String>>,
     store: Arc<dyn VectorStore>,
@@ -137,8 +117,7 @@ struct Line {
 impl Line {
     async fn start(config: &Config, app: &App, state: &State, shutdown: &Shutdown) -> anyhow::Result<Self> {
         app.set_phase("loading the model");
-        let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
-        let embedder = blocking(move || Ok(Embedder::start(&folder, &embed)?)).await?;
+        let embedder = startup::model(config).await?;
         let info = embedder.info();
         app.set_phase("loading the detector");
         // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
@@ -147,37 +126,9 @@ impl Line {
             blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?.with_score_threshold(weakest))).await?;
 
         app.set_phase("opening the index");
-        let data = config.data.folder.clone();
-        let (id, width) = (info.id.clone(), info.feature_dim);
-        let journals = data.join("erasures");
-        let notes = journals.clone();
-        let (store, gallery, coverage) = blocking(move || {
-            let store = EdgeStore::open(&data.join("vectors"), &id, width, &EdgeOptions::default())?;
-            let gallery = FolderGallery::open(&data.join("gallery"), &id)?;
-            resume_erasures(&store, &gallery, &notes)?;
-            sweep_orphans(&store, &gallery)?;
-            let coverage = Coverage::from_store(store.cameras()?);
-            Ok((Arc::new(store) as Arc<dyn VectorStore>, Arc::new(gallery) as Arc<dyn Gallery>, coverage))
-        })
-        .await?;
-        let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
-        let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), config.search.clone())?;
-        let engine = Arc::new(LocalEngine::new(LocalParts {
-            model: ModelView {
-                id: info.id.clone(),
-                name: info.name.clone(),
-                device: info.device.clone(),
-                dtype: info.dtype.clone(),
-                image_size: info.image_size,
-                feature_dim: info.feature_dim,
-                provenance: info.provenance.clone(),
-            },
-            searcher,
-            store: Arc::clone(&store),
-            gallery: Arc::clone(&gallery),
-            coverage: coverage.clone(),
-            journals,
-        }));
+        let index = startup::index(config, app, &info.id, info.feature_dim, Sharing::Own).await?;
+        let engine = Arc::new(startup::engine(config, &embedder, &index)?);
+        let Index { store, gallery, coverage, .. } = index;
         for camera in state.pending_erasures()? {
             let erased = engine.erase_camera(camera.clone()).await?;
             tracing::info!(%camera, sightings = erased.sightings, "finished an erasure that was interrupted");
@@ -193,18 +144,24 @@ impl Line {
             // The stage ends when its queue is closed and empty; it is not to leave before the cameras have.
             let never = Shutdown::new();
             tokio::task::spawn_blocking(move || {
-                stage::run(&input, &embedder, &output, &embed, &never).map_err(|e| e.to_string())
+                stage::run(&input, &embedder, &output, &Forget, &embed, &never).map_err(|e| e.to_string())
             })
         };
         let indexing = {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
             let (coverage, give_up) = (coverage.clone(), give_up.clone());
+            let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &IndexerOptions::default(), &give_up)
+                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &options, &give_up)
                     .map_err(|e| e.to_string())
             })
         };
-        let node_config = NodeConfig::new(config, "sightline");
+        if config.index.retention_days > 0.0 {
+            let (store, gallery, stop) = (Arc::clone(&store), Arc::clone(&gallery), shutdown.clone());
+            let keep = Duration::from_secs_f64(config.index.retention_days * 86_400.0);
+            tokio::task::spawn_blocking(move || retention::run(&*store, &*gallery, keep, &stop));
+        }
+        let node_config = NodeConfig::new(config, PRODUCER);
         let (out, stop) = (crops.clone(), shutdown.clone());
         let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
         let node = Arc::new(blocking(move || Ok(CameraNode::start(node_config, make, out, stop)?)).await?);
@@ -218,6 +175,7 @@ impl Line {
         .await?;
         app.set_cameras(control);
         app.set_engine(engine);
+        tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }
 

@@ -25,7 +25,7 @@ pub struct MachineArgs {
     /// Where to compute: cpu, or cuda:N in a build with the feature cuda.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Arithmetic of CADA: f32 as the reference, bf16 factors (several times faster where the CPU has it), or auto.
+    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it), f16 (GPUs), or auto.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     precision: Arithmetic,
 }
@@ -34,6 +34,7 @@ pub struct MachineArgs {
 enum Arithmetic {
     F32,
     Bf16,
+    F16,
     Auto,
 }
 
@@ -146,10 +147,12 @@ impl Loaded {
         let wanted = match machine.precision {
             Arithmetic::F32 => EmbedPrecision::F32,
             Arithmetic::Bf16 => EmbedPrecision::Bf16,
+            Arithmetic::F16 => EmbedPrecision::F16,
             Arithmetic::Auto => EmbedPrecision::Auto,
         };
         let precision = choose_precision(wanted, &device)?;
-        let model = weights::load(&path.join("model.safetensors"), &config.architecture, Decoder::None, &device)?;
+        let (file, dtype) = (path.join("model.safetensors"), precision.dtype(&device));
+        let model = weights::load_as(&file, &config.architecture, Decoder::None, &device, dtype)?;
         let texts = CaptionTokenizer::load(&path.join("tokenizer.json"), &config.architecture)?;
         Ok(Self { path, id, config, model, texts, device, precision })
     }

@@ -22,7 +22,7 @@ pub use feed::Feed;
 
 use super::buffer::Buffer;
 use super::grads::{Slots, give, token};
-use super::{LayerNorm, contiguous};
+use super::{LayerNorm, contiguous, ours};
 use crate::kernel::Precision;
 use rows::Norm;
 
@@ -196,7 +196,7 @@ fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, layers: Vec<Layer>) -> R
 
 /// Whether a pass over `x` with these layers is one that a [`stack()`] serves: on the CPU, with something to train.
 pub fn trains(x: &Tensor, layers: &[Layer]) -> bool {
-    x.device().is_cpu() && (x.track_op() || layers.iter().any(|l| l.parameters().iter().any(|p| p.track_op())))
+    ours(x) && (x.track_op() || layers.iter().any(|l| l.parameters().iter().any(|p| p.track_op())))
 }
 
 struct Stack {

@@ -10,16 +10,11 @@ use qdrant_edge::{
 use serde_json::{Map, Value};
 use sightline_core::{SightingId, Timestamp};
 
+use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
 use crate::store::{Filter, Payload, Record, StoreError};
 
 /// Name of the one vector of a point: the engine's default.
 pub(super) const VECTOR: &str = qdrant_edge::DEFAULT_VECTOR_NAME;
-/// Payload field of the camera id.
-pub(super) const CAMERA: &str = "camera";
-/// Payload field of the track id.
-pub(super) const TRACK: &str = "track";
-/// Payload field of the capture time in microseconds.
-pub(super) const CAPTURED_AT: &str = "captured_at";
 
 pub(super) fn engine(error: impl Display) -> StoreError {
     StoreError::Engine(error.to_string())

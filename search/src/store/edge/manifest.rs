@@ -26,16 +26,6 @@ impl std::fmt::Display for Manifest {
     }
 }
 
-/// A model id becomes the name of a folder.
-pub(super) fn check_model_id(id: &str) -> Result<(), StoreError> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if (1..=128).contains(&id.len()) && !id.starts_with('.') && id.chars().all(good) {
-        Ok(())
-    } else {
-        Err(StoreError::ModelId(id.to_owned()))
-    }
-}
-
 /// Checks that the folder was made for this model and width; writes that into a new folder.
 pub(super) fn claim(folder: &Path, model_id: &str, width: usize) -> Result<(), StoreError> {
     let wanted = Manifest { layout: LAYOUT, model_id: model_id.to_owned(), width, distance: "cosine".to_owned() };

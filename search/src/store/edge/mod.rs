@@ -14,17 +14,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use qdrant_edge::{
     CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams,
-    FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, NamedQuery, OrderBy, OrderByInterface,
-    PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations, QueryEnum, QueryRequest,
-    RetrieveRequest, ScoringQuery, ScrollRequest, SearchParams, SetPayloadOp, UpdateOperation, WithPayloadInterface,
-    WithVector,
+    FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, Memory, NamedQuery, OrderBy, OrderByInterface,
+    PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations,
+    QuantizationSearchParams, QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest, SearchParams,
+    SetPayloadOp, UpdateOperation, WithPayloadInterface, WithVector,
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
+use super::names::{self, CAMERA, CAPTURED_AT, TRACK};
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
-use convert::{CAMERA, CAPTURED_AT, TRACK};
-use optimizer::Optimizer;
+pub(crate) use optimizer::Optimizer;
 
 /// Payload fields that are searched by, and how they are indexed. Created before the first point, verified at start.
 const INDEXES: [(&str, PayloadSchemaType); 3] = [
@@ -51,18 +51,32 @@ pub struct EdgeOptions {
     pub compare_all_below: usize,
     /// Threads that build indexes. One leaves the other cores to the cameras.
     pub index_threads: usize,
+    /// The graph is walked over vectors of one byte a value, and the best are compared again with the whole vectors,
+    /// which may then stay on the disk. A store that was opened with it once keeps the small vectors.
+    pub int8: bool,
+    /// With `int8`: so many times more points are compared again than are asked for.
+    pub oversampling: f64,
+    /// Width of the beam in the graph search, at least.
+    pub beam: usize,
 }
 
 impl Default for EdgeOptions {
     fn default() -> Self {
-        Self { index_from: 20_000, compare_all_below: 10_000, index_threads: 1 }
+        Self {
+            index_from: 20_000,
+            compare_all_below: 10_000,
+            index_threads: 1,
+            int8: false,
+            oversampling: 3.0,
+            beam: MIN_BEAM,
+        }
     }
 }
 
 /// The engine with the lock of its folder. Fields are dropped in order: the lock goes last.
 #[derive(Debug)]
-struct Shard {
-    engine: EdgeShard,
+pub(crate) struct Shard {
+    pub engine: EdgeShard,
     /// Whoever builds an index holds this. The engine passes over what another thread is building, so without it a call
     /// that should wait for the index would come back at once.
     building: Mutex<()>,
@@ -70,6 +84,10 @@ struct Shard {
 }
 
 impl Shard {
+    pub fn new(engine: EdgeShard, lock: DataLock) -> Self {
+        Self { engine, building: Mutex::default(), _lock: lock }
+    }
+
     fn optimize(&self) -> Result<bool, StoreError> {
         let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         self.engine.optimize().map_err(convert::engine)
@@ -83,6 +101,7 @@ pub struct EdgeStore {
     width: usize,
     /// Changes that read before they write hold this.
     writer: Mutex<()>,
+    options: EdgeOptions,
     optimizer: Optimizer,
     shard: Arc<Shard>,
 }
@@ -94,7 +113,7 @@ impl EdgeStore {
     /// [`StoreError::OtherFolder`] when the folder was made for another model, width or layout; [`StoreError::File`]
     /// when it is in use; [`StoreError::Damaged`] when its manifest is unreadable; or the engine's.
     pub fn open(root: &Path, model_id: &str, width: usize, options: &EdgeOptions) -> Result<Self, StoreError> {
-        manifest::check_model_id(model_id)?;
+        names::check_model_id(model_id)?;
         if width == 0 {
             return Err(StoreError::Width { expected: 1, got: 0 });
         }
@@ -102,14 +121,14 @@ impl EdgeStore {
         let lock = DataLock::acquire(&folder)?;
         manifest::claim(&folder, model_id, width)?;
         let path = folder.join("shard");
-        let config = engine_config(width, options);
+        let config = engine_config(width, options)?;
         // The engine writes its configuration before its first segment: without it, nothing has been stored yet.
         let engine = if path.join("edge_config.json").exists() {
             EdgeShard::load(&path, Some(config))
         } else {
             EdgeShard::new(&path, config)
         };
-        let shard = Shard { engine: engine.map_err(convert::engine)?, building: Mutex::default(), _lock: lock };
+        let shard = Shard::new(engine.map_err(convert::engine)?, lock);
         ensure_indexes(&shard.engine)?;
         let info = shard.engine.info().map_err(convert::engine)?;
         tracing::info!(
@@ -119,7 +138,14 @@ impl EdgeStore {
         let shard = Arc::new(shard);
         let optimizer = Optimizer::start(Arc::clone(&shard), options.index_from)
             .map_err(FileError::new("start the index thread of", &folder))?;
-        let store = Self { model_id: model_id.to_owned(), width, writer: Mutex::new(()), optimizer, shard };
+        let store = Self {
+            model_id: model_id.to_owned(),
+            width,
+            writer: Mutex::new(()),
+            options: options.clone(),
+            optimizer,
+            shard,
+        };
         store.optimizer.wake();
         Ok(store)
     }
@@ -189,7 +215,7 @@ impl EdgeStore {
     }
 }
 
-fn engine_config(width: usize, options: &EdgeOptions) -> EdgeConfig {
+fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, StoreError> {
     // The engine counts in kilobytes of f32 vectors.
     let kilobytes = |points: usize| (points.saturating_mul(width * 4) / 1024).max(1);
     let hnsw = HnswIndexConfig {
@@ -199,11 +225,15 @@ fn engine_config(width: usize, options: &EdgeOptions) -> EdgeConfig {
     };
     let optimizers =
         EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from)), ..Default::default() };
-    EdgeConfig::builder()
-        .vector(convert::VECTOR, EdgeVectorParams::builder(width, Distance::Cosine).build())
-        .hnsw_config(hnsw)
-        .optimizers(optimizers)
-        .build()
+    let mut vectors = EdgeVectorParams::builder(width, Distance::Cosine);
+    if options.int8 {
+        // Read from JSON because the engine's struct has fields that are deprecated already. The outermost hundredth of
+        // the values is cut off: without that a few large ones make the steps coarse for all.
+        let scalar = serde_json::json!({ "scalar": { "type": "int8", "quantile": 0.99, "memory": "pinned" } });
+        vectors =
+            vectors.quantization_config(serde_json::from_value(scalar).map_err(convert::engine)?).memory(Memory::Cold);
+    }
+    Ok(EdgeConfig::builder().vector(convert::VECTOR, vectors.build()).hnsw_config(hnsw).optimizers(optimizers).build())
 }
 
 /// Creates the payload indexes that are missing and checks that all are there and of the right kind.
@@ -266,7 +296,16 @@ impl VectorStore for EdgeStore {
         let mut request = QueryRequest::new(limit);
         request.query = Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::default_dense(vector.to_vec()))));
         request.filter = convert::filter(filter)?;
-        request.params = Some(SearchParams { hnsw_ef: Some(MIN_BEAM.max(2 * limit)), ..SearchParams::default() });
+        let again = QuantizationSearchParams {
+            ignore: false,
+            rescore: Some(true),
+            oversampling: Some(self.options.oversampling.max(1.0)),
+        };
+        request.params = Some(SearchParams {
+            hnsw_ef: Some(self.options.beam.max(2 * limit)),
+            quantization: self.options.int8.then_some(again),
+            ..SearchParams::default()
+        });
         request.with_payload = WithPayloadInterface::Bool(true);
         let found = self.engine().query(request).map_err(convert::engine)?;
         found

@@ -13,7 +13,7 @@ use super::Shard;
 const LEAVE_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) struct Optimizer {
+pub(crate) struct Optimizer {
     /// `None` once the store is being closed.
     wake: Option<SyncSender<()>>,
     /// In a lock only because a receiver is for one thread; nobody but the end of the store uses it.

@@ -1,90 +1,22 @@
 //! The state of a camera as an operator needs it: what the camera node reports, joined with how far the index has come.
 //!
 //! "Registered" is not "searchable": a camera counts as searchable only once footage of its present connection has
-//! arrived in the index, and only as long as the index keeps up.
+//! arrived in the index, and only as long as the index keeps up and the node is heard.
 
 use serde::Serialize;
-use sightline_core::config::CameraConfig;
-use sightline_core::{CameraId, Timestamp};
-use url::Url;
+use sightline_core::{CameraId, NodeReport, NodeState, Timestamp};
 use utoipa::ToSchema;
 
+use super::{Heard, mask};
 use crate::engine::Watermark;
 use crate::state::{CameraRow, CameraSource};
 
 /// A camera whose index lags by more than this is decoding, but not searchable.
 pub const LAG_LIMIT_S: f64 = 10.0;
 
-/// What the camera node says about a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeState {
-    /// No frame yet.
-    Connecting,
-    /// Frames arrive.
-    Decoding,
-    /// The connection was lost; the next attempt is scheduled.
-    Retrying,
-    /// No attempt will help.
-    Failed,
-    /// The footage is over.
-    Ended,
-}
-
-/// What the camera node counts and knows of one camera.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeStatus {
-    /// The camera.
-    pub camera: CameraId,
-    /// What the node says.
-    pub state: NodeState,
-    /// Why, where there is a why.
-    pub reason: Option<String>,
-    /// Since when it is in this state.
-    pub since: Timestamp,
-    /// Which connection this is, from 0 at process start.
-    pub connection: u64,
-    /// Frames decoded.
-    pub frames_decoded: u64,
-    /// Frames analysed.
-    pub frames_analysed: u64,
-    /// Frames that should have been analysed and were dropped.
-    pub frames_dropped: u64,
-    /// Pictures published.
-    pub crops: u64,
-    /// Pictures dropped because the embedder was too slow.
-    pub crops_dropped: u64,
-    /// Seconds until the next attempt.
-    pub retry_in_s: Option<f64>,
-}
-
-/// Why the camera node does not take a camera.
-#[derive(Debug, thiserror::Error)]
-pub enum CameraRefused {
-    /// The address or a setting cannot work.
-    #[error("{0}")]
-    Invalid(String),
-    /// It is there already, or there is no room for one more.
-    #[error("{0}")]
-    Conflict(String),
-    /// The node is stopping or broken.
-    #[error("{0}")]
-    Down(String),
-}
-
-/// The camera node, as far as the API steers it. Calls may block for a short while.
-pub trait CameraControl: Send + Sync {
-    /// Starts a camera.
-    ///
-    /// # Errors
-    /// Why it cannot be started.
-    fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused>;
-
-    /// Stops a camera; nothing happens when it is not running.
-    fn remove(&self, camera: &CameraId);
-
-    /// What every running camera does.
-    fn status(&self) -> Vec<NodeStatus>;
-}
+/// A camera that has not been heard of for longer than this is not what its last report said: nodes report every two
+/// seconds, so this is five reports missing in a row.
+pub const SILENCE_LIMIT_S: f64 = 10.0;
 
 /// State of a camera as the operator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -102,6 +34,24 @@ pub enum CameraState {
     Failed,
     /// The footage is over, or the camera was removed; what it recorded is searchable.
     Ended,
+}
+
+impl CameraState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connecting, Self::Decoding, Self::Searchable, Self::Retrying, Self::Failed, Self::Ended];
+
+    /// The state as it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Decoding => "decoding",
+            Self::Searchable => "searchable",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// One camera in the answers of `/v1/cameras`.
@@ -126,7 +76,8 @@ pub struct CameraView {
     pub dropped_fraction: f64,
     /// Seconds until the next attempt to connect.
     pub retry_in_s: Option<f64>,
-    /// `config` (defined in the configuration file) or `api` (added at run time).
+    /// `config` (defined in this process's configuration file), `api` (added at run time) or `node` (defined in the
+    /// configuration of a camera node).
     pub source: &'static str,
     /// Stopped for good; its footage is still searchable.
     pub archived: bool,
@@ -148,13 +99,14 @@ pub struct CameraView {
 /// Joins what is known of a camera.
 pub fn view(
     row: &CameraRow,
-    node: Option<&NodeStatus>,
+    heard: Option<&Heard>,
     mark: Option<&Watermark>,
     now: Timestamp,
     with_url: bool,
 ) -> CameraView {
-    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(&row.spec.url, m, now));
-    let (state, reason) = judge(row.archived, node, mark, lag_s);
+    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(row, heard, m, now));
+    let (state, reason) = judge(row, heard, mark, lag_s);
+    let node = heard.map(|h| &h.report);
     CameraView {
         id: row.spec.id.clone(),
         state,
@@ -162,14 +114,15 @@ pub fn view(
         since: node.map(|n| n.since),
         searchable_through: mark.map(|m| m.through),
         lag_s,
-        dropped_fraction: node.map_or(0.0, dropped_fraction),
+        dropped_fraction: dropped_fraction(node, mark),
         retry_in_s: node.and_then(|n| n.retry_in_s),
         source: match row.source {
             CameraSource::Config => "config",
             CameraSource::Api => "api",
+            CameraSource::Node => "node",
         },
         archived: row.archived,
-        url: with_url.then(|| mask(&row.spec.url)),
+        url: (with_url && !row.spec.url.is_empty()).then(|| mask(&row.spec.url)),
         frames_decoded: node.map_or(0, |n| n.frames_decoded),
         frames_analysed: node.map_or(0, |n| n.frames_analysed),
         frames_dropped: node.map_or(0, |n| n.frames_dropped),
@@ -179,35 +132,48 @@ pub fn view(
 }
 
 /// Seconds the index is behind. Live footage is compared with the clock; a recording's capture times lie anywhere, so
-/// there it is the time since the index last heard of it.
-fn lag(url: &str, mark: &Watermark, now: Timestamp) -> f64 {
-    let recording = url.starts_with("file:");
-    match (recording, mark.ended) {
-        (_, true) => 0.0,
-        (true, false) => now.seconds_since(mark.arrived).max(0.0),
-        (false, false) => now.seconds_since(mark.through).max(0.0),
-    }
+/// there it is the time since the index last heard of it. Whether a node's own camera is live is not known here; but
+/// reports travel behind the footage they speak of, so the age of the newest one that arrived is how late the footage is.
+fn lag(row: &CameraRow, heard: Option<&Heard>, mark: &Watermark, now: Timestamp) -> f64 {
+    let since = match (row.source, heard) {
+        _ if mark.ended => return 0.0,
+        (CameraSource::Node, Some(h)) => h.report.at,
+        (CameraSource::Node, None) => mark.arrived,
+        _ if row.spec.url.starts_with("file:") => mark.arrived,
+        _ => mark.through,
+    };
+    now.seconds_since(since).max(0.0)
 }
 
 fn judge(
-    archived: bool,
-    node: Option<&NodeStatus>,
+    row: &CameraRow,
+    heard: Option<&Heard>,
     mark: Option<&Watermark>,
     lag_s: Option<f64>,
 ) -> (CameraState, Option<String>) {
-    let Some(node) = node else {
-        return if archived {
-            (CameraState::Ended, Some("removed; its footage is kept and searchable".into()))
+    if row.archived {
+        return (CameraState::Ended, Some("removed; its footage is kept and searchable".into()));
+    }
+    let Some(Heard { report: node, silent_s }) = heard else {
+        return if row.source == CameraSource::Node {
+            (
+                CameraState::Retrying,
+                Some("no node has reported it since the start; what is stored is searchable".into()),
+            )
         } else {
             (CameraState::Connecting, Some("waiting for the camera node".into()))
         };
     };
     let here = mark.filter(|m| m.connection == Some(node.connection));
+    let over = node.state == NodeState::Ended && here.is_some_and(|m| m.ended);
+    if *silent_s > SILENCE_LIMIT_S && !over {
+        return (CameraState::Retrying, Some(format!("its node has not reported for {silent_s:.0} s")));
+    }
     match node.state {
         NodeState::Connecting => (CameraState::Connecting, node.reason.clone()),
         NodeState::Retrying => (CameraState::Retrying, node.reason.clone()),
         NodeState::Failed => (CameraState::Failed, node.reason.clone()),
-        NodeState::Ended if here.is_some_and(|m| m.ended) => (CameraState::Ended, node.reason.clone()),
+        NodeState::Ended if over => (CameraState::Ended, node.reason.clone()),
         NodeState::Ended => {
             (CameraState::Decoding, Some("the footage is over; the rest of it is being indexed".into()))
         }
@@ -219,36 +185,18 @@ fn judge(
     }
 }
 
-/// Part of the footage nobody will find: frames not analysed, and of the rest pictures not embedded.
-fn dropped_fraction(n: &NodeStatus) -> f64 {
-    let part = |lost: u64, kept: u64| if lost + kept == 0 { 0.0 } else { lost as f64 / (lost + kept) as f64 };
-    let kept = (1.0 - part(n.frames_dropped, n.frames_analysed)) * (1.0 - part(n.crops_dropped, n.crops));
-    1.0 - kept
-}
-
-/// The address without its secrets: password, and query values whose name speaks of one.
-pub fn mask(text: &str) -> String {
-    if text.starts_with("file:") || text.starts_with("v4l2:") {
-        return text.to_owned();
-    }
-    let Ok(mut url) = Url::parse(text) else { return "(not an address)".to_owned() };
-    if url.password().is_some() && url.set_password(Some("***")).is_err() {
-        return "(address hidden)".to_owned();
-    }
-    if url.query().is_some() {
-        let secret = |k: &str| ["pass", "pwd", "token", "key", "auth", "secret", "sig"].iter().any(|s| k.contains(s));
-        let pairs: Vec<(String, String)> = url
-            .query_pairs()
-            .map(|(k, v)| (k.to_string(), if secret(&k.to_ascii_lowercase()) { "***".into() } else { v.to_string() }))
-            .collect();
-        url.query_pairs_mut().clear().extend_pairs(pairs);
-    }
-    url.to_string()
+/// Part of the footage nobody will find: frames not analysed, of the rest pictures not embedded (embedder or broker too
+/// slow, spool full), and of the rest those that the index refused.
+fn dropped_fraction(node: Option<&NodeReport>, mark: Option<&Watermark>) -> f64 {
+    let kept = |lost: u64, kept: u64| if lost + kept == 0 { 1.0 } else { kept as f64 / (lost + kept) as f64 };
+    let on_the_way = node.map_or(1.0, |n| kept(n.frames_dropped, n.frames_analysed) * kept(n.crops_dropped, n.crops));
+    1.0 - on_the_way * mark.map_or(1.0, |m| kept(m.rejected, m.indexed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sightline_core::message::Origin;
 
     fn row(url: &str) -> CameraRow {
         CameraRow {
@@ -259,9 +207,12 @@ mod tests {
         }
     }
 
-    fn node(state: NodeState, connection: u64) -> NodeStatus {
-        NodeStatus {
-            camera: "a".parse().expect("valid"),
+    fn node(state: NodeState, connection: u64) -> Heard {
+        let camera: CameraId = "a".parse().expect("valid");
+        Heard::from(NodeReport {
+            origin: Origin::of_camera("test", 0, &camera),
+            camera,
+            at: Timestamp::from_micros(997_000_000),
             state,
             reason: None,
             since: Timestamp::from_micros(0),
@@ -272,12 +223,13 @@ mod tests {
             crops: 9,
             crops_dropped: 1,
             retry_in_s: None,
-        }
+            spooled_bytes: 0,
+        })
     }
 
     fn mark(connection: u64, through_s: i64, ended: bool) -> Watermark {
         let t = Timestamp::from_micros(through_s * 1_000_000);
-        Watermark { connection: Some(connection), through: t, ended, arrived: t }
+        Watermark { connection: Some(connection), through: t, ended, arrived: t, indexed: 0, rejected: 0 }
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -285,7 +237,7 @@ mod tests {
     #[test]
     fn searchable_only_when_this_connection_has_arrived_in_time() {
         let r = row("rtsp://camera");
-        let state = |n: &NodeStatus, m: Option<&Watermark>| view(&r, Some(n), m, NOW, false).state;
+        let state = |n: &Heard, m: Option<&Watermark>| view(&r, Some(n), m, NOW, false).state;
         let decoding = node(NodeState::Decoding, 3);
         assert_eq!(state(&decoding, None), CameraState::Decoding);
         assert_eq!(state(&decoding, Some(&mark(2, 999, false))), CameraState::Decoding);
@@ -305,17 +257,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_multiplies() {
-        assert!((dropped_fraction(&node(NodeState::Decoding, 0)) - 0.28).abs() < 1e-9);
+    fn a_node_that_is_not_heard_is_named() {
+        let r = row("rtsp://camera");
+        let silent = |state, silent_s| Heard { silent_s, ..node(state, 3) };
+        let shown = view(&r, Some(&silent(NodeState::Decoding, 14.2)), Some(&mark(3, 999, false)), NOW, false);
+        let why = Some("its node has not reported for 14 s".to_owned());
+        assert_eq!((shown.state, shown.reason), (CameraState::Retrying, why));
+        let shown = view(&r, Some(&silent(NodeState::Decoding, 9.0)), Some(&mark(3, 999, false)), NOW, false);
+        assert_eq!(shown.state, CameraState::Searchable);
+        let shown = view(&r, Some(&silent(NodeState::Ended, 900.0)), Some(&mark(3, 5, true)), NOW, false);
+        assert_eq!(shown.state, CameraState::Ended, "there is nothing left to report");
     }
 
     #[test]
-    fn secrets_do_not_leave() {
-        assert_eq!(mask("rtsp://user:hunter2@cam/1"), "rtsp://user:***@cam/1");
-        assert_eq!(mask("http://cam/v?Password=x&ch=2"), "http://cam/v?Password=***&ch=2");
-        assert_eq!(mask("videotestsrc://"), "videotestsrc://");
-        assert_eq!(mask("file:cache/a.avi"), "file:cache/a.avi");
-        let shown = view(&row("rtsp://user:hunter2@cam/1"), None, None, NOW, false);
-        assert_eq!(shown.url, None);
+    fn a_nodes_own_camera_is_as_late_as_its_newest_report() {
+        let r = CameraRow { source: CameraSource::Node, ..row("") };
+        // Footage of another year: only the report says how late it came.
+        let shown = view(&r, Some(&node(NodeState::Decoding, 0)), Some(&mark(0, 5, false)), NOW, true);
+        assert_eq!((shown.state, shown.lag_s, shown.source), (CameraState::Searchable, Some(3.0), "node"));
+        assert_eq!(shown.url, None, "nobody told it");
+        assert_eq!(view(&r, None, Some(&mark(0, 5, false)), NOW, true).state, CameraState::Retrying);
+    }
+
+    #[test]
+    fn what_was_dropped_multiplies() {
+        let n = node(NodeState::Decoding, 0);
+        assert!((dropped_fraction(Some(&n.report), None) - 0.28).abs() < 1e-9);
+        let refused = Watermark { indexed: 3, rejected: 1, ..mark(0, 5, false) };
+        assert!((dropped_fraction(Some(&n.report), Some(&refused)) - 0.46).abs() < 1e-9);
+        assert_eq!(dropped_fraction(None, None), 0.0);
+    }
+
+    #[test]
+    fn addresses_are_for_administrators_and_masked() {
+        let r = row("rtsp://user:hunter2@cam/1");
+        assert_eq!(view(&r, None, None, NOW, false).url, None);
+        assert_eq!(view(&r, None, None, NOW, true).url.as_deref(), Some("rtsp://user:***@cam/1"));
     }
 }

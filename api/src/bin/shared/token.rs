@@ -1,4 +1,4 @@
-//! `sightline token`: access tokens, directly in the database of the data folder. It works whether the server runs or
+//! `sightline token`, `sightline-api token`: access tokens, directly in the database of the data folder. It works whether the server runs or
 //! not; who can write there owns the service anyway.
 
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::json;
 use sightline_api::state::{AuditEntry, FILE, NewToken, Role, State};
 use sightline_core::{CameraId, Timestamp};
 
-use crate::client::{data_folder, print_table};
+use crate::words::{data_folder, print_table};
 
 /// What to do with tokens.
 #[derive(clap::Subcommand)]

@@ -1,0 +1,73 @@
+//! Drills: what happens to the whole topology, on this machine, when things break, and how quick it is when they do not.
+//!
+//! ```text
+//! drill chaos   kills roles and broker at random moments; afterwards the index must hold what an undisturbed run holds
+//! drill outage  takes broker, then vector store, away for minutes: bounded memory, counted drops, catching up
+//! drill scale   one worker against two, and a rebalance in mid-stream
+//! drill lag     from the frame to the index, for live cameras
+//! ```
+//!
+//! Every drill starts real processes with `docker/local.sh` and stops them again. Results go to standard output.
+
+mod chaos;
+mod footage;
+mod index;
+mod lag;
+mod outage;
+mod scale;
+mod topology;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Drills over the whole topology.
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    drill: Drill,
+}
+
+/// What all drills need.
+#[derive(clap::Args)]
+pub struct Common {
+    /// Folder for data and logs; emptied first.
+    #[arg(long, default_value = "data/drill")]
+    dir: PathBuf,
+    /// Recordings, played by the cameras in turn.
+    #[arg(long = "video", default_values_os_t = footage::samples())]
+    videos: Vec<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Drill {
+    /// Kill at random.
+    Chaos(chaos::Args),
+    /// Minutes without broker, then without vector store.
+    Outage(outage::Args),
+    /// One worker against two.
+    Scale(scale::Args),
+    /// Frame to searchable.
+    Lag(lag::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.drill {
+        Drill::Chaos(args) => chaos::run(&cli.common, args),
+        Drill::Outage(args) => outage::run(&cli.common, args),
+        Drill::Scale(args) => scale::run(&cli.common, args),
+        Drill::Lag(args) => lag::run(&cli.common, args),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}

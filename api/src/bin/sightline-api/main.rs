@@ -1,0 +1,48 @@
+//! `sightline-api`: the door alone. Cameras, embedding and indexing are other processes; this one encodes queries,
+//! searches the Qdrant server, re-ranks with the pictures of the shared gallery, and shows the page.
+//!
+//! Results go to standard output, everything else to standard error. A failure is one line and exit code 1.
+
+mod serve;
+#[path = "../shared/token.rs"]
+mod token;
+#[path = "../shared/words.rs"]
+mod words;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// REST API and operator's page of Sightline, over a Qdrant server and a shared gallery.
+#[derive(Parser)]
+#[command(name = "sightline-api", version, propagate_version = true, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// Configuration; what it leaves out keeps its default (docker/sightline.toml).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Create, list and revoke access tokens; the server need not run.
+    #[command(subcommand)]
+    Token(token::Command),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => serve::run(cli.config.as_deref()),
+        Some(Command::Token(command)) => token::run(&command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {}", words::one_line(&e));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! From start to stop.
+//!
+//! ```text
+//! REST API --> Embedder (text, example pictures, decoder) --> Qdrant server (vectors, coverage) and shared gallery
+//!          --> topic `cameras` (feature kafka)
+//! ```
+//!
+//! The socket is taken first, so that `/healthz` answers and `/readyz` tells what the start is busy with. A model that
+//! cannot be used ends the process with one line; a Qdrant server that is away is waited for, at the start as later.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use sightline_api::app::{App, Setup};
+use sightline_api::remote::{CameraTopic, RemoteNodes};
+use sightline_api::startup::{self, Sharing};
+use sightline_api::state::{self, State};
+use sightline_api::{erasure, gauges};
+use sightline_api::{monitor, server};
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{Config, telemetry};
+use sightline_search::RemoteCoverage;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs until SIGINT or SIGTERM.
+pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    telemetry::init(config.server.log_json, "info");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(serve(config));
+    // A thread that hangs in a server or in the model must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let folder = config.data.folder.clone();
+    let _lock = startup::data_folder(&folder)?;
+    let state = State::open(&folder)?;
+    let metrics = startup::metrics()?;
+    let listener = startup::listen("server.listen", config.server.listen).await?;
+    let watched = startup::listen("monitor.listen", config.monitor.listen).await?;
+    let address = listener.local_addr().context("the socket has no address")?;
+    let token = state::new_secret()?;
+    let app = App::new(Setup {
+        server: config.server.clone(),
+        search: config.search.clone(),
+        state,
+        start_token: Some(token.clone()),
+        metrics: Some(metrics),
+    });
+    let shutdown = Shutdown::new();
+    let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
+    let mut monitoring = tokio::spawn(monitor::serve(watched, app.clone(), shutdown.clone()));
+    let _announcement = startup::Announcement::write(&folder, startup::base_address(address), token.clone())?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let _follower = tokio::select! {
+        ready = connect(&config, &app, &shutdown) => ready?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    println!("{}", startup::ready_line(address, &token));
+    let failure = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        ended = &mut serving => Some(anyhow!("the server stopped: {ended:?}")),
+        ended = &mut monitoring => Some(anyhow!("the monitor stopped: {ended:?}")),
+    };
+    tracing::info!("stopping");
+    shutdown.trigger();
+    // It ends by itself: what is under way is given four seconds.
+    if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(5), serving).await.is_err() {
+        tracing::warn!("the server did not stop in time");
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Model, index and cameras, in this order: each needs the one before. Gives what keeps the coverage up to date.
+async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<RemoteCoverage>>> {
+    app.set_phase("loading the model");
+    let embedder = startup::model(config).await?;
+    let info = embedder.info();
+    app.set_phase("opening the index");
+    let index = startup::index(config, app, &info.id, info.feature_dim, Sharing::Shared).await?;
+    let engine = Arc::new(startup::engine(config, &embedder, &index)?);
+    let nodes = Arc::new(RemoteNodes::new(index.coverage, topic(config, shutdown)?));
+    tokio::spawn(Arc::clone(&engine).follow(shutdown.clone()));
+    tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
+    app.set_cameras(nodes);
+    app.set_engine(engine);
+    let on_the_bus = Duration::from_secs(config.bus.retention_hours.saturating_mul(3600));
+    tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
+    tokio::spawn(erasure::run(app.clone(), on_the_bus, shutdown.clone()));
+    Ok(index.follower)
+}
+
+#[cfg(feature = "kafka")]
+fn topic(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
+    let name = if config.monitor.node.is_empty() { "sightline-api" } else { &config.monitor.node };
+    Ok(Some(Arc::new(sightline_api::remote::KafkaCameras::start(&config.bus, name, shutdown)?)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn topic(_: &Config, _: &Shutdown) -> anyhow::Result<Option<Arc<dyn CameraTopic>>> {
+    Ok(None)
+}

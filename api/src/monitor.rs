@@ -1,0 +1,35 @@
+//! Health and metrics on an address of their own (`monitor.listen`), without a token, as every separate role has them:
+//! for probes and for Prometheus on a network of the operator's. The same are at the API's own address, `/metrics` there
+//! behind an administrator's token.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use sightline_core::shutdown::Shutdown;
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::routes::health;
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, app: App, shutdown: Shutdown) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics))
+        .with_state(app);
+    axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await }).await
+}
+
+async fn metrics(State(app): State<App>) -> Result<Response, Error> {
+    let why = || "this process records no metrics".to_owned();
+    let handle = app.metrics().ok_or_else(|| Error::Unavailable { part: "the metrics recorder", why: why() })?;
+    handle.run_upkeep();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
+}

@@ -1,0 +1,57 @@
+//! The topic of cameras on Kafka: compacted, keyed by camera, so that it always holds every camera's newest word.
+
+use std::collections::BTreeMap;
+
+use sightline_core::CameraId;
+use sightline_core::bus::cameras::{CameraDirectory, CameraPublisher};
+use sightline_core::bus::{self, BusError, Producer, TopicSpec};
+use sightline_core::config::{BusConfig, CameraConfig};
+use sightline_core::shutdown::Shutdown;
+
+use super::CameraTopic;
+
+/// See the module.
+pub struct KafkaCameras {
+    publisher: CameraPublisher,
+    directory: CameraDirectory,
+}
+
+impl KafkaCameras {
+    /// Starts reading the topic, and makes it when it is missing; a broker that is away is waited for in the background,
+    /// until `shutdown`.
+    ///
+    /// # Errors
+    /// A setting that Kafka's client refuses, or no thread.
+    pub fn start(config: &BusConfig, client_id: &str, shutdown: &Shutdown) -> Result<Self, BusError> {
+        let (own, stop) = (config.clone(), shutdown.clone());
+        let topics = std::thread::Builder::new().name("bus-topics".into()).spawn(move || {
+            if let Err(error) = bus::await_topics(&own, &[TopicSpec::compacted(&own.cameras_topic)], &stop) {
+                tracing::error!(%error, topic = own.cameras_topic, "the topic of cameras cannot be used");
+            }
+        });
+        topics.map_err(|e| BusError::Settings(format!("no thread for the topics: {e}")))?;
+        let producer = Producer::start(config, client_id)?;
+        Ok(Self {
+            publisher: CameraPublisher::new(producer, config),
+            directory: CameraDirectory::start(config, client_id)?,
+        })
+    }
+}
+
+impl CameraTopic for KafkaCameras {
+    fn put(&self, camera: &CameraConfig) -> Result<(), String> {
+        self.publisher.put(camera).map_err(|e| e.to_string())
+    }
+
+    fn remove(&self, camera: &CameraId) -> Result<(), String> {
+        self.publisher.remove(camera).map_err(|e| e.to_string())
+    }
+
+    fn all(&self) -> BTreeMap<CameraId, CameraConfig> {
+        self.directory.all()
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.directory.fault()
+    }
+}

@@ -1,0 +1,146 @@
+//! Cameras that run in other processes: known from what is heard of them, and erased again when pictures come late.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sightline_api::erasure::Sweeper;
+use sightline_core::Timestamp;
+
+use crate::support::{START_TOKEN, Server, camera, report};
+
+/// A server whose cameras run elsewhere.
+fn remote() -> Server {
+    let server = Server::start();
+    server.node.remote.store(true, Ordering::SeqCst);
+    server
+}
+
+fn delete(server: &Server, path: &str) -> (u16, Value) {
+    server.call("DELETE", path, Some(START_TOKEN), None)
+}
+
+fn sweep(sweeper: &mut Sweeper) {
+    tokio::runtime::Runtime::new().unwrap().block_on(sweeper.round());
+}
+
+fn sweeper(server: &Server) -> Sweeper {
+    Sweeper::new(server.app.clone(), Duration::from_secs(3600))
+}
+
+#[test]
+fn they_are_known_by_being_heard_and_not_kept_in_the_database() {
+    let server = remote();
+    assert_eq!(server.get("/v1/cameras").1["cameras"], json!([]));
+    server.node.running.lock().unwrap().insert(camera("yard"), report(&camera("yard")));
+    assert_eq!(server.get("/v1/cameras/yard").1["state"], "decoding");
+    server.cameras(&["gate"]);
+    assert_eq!(server.get("/v1/cameras").1["cameras"].as_array().unwrap().len(), 2);
+    assert!(server.app.state().cameras().unwrap().is_empty(), "they are remembered where they run");
+    let (status, found) = server.post("/v1/search", &json!({ "query": "a man", "cameras": ["yard"] }));
+    assert_eq!((status, &found["coverage"][0]["camera"]), (200, &json!("yard")));
+    let (status, answer) = server.post("/v1/cameras", &json!({ "id": "yard", "url": "rtsp://yard" }));
+    assert_eq!(status, 409, "{answer}");
+}
+
+#[test]
+fn what_comes_late_of_a_removed_camera_is_erased_too() {
+    let server = remote();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    let (status, receipt) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &receipt["watched"], &receipt["erased"]["sightings"]), (200, &json!(true), &json!(1)));
+    assert_eq!(server.get("/v1/cameras/gate").0, 404);
+
+    // The node still reports, and a picture arrives that was on its way.
+    let mut sweeper = sweeper(&server);
+    server.node.running.lock().unwrap().insert(camera("gate"), report(&camera("gate")));
+    server.engine.put(&camera("gate"), 200, 0);
+    assert_eq!(server.get("/v1/cameras/gate").0, 404, "a removed camera does not come back by being heard");
+    sweep(&mut sweeper);
+    assert!(server.engine.stored.lock().unwrap().is_empty());
+    assert!(!server.node.running.lock().unwrap().contains_key(&camera("gate")), "told once more");
+    assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
+
+    // Nothing is heard any more: from now on it is only watched.
+    sweep(&mut sweeper);
+    assert!(server.app.state().pending_erasures().unwrap().is_empty());
+    server.engine.put(&camera("gate"), 300, 0);
+    sweep(&mut sweeper);
+    assert!(server.engine.stored.lock().unwrap().is_empty(), "a node that was cut off sends hours later");
+
+    // Wanted again: its pictures stay.
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 400, 0);
+    sweep(&mut sweeper);
+    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+    assert!(server.app.state().erasures().unwrap().is_empty());
+}
+
+#[test]
+fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
+    let server = remote();
+    let gate = camera("gate");
+    server.app.state().begin_erasure(&gate).unwrap();
+    server.app.state().watch_erasure(&gate).unwrap();
+    let mut again = report(&gate);
+    again.at = Timestamp::now() + Duration::from_secs(90);
+    server.node.running.lock().unwrap().insert(gate.clone(), again);
+    server.engine.put(&gate, 100, 0);
+    sweep(&mut sweeper(&server));
+    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+    assert_eq!(server.get("/v1/cameras/gate").0, 200);
+}
+
+#[test]
+fn an_erasure_that_failed_is_taken_up_without_being_asked_for() {
+    let server = remote();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    *server.engine.broken.lock().unwrap() = Some("the server is away");
+    assert_eq!(delete(&server, "/v1/cameras/gate").0, 503);
+    let mut sweeper = sweeper(&server);
+    sweep(&mut sweeper);
+    assert_eq!(server.engine.stored.lock().unwrap().len(), 1, "still away");
+    *server.engine.broken.lock().unwrap() = None;
+    sweep(&mut sweeper);
+    assert!(server.engine.stored.lock().unwrap().is_empty());
+}
+
+#[test]
+fn one_that_is_kept_stays_searchable() {
+    let server = remote();
+    server.cameras(&["gate"]);
+    let kept = server.engine.put(&camera("gate"), 100, 0);
+    let (status, receipt) = delete(&server, "/v1/cameras/gate?keep=true");
+    assert_eq!((status, &receipt["watched"]), (200, &json!(false)));
+    assert_eq!(server.get("/v1/cameras/gate").1["state"], "ended");
+    let (_, found) = server.post("/v1/search", &json!({ "query": "a man", "cameras": ["gate"] }));
+    assert_eq!(found["results"][0]["sighting_id"], json!(kept));
+    sweep(&mut sweeper(&server));
+    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn nobody_erases_beside_the_request_that_removes_the_camera() {
+    let server = remote();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 100, 0);
+    let hold = server.engine.hold.blocking_lock();
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
+        // The node has been told, and the request is erasing.
+        while server.node.running.lock().unwrap().contains_key(&camera("gate")) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
+            let _ = tell.send(());
+        });
+        told.recv_timeout(Duration::from_secs(10)).expect("it is left to the request");
+        drop(hold);
+        let (status, receipt) = request.join().unwrap();
+        assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)), "and all of it is counted there");
+    });
+}

@@ -1,0 +1,352 @@
+//! The cameras that one node runs: those of the partitions that the group gives to it.
+//!
+//! A partition that comes is read from its beginning; only when its end is reached does the node learn of its cameras, so
+//! that it does not start what was removed long ago. A partition that goes stops its cameras first: it is given up once
+//! the node has taken the last [`CameraChange::Stop`] and asks for more, so that no two nodes run a camera for longer than
+//! it takes (except after a node was taken for dead).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::super::client::{self, Health, lock};
+use super::super::consumer::{HEARTBEAT_MS, SESSION_MS};
+use super::super::{Backoff, BusError};
+use super::CameraChange;
+use crate::CameraId;
+use crate::config::{BusConfig, CameraConfig};
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// One partition's cameras.
+#[derive(Debug, Default)]
+struct Part {
+    cameras: BTreeMap<CameraId, CameraConfig>,
+    /// Its end was reached once: `cameras` run.
+    loaded: bool,
+}
+
+/// What is known, and what the node has not been told yet.
+#[derive(Debug, Default)]
+struct State {
+    parts: BTreeMap<i32, Part>,
+    queue: VecDeque<CameraChange>,
+    /// Calls of `next` so far, and that which took the last change.
+    calls: u64,
+    last: u64,
+    closed: bool,
+}
+
+impl State {
+    fn assign(&mut self, partition: i32) {
+        self.parts.insert(partition, Part::default());
+    }
+
+    fn record(&mut self, partition: i32, id: CameraId, value: Option<CameraConfig>) {
+        let Some(part) = self.parts.get_mut(&partition) else { return };
+        let before = match &value {
+            Some(config) => part.cameras.insert(id.clone(), config.clone()),
+            None => part.cameras.remove(&id),
+        };
+        if part.loaded && before != value {
+            self.queue.push_back(value.map_or(CameraChange::Stop(id), CameraChange::Run));
+        }
+    }
+
+    fn end(&mut self, partition: i32) {
+        let Some(part) = self.parts.get_mut(&partition).filter(|p| !p.loaded) else { return };
+        part.loaded = true;
+        self.queue.extend(part.cameras.values().cloned().map(CameraChange::Run));
+    }
+
+    fn revoke(&mut self, partition: i32) {
+        let Some(part) = self.parts.remove(&partition).filter(|p| p.loaded) else { return };
+        self.queue.extend(part.cameras.into_keys().map(CameraChange::Stop));
+    }
+
+    fn running(&self) -> usize {
+        self.parts.values().filter(|p| p.loaded).map(|p| p.cameras.len()).sum()
+    }
+
+    /// The node has done all it was told: it has taken everything, and has come back since.
+    fn idle(&self) -> bool {
+        self.queue.is_empty() && self.calls > self.last
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A change has come, or the end.
+    arrived: Condvar,
+    /// The node has come for more.
+    asked: Condvar,
+    health: Health,
+    stop: AtomicBool,
+    drain: Duration,
+    topic: String,
+}
+
+/// This node's part of the cameras.
+pub struct CameraShare {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl CameraShare {
+    /// Joins the nodes of `group`; the broker need not be there yet.
+    ///
+    /// # Errors
+    /// Settings that librdkafka does not take.
+    pub fn start(config: &BusConfig, group: &str, client_id: &str) -> Result<Self, BusError> {
+        let mut settings = client::settings(config, client_id);
+        for (key, value) in [("session.timeout.ms", SESSION_MS), ("heartbeat.interval.ms", HEARTBEAT_MS)] {
+            if settings.get(key).is_none() {
+                settings.set(key, value);
+            }
+        }
+        settings
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("partition.assignment.strategy", "cooperative-sticky");
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            asked: Condvar::new(),
+            health: Health::new(true),
+            stop: AtomicBool::new(false),
+            drain: Duration::from_secs_f64(config.drain_seconds),
+            topic: config.cameras_topic.clone(),
+        });
+        let first = shared.join(&settings)?;
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("bus-share".into())
+            .spawn(move || own.run(&settings, first))
+            .map_err(|e| BusError::Settings(format!("no thread for the cameras: {e}")))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// The next change, within `timeout`. To be called by one thread, which has done what the change before asked when it
+    /// comes back.
+    pub fn next(&self, timeout: Duration) -> Option<CameraChange> {
+        let deadline = Instant::now() + timeout;
+        let mut state = lock(&self.shared.state);
+        state.calls += 1;
+        self.shared.asked.notify_all();
+        loop {
+            if let Some(change) = state.queue.pop_front() {
+                state.last = state.calls;
+                return Some(change);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.closed {
+                return None;
+            }
+            state = self.shared.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Why nothing comes: `None` when all is well.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.health.fault()
+    }
+}
+
+impl Drop for CameraShare {
+    /// Leaves the group at once, so that others take over.
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.asked.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn join(self: &Arc<Self>, settings: &ClientConfig) -> Result<BaseConsumer<Context>, BusError> {
+        let context = Context { shared: Arc::clone(self) };
+        let consumer: BaseConsumer<Context> =
+            settings.create_with_context(context).map_err(BusError::kafka("joining the camera nodes"))?;
+        consumer.subscribe(&[&self.topic]).map_err(BusError::kafka("subscribing"))?;
+        Ok(consumer)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    fn run(self: Arc<Self>, settings: &ClientConfig, first: BaseConsumer<Context>) {
+        let mut consumer = Some(first);
+        let mut backoff = Backoff::server();
+        while !self.stopped() {
+            match consumer.take().map_or_else(|| self.join(settings), Ok) {
+                Ok(consumer) => {
+                    self.serve(&consumer, &mut backoff);
+                    client::end(move || drop(consumer));
+                }
+                Err(error) => tracing::error!(%error, "cannot join the camera nodes"),
+            }
+            // The client is gone, and with it every partition that it had.
+            let held: Vec<i32> = lock(&self.state).parts.keys().copied().collect();
+            self.give_up(&held, true);
+            let until = Instant::now() + backoff.pause();
+            while !self.stopped() && Instant::now() < until {
+                std::thread::sleep(POLL);
+            }
+        }
+        lock(&self.state).closed = true;
+        self.arrived.notify_all();
+    }
+
+    fn serve(&self, consumer: &BaseConsumer<Context>, backoff: &mut Backoff) {
+        while !self.stopped() {
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    if let Some((id, value)) = super::read(&message) {
+                        self.change(|state| state.record(message.partition(), id, value));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    backoff.reset();
+                    self.change(|state| state.end(partition));
+                }
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    tracing::error!(%code, "joining the camera nodes anew");
+                    self.health.set(Some(format!("joining the camera nodes anew: {code}")));
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = lock(&self.state);
+        change(&mut state);
+        metrics::gauge!("sightline_bus_shared_cameras").set(state.running() as f64);
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Stops the cameras of these partitions, and waits for the node to have done so, unless others run them already.
+    fn give_up(&self, partitions: &[i32], lost: bool) {
+        self.change(|state| partitions.iter().for_each(|p| state.revoke(*p)));
+        let deadline = Instant::now() + self.drain;
+        let mut state = lock(&self.state);
+        while !lost && !self.stopped() && !state.idle() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                tracing::warn!(?partitions, "cameras are slow to stop; another node starts them now");
+                return;
+            }
+            state = self.asked.wait_timeout(state, left.min(POLL)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+struct Context {
+    shared: Arc<Shared>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.shared.health.error(&error, reason);
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        self.shared.health.statistics(json);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+        let done = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            tracing::info!(?partitions, "cameras of these partitions are given to this node");
+            let mut state = lock(&self.shared.state);
+            partitions.iter().for_each(|p| state.assign(*p));
+            drop(state);
+            self.shared.health.joined();
+            list.set_all_offsets(Offset::Beginning).and_then(|()| consumer.incremental_assign(list))
+        } else {
+            tracing::info!(?partitions, "cameras of these partitions are given up");
+            self.shared.give_up(&partitions, consumer.assignment_lost());
+            consumer.incremental_unassign(list)
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "rebalance of the cameras");
+        }
+    }
+
+    fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
+        rdkafka::util::Timeout::After(POLL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(id: &str, fps: f64) -> CameraConfig {
+        serde_json::from_value(serde_json::json!({"id": id, "url": "videotestsrc://", "fps": fps})).expect("a camera")
+    }
+
+    fn id(id: &str) -> CameraId {
+        id.parse().expect("an id")
+    }
+
+    #[test]
+    fn a_partition_tells_of_its_cameras_at_its_end() {
+        let mut state = State::default();
+        state.record(0, id("early"), Some(camera("early", 1.0)));
+        state.assign(0);
+        state.record(0, id("a"), Some(camera("a", 1.0)));
+        state.record(0, id("gone"), Some(camera("gone", 1.0)));
+        state.record(0, id("gone"), None);
+        state.record(0, id("a"), Some(camera("a", 2.0)));
+        assert!(state.queue.is_empty());
+        state.end(0);
+        state.end(0);
+        assert_eq!(state.queue.make_contiguous(), [CameraChange::Run(camera("a", 2.0))]);
+        state.queue.clear();
+        state.record(0, id("a"), Some(camera("a", 2.0)));
+        state.record(0, id("never"), None);
+        assert!(state.queue.is_empty(), "nothing is other than before");
+        state.record(0, id("a"), Some(camera("a", 3.0)));
+        state.record(0, id("b"), Some(camera("b", 1.0)));
+        state.record(0, id("b"), None);
+        state.revoke(0);
+        let wanted = [
+            CameraChange::Run(camera("a", 3.0)),
+            CameraChange::Run(camera("b", 1.0)),
+            CameraChange::Stop(id("b")),
+            CameraChange::Stop(id("a")),
+        ];
+        assert_eq!(state.queue.make_contiguous(), wanted);
+    }
+
+    #[test]
+    fn a_node_is_done_when_it_comes_back() {
+        let mut state = State { calls: 1, last: 1, ..State::default() };
+        assert!(!state.idle(), "it has taken the last change and works on it");
+        state.calls = 2;
+        assert!(state.idle());
+        state.queue.push_back(CameraChange::Stop(id("a")));
+        assert!(!state.idle());
+    }
+}

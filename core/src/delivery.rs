@@ -1,0 +1,100 @@
+//! Acknowledgement that travels with a message: who gave it away learns when it has arrived for good.
+//!
+//! A message taken from the bus stays *open* there until everything that follows from it is stored: each stage hands the
+//! [`Receipt`] on with what it made of the message, and the last one completes it. A receipt that is dropped leaves the
+//! message open, so that it comes again after a restart. That is at-least-once delivery without a word between stages.
+
+use std::fmt;
+
+/// To be completed once what it came with is stored for good.
+#[must_use = "a receipt that is dropped leaves its message open: it will be delivered again"]
+pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
+
+impl Receipt {
+    /// `done` is called when the message has arrived.
+    pub fn new(done: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(done)))
+    }
+
+    /// For messages nobody waits for: between the stages of one process.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// The message has arrived for good.
+    pub fn complete(self) {
+        if let Some(done) = self.0 {
+            done();
+        }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Receipt(open)" } else { "Receipt(none)" })
+    }
+}
+
+/// A message with its receipt.
+#[derive(Debug)]
+pub struct Delivery<E> {
+    /// The message.
+    pub event: E,
+    /// To be completed when everything that follows from it is stored.
+    pub receipt: Receipt,
+}
+
+impl<E> Delivery<E> {
+    /// A message with its receipt.
+    pub fn new(event: E, receipt: Receipt) -> Self {
+        Self { event, receipt }
+    }
+}
+
+impl<E> From<E> for Delivery<E> {
+    /// Nobody waits for it.
+    fn from(event: E) -> Self {
+        Self { event, receipt: Receipt::none() }
+    }
+}
+
+/// Takes messages that can never be processed, however often they come: damaged pictures, features of another model.
+/// Called from the stage's thread; must not block for long.
+pub trait Refused<E>: Send + Sync {
+    /// Keeps (or forgets) the message with the reason, and completes the receipt when that is done.
+    fn refuse(&self, event: E, reason: &str, receipt: Receipt);
+}
+
+/// Forgets refused messages. The stage has logged and counted them already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forget;
+
+impl<E> Refused<E> for Forget {
+    fn refuse(&self, _: E, _: &str, receipt: Receipt) {
+        receipt.complete();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn a_receipt_is_completed_once_or_never() {
+        let count = Arc::new(AtomicU32::new(0));
+        let receipt = |count: &Arc<AtomicU32>| {
+            let count = Arc::clone(count);
+            Receipt::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        receipt(&count).complete();
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        drop(receipt(&count));
+        assert_eq!(count.load(Ordering::SeqCst), 1, "dropped: still open");
+        Forget.refuse((), "why", receipt(&count));
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+}

@@ -1,0 +1,181 @@
+//! The worker's line: topic `crops` -> embed stage -> topic `sightings`.
+//!
+//! ```text
+//! Consumer (bus.in_flight_bytes open) -> feed -> Queue -> embed stage -> Queue -> send -> Producer -> receipt -> commit
+//! ```
+//!
+//! A record is done with when the broker has what came of it: the sighting, or the dead letter. Whoever is killed before
+//! that leaves the record to the next worker, and ids make the second sighting an overwrite of the first.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use sightline_core::bus::{self, BusError, Consumer, DeadLetters, Outgoing, Producer, TopicSpec};
+use sightline_core::config::PatchCoding;
+use sightline_core::queue::Queue;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::wire::{self, Coding};
+use sightline_core::{CameraEvent, Config, Delivery, IndexEvent, Receipt, Timestamp};
+use sightline_embed::{Embedder, stage};
+use uuid::Uuid;
+
+use crate::ledger::Ledger;
+use crate::status::{Running, Status};
+
+/// All workers share the topic as members of this group.
+const GROUP: &str = "sightline-embed";
+/// How long a wait for the next record is cut, so that a stop is noticed.
+const BEAT: Duration = Duration::from_millis(200);
+/// Sightings that wait for the producer: it sends as fast as they come, or waits for the broker itself.
+const SENDING: usize = 64;
+/// How long the last records may take to arrive after the stop.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A sighting that could not be sent: trace, reason, receipt.
+type Unsendable = (Uuid, String, Receipt);
+
+/// Works until `shutdown`; then finishes what it has begun.
+///
+/// # Errors
+/// A model or device that does not work, settings that are wrong, or an inference thread that has died.
+pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) -> anyhow::Result<()> {
+    status.set_phase("loading the model");
+    let embedder = Embedder::start(&config.model.folder, &config.embed)?;
+    status.set_phase("waiting for the broker's topics");
+    let bus = &config.bus;
+    let topic = |name: &str| TopicSpec { name: name.to_owned(), compacted: false };
+    let dead_topic = bus::dead_letter_topic(bus, &bus.crops_topic);
+    let topics = [topic(&bus.crops_topic), topic(&bus.sightings_topic), topic(&dead_topic)];
+    if let Err(error) = bus::await_topics(bus, &topics, shutdown) {
+        return if shutdown.is_triggered() { Ok(()) } else { Err(error.into()) };
+    }
+    let producer = Producer::start(bus, node)?;
+    let ledger = Ledger::new(DeadLetters::new(producer.clone(), bus, "embed"), &bus.crops_topic);
+    let consumer = Arc::new(Consumer::start(bus, GROUP, &[&bus.crops_topic], node)?);
+    let running =
+        Running { consumer: Arc::downgrade(&consumer), producer: producer.clone(), embedder: embedder.clone() };
+    status.set_running(running);
+
+    let input: Queue<Delivery<CameraEvent>> = Queue::new((2 * config.embed.batch).max(16));
+    let output: Queue<Delivery<IndexEvent>> = Queue::new(SENDING);
+    let outcome = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send(&output, &producer, &ledger, config));
+        let embedding = scope.spawn(|| {
+            // It ends when its queue is closed: what was begun is finished first.
+            let never = Shutdown::new();
+            let ended = stage::run(&input, &embedder, &output, &*ledger, &config.embed, &never);
+            input.close();
+            ended
+        });
+        feed(&consumer, &ledger, &input, shutdown);
+        // A stage that has died completes nothing: then there is nothing to wait for.
+        if !input.is_closed() {
+            status.set_phase("finishing what was begun");
+            close(consumer);
+        }
+        input.close();
+        let embedded = embedding.join().map_err(|_| anyhow!("the embed stage panicked"))?;
+        output.close();
+        sending.join().map_err(|_| anyhow!("the sending thread panicked"))?;
+        embedded.context("embedding")
+    });
+    if !producer.flush(FAREWELL) {
+        tracing::warn!("the broker has not taken everything; it comes again at the next start");
+    }
+    outcome
+}
+
+/// From the broker to the stage, until the stop or until the stage has ended.
+fn feed(consumer: &Consumer, ledger: &Arc<Ledger>, input: &Queue<Delivery<CameraEvent>>, shutdown: &Shutdown) {
+    while !shutdown.is_triggered() && !input.is_closed() {
+        let Some(delivery) = consumer.next(BEAT) else { continue };
+        metrics::gauge!("sightline_embed_queue_events").set(input.len() as f64);
+        if let Some(event) = ledger.enter(delivery)
+            && input.push_wait(event).is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Leaves the group when all that was handed out is done. Readiness looks at the consumer for moments only.
+fn close(consumer: Arc<Consumer>) {
+    let mut shared = consumer;
+    loop {
+        match Arc::try_unwrap(shared) {
+            Ok(consumer) => return consumer.close(),
+            Err(still) => shared = still,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// From the stage to the broker, until the queue is closed and empty.
+fn send(output: &Queue<Delivery<IndexEvent>>, producer: &Producer, ledger: &Ledger, config: &Config) {
+    let coding = match config.bus.patches {
+        PatchCoding::F16 => Coding::F16,
+        PatchCoding::Int8 => Coding::Int8,
+    };
+    let (unsendable, returned) = mpsc::channel::<Unsendable>();
+    while !(output.is_closed() && output.is_empty()) {
+        if let Some(delivery) = output.pop(BEAT) {
+            send_one(delivery, coding, producer, ledger, &config.bus.sightings_topic, &unsendable);
+        }
+        // The producer's thread must not wait, so what it returns is set aside here.
+        for (trace, reason, receipt) in returned.try_iter() {
+            ledger.set_aside(trace, &reason, receipt);
+        }
+    }
+}
+
+fn send_one(
+    delivery: Delivery<IndexEvent>,
+    coding: Coding,
+    producer: &Producer,
+    ledger: &Ledger,
+    topic: &str,
+    unsendable: &mpsc::Sender<Unsendable>,
+) {
+    let Delivery { event, receipt } = delivery;
+    let (camera, trace) = (event.camera().clone(), trace(&event));
+    let payload = match wire::encode_index_event(&event, coding) {
+        Ok(payload) => payload,
+        Err(error) => return ledger.set_aside(trace, &error.to_string(), receipt),
+    };
+    if let IndexEvent::Progress(progress) = &event {
+        let lag = Timestamp::now().seconds_since(progress.analysed_through);
+        metrics::gauge!("sightline_embed_lag_seconds", "camera" => camera.to_string()).set(lag);
+    }
+    drop(event);
+    let record = Outgoing { topic: topic.to_owned(), key: camera.to_string(), payload, headers: Vec::new() };
+    let unsendable = unsendable.clone();
+    let sent = producer.send(record, move |outcome| match outcome {
+        Ok(()) => {
+            metrics::counter!("sightline_embed_published_records_total", "camera" => camera.to_string()).increment(1);
+            receipt.complete();
+        }
+        Err(error) => back(&error, trace, receipt, &unsendable),
+    });
+    if let Err(error) = sent {
+        // The receipt went with the record: it comes again at the next start. Sizes were checked before.
+        tracing::error!(%error, %trace, "not sent");
+    }
+}
+
+/// What can never be sent is set aside; what was on its way when the producer closed comes again.
+fn back(error: &BusError, trace: Uuid, receipt: Receipt, unsendable: &mpsc::Sender<Unsendable>) {
+    if error.is_permanent() {
+        // Nobody listens any more at the end, and then the record comes again.
+        let _ = unsendable.send((trace, error.to_string(), receipt));
+    }
+}
+
+fn trace(event: &IndexEvent) -> Uuid {
+    match event {
+        IndexEvent::Sighting(s) => s.crop.origin.trace,
+        IndexEvent::TrackEnd(e) => e.origin.trace,
+        IndexEvent::Progress(p) => p.origin.trace,
+        IndexEvent::Report(r) => r.origin.trace,
+    }
+}

@@ -1,0 +1,108 @@
+//! `sightline-ingest`: a camera node. Its own cameras and its share of those in the topic `cameras` are decoded and
+//! analysed; what follows goes through the spool to the topic `crops`.
+//!
+//! ```text
+//! cameras -> detect, track -> Publisher (disk, bus.spool_bytes) -> Kafka, keyed by camera
+//! ```
+//!
+//! The broker may be away at the start, too: the node's own cameras run all the same. SIGINT and SIGTERM stop the cameras,
+//! send what the broker takes, and leave the rest on disk for the next start.
+
+mod cameras;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use sightline_core::bus::{self, Producer, TopicSpec};
+use sightline_core::service::{NotReady, Service, stop_signal};
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{Config, telemetry};
+use sightline_detect::{Detector, NanoDet};
+use sightline_ingest::{CameraNode, KafkaCarrier, NodeConfig, Publisher};
+
+use status::Status;
+
+/// How long the spool is sent after the cameras have stopped: supervisors kill what takes ten seconds.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+/// Decodes and analyses cameras, and sends pictures of persons to the topic of crops.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// Configuration; what it leaves out keeps its default (docker/sightline.toml).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sightline-ingest: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    let config = Config::load(args.config.as_deref())?;
+    telemetry::init(config.server.log_json, "info");
+    let name = node_name(&config);
+    let status = Status::default();
+    let asked = status.clone();
+    let readiness = move || asked.faults().into_iter().map(|(what, why)| NotReady::new(what, why)).collect();
+    let service = Service::start(config.monitor.listen, "ingest", Arc::new(readiness))?;
+    println!("sightline-ingest {name}: http://{}/readyz", service.address());
+
+    let (bus, shutdown) = (config.bus.clone(), Shutdown::new());
+    let producer = Producer::start(&bus, &name)?;
+    let topics = [TopicSpec::aging(&bus.crops_topic), TopicSpec::compacted(&bus.cameras_topic)];
+    let carrier = Arc::new(KafkaCarrier::new(producer, &bus.crops_topic));
+    let prepare = {
+        let (bus, shutdown) = (bus.clone(), shutdown.clone());
+        move || match bus::await_topics(&bus, &topics, &shutdown) {
+            Ok(()) => true,
+            Err(error) => {
+                if !shutdown.is_triggered() {
+                    tracing::error!(%error, "nothing can be sent; events stay on disk");
+                }
+                false
+            }
+        }
+    };
+    let publisher = Publisher::start(&config.data.folder.join("spool"), bus.spool_bytes, carrier, prepare)?;
+    status.set_publisher(&publisher);
+
+    // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
+    let detector = NanoDet::load(&config.detect.weights, &config.detect)?.with_score_threshold(config.track.low);
+    let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
+    // The cameras stop first and by themselves; the publisher must outlive them.
+    let node = CameraNode::start(NodeConfig::new(&config, &name), make, publisher.clone(), Shutdown::new())?;
+    let node = Arc::new(node);
+    let share = cameras::spawn(&config, &name, Arc::clone(&node), &publisher, &status, &shutdown)?;
+    status.set_started();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(stop_signal());
+    shutdown.trigger();
+    node.stop();
+    let left = publisher.close(FAREWELL);
+    cameras::join(share);
+    tracing::info!(records_on_disk = left, "stopped");
+    Ok(())
+}
+
+/// `monitor.node`, or role and host.
+fn node_name(config: &Config) -> String {
+    if !config.monitor.node.is_empty() {
+        return config.monitor.node.clone();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("ingest@{}", if host.is_empty() { "unknown" } else { host })
+}

@@ -1,0 +1,283 @@
+//! The publisher against a broker that comes and goes.
+
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use sightline_core::message::Origin;
+use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackEnd, TrackId};
+
+use super::*;
+use crate::report::tests::report;
+
+const SOON: Duration = Duration::from_secs(5);
+const T0: Timestamp = Timestamp::from_micros(0);
+
+/// Takes records while it is up; holds back their receipts while told so.
+#[derive(Default)]
+struct Broker {
+    up: AtomicBool,
+    hold: AtomicBool,
+    held: Mutex<Vec<Done>>,
+    got: Mutex<Vec<String>>,
+    reports: AtomicUsize,
+    refuse: Mutex<Option<Undelivered>>,
+}
+
+impl Broker {
+    fn new(up: bool) -> Arc<Self> {
+        Arc::new(Self { up: AtomicBool::new(up), ..Self::default() })
+    }
+
+    fn set(&self, up: bool) {
+        self.up.store(up, Ordering::SeqCst);
+    }
+
+    fn got(&self) -> Vec<String> {
+        lock(&self.got).clone()
+    }
+
+    fn release(&self, newest_first: bool) {
+        let mut held = std::mem::take(&mut *lock(&self.held));
+        if newest_first {
+            held.reverse();
+        }
+        for done in held {
+            done(Ok(()));
+        }
+    }
+}
+
+fn label(event: &CameraEvent) -> String {
+    match event {
+        CameraEvent::Crop(c) => format!("{} crop {}", c.camera, c.origin.seq),
+        CameraEvent::TrackEnd(e) => format!("{} end {}", e.camera, e.origin.seq),
+        CameraEvent::Progress(p) => format!("{} progress {}", p.camera, p.origin.seq),
+        CameraEvent::Report(r) => format!("{} report {} dropped {}", r.camera, r.origin.seq, r.crops_dropped),
+    }
+}
+
+impl Carrier for Broker {
+    fn try_send(&self, camera: &str, payload: Bytes, done: Done) -> bool {
+        if !self.up.load(Ordering::SeqCst) {
+            return false;
+        }
+        let event = wire::decode_camera_event(payload).expect("a message");
+        assert_eq!(camera, event.camera().as_str());
+        if let Some(why) = lock(&self.refuse).take() {
+            done(Err(why));
+            return true;
+        }
+        if matches!(event, CameraEvent::Report(_)) {
+            self.reports.fetch_add(1, Ordering::SeqCst);
+        }
+        lock(&self.got).push(label(&event));
+        if self.hold.load(Ordering::SeqCst) {
+            lock(&self.held).push(done);
+        } else {
+            done(Ok(()));
+        }
+        true
+    }
+
+    fn fault(&self) -> Option<String> {
+        (!self.up.load(Ordering::SeqCst)).then(|| "broker not reachable".into())
+    }
+}
+
+fn crop(camera: &str, seq: u64, bytes: usize) -> CameraEvent {
+    CameraEvent::Crop(Crop {
+        origin: Origin::new("t", seq),
+        camera: camera.parse().expect("valid"),
+        track: TrackId { born: T0, ordinal: 0 },
+        crop_no: 0,
+        captured_at: T0,
+        last_seen: T0,
+        bbox: BBox::default(),
+        frame_size: (1, 1),
+        quality: CropQuality::default(),
+        jpeg: vec![1; bytes].into(),
+    })
+}
+
+fn end(camera: &str, seq: u64) -> CameraEvent {
+    let (origin, camera) = (Origin::new("t", seq), camera.parse().expect("valid"));
+    let track = TrackId { born: T0, ordinal: 0 };
+    CameraEvent::TrackEnd(TrackEnd { origin, camera, track, first_seen: T0, last_seen: T0, ended: true })
+}
+
+fn progress(camera: &str, seq: u64) -> CameraEvent {
+    let (origin, camera) = (Origin::new("t", seq), camera.parse().expect("valid"));
+    CameraEvent::Progress(Progress { origin, camera, connection: 0, analysed_through: T0, ended: false })
+}
+
+fn start(folder: &Path, limit: u64, broker: &Arc<Broker>) -> Publisher {
+    Publisher::start(folder, limit, Arc::clone(broker) as Arc<dyn Carrier>, || true).expect("starts")
+}
+
+fn live(publisher: &Publisher, event: CameraEvent) -> bool {
+    publisher.send_live(event, &|_| true).is_ok()
+}
+
+#[track_caller]
+fn until(what: &str, wanted: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !wanted() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn events_arrive_in_order_and_stay_on_disk_until_those_before_them_have_arrived() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(true);
+    broker.hold.store(true, Ordering::SeqCst);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    for event in [crop("a", 0, 10), progress("b", 0), crop("a", 1, 10), end("a", 2)] {
+        publisher.send_waiting(event, SOON).expect("room");
+    }
+    until("sent", || broker.got().len() == 4);
+    assert_eq!(broker.got(), ["a crop 0", "b progress 0", "a crop 1", "a end 2"]);
+    let first = lock(&broker.held).remove(0);
+    broker.release(true);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(publisher.waiting(), 4, "the first has not arrived");
+    first(Ok(()));
+    until("forgotten", || publisher.waiting() == 0);
+    assert_eq!((publisher.fault(), publisher.spooled_bytes()), (None, 0));
+    assert_eq!(publisher.close(SOON), 0);
+    assert!(matches!(publisher.send_live(crop("a", 9, 1), &|_| true), Err(NotTaken::Closed)));
+}
+
+#[test]
+fn with_the_broker_away_live_pictures_are_dropped_files_wait_and_ends_still_fit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(false);
+    let publisher = start(folder.path(), 160_000, &broker);
+    let mut want: Vec<String> = Vec::new();
+    let mut taken = 0;
+    while live(&publisher, crop("live", taken, 10_000)) {
+        want.push(format!("live crop {taken}"));
+        taken += 1;
+    }
+    assert_eq!(taken, 14, "a sixteenth is kept free");
+    for n in 0..20 {
+        assert!(live(&publisher, end("live", 100 + n)) && live(&publisher, progress("live", 200 + n)));
+        want.extend([format!("live end {}", 100 + n), format!("live progress {}", 200 + n)]);
+    }
+    let fault = publisher.fault().expect("away");
+    assert!(fault.contains("not reachable") && fault.contains("live cameras are dropped"), "{fault}");
+    let waiting = publisher.send_waiting(crop("file", 0, 10_000), Duration::from_millis(30));
+    assert!(matches!(waiting, Err(NotTaken::Full(_))));
+    let file = publisher.clone();
+    let thread = std::thread::spawn(move || file.send_waiting(crop("file", 1, 10_000), SOON).is_ok());
+    std::thread::sleep(Duration::from_millis(30));
+    broker.set(true);
+    assert!(thread.join().expect("no panic"), "the file's picture finds room");
+    until("sent", || publisher.waiting() == 0);
+    want.push("file crop 1".into());
+    assert_eq!((broker.got(), publisher.fault()), (want, None));
+    assert!(live(&publisher, crop("live", 999, 10_000)));
+}
+
+#[test]
+fn a_full_disk_share_never_holds_a_live_camera_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(false);
+    let publisher = start(folder.path(), 4_000, &broker);
+    let begun = Instant::now();
+    let ends = (0..200).filter(|n| live(&publisher, end("live", *n))).count();
+    assert_eq!(ends, 200, "taken or counted as lost, but never given back to a thread that would wait");
+    assert!(publisher.spooled_bytes() <= 4_000 && begun.elapsed() < Duration::from_secs(2));
+    assert!(!live(&publisher, progress("live", 1)), "told again with the next frame");
+}
+
+#[test]
+fn what_an_earlier_run_left_goes_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(true);
+    broker.hold.store(true, Ordering::SeqCst);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    for n in 0..3 {
+        assert!(live(&publisher, crop("a", n, 100)));
+    }
+    until("sent", || broker.got().len() == 3);
+    let second = Publisher::start(folder.path(), 1 << 20, Arc::clone(&broker) as Arc<dyn Carrier>, || true);
+    assert!(matches!(second, Err(PublisherError::InUse(_))), "one process, one folder");
+    assert_eq!(publisher.close(Duration::from_millis(20)), 3, "sent, but nobody said that they arrived");
+    drop(publisher);
+    let broker = Broker::new(true);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    assert!(live(&publisher, crop("a", 3, 100)));
+    until("sent", || publisher.waiting() == 0);
+    assert_eq!(broker.got(), ["a crop 0", "a crop 1", "a crop 2", "a crop 3"]);
+}
+
+#[test]
+fn reports_overtake_the_disk_and_never_pile_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(true);
+    broker.hold.store(true, Ordering::SeqCst);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    until("open", || publisher.shared.open.load(Ordering::Relaxed));
+    for n in 0..9 {
+        publisher.report(report("a", n));
+    }
+    publisher.report(report("b", 0));
+    assert_eq!(broker.reports.load(Ordering::SeqCst), 4 + 1);
+    assert_eq!(publisher.spooled_bytes(), 0);
+    broker.release(false);
+    publisher.report(report("a", 10));
+    assert_eq!(broker.reports.load(Ordering::SeqCst), 6);
+    broker.release(false);
+    broker.set(false);
+    for n in 0..9 {
+        publisher.report(report("a", 20 + n));
+    }
+    broker.set(true);
+    publisher.report(report("a", 30));
+    assert_eq!(broker.got().last().map(String::as_str), Some("a report 30 dropped 0"));
+}
+
+#[test]
+fn what_the_broker_refuses_for_good_is_counted_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(true);
+    *lock(&broker.refuse) = Some(Undelivered::Never("too large".into()));
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    assert!(live(&publisher, crop("a", 0, 100)) && live(&publisher, crop("a", 1, 100)));
+    until("sent", || publisher.waiting() == 0);
+    publisher.report(report("a", 0));
+    assert_eq!(broker.got(), ["a crop 1", "a report 0 dropped 1"]);
+    *lock(&broker.refuse) = Some(Undelivered::Later("closed".into()));
+    assert!(live(&publisher, crop("a", 2, 100)));
+    until("sent again", || publisher.waiting() == 0);
+    assert_eq!(broker.got().last().map(String::as_str), Some("a crop 2"));
+    // Larger than any record may be.
+    assert!(matches!(publisher.send_waiting(crop("a", 3, 2_000_000), SOON), Err(NotTaken::Never(_))));
+}
+
+#[test]
+fn a_record_damaged_on_disk_costs_what_stands_behind_it_in_its_file_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(false);
+    let publisher = start(folder.path(), 64 << 20, &broker);
+    // Over 4 MB: two files. What was read ahead already is not damaged any more.
+    for n in 0..12 {
+        assert!(live(&publisher, crop("a", n, 500_000)));
+    }
+    let first = std::fs::read_dir(folder.path()).expect("a folder").filter_map(|e| e.ok().map(|e| e.path()));
+    let first = first.filter(|p| p.extension().is_some_and(|e| e == "spool")).min().expect("a file");
+    let mut bytes = std::fs::read(&first).expect("readable");
+    let at = 5 * 500_000;
+    bytes[at] ^= 1;
+    std::fs::write(&first, &bytes).expect("written");
+    broker.set(true);
+    until("sent", || publisher.waiting() == 0);
+    let got = broker.got();
+    assert!(got.contains(&"a crop 3".to_owned()) && !got.contains(&"a crop 5".to_owned()), "{got:?}");
+    assert!(got.contains(&"a crop 11".to_owned()), "{got:?}");
+    assert!(live(&publisher, crop("a", 12, 100)));
+    until("sent", || publisher.waiting() == 0);
+    assert_eq!((broker.got().last().map(String::as_str), publisher.fault()), (Some("a crop 12"), None));
+}

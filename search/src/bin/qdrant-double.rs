@@ -1,0 +1,46 @@
+//! `qdrant-double`: Qdrant's gRPC interface over its engine in this process, for tests and trials without a server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use sightline_search::EdgeOptions;
+use sightline_search::double::QdrantDouble;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Sightline's double of Qdrant, for tests. It is NOT Qdrant: one process, one copy, no REST, no cluster, and only the
+/// gRPC calls that Sightline makes. For anything that matters run a real Qdrant server.
+#[derive(Parser)]
+#[command(name = "qdrant-double", version = concat!(env!("CARGO_PKG_VERSION"), " (a double for tests, not Qdrant)"))]
+struct Arguments {
+    /// Address of the gRPC interface; port 0 takes any, and the first line of output names it.
+    #[arg(long, default_value = "127.0.0.1:6334")]
+    listen: SocketAddr,
+    /// Folder for everything.
+    #[arg(long)]
+    folder: PathBuf,
+    /// So many points without a graph index make it build one.
+    #[arg(long, default_value_t = EdgeOptions::default().index_from)]
+    index_from: usize,
+    /// Refuse calls without this key.
+    #[arg(long)]
+    api_key: Option<String>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    sightline_core::telemetry::init(false, "info");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        let options = EdgeOptions { index_from: arguments.index_from, ..EdgeOptions::default() };
+        let double = QdrantDouble::open(&arguments.folder, arguments.listen, arguments.api_key, options).await?;
+        println!("Sightline's double of Qdrant (not Qdrant) listens on http://{}", double.address()?);
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let stop = async move {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
+        double.serve(stop).await?;
+        Ok(())
+    })
+}

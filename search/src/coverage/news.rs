@@ -1,0 +1,194 @@
+//! What a batch of messages says about cameras, and what follows from it.
+//!
+//! Connections are counted from 0 at every start of a camera, so a smaller number may be old news that is delivered once
+//! more, or the first news of a node that has started again. Two things tell them apart: another producer is another
+//! node, and a *newer* report with a smaller connection shows that the count has begun anew.
+
+use std::collections::BTreeMap;
+
+use sightline_core::{CameraId, NodeReport, Progress, Timestamp};
+
+use super::CameraCoverage;
+
+/// News about one camera, in order of arrival.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Word {
+    /// Everything before this is stored.
+    Progress(Progress),
+    /// How its node fares with it.
+    Report(NodeReport),
+}
+
+/// News that are stored and flushed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct News {
+    /// Pictures stored by camera.
+    pub stored: BTreeMap<CameraId, u64>,
+    /// Capture times of these.
+    pub captured: Vec<Timestamp>,
+    /// Pictures refused by camera.
+    pub rejected: BTreeMap<CameraId, u64>,
+    /// The others, in order of arrival.
+    pub words: Vec<Word>,
+    /// When they were stored, by the system clock.
+    pub now: Timestamp,
+}
+
+impl News {
+    /// The cameras it is about, each once.
+    pub fn cameras(&self) -> Vec<CameraId> {
+        let said = self.words.iter().map(|w| match w {
+            Word::Progress(p) => &p.camera,
+            Word::Report(r) => &r.camera,
+        });
+        let mut all: Vec<CameraId> =
+            self.stored.keys().chain(self.rejected.keys()).chain(said).map(CameraId::clone).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Adds to `entry` what is said about `camera`.
+    pub fn apply(&self, camera: &CameraId, entry: &mut CameraCoverage) {
+        if let Some(count) = self.stored.get(camera) {
+            entry.indexed += count;
+            entry.last_indexed_at = Some(self.now);
+        }
+        entry.rejected += self.rejected.get(camera).unwrap_or(&0);
+        for word in &self.words {
+            match word {
+                Word::Progress(p) if p.camera == *camera => passed(entry, p),
+                Word::Report(r) if r.camera == *camera => reported(entry, r, self.now),
+                Word::Progress(_) | Word::Report(_) => {}
+            }
+        }
+    }
+}
+
+/// Everything before this progress is stored and flushed.
+fn passed(c: &mut CameraCoverage, p: &Progress) {
+    let same_node = c.producer.as_ref().is_none_or(|known| *known == p.origin.producer);
+    if same_node && c.connection.is_some_and(|newest| p.connection < newest) {
+        return;
+    }
+    let same = same_node && c.connection == Some(p.connection);
+    c.connection = Some(p.connection);
+    c.producer = Some(p.origin.producer.clone());
+    // Within a connection time only advances; a new one (a file played again, say) starts over.
+    let earlier = c.searchable_through.filter(|_| same);
+    c.searchable_through = Some(earlier.map_or(p.analysed_through, |t| t.max(p.analysed_through)));
+    c.ended = p.ended || (same && c.ended);
+}
+
+/// The newest report by its node's clock counts. One that lies in the future comes from a clock that is wrong, and must
+/// not keep out those that follow.
+fn reported(c: &mut CameraCoverage, r: &NodeReport, now: Timestamp) {
+    let key = |r: &NodeReport| (r.at, r.origin.seq);
+    if c.report.as_ref().is_some_and(|known| known.at <= now && key(known) >= key(r)) {
+        return;
+    }
+    if c.connection.is_some_and(|newest| r.connection < newest) {
+        // The node counts anew: what comes is of this start, what was is searchable as far as it went.
+        c.connection = None;
+        c.producer = None;
+        c.ended = false;
+    }
+    c.report = Some(r.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sightline_core::NodeState;
+    use sightline_core::message::Origin;
+
+    const NOW: i64 = 1_000_000;
+
+    fn gate() -> CameraId {
+        "gate".parse().expect("valid")
+    }
+
+    fn progress(node: &str, connection: u64, through: i64, ended: bool) -> Word {
+        let camera = gate();
+        let (origin, analysed_through) = (Origin::of_camera(node, 0, &camera), Timestamp::from_micros(through));
+        Word::Progress(Progress { origin, camera, connection, analysed_through, ended })
+    }
+
+    fn report(at: i64, seq: u64, connection: u64) -> Word {
+        let camera = gate();
+        Word::Report(NodeReport {
+            origin: Origin::of_camera("node", seq, &camera),
+            camera,
+            at: Timestamp::from_micros(at),
+            state: NodeState::Decoding,
+            reason: None,
+            since: Timestamp::from_micros(at),
+            connection,
+            frames_decoded: 0,
+            frames_analysed: 0,
+            frames_dropped: 0,
+            crops: 0,
+            crops_dropped: seq,
+            retry_in_s: None,
+            spooled_bytes: 0,
+        })
+    }
+
+    fn hear(c: &mut CameraCoverage, words: Vec<Word>) -> (Option<u64>, Option<i64>, bool) {
+        News { words, now: Timestamp::from_micros(NOW), ..News::default() }.apply(&gate(), c);
+        (c.connection, c.searchable_through.map(Timestamp::as_micros), c.ended)
+    }
+
+    #[test]
+    fn time_advances_within_a_connection_and_restarts_with_the_next() {
+        let mut c = CameraCoverage::default();
+        assert_eq!(hear(&mut c, vec![]), (None, None, false));
+        let both = vec![progress("n", 0, 50, false), progress("n", 0, 40, false)];
+        assert_eq!(hear(&mut c, both), (Some(0), Some(50), false));
+        assert_eq!(hear(&mut c, vec![progress("n", 0, 60, true)]), (Some(0), Some(60), true));
+        assert_eq!(hear(&mut c, vec![progress("n", 0, 55, false)]), (Some(0), Some(60), true), "delivered again");
+        assert_eq!(hear(&mut c, vec![progress("n", 1, 10, false)]), (Some(1), Some(10), false));
+        assert_eq!(hear(&mut c, vec![progress("n", 0, 99, true)]), (Some(1), Some(10), false), "an older connection");
+    }
+
+    #[test]
+    fn a_node_that_starts_again_counts_from_its_beginning() {
+        let mut c = CameraCoverage::default();
+        hear(&mut c, vec![report(10, 0, 5), progress("n", 5, 50, true)]);
+        assert_eq!(hear(&mut c, vec![progress("n", 0, 60, false)]), (Some(5), Some(50), true), "old news, as it seems");
+        assert_eq!(hear(&mut c, vec![report(20, 0, 0)]), (None, Some(50), false));
+        assert_eq!(hear(&mut c, vec![progress("n", 0, 70, false)]), (Some(0), Some(70), false));
+        // Another node needs no report to be told apart.
+        assert_eq!(hear(&mut c, vec![progress("m", 0, 30, false)]), (Some(0), Some(30), false));
+    }
+
+    #[test]
+    fn the_newest_report_counts_whatever_the_order() {
+        let mut c = CameraCoverage::default();
+        let dropped = |c: &CameraCoverage| c.report.as_ref().map(|r| r.crops_dropped);
+        hear(&mut c, vec![report(20, 3, 0), report(10, 9, 0), report(20, 2, 0)]);
+        assert_eq!(dropped(&c), Some(3));
+        hear(&mut c, vec![report(20, 4, 0)]);
+        assert_eq!(dropped(&c), Some(4));
+        hear(&mut c, vec![report(NOW * 9, 5, 0), report(30, 6, 0)]);
+        assert_eq!(dropped(&c), Some(6), "a clock far ahead keeps nobody out");
+    }
+
+    #[test]
+    fn counts_are_by_camera() {
+        let (gate, door): (CameraId, CameraId) = (gate(), "door".parse().expect("valid"));
+        let news = News {
+            stored: [(gate.clone(), 3)].into(),
+            captured: vec![Timestamp::from_micros(1); 3],
+            rejected: [(door.clone(), 1)].into(),
+            words: vec![progress("n", 0, 5, false)],
+            now: Timestamp::from_micros(NOW),
+        };
+        assert_eq!(news.cameras(), [door.clone(), gate.clone()]);
+        let (mut g, mut d) = (CameraCoverage::default(), CameraCoverage { rejected: 1, ..CameraCoverage::default() });
+        news.apply(&gate, &mut g);
+        news.apply(&door, &mut d);
+        assert_eq!((g.indexed, g.rejected, g.last_indexed_at), (3, 0, Some(Timestamp::from_micros(NOW))));
+        assert_eq!((d.indexed, d.rejected, d.last_indexed_at, d.searchable_through), (0, 2, None, None));
+    }
+}

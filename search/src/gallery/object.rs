@@ -1,0 +1,188 @@
+//! The gallery in object storage (S3 and what speaks it), with the keys of the folder: pictures by sighting, patch
+//! features by model and sighting. An object is whole or absent by nature.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use sightline_core::{PatchFeatures, SightingId};
+
+use super::{Exhibit, Gallery, GalleryError, format};
+use crate::remote::Calls;
+
+/// Requests under way at the same time.
+const AT_ONCE: usize = 16;
+
+/// Longest time for a call with all its requests and their repetitions. It is tried again by those who cannot go on without.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct ObjectGallery {
+    store: Arc<dyn ObjectStore>,
+    jpeg: Path,
+    /// Patch features of all models.
+    all_patches: Path,
+    /// Those of this gallery's model.
+    patches: Path,
+    calls: Calls,
+}
+
+impl ObjectGallery {
+    /// The gallery below `prefix` of any object store, for the features of `model_id`.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(store: Arc<dyn ObjectStore>, prefix: &str, model_id: &str) -> Result<Self, GalleryError> {
+        let root = Path::from(prefix);
+        let failed = |e: std::io::Error| GalleryError::Object { key: root.to_string(), problem: e.to_string() };
+        let all_patches = root.clone().join("patches");
+        Ok(Self {
+            calls: Calls::new("gallery").map_err(failed)?,
+            store,
+            jpeg: root.clone().join("jpeg"),
+            patches: all_patches.clone().join(model_id),
+            all_patches,
+        })
+    }
+
+    /// The gallery at `s3://bucket/prefix`; address, region and keys come from the usual `AWS_*` variables.
+    ///
+    /// # Errors
+    /// When the address or a variable makes no sense.
+    #[cfg(feature = "s3")]
+    pub fn s3(url: &str, model_id: &str) -> Result<Self, GalleryError> {
+        use object_store::RetryConfig;
+        use object_store::aws::AmazonS3Builder;
+
+        let wrong = |problem: String| GalleryError::Url { url: url.to_owned(), problem };
+        let rest = url.strip_prefix("s3://").unwrap_or_default();
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(wrong("it names no bucket: use s3://BUCKET/PREFIX".to_owned()));
+        }
+        // Whoever cannot go on without tries again for ever; this is for what passes in a moment.
+        let retry = RetryConfig { max_retries: 2, retry_timeout: TIMEOUT / 2, ..RetryConfig::default() };
+        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
+        Self::new(Arc::new(store.map_err(|e| wrong(e.to_string()))?), prefix, model_id)
+    }
+
+    fn wait<T: Send + 'static>(
+        &self,
+        key: &Path,
+        call: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T, GalleryError> {
+        let failed = |problem: String| GalleryError::Object { key: key.to_string(), problem };
+        self.calls.wait(TIMEOUT, call).map_err(failed)?.map_err(|e| failed(e.to_string()))
+    }
+
+    /// `None` when there is no such object.
+    fn read(&self, key: Path) -> Result<Option<Bytes>, GalleryError> {
+        let (store, asked) = (Arc::clone(&self.store), key.clone());
+        self.wait(&key, async move {
+            match store.get(&asked).await {
+                Ok(found) => found.bytes().await.map(Some),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(e) => Err(e),
+            }
+        })
+    }
+
+    /// The folders of all models.
+    fn models(&self) -> Result<Vec<Path>, GalleryError> {
+        let (store, folder) = (Arc::clone(&self.store), self.all_patches.clone());
+        let listed = self.wait(&self.all_patches, async move { store.list_with_delimiter(Some(&folder)).await })?;
+        Ok(listed.common_prefixes)
+    }
+
+    /// The ids that name objects below `folder`.
+    fn collect(&self, folder: &Path) -> Result<HashSet<SightingId>, GalleryError> {
+        let (store, asked) = (Arc::clone(&self.store), folder.clone());
+        let named = self.wait(folder, async move {
+            store.list(Some(&asked)).map_ok(|o| o.location).try_collect::<Vec<Path>>().await
+        })?;
+        let id = |path: &Path| path.filename().and_then(|f| f.split('.').next()).and_then(|stem| stem.parse().ok());
+        Ok(named.iter().filter_map(id).collect())
+    }
+}
+
+/// `base/<first three hex digits>/<id>.<extension>`
+fn place(base: &Path, id: SightingId, extension: &str) -> Path {
+    let name = id.to_string();
+    base.clone().join(&name[..3]).join(format!("{name}.{extension}"))
+}
+
+impl Gallery for ObjectGallery {
+    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
+        let mut writes: Vec<(Path, PutPayload)> = Vec::with_capacity(2 * exhibits.len());
+        for e in exhibits {
+            let header = Bytes::copy_from_slice(&format::header(&e.patches)?);
+            let file: PutPayload = [header, e.patches.data.clone()].into_iter().collect();
+            writes.push((place(&self.patches, e.id, "patches"), file));
+            writes.push((place(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
+        }
+        let store = Arc::clone(&self.store);
+        self.wait(&self.jpeg, async move {
+            let write = |(key, payload): (Path, PutPayload)| {
+                let store = Arc::clone(&store);
+                async move { store.put(&key, payload).await.map(|_| ()) }
+            };
+            stream::iter(writes).map(write).buffer_unordered(AT_ONCE).try_collect::<()>().await
+        })
+    }
+
+    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
+        self.read(place(&self.jpeg, id, "jpg"))
+    }
+
+    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
+        let key = place(&self.patches, id, "patches");
+        let Some(file) = self.read(key.clone())? else { return Ok(None) };
+        let damaged = |reason| GalleryError::Damaged { path: PathBuf::from(key.as_ref()), reason };
+        format::parse(file.into()).map(Some).map_err(damaged)
+    }
+
+    fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        let models = self.models()?;
+        let keys: Vec<Path> = ids
+            .iter()
+            .flat_map(|id| {
+                let patches = models.iter().map(|model| place(model, *id, "patches"));
+                patches.chain([place(&self.jpeg, *id, "jpg")]).collect::<Vec<_>>()
+            })
+            .collect();
+        let store = Arc::clone(&self.store);
+        self.wait(&self.jpeg, async move {
+            // Storage does not tell whether what it deletes was there.
+            let delete = |key: Path| {
+                let store = Arc::clone(&store);
+                async move {
+                    match store.head(&key).await {
+                        Ok(_) => store.delete(&key).await.map(|()| 1),
+                        Err(object_store::Error::NotFound { .. }) => Ok(0),
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            let counts = stream::iter(keys).map(delete).buffer_unordered(AT_ONCE);
+            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
+        })
+    }
+
+    fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
+        // A picture whose features only another model has is that model's.
+        let (mut own, mut others) = (HashSet::new(), HashSet::new());
+        for model in self.models()? {
+            let ids = self.collect(&model)?;
+            if model == self.patches { own.extend(ids) } else { others.extend(ids) }
+        }
+        own.extend(self.collect(&self.jpeg)?.difference(&others));
+        Ok(own.into_iter().collect())
+    }
+}

@@ -1,0 +1,89 @@
+//! Deletion of what is older than it may be kept, in small portions beside the indexing.
+//!
+//! Pictures go before their vectors: a crash in between leaves points that the next run finds and deletes, never pictures
+//! that nobody knows of. Several workers may do it at the same time; what one has deleted the other does not find.
+//!
+//! Deleting point by point costs about as much as inserting did, and the server compacts its segments afterwards. That is
+//! right up to some ten million sightings a day. Beyond, the plan is shards by time: a collection with
+//! `sharding_method: custom`, one shard key a day (`2026-05-01`) made ahead of its first point, upserts and spans with the
+//! key of the track's birth (so that a track never lies in two shards), searches with the keys of the asked-for time only,
+//! and retention as the deletion of the oldest key: a folder goes, no point is touched. The filter on the capture time
+//! stays in the query; the keys only spare it shards. Pictures in object storage then expire by a rule of the bucket.
+
+use std::time::Duration;
+
+use rand::Rng;
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{SightingId, Timestamp};
+
+use crate::erase::{EraseError, Receipt};
+use crate::gallery::Gallery;
+use crate::store::{Filter, VectorStore};
+
+/// Sightings deleted at once.
+const PORTION: usize = 500;
+
+/// Pause after each portion: searches and the indexer go first.
+const REST: Duration = Duration::from_millis(100);
+
+/// Time between two looks for what is too old.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// Deletes everything captured before `before`, until nothing of it is left or `shutdown`. Durable when it returns.
+///
+/// # Errors
+/// When a part fails; what is left is found again by the next call.
+pub fn expire(
+    store: &dyn VectorStore,
+    gallery: &dyn Gallery,
+    before: Timestamp,
+    shutdown: &Shutdown,
+) -> Result<Receipt, EraseError> {
+    let filter = Filter { to: Some(before - Duration::from_micros(1)), ..Filter::default() };
+    let mut receipt = Receipt::default();
+    while !shutdown.is_triggered() {
+        let ids: Vec<SightingId> = store.newest(&filter, PORTION)?.into_iter().map(|r| r.id).collect();
+        if ids.is_empty() {
+            break;
+        }
+        let files = gallery.delete(&ids)?;
+        // With the time once more: a better picture for the same slot may have arrived in between.
+        let points = store.delete(&Filter { ids: Some(ids), ..filter.clone() })?;
+        store.flush()?;
+        receipt.points += points;
+        receipt.files += files;
+        metrics::counter!("sightline_index_expired_sightings_total").increment(points);
+        metrics::counter!("sightline_index_expired_files_total").increment(files);
+        pause(REST, shutdown);
+    }
+    Ok(receipt)
+}
+
+/// Runs [`expire`] every hour for what is older than `keep`, until `shutdown`. Blocks: run it on a thread of its own.
+pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Duration, shutdown: &Shutdown) {
+    while !shutdown.is_triggered() {
+        match expire(store, gallery, Timestamp::now() - keep, shutdown) {
+            Ok(Receipt { points: 0, .. }) => {}
+            Ok(Receipt { points, files }) => {
+                tracing::info!(points, files, days = keep.as_secs_f64() / 86_400.0, "deleted what was too old");
+            }
+            Err(error) => {
+                metrics::counter!("sightline_index_expire_errors_total").increment(1);
+                tracing::error!(%error, "cannot delete what is too old; trying again in an hour");
+            }
+        }
+        // Workers that start together do not all look at the same moment.
+        pause(EVERY.mul_f64(rand::rng().random_range(0.8..1.2)), shutdown);
+    }
+}
+
+fn pause(how_long: Duration, shutdown: &Shutdown) {
+    let end = std::time::Instant::now() + how_long;
+    while !shutdown.is_triggered() {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(200)));
+    }
+}

@@ -1,0 +1,20 @@
+//! Names that both the embedded engine and a server know the same things by.
+
+use super::StoreError;
+
+/// Payload field of the camera id.
+pub(super) const CAMERA: &str = "camera";
+/// Payload field of the track id.
+pub(super) const TRACK: &str = "track";
+/// Payload field of the capture time in microseconds.
+pub(super) const CAPTURED_AT: &str = "captured_at";
+
+/// A model id becomes the name of a folder, or a part of a collection's.
+pub(super) fn check_model_id(id: &str) -> Result<(), StoreError> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if (1..=128).contains(&id.len()) && !id.starts_with('.') && id.chars().all(good) {
+        Ok(())
+    } else {
+        Err(StoreError::ModelId(id.to_owned()))
+    }
+}

@@ -1,0 +1,36 @@
+//! What is too old goes, pictures included; what is not stays.
+
+use std::time::Duration;
+
+use sightline_core::shutdown::Shutdown;
+use sightline_search::{ExactStore, Filter, FolderGallery, Gallery, VectorStore, retention};
+
+use crate::support::{MODEL, WIDTH, at, exhibit, point, turned};
+
+#[test]
+fn old_sightings_are_deleted_in_portions_with_their_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
+    // More than one portion is too old.
+    let points: Vec<_> = (0..700).map(|i| point("gate", i, 0, i, turned(0, 0.0))).collect();
+    store.upsert(&points).unwrap();
+    let pictures: Vec<_> = points.iter().step_by(100).map(|p| exhibit(p, 0.0)).collect();
+    gallery.put(&pictures).unwrap();
+    let done = retention::expire(&store, &gallery, at(600), &Shutdown::new()).unwrap();
+    assert_eq!((done.points, done.files), (600, 12));
+    assert_eq!(store.count(&Filter::default()).unwrap(), 100);
+    assert!(store.newest(&Filter::default(), 700).unwrap().iter().all(|r| r.payload.captured_at >= at(600)));
+    assert_eq!(gallery.ids().unwrap().len(), 1);
+    assert_eq!(retention::expire(&store, &gallery, at(600), &Shutdown::new()).unwrap().points, 0);
+}
+
+#[test]
+fn a_stop_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
+    let shutdown = Shutdown::new();
+    shutdown.trigger();
+    store.upsert(&[point("gate", 1, 0, 1, turned(0, 0.0))]).unwrap();
+    retention::run(&store, &gallery, Duration::from_secs(1), &shutdown);
+    assert_eq!(store.count(&Filter::default()).unwrap(), 1, "nothing is begun after a stop");
+}

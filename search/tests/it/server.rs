@@ -1,0 +1,131 @@
+//! Stores on servers, for the tests that ask every store the same.
+//!
+//! | server | when |
+//! |---|---|
+//! | the double in this process | feature `double` |
+//! | the server at `QDRANT_URL` (gRPC) | the variable is set |
+//! | the binary `QDRANT_BIN`, started here on free ports with a folder of its own | the variable is set |
+
+use sightline_core::Config;
+use sightline_core::config::{VectorPlace, VectorsConfig};
+use sightline_search::QdrantStore;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+use crate::support::MODEL;
+
+/// A server that is there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub name: &'static str,
+    url: String,
+    api_key: String,
+}
+
+impl Place {
+    /// A configuration for collections that no other test has.
+    pub fn config(&self) -> VectorsConfig {
+        let defaults = Config::load(None).unwrap().vectors;
+        VectorsConfig {
+            store: VectorPlace::Server,
+            url: self.url.clone(),
+            api_key: self.api_key.clone(),
+            collection: format!("test-{}", Uuid::new_v4().simple()),
+            timeout_seconds: 30.0,
+            ..defaults
+        }
+    }
+}
+
+/// All servers that are there.
+pub fn places() -> &'static [Place] {
+    static PLACES: OnceLock<Vec<Place>> = OnceLock::new();
+    PLACES.get_or_init(|| {
+        let mut all = Vec::new();
+        #[cfg(feature = "double")]
+        all.push(Place { name: "double", url: double_url(), api_key: String::new() });
+        let api_key = std::env::var("QDRANT_API_KEY").unwrap_or_default();
+        if let Ok(url) = std::env::var("QDRANT_URL") {
+            all.push(Place { name: "QDRANT_URL", url, api_key });
+        }
+        if let Ok(binary) = std::env::var("QDRANT_BIN") {
+            all.push(Place { name: "QDRANT_BIN", url: start(&binary), api_key: String::new() });
+        }
+        let names: Vec<_> = all.iter().map(|p| p.name).collect();
+        println!("servers asked: {names:?} (feature double, QDRANT_URL, QDRANT_BIN)");
+        all
+    })
+}
+
+/// Runs a question against an empty store on every server.
+pub fn on_each(width: usize, question: impl Fn(&QdrantStore)) {
+    for place in places() {
+        let store = QdrantStore::open(&place.config(), MODEL, width).unwrap_or_else(|e| panic!("{}: {e}", place.name));
+        question(&store);
+        store.remove().unwrap();
+    }
+}
+
+#[cfg(feature = "double")]
+fn double_url() -> String {
+    use sightline_search::EdgeOptions;
+    use sightline_search::double::QdrantDouble;
+
+    let (tell, told) = std::sync::mpsc::channel();
+    // Lives as long as the tests; its folder is memory where there is some, so that it does not wear a disk.
+    std::thread::spawn(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            // Low thresholds, so that the graph is built and walked in tests of a few thousand points.
+            let options =
+                EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2, ..EdgeOptions::default() };
+            let any = "127.0.0.1:0".parse().unwrap();
+            let double = QdrantDouble::open(dir.path(), any, None, options).await.unwrap();
+            tell.send(format!("http://{}", double.address().unwrap())).unwrap();
+            double.serve(std::future::pending()).await.unwrap();
+        });
+    });
+    told.recv().unwrap()
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts a real server, which ends with this process, and waits until it answers.
+fn start(binary: &str) -> String {
+    let dir = tempfile::tempdir().unwrap().keep();
+    let (http, grpc) = (free_port(), free_port());
+    let config = dir.join("config.yaml");
+    let text = format!(
+        "storage:\n  storage_path: {0}/storage\n  snapshots_path: {0}/snapshots\nservice:\n  host: 127.0.0.1\n  \
+         http_port: {http}\n  grpc_port: {grpc}\ncluster:\n  enabled: false\ntelemetry_disabled: true\n",
+        dir.display()
+    );
+    std::fs::File::create(&config).unwrap().write_all(text.as_bytes()).unwrap();
+    // The shell reads from a pipe that closes when this process ends, however that happens, and then ends the server.
+    let script = r#""$1" --config-path "$2" >"$3/log" 2>&1 & server=$!; cat >/dev/null; kill $server; wait $server; rm -rf "$3""#;
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "sh", binary])
+        .arg(&config)
+        .arg(&dir)
+        .current_dir(&dir)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Never closed by this process itself.
+    std::mem::forget(shell.stdin.take());
+    std::thread::spawn(move || shell.wait());
+    let url = format!("http://127.0.0.1:{grpc}");
+    let begun = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", grpc)).is_err() {
+        let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
+        assert!(begun.elapsed() < Duration::from_secs(60), "QDRANT_BIN does not answer: {}", log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    url
+}
