@@ -6,6 +6,7 @@ use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 
 use super::losses::{Groups, HardNegative, Negatives, match_loss};
+use super::mined::Mined;
 use crate::model::{Architecture, Cada, TokenBatch};
 use crate::nn::Dropout;
 
@@ -42,11 +43,15 @@ pub struct Atp {
     pub local: bool,
     /// Factor in the total.
     pub weight: f64,
+    /// A second stage against mined negatives, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mined: Option<Mined>,
 }
 
-/// Match logits of B positives, B pairs with a negative picture and B pairs with a negative text, in this order.
+/// Match logits of positives, and behind them of negatives: of B pairs with a negative picture and B pairs with a negative
+/// text, or of mined ones.
 pub struct MatchLogits {
-    /// `[3 B, 2]` of the `[ENC]` states.
+    /// `[pairs, 2]` of the `[ENC]` states.
     pub whole: Option<Tensor>,
     /// `[groups, 2]` of the group means, and the pair (row of `whole`) each belongs to.
     pub groups: Option<(Tensor, Vec<usize>)>,
@@ -110,13 +115,28 @@ impl Atp {
         let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
         let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
         let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
-        let mut tokens = tokens.select(&rows);
+        let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
+        self.judged(model, &tokens.select(&rows), &images, n, dropout)
+    }
+
+    /// Fused pass over pairs of `tokens` and `images`, of which the first `positives` match.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn judged(
+        &self,
+        model: &Cada,
+        tokens: &TokenBatch,
+        images: &Tensor,
+        positives: usize,
+        dropout: Option<&Dropout>,
+    ) -> Result<MatchLogits> {
+        let mut tokens = tokens.clone();
         if self.local && !self.groups.masked {
             // Padding is part of the means, so its amount must not depend on the batch.
             tokens = tokens.padded(model.arch().max_text_len, model.arch().pad_token_id);
         }
-        let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
-        let fused = model.fused(&tokens, &images, dropout)?;
+        let fused = model.fused(&tokens, images, dropout)?;
         let whole = if self.global { Some(model.itm_logits(&fused)?) } else { None };
         let groups = if self.local {
             let (means, owner) = self.groups.means(&fused, tokens.lengths())?;
@@ -124,7 +144,7 @@ impl Atp {
         } else {
             None
         };
-        Ok(MatchLogits { whole, groups, positives: n })
+        Ok(MatchLogits { whole, groups, positives })
     }
 }
 
@@ -136,7 +156,7 @@ impl MatchLogits {
     pub fn loss(&self) -> Result<MatchLoss> {
         let matched = |row: usize| row < self.positives;
         let whole = match &self.whole {
-            Some(logits) => Some(match_loss(logits, &(0..3 * self.positives).map(matched).collect::<Vec<_>>())?),
+            Some(logits) => Some(match_loss(logits, &(0..logits.dim(0)?).map(matched).collect::<Vec<_>>())?),
             None => None,
         };
         let groups = match &self.groups {

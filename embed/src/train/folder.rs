@@ -18,7 +18,6 @@ const TRAINING: [&str; 2] = ["attributes.", "text_decoder."];
 /// # Errors
 /// A value that is not finite, or a file that cannot be written.
 pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType, tokenizer: &[u8]) -> Result<()> {
-    fs::create_dir_all(out).map_err(TrainError::io(out))?;
     let mut tensors: HashMap<String, Tensor> = HashMap::new();
     {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -27,7 +26,21 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
             tensors.insert(name.clone(), tensor);
         }
     }
-    candle_core::safetensors::save(&tensors, out.join("model.safetensors"))?;
+    write_tensors(out, config, &tensors, tokenizer)
+}
+
+/// The same of `tensors` as they are.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_tensors(
+    out: &Path,
+    config: &ModelConfig,
+    tensors: &HashMap<String, Tensor>,
+    tokenizer: &[u8],
+) -> Result<()> {
+    fs::create_dir_all(out).map_err(TrainError::io(out))?;
+    candle_core::safetensors::save(tensors, out.join("model.safetensors"))?;
     let text = serde_json::to_vec_pretty(config).map_err(|e| TrainError::content(out, e))?;
     fs::write(out.join("config.json"), text).map_err(TrainError::io(out))?;
     fs::write(out.join("tokenizer.json"), tokenizer).map_err(TrainError::io(out))?;

@@ -48,6 +48,7 @@ impl Default for Objective {
                 global: true,
                 local: true,
                 weight: 1.0,
+                mined: None,
             }),
             ara: Some(Ara {
                 from: 0,
@@ -144,6 +145,9 @@ impl Objective {
             if atp.pairs == Some(0) {
                 return Err("ATP of 0 pairs is nothing: leave it out".into());
             }
+            if let Some(mined) = &atp.mined {
+                mined.check()?;
+            }
         }
         if let Some(ara) = &self.ara {
             if !(0.0..=1.0).contains(&ara.probability) {
@@ -223,13 +227,13 @@ pub fn loss_with(
 
 /// A weighted sum that remembers its parts.
 #[derive(Default)]
-struct Sum {
-    total: Option<Tensor>,
-    parts: serde_json::Map<String, Value>,
+pub(super) struct Sum {
+    pub total: Option<Tensor>,
+    pub parts: serde_json::Map<String, Value>,
 }
 
 impl Sum {
-    fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
+    pub fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
         self.parts.insert(name.into(), json!(part.to_scalar::<f32>()?));
         let weighed = if weight == 1.0 { part } else { (part * weight)? };
         self.total = Some(match self.total.take() {

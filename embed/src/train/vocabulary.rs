@@ -55,6 +55,11 @@ pub fn copy(file: &Path, out: &Path) -> Result<usize> {
     Ok(largest as usize + 1)
 }
 
+/// The words that are kept whole.
+pub fn domain() -> impl Iterator<Item = &'static str> {
+    DOMAIN.split_whitespace()
+}
+
 impl Cut {
     /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what must be segmented as by
     /// the full vocabulary.

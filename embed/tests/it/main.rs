@@ -28,5 +28,7 @@ mod train_default;
 mod train_golden;
 mod train_golden_steps;
 mod train_init;
+mod train_mined;
 mod train_run;
 mod weights;
+mod words;

@@ -68,7 +68,7 @@ fn patch_positions_are_resized_to_the_model() {
 }
 
 /// The golden text encoder written as Hugging Face would, with `heads` in its configuration.
-fn bert(folder: &Path, heads: usize) -> Cut {
+pub fn bert(folder: &Path, heads: usize) -> Cut {
     let mut tensors = HashMap::new();
     for (name, tensor) in stored() {
         if let Some(bare) = name.strip_prefix("text_encoder.").filter(|bare| !bare.contains("crossattention")) {
@@ -79,13 +79,18 @@ fn bert(folder: &Path, heads: usize) -> Cut {
     let types = Tensor::full(0.5f32, (2, 64), &Device::Cpu).unwrap();
     tensors.insert("bert.embeddings.token_type_embeddings.weight".into(), types);
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
-    let config = serde_json::json!({"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": heads});
+    let arch = golden::arch();
+    let config = serde_json::json!({
+        "hidden_size": 64, "intermediate_size": 256, "num_attention_heads": heads,
+        "num_hidden_layers": arch.text_layers, "max_position_embeddings": arch.max_position_embeddings,
+    });
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let vocab = golden::json("cada-tiny/tokenizer.json")["model"]["vocab"].clone();
     let mut pieces: Vec<(u64, String)> =
         vocab.as_object().unwrap().iter().map(|(piece, id)| (id.as_u64().unwrap(), piece.clone())).collect();
     pieces.sort();
     let full: Vec<String> = pieces.into_iter().filter(|(id, _)| *id < 1198).map(|(_, piece)| piece).collect();
+    std::fs::write(folder.join("vocab.txt"), full.join("\n")).unwrap();
     Cut::whole(&full).unwrap()
 }
 

@@ -44,7 +44,7 @@ pub fn tiny() -> (Architecture, CaptionTokenizer) {
     (arch, texts)
 }
 
-fn objective() -> Objective {
+pub fn objective() -> Objective {
     Objective {
         global: Global::Ndf(Ndf::Code),
         atp: Some(Atp {
@@ -56,6 +56,7 @@ fn objective() -> Objective {
             global: true,
             local: true,
             weight: 1.0,
+            mined: None,
         }),
         ara: Some(Ara { from: 3, pairs: Some(4), ..Objective::default().ara.expect("the paper has it") }),
         dropout: 0.1,
@@ -64,7 +65,7 @@ fn objective() -> Objective {
     }
 }
 
-fn config(steps: usize) -> RunConfig {
+pub fn config(steps: usize) -> RunConfig {
     RunConfig {
         schedule: Schedule::Fall { warmup: 2, fall: 1 },
         lr: 2e-3,
@@ -73,12 +74,12 @@ fn config(steps: usize) -> RunConfig {
     }
 }
 
-fn pool() -> Pool {
+pub fn pool() -> Pool {
     Pool::new(Corpus::new(3), 0, 16, 2, [32, 16])
 }
 
 /// Trains in `folder` as `config` says; gives the outcome, or what went wrong, and the weights at the end.
-fn train(
+pub fn train(
     folder: &Path,
     config: RunConfig,
 ) -> (sightline_embed::train::Result<Outcome>, Trainee, Vec<serde_json::Value>) {
@@ -90,7 +91,7 @@ fn train(
     (outcome, trainee, lines)
 }
 
-fn values(trainee: &Trainee) -> Vec<(String, Vec<f32>)> {
+pub fn values(trainee: &Trainee) -> Vec<(String, Vec<f32>)> {
     let data = trainee.variables.data().lock().expect("no panic before");
     let flat = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
     let mut all: Vec<_> = data.iter().map(|(name, var)| (name.clone(), flat(var.as_tensor()))).collect();
@@ -98,7 +99,7 @@ fn values(trainee: &Trainee) -> Vec<(String, Vec<f32>)> {
     all
 }
 
-fn assert_same(ours: &Trainee, theirs: &Trainee) {
+pub fn assert_same(ours: &Trainee, theirs: &Trainee) {
     for ((name, ours), (_, theirs)) in values(ours).iter().zip(&values(theirs)) {
         assert_eq!(ours, theirs, "{name}");
     }

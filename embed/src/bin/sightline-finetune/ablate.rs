@@ -14,6 +14,7 @@ use sightline_embed::train::schedule::Schedule;
 use sightline_embed::train::source::{DataSpec, Lookalikes, Order};
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
+use crate::mined_args::MinedArgs;
 use crate::objective::Begin;
 use crate::report::Teller;
 use crate::train::on_signal;
@@ -90,6 +91,8 @@ pub struct AblateArgs {
     /// --init brought.
     #[arg(long, value_enum)]
     atp_start: Option<Begin>,
+    #[command(flatten)]
+    mined: MinedArgs,
     /// Share of a training without matching and word prediction.
     #[arg(long, default_value_t = 0.25)]
     matching_from: f64,
@@ -153,6 +156,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     let objective = &mut recipe.run.objective;
     if let Some(atp) = &mut objective.atp {
         atp.from = matching_from;
+        atp.mined = args.mined.mined(atp.mined.take());
         if let Some(start) = args.atp_start {
             atp.start = start.into();
         }

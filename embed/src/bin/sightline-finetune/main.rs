@@ -6,12 +6,14 @@ mod eval;
 mod export;
 mod import;
 mod judge;
+mod mined_args;
 mod objective;
 mod report;
 mod synth;
 mod train;
 mod train_args;
 mod train_data;
+mod words;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Write the model folder of a run: its best checkpoint by validation, or its last.
     Export(export::ExportArgs),
+    /// Give words that a model's training never met embeddings made of those that it met.
+    Words(words::WordsArgs),
     /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or drawn persons.
     Eval(eval::EvalArgs),
     /// Fit match probabilities on labelled pairs, measure them on others and write them into the model folder.
@@ -57,6 +61,7 @@ fn main() -> Result<ExitCode> {
         Command::Synth(args) => synth::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Words(args) => words::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
     }?;

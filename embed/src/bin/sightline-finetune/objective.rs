@@ -8,6 +8,8 @@ use sightline_embed::train::atp::Start;
 use sightline_embed::train::losses::{Global, Groups, HardNegative};
 use sightline_embed::train::objective::Objective;
 
+use crate::mined_args::MinedArgs;
+
 /// Which halves of ATP.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum Halves {
@@ -89,6 +91,8 @@ pub struct ObjectiveArgs {
     /// Tokens from one group to the next; the size of a group when not given.
     #[arg(long)]
     group_stride: Option<usize>,
+    #[command(flatten)]
+    mined: MinedArgs,
     /// Masked attribute modelling (ARA).
     #[arg(long, value_enum)]
     ara: Option<Hidden>,
@@ -143,6 +147,9 @@ impl ObjectiveArgs {
                 atp.global = matches!(halves, Halves::Global | Halves::Both);
                 atp.local = matches!(halves, Halves::Local | Halves::Both);
             }
+        }
+        if let Some(atp) = &mut objective.atp {
+            atp.mined = self.mined.mined(atp.mined.take());
         }
         if self.atp == Some(Halves::Off) {
             objective.atp = None;

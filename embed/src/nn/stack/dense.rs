@@ -101,7 +101,7 @@ impl Dense {
     }
 }
 
-/// Gradients of the weights of `layers`, whose outputs' gradient is `g` and whose input is `x`, with their biases'
+/// Gradients of the weights of `layers` (empty ones of layers that are constant), whose outputs' gradient is `g` and whose input is `x`, with their biases'
 /// gradient `bias` cut into parts: weight, bias, weight, bias...
 pub(super) fn gradients(
     layers: &[Linear],
@@ -110,6 +110,9 @@ pub(super) fn gradients(
     bias: &[f32],
     precision: Precision,
 ) -> Result<Vec<Vec<f32>>> {
+    if layers.iter().all(|l| !l.weight().track_op() && !l.bias().track_op()) {
+        return Ok(vec![Vec::new(); 2 * layers.len()]);
+    }
     let (outputs, inputs) = dims(layers)?;
     let rows = g.len() / outputs.max(1);
     let g = Mat::new(g, rows, outputs).map_err(Error::wrap)?;

@@ -272,7 +272,15 @@ impl CustomOp3 for Stack {
         let kept: &Kept = &guard;
         let run = || -> Result<(Vec<Sums>, Option<Buffer>)> {
             let (mut parameters, mut flowing) = (Vec::new(), None::<Buffer>);
+            // Nothing is wanted of the first layers where they and what comes in are constant.
+            let wanted = |layer: &Layer| layer.parameters().iter().any(|p| p.track_op());
+            let first =
+                if x.track_op() || other.track_op() { 0 } else { self.layers.iter().position(wanted).unwrap_or(0) };
             for (i, layer) in self.layers.iter().enumerate().rev() {
+                if i < first {
+                    parameters.push(vec![Vec::new(); layer.parameters().len()]);
+                    continue;
+                }
                 let input = if i == 0 { xs } else { &kept.outputs[i - 1] };
                 let g = flowing.as_deref().unwrap_or(gs);
                 let cross = self.other.as_ref().map(|rows| Other { rows, values }).zip(other_gradient.as_deref_mut());
