@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn the_softmax_is_over_each_texts_own_candidates() {
         // Margins: pairs 2 and 0; negatives of the first 0 and 1, of the second 3 and -1.
-        let rows: Vec<[f32; 2]> = [2.0, 0.0, 0.0, 1.0, 3.0, -1.0].iter().map(|m| [1.0, 1.0 + m]).collect();
-        let whole = Tensor::new(rows, &Device::Cpu).expect("a tensor");
+        let rows: Vec<f32> = [2.0, 0.0, 0.0, 1.0, 3.0, -1.0].iter().flat_map(|m| [1.0, 1.0 + m]).collect();
+        let whole = Tensor::from_vec(rows, (6, 2), &Device::Cpu).expect("a tensor");
         let logits = MatchLogits { whole: Some(whole), groups: None, positives: 2 };
         let (loss, first) = contrast(&logits, 2).expect("sound shapes").expect("whole logits");
         let one = |pair: f32, others: [f32; 2]| pair - (pair.exp() + others.iter().map(|o| o.exp()).sum::<f32>()).ln();

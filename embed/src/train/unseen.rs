@@ -168,11 +168,14 @@ fn mixed(word: &[f32], known: &[Vec<f32>], mixture: &Mixture) -> Vec<(usize, f32
     near
 }
 
-/// Pieces of the WordPiece vocabulary with their ids.
+/// Pieces of the WordPiece vocabulary and special tokens, with their ids.
 fn entries(tokenizer: &Value) -> Result<BTreeMap<String, u64>> {
     let vocabulary = tokenizer["model"]["vocab"].as_object().filter(|_| tokenizer["model"]["type"] == "WordPiece");
     let vocabulary = vocabulary.ok_or_else(|| TrainError::Usage("the tokenizer is no WordPiece".into()))?;
-    Ok(vocabulary.iter().filter_map(|(piece, id)| Some((piece.clone(), id.as_u64()?))).collect())
+    // Special tokens may stand outside of the model's own list.
+    let special = tokenizer["added_tokens"].as_array().into_iter().flatten();
+    let special = special.filter_map(|t| Some((t["content"].as_str()?.to_owned(), t["id"].as_u64()?)));
+    Ok(vocabulary.iter().filter_map(|(piece, id)| Some((piece.clone(), id.as_u64()?))).chain(special).collect())
 }
 
 /// Makes `words` entries before `[DEC]` and `[ENC]`, which move up. Gives the id of the first.
@@ -186,7 +189,9 @@ fn insert(tokenizer: &mut Value, ids: &BTreeMap<String, u64>, words: &[String]) 
     words.iter().enumerate().for_each(|(i, word)| vocabulary[word.as_str()] = json!(dec + i as u64));
     let moved = [("[DEC]", dec + words.len() as u64), ("[ENC]", enc + words.len() as u64)];
     for (name, id) in moved {
-        vocabulary[name] = json!(id);
+        if let Some(entry) = vocabulary.get_mut(name) {
+            *entry = json!(id);
+        }
     }
     for token in tokenizer["added_tokens"].as_array_mut().into_iter().flatten() {
         if let Some((_, id)) = moved.iter().find(|(name, _)| token["content"] == *name) {
