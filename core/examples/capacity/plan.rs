@@ -21,7 +21,7 @@ pub mod measured {
     /// Bytes of a sighting in the gallery, on disk.
     pub const GALLERY: f64 = 31_500.0;
     /// Bytes of a sighting in the vector store, on disk and in memory.
-    pub const STORE_DISK: f64 = 2_500.0;
+    pub const STORE_DISK: f64 = 2_150.0;
     pub const STORE_MEMORY: f64 = 1_000.0;
 }
 
