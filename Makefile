@@ -1,20 +1,21 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo topology test test-servers check build roles setup clean help cuda cuda-test
+.PHONY: demo topology test test-servers check build build-tests roles setup clean help cuda cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
-# Features of the separate roles, and the tests that need a broker, by the names of their modules.
+# All is tested with the features of the separate roles, so that nothing is compiled twice. The tests that need a broker are
+# known by the names of their modules; `test` leaves them to `test-servers`.
 ROLES := sightline-core/kafka,sightline-core/service,sightline-ingest/kafka,sightline-embed/kafka,sightline-search/kafka,sightline-search/double,sightline-api/kafka
 SERVER_TESTS := bus kafka worker
 
 help:
 	@echo "make demo           build everything and run it on sample footage; prints the page's address"
 	@echo "make topology       the same as separate processes over Kafka and Qdrant, as docker/compose.yaml (docker/local.sh)"
-	@echo "make test           build everything and run the whole test-suite"
+	@echo "make test           build everything and run every test that needs no server"
 	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
 	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
 	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
@@ -41,13 +42,18 @@ topology: roles
 demo: build
 	@$(SIGHTLINE) serve --config docker/demo.toml
 
-test: build
-	@cargo test --locked --workspace
+build-tests: setup
+	@docker/setup.sh client
+	@cargo build --locked --quiet --workspace --features $(ROLES) --bin sightline
+	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
+
+test: build-tests
+	@cargo test --locked --workspace --features $(ROLES) -- $(addprefix --skip ,$(SERVER_TESTS))
 
 # The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
 test-servers: SHELL := /bin/sh
-test-servers: build
-	@docker/setup.sh packages rust kafka
+test-servers: build-tests
+	@docker/setup.sh kafka
 	@set -eu; \
 	folder=$$(mktemp -d); \
 	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
@@ -56,7 +62,7 @@ test-servers: build
 	cargo test --locked --workspace --features $(ROLES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
 
 check: setup
-	@docker/setup.sh kafka
+	@docker/setup.sh client
 	@docker/check.sh
 
 cuda: setup

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights, Apache Kafka.
 #
-#   docker/setup.sh [packages|rust|footage|detector|kafka]...
+#   docker/setup.sh [packages|rust|footage|detector|client|kafka]...
 #
 # Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
 # Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
@@ -137,10 +137,15 @@ detector() {
     cp "$cache/nanodet.json" "$cache/nanodet.bin" "$root/cache/"
 }
 
-# What a build with feature `kafka` needs, and a real broker to test it with.
-kafka() {
+# What a build with feature `kafka` needs.
+client() {
     # shellcheck disable=SC2086 # lists of names
     need $build_packages $kafka_packages
+}
+
+# The same, and a real broker.
+kafka() {
+    client
     # Any newer Java and any Maven will do, wherever they come from.
     if ! command -v java >/dev/null 2>&1 || ! command -v mvn >/dev/null 2>&1 || ! command -v python3 >/dev/null 2>&1; then
         # shellcheck disable=SC2086 # a list of names
@@ -151,7 +156,7 @@ kafka() {
 
 for step in "$@"; do
     case $step in
-    packages | rust | footage | detector | kafka) "$step" ;;
-    *) die "unknown step $step; known: packages rust footage detector kafka" ;;
+    packages | rust | footage | detector | client | kafka) "$step" ;;
+    *) die "unknown step $step; known: packages rust footage detector client kafka" ;;
     esac
 done

@@ -25,6 +25,7 @@ pub mod gallery;
 pub mod import;
 pub mod init;
 mod isotonic;
+pub mod lexicon;
 pub mod losses;
 pub mod meaning;
 pub mod mined;

@@ -132,9 +132,6 @@ pub struct Recipe {
     pub mesh_share: f32,
     /// Drawn persons are described with every word; else the synonyms kept back for testing are left out.
     pub all_words: bool,
-    /// Words that training never met get embeddings made of those that it met, at the end.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub teach_words: bool,
     /// What the best checkpoint is chosen on.
     pub judge: Judge,
     /// Passes over all pairs, when they decide the number of steps.
@@ -216,7 +213,6 @@ impl Recipe {
             assets: None,
             mesh_share: 0.8,
             all_words: true,
-            teach_words: false,
             judge: Judge { on: "auto".into(), k: 32 },
             epochs: None,
             f32: false,

@@ -1,8 +1,9 @@
 //! Words that training never met, made of those that it met.
 //!
 //! A word's embedding says something to the layers above it only if they were trained with it. A word of which no training
-//! caption speaks therefore gets a mixture of trained embeddings: of the words whose meaning, as a pre-trained text encoder
-//! has it, is nearest ("crimson": mostly "red" and "maroon"). Words of several pieces become one entry of the vocabulary.
+//! caption speaks therefore gets a mixture of trained embeddings: of its kin in dictionaries ("crimson": mostly "red" and
+//! "maroon"), or of the words whose meaning, as a pre-trained text encoder has it, is nearest. Words of several pieces become
+//! one entry of the vocabulary.
 //! Nothing that training met changes, so what the model makes of such texts stays as it is, to the bit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use super::lexicon::{Lexicon, Trained};
 use super::meaning::{CONTEXTS, Encoder};
 use super::tagger::{Tag, tag};
 use super::{Result, TrainError};
@@ -55,8 +57,8 @@ fn is_word(piece: &str) -> bool {
     piece.len() > 1 && piece.bytes().all(|b| b.is_ascii_lowercase())
 }
 
-/// Teaches the words of `tokenizer` (tokenizer.json) and `extra` what `encoder` knows about them. `captions` are examples of
-/// the training's.
+/// Teaches the words of `tokenizer` (tokenizer.json), `lexicon` and `extra` what `lexicon` knows about them, and else what
+/// `encoder` does. `captions` are examples of the training's.
 ///
 /// # Errors
 /// A tokenizer that is not CADA's WordPiece, embeddings of another vocabulary, captions without a known word.
@@ -65,6 +67,7 @@ pub fn teach(
     embeddings: &Tensor,
     captions: impl Iterator<Item = String>,
     extra: impl Iterator<Item = String>,
+    lexicon: &Lexicon,
     encoder: &Encoder,
     mixture: &Mixture,
 ) -> Result<Taught> {
@@ -99,18 +102,36 @@ pub fn teach(
             mixture.of
         )));
     }
-    let all = ids.keys().cloned().chain(extra);
-    let unseen: BTreeSet<String> = all.filter(|w| is_word(w) && !met(w) && !begins(w)).collect();
+    let new = |w: &String| is_word(w) && !met(w) && !begins(w);
+    let number = |(at, word): (usize, &'_ String)| (at, counts[word] as f32);
+    let numbers: Trained = trained.iter().enumerate().map(|it| (it.1.as_str(), number(it))).collect();
+    let kin = |word: &str| Some(lexicon.mixture(word, &numbers, mixture.of)).filter(|parts| !parts.is_empty());
+    let mut mixtures: BTreeMap<String, Vec<(usize, f32)>> = BTreeMap::new();
+    let mut unseen = BTreeSet::new();
+    for word in ids.keys().cloned().chain(extra).filter(new) {
+        match kin(&word) {
+            Some(parts) => drop(mixtures.insert(word, parts)),
+            None => drop(unseen.insert(word)),
+        }
+    }
+    for word in lexicon.words().map(str::to_owned).filter(new) {
+        if !mixtures.contains_key(&word)
+            && let Some(parts) = kin(&word)
+        {
+            mixtures.insert(word, parts);
+        }
+    }
     let unseen: Vec<String> = unseen.into_iter().collect();
     let (mut known, mut new) = (encoder.vectors(&trained)?, encoder.vectors(&unseen)?);
     let middle = mean(&known);
     known.par_iter_mut().chain(&mut new).for_each(|vector| centre(vector, &middle));
     let rows = embeddings.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    let mixtures: Vec<Vec<(usize, f32)>> = new.par_iter().map(|word| mixed(word, &known, mixture)).collect();
+    let near: Vec<Vec<(usize, f32)>> = new.par_iter().map(|word| mixed(word, &known, mixture)).collect();
+    mixtures.extend(unseen.into_iter().zip(near).filter(|(_, parts)| !parts.is_empty()));
     let width = rows.first().map_or(0, Vec::len);
     let mut table = rows.clone();
     let (mut added, mut made_of) = (Vec::new(), BTreeMap::new());
-    for (word, parts) in unseen.iter().zip(&mixtures).filter(|(_, parts)| !parts.is_empty()) {
+    for (word, parts) in &mixtures {
         let mut row = vec![0f32; width];
         for (at, share) in parts {
             let from = rows.get(ids[&trained[*at]] as usize).ok_or_else(|| not_these(rows.len()))?;

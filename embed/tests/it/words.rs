@@ -1,6 +1,7 @@
 //! Words that training never met, made of those that it met, with a tiny text encoder.
 
 use candle_core::{DType, Device, IndexOp, Tensor};
+use sightline_embed::train::lexicon::Lexicon;
 use sightline_embed::train::meaning::{CONTEXTS, Encoder};
 use sightline_embed::train::unseen::{Mixture, Taught, teach};
 use tokenizers::Tokenizer;
@@ -25,7 +26,7 @@ fn taught(extra: &[&str], mixture: &Mixture) -> sightline_embed::train::Result<T
     let (_folder, encoder) = encoder();
     let captions = TRAINED.iter().map(|c| (*c).to_owned());
     let extra = extra.iter().map(|w| (*w).to_owned());
-    teach(golden::json("cada-tiny/tokenizer.json"), &table(), captions, extra, &encoder, mixture)
+    teach(golden::json("cada-tiny/tokenizer.json"), &table(), captions, extra, &Lexicon::default(), &encoder, mixture)
 }
 
 fn any() -> Mixture {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rand::SeedableRng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_embed::model::{ModelConfig, Preprocess};
@@ -17,7 +16,6 @@ use sightline_embed::train::recipe::Recipe;
 use sightline_embed::train::run::{Run, Trainee};
 use sightline_embed::train::schedule::Schedule;
 use sightline_embed::train::source::{Sequence, Source};
-use sightline_embed::train::unseen::Mixture;
 use sightline_embed::train::vocabulary::{self, Cut};
 use sightline_embed::train::{TrainError, atomic, checkpoint, record};
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
@@ -26,7 +24,6 @@ use crate::export;
 use crate::report::{Teller, person};
 use crate::train_args::{TrainArgs, overridden};
 use crate::train_data::{self, Reading};
-use crate::words;
 
 /// run.json: what re-creates the run, and what `export` needs to know.
 #[derive(Clone, Serialize, Deserialize)]
@@ -140,16 +137,6 @@ fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize
     )
 }
 
-/// Captions that stand for all that training saw.
-fn captions<'a>(source: &'a dyn Source, recipe: &Recipe) -> impl Iterator<Item = String> + 'a {
-    let mut rng = rand::rngs::StdRng::seed_from_u64(recipe.run.seed);
-    (0..words::CAPTIONS as usize).map(move |i| {
-        let identity = i % source.identities();
-        let view = (i / source.identities()) % source.views(identity);
-        source.caption(identity, view, i / source.identities(), &mut rng)
-    })
-}
-
 /// Fresh weights, from wherever the recipe says.
 fn start(trainee: &Trainee, recipe: &Recipe, cut: Option<&Cut>, tell: &Teller) -> Result<()> {
     if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
@@ -245,11 +232,6 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let best = outcome.best.is_some();
     let model = args.run.join("model");
     let written = export::model(&args.run, &record, &trainee, best, 1.0, "sightline", &model)?;
-    if let Some(encoder) = recipe.text_init.as_ref().filter(|_| recipe.teach_words) {
-        let (_, record) =
-            words::taught(&model, &model, encoder, captions(source, &recipe), Vec::new(), &Mixture::default())?;
-        tell.note(&format!("words made of trained ones: {} changed, {} added", record["changed"], record["added"]));
-    }
     tell.value(&json!({"model": model, "of_step": written, "best": best}));
     tell.end(&format!("model folder of step {written} written to {}", model.display()));
     Ok(0)

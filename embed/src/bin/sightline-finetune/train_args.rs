@@ -71,10 +71,6 @@ pub struct TrainArgs {
     /// word embeddings come from it, and its layers where dimensions agree.
     #[arg(long, visible_alias = "text-embeddings", value_name = "DIR")]
     pub text_init: Option<PathBuf>,
-    /// At the end, give words that training never met embeddings made of those that it met, by their meaning to the encoder
-    /// of --text-init (see words --help).
-    #[arg(long)]
-    pub teach_words: bool,
     /// tokenizer.json to use instead; "default" takes that of the model in the repository.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
@@ -245,8 +241,6 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     if let Some(words) = &args.words {
         recipe.all_words = all_words(words)?;
     }
-    recipe.teach_words |= args.teach_words;
-    ensure!(!recipe.teach_words || recipe.text_init.is_some(), "--teach-words needs the encoder of --text-init");
     set(&mut recipe.judge.on, &args.validate);
     set(&mut recipe.judge.k, &args.validate_k);
     set(&mut recipe.vocabulary, &args.vocabulary);

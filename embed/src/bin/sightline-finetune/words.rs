@@ -9,6 +9,7 @@ use clap::Args;
 use rand::SeedableRng;
 use serde_json::{Value, json};
 use sightline_embed::model::weights;
+use sightline_embed::train::lexicon::Lexicon;
 use sightline_embed::train::meaning::Encoder;
 use sightline_embed::train::recipe::Recipe;
 use sightline_embed::train::source::DataSpec;
@@ -19,12 +20,16 @@ use sightline_embed::{ModelFolder, synth};
 #[derive(Args)]
 #[command(after_help = "\
 Example:
-  sightline-finetune words --model runs/mine/model --encoder MINILM --out models/mine
+  sightline-finetune words --model runs/mine/model --encoder MINILM --colours rgb.txt --wordnet DIR --out models/mine
 
 A word of which no training caption speaks has an embedding that the layers above were never trained with. It gets a
-mixture of the embeddings of trained words instead, by how near their meanings are to the encoder (its whole network, run
-on each word alone). The encoder's own words, those of people and clothes, and the lines of --more become entries of the
-vocabulary when a trained word is near enough. Texts of trained words give the same scores as before, to the bit.
+mixture of the embeddings of trained words instead: of the colours that look like it (--colours), of its kin (--wordnet), or
+else of the words whose meanings are near to the encoder (its whole network, run on each word). Words of both dictionaries,
+the encoder's own, those of people and clothes, and the lines of --more become entries of the vocabulary when a trained word
+is near enough. Texts of trained words give the same scores as before, to the bit.
+
+rgb.txt is the colour survey of xkcd.com (CC0, https://xkcd.com/color/rgb.txt); DIR holds data.noun and data.adj of WordNet 3
+(Debian package wordnet-base, /usr/share/wordnet).
 
 What training met is taken from the recipe in the model's config.json, for drawn persons; --captions names a file with one
 caption a line for a model that was trained on others. The calibration stays as it is.")]
@@ -35,6 +40,12 @@ pub struct WordsArgs {
     /// Folder of a text encoder in BERT layout (vocab.txt, config.json, model.safetensors), for example MiniLM-L6.
     #[arg(long)]
     encoder: PathBuf,
+    /// Names of colours, lines of name, tabulator and #rrggbb.
+    #[arg(long, value_name = "FILE")]
+    colours: Option<PathBuf>,
+    /// Folder with WordNet's data.noun and data.adj.
+    #[arg(long, value_name = "DIR")]
+    wordnet: Option<PathBuf>,
     /// Model folder to write.
     #[arg(long)]
     out: PathBuf,
@@ -65,7 +76,7 @@ pub struct WordsArgs {
 }
 
 /// Captions of drawn persons that stand for all that training saw.
-pub const CAPTIONS: u64 = 20_000;
+const CAPTIONS: u64 = 20_000;
 
 /// Captions like those of the training that `recipe` (of a model's provenance) tells of.
 fn drawn(recipe: &Value) -> Result<Vec<String>> {
@@ -90,14 +101,15 @@ fn lines(path: &PathBuf) -> Result<Vec<String>> {
     Ok(text.lines().map(|line| line.trim().to_lowercase()).filter(|line| !line.is_empty()).collect())
 }
 
-/// Writes the model folder `from` to `out` with its words taught by the encoder in `encoder`. Gives what was taught, and the
+/// Writes the model folder `from` to `out` with its words taught by `lexicon` and the encoder in `encoder`. Gives what was taught, and the
 /// record of it that the folder's config.json holds.
-pub fn taught(
+fn taught(
     from: &Path,
     out: &Path,
     encoder: &Path,
     captions: impl Iterator<Item = String>,
     more: Vec<String>,
+    lexicon: &Lexicon,
     mixture: &Mixture,
 ) -> Result<(Taught, Value)> {
     let from = ModelFolder::open(from)?;
@@ -109,12 +121,13 @@ pub fn taught(
     let mut tensors = weights::read(&from.path.join("model.safetensors"))?;
     let name = "text_encoder.embeddings.word_embeddings.weight";
     let embeddings = tensors.get(name).with_context(|| format!("the model has no {name}"))?;
-    let taught = teach(tokenizer, embeddings, captions, extra.into_iter(), &network, mixture)?;
+    let taught = teach(tokenizer, embeddings, captions, extra.into_iter(), lexicon, &network, mixture)?;
     let pieces = taught.embeddings.dim(0)?;
     config.architecture.vocab_size = pieces;
     config.architecture.enc_token_id = pieces as u32 - 1;
     let record = json!({
         "encoder": encoder.file_name().map(|n| n.to_string_lossy()), "mixture": mixture,
+        "colours": lexicon.colours.is_some(), "wordnet": lexicon.wordnet.is_some(),
         "changed": taught.changed, "added": taught.added,
     });
     if !config.provenance.is_object() {
@@ -141,7 +154,9 @@ pub fn run(args: &WordsArgs) -> Result<()> {
     };
     let more = args.more.as_ref().map(lines).transpose()?.unwrap_or_default();
     let mixture = Mixture { of: args.of, temperature: args.temperature, least: args.least, ..Mixture::default() };
-    let (taught, record) = taught(&args.model, &args.out, &args.encoder, captions.into_iter(), more, &mixture)?;
+    let lexicon = Lexicon::open(args.colours.as_deref(), args.wordnet.as_deref())?;
+    let captions = captions.into_iter();
+    let (taught, record) = taught(&args.model, &args.out, &args.encoder, captions, more, &lexicon, &mixture)?;
     tell(args, &taught, &record);
     Ok(())
 }
