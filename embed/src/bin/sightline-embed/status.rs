@@ -15,10 +15,16 @@ pub struct Running {
     pub embedder: Embedder,
 }
 
-#[derive(Default)]
 struct Inner {
     phase: String,
     running: Option<Running>,
+}
+
+impl Default for Inner {
+    /// Not ready from the first question on, which may come before the start has got anywhere.
+    fn default() -> Self {
+        Self { phase: "starting".to_owned(), running: None }
+    }
 }
 
 /// Cloning shares it.
@@ -70,5 +76,15 @@ impl Status {
         let inner = self.lock();
         let Some(info) = inner.running.as_ref().map(|r| r.embedder.info()) else { return Vec::new() };
         vec![("model", info.id.clone()), ("device", info.device.clone()), ("dtype", info.dtype.clone())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_not_begun_is_not_ready() {
+        assert_eq!(Status::default().faults(), [("worker", "starting".to_owned())]);
     }
 }
