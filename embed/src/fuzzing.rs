@@ -45,3 +45,8 @@ pub fn pictures(bytes: &[u8]) {
         assert!(picture.width() > 0 && picture.height() > 0);
     }
 }
+
+/// Lists of colours and WordNet's files.
+pub fn dictionaries(bytes: &[u8]) {
+    crate::train::lexicon::read_any(&String::from_utf8_lossy(bytes));
+}

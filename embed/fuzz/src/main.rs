@@ -10,12 +10,13 @@ use sightline_embed::fuzzing;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("meshes", fuzzing::meshes),
     ("annotations", fuzzing::annotations),
     ("captions", fuzzing::captions),
     ("model_config", fuzzing::model_config),
     ("pictures", fuzzing::pictures),
+    ("dictionaries", fuzzing::dictionaries),
 ];
 
 fn target() -> Target {

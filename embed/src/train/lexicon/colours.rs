@@ -28,7 +28,7 @@ impl Colours {
         Self::parse(&text).map_err(|what| TrainError::content(path, what))
     }
 
-    fn parse(text: &str) -> std::result::Result<Self, String> {
+    pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
         let mut lab = BTreeMap::new();
         let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
         for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {

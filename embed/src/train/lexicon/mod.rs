@@ -49,6 +49,19 @@ impl Lexicon {
     }
 }
 
+/// Reads `text` as each dictionary and asks for mixtures of its own words.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_any(text: &str) {
+    let lexicon = Lexicon { colours: Colours::parse(text).ok(), wordnet: WordNet::parse(text).ok() };
+    let words: Vec<&str> = lexicon.words().take(64).collect();
+    let trained = words.iter().enumerate().map(|(at, word)| (*word, (at, 1.0))).collect();
+    for word in words.iter().copied().chain(["red", "jackets"]) {
+        let mixture = lexicon.mixture(word, &trained, 8);
+        let sum: f32 = mixture.iter().map(|(_, share)| share).sum();
+        assert!(mixture.is_empty() || (sum - 1.0).abs() < 1e-3, "shares of {word:?} sum to {sum}");
+    }
+}
+
 /// Weights to shares of the `of` largest.
 fn shares(mut weights: Vec<(usize, f32)>, of: usize) -> Vec<(usize, f32)> {
     weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));

@@ -61,6 +61,14 @@ impl WordNet {
         Ok(Self::of(synsets))
     }
 
+    /// Of nouns in `text` and no adjectives.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn parse(text: &str) -> Outcome<Self> {
+        let mut synsets = HashMap::new();
+        read(text, 'n', &mut synsets)?;
+        Ok(Self::of(synsets))
+    }
+
     fn of(all: HashMap<(char, u32), Synset>) -> Self {
         let worn: HashSet<(char, u32)> = all.keys().copied().filter(|at| at.0 == 'a' || rooted(&all, *at)).collect();
         let synsets: HashMap<_, _> = all.into_iter().filter(|(at, _)| worn.contains(at)).collect();
