@@ -7,6 +7,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
+CONVERT = test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
 # All is tested with the features of the separate roles, so that nothing is compiled twice. The tests that need a broker are
 # known by the names of their modules; `test` leaves them to `test-servers`.
 ROLES := sightline-core/kafka,sightline-core/service,sightline-ingest/kafka,sightline-embed/kafka,sightline-search/kafka,sightline-search/double,sightline-api/kafka
@@ -26,7 +27,7 @@ setup:
 
 build: setup
 	@cargo build --locked --quiet --package sightline-api --bin sightline
-	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
+	@$(CONVERT)
 
 # The separate roles. Each with its own features, so that none links what it does not need.
 roles: build
@@ -45,7 +46,7 @@ demo: build
 build-tests: setup
 	@docker/setup.sh client
 	@cargo build --locked --quiet --workspace --features $(ROLES) --bin sightline
-	@test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
+	@$(CONVERT)
 
 test: build-tests
 	@cargo test --locked --workspace --features $(ROLES) -- $(addprefix --skip ,$(SERVER_TESTS))

@@ -53,8 +53,7 @@ impl Encoder {
 
     /// Words that are one piece of its vocabulary.
     pub fn whole_words(&self) -> impl Iterator<Item = &str> {
-        let word = |p: &&str| p.len() > 1 && p.bytes().all(|b| b.is_ascii_lowercase());
-        self.pieces.iter().map(String::as_str).filter(word)
+        self.pieces.iter().map(String::as_str).filter(|piece| vocabulary::is_word(piece))
     }
 
     /// One vector per word: what the last layer makes of its pieces in each of [`CONTEXTS`] (the mean over them), one context

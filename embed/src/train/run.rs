@@ -268,11 +268,7 @@ impl Going<'_, '_> {
             let batch = next()?;
             let seed = self.config.seed ^ ((part as u64) << 40);
             let (loss, parts) = loss(self.run.trainee, &self.config.objective, &batch, step, seed)?;
-            let value = loss.to_scalar::<f32>()?;
-            if !value.is_finite() {
-                return Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(&parts))));
-            }
-            total += f64::from(value) / count as f64;
+            total += f64::from(self.finite(step, &loss, &parts)?) / count as f64;
             let more = backward(&if count > 1 { (loss / count as f64)? } else { loss })?;
             match &mut grads {
                 Some(sum) => sum.extend(more)?,
@@ -284,14 +280,28 @@ impl Going<'_, '_> {
         }
         line["loss"] = json!(total);
         let grads = grads.ok_or(TrainError::Stopped)?;
-        let frozen = |name: &str| step < self.config.words_from && name.ends_with("word_embeddings.weight");
-        match self.optimizer.step(&grads, self.config.rate(step), self.config.clip, frozen) {
-            Ok(norm) => Ok((line, norm)),
-            Err(e) => match odd_gradient(self.run.trainee, &grads)? {
+        Ok((line, self.apply(step, &grads)?))
+    }
+
+    /// The loss as a number.
+    fn finite(&self, step: usize, loss: &Tensor, parts: &Value) -> Result<f32> {
+        let value = loss.to_scalar::<f32>()?;
+        if value.is_finite() {
+            return Ok(value);
+        }
+        Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(parts))))
+    }
+
+    /// Moves the weights; gives the norm of the gradient.
+    fn apply(&mut self, step: usize, grads: &GradStore) -> Result<f64> {
+        let words_from = self.config.words_from;
+        let frozen = |name: &str| step < words_from && name.ends_with("word_embeddings.weight");
+        self.optimizer.step(grads, self.config.rate(step), self.config.clip, frozen).or_else(|e| {
+            match odd_gradient(self.run.trainee, grads)? {
                 Some(name) => Err(self.diverged(step, format!("the gradient of {name} is not finite"))),
                 None => Err(e.into()),
-            },
-        }
+            }
+        })
     }
 
     /// One step of the second stage.
@@ -312,19 +322,8 @@ impl Going<'_, '_> {
             Some(loss) => loss,
             None => Tensor::zeros((), DType::F32, &Device::Cpu)?,
         };
-        let value = loss.to_scalar::<f32>()?;
-        if !value.is_finite() {
-            return Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(&line))));
-        }
-        line["loss"] = json!(value);
-        let grads = backward(&loss)?;
-        match self.optimizer.step(&grads, self.config.rate(step), self.config.clip, |_| false) {
-            Ok(norm) => Ok((line, norm)),
-            Err(e) => match odd_gradient(run.trainee, &grads)? {
-                Some(name) => Err(self.diverged(step, format!("the gradient of {name} is not finite"))),
-                None => Err(e.into()),
-            },
-        }
+        line["loss"] = json!(self.finite(step, &loss, &line)?);
+        Ok((line, self.apply(step, &backward(&loss)?)?))
     }
 
     /// Pairs of picture and text in `step`.

@@ -1,10 +1,9 @@
 //! Words that training never met, made of those that it met.
 //!
 //! A word's embedding says something to the layers above it only if they were trained with it. A word of which no training
-//! caption speaks therefore gets a mixture of trained embeddings: of its kin in dictionaries ("crimson": mostly "red" and
-//! "maroon"), or of the words whose meaning, as a pre-trained text encoder has it, is nearest. Words of several pieces become
-//! one entry of the vocabulary.
-//! Nothing that training met changes, so what the model makes of such texts stays as it is, to the bit.
+//! caption speaks therefore gets a mixture of trained embeddings: of its kin in dictionaries ("rucksack": mostly
+//! "backpack"), or of the words whose meaning, as a pre-trained text encoder has it, is nearest. Words of several pieces become
+//! one entry of the vocabulary. Nothing that training met changes, so what the model makes of such texts stays as it is, to the bit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -17,6 +16,7 @@ use tokenizers::Tokenizer;
 use super::lexicon::{Lexicon, Trained};
 use super::meaning::{CONTEXTS, Encoder};
 use super::tagger::{Tag, tag};
+use super::vocabulary::is_word;
 use super::{Result, TrainError};
 
 /// How a mixture is made.
@@ -50,11 +50,6 @@ pub struct Taught {
     pub added: usize,
     /// What each changed or added word is made of.
     pub made_of: BTreeMap<String, Vec<(String, f32)>>,
-}
-
-/// Whether a piece is a word by itself, and not a letter.
-fn is_word(piece: &str) -> bool {
-    piece.len() > 1 && piece.bytes().all(|b| b.is_ascii_lowercase())
 }
 
 /// Teaches the words of `tokenizer` (tokenizer.json), `lexicon` and `extra` what `lexicon` knows about them, and else what
@@ -103,8 +98,8 @@ pub fn teach(
         )));
     }
     let new = |w: &String| is_word(w) && !met(w) && !begins(w);
-    let number = |(at, word): (usize, &'_ String)| (at, counts[word] as f32);
-    let numbers: Trained = trained.iter().enumerate().map(|it| (it.1.as_str(), number(it))).collect();
+    let numbers: Trained =
+        trained.iter().enumerate().map(|(at, word)| (word.as_str(), (at, counts[word] as f32))).collect();
     let kin = |word: &str| Some(lexicon.mixture(word, &numbers, mixture.of)).filter(|parts| !parts.is_empty());
     let mut mixtures: BTreeMap<String, Vec<(usize, f32)>> = BTreeMap::new();
     let mut unseen = BTreeSet::new();

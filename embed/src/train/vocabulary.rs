@@ -55,6 +55,11 @@ pub fn copy(file: &Path, out: &Path) -> Result<usize> {
     Ok(largest as usize + 1)
 }
 
+/// Whether a piece is a word by itself: no ending, no letter alone, no sign.
+pub(super) fn is_word(piece: &str) -> bool {
+    piece.len() > 1 && piece.bytes().all(|b| b.is_ascii_lowercase())
+}
+
 /// The words that are kept whole.
 pub fn domain() -> impl Iterator<Item = &'static str> {
     DOMAIN.split_whitespace()
@@ -104,19 +109,18 @@ impl Cut {
         // BERT numbers pieces by frequency: fill up with the most frequent plain words and endings.
         let room = size.saturating_sub(2).saturating_sub(keep.len());
         let endings = room / 8;
-        let plain = |p: &str| p.len() > 1 && p.bytes().all(|b| b.is_ascii_lowercase());
         let more: Vec<usize> = full
             .iter()
             .enumerate()
             .skip(1996)
-            .filter(|(i, p)| plain(p) && !keep.contains(i))
+            .filter(|(i, p)| is_word(p) && !keep.contains(i))
             .map(|(i, _)| i)
             .take(room - endings)
             .collect();
         let tails: Vec<usize> = full
             .iter()
             .enumerate()
-            .filter(|(i, p)| p.strip_prefix("##").is_some_and(plain) && !keep.contains(i))
+            .filter(|(i, p)| p.strip_prefix("##").is_some_and(is_word) && !keep.contains(i))
             .map(|(i, _)| i)
             .take(endings)
             .collect();

@@ -101,8 +101,8 @@ fn lines(path: &PathBuf) -> Result<Vec<String>> {
     Ok(text.lines().map(|line| line.trim().to_lowercase()).filter(|line| !line.is_empty()).collect())
 }
 
-/// Writes the model folder `from` to `out` with its words taught by `lexicon` and the encoder in `encoder`. Gives what was taught, and the
-/// record of it that the folder's config.json holds.
+/// Writes the model folder `from` to `out` with its words taught by `lexicon` and the encoder in `encoder`. Gives what was
+/// taught, and the record of it that the folder's config.json holds.
 fn taught(
     from: &Path,
     out: &Path,

@@ -101,8 +101,8 @@ impl Dense {
     }
 }
 
-/// Gradients of the weights of `layers` (empty ones of layers that are constant), whose outputs' gradient is `g` and whose input is `x`, with their biases'
-/// gradient `bias` cut into parts: weight, bias, weight, bias...
+/// Gradients of the weights of `layers`, whose outputs' gradient is `g` and whose input is `x`, with their biases'
+/// gradient `bias` cut into parts: weight, bias, weight, bias... Empty ones where all layers are constant.
 pub(super) fn gradients(
     layers: &[Linear],
     g: &[f32],

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Trained;
+use crate::train::vocabulary::is_word;
 use crate::train::{Result, TrainError};
 
 /// Distance in CIE L\*a\*b\* over which a likeness falls to a third.
@@ -36,7 +37,7 @@ impl Colours {
             let (name, code) = line.split_once('\t').ok_or_else(wrong)?;
             let code = code.trim().strip_prefix('#').filter(|c| c.len() == 6).ok_or_else(wrong)?;
             let rgb = u32::from_str_radix(code, 16).map_err(|_| wrong())?;
-            if name.bytes().all(|b| b.is_ascii_lowercase()) {
+            if is_word(name) {
                 lab.insert(name.to_owned(), to_lab([(rgb >> 16) as u8, (rgb >> 8) as u8, rgb as u8]));
             }
         }

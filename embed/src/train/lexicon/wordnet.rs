@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Trained;
+use crate::train::vocabulary::is_word;
 use crate::train::{Result, TrainError};
 
 /// Nouns count when they are one of these or a kind of them.
@@ -167,7 +168,7 @@ fn synset(line: &str, part: char) -> Outcome<((char, u32), Synset)> {
         // "galore(ip)": where an adjective stands.
         let word = next("a word")?.split('(').next().unwrap_or_default().to_lowercase();
         next("a word's id")?;
-        if word.len() > 1 && word.bytes().all(|b| b.is_ascii_lowercase()) {
+        if is_word(&word) {
             words.push(word);
         }
     }
