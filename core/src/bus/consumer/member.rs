@@ -1,226 +1,66 @@
-//! Receives records so that none is lost: what was handed out stays open until its receipt is completed, and the group's
-//! offsets follow the first open one.
-//!
-//! A thread polls librdkafka and puts records into a queue that [`Consumer::next`] empties. Records are *open* from then
-//! on; when `bus.in_flight_bytes` are, the partitions are paused, and polling goes on, so that the group does not take this
-//! process for dead. When a partition is taken away, its records that nobody has begun are dropped (its next owner gets
-//! them), those in work are waited for (`bus.drain_seconds`), and the position is committed before the partition goes.
+//! The thread that polls, and what it shares with the handle: which records are open, what is paused, what is committed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::client::{self, Health, lock};
-use super::tracker::{Partition, Ticket, Tracker};
-use super::{Backoff, BusError, Incoming};
-use crate::config::BusConfig;
-use crate::{Delivery, Receipt};
+use super::context::Context;
+use crate::bus::client::{self, Health, lock};
+use crate::bus::tracker::{Partition, Ticket, Tracker};
+use crate::bus::{Backoff, BusError, Incoming};
 
 /// Offsets are committed so often.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
-/// A member that is silent for so long is dead, and its partitions go to others, in milliseconds. The broker's lower bound
-/// is 6 s.
-pub(super) const SESSION_MS: &str = "10000";
-
-/// A member says so often that it lives, in milliseconds.
-pub(super) const HEARTBEAT_MS: &str = "2000";
-
 /// How long a poll may take: no more than a call of `close` should wait for.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// How long a group in motion may refuse the last commit.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 
 /// What the thread is to do.
-const RUN: u8 = 0;
-const DRAIN: u8 = 1;
-const STOP: u8 = 2;
+pub(super) const RUN: u8 = 0;
+pub(super) const DRAIN: u8 = 1;
+pub(super) const STOP: u8 = 2;
 
-struct Queued {
-    incoming: Incoming,
-    partition: Partition,
-    ticket: Ticket,
-    bytes: usize,
+pub(super) struct Queued {
+    pub incoming: Incoming,
+    pub partition: Partition,
+    pub ticket: Ticket,
+    pub bytes: usize,
 }
 
-struct State {
-    tracker: Tracker,
-    queue: VecDeque<Queued>,
+pub(super) struct State {
+    pub tracker: Tracker,
+    pub queue: VecDeque<Queued>,
     /// Bytes of all open records, queued or handed out.
-    open_bytes: usize,
+    pub open_bytes: usize,
     /// Partitions that librdkafka was told to pause. It does not forget that when a partition goes and comes back.
-    paused: BTreeSet<Partition>,
-    closed: bool,
+    pub paused: BTreeSet<Partition>,
+    pub closed: bool,
 }
 
-struct Shared {
-    state: Mutex<State>,
+pub(super) struct Shared {
+    pub state: Mutex<State>,
     /// A record has come, or the end.
-    arrived: Condvar,
+    pub arrived: Condvar,
     /// A receipt came back.
-    settled: Condvar,
-    health: Health,
-    mode: AtomicU8,
-    drain: Duration,
+    pub settled: Condvar,
+    pub health: Health,
+    pub mode: AtomicU8,
+    pub drain: Duration,
     /// One topic name in memory for all its records.
-    topics: Vec<Arc<str>>,
-}
-
-/// A member of a consumer group.
-pub struct Consumer {
-    shared: Arc<Shared>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl std::fmt::Debug for Consumer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Consumer({} bytes open)", self.open_bytes())
-    }
-}
-
-impl Consumer {
-    /// Joins `group` and reads `topics`; the broker need not be there yet. See [`super::await_topics`] for the topics.
-    ///
-    /// # Errors
-    /// Settings that librdkafka does not take.
-    pub fn start(config: &BusConfig, group: &str, topics: &[&str], client_id: &str) -> Result<Self, BusError> {
-        let mut settings = client::settings(config, client_id);
-        // A part of the memory is for what librdkafka fetches ahead.
-        let ahead = config.in_flight_bytes / 4;
-        for (key, value) in [("session.timeout.ms", SESSION_MS), ("heartbeat.interval.ms", HEARTBEAT_MS)] {
-            if settings.get(key).is_none() {
-                settings.set(key, value);
-            }
-        }
-        settings
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("queued.max.messages.kbytes", (ahead / 1024).max(1).to_string())
-            .set("fetch.max.bytes", ahead.max(super::MAX_DEAD_BYTES).to_string())
-            .set("fetch.wait.max.ms", "100");
-        let state = State {
-            tracker: Tracker::default(),
-            queue: VecDeque::new(),
-            open_bytes: 0,
-            paused: BTreeSet::new(),
-            closed: false,
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            arrived: Condvar::new(),
-            settled: Condvar::new(),
-            health: Health::new(true),
-            mode: AtomicU8::new(RUN),
-            drain: Duration::from_secs_f64(config.drain_seconds),
-            topics: topics.iter().map(|t| Arc::from(*t)).collect(),
-        });
-        let first = shared.join(&settings)?;
-        let own = Arc::clone(&shared);
-        let limit = config.in_flight_bytes - ahead;
-        let thread = std::thread::Builder::new()
-            .name("bus-consumer".into())
-            .spawn(move || own.run(&settings, first, limit))
-            .map_err(|e| BusError::Settings(format!("no thread for the consumer: {e}")))?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
-
-    /// The next record; its receipt is to be completed when everything that follows from it is stored. `None`: nothing
-    /// within `timeout`.
-    pub fn next(&self, timeout: Duration) -> Option<Delivery<Incoming>> {
-        let deadline = Instant::now() + timeout;
-        let mut state = lock(&self.shared.state);
-        loop {
-            if let Some(queued) = state.queue.pop_front() {
-                drop(state);
-                let Queued { incoming, ticket, bytes, .. } = queued;
-                let open = Open { shared: Arc::clone(&self.shared), ticket, bytes, completed: false };
-                return Some(Delivery::new(incoming, Receipt::new(move || open.complete())));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.closed {
-                return None;
-            }
-            state = self.shared.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Why nothing comes: `None` when all is well.
-    pub fn fault(&self) -> Option<String> {
-        self.shared.health.fault()
-    }
-
-    /// Bytes of records that are not completed.
-    pub fn open_bytes(&self) -> usize {
-        lock(&self.shared.state).open_bytes
-    }
-
-    /// Partitions that this process holds, as (topic, partition).
-    pub fn partitions(&self) -> Vec<(String, i32)> {
-        lock(&self.shared.state).tracker.held().map(|(topic, number)| (topic.to_string(), *number)).collect()
-    }
-
-    /// Stops feeding, waits for open receipts (at most `bus.drain_seconds`), commits, leaves the group. Whoever completes
-    /// receipts must go on doing so meanwhile.
-    pub fn close(mut self) {
-        self.end(DRAIN);
-    }
-
-    fn end(&mut self, mode: u8) {
-        self.shared.mode.store(mode, Ordering::SeqCst);
-        self.shared.settled.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Consumer {
-    /// Leaves at once: commits what is completed, waits for nothing.
-    fn drop(&mut self) {
-        self.end(STOP);
-    }
-}
-
-/// A record that was handed out.
-struct Open {
-    shared: Arc<Shared>,
-    ticket: Ticket,
-    bytes: usize,
-    completed: bool,
-}
-
-impl Open {
-    fn complete(mut self) {
-        self.completed = true;
-        lock(&self.shared.state).tracker.complete(&self.ticket);
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut state = lock(&self.shared.state);
-        state.open_bytes -= self.bytes;
-        if !self.completed && state.tracker.abandon(&self.ticket) {
-            metrics::counter!("sightline_bus_abandoned_records_total").increment(1);
-            tracing::debug!(ticket = ?self.ticket, "a receipt was dropped: the record comes again after a restart");
-        }
-        self.shared.settled.notify_all();
-    }
+    pub topics: Vec<Arc<str>>,
 }
 
 impl Shared {
-    fn join(self: &Arc<Self>, settings: &ClientConfig) -> Result<BaseConsumer<Context>, BusError> {
+    pub(super) fn join(self: &Arc<Self>, settings: &ClientConfig) -> Result<BaseConsumer<Context>, BusError> {
         let context = Context { shared: Arc::clone(self) };
         let consumer: BaseConsumer<Context> =
             settings.create_with_context(context).map_err(BusError::kafka("starting the consumer"))?;
@@ -233,12 +73,12 @@ impl Shared {
         self.mode.load(Ordering::SeqCst)
     }
 
-    fn partition(&self, topic: &str, number: i32) -> Partition {
+    pub(super) fn partition(&self, topic: &str, number: i32) -> Partition {
         let known = self.topics.iter().find(|t| &***t == topic);
         (known.map_or_else(|| Arc::from(topic), Arc::clone), number)
     }
 
-    fn run(self: Arc<Self>, settings: &ClientConfig, first: BaseConsumer<Context>, limit: usize) {
+    pub(super) fn run(self: Arc<Self>, settings: &ClientConfig, first: BaseConsumer<Context>, limit: usize) {
         let mut consumer = Some(first);
         let mut backoff = Backoff::server();
         while self.mode() == RUN {
@@ -386,7 +226,7 @@ impl Shared {
         }
     }
 
-    fn committed(&self, positions: &[(Partition, i64)]) {
+    pub(super) fn committed(&self, positions: &[(Partition, i64)]) {
         let mut state = lock(&self.state);
         for (partition, position) in positions {
             state.tracker.committed(partition, *position);
@@ -425,7 +265,7 @@ impl Shared {
     }
 
     /// Partitions are taken away: finish, commit, forget.
-    fn give_up(&self, consumer: &BaseConsumer<Context>, partitions: &[Partition]) {
+    pub(super) fn give_up(&self, consumer: &BaseConsumer<Context>, partitions: &[Partition]) {
         let lost = consumer.assignment_lost();
         let ours = |p: &Partition| partitions.contains(p);
         self.unfeed(&mut lock(&self.state), ours);
@@ -507,88 +347,7 @@ impl Shared {
     }
 }
 
-fn gauge_lag((topic, number): &Partition, lag: i64) {
+pub(super) fn gauge_lag((topic, number): &Partition, lag: i64) {
     let labels = [("topic", topic.to_string()), ("partition", number.to_string())];
     metrics::gauge!("sightline_bus_lag_records", &labels).set(lag as f64);
-}
-
-struct Context {
-    shared: Arc<Shared>,
-}
-
-impl Context {
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
-        list.elements().iter().map(|e| self.shared.partition(e.topic(), e.partition())).collect()
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) {
-            tracing::warn!(reason, "a topic is not there");
-        }
-        self.shared.health.error(&error, reason);
-    }
-
-    fn stats_raw(&self, json: &[u8]) {
-        let Some(statistics) = self.shared.health.statistics(json) else { return };
-        let state = lock(&self.shared.state);
-        for (topic, all) in &statistics.topics {
-            for p in all.partitions.values() {
-                let partition = self.shared.partition(topic, p.partition);
-                if let (Some(position), true) = (state.tracker.position(&partition), p.hi_offset >= 0) {
-                    gauge_lag(&partition, (p.hi_offset - position).max(0));
-                }
-            }
-        }
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        metrics::counter!("sightline_bus_rebalances_total").increment(1);
-        match rebalance {
-            Rebalance::Assign(list) => {
-                let partitions = self.partitions(list);
-                tracing::info!(?partitions, "partitions given to this process");
-                let mut state = lock(&self.shared.state);
-                for partition in partitions {
-                    state.tracker.assign(partition);
-                }
-                drop(state);
-                self.shared.health.joined();
-            }
-            Rebalance::Revoke(list) => {
-                let partitions = self.partitions(list);
-                let began = Instant::now();
-                self.shared.give_up(consumer, &partitions);
-                metrics::histogram!("sightline_bus_drain_seconds").record(began.elapsed().as_secs_f64());
-                tracing::info!(?partitions, seconds = began.elapsed().as_secs_f64(), "partitions given up");
-            }
-            Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let good = |e: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match (e.error(), e.offset()) {
-            (Ok(()), Offset::Offset(position)) => Some((self.shared.partition(e.topic(), e.partition()), position)),
-            _ => None,
-        };
-        match result {
-            Ok(()) => self.shared.committed(&offsets.elements().iter().filter_map(good).collect::<Vec<_>>()),
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::NoOffset) => {}
-            Err(error) => {
-                metrics::counter!("sightline_bus_commit_errors_total").increment(1);
-                tracing::debug!(%error, "commit; the next one comes in a second");
-            }
-        }
-    }
-
-    fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
-        rdkafka::util::Timeout::After(POLL)
-    }
 }

@@ -4,19 +4,20 @@
 //! after errors that break its sequence of numbers), a new client is made and everything that is kept is sent again, in
 //! its order. Such a restart may send a record twice: readers bear that, because ids are deterministic.
 
+mod native;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::client::{self, Health, lock};
 use super::{Backoff, BusError, MAX_DEAD_BYTES, MAX_RECORD_BYTES, Outgoing};
 use crate::config::BusConfig;
+use native::{Context, hand_over, permanent};
 
 /// Records wait at most so long for company in a batch, in milliseconds.
 const LINGER_MS: &str = "5";
@@ -414,72 +415,6 @@ impl Shared {
         drop(state);
         for (number, error) in refused {
             self.settle(number, Err(error));
-        }
-    }
-}
-
-fn hand_over(native: &BaseProducer<Context>, number: usize, record: &Outgoing) -> Result<(), KafkaError> {
-    let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&record.topic, number);
-    if !record.key.is_empty() {
-        out = out.key(record.key.as_bytes());
-    }
-    if !record.payload.is_empty() {
-        out = out.payload(&record.payload);
-    }
-    if !record.headers.is_empty() {
-        let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
-        for (key, value) in &record.headers {
-            headers = headers.insert(Header { key, value: Some(&value[..]) });
-        }
-        out = out.headers(headers);
-    }
-    native.send(out).map_err(|(error, _)| error)
-}
-
-/// The error as one that no waiting helps, if it is.
-fn permanent(error: &KafkaError, topic: &str) -> Option<BusError> {
-    use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::InvalidRecord | Code::InvalidTopic) => {
-            Some(BusError::Refused { topic: topic.to_owned(), why: error.to_string() })
-        }
-        _ => match error {
-            KafkaError::Nul(_) => Some(BusError::Refused { topic: topic.to_owned(), why: error.to_string() }),
-            _ => None,
-        },
-    }
-}
-
-struct Context {
-    shared: Arc<Shared>,
-    health: Arc<Health>,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.health.error(&error, reason);
-    }
-
-    fn stats_raw(&self, json: &[u8]) {
-        self.health.statistics(json);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        use rdkafka::message::Message as _;
-        match result {
-            Ok(_) => self.shared.settle(number, Ok(())),
-            Err((error, message)) => match permanent(error, message.topic()) {
-                Some(error) => self.shared.settle(number, Err(error)),
-                None => self.shared.recover(&mut lock(&self.shared.state), error),
-            },
         }
     }
 }

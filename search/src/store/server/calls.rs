@@ -1,0 +1,359 @@
+//! What a store is asked and told, as calls of the server.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use qdrant_client::qdrant::{
+    AcornSearchParams, CountPoints, DeletePoints, Direction, FacetCounts, GetPoints, OrderBy, QuantizationSearchParams,
+    Query, QueryPointGroups, QueryPoints, RetrievedPoint, ScrollPoints, SearchParams, SetPayloadPoints, UpsertPoints,
+    facet_value,
+};
+use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
+
+use super::QdrantStore;
+use super::convert::{self, SPAN, TRACK_KEY, with_fields, with_payload, with_vectors};
+use crate::store::names::{CAMERA, CAPTURED_AT};
+use crate::store::tuning::MIN_BEAM;
+use crate::store::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
+
+/// Points sent in one call: at most two megabytes of the widest vectors.
+const CHUNK: usize = 500;
+
+/// Ids listed or deleted in one call.
+const IDS: usize = 5000;
+
+/// Cameras listed at most.
+const MAX_CAMERAS: u64 = 100_000;
+
+impl QdrantStore {
+    /// With a filter that keeps more than `COMPARE_ALL_BELOW` points of a segment, ACORN steps over those that it leaves
+    /// out. Servers before 1.16 do not know it and pass it over.
+    fn params(&self, limit: usize, filtered: bool) -> SearchParams {
+        let acorn = AcornSearchParams { enable: Some(true), max_selectivity: None };
+        let quantization = self.oversampling.map(|factor| QuantizationSearchParams {
+            ignore: Some(false),
+            rescore: Some(true),
+            oversampling: Some(factor),
+        });
+        SearchParams {
+            hnsw_ef: Some(MIN_BEAM.max(2 * limit) as u64),
+            quantization,
+            acorn: filtered.then_some(acorn),
+            ..SearchParams::default()
+        }
+    }
+
+    /// The outermost pictures of a filter by capture time.
+    fn by_time(&self, filter: &Filter, limit: usize, direction: Direction) -> Result<Vec<Record>, StoreError> {
+        let order = OrderBy { key: CAPTURED_AT.to_owned(), direction: Some(direction.into()), start_from: None };
+        let request = ScrollPoints {
+            collection_name: self.collection.clone(),
+            filter: convert::filter(filter),
+            limit: Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+            with_payload: with_payload(true),
+            order_by: Some(order),
+            ..ScrollPoints::default()
+        };
+        let page = self.client.call(|q| async move { q.scroll(request).await })?.result;
+        page.into_iter().map(|r| convert::record(r.id, r.payload)).collect()
+    }
+
+    fn retrieve(
+        &self,
+        ids: &[SightingId],
+        fields: Option<&[&str]>,
+        vectors: bool,
+    ) -> Result<Vec<RetrievedPoint>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            let request = GetPoints {
+                collection_name: self.collection.clone(),
+                ids: chunk.iter().copied().map(convert::point_id).collect(),
+                with_payload: fields.map_or_else(|| with_payload(true), with_fields),
+                with_vectors: with_vectors(vectors),
+                ..GetPoints::default()
+            };
+            found.extend(self.client.call(|q| async move { q.get_points(request).await })?.result);
+        }
+        Ok(found)
+    }
+
+    /// In the order asked for.
+    fn records(&self, ids: &[SightingId], vectors: bool) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        let mut found = HashMap::new();
+        for r in self.retrieve(ids, None, vectors)? {
+            let record = convert::record(r.id, r.payload)?;
+            let vector = if vectors { convert::vector(r.vectors)? } else { Vec::new() };
+            found.insert(record.id, (record, vector));
+        }
+        Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
+    }
+
+    /// The time spans that are stored under these ids.
+    fn spans(&self, ids: &[SightingId]) -> Result<HashMap<SightingId, Span>, StoreError> {
+        let found = self.retrieve(ids, Some(&SPAN), false)?;
+        found
+            .into_iter()
+            .map(|r| {
+                let id = convert::sighting_id(r.id)?;
+                let span =
+                    convert::value(r.payload).map_err(|e| convert::engine(format!("span of point {id}: {e}")))?;
+                Ok((id, span))
+            })
+            .collect()
+    }
+}
+
+/// A track's time span as it is stored, in microseconds.
+#[derive(Clone, Copy, serde::Deserialize)]
+struct Span {
+    first_seen: i64,
+    last_seen: i64,
+    ended: bool,
+}
+
+impl Span {
+    fn widen(self, payload: &mut Payload) {
+        let at = Timestamp::from_micros;
+        payload.widen(at(self.first_seen), at(self.last_seen), self.ended);
+    }
+}
+
+impl VectorStore for QdrantStore {
+    fn model_id(&self) -> &str {
+        &self.model_id
+    }
+
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        self.check(points)?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<SightingId> = points.iter().map(|p| p.id).collect();
+        let stored = self.spans(&ids)?;
+        let mut known: HashMap<SightingId, Payload> = HashMap::new();
+        let mut list = Vec::with_capacity(points.len());
+        for point in points {
+            let mut payload = point.payload.clone();
+            if let Some(span) = stored.get(&point.id) {
+                span.widen(&mut payload);
+            }
+            if let Some(earlier) = known.get(&point.id) {
+                payload.widen(earlier.first_seen, earlier.last_seen, earlier.ended);
+            }
+            list.push(convert::point(point.id, &point.vector, &payload)?);
+            known.insert(point.id, payload);
+        }
+        while !list.is_empty() {
+            let rest = list.split_off(list.len().min(CHUNK));
+            let request = UpsertPoints {
+                collection_name: self.collection.clone(),
+                wait: Some(true),
+                points: std::mem::replace(&mut list, rest),
+                ..UpsertPoints::default()
+            };
+            self.client.change(|q| async move { q.upsert_points(request).await })?;
+        }
+        Ok(())
+    }
+
+    fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError> {
+        check_vector(vector, self.width)?;
+        if limit == 0 || filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let filter = convert::filter(filter);
+        let request = QueryPoints {
+            collection_name: self.collection.clone(),
+            query: Some(Query::new_nearest(vector.to_vec())),
+            params: Some(self.params(limit, filter.is_some())),
+            filter,
+            limit: Some(limit as u64),
+            with_payload: with_payload(true),
+            ..QueryPoints::default()
+        };
+        let found = self.client.call(|q| async move { q.query(request).await })?.result;
+        found.into_iter().map(convert::scored).collect()
+    }
+
+    fn nearest_tracks(
+        &self,
+        vector: &[f32],
+        wanted: usize,
+        crops: usize,
+        filter: &Filter,
+    ) -> Result<Vec<Vec<Scored>>, StoreError> {
+        check_vector(vector, self.width)?;
+        if wanted == 0 || filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let filter = convert::filter(filter);
+        let request = QueryPointGroups {
+            collection_name: self.collection.clone(),
+            query: Some(Query::new_nearest(vector.to_vec())),
+            params: Some(self.params(wanted, filter.is_some())),
+            filter,
+            limit: Some(wanted as u64),
+            group_size: Some(crops.max(1) as u64),
+            group_by: TRACK_KEY.to_owned(),
+            with_payload: with_payload(true),
+            ..QueryPointGroups::default()
+        };
+        let groups = self.client.call(|q| async move { q.query_groups(request).await })?.result.unwrap_or_default();
+        let mut tracks = Vec::with_capacity(groups.groups.len());
+        for group in groups.groups {
+            let mut crops = group.hits.into_iter().map(convert::scored).collect::<Result<Vec<_>, _>>()?;
+            crops.sort_by(|a, b| b.cosine.total_cmp(&a.cosine));
+            if !crops.is_empty() {
+                tracks.push(crops);
+            }
+        }
+        tracks.sort_by(|a, b| b[0].cosine.total_cmp(&a[0].cosine));
+        Ok(tracks)
+    }
+
+    fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        Ok(self.records(ids, false)?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        self.records(ids, true)
+    }
+
+    fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
+        if limit == 0 || filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let mut page = self.by_time(filter, limit, Direction::Desc)?;
+        page.sort_by_key(|r| (std::cmp::Reverse(r.payload.captured_at), r.id));
+        Ok(page)
+    }
+
+    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        if filter.matches_nothing() {
+            return Ok(Vec::new());
+        }
+        let (mut ids, mut offset, filter) = (Vec::new(), None, convert::filter(filter));
+        loop {
+            let request = ScrollPoints {
+                collection_name: self.collection.clone(),
+                filter: filter.clone(),
+                offset,
+                limit: Some(IDS as u32),
+                with_payload: with_payload(false),
+                ..ScrollPoints::default()
+            };
+            let page = self.client.call(|q| async move { q.scroll(request).await })?;
+            for point in page.result {
+                ids.push(convert::sighting_id(point.id)?);
+            }
+            match page.next_page_offset {
+                Some(next) => offset = Some(next),
+                None => return Ok(ids),
+            }
+        }
+    }
+
+    fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
+        if filter.is_unrestricted() {
+            return Err(StoreError::Unrestricted);
+        }
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = self.ids(filter)?;
+        for chunk in ids.chunks(IDS) {
+            let request = DeletePoints {
+                collection_name: self.collection.clone(),
+                wait: Some(true),
+                points: Some(convert::selector(chunk)),
+                ..DeletePoints::default()
+            };
+            self.client.change(|q| async move { q.delete_points(request).await })?;
+        }
+        Ok(ids.len() as u64)
+    }
+
+    fn end_track(
+        &self,
+        camera: &CameraId,
+        track: TrackId,
+        first: Timestamp,
+        last: Timestamp,
+        ended: bool,
+    ) -> Result<u64, StoreError> {
+        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let points = self.get(&self.ids(&Filter::track(camera.clone(), track))?)?;
+        let Some(mut span) = points.first().map(|r| r.payload.clone()) else { return Ok(0) };
+        for r in &points {
+            span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
+        }
+        span.widen(first, last, ended);
+        let stale = points.iter().filter(|r| {
+            (r.payload.first_seen, r.payload.last_seen, r.payload.ended)
+                != (span.first_seen, span.last_seen, span.ended)
+        });
+        let stale: Vec<SightingId> = stale.map(|r| r.id).collect();
+        if !stale.is_empty() {
+            let request = SetPayloadPoints {
+                collection_name: self.collection.clone(),
+                wait: Some(true),
+                payload: convert::span(&span),
+                points_selector: Some(convert::selector(&stale)),
+                ..SetPayloadPoints::default()
+            };
+            self.client.change(|q| async move { q.set_payload(request).await })?;
+        }
+        Ok(points.len() as u64)
+    }
+
+    fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
+        if filter.matches_nothing() {
+            return Ok(0);
+        }
+        let request = CountPoints {
+            collection_name: self.collection.clone(),
+            filter: convert::filter(filter),
+            exact: Some(true),
+            ..CountPoints::default()
+        };
+        Ok(self.client.call(|q| async move { q.count(request).await })?.result.map_or(0, |r| r.count))
+    }
+
+    fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {
+        let request = FacetCounts {
+            collection_name: self.collection.clone(),
+            key: CAMERA.to_owned(),
+            limit: Some(MAX_CAMERAS),
+            exact: Some(true),
+            ..FacetCounts::default()
+        };
+        let mut cameras = Vec::new();
+        for hit in self.client.call(|q| async move { q.facet(request).await })?.hits {
+            let Some(facet_value::Variant::StringValue(name)) = hit.value.and_then(|v| v.variant) else { continue };
+            let camera: CameraId = name.parse().map_err(|e| convert::engine(format!("stored camera id: {e}")))?;
+            let filter = Filter::camera(camera.clone());
+            let first = self.by_time(&filter, 1, Direction::Asc)?.pop();
+            let last = self.by_time(&filter, 1, Direction::Desc)?.pop();
+            // Deleted between the two questions: no longer there.
+            let (Some(first), Some(last)) = (first, last) else { continue };
+            let (first, last) = (first.payload.captured_at, last.payload.captured_at);
+            cameras.push(CameraExtent { camera, points: hit.count, first, last });
+        }
+        cameras.sort_by(|a, b| a.camera.cmp(&b.camera));
+        Ok(cameras)
+    }
+
+    /// Nothing to do: what the server has applied is in its log already.
+    fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Nothing to do: the server builds its indexes by itself.
+    fn optimize(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
