@@ -1,7 +1,7 @@
 # Sightline. Two commands do everything from a bare Debian machine, set-up included: `make demo` and `make test`.
 # Whatever is already there is left alone, so a second run is quick and needs no network.
 
-.PHONY: demo topology test test-servers check build build-tests roles setup clean help cuda cuda-test
+.PHONY: demo topology test test-servers check build build-tests roles setup clean help cuda cuda-check cuda-test
 .DEFAULT_GOAL := help
 
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -19,6 +19,7 @@ help:
 	@echo "make test           build everything and run every test that needs no server"
 	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
 	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make cuda-check     compiles the GPU kernels and checks all code with CUDA (downloads 700 MB; needs no GPU)"
 	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
 	@echo "make cuda-test      the GPU's answers against the golden data (needs a GPU)"
 
@@ -65,6 +66,10 @@ test-servers: build-tests
 check: setup
 	@docker/setup.sh client
 	@docker/check.sh
+
+cuda-check: setup
+	@docker/setup.sh client
+	@docker/cuda.sh check
 
 cuda: setup
 	@docker/cuda.sh build

@@ -9,12 +9,7 @@ cargo fmt --all --check
 echo "== clippy, default features"
 cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 
-# Every feature but `cuda` and what needs it: a separate build, which wants a CUDA tool-kit.
-features=$(for m in */Cargo.toml; do
-    awk -v package="sightline-${m%/Cargo.toml}" '
-        /^\[/ { inside = $0 == "[features]" }
-        inside && /^[a-z0-9-]+ *=/ && $1 !~ /^(default|cuda|flash-attn)$/ { print package "/" $1 }' "$m"
-done | paste -sd, -)
+features=$(docker/features.sh)
 echo "== clippy, all features but cuda: ${features:-none}"
 cargo clippy --locked --quiet --workspace --all-targets ${features:+--features "$features"} -- -D warnings
 

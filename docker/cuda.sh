@@ -2,6 +2,7 @@
 # CUDA without an installed CUDA: NVIDIA's compiler and libraries from their PyPI wheels, and the builds that need them.
 #
 #   docker/cuda.sh toolkit   assembles the toolkit in the cache folder and prints where it is
+#   docker/cuda.sh check     compiles the kernels with nvcc and checks the whole workspace with `--features cuda` (what CI runs)
 #   docker/cuda.sh build     builds the embed worker, the fine-tuner and the tests with `--features cuda`
 #   docker/cuda.sh test      runs the GPU tests; without a GPU they fail and say so
 #
@@ -76,6 +77,8 @@ toolkit() {
         assemble
     fi
     export CUDA_HOME="$toolkit" PATH="$toolkit/bin:$PATH" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}"
+    # Kernels are compiled on half of the cores unless told otherwise.
+    export CUDAFORGE_THREADS="${CUDAFORGE_THREADS:-$(nproc)}"
     export LIBRARY_PATH="$toolkit/lib:$toolkit/lib/stubs${LIBRARY_PATH:+:$LIBRARY_PATH}"
 }
 
@@ -91,6 +94,12 @@ toolkit)
     toolkit
     echo "$toolkit"
     ;;
+check)
+    toolkit
+    cd "$root"
+    # With all other features too, as in check.sh: then only what CUDA changes is compiled again.
+    cargo check --locked --quiet --workspace --all-targets --features "$(docker/features.sh),sightline-embed/cuda"
+    ;;
 build)
     toolkit
     cargo_cuda build --features kafka --bins
@@ -103,5 +112,5 @@ test)
     export LD_LIBRARY_PATH="${driver:+$driver:}$toolkit/lib:$toolkit/lib/stubs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
     cargo_cuda test --test it cuda:: -- --nocapture
     ;;
-*) die "usage: docker/cuda.sh toolkit|build|test" ;;
+*) die "usage: docker/cuda.sh toolkit|check|build|test" ;;
 esac

@@ -31,7 +31,7 @@ fn bf16_keeps_to_the_reference() {
 fn the_shipped_model_passes_its_self_test_and_says_what_it_runs_on() {
     gpu();
     let folder = ModelFolder::open(&resolve_model_folder("default".as_ref()).unwrap()).unwrap();
-    let picture = RgbImage::new(60, 150, (0..60 * 150 * 3).map(|i| (i * 7 % 251) as u8).collect()).unwrap();
+    let picture = RgbImage::new(60, 150, (0..60 * 150 * 3).map(|i| (i * 7 % 251) as u8).collect::<Vec<u8>>()).unwrap();
     let exact = Model::load(&folder, "cpu").unwrap().embed_images(std::slice::from_ref(&picture)).unwrap();
     let wanted = [
         (EmbedPrecision::F32, "f32"),
