@@ -1,14 +1,18 @@
-//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, and where to find it.
+//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, perhaps a query bank, and where to find it.
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use crate::EmbedError;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, QueryBank};
 
 /// Name that stands for the model shipped with Sightline.
 pub const DEFAULT_MODEL: &str = "default";
+
+/// File of a model folder's query bank.
+pub const QUERY_BANK: &str = "query-bank.safetensors";
 
 /// Paths of a model folder, its configuration and its identity.
 #[derive(Clone, Debug)]
@@ -48,6 +52,22 @@ impl ModelFolder {
     /// `selftest.safetensors`, which may be absent.
     pub fn self_test(&self) -> PathBuf {
         self.path.join("selftest.safetensors")
+    }
+
+    /// `query-bank.safetensors`, which is there when the calibration asks for hubness.
+    pub fn query_bank(&self) -> PathBuf {
+        self.path.join(QUERY_BANK)
+    }
+
+    /// The query bank on `device`, when the calibration asks for hubness.
+    ///
+    /// # Errors
+    /// A missing or unreadable file, or one of another width.
+    pub fn bank_on(&self, device: &Device) -> Result<Option<QueryBank>, EmbedError> {
+        if self.config.calibration.hubness == 0.0 {
+            return Ok(None);
+        }
+        QueryBank::load(&self.query_bank(), self.config.architecture.embed_dim, device).map(Some)
     }
 
     fn identity(&self) -> Result<String, EmbedError> {

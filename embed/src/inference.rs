@@ -9,7 +9,7 @@ use sightline_core::config::EmbedPrecision;
 use sightline_core::{PatchFeatures, RgbImage};
 
 use crate::kernel::Precision;
-use crate::model::{Cada, Calibration, Decoder, ModelConfig, TokenBatch, weights};
+use crate::model::{Cada, Calibration, Decoder, Evidence, ModelConfig, QueryBank, TokenBatch, weights};
 use crate::nn::l2_normalize;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer};
@@ -70,7 +70,7 @@ pub struct TextQuery {
 pub struct MatchScore {
     /// Raw logit of "match" (column 1).
     pub logit: f32,
-    /// Softmax of both logits, calibrated.
+    /// What decoder, cosine and the picture's hubness say, calibrated.
     pub probability: f32,
 }
 
@@ -83,6 +83,8 @@ pub struct Model {
     cada: Cada,
     tokenizer: CaptionTokenizer,
     config: ModelConfig,
+    /// There when the calibration asks for hubness.
+    bank: Option<QueryBank>,
     device: Device,
     precision: Precision,
     info: ModelInfo,
@@ -108,6 +110,7 @@ impl Model {
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
         let tokenizer = CaptionTokenizer::load(&folder.tokenizer(), arch)?;
         let cada = weights::load_as(&folder.weights(), arch, Decoder::None, &device, precision.dtype(&device))?;
+        let bank = folder.bank_on(&device)?;
         let info = ModelInfo {
             id: folder.id.clone(),
             name: config.name.clone(),
@@ -121,7 +124,7 @@ impl Model {
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
         };
-        Ok(Self { cada, tokenizer, config, device, precision, info })
+        Ok(Self { cada, tokenizer, config, bank, device, precision, info })
     }
 
     /// What it is.
@@ -240,28 +243,35 @@ impl Model {
     /// Patch features of another model.
     pub fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<MatchScore>, EmbedError> {
         let calibration = &self.config.calibration;
-        let cosines = self.cosines(query, images)?;
+        let near = self.nearness(query, images)?;
         let logits = self.match_logits(query, images)?;
-        let score =
-            |(l, cosine): ([f32; 2], f32)| MatchScore { logit: l[1], probability: calibration.probability(l, cosine) };
-        Ok(logits.into_iter().zip(cosines).map(score).collect())
+        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| MatchScore {
+            logit: logits[1],
+            probability: calibration.probability(&Evidence { logits, cosine, hubness }),
+        };
+        Ok(logits.into_iter().zip(near).map(score).collect())
     }
 
-    /// Cosines of the global features, from the class token that leads every picture's patch features.
-    fn cosines(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<f32>, EmbedError> {
+    /// Cosine of the global features, and hubness, of every picture: from the class token that leads its patch features.
+    fn nearness(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<[f32; 2]>, EmbedError> {
         let width = self.info.patch_width;
-        if self.config.calibration.similarity == 0.0 || images.iter().any(|p| p.data.len() < width * 2) {
-            // Unused, or of another model: match_logits says so.
-            return Ok(vec![0.0; images.len()]);
+        let unused = self.config.calibration.similarity == 0.0 && self.bank.is_none();
+        if unused || images.is_empty() || images.iter().any(|p| p.data.len() < width * 2) {
+            // Of another model: match_logits says so.
+            return Ok(vec![[0.0; 2]; images.len()]);
         }
         let class = |p: &PatchFeatures| -> Vec<f32> {
             p.data[..width * 2].chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
         };
         let tokens: Vec<f32> = images.iter().flat_map(class).collect();
         let tokens = Tensor::from_vec(tokens, (images.len(), 1, width), &self.device)?;
-        let features = finite(&l2_normalize(&self.precision.scope(|| self.cada.image_proj(&tokens))?)?)?;
+        let features = l2_normalize(&self.precision.scope(|| self.cada.image_proj(&tokens))?)?;
+        let hubness = match &self.bank {
+            Some(bank) => bank.hubness(&features)?,
+            None => vec![0.0; images.len()],
+        };
         let dot = |f: Vec<f32>| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
-        Ok(features.into_iter().map(dot).collect())
+        Ok(finite(&features)?.into_iter().zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
     }
 }
 

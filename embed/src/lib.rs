@@ -35,6 +35,6 @@ pub use decode::decode_image;
 pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
 pub use error::EmbedError;
-pub use folder::{DEFAULT_MODEL, ModelFolder, resolve_model_folder};
+pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 pub use inference::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
 pub use self_test::{self_test, write_self_test};

@@ -2,8 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Turns both stages' evidence into a probability. Evidence is `match - no match + similarity * cosine`; without
-/// [`Calibration::knots`] the probability is sigmoid(evidence / temperature + bias), with them a line through them.
+/// What both stages say of a pair.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// The decoder's logits of "no match" and "match".
+    pub logits: [f32; 2],
+    /// Cosine of the global features.
+    pub cosine: f32,
+    /// Hubness of the picture ([`super::QueryBank::hubness`]); 0 without a bank.
+    pub hubness: f32,
+}
+
+/// Turns both stages' evidence into a probability: `x = match - no match + similarity * cosine + hubness * hubness`; without
+/// [`Calibration::knots`] the probability is sigmoid(x / temperature + bias), with them a line through them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Above 1 softens.
@@ -13,6 +24,9 @@ pub struct Calibration {
     /// Weight of the cosine of the global features beside the difference of the match logits; 0 leaves it out.
     #[serde(default)]
     pub similarity: f32,
+    /// Weight of the picture's hubness, below 0; at 0 it is left out, and the model folder needs no query bank.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hubness: f32,
     /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression), flat beyond its ends;
     /// empty for the sigmoid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -23,6 +37,10 @@ pub struct Calibration {
     /// Whether it was fitted at all; the identity is not.
     #[serde(default = "yes")]
     pub calibrated: bool,
+}
+
+fn is_zero(x: &f32) -> bool {
+    *x == 0.0
 }
 
 fn yes() -> bool {
@@ -36,6 +54,7 @@ impl Default for Calibration {
             temperature: 1.0,
             bias: 0.0,
             similarity: 0.0,
+            hubness: 0.0,
             knots: Vec::new(),
             version: "identity".into(),
             calibrated: false,
@@ -44,14 +63,14 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// What both stages say for a match: `match - no match + similarity * cosine`.
-    pub fn evidence(&self, logits: [f32; 2], cosine: f32) -> f32 {
-        logits[1] - logits[0] + self.similarity * cosine
+    /// What `pair` says for a match, weighed: `match - no match + similarity * cosine + hubness * hubness`.
+    pub fn weigh(&self, pair: &Evidence) -> f32 {
+        pair.logits[1] - pair.logits[0] + self.similarity * pair.cosine + self.hubness * pair.hubness
     }
 
-    /// Match probability of the logits of "no match" and "match" and the cosine of the global features.
-    pub fn probability(&self, logits: [f32; 2], cosine: f32) -> f32 {
-        let evidence = self.evidence(logits, cosine);
+    /// Probability that `pair` matches.
+    pub fn probability(&self, pair: &Evidence) -> f32 {
+        let evidence = self.weigh(pair);
         if let [first, .., last] = self.knots.as_slice() {
             let next = self.knots.partition_point(|k| k[0] <= evidence);
             return match next {
@@ -72,8 +91,8 @@ impl Calibration {
         if !(self.temperature > 0.0 && self.temperature.is_finite() && self.bias.is_finite()) {
             return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
         }
-        if !self.similarity.is_finite() {
-            return Err("calibration.similarity must be finite".into());
+        if !(self.similarity.is_finite() && self.hubness.is_finite()) {
+            return Err("calibration.similarity and calibration.hubness must be finite".into());
         }
         let sound = self.knots.iter().all(|[x, p]| x.is_finite() && (0.0..=1.0).contains(p))
             && self.knots.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] <= pair[1][1]);
@@ -91,15 +110,21 @@ mod tests {
     use super::*;
     use crate::model::{Architecture, ModelConfig};
 
+    fn pair(logits: [f32; 2], cosine: f32) -> Evidence {
+        Evidence { logits, cosine, hubness: 0.5 }
+    }
+
     #[test]
     fn calibration_is_softmax_unless_fitted() {
         let logits = [0.3f32, 1.7];
         let softmax = logits[1].exp() / (logits[0].exp() + logits[1].exp());
-        assert!((Calibration::default().probability(logits, 0.9) - softmax).abs() < 1e-6);
+        assert!((Calibration::default().probability(&pair(logits, 0.9)) - softmax).abs() < 1e-6);
         let fitted = Calibration { temperature: 2.0, bias: -0.7, ..Calibration::default() };
-        assert!((fitted.probability(logits, 0.9) - 0.5).abs() < 1e-6);
+        assert!((fitted.probability(&pair(logits, 0.9)) - 0.5).abs() < 1e-6);
         let both = Calibration { similarity: 2.0, ..Calibration::default() };
-        assert!((both.probability([0.5, 0.0], 0.25) - 0.5).abs() < 1e-6);
+        assert!((both.probability(&pair([0.5, 0.0], 0.25)) - 0.5).abs() < 1e-6);
+        let all = Calibration { hubness: -3.0, ..both };
+        assert!((all.probability(&pair([0.5, 2.0], 0.0)) - 0.5).abs() < 1e-6);
     }
 
     #[test]
@@ -110,7 +135,7 @@ mod tests {
         for (logit, cosine, want) in
             [(-9.0, 0.0, 0.1), (-1.0, 0.0, 0.1), (-0.5, 0.0, 0.15), (0.0, 0.5, 0.5), (2.0, 0.0, 0.8), (99.0, 1.0, 0.8)]
         {
-            assert!((curve.probability([0.0, logit], cosine) - want).abs() < 1e-6, "{logit} {cosine}");
+            assert!((curve.probability(&pair([0.0, logit], cosine)) - want).abs() < 1e-6, "{logit} {cosine}");
         }
         let parse = |calibration: Calibration| {
             let config = ModelConfig { calibration, ..ModelConfig::new("x", Architecture::cada_base()) };

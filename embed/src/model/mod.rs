@@ -6,14 +6,16 @@ mod cada;
 mod calibration;
 mod config;
 mod pos_embed;
+mod query_bank;
 mod tokens;
 mod vit;
 pub mod weights;
 
 pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
 pub use cada::{Cada, Decoder};
-pub use calibration::Calibration;
+pub use calibration::{Calibration, Evidence};
 pub use config::{Architecture, ModelConfig, Preprocess};
 pub use pos_embed::{Grid, resize_pos_embed};
+pub use query_bank::{LOGIT_SCALE, QueryBank};
 pub use tokens::TokenBatch;
 pub use vit::{Vit, VitBlock};

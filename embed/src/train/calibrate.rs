@@ -9,16 +9,16 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::isotonic::isotonic;
-use crate::model::Calibration;
+use crate::model::{Calibration, Evidence};
 
-/// One pair the decoder judged: logits of "no match" and "match", cosine, whether it matches.
-pub type Pair = ([f32; 2], f32, bool);
+/// One pair the decoder judged, and whether it matches.
+pub type Pair = (Evidence, bool);
 
 /// How probabilities are fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Logistic regression on the difference of the logits and the cosine.
+    /// Logistic regression on the difference of the logits, the cosine and, with a query bank, the hubness.
     Platt,
     /// The difference of the logits divided by one number.
     Temperature,
@@ -42,42 +42,56 @@ impl FromStr for Method {
 /// Fits a calibration by maximum likelihood. Nothing without both matches and mismatches, or when the decoder's logits
 /// speak against matches: then they are no evidence.
 pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
-    let matches = pairs.iter().filter(|p| p.2).count();
+    let matches = pairs.iter().filter(|p| p.1).count();
     if matches == 0 || matches == pairs.len() {
         return None;
     }
-    let difference = |p: &Pair| f64::from(p.0[1]) - f64::from(p.0[0]);
-    let labels: Vec<bool> = pairs.iter().map(|p| p.2).collect();
-    let plain = |temperature: f64, bias: f64, similarity: f64| {
-        let sound = temperature > 0.0 && temperature.is_finite() && bias.is_finite() && similarity.is_finite();
+    let difference = |p: &Pair| f64::from(p.0.logits[1]) - f64::from(p.0.logits[0]);
+    let labels: Vec<bool> = pairs.iter().map(|p| p.1).collect();
+    let plain = |temperature: f64, bias: f64, similarity: f64, hubness: f64| {
+        let sound = temperature > 0.0 && [temperature, bias, similarity, hubness].iter().all(|v| v.is_finite());
         sound.then(|| Calibration {
             temperature: temperature as f32,
             bias: bias as f32,
             similarity: similarity as f32,
+            hubness: hubness as f32,
             calibrated: true,
             ..Calibration::default()
         })
     };
     if method == Method::Temperature {
         let rows: Vec<[f64; 1]> = pairs.iter().map(|p| [difference(p)]).collect();
-        return plain(1.0 / logistic(&rows, &labels)?[0], 0.0, 0.0);
+        return plain(1.0 / logistic(&rows, &labels)?[0], 0.0, 0.0, 0.0);
     }
-    let rows: Vec<[f64; 3]> = pairs.iter().map(|p| [difference(p), f64::from(p.1), 1.0]).collect();
-    let [a, c, b] = logistic(&rows, &labels)?;
-    let both = if c >= 0.0 {
-        plain(1.0 / a, b, c / a)
-    } else {
-        // A cosine that speaks against a match would turn the first stage's order round.
-        let rows: Vec<[f64; 2]> = pairs.iter().map(|p| [difference(p), 1.0]).collect();
-        let [a, b] = logistic(&rows, &labels)?;
-        plain(1.0 / a, b, 0.0)
-    }?;
+    let all = weighed(pairs, &difference, &labels)?;
+    let all = plain(1.0 / all[0], all[3], all[1] / all[0], all[2] / all[0])?;
     if method == Method::Platt {
-        return Some(both);
+        return Some(all);
     }
-    let evidence: Vec<(f32, bool)> = pairs.iter().map(|p| (both.evidence(p.0, p.1), p.2)).collect();
+    let evidence: Vec<(f32, bool)> = pairs.iter().map(|p| (all.weigh(&p.0), p.1)).collect();
     let knots = isotonic(&evidence)?;
-    Some(Calibration { temperature: 1.0, bias: 0.0, knots, ..both })
+    Some(Calibration { temperature: 1.0, bias: 0.0, knots, ..all })
+}
+
+/// Coefficients of the logits' difference, cosine, hubness and 1. What speaks the wrong way is left out: a cosine against a
+/// match would turn the first stage's order round, hubness for one would gather the pictures it is there to hold back.
+fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) -> Option<[f64; 4]> {
+    let near = |p: &Pair| [difference(p), f64::from(p.0.cosine), f64::from(p.0.hubness)];
+    if pairs.iter().any(|p| p.0.hubness != 0.0) {
+        let rows: Vec<[f64; 4]> = pairs.iter().map(near).map(|[d, c, h]| [d, c, h, 1.0]).collect();
+        let w = logistic(&rows, labels)?;
+        if w[1] >= 0.0 && w[2] <= 0.0 {
+            return Some(w);
+        }
+    }
+    let rows: Vec<[f64; 3]> = pairs.iter().map(near).map(|[d, c, _]| [d, c, 1.0]).collect();
+    let [a, c, b] = logistic(&rows, labels)?;
+    if c >= 0.0 {
+        return Some([a, c, 0.0, b]);
+    }
+    let rows: Vec<[f64; 2]> = pairs.iter().map(|p| [difference(p), 1.0]).collect();
+    let [a, b] = logistic(&rows, labels)?;
+    Some([a, 0.0, 0.0, b])
 }
 
 /// Coefficients of a logistic regression by Newton's method with step halving; a very small ridge keeps them finite
@@ -193,8 +207,8 @@ impl Quality {
     pub fn of(calibration: &Calibration, pairs: &[Pair]) -> Self {
         let mut bins = vec![Bin::default(); BINS];
         let (mut log_loss, mut brier) = (0f64, 0f64);
-        for (logits, cosine, matches) in pairs {
-            let p = f64::from(calibration.probability(*logits, *cosine));
+        for (pair, matches) in pairs {
+            let p = f64::from(calibration.probability(pair));
             let truth = f64::from(u8::from(*matches));
             let bin = &mut bins[((p * BINS as f64) as usize).min(BINS - 1)];
             bin.pairs += 1;
@@ -215,7 +229,7 @@ impl Quality {
 
 /// Share of pairs that match.
 pub fn prior(pairs: &[Pair]) -> f64 {
-    pairs.iter().filter(|p| p.2).count() as f64 / pairs.len().max(1) as f64
+    pairs.iter().filter(|p| p.1).count() as f64 / pairs.len().max(1) as f64
 }
 
 #[cfg(test)]
@@ -227,6 +241,10 @@ mod tests {
         1.0 / (1.0 + (-z).exp())
     }
 
+    fn pair(logits: [f32; 2], cosine: f32) -> Evidence {
+        Evidence { logits, cosine, hubness: 0.0 }
+    }
+
     /// Pairs whose labels are in exact proportion to sigmoid((difference + 3 cosine) / 2.5 - 0.8).
     fn exact(curve: impl Fn(f64) -> f64) -> Vec<Pair> {
         let mut pairs = Vec::new();
@@ -235,7 +253,7 @@ mod tests {
                 let difference = (step as f32 - 60.0) / 6.0;
                 let p = curve((f64::from(difference) + 3.0 * f64::from(cosine)) / 2.5 - 0.8);
                 let yes = (p * 300.0).round() as usize;
-                pairs.extend((0..300).map(|i| ([0.25, difference + 0.25], cosine, i < yes)));
+                pairs.extend((0..300).map(|i| (pair([0.25, difference + 0.25], cosine), i < yes)));
             }
         }
         pairs
@@ -256,8 +274,8 @@ mod tests {
     #[test]
     fn temperature_divides_and_nothing_else() {
         let mut pairs = exact(|z| sigmoid(2.5 * (z + 0.8) / 4.0));
-        pairs.retain(|p| p.1 == 0.2);
-        pairs.iter_mut().for_each(|p| p.0[1] += 0.6);
+        pairs.retain(|p| p.0.cosine == 0.2);
+        pairs.iter_mut().for_each(|p| p.0.logits[1] += 0.6);
         let c = fit(&pairs, Method::Temperature).expect("both labels are there");
         assert!((c.temperature - 4.0).abs() < 0.05 && c.bias == 0.0 && c.similarity == 0.0, "{c:?}");
     }
@@ -272,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn hubness_is_weighed_against_a_match_and_never_for_one() {
+        for (weight, want) in [(-2.0, -2.0), (2.0, 0.0)] {
+            let mut pairs = Vec::new();
+            for (base, matches) in exact(|_| 0.5) {
+                for hubness in [-0.5f32, 0.5] {
+                    pairs.push((Evidence { hubness, ..base }, matches));
+                }
+            }
+            // The same evidence again, labelled by what it weighs.
+            for (i, (pair, matches)) in pairs.iter_mut().enumerate() {
+                let x = pair.logits[1] - pair.logits[0] + 3.0 * pair.cosine + weight * pair.hubness;
+                let p = sigmoid(f64::from(x) / 2.5 - 0.8);
+                *matches = ((i * 7919) % 10_007) as f64 / 10_007.0 < p;
+            }
+            let c = fit(&pairs, Method::Platt).expect("both labels are there");
+            assert!((c.hubness - want).abs() < 0.15 && c.similarity > 2.5, "{c:?}");
+        }
+    }
+
+    #[test]
     fn another_prior_multiplies_the_odds() {
         let pairs = exact(sigmoid);
         let from = prior(&pairs);
@@ -280,7 +318,7 @@ mod tests {
             let moved = for_prior(&c, from, 0.02);
             let odds = |p: f32| f64::from(p) / (1.0 - f64::from(p));
             let ratio = (0.02 / 0.98) / (from / (1.0 - from));
-            let (p, q) = (c.probability([0.0, 0.5], 0.3), moved.probability([0.0, 0.5], 0.3));
+            let (p, q) = (c.probability(&pair([0.0, 0.5], 0.3)), moved.probability(&pair([0.0, 0.5], 0.3)));
             assert!((odds(q) / odds(p) / ratio - 1.0).abs() < 0.05, "{method:?}: {p} -> {q}");
             // The same pairs with matches thinned out to that share are what it is right on.
             let thinned: Vec<Pair> = {
@@ -289,7 +327,7 @@ mod tests {
                 pairs
                     .iter()
                     .filter(|p| {
-                        !p.2 || {
+                        !p.1 || {
                             kept += keep;
                             kept >= 1.0 && {
                                 kept -= 1.0;
@@ -308,8 +346,8 @@ mod tests {
 
     #[test]
     fn what_tells_nothing_is_not_fitted() {
-        let same = [([0.0, 1.0], 0.5, true), ([0.0, 2.0], 0.5, true)];
-        let reversed: Vec<Pair> = exact(sigmoid).into_iter().map(|p| ([0.0, -p.0[1]], 0.0, p.2)).collect();
+        let same = [(pair([0.0, 1.0], 0.5), true), (pair([0.0, 2.0], 0.5), true)];
+        let reversed: Vec<Pair> = exact(sigmoid).into_iter().map(|p| (pair([0.0, -p.0.logits[1]], 0.0), p.1)).collect();
         for method in [Method::Platt, Method::Temperature, Method::Isotonic] {
             assert_eq!(fit(&same, method), None);
             assert_eq!(fit(&reversed, method), None, "{method:?}");
@@ -319,10 +357,10 @@ mod tests {
 
     #[test]
     fn pairs_told_apart_without_error_stay_finite() {
-        let pairs: Vec<Pair> = (0..100).map(|i| ([0.0, i as f32 - 49.5], i as f32 / 100.0, i >= 50)).collect();
+        let pairs: Vec<Pair> = (0..100).map(|i| (pair([0.0, i as f32 - 49.5], i as f32 / 100.0), i >= 50)).collect();
         for method in [Method::Platt, Method::Temperature, Method::Isotonic] {
             let c = fit(&pairs, method).expect("fits");
-            assert!((0.0..=1.0).contains(&c.probability([0.0, 3.0], 0.5)), "{method:?} {c:?}");
+            assert!((0.0..=1.0).contains(&c.probability(&pair([0.0, 3.0], 0.5))), "{method:?} {c:?}");
         }
     }
 
@@ -331,13 +369,13 @@ mod tests {
         fn a_fit_is_a_rising_curve_of_probabilities(
             raw in proptest::collection::vec((-9f32..9.0, -1f32..1.0, any::<bool>()), 1..80), which in 0usize..3,
         ) {
-            let pairs: Vec<Pair> = raw.iter().map(|(d, c, y)| ([0.0, *d], *c, *y)).collect();
+            let pairs: Vec<Pair> = raw.iter().map(|(d, c, y)| (Evidence { logits: [0.0, *d], cosine: *c, hubness: *c * *d }, *y)).collect();
             let method = [Method::Platt, Method::Temperature, Method::Isotonic][which];
             if let Some(c) = fit(&pairs, method) {
                 let c = for_prior(&c, 0.4, 0.1);
                 let mut last = 0.0;
                 for step in -60..60 {
-                    let p = c.probability([0.0, step as f32 / 4.0], 0.1);
+                    let p = c.probability(&pair([0.0, step as f32 / 4.0], 0.1));
                     prop_assert!((0.0..=1.0).contains(&p) && p >= last - 1e-6, "{c:?} at {step}");
                     last = p;
                 }

@@ -10,7 +10,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Result, TrainError};
-use crate::model::{Cada, Calibration, TokenBatch};
+use crate::model::{Cada, Calibration, Evidence, QueryBank, TokenBatch};
+
+use super::calibrate::Pair;
 use crate::nn::l2_normalize;
 
 /// Rank-1/5/10 and mean average precision, per cent.
@@ -62,7 +64,7 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
 /// behind what it did.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
-    /// As Sightline searches: calibrated match probability, which weighs logits and cosine; equal ones by cosine.
+    /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
     Sightline(Calibration),
     /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
     Reference,
@@ -74,12 +76,12 @@ pub enum Form {
 const BEHIND: f32 = 100.0;
 
 impl Form {
-    fn judged(&self, cosine: f32, logits: [f32; 2]) -> f32 {
+    fn judged(&self, pair: &Evidence) -> f32 {
         match self {
             // A trace of the cosine parts equal probabilities.
-            Self::Sightline(calibration) => calibration.probability(logits, cosine) + 1e-7 * cosine,
-            Self::Reference => cosine + logits[1],
-            Self::Paper => cosine + Calibration::default().probability(logits, cosine),
+            Self::Sightline(calibration) => calibration.probability(pair) + 1e-7 * pair.cosine,
+            Self::Reference => pair.cosine + pair.logits[1],
+            Self::Paper => pair.cosine + Calibration::default().probability(pair),
         }
     }
 
@@ -99,6 +101,8 @@ pub struct Scores {
     pub cosine: Vec<Vec<f32>>,
     /// The top K images by cosine with the logits of "no match" and "match"; empty without a decoder.
     pub judged: Vec<Vec<(usize, [f32; 2])>>,
+    /// Hubness of every image; empty without a query bank.
+    pub hubness: Vec<f32>,
     /// Patch features were kept as f16 (a gallery of more than 4 GiB), as Sightline stores them; it moves logits by
     /// some thousandths.
     pub half: bool,
@@ -111,18 +115,28 @@ impl Scores {
         rows.map(|(cosine, judged)| {
             let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
             for &(image, logits) in judged {
-                row[image] = form.judged(cosine[image], logits);
+                row[image] = form.judged(&self.evidence(cosine, image, logits));
             }
             row
         })
         .collect()
     }
 
-    /// (logits, cosine, whether it is a match) of every pair the decoder judged.
-    pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<([f32; 2], f32, bool)> {
+    fn evidence(&self, cosine: &[f32], image: usize, logits: [f32; 2]) -> Evidence {
+        Evidence { logits, cosine: cosine[image], hubness: self.hubness.get(image).copied().unwrap_or_default() }
+    }
+
+    /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
+    pub fn without_hubness(&self) -> Option<Vec<Vec<f32>>> {
+        let less = |row: &Vec<f32>| row.iter().zip(&self.hubness).map(|(c, h)| c - h).collect();
+        (!self.hubness.is_empty()).then(|| self.cosine.iter().map(less).collect())
+    }
+
+    /// Every pair the decoder judged, and whether it is a match.
+    pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<Pair> {
         let rows = self.judged.iter().zip(&self.cosine).zip(text_ids);
         rows.flat_map(|((judged, cosine), id)| {
-            judged.iter().map(|&(image, logits)| (logits, cosine[image], image_ids[image] == *id))
+            judged.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
         })
         .collect()
     }
@@ -147,7 +161,8 @@ const ROWS: usize = 4096;
 const FULL: usize = 4 << 30;
 
 /// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels of some of them.
-/// The decoder judges the top `k` of every text (0: none). The same text is computed once. Arithmetic is that of
+/// The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The same
+/// text is computed once. Arithmetic is that of
 /// [`crate::kernel::Precision::current`].
 ///
 /// # Errors
@@ -158,6 +173,7 @@ pub fn judge<E: From<candle_core::Error>>(
     pictures: usize,
     pixels: impl Fn(Range<usize>) -> std::result::Result<Tensor, E>,
     k: usize,
+    bank: Option<&QueryBank>,
     progress: impl Fn(Stage, usize, usize),
 ) -> std::result::Result<Scores, E> {
     let arch = model.arch();
@@ -174,6 +190,10 @@ pub fn judge<E: From<candle_core::Error>>(
         }
         progress(Stage::Pictures, to, pictures);
     }
+    let hubness = match bank {
+        Some(bank) => features.iter().map(|f| bank.hubness(f)).collect::<candle_core::Result<Vec<_>>>()?.concat(),
+        None => Vec::new(),
+    };
     let mut unique: Vec<&Vec<u32>> = texts.iter().collect();
     // By length first, so that a batch holds hardly any padding.
     unique.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
@@ -190,6 +210,7 @@ pub fn judge<E: From<candle_core::Error>>(
     Ok(Scores {
         cosine: place.iter().map(|&p| cosine[p].clone()).collect(),
         judged: place.iter().map(|&p| judged[p].clone()).collect(),
+        hubness,
         half,
     })
 }
@@ -255,7 +276,7 @@ pub fn evaluate(
             progress(done, of)
         }
     };
-    let scores = judge(model, texts, pictures, pixels, k, told)?;
+    let scores = judge(model, texts, pictures, pixels, k, None, told)?;
     let local = scores.local(&Form::Reference);
     Ok(Evaluation { cosine: scores.cosine, local })
 }
@@ -357,9 +378,11 @@ mod tests {
             let top: Vec<usize> = order(&cosine).into_iter().take(k).collect();
             let logit = |i: usize| [f32::from(logits[i % 8]) / 10.0, f32::from(logits[(i + 3) % 8]) / 10.0];
             let judged = vec![top.iter().map(|&i| (i, logit(i))).collect()];
-            let fitted = Calibration { temperature: 0.5, bias: -3.0, similarity: 4.0, ..Calibration::default() };
+            let fitted =
+                Calibration { temperature: 0.5, bias: -3.0, similarity: 4.0, hubness: -2.0, ..Calibration::default() };
             let form = [Form::Sightline(fitted), Form::Reference, Form::Paper][form].clone();
-            let row = Scores { cosine: vec![cosine], judged, half: false }.local(&form).remove(0);
+            let hubness = cosine.iter().map(|c| c.abs()).collect();
+            let row = Scores { cosine: vec![cosine], judged, hubness, half: false }.local(&form).remove(0);
             let mut first = order(&row);
             first.truncate(top.len());
             prop_assert!(first.iter().all(|i| top.contains(i)));

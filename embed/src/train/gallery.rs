@@ -82,6 +82,20 @@ impl Gallery {
         all
     }
 
+    /// `count` captions, in the chosen words, of persons none of whom is among the first `identities` or a sibling of one:
+    /// a query bank for them.
+    pub fn bank(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
+        let first = identities.next_multiple_of(4);
+        (first..first + count).map(|identity| corpus.caption_with(identity, CAPTION, words)).collect()
+    }
+
+    /// `count` captions of `entries` at most, evenly spaced.
+    pub fn bank_of(entries: &[Entry], count: usize) -> Vec<String> {
+        let all: Vec<&String> = entries.iter().flat_map(|entry| &entry.captions).collect();
+        let count = count.min(all.len());
+        (0..count).map(|i| all[i * all.len() / count].clone()).collect()
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.pictures.len()
@@ -150,6 +164,19 @@ mod tests {
         assert_eq!((a.len() + b.len(), a.captions.len() + b.captions.len()), (total, texts));
         assert!(a.image_ids.iter().chain(&a.text_ids).all(|id| !b.image_ids.contains(id) && !b.text_ids.contains(id)));
         assert!(a.len() > total / 4 && b.len() > total / 4);
+    }
+
+    #[test]
+    fn a_bank_is_of_other_persons_and_evenly_spaced() {
+        let corpus = Corpus::new(3);
+        let bank = Gallery::bank(&corpus, 10, 4, Words::All);
+        let of = |identity| corpus.caption_with(identity, CAPTION, Words::All);
+        assert_eq!(bank, [of(12), of(13), of(14), of(15)]);
+        let entry = |i: u32| Entry { path: "x".into(), identity: i, captions: vec![format!("{i}a"), format!("{i}b")] };
+        let entries: Vec<Entry> = (0..3).map(entry).collect();
+        assert_eq!(Gallery::bank_of(&entries, 3), ["0a", "1a", "2a"]);
+        assert_eq!(Gallery::bank_of(&entries, 99).len(), 6);
+        assert!(Gallery::bank_of(&[], 5).is_empty());
     }
 
     #[test]

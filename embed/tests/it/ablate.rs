@@ -48,7 +48,7 @@ fn settings() -> Settings {
 }
 
 fn grid<'a>(folder: &'a Path, tables: &[Table], stop: &'a AtomicBool) -> Grid<'a> {
-    Grid { folder, settings: settings(), tables: tables.to_vec(), seeds: 1, stop }
+    Grid { folder, settings: settings(), tables: tables.to_vec(), rows: Vec::new(), seeds: 1, stop }
 }
 
 fn numbers(folder: &Path) -> Vec<String> {
@@ -98,6 +98,13 @@ fn a_stopped_grid_goes_on_to_the_same_numbers() {
     let done = grid(parts.path(), &tables, &never).go(|line| again += usize::from(line["training"].is_u64())).unwrap();
     assert_eq!((done.cells, again), (14, 5));
     assert_eq!(numbers(parts.path()), numbers(whole.path()));
+    // Rows can be chosen, and a name that is none is told.
+    let some = tempfile::tempdir().unwrap();
+    let of = |row: &str| Grid { rows: vec![row.to_owned()], ..grid(some.path(), &[Table::Losses], &never) };
+    assert_eq!(of("NDF + ARA").go(|_| {}).unwrap(), Done { cells: 1, of: 1 });
+    assert!(numbers(whole.path()).contains(&numbers(some.path())[0]));
+    let e = of("NDF + AAR").go(|_| {}).unwrap_err().to_string();
+    assert!(e.contains("NDF + AAR") && e.contains("NDF + ARA"), "{e}");
     // Nothing is left to do.
     let mut trained = 0;
     grid(parts.path(), &tables, &never).go(|line| trained += usize::from(line["training"].is_u64())).unwrap();

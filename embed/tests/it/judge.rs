@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use sightline_embed::model::{Calibration, Decoder, weights};
+use sightline_embed::model::{Calibration, Decoder, Evidence, QueryBank, weights};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::dataset::Dataset;
 use sightline_embed::train::evaluate::{Form, Scores, Stage, dump, judge, ranks};
 use sightline_embed::train::gallery::Gallery;
+use sightline_embed::{Model, ModelFolder};
 
 use crate::{folder, golden};
 
@@ -26,13 +27,20 @@ fn dataset(root: &Path) -> Gallery {
 }
 
 fn scores(gallery: &Gallery, k: usize) -> Scores {
+    scores_with(gallery, k, &[]).0
+}
+
+/// The same with a query bank of `bank`, if it holds a text.
+fn scores_with(gallery: &Gallery, k: usize, bank: &[&str]) -> (Scores, Option<QueryBank>) {
     let dir = folder::model();
     let (arch, prep) = (golden::arch(), golden::config().preprocess);
     let model = weights::load(&dir.path().join("model.safetensors"), &arch, Decoder::None, &Device::Cpu).unwrap();
     let tokenizer = CaptionTokenizer::load(&dir.path().join("tokenizer.json"), &arch).unwrap();
     let texts: Vec<Vec<u32>> = gallery.captions.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
+    let bank: Vec<Vec<u32>> = bank.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
+    let bank = (!bank.is_empty()).then(|| QueryBank::of(&model, &bank).unwrap());
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep, &Device::Cpu);
-    judge(&model, &texts, gallery.len(), pixels, k, |_, _, _| {}).unwrap()
+    (judge(&model, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
 }
 
 fn matrix(rows: &[Vec<f32>]) -> Tensor {
@@ -69,14 +77,50 @@ fn the_product_ranks_by_calibrated_probability() {
     for (row, (cosine, judged)) in rows.iter().zip(scores.cosine.iter().zip(&scores.judged)) {
         for (image, score) in row.iter().enumerate() {
             match judged.iter().find(|j| j.0 == image) {
-                Some(j) => assert!((*score - fitted.probability(j.1, cosine[image])).abs() < 1e-6),
+                Some(j) => {
+                    let pair = Evidence { logits: j.1, cosine: cosine[image], hubness: 0.0 };
+                    assert!((*score - fitted.probability(&pair)).abs() < 1e-6);
+                }
                 None => assert_eq!(*score, cosine[image] - 2.0),
             }
         }
     }
     let pairs = scores.pairs(&gallery.text_ids, &gallery.image_ids);
     assert_eq!(pairs.len(), 24);
-    assert!(pairs.iter().filter(|p| p.2).count() <= 6);
+    assert!(pairs.iter().filter(|p| p.1).count() <= 6);
+}
+
+#[test]
+fn hubness_counts_in_a_search_as_in_an_evaluation() {
+    let root = tempfile::tempdir().unwrap();
+    let gallery = dataset(root.path());
+    let (scores, bank) =
+        scores_with(&gallery, 6, &["a man in a blue coat", "a woman", "someone with a bag and a red hat"]);
+    for (image, hubness) in scores.hubness.iter().enumerate() {
+        let (least, most) =
+            scores.cosine.iter().fold((1f32, -1f32), |(l, m), row| (l.min(row[image]), m.max(row[image])));
+        assert!(*hubness > least - 0.5 && *hubness < most + 0.5, "{hubness}");
+    }
+    let less = scores.without_hubness().expect("there is a bank");
+    assert!((less[2][3] - (scores.cosine[2][3] - scores.hubness[3])).abs() < 1e-6);
+    let dir = folder::model();
+    let mut config = golden::config();
+    (config.calibration.similarity, config.calibration.hubness) = (2.0, -3.0);
+    let form = Form::Sightline(config.calibration.clone());
+    std::fs::write(dir.path().join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+    let open = || Model::load(&ModelFolder::open(dir.path()).unwrap(), "cpu");
+    let e = open().expect_err("no bank").to_string();
+    assert!(e.contains("query-bank.safetensors"), "{e}");
+    bank.unwrap().save(&dir.path().join("query-bank.safetensors")).unwrap();
+    let model = open().unwrap();
+    let patches: Vec<_> =
+        model.embed_images(&folder::pictures()).unwrap().into_iter().map(|features| features.patches).collect();
+    for (caption, row) in gallery.captions.iter().zip(scores.local(&form)) {
+        let query = model.encode_text(caption).unwrap();
+        for (score, want) in model.match_scores(&query, &patches).unwrap().iter().zip(row) {
+            assert!((score.probability - want).abs() < 3e-3, "{} instead of {want}", score.probability);
+        }
+    }
 }
 
 /// The same caption twice is computed once and answered twice; order and batch do not count.
@@ -125,7 +169,7 @@ fn every_stage_is_told_to_its_end() {
     let texts = vec![vec![101, 110, 102], vec![101, 111, 112, 102]];
     let told = std::cell::RefCell::new(std::collections::HashMap::new());
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep, &Device::Cpu);
-    judge(&golden::cada(), &texts, 6, pixels, 2, |stage, done, of| {
+    judge(&golden::cada(), &texts, 6, pixels, 2, None, |stage, done, of| {
         told.borrow_mut().insert(stage, (done, of));
     })
     .unwrap();

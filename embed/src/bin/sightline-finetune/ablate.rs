@@ -47,6 +47,9 @@ pub struct AblateArgs {
     /// Table to fill; may be given several times; all but the one across domains when there is none.
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<Table>,
+    /// Row of these tables to fill, by its name; may be given several times; all when there is none.
+    #[arg(long = "row", value_name = "NAME")]
+    rows: Vec<String>,
     /// Trainings of each variant.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
@@ -201,7 +204,7 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
         [] => Table::ALL.into_iter().filter(|t| *t != Table::Domains || settings.domains.len() > 1).collect(),
         some => some.to_vec(),
     };
-    let grid = Grid { folder: &args.run, settings, tables, seeds: args.seeds, stop: &stop };
+    let grid = Grid { folder: &args.run, settings, tables, rows: args.rows.clone(), seeds: args.seeds, stop: &stop };
     let done = grid.go(|line| {
         if args.json {
             tell.value(line);
@@ -237,7 +240,7 @@ fn say(tell: &Teller, line: &Value) {
     } else if line["result"].is_object() {
         let r = &line["result"];
         let rank = |name: &str| r[name]["rank1"].as_f64().map(|v| format!("{name} {v:.1}"));
-        let all: Vec<String> = ["global", "local", "calibrated"].into_iter().filter_map(rank).collect();
+        let all: Vec<String> = ["global", "bank", "local", "calibrated"].into_iter().filter_map(rank).collect();
         let row = r["row"].as_str().unwrap_or_default();
         tell.note(&format!("{}: {row}: Rank-1 {}", r["table"].as_str().unwrap_or_default(), all.join(", ")));
     } else {

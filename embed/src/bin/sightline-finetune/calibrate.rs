@@ -1,16 +1,18 @@
-//! `calibrate`: from match logits and cosines to a probability, written into the model folder.
+//! `calibrate`: from match logits, cosines and hubness to a probability, written into the model folder.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::json;
-use sightline_embed::model::Calibration;
+use sightline_embed::QUERY_BANK;
+use sightline_embed::model::{Calibration, QueryBank};
 use sightline_embed::train::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
 use sightline_embed::train::gallery::Gallery;
-use sightline_embed::train::{atomic, plot};
+use sightline_embed::train::{TrainError, atomic, plot};
 
 use crate::judge::{DataArgs, Defaults, Loaded, MachineArgs};
+use crate::report::person;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -21,6 +23,9 @@ Examples:
 The persons are divided in two: probabilities are fitted on the pairs of one half and measured on those of the other.
 A pair is a text with one of its top K pictures by cosine, which is what the decoder judges in a search.
 
+A query bank of texts of other persons tells how near every picture is to texts at large (its hubness): a picture that is near
+to all of them is less of a find for any. It is written to query-bank.safetensors when it helps.
+
 A probability is right where as many of these pairs match as here. In a real gallery it is fewer, for the person may
 hardly be there: with --prior P probabilities are moved to galleries where the share P of the judged pictures match
 (one picture among the 32 judged: 0.03).")]
@@ -28,7 +33,7 @@ pub struct CalibrateArgs {
     /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
     #[arg(long)]
     model: PathBuf,
-    /// platt: logistic regression on logits and cosine. temperature: the logits divided by one number. isotonic: a
+    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by one number. isotonic: a
     /// monotone curve, for many pairs.
     #[arg(long, default_value = "platt")]
     method: Method,
@@ -37,6 +42,9 @@ pub struct CalibrateArgs {
     /// Pictures per text that the decoder judges.
     #[arg(long, default_value_t = 32)]
     k: usize,
+    /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
+    #[arg(long, default_value_t = 2000)]
+    bank: usize,
     /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
     #[arg(long)]
     prior: Option<f64>,
@@ -57,6 +65,10 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let mut loaded = Loaded::open(&args.model, &args.machine)?;
     let (all, name) = args.data.gallery(&DEFAULTS)?;
     let (one, other) = all.halves();
+    loaded.take_bank(&args.data.bank(&DEFAULTS, args.bank)?)?;
+    if loaded.bank.is_none() && args.bank > 0 {
+        person("the dataset has no split train to make a query bank of: hubness is left out");
+    }
     let pairs = |gallery: &Gallery| -> Result<Vec<Pair>> {
         ensure!(!gallery.is_empty(), "there are too few persons in {name} to fit on one half and measure on the other");
         Ok(loaded.scores(gallery, args.k)?.pairs(&gallery.text_ids, &gallery.image_ids))
@@ -81,6 +93,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
         "method": method,
         "data": name,
         "k": args.k,
+        "bank": loaded.bank.as_ref().filter(|_| fitted.hubness != 0.0).map_or(0, QueryBank::len),
         "fitted_on": {"pairs": fitting.len(), "prior": share},
         "measured_on": {"pairs": fresh.len(), "prior": prior(&fresh), "persons": "others"},
         "ece_before": before.ece, "ece_after": after.ece,
@@ -96,6 +109,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let title = format!("{method} on other persons: ECE {:.4} (softmax {:.4})", after.ece, before.ece);
     let sets = [("softmax".to_owned(), before.bins.clone()), (method.to_owned(), after.bins.clone())];
     plot::reliability(&loaded.path.join("calibration.svg"), &title, &sets)?;
+    keep_bank(&loaded)?;
     atomic::file(&loaded.path.join("config.json"), &serde_json::to_vec_pretty(&loaded.config)?)?;
     if args.json {
         println!("{record}");
@@ -111,6 +125,21 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     for (name, q) in [("softmax", &before), (method, &after)] {
         println!("{name:<10} {:>8.4} {:>10.4} {:>8.4}", q.ece, q.log_loss, q.brier);
     }
+    let (c, bank) = (&loaded.config.calibration, loaded.bank.as_ref().map_or(0, QueryBank::len));
+    if c.hubness != 0.0 {
+        println!("\nhubness from a bank of {bank} texts weighs {:.2} of the cosine", -c.hubness / c.similarity);
+    }
     println!("\nwritten to {}", loaded.path.join("config.json").display());
     Ok(())
+}
+
+/// The folder gets the query bank when its calibration asks for it, before config.json does.
+fn keep_bank(loaded: &Loaded) -> Result<()> {
+    let path = loaded.path.join(QUERY_BANK);
+    match &loaded.bank {
+        Some(bank) if loaded.config.calibration.hubness != 0.0 => {
+            Ok(atomic::with(&path, |part| bank.save(part).map_err(TrainError::from))?)
+        }
+        _ => Ok(()),
+    }
 }

@@ -19,9 +19,10 @@ Examples:
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
 local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
-  sightline  calibrated match probability (it weighs logit and cosine), as `sightline serve` ranks (default)
+  sightline  calibrated match probability (it weighs logit, cosine and hubness), as `sightline serve` ranks (default)
   paper      cosine + match probability (softmax of both logits)
   reference  cosine + raw match logit, the others cosine - 100: the authors' code
+A model with a query bank also gets a row for its cosine less the picture's hubness, without the decoder.
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
 The paper's ablation tables are another command: sightline-finetune ablate --help.")]
 pub struct EvalArgs {
@@ -83,18 +84,19 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     };
     let matrix = form.as_ref().map(|form| scores.local(form));
     let (global, local) = (rank(&scores.cosine), matrix.as_deref().map(rank));
+    let bank = scores.without_hubness().as_deref().map(rank);
     if let Some(path) = &args.dump {
         dump(path, &scores.cosine, matrix.as_deref(), &gallery.text_ids, &gallery.image_ids)?;
     }
     let (texts, images) = (gallery.captions.len(), gallery.len());
     if args.json {
-        let told = json!({"global": global, "local": local, "k": args.k, "texts": texts, "images": images,
+        let told = json!({"global": global, "local": local, "global_query_bank": bank, "k": args.k, "texts": texts, "images": images,
                           "model_id": judge.id()});
         println!("{told}");
         return Ok(());
     }
     println!("model {} on {name}: {texts} texts, {images} images, K = {}\n", judge.id(), args.k);
-    table(&judge, global, local, args.preset);
+    table(&judge, global, bank, local, args.preset);
     let paper = args.data.layout(&DEFAULTS).and_then(|dataset| published(dataset, texts, images));
     for (name, r) in ["published CADA-G", "published CADA-L"].into_iter().zip(paper.into_iter().flatten()) {
         row(name, r);
@@ -109,13 +111,16 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-fn table(judge: &Judge, global: Ranks, local: Option<Ranks>, preset: Preset) {
+fn table(judge: &Judge, global: Ranks, bank: Option<Ranks>, local: Option<Ranks>, preset: Preset) {
     println!("| {:<28} | {:>6} | {:>6} | {:>7} | {:>6} |", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
     println!("|{:-<30}|{:->8}|{:->8}|{:->9}|{:->8}|", "", ":", ":", ":", ":");
     let four = |r: Ranks| [r.rank1, r.rank5, r.rank10, r.map];
     match judge {
         Judge::Cada(_) => row("global (CADA-G)", four(global)),
         Judge::Baseline(m, _) => row(&format!("{} (global)", m.kind), four(global)),
+    }
+    if let Some(bank) = bank {
+        row("global, query bank", four(bank));
     }
     if let Some(local) = local {
         let name = match preset {

@@ -8,7 +8,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use sightline_core::config::EmbedPrecision;
 use sightline_embed::kernel::Precision;
-use sightline_embed::model::{Cada, Decoder, ModelConfig, weights};
+use sightline_embed::model::{Cada, Decoder, ModelConfig, QueryBank, weights};
 use sightline_embed::synth::{Assets, Corpus, Words};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::baseline::{self, Baseline};
@@ -77,6 +77,16 @@ enum Wording {
     All,
 }
 
+impl Wording {
+    fn words(self) -> Words {
+        match self {
+            Self::Seen => Words::Seen,
+            Self::HeldOut => Words::HeldOut,
+            Self::All => Words::All,
+        }
+    }
+}
+
 /// What stands for what is not said.
 pub struct Defaults {
     pub dataset: &'static str,
@@ -105,10 +115,11 @@ impl DataArgs {
                 Some(dir) => (Corpus::with_assets(seed, Arc::new(Assets::load(dir)?), self.level2_share), "synth2"),
                 None => (Corpus::new(seed), "synth"),
             };
-            let (words, said) = match self.words {
-                Wording::Seen => (Words::Seen, "-seen-words"),
-                Wording::HeldOut => (Words::HeldOut, "-held-out-words"),
-                Wording::All => (Words::All, ""),
+            let words = self.words.words();
+            let said = match self.words {
+                Wording::Seen => "-seen-words",
+                Wording::HeldOut => "-held-out-words",
+                Wording::All => "",
             };
             let name = format!("{level}-seed{seed}-n{identities}{said}");
             return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
@@ -122,6 +133,25 @@ impl DataArgs {
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
     }
 
+    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
+    /// split `train`; none without such a split.
+    pub fn bank(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
+        if let Some(layout) = self.layout(or) {
+            let split = self.split.as_deref().unwrap_or(or.split);
+            ensure!(
+                split != "train" || count == 0,
+                "the query bank is made of the split train: --bank 0, or another --split"
+            );
+            let root = self.root.as_deref().unwrap_or(Path::new(""));
+            return Ok(layout
+                .read(root, "train")
+                .map_or_else(|_| Vec::new(), |entries| Gallery::bank_of(&entries, count)));
+        }
+        let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
+        let identities = self.identities.unwrap_or(or.identities);
+        Ok(Gallery::bank(&corpus, identities, count as u64, self.words.words()))
+    }
+
     /// The layout, when it is a published dataset's.
     pub fn layout(&self, or: &Defaults) -> Option<Dataset> {
         self.dataset.as_deref().unwrap_or(or.dataset).parse().ok()
@@ -133,6 +163,8 @@ pub struct Loaded {
     pub path: PathBuf,
     pub id: String,
     pub config: ModelConfig,
+    /// That of the folder, when its calibration asks for hubness.
+    pub bank: Option<QueryBank>,
     model: Cada,
     texts: CaptionTokenizer,
     device: Device,
@@ -141,7 +173,7 @@ pub struct Loaded {
 
 impl Loaded {
     pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
-        let ModelFolder { path, config, id } = ModelFolder::open(folder)?;
+        let folder = ModelFolder::open(folder)?;
         sightline_embed::keep_large_buffers();
         let device = open_device(&machine.device)?;
         let wanted = match machine.precision {
@@ -151,18 +183,31 @@ impl Loaded {
             Arithmetic::Auto => EmbedPrecision::Auto,
         };
         let precision = choose_precision(wanted, &device)?;
+        let bank = folder.bank_on(&device)?;
+        let ModelFolder { path, config, id } = folder;
         let (file, dtype) = (path.join("model.safetensors"), precision.dtype(&device));
         let model = weights::load_as(&file, &config.architecture, Decoder::None, &device, dtype)?;
         let texts = CaptionTokenizer::load(&path.join("tokenizer.json"), &config.architecture)?;
-        Ok(Self { path, id, config, model, texts, device, precision })
+        Ok(Self { path, id, config, bank, model, texts, device, precision })
     }
 
     pub fn scores(&self, gallery: &Gallery, k: usize) -> Result<Scores> {
-        let texts: Vec<Vec<u32>> =
-            gallery.captions.iter().map(|c| Ok(self.texts.encode(c)?.ids)).collect::<Result<_>>()?;
+        let texts = self.ids(&gallery.captions)?;
         let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
         let pixels = |range| Ok(gallery.pixels(range, size, prep, &self.device)?);
-        self.precision.scope(|| judge(&self.model, &texts, gallery.len(), pixels, k, staged()))
+        self.precision.scope(|| judge(&self.model, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged()))
+    }
+
+    /// Takes `texts` for its query bank; none for no text.
+    pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
+        let ids = self.ids(texts)?;
+        self.bank =
+            if ids.is_empty() { None } else { Some(self.precision.scope(|| QueryBank::of(&self.model, &ids))?) };
+        Ok(())
+    }
+
+    fn ids(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+        texts.iter().map(|text| Ok(self.texts.encode(text)?.ids)).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::DType;
+use candle_core::{DType, Device};
 use clap::Args;
 use rand::SeedableRng;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use sightline_embed::train::recipe::Recipe;
 use sightline_embed::train::source::DataSpec;
 use sightline_embed::train::unseen::{Mixture, Taught, teach};
 use sightline_embed::train::{TrainError, atomic, folder, vocabulary};
-use sightline_embed::{ModelFolder, synth};
+use sightline_embed::{ModelFolder, QUERY_BANK, synth};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -140,6 +140,10 @@ fn taught(
     }
     atomic::folder(out, true, |part| {
         folder::write_tensors(part, &config, &tensors, taught.tokenizer.to_string().as_bytes())?;
+        // Its words keep their features.
+        if let Some(bank) = from.bank_on(&Device::Cpu).map_err(TrainError::from)? {
+            bank.save(&part.join(QUERY_BANK)).map_err(TrainError::from)?;
+        }
         sightline_embed::write_self_test(part).map_err(TrainError::from)
     })?;
     Ok((taught, record))

@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::{Domain, Grid, Job, Line, Loaded, Persons, Settings};
-use crate::model::Preprocess;
+use crate::model::{Preprocess, QueryBank};
 use crate::synth::{Assets, Corpus, Words};
 use crate::text::CaptionTokenizer;
 use crate::train::batch::plain;
@@ -25,6 +25,8 @@ use crate::train::{Result, TrainError, atomic, checkpoint, init};
 
 /// Bytes for decoded pictures of a dataset on disk.
 const MEMORY: usize = 2 << 30;
+/// Texts of a query bank.
+const BANK: usize = 2000;
 
 /// A gallery with its pictures at the model's size: it is ranked again and again.
 pub(super) struct Held {
@@ -121,6 +123,17 @@ impl<'a> Domains<'a> {
         }
         Ok(self.calibrations[&number].as_ref())
     }
+
+    /// Texts of a query bank of domain `number`, of persons that no other gallery holds.
+    fn bank(&mut self, number: usize) -> Result<Vec<String>> {
+        Ok(match self.settings.domains[number].layout()? {
+            Some((dataset, root)) => Gallery::bank_of(&dataset.read(root, "train")?, BANK),
+            None => {
+                let Persons { identities, seed, .. } = self.settings.calibration;
+                Gallery::bank(&self.corpus(number, seed)?, identities, BANK as u64, self.settings.recipe.words())
+            }
+        })
+    }
 }
 
 /// A trained model and its tokenizer.
@@ -130,11 +143,14 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    fn scores(&self, held: &Held, k: usize, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
-        let captions = held.gallery.captions.iter();
-        let texts: Vec<Vec<u32>> = captions.map(|c| Ok(self.texts.encode(c)?.ids)).collect::<Result<_>>()?;
+    fn ids(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+        texts.iter().map(|text| Ok(self.texts.encode(text)?.ids)).collect()
+    }
+
+    fn scores(&self, held: &Held, k: usize, bank: Option<&QueryBank>, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
+        let texts = self.ids(&held.gallery.captions)?;
         told(&json!({"judging": {"texts": texts.len(), "images": held.gallery.len(), "k": k}}));
-        judge(&self.trainee.model, &texts, held.gallery.len(), |range| held.pixels(range), k, |_, _, _| {})
+        judge(&self.trainee.model, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
     }
 }
 
@@ -195,9 +211,15 @@ impl Grid<'_> {
         let Some(first) = job.cells.first() else { return Ok(Vec::new()) };
         let matches = first.objective.atp.as_ref().is_some_and(|atp| atp.global);
         let precision = self.settings.recipe.precision();
+        let texts = trained.ids(&domains.bank(first.domains[0])?)?;
+        let bank = match texts.is_empty() {
+            true => None,
+            false => Some(precision.scope(|| QueryBank::of(&trained.trainee.model, &texts))?),
+        };
+        let bank = bank.as_ref();
         let mut form = None;
         if matches && let Some(held) = domains.calibration(first.domains[0])? {
-            let scores = precision.scope(|| trained.scores(held, self.settings.k, told))?;
+            let scores = precision.scope(|| trained.scores(held, self.settings.k, bank, told))?;
             let pairs = scores.pairs(&held.gallery.text_ids, &held.gallery.image_ids);
             form = fit(&pairs, Method::Platt).map(Form::Sightline);
         }
@@ -209,13 +231,14 @@ impl Grid<'_> {
             let held = domains.test(test.0, test.1)?;
             let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
             let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
-            let scores = precision.scope(|| trained.scores(held, k, told))?;
+            let scores = precision.scope(|| trained.scores(held, k, bank, told))?;
             let of = |rows: &[Vec<f32>]| ranks(rows, &held.gallery.text_ids, &held.gallery.image_ids);
             let global = of(&scores.cosine);
+            let global_bank = scores.without_hubness().as_deref().map(of);
             for cell in cells() {
                 // The top k are the first k of the top of more.
                 let judged = scores.judged.iter().map(|j| j.iter().copied().take(cell.k).collect()).collect();
-                let top = Scores { cosine: scores.cosine.clone(), judged, half: scores.half };
+                let top = Scores { judged, ..scores.clone() };
                 lines.push(Line {
                     table: cell.table,
                     row: cell.row.clone(),
@@ -225,6 +248,7 @@ impl Grid<'_> {
                     texts: held.gallery.captions.len(),
                     images: held.gallery.len(),
                     global,
+                    bank: global_bank,
                     local: matches.then(|| of(&top.local(&Form::Reference))),
                     calibrated: form.as_ref().map(|form| of(&top.local(form))),
                     seconds: start.elapsed().as_secs_f64(),

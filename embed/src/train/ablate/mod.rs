@@ -16,7 +16,7 @@ mod results;
 mod summary;
 mod tables;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +103,8 @@ pub struct Grid<'a> {
     pub settings: Settings,
     /// Tables to fill.
     pub tables: Vec<Table>,
+    /// Rows of them to fill, by name; all when there is none.
+    pub rows: Vec<String>,
     /// Trainings of each variant, with seeds 1, 2, ...
     pub seeds: u64,
     /// Set from outside to stop after the step under way.
@@ -224,12 +226,17 @@ impl Grid<'_> {
         let s = &self.settings;
         let mut jobs: Vec<Job> = Vec::new();
         let mut known: HashMap<(String, u64), usize> = HashMap::new();
+        let mut known_rows = BTreeSet::new();
         for seed in 1..=self.seeds {
             for table in &self.tables {
                 for mut cell in variants(*table, &s.recipe, s.k, s.domains.len()) {
                     if *table == Table::Domains {
                         let [from, to] = cell.domains.map(|d| s.domains[d].name());
                         cell.row = format!("{from} -> {to}");
+                    }
+                    known_rows.insert(cell.row.clone());
+                    if !self.rows.is_empty() && !self.rows.contains(&cell.row) {
+                        continue;
                     }
                     let run = self.hash(&cell, seed)?;
                     let at = *known.entry((run.clone(), seed)).or_insert_with(|| {
@@ -240,7 +247,13 @@ impl Grid<'_> {
                 }
             }
         }
-        Ok(jobs)
+        match self.rows.iter().find(|row| !known_rows.contains(*row)) {
+            Some(row) => Err(TrainError::Usage(format!(
+                "no row is called {row:?}; there are: {}",
+                known_rows.into_iter().collect::<Vec<_>>().join("; ")
+            ))),
+            None => Ok(jobs),
+        }
     }
 
     /// What a training depends on, in twelve hexadecimal digits.

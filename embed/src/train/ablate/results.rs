@@ -29,9 +29,12 @@ pub struct Line {
     pub images: usize,
     /// By cosine.
     pub global: Ranks,
+    /// By cosine less the picture's hubness; none in results older than query banks.
+    #[serde(default)]
+    pub bank: Option<Ranks>,
     /// Cosine + raw match logit, as the authors' code; none where the method does not learn to match.
     pub local: Option<Ranks>,
-    /// Cosine + match probability, calibrated on persons of their own.
+    /// Match probability of logit, cosine and hubness, calibrated on persons of their own.
     pub calibrated: Option<Ranks>,
     /// Training and judging, for all cells of the training together.
     pub seconds: f64,

@@ -21,8 +21,12 @@ fn mean(values: &[f64]) -> Option<(f64, f64)> {
 
 /// Which ranks of a line.
 type Protocol = fn(&Line) -> Option<Ranks>;
-const PROTOCOLS: [(&str, Protocol); 3] =
-    [("global", |l| Some(l.global)), ("local", |l| l.local), ("local, calibrated", |l| l.calibrated)];
+const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("global", |l| Some(l.global)),
+    ("local", |l| l.local),
+    ("local, calibrated", |l| l.calibrated),
+    ("global, query bank", |l| l.bank),
+];
 /// Which number of the ranks.
 type Number = fn(&Ranks) -> f64;
 const NUMBERS: [(&str, Number); 4] =
@@ -96,7 +100,7 @@ fn preamble(settings: &Settings, lines: &[Line]) -> String {
         "# Ablations\n\n{} steps of {} pairs on {} ({} persons with {} pictures); judged on {texts} texts and {images} \
          pictures of persons that were not learned from. Vision {} layers of {}, text {} layers of {}, pictures of \
          {}x{}. Local: the first {} by cosine ranked anew by cosine + raw match logit; calibrated: by match \
-         probability, calibrated on {} other persons. Per cent, mean ± standard deviation over seeds.\n\n",
+         probability of logit, cosine and hubness, calibrated on {} other persons; query bank: cosine less hubness. Per cent, mean ± standard deviation over seeds.\n\n",
         r.run.steps,
         r.run.batch,
         s.domains[0].name(),

@@ -141,7 +141,7 @@ impl Baseline {
             }
         }
         let judged = vec![Vec::new(); cosine.len()];
-        Ok(Scores { cosine, judged, half: false })
+        Ok(Scores { cosine, judged, hubness: Vec::new(), half: false })
     }
 }
 

@@ -6,10 +6,9 @@ use candle_core::{D, Result, Tensor, bail};
 use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
+use crate::model::LOGIT_SCALE;
 use crate::nn::l2_normalize;
 
-/// 1 / temperature of the global similarity.
-pub const LOGIT_SCALE: f64 = 50.0;
 /// Floor inside the logarithm of the target distribution.
 const EPS: f64 = 1e-8;
 
