@@ -97,7 +97,9 @@ function bar(hit) {
 }
 const verdict = (hit) => (hit.probability === null ? "not judged" : percent(hit.probability));
 const why = (hit) =>
-  `similar ${hit.similarity.toFixed(2)}` + (hit.match_logit === null ? "" : ` · match ${hit.match_logit.toFixed(1)}`);
+  `similar ${hit.similarity.toFixed(2)}` +
+  (hit.hubness === null ? "" : `, to anyone ${hit.hubness.toFixed(2)}`) +
+  (hit.match_logit === null ? "" : ` · match ${hit.match_logit.toFixed(1)}`);
 
 // ---------------------------------------------------------------- token
 

@@ -73,6 +73,9 @@ pub struct Hit {
     pub similarity: f32,
     /// The decoder's match logit, when it was asked.
     pub match_logit: Option<f32>,
+    /// The picture's similarity with descriptions at large, which is held against it; none when the decoder was not asked or
+    /// the model has no query bank.
+    pub hubness: Option<f32>,
     /// Calibrated match probability, when the decoder was asked.
     pub probability: Option<f32>,
     /// What the results are ranked by.

@@ -232,6 +232,7 @@ fn hit(h: TrackHit) -> Hit {
         bbox: h.bbox,
         similarity: h.similarity,
         match_logit: h.match_logit,
+        hubness: h.hubness,
         probability: h.probability,
         score: h.score,
     }

@@ -70,7 +70,9 @@ pub struct TextQuery {
 pub struct MatchScore {
     /// Raw logit of "match" (column 1).
     pub logit: f32,
-    /// What decoder, cosine and the picture's hubness say, calibrated.
+    /// Hubness of the picture: its cosine with texts at large; none without a query bank.
+    pub hubness: Option<f32>,
+    /// What decoder, cosine and hubness say, calibrated.
     pub probability: f32,
 }
 
@@ -247,6 +249,7 @@ impl Model {
         let logits = self.match_logits(query, images)?;
         let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| MatchScore {
             logit: logits[1],
+            hubness: self.bank.as_ref().map(|_| hubness),
             probability: calibration.probability(&Evidence { logits, cosine, hubness }),
         };
         Ok(logits.into_iter().zip(near).map(score).collect())

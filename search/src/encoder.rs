@@ -30,6 +30,8 @@ impl std::fmt::Debug for EncodedText {
 pub struct MatchScore {
     /// Raw logit of "match".
     pub logit: f32,
+    /// Hubness of the picture: its cosine with texts at large; none where the model cannot tell.
+    pub hubness: Option<f32>,
     /// Calibrated probability, 0..=1.
     pub probability: f32,
 }
@@ -117,6 +119,11 @@ impl QueryEncoder for Embedder {
             .downcast_ref::<TextQuery>()
             .ok_or_else(|| EncodeError::Failed("the text was encoded by something else".into()))?;
         let scores = self.match_logits_blocking(query, pictures)?;
-        Ok(scores.into_iter().map(|s| MatchScore { logit: s.logit, probability: s.probability }).collect())
+        let score = |s: sightline_embed::MatchScore| MatchScore {
+            logit: s.logit,
+            hubness: s.hubness,
+            probability: s.probability,
+        };
+        Ok(scores.into_iter().map(score).collect())
     }
 }

@@ -100,6 +100,9 @@ pub struct HitView {
     pub similarity: f32,
     /// The decoder's match logit; `null` when it did not look at this one.
     pub match_logit: Option<f32>,
+    /// The picture's similarity with descriptions at large, which the probability holds against it; `null` when the decoder
+    /// did not look at it, or the model has no query bank.
+    pub hubness: Option<f32>,
     /// Calibrated probability that the picture matches; `null` when the decoder did not look at it.
     pub probability: Option<f32>,
     /// What the results are ranked by.
@@ -121,6 +124,7 @@ impl From<Hit> for HitView {
             bbox: h.bbox,
             similarity: h.similarity,
             match_logit: h.match_logit,
+            hubness: h.hubness,
             probability: h.probability,
             score: h.score,
         }

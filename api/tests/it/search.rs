@@ -25,7 +25,7 @@ fn the_answer_has_the_documented_form() {
                 "sighting_id": id, "camera": "gate", "track_id": "60a24181e4000-0",
                 "first_seen": "2023-11-14T22:13:20.000000Z", "last_seen": "2023-11-14T22:13:29.000000Z",
                 "captured_at": "2023-11-14T22:13:21.000000Z", "box": [1.0, 2.0, 31.0, 82.0],
-                "similarity": 0.5, "match_logit": 2.0, "probability": 0.875, "score": 1.375,
+                "similarity": 0.5, "match_logit": 2.0, "hubness": 0.25, "probability": 0.875, "score": 1.375,
                 "thumbnail": format!("/v1/sightings/{id}/thumbnail.jpg"),
             }],
             "confident": true, "next_cursor": null,

@@ -114,6 +114,7 @@ impl Engine for FakeEngine {
                 bbox: s.bbox,
                 similarity: 0.5,
                 match_logit: Some(2.0),
+                hubness: Some(0.25),
                 probability: Some(0.875),
                 score: 1.375,
             };

@@ -22,10 +22,11 @@ const NAME: &str = "text_features";
 /// Texts in one pass.
 const BATCH: usize = 32;
 
-/// Global features of texts, `[texts, embed_dim]`, L2-normalised, f32.
+/// Global features of texts, L2-normalised, f32.
 #[derive(Clone, Debug)]
 pub struct QueryBank {
-    features: Tensor,
+    /// One text a column, `[embed_dim, texts]`: as it is multiplied with.
+    columns: Tensor,
 }
 
 impl QueryBank {
@@ -45,7 +46,12 @@ impl QueryBank {
             let feature = l2_normalize(&model.text_proj(&model.text_embeds(&tokens, None)?)?)?.detach();
             features.push(feature.to_dtype(DType::F16)?.to_dtype(DType::F32)?);
         }
-        Ok(Self { features: Tensor::cat(&features, 0)? })
+        Self::new(&Tensor::cat(&features, 0)?)
+    }
+
+    /// Of features `[texts, embed_dim]`.
+    fn new(features: &Tensor) -> Result<Self> {
+        Ok(Self { columns: features.t()?.contiguous()? })
     }
 
     /// Reads a model folder's bank.
@@ -58,7 +64,7 @@ impl QueryBank {
         let tensors = candle_core::safetensors::load(path, device).map_err(|e| bad(e.to_string()))?;
         let features = tensors.get(NAME).ok_or_else(|| bad(format!("it holds no {NAME}")))?.to_dtype(DType::F32)?;
         match features.dims() {
-            [texts, width] if *texts > 0 && *width == dim => Ok(Self { features }),
+            [texts, width] if *texts > 0 && *width == dim => Ok(Self::new(&features)?),
             dims => Err(bad(format!("{NAME} is {dims:?}, not [texts, {dim}]"))),
         }
     }
@@ -68,12 +74,13 @@ impl QueryBank {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, path: &Path) -> std::result::Result<(), EmbedError> {
-        Ok(candle_core::safetensors::save(&HashMap::from([(NAME, self.features.to_dtype(DType::F16)?)]), path)?)
+        let features = self.columns.t()?.contiguous()?.to_dtype(DType::F16)?;
+        Ok(candle_core::safetensors::save(&HashMap::from([(NAME, features)]), path)?)
     }
 
     /// Number of texts.
     pub fn len(&self) -> usize {
-        self.features.dim(0).unwrap_or_default()
+        self.columns.dim(1).unwrap_or_default()
     }
 
     /// Whether there is no text.
@@ -87,7 +94,7 @@ impl QueryBank {
     /// # Errors
     /// Features of another width.
     pub fn hubness(&self, features: &Tensor) -> Result<Vec<f32>> {
-        let cosines = features.to_dtype(DType::F32)?.matmul(&self.features.t()?.contiguous()?)?;
+        let cosines = features.to_dtype(DType::F32)?.matmul(&self.columns)?;
         let scaled = (cosines * LOGIT_SCALE)?;
         let log_mean = (scaled.log_sum_exp(D::Minus1)? - (self.len() as f64).ln())?;
         (log_mean / LOGIT_SCALE)?.to_vec1::<f32>()
@@ -100,7 +107,8 @@ mod tests {
 
     fn bank() -> QueryBank {
         let rows: Vec<f32> = (0..6u32).flat_map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
-        QueryBank { features: Tensor::from_vec(rows, (6, 2), &Device::Cpu).expect("a tensor") }
+        let rows = Tensor::from_vec(rows, (6, 2), &Device::Cpu).expect("a tensor");
+        QueryBank::new(&rows).expect("a bank")
     }
 
     #[test]

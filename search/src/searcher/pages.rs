@@ -103,6 +103,7 @@ mod tests {
             frame_size: (1, 1),
             similarity: 0.0,
             match_logit: None,
+            hubness: None,
             probability: None,
             score: 0.0,
             crops: vec![],

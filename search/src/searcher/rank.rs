@@ -83,7 +83,8 @@ pub(super) fn judge(
         }
         scores.extend(got);
     }
-    let sound = |m: &MatchScore| m.logit.is_finite() && m.probability.is_finite();
+    let sound =
+        |m: &MatchScore| m.logit.is_finite() && m.probability.is_finite() && m.hubness.is_none_or(f32::is_finite);
     Ok(ids.into_iter().zip(scores).filter(|(_, m)| sound(m)).collect())
 }
 
@@ -137,6 +138,7 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
         frame_size: best.payload.frame_size,
         similarity: best.cosine,
         match_logit: found.map(|m| m.logit),
+        hubness: found.and_then(|m| m.hubness),
         probability: found.map(|m| m.probability),
         score: score(best.id, best.cosine),
         crops: c.crops.iter().map(|x| x.id).collect(),

@@ -68,6 +68,9 @@ pub struct TrackHit {
     pub similarity: f32,
     /// The decoder's raw logit; `None` when the picture was not re-ranked.
     pub match_logit: Option<f32>,
+    /// The picture's cosine with texts at large, which is held against it; `None` when it was not re-ranked, or by a model
+    /// without a query bank.
+    pub hubness: Option<f32>,
     /// Calibrated match probability; `None` when the picture was not re-ranked.
     pub probability: Option<f32>,
     /// What the hit is ranked by: its probability or cosine plus match (in the chosen form), or cosine alone. Hits with and without a

@@ -73,7 +73,7 @@ fn score_forms_follow_the_method() {
         let logit = half::f16::from_f32(logit).to_f32();
         let p = 1.0 / (1.0 + (-logit).exp());
         assert!((hit.similarity - angle.cos()).abs() < 1e-5);
-        assert_eq!((hit.match_logit, hit.probability), (Some(logit), Some(p)));
+        assert_eq!((hit.match_logit, hit.hubness, hit.probability), (Some(logit), Some(logit / 8.0), Some(p)));
         assert!((hit.score - (angle.cos() + p)).abs() < 1e-5);
     }
     assert!(paper.confident && paper.degraded.is_empty() && paper.next_cursor.is_none());

@@ -145,7 +145,7 @@ impl QueryEncoder for Double {
     fn match_scores(&self, _: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
         let score = |p: &PatchFeatures| {
             let logit = half::f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
-            MatchScore { logit, probability: 1.0 / (1.0 + (-logit).exp()) }
+            MatchScore { logit, hubness: Some(logit / 8.0), probability: 1.0 / (1.0 + (-logit).exp()) }
         };
         Ok(pictures.iter().map(score).collect())
     }
