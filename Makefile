@@ -68,13 +68,15 @@ check: setup
 	@docker/check.sh
 
 cuda-check: setup
-	@docker/setup.sh client
+	@docker/setup.sh client cuda
 	@docker/cuda.sh check
 
 cuda: setup
+	@docker/setup.sh client cuda
 	@docker/cuda.sh build
 
 cuda-test: setup
+	@docker/setup.sh client cuda
 	@docker/cuda.sh test
 
 clean:

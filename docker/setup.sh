@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights, Apache Kafka.
 #
-#   docker/setup.sh [packages|rust|footage|detector|client|kafka]...
+#   docker/setup.sh [packages|rust|footage|detector|client|kafka|cuda]...
 #
 # Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
 # Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
@@ -154,9 +154,15 @@ kafka() {
     "$root/docker/kafka/kafka.sh" jars
 }
 
+# What assembles NVIDIA's compiler: pip, from wherever it comes.
+cuda() {
+    python3 -m pip --version >/dev/null 2>&1 || need python3 python3-pip
+    "$root/docker/cuda.sh" toolkit >/dev/null
+}
+
 for step in "$@"; do
     case $step in
-    packages | rust | footage | detector | client | kafka) "$step" ;;
-    *) die "unknown step $step; known: packages rust footage detector client kafka" ;;
+    packages | rust | footage | detector | client | kafka | cuda) "$step" ;;
+    *) die "unknown step $step; known: packages rust footage detector client kafka cuda" ;;
     esac
 done
