@@ -58,6 +58,12 @@ pub trait QueryEncoder: Send + Sync {
     /// Rows and width of the patch features that [`QueryEncoder::match_scores`] takes.
     fn patch_shape(&self) -> (u32, u32);
 
+    /// Among how many persons the probabilities of [`QueryEncoder::match_scores`] hold; none when they are not to be moved to
+    /// another number.
+    fn persons(&self) -> Option<f32> {
+        None
+    }
+
     /// Encodes a text.
     ///
     /// # Errors
@@ -100,6 +106,10 @@ impl QueryEncoder for Embedder {
         // Sizes of a picture's features; a model beyond these does not fit into memory.
         let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         (size(self.info().patch_rows), size(self.info().patch_width))
+    }
+
+    fn persons(&self) -> Option<f32> {
+        Some(self.info().calibration.persons).filter(|persons| *persons > 0.0)
     }
 
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {

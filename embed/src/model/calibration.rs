@@ -27,6 +27,10 @@ pub struct Calibration {
     /// Weight of the picture's hubness, below 0; at 0 it is left out, and the model folder needs no query bank.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hubness: f32,
+    /// Persons in the gallery it was fitted on, one of whom was looked for: among fewer a match is likelier, among more less
+    /// likely. 0 when that is not known, or the share of matches was chosen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub persons: f32,
     /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression), flat beyond its ends;
     /// empty for the sigmoid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +59,7 @@ impl Default for Calibration {
             bias: 0.0,
             similarity: 0.0,
             hubness: 0.0,
+            persons: 0.0,
             knots: Vec::new(),
             version: "identity".into(),
             calibrated: false,
@@ -94,6 +99,9 @@ impl Calibration {
         if !(self.similarity.is_finite() && self.hubness.is_finite()) {
             return Err("calibration.similarity and calibration.hubness must be finite".into());
         }
+        if !(self.persons >= 0.0 && self.persons.is_finite()) {
+            return Err("calibration.persons must be 0 or more".into());
+        }
         let sound = self.knots.iter().all(|[x, p]| x.is_finite() && (0.0..=1.0).contains(p))
             && self.knots.windows(2).all(|pair| pair[0][0] < pair[1][0] && pair[0][1] <= pair[1][1]);
         if !sound || self.knots.len() == 1 {
@@ -125,6 +133,12 @@ mod tests {
         assert!((both.probability(&pair([0.5, 0.0], 0.25)) - 0.5).abs() < 1e-6);
         let all = Calibration { hubness: -3.0, ..both };
         assert!((all.probability(&pair([0.5, 2.0], 0.0)) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_number_of_persons_below_zero_is_refused() {
+        let calibration = Calibration { persons: -1.0, ..Calibration::default() };
+        assert!(calibration.check().expect_err("refused").contains("persons"));
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl Gallery {
         (0..count).map(|i| all[i * all.len() / count].clone()).collect()
     }
 
+    /// Number of identities that have a picture.
+    pub fn identities(&self) -> usize {
+        self.image_ids.iter().collect::<std::collections::HashSet<_>>().len()
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.pictures.len()
@@ -164,6 +169,7 @@ mod tests {
         assert_eq!((a.len() + b.len(), a.captions.len() + b.captions.len()), (total, texts));
         assert!(a.image_ids.iter().chain(&a.text_ids).all(|id| !b.image_ids.contains(id) && !b.text_ids.contains(id)));
         assert!(a.len() > total / 4 && b.len() > total / 4);
+        assert_eq!((a.identities() + b.identities(), a.identities() * 2), (200, a.len()));
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub use request::{SearchError, SearchRequest, SearchResponse, Sort, Timings, Tra
 use crate::encoder::{EncodedText, QueryEncoder};
 use crate::gallery::Gallery;
 use crate::store::{Filter, VectorStore};
+use candidates::Candidate;
 use pages::{Frozen, SearchPages};
 
 /// Tracks that a search ranks at least, over all its pages.
@@ -192,6 +193,9 @@ impl Parts {
             timings.fetch = milliseconds(fetching);
             let judging = Instant::now();
             matches = rank::judge(&*self.encoder, text, fetched)?;
+            if let Some(persons) = self.encoder.persons() {
+                rank::among(&mut matches, persons, self.tracks(&found, judged, &query.filter)?);
+            }
             timings.rerank = milliseconds(judging);
         }
         let form = request.score.unwrap_or(self.config.score);
@@ -201,6 +205,17 @@ impl Parts {
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)
+    }
+
+    /// Tracks that `filter` keeps: those found, when that is all of them, else by the number of pictures and how many of them
+    /// each of the first `complete` tracks has.
+    fn tracks(&self, found: &[Candidate], complete: usize, filter: &Filter) -> Result<f32, SearchError> {
+        if found.len() < DEPTH {
+            return Ok(found.len() as f32);
+        }
+        let whole = &found[..complete.min(found.len())];
+        let pictures: usize = whole.iter().map(|c| c.crops.len()).sum();
+        Ok(self.store.count(filter)? as f32 * whole.len() as f32 / pictures.max(1) as f32)
     }
 
     /// Hits, and the cursor behind them when some are confident; the nearest misses when the floor leaves nobody.

@@ -88,6 +88,21 @@ pub(super) fn judge(
     Ok(ids.into_iter().zip(scores).filter(|(_, m)| sound(m)).collect())
 }
 
+/// Fewer tracks than these count as so many: the person looked for may not be there at all, and what holds among a handful was
+/// never tried.
+const FEWEST: f32 = 25.0;
+
+/// Moves probabilities that hold among `persons` to `tracks`, each of which may be the person looked for: the odds of a match
+/// fall as the others grow in number.
+pub(super) fn among(matches: &mut HashMap<SightingId, MatchScore>, persons: f32, tracks: f32) {
+    let shift = f64::from(persons / tracks.max(FEWEST)).ln();
+    for found in matches.values_mut() {
+        let p = f64::from(found.probability).clamp(1e-12, 1.0 - 1e-7);
+        let odds = (p / (1.0 - p)).ln() + shift;
+        found.probability = (1.0 / (1.0 + (-odds).exp())) as f32;
+    }
+}
+
 /// The hits of all candidates in order.
 pub(super) fn rank(
     candidates: Vec<Candidate>,
@@ -143,4 +158,28 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
         score: score(best.id, best.cosine),
         crops: c.crops.iter().map(|x| x.id).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moved(p: f32, persons: f32, tracks: f32) -> f32 {
+        let id = SightingId::from_u128(1);
+        let mut matches = HashMap::from([(id, MatchScore { logit: 0.0, hubness: None, probability: p })]);
+        among(&mut matches, persons, tracks);
+        matches[&id].probability
+    }
+
+    #[test]
+    fn odds_fall_as_the_others_grow_in_number() {
+        // 1 to 3 among 200 is 1 to 30 among 2,000, and 1 to 3/8 among 25 or fewer.
+        for (tracks, odds) in [(200.0, 1.0 / 3.0), (2000.0, 1.0 / 30.0), (25.0, 8.0 / 3.0), (3.0, 8.0 / 3.0)] {
+            let p = moved(0.25, 200.0, tracks);
+            assert!((p / (1.0 - p) - odds).abs() < 1e-4 * odds, "{tracks}: {p}");
+        }
+        for p in [0.0, 1e-30, 1.0] {
+            assert!((0.0..=1.0).contains(&moved(p, 200.0, 1e6)) && moved(p, 200.0, 1e6) <= moved(p, 200.0, 100.0));
+        }
+    }
 }

@@ -111,11 +111,13 @@ pub fn open(root: &std::path::Path) -> EdgeStore {
 /// its first byte, and a picture's match logit is the first value of its patch features.
 pub struct Double {
     pub model_id: String,
+    /// Among how many its probabilities hold.
+    pub persons: Option<f32>,
 }
 
 impl Double {
     pub fn shared() -> Arc<Self> {
-        Arc::new(Self { model_id: MODEL.to_owned() })
+        Arc::new(Self { model_id: MODEL.to_owned(), persons: None })
     }
 }
 
@@ -130,6 +132,10 @@ impl QueryEncoder for Double {
 
     fn patch_shape(&self) -> (u32, u32) {
         (ROWS, PATCH_WIDTH)
+    }
+
+    fn persons(&self) -> Option<f32> {
+        self.persons
     }
 
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {

@@ -26,8 +26,8 @@ A pair is a text with one of its top K pictures by cosine, which is what the dec
 A query bank of texts of other persons tells how near every picture is to texts at large (its hubness): a picture that is near
 to all of them is less of a find for any. It is written to query-bank.safetensors when it helps.
 
-A probability is right where as many of these pairs match as here. In a real gallery it is fewer, for the person may
-hardly be there: with --prior P probabilities are moved to galleries where the share P of the judged pictures match
+A probability is right among as many persons as here, one of whom is looked for. A search moves it to the number of tracks that
+it goes through: the odds are divided by how many times more there are. With --prior P probabilities are moved to galleries where the share P of the judged pictures match
 (one picture among the 32 judged: 0.03).")]
 pub struct CalibrateArgs {
     /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
@@ -88,13 +88,15 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let moved = args.prior.map_or_else(|| fitted.clone(), |p| for_prior(&fitted, share, p));
     let version = format!("{method}-{name}-k{}", args.k);
     let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
-    loaded.config.calibration = Calibration { version, ..moved };
+    // Who names the share of matches knows the galleries to come.
+    let persons = if args.prior.is_some() { 0 } else { one.identities() };
+    loaded.config.calibration = Calibration { version, persons: persons as f32, ..moved };
     let record = json!({
         "method": method,
         "data": name,
         "k": args.k,
         "bank": loaded.bank.as_ref().filter(|_| fitted.hubness != 0.0).map_or(0, QueryBank::len),
-        "fitted_on": {"pairs": fitting.len(), "prior": share},
+        "fitted_on": {"pairs": fitting.len(), "prior": share, "persons": one.identities()},
         "measured_on": {"pairs": fresh.len(), "prior": prior(&fresh), "persons": "others"},
         "ece_before": before.ece, "ece_after": after.ece,
         "log_loss_before": before.log_loss, "log_loss_after": after.log_loss,
