@@ -67,6 +67,11 @@ impl Default for Calibration {
     }
 }
 
+/// `p` with its odds multiplied by e^`nats`.
+pub fn shift_odds(p: f64, nats: f64) -> f32 {
+    (1.0 / (1.0 + (-((p / (1.0 - p)).ln() + nats)).exp())) as f32
+}
+
 impl Calibration {
     /// What `pair` says for a match, weighed: `match - no match + similarity * cosine + hubness * hubness`.
     pub fn weigh(&self, pair: &Evidence) -> f32 {

@@ -13,7 +13,7 @@ pub mod weights;
 
 pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
 pub use cada::{Cada, Decoder};
-pub use calibration::{Calibration, Evidence};
+pub use calibration::{Calibration, Evidence, shift_odds};
 pub use config::{Architecture, ModelConfig, Preprocess};
 pub use pos_embed::{Grid, resize_pos_embed};
 pub use query_bank::{LOGIT_SCALE, QueryBank};

@@ -31,11 +31,14 @@ pub struct QueryBank {
 
 impl QueryBank {
     /// Of `texts` (token ids) as `model` sees them, rounded to f16 as the file holds them. Texts should be such as will be
-    /// searched for, of persons that will not.
+    /// searched for, of persons that will not. None of no text.
     ///
     /// # Errors
-    /// No text, or when candle fails.
-    pub fn of(model: &Cada, texts: &[Vec<u32>]) -> Result<Self> {
+    /// When candle fails.
+    pub fn of(model: &Cada, texts: &[Vec<u32>]) -> Result<Option<Self>> {
+        if texts.is_empty() {
+            return Ok(None);
+        }
         let mut sorted: Vec<&Vec<u32>> = texts.iter().collect();
         // By length, so that a batch holds hardly any padding; the sum does not ask for an order.
         sorted.sort();
@@ -46,7 +49,7 @@ impl QueryBank {
             let feature = l2_normalize(&model.text_proj(&model.text_embeds(&tokens, None)?)?)?.detach();
             features.push(feature.to_dtype(DType::F16)?.to_dtype(DType::F32)?);
         }
-        Self::new(&Tensor::cat(&features, 0)?)
+        Self::new(&Tensor::cat(&features, 0)?).map(Some)
     }
 
     /// Of features `[texts, embed_dim]`.

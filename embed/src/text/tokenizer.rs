@@ -77,6 +77,14 @@ impl CaptionTokenizer {
         Ok(self.caption(text, &encoding, truncated))
     }
 
+    /// Ids of each of `texts`, as [`CaptionTokenizer::encode`] gives them.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn ids(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, EmbedError> {
+        texts.iter().map(|text| Ok(self.encode(text)?.ids)).collect()
+    }
+
     /// As [`CaptionTokenizer::encode`], and for every id the bytes of the cleaned text it stands for; none for `[CLS]`
     /// and `[SEP]`.
     ///

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::isotonic::isotonic;
-use crate::model::{Calibration, Evidence};
+use crate::model::{Calibration, Evidence, shift_odds};
 
 /// One pair the decoder judged, and whether it matches.
 pub type Pair = (Evidence, bool);
@@ -162,10 +162,7 @@ fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; 
 pub fn for_prior(calibration: &Calibration, from: f64, to: f64) -> Calibration {
     let odds = |p: f64| (p / (1.0 - p)).ln();
     let shift = odds(to) - odds(from);
-    let moved = |p: f32| {
-        let p = f64::from(p).clamp(1e-6, 1.0 - 1e-6);
-        (1.0 / (1.0 + (-(odds(p) + shift)).exp())) as f32
-    };
+    let moved = |p: f32| shift_odds(f64::from(p).clamp(1e-6, 1.0 - 1e-6), shift);
     let mut new = calibration.clone();
     if new.knots.is_empty() {
         new.bias += shift as f32;
@@ -369,7 +366,8 @@ mod tests {
         fn a_fit_is_a_rising_curve_of_probabilities(
             raw in proptest::collection::vec((-9f32..9.0, -1f32..1.0, any::<bool>()), 1..80), which in 0usize..3,
         ) {
-            let pairs: Vec<Pair> = raw.iter().map(|(d, c, y)| (Evidence { logits: [0.0, *d], cosine: *c, hubness: *c * *d }, *y)).collect();
+            let evidence = |d: f32, c: f32| Evidence { logits: [0.0, d], cosine: c, hubness: c * d };
+            let pairs: Vec<Pair> = raw.iter().map(|(d, c, y)| (evidence(*d, *c), *y)).collect();
             let method = [Method::Platt, Method::Temperature, Method::Isotonic][which];
             if let Some(c) = fit(&pairs, method) {
                 let c = for_prior(&c, 0.4, 0.1);

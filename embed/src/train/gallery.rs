@@ -50,6 +50,9 @@ pub struct Gallery {
     pub text_ids: Vec<u32>,
 }
 
+/// Texts of a query bank, where nothing else is asked for.
+pub const BANK: usize = 2000;
+
 /// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
 const CAPTION: u64 = 5;
 

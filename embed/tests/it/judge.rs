@@ -36,9 +36,9 @@ fn scores_with(gallery: &Gallery, k: usize, bank: &[&str]) -> (Scores, Option<Qu
     let (arch, prep) = (golden::arch(), golden::config().preprocess);
     let model = weights::load(&dir.path().join("model.safetensors"), &arch, Decoder::None, &Device::Cpu).unwrap();
     let tokenizer = CaptionTokenizer::load(&dir.path().join("tokenizer.json"), &arch).unwrap();
-    let texts: Vec<Vec<u32>> = gallery.captions.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
+    let texts = tokenizer.ids(&gallery.captions).unwrap();
     let bank: Vec<Vec<u32>> = bank.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
-    let bank = (!bank.is_empty()).then(|| QueryBank::of(&model, &bank).unwrap());
+    let bank = QueryBank::of(&model, &bank).unwrap();
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep, &Device::Cpu);
     (judge(&model, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
 }

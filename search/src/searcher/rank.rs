@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use sightline_core::config::ScoreForm;
 use sightline_core::{PatchFeatures, SightingId};
 
+use sightline_embed::model::shift_odds;
+
 use super::candidates::Candidate;
 use super::request::{Sort, TrackHit};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
@@ -97,9 +99,7 @@ const FEWEST: f32 = 25.0;
 pub(super) fn among(matches: &mut HashMap<SightingId, MatchScore>, persons: f32, tracks: f32) {
     let shift = f64::from(persons / tracks.max(FEWEST)).ln();
     for found in matches.values_mut() {
-        let p = f64::from(found.probability).clamp(1e-12, 1.0 - 1e-7);
-        let odds = (p / (1.0 - p)).ln() + shift;
-        found.probability = (1.0 / (1.0 + (-odds).exp())) as f32;
+        found.probability = shift_odds(f64::from(found.probability).clamp(1e-12, 1.0 - 1e-7), shift);
     }
 }
 

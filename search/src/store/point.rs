@@ -127,3 +127,21 @@ mod micros {
         i64::deserialize(d).map(Timestamp::from_micros)
     }
 }
+
+/// What a track's pictures say when it was seen from `first` to `last` too, and those of `points`, all of them the track's, that
+/// do not say so yet; none without a picture.
+pub(super) fn widened(
+    points: &[Record],
+    first: Timestamp,
+    last: Timestamp,
+    ended: bool,
+) -> Option<(Payload, Vec<SightingId>)> {
+    let mut span = points.first()?.payload.clone();
+    for r in points {
+        span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
+    }
+    span.widen(first, last, ended);
+    let said = |p: &Payload| (p.first_seen, p.last_seen, p.ended);
+    let stale = points.iter().filter(|r| said(&r.payload) != said(&span)).map(|r| r.id).collect();
+    Some((span, stale))
+}

@@ -8,7 +8,7 @@ use serde_json::json;
 use sightline_embed::QUERY_BANK;
 use sightline_embed::model::{Calibration, QueryBank};
 use sightline_embed::train::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
-use sightline_embed::train::gallery::Gallery;
+use sightline_embed::train::gallery::{BANK, Gallery};
 use sightline_embed::train::{TrainError, atomic, plot};
 
 use crate::judge::{DataArgs, Defaults, Loaded, MachineArgs};
@@ -27,7 +27,8 @@ A query bank of texts of other persons tells how near every picture is to texts 
 to all of them is less of a find for any. It is written to query-bank.safetensors when it helps.
 
 A probability is right among as many persons as here, one of whom is looked for. A search moves it to the number of tracks that
-it goes through: the odds are divided by how many times more there are. With --prior P probabilities are moved to galleries where the share P of the judged pictures match
+it goes through: the odds are divided by how many times more there are. With --prior P probabilities are moved to galleries
+where the share P of the judged pictures match, and a search leaves them as they are
 (one picture among the 32 judged: 0.03).")]
 pub struct CalibrateArgs {
     /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
@@ -43,7 +44,7 @@ pub struct CalibrateArgs {
     #[arg(long, default_value_t = 32)]
     k: usize,
     /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = BANK)]
     bank: usize,
     /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
     #[arg(long)]

@@ -90,7 +90,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     }
     let (texts, images) = (gallery.captions.len(), gallery.len());
     if args.json {
-        let told = json!({"global": global, "local": local, "global_query_bank": bank, "k": args.k, "texts": texts, "images": images,
+        let told = json!({"global": global, "local": local, "global_query_bank": bank, "k": args.k,
+                          "texts": texts, "images": images,
                           "model_id": judge.id()});
         println!("{told}");
         return Ok(());

@@ -136,12 +136,12 @@ impl DataArgs {
     /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
     /// split `train`; none without such a split.
     pub fn bank(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         if let Some(layout) = self.layout(or) {
             let split = self.split.as_deref().unwrap_or(or.split);
-            ensure!(
-                split != "train" || count == 0,
-                "the query bank is made of the split train: --bank 0, or another --split"
-            );
+            ensure!(split != "train", "the query bank is made of the split train: --bank 0, or another --split");
             let root = self.root.as_deref().unwrap_or(Path::new(""));
             return Ok(layout
                 .read(root, "train")
@@ -192,7 +192,7 @@ impl Loaded {
     }
 
     pub fn scores(&self, gallery: &Gallery, k: usize) -> Result<Scores> {
-        let texts = self.ids(&gallery.captions)?;
+        let texts = self.texts.ids(&gallery.captions)?;
         let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
         let pixels = |range| Ok(gallery.pixels(range, size, prep, &self.device)?);
         self.precision.scope(|| judge(&self.model, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged()))
@@ -200,14 +200,9 @@ impl Loaded {
 
     /// Takes `texts` for its query bank; none for no text.
     pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
-        let ids = self.ids(texts)?;
-        self.bank =
-            if ids.is_empty() { None } else { Some(self.precision.scope(|| QueryBank::of(&self.model, &ids))?) };
+        let ids = self.texts.ids(texts)?;
+        self.bank = self.precision.scope(|| QueryBank::of(&self.model, &ids))?;
         Ok(())
-    }
-
-    fn ids(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
-        texts.iter().map(|text| Ok(self.texts.encode(text)?.ids)).collect()
     }
 }
 

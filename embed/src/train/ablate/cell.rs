@@ -16,7 +16,7 @@ use crate::text::CaptionTokenizer;
 use crate::train::batch::plain;
 use crate::train::calibrate::{Method, fit};
 use crate::train::evaluate::{Form, Scores, judge, ranks};
-use crate::train::gallery::Gallery;
+use crate::train::gallery::{BANK, Gallery};
 use crate::train::pool::Pool;
 use crate::train::run::{Run, Trainee};
 use crate::train::source::{Folder, Source};
@@ -25,8 +25,6 @@ use crate::train::{Result, TrainError, atomic, checkpoint, init};
 
 /// Bytes for decoded pictures of a dataset on disk.
 const MEMORY: usize = 2 << 30;
-/// Texts of a query bank.
-const BANK: usize = 2000;
 
 /// A gallery with its pictures at the model's size: it is ranked again and again.
 pub(super) struct Held {
@@ -143,12 +141,8 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    fn ids(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
-        texts.iter().map(|text| Ok(self.texts.encode(text)?.ids)).collect()
-    }
-
     fn scores(&self, held: &Held, k: usize, bank: Option<&QueryBank>, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
-        let texts = self.ids(&held.gallery.captions)?;
+        let texts = self.texts.ids(&held.gallery.captions)?;
         told(&json!({"judging": {"texts": texts.len(), "images": held.gallery.len(), "k": k}}));
         judge(&self.trainee.model, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
     }
@@ -211,11 +205,8 @@ impl Grid<'_> {
         let Some(first) = job.cells.first() else { return Ok(Vec::new()) };
         let matches = first.objective.atp.as_ref().is_some_and(|atp| atp.global);
         let precision = self.settings.recipe.precision();
-        let texts = trained.ids(&domains.bank(first.domains[0])?)?;
-        let bank = match texts.is_empty() {
-            true => None,
-            false => Some(precision.scope(|| QueryBank::of(&trained.trainee.model, &texts))?),
-        };
+        let texts = trained.texts.ids(&domains.bank(first.domains[0])?)?;
+        let bank = precision.scope(|| QueryBank::of(&trained.trainee.model, &texts))?;
         let bank = bank.as_ref();
         let mut form = None;
         if matches && let Some(held) = domains.calibration(first.domains[0])? {

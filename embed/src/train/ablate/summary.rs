@@ -100,7 +100,8 @@ fn preamble(settings: &Settings, lines: &[Line]) -> String {
         "# Ablations\n\n{} steps of {} pairs on {} ({} persons with {} pictures); judged on {texts} texts and {images} \
          pictures of persons that were not learned from. Vision {} layers of {}, text {} layers of {}, pictures of \
          {}x{}. Local: the first {} by cosine ranked anew by cosine + raw match logit; calibrated: by match \
-         probability of logit, cosine and hubness, calibrated on {} other persons; query bank: cosine less hubness. Per cent, mean ± standard deviation over seeds.\n\n",
+         probability of logit, cosine and hubness, calibrated on {} other persons; query bank: cosine less hubness. \
+         Per cent, mean ± standard deviation over seeds.\n\n",
         r.run.steps,
         r.run.batch,
         s.domains[0].name(),

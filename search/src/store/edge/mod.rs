@@ -22,6 +22,7 @@ use qdrant_edge::{
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::names::{self, CAMERA, CAPTURED_AT, TRACK};
+use super::point::widened;
 use super::tuning::{COMPARE_ALL_BELOW, MIN_BEAM, kilobytes};
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
@@ -360,16 +361,8 @@ impl VectorStore for EdgeStore {
     ) -> Result<u64, StoreError> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let points = self.get(&self.ids(&Filter::track(camera.clone(), track))?)?;
-        let Some(mut span) = points.first().map(|r| r.payload.clone()) else { return Ok(0) };
-        for r in &points {
-            span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
-        }
-        span.widen(first, last, ended);
-        let stale = points.iter().filter(|r| {
-            (r.payload.first_seen, r.payload.last_seen, r.payload.ended)
-                != (span.first_seen, span.last_seen, span.ended)
-        });
-        let stale: Vec<_> = stale.map(|r| convert::point_id(r.id)).collect();
+        let Some((span, stale)) = widened(&points, first, last, ended) else { return Ok(0) };
+        let stale: Vec<_> = stale.into_iter().map(convert::point_id).collect();
         if !stale.is_empty() {
             let set = SetPayloadOp { payload: convert::span(&span), points: Some(stale), filter: None, key: None };
             self.update(UpdateOperation::PayloadOperation(PayloadOps::SetPayload(set)))?;

@@ -10,6 +10,7 @@ use qdrant_client::qdrant::{
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
+use super::super::point::widened;
 use super::QdrantStore;
 use super::convert::{self, SPAN, TRACK_KEY, with_fields, with_payload, with_vectors};
 use crate::store::names::{CAMERA, CAPTURED_AT};
@@ -287,16 +288,7 @@ impl VectorStore for QdrantStore {
     ) -> Result<u64, StoreError> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let points = self.get(&self.ids(&Filter::track(camera.clone(), track))?)?;
-        let Some(mut span) = points.first().map(|r| r.payload.clone()) else { return Ok(0) };
-        for r in &points {
-            span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
-        }
-        span.widen(first, last, ended);
-        let stale = points.iter().filter(|r| {
-            (r.payload.first_seen, r.payload.last_seen, r.payload.ended)
-                != (span.first_seen, span.last_seen, span.ended)
-        });
-        let stale: Vec<SightingId> = stale.map(|r| r.id).collect();
+        let Some((span, stale)) = widened(&points, first, last, ended) else { return Ok(0) };
         if !stale.is_empty() {
             let request = SetPayloadPoints {
                 collection_name: self.collection.clone(),
