@@ -10,7 +10,7 @@ export RUSTFLAGS="$flags -Ccodegen-units=1 --cfg fuzzing" CARGO_TARGET_DIR="$PWD
 # A target of its own, named: the flags are then for the programs alone, not for build scripts and macros.
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --locked --quiet --manifest-path embed/fuzz/Cargo.toml --target "$host"
-for target in meshes annotations captions model_config pictures dictionaries; do
+for target in meshes annotations captions model_config pictures; do
     corpus=target/fuzz/corpus/$target
     mkdir -p "$corpus"
     echo "== $target, $seconds s"

@@ -9,15 +9,13 @@
 //!
 //! [`nn`] holds the layers, [`kernel`] their fast matrix products, [`model`] the networks and their weights,
 //! [`preprocess`] and [`text`] their inputs. [`Model`] is all of it on the calling thread, [`Embedder`] on a thread of its
-//! own, [`stage`] its place in the pipeline. [`synth`] draws persons to learn from, and [`train`] learns from them.
+//! own, [`stage`] its place in the pipeline.
 
 pub mod kernel;
 pub mod model;
 pub mod nn;
 pub mod preprocess;
-pub mod synth;
 pub mod text;
-pub mod train;
 
 mod decode;
 mod device;

@@ -1,4 +1,4 @@
-//! One libFuzzer program for every parser of `sightline-embed`; SIGHTLINE_FUZZ names the one to feed.
+//! One libFuzzer program for every parser of the crates under `embed`; SIGHTLINE_FUZZ names the one to feed.
 //!
 //! `docker/fuzz.sh SECONDS` runs each of them for so long, on stable Rust.
 #![no_main]
@@ -6,17 +6,18 @@
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use sightline_embed::fuzzing;
+use sightline_embed::fuzzing as embed;
+use sightline_figures::fuzzing as figures;
+use sightline_tune::fuzzing as tune;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 6] = [
-    ("meshes", fuzzing::meshes),
-    ("annotations", fuzzing::annotations),
-    ("captions", fuzzing::captions),
-    ("model_config", fuzzing::model_config),
-    ("pictures", fuzzing::pictures),
-    ("dictionaries", fuzzing::dictionaries),
+const TARGETS: [(&str, Target); 5] = [
+    ("meshes", figures::meshes),
+    ("annotations", tune::annotations),
+    ("captions", embed::captions),
+    ("model_config", embed::model_config),
+    ("pictures", embed::pictures),
 ];
 
 fn target() -> Target {

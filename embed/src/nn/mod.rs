@@ -59,7 +59,10 @@ fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<
 }
 
 /// What `f` makes of the numbers of a contiguous f32 tensor on the CPU.
-pub(crate) fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+///
+/// # Errors
+/// A tensor that is elsewhere, of another type or not contiguous.
+pub fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = x.storage_and_layout();
     match &*storage {
         Storage::Cpu(s) => Ok(f(contiguous("reading", s, layout)?)),

@@ -5,6 +5,8 @@
 //! calls on the plain target, and keeps sixteen partial sums, because strict float order forbids LLVM to make them.
 
 /// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, picked by the CPU it runs on.
+#[macro_export]
+#[doc(hidden)]
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -35,7 +37,7 @@ macro_rules! multiversion {
         }
     };
 }
-pub(crate) use multiversion;
+pub(crate) use crate::multiversion;
 
 /// Partial results kept apart so that they can live in one vector register.
 pub(super) const LANES: usize = 16;

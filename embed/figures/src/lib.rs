@@ -1,0 +1,179 @@
+//! Training persons: level 1 is drawn procedurally, without any asset; level 2 ([`mesh`]) from body and clothes meshes.
+//!
+//! No picture of a real person may be shipped, so Sightline draws its own: an identity is a [`Person`] (attributes),
+//! from which both pictures ([`draw`]) and captions ([`caption()`]) come. Aimed at transfer to real surveillance crops, so
+//! variety of cameras, places and wording counts for more than beauty. Everything follows from a seed: identity `i` of
+//! seed `s` is always the same person, view `v` of it always the same picture, on any machine and any thread.
+
+mod body;
+mod camera;
+mod caption;
+pub mod colour;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+pub mod mesh;
+pub mod person;
+mod place;
+mod raster;
+mod sampling;
+mod scene;
+mod texture;
+mod vocabulary;
+mod worn;
+pub mod write;
+
+use std::sync::Arc;
+
+use image::RgbImage;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+pub use caption::{caption, caption_with};
+pub use mesh::{AssetError, Assets};
+pub use person::Person;
+pub use scene::draw;
+pub use vocabulary::Words;
+
+/// All identities of a seed.
+#[derive(Debug, Clone)]
+pub struct Corpus {
+    seed: u64,
+    meshes: Option<(Arc<Assets>, f32)>,
+}
+
+/// A generator of its own for (seed, a, b): one SplitMix64 step each. The seed is mixed before `a` meets it; otherwise
+/// seeds would share their identities in another order (seed XOR index), and persons of one would leak into another.
+pub fn stream(seed: u64, a: u64, b: u64) -> StdRng {
+    let mut state = seed;
+    for part in [0x5157, a, b] {
+        state = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        state ^= state >> 31;
+    }
+    StdRng::seed_from_u64(state)
+}
+
+impl Corpus {
+    /// The corpus of `seed`, its pictures of level 1.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, meshes: None }
+    }
+
+    /// The same identities and captions, but every picture with probability `share` of level 2.
+    pub fn with_assets(seed: u64, assets: Arc<Assets>, share: f32) -> Self {
+        Self { seed, meshes: Some((assets, share)) }
+    }
+
+    /// Identity `index`. Every fourth one is a sibling of the one before: the same but for one or two attributes.
+    pub fn person(&self, index: u64) -> Person {
+        let mut rng = stream(self.seed, index, 0);
+        if index % 4 == 3 {
+            Person::sample(&mut stream(self.seed, index - 1, 0)).sibling(&mut rng)
+        } else {
+            Person::sample(&mut rng)
+        }
+    }
+
+    /// Picture `view` of identity `index`.
+    pub fn picture(&self, index: u64, view: u64) -> RgbImage {
+        let meshes = self
+            .meshes
+            .as_ref()
+            .filter(|(_, share)| *share >= 1.0 || stream(self.seed, index, (1 << 41) + view).random::<f32>() < *share);
+        let assets = meshes.map(|(assets, _)| assets.as_ref());
+        draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
+    }
+
+    /// Caption number `number` of identity `index`, with all words.
+    pub fn caption(&self, index: u64, number: u64) -> String {
+        self.caption_with(index, number, Words::All)
+    }
+
+    /// Caption number `number` of identity `index` with the chosen words.
+    pub fn caption_with(&self, index: u64, number: u64, words: Words) -> String {
+        caption_with(&self.person(index), words, &mut stream(self.seed, index, (1 << 40) + number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_seed_same_picture_and_words() {
+        let (a, b) = (Corpus::new(5), Corpus::new(5));
+        for index in 0..6 {
+            assert_eq!(a.picture(index, 1).as_raw(), b.picture(index, 1).as_raw());
+            assert_eq!(a.caption(index, 0), b.caption(index, 0));
+        }
+        assert_ne!(a.picture(0, 0).as_raw(), a.picture(0, 1).as_raw());
+        assert_ne!(a.person(0), Corpus::new(6).person(0));
+    }
+
+    #[test]
+    fn no_person_of_one_seed_is_in_another() {
+        let (training, test) = (Corpus::new(1), Corpus::new(999));
+        let known: std::collections::BTreeSet<u32> = (0..2048).map(|i| training.person(i).texture_seed).collect();
+        let shared = (0..1000).filter(|&i| known.contains(&test.person(i).texture_seed)).count();
+        assert_eq!(shared, 0);
+    }
+
+    #[test]
+    fn siblings_differ_a_little() {
+        let corpus = Corpus::new(1);
+        for index in (3..400).step_by(4) {
+            let (one, other) = (corpus.person(index - 1), corpus.person(index));
+            assert_ne!(one, other);
+            assert_eq!(one.skin, other.skin);
+        }
+    }
+
+    /// Whether `phrase` stands in `text` as whole words.
+    fn says(text: &str, phrase: &str) -> bool {
+        format!(" {} ", text.to_lowercase().replace([',', '.'], "")).contains(&format!(" {phrase} "))
+    }
+
+    #[test]
+    fn held_out_words_are_kept_out_of_training_and_make_up_the_test() {
+        let corpus = Corpus::new(4);
+        let regions = colour::REGIONS.iter().chain(&colour::DENIMS).chain(&colour::HAIRS);
+        let mut kept: Vec<&str> = regions.flat_map(|region| region.held_out.iter().copied()).collect();
+        kept.extend(["tee", "pullover", "anorak", "overcoat", "slacks", "joggers", "rucksack", "satchel", "tote bag"]);
+        kept.extend(["fedora", "woolly hat", "frizzy", "tartan", "lettering", "smartphone", "spectacles", "denims"]);
+        let mut tested = 0;
+        for index in 0..400 {
+            let seen = corpus.caption_with(index, 1, Words::Seen);
+            for word in &kept {
+                assert!(!says(&seen, word), "{word:?} in {seen:?}");
+            }
+            let unseen = corpus.caption_with(index, 1, Words::HeldOut);
+            tested += usize::from(kept.iter().any(|word| says(&unseen, word)));
+        }
+        assert!(tested > 380, "only {tested} of 400 test captions use a held-out word");
+    }
+
+    #[test]
+    fn captions_are_clean_sentences() {
+        let corpus = Corpus::new(2);
+        for index in 0..500 {
+            let words = [Words::All, Words::Seen, Words::HeldOut][index as usize % 3];
+            let text = corpus.caption_with(index, index, words);
+            assert!(text.split_whitespace().count() >= 2, "{text}");
+            assert!(!text.contains("  ") && !text.contains(" ,") && !text.contains(" ."), "{text}");
+            for wrong in [" a a", " an a ", " a o", " a i", " with with ", " and and "] {
+                assert!(!text.contains(wrong), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_are_crop_sized_and_not_flat() {
+        let corpus = Corpus::new(9);
+        for index in 0..40 {
+            let picture = corpus.picture(index, 0);
+            assert!((60..=400).contains(&picture.height()) && picture.width() >= 20);
+            let (low, high) = picture.as_raw().iter().fold((255u8, 0u8), |(l, h), &v| (l.min(v), h.max(v)));
+            assert!(high - low > 40, "identity {index}: {low}..{high}");
+        }
+    }
+}

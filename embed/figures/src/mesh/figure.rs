@@ -1,0 +1,340 @@
+//! A person as posed surfaces: body, clothes layer by layer, hair, hat, shoes; bags and carried things as rounded solids.
+
+use super::assets::Assets;
+use super::cloth;
+use super::math::sub;
+use super::paint::{LEGS_PART, Layer, Painter};
+use super::rig::Posed;
+use super::shape::shape;
+use super::solid;
+use super::surface::{Region, Surface, Triangle};
+use super::triangles::{Posed3, cast, darken, draw};
+use super::wardrobe;
+use crate::body::{Paint, Pose, cut, own};
+use crate::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
+use crate::raster::{Canvas, Light, Part, V3, View};
+use crate::texture::albedo;
+use crate::worn::carried;
+
+/// One posed surface.
+struct Piece<'a> {
+    layer: Layer,
+    triangles: std::borrow::Cow<'a, [Triangle]>,
+    keep: fn(&Triangle, f32) -> bool,
+    /// Passed to `keep`.
+    limit: f32,
+    points: Vec<V3>,
+    normals: Vec<V3>,
+    lift: f32,
+    double: bool,
+}
+
+/// A person in a pose.
+pub(crate) struct Figure<'a> {
+    person: &'a Person,
+    pieces: Vec<Piece<'a>>,
+    parts: Vec<Part<Paint>>,
+}
+
+fn everywhere(_: &Triangle, _: f32) -> bool {
+    true
+}
+
+/// Bare skin: the head, the hands and what clothes do not cover; `limit` is 1 with bare arms, 2 with bare legs, 3 with both.
+fn bare(triangle: &Triangle, limit: f32) -> bool {
+    match triangle.region {
+        Region::Head | Region::Hand => true,
+        Region::Trunk => triangle.attributes[0][1] > 0.72,
+        Region::Arm => limit as u8 & 1 != 0 || triangle.attributes[0][0] > 1.6,
+        Region::Leg => limit as u8 & 2 != 0 || triangle.attributes[0][0] > 1.5,
+        Region::Foot => true,
+    }
+}
+
+fn upperbody(triangle: &Triangle, limit: f32) -> bool {
+    match triangle.region {
+        Region::Trunk => triangle.attributes.iter().any(|a| a[1] > limit),
+        Region::Arm | Region::Hand => true,
+        _ => false,
+    }
+}
+
+fn lowerbody(triangle: &Triangle, _: f32) -> bool {
+    match triangle.region {
+        Region::Trunk => triangle.attributes[0][1] < 0.63,
+        Region::Leg | Region::Foot => true,
+        _ => false,
+    }
+}
+
+fn feet(triangle: &Triangle, limit: f32) -> bool {
+    triangle.region == Region::Foot || triangle.region == Region::Leg && triangle.attributes[0][0] > limit
+}
+
+fn heads(triangle: &Triangle, limit: f32) -> bool {
+    triangle.region == Region::Head && triangle.attributes.iter().any(|a| a[1] > limit)
+}
+
+impl<'a> Figure<'a> {
+    /// `person` in `pose`, feet on y = 0.
+    pub fn new(assets: &'a Assets, person: &'a Person, pose: &Pose) -> Self {
+        let body = shape(assets, person);
+        let posed = assets.rig.pose(&assets.rig.joints_of(&body), pose);
+        let mut figure = Self { person, pieces: Vec::with_capacity(10), parts: Vec::new() };
+        figure.dress(assets, &body, &posed);
+        figure.head(assets, &body, &posed);
+        figure.carry(assets, &body, &posed);
+        figure.stand();
+        figure
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn put(
+        &mut self,
+        layer: Layer,
+        surface: &'a Surface,
+        at_rest: &[V3],
+        posed: &Posed,
+        lift: f32,
+        double: bool,
+        (keep, limit): (fn(&Triangle, f32) -> bool, f32),
+    ) {
+        let points = posed.skinned(at_rest, &surface.skin);
+        let normals = surface.normals(&points);
+        self.pieces.push(Piece {
+            layer,
+            triangles: (&surface.triangles[..]).into(),
+            keep,
+            limit,
+            points,
+            normals,
+            lift,
+            double,
+        });
+    }
+
+    fn dress(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+        let person = self.person;
+        let cut = cut(person);
+        let tights = &assets.tights;
+        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || own(person, 23) > 0.82;
+        let legs = cut.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
+        let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
+        self.put(Layer::Skin, &assets.skin, &assets.skin.at_rest(body), posed, 0.0, false, (bare, limit));
+        let slack = |loose: f32| 0.03 * (loose - 1.0).max(0.0);
+        let shoe = if person.shoes.0 == ShoeKind::Boots { 1.5 } else { 1.9 };
+        self.put(Layer::Shoes, tights, &cloth::shoes(tights, body, person), posed, 0.002, false, (feet, shoe));
+        if let Some(piece) = wardrobe::shoes(assets, person) {
+            let points = cloth::piece(piece, body, person, 0.001);
+            self.put(Layer::Shoes, piece, &points, posed, 0.004, false, (everywhere, 0.0));
+        }
+        let skirt = &assets.skirt;
+        if cut.skirt_hem.is_some() {
+            let width = 0.15 + 0.85 * own(person, 8);
+            let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
+            self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
+        } else if let Some(piece) = wardrobe::lower(assets, person) {
+            let points = cloth::piece(piece, body, person, slack(person.lower.loose));
+            self.put(Layer::Lower, piece, &points, posed, 0.004, true, (everywhere, 0.0));
+        } else {
+            let points = cloth::lower(tights, body, person);
+            self.put(Layer::Lower, tights, &points, posed, 0.004, true, (lowerbody, 0.0));
+        }
+        let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
+        let covered = person.outer.as_ref().is_some_and(|outer| {
+            !person.open
+                && outer.kind.sleeve() > 1.0
+                && !matches!(outer.kind, UpperKind::Blazer)
+                && cut.top_hem >= cut.outer_hem - 0.005
+        });
+        if !covered || person.dress.is_some() {
+            let own = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
+            let surface = own.unwrap_or(tights);
+            let points = match own {
+                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.loose)),
+                None => cloth::upper(tights, body, person, inner, 1, 0.0),
+            };
+            let hem = if person.dress.is_some() { 0.48 } else { cut.top_hem - 0.03 };
+            let open = own.is_some();
+            self.put(Layer::Top, surface, &points, posed, 0.008, open, (upperbody, hem));
+        }
+        if let Some(outer) = &person.outer {
+            let own = wardrobe::outer(assets, person);
+            let points = match own {
+                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.loose)),
+                None => cloth::upper(tights, body, person, outer, 2, 0.006),
+            };
+            self.put(
+                Layer::Outer,
+                own.unwrap_or(tights),
+                &points,
+                posed,
+                0.013,
+                person.open || own.is_some(),
+                (upperbody, cut.outer_hem - 0.03),
+            );
+        }
+        let long = person.outer.as_ref().is_some_and(|_| cut.outer_hem < LEGS_PART);
+        if long {
+            let garment = person.visible_upper();
+            let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
+            let width = 0.1 + 0.35 * own(person, 17);
+            let points = cloth::skirt(skirt, body, person, width, off, 2);
+            self.put(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (everywhere, 0.0));
+        }
+    }
+
+    fn head(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+        use HairStyle::*;
+        let person = self.person;
+        let skin = &assets.skin;
+        let seed = person.texture_seed;
+        let lump = move |place: &[f32; 4], f: f32| {
+            super::super::raster::noise(place[0].atan2(place[2]) * f, place[1] * f, seed) - 0.5
+        };
+        let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
+        let volume = 0.7 + 0.6 * own(person, 240);
+        let up = if person.hat.is_some() { 0.004 } else { 1.0 };
+        if !hooded {
+            let (thick, rough) = match person.hair {
+                Bald => (0.0, 0.0),
+                Balding => (0.004, 0.0),
+                Cropped => (0.006, 0.002),
+                Short => (0.017, 0.010),
+                Curly => (0.045, 0.03),
+                Ponytail | Bun => (0.012, 0.003),
+                _ => (0.018, 0.005),
+            };
+            if thick > 0.0 {
+                let top = thick * volume;
+                let points = cloth::scalp(skin, body, person, |place| {
+                    let crown = (0.55 + 0.45 * place[1].max(0.0)).min(1.0);
+                    (top * crown).min(up * 2.0) + rough * lump(place, 5.0) * up.min(1.0)
+                });
+                self.put(Layer::Scalp, skin, &points, posed, 0.002, false, (heads, -1.2));
+            }
+            if let Some(piece) = wardrobe::hair(assets, person) {
+                let points = cloth::piece(piece, body, person, 0.0);
+                self.put(Layer::Strands, piece, &points, posed, 0.004, true, (everywhere, 0.0));
+            } else if matches!(person.hair, Chin | Shoulder | Long) {
+                self.put(
+                    Layer::Hair,
+                    &assets.curtain,
+                    &assets.curtain.at_rest(body),
+                    posed,
+                    0.004,
+                    true,
+                    (everywhere, 0.0),
+                );
+            }
+        }
+        let Some((kind, _)) = person.hat else { return };
+        let off = match kind {
+            HatKind::Cap => 0.02,
+            HatKind::Beanie => 0.022,
+            HatKind::Brimmed => 0.032,
+            HatKind::HardHat => 0.042,
+            HatKind::Hood => 0.03,
+        };
+        let points = cloth::scalp(skin, body, person, |place| match kind {
+            HatKind::Hood => off + 0.015 * (-place[2]).max(0.0) + 0.006 * lump(place, 3.0),
+            HatKind::Beanie => off + 0.02 * (place[1] - 0.5).max(0.0),
+            _ => off,
+        });
+        self.put(
+            Layer::Hat,
+            skin,
+            &points,
+            posed,
+            0.006,
+            true,
+            (heads, if kind == HatKind::Hood { -1.6 } else { -0.2 }),
+        );
+    }
+
+    /// Ground under the lowest point.
+    fn stand(&mut self) {
+        let low = self.pieces.iter().filter(|p| p.layer == Layer::Shoes).flat_map(|p| {
+            p.triangles
+                .iter()
+                .filter(|t| t.region == Region::Foot)
+                .flat_map(|t| t.vertices.map(|v| p.points[v as usize][1]))
+        });
+        let low = low.fold(f32::MAX, f32::min);
+        let shift = [0.0, if low < f32::MAX { low } else { 0.0 }, 0.0];
+        for piece in &mut self.pieces {
+            piece.points.iter_mut().for_each(|p| *p = sub(*p, shift));
+        }
+        for part in &mut self.parts {
+            part.a = sub(part.a, shift);
+            part.b = sub(part.b, shift);
+        }
+    }
+
+    /// The box around what `view` sees of it: x0, y0, x1, y1.
+    pub fn bounds(&self, view: &View) -> [f32; 4] {
+        let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
+        let mut meet = |p: V3, r: f32| {
+            let (p, scale) = view.project(p);
+            let r = r * scale;
+            bounds =
+                [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
+        };
+        for piece in self.pieces.iter().filter(|p| matches!(p.layer, Layer::Skin | Layer::Scalp | Layer::Hat)) {
+            // Every eighth vertex is near enough to every other.
+            piece.points.iter().step_by(8).for_each(|&p| meet(p, 0.01));
+        }
+        for part in &self.parts {
+            for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+                meet(end, radii[0].max(radii[1]) * 0.85);
+            }
+        }
+        bounds
+    }
+
+    /// Its shadow on the ground, harder the less light comes from everywhere.
+    pub fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+        let mut mask = vec![0.0; canvas.width * canvas.height];
+        for piece in &self.pieces {
+            if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Strands | Layer::Hat) {
+                let kept = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit) && t.region != Region::Hand);
+                cast(canvas, &mut mask, &piece.points, kept, view, light);
+            }
+        }
+        let hard = 1.0 - light.ambient;
+        let radius = (canvas.height as f32 * (0.004 + 0.03 * light.ambient)) as usize + 1;
+        darken(canvas, &mask, radius, 0.25 + 0.5 * hard);
+    }
+
+    /// Draws it; `creased` scales the folds of the clothes.
+    pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
+        let painter = Painter::new(self.person, creased);
+        for piece in &self.pieces {
+            let posed =
+                Posed3 { points: &piece.points, normals: &piece.normals, double: piece.double, lift: piece.lift };
+            let shown = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit));
+            draw(canvas, &posed, shown, view, light, |region, place| painter.look(piece.layer, region, place));
+        }
+        let measures = &painter.cut;
+        for part in &self.parts {
+            canvas.draw(part, view, light, |paint, hit| albedo(self.person, measures, paint, hit));
+        }
+    }
+
+    fn carry(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+        let person = self.person;
+        let tall = person.height;
+        let rig = &assets.rig;
+        let spine = rig.named.chest();
+        let at = |x: f32, y: f32, z: f32| posed.moved(spine, [x * tall, y * tall, z * tall]);
+        let hands = [0, 1].map(|side| posed.moved(rig.named.hand_of(side), rig.palm(body, side)));
+        let parts = &mut self.parts;
+        let mut add = |a: V3, b: V3, ra: [f32; 2], rb: [f32; 2], cap: f32, paint: Paint| {
+            parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
+        };
+        let chest = [0.105 * tall * person.girth.sqrt(), 0.072 * tall * person.girth];
+        carried(person, tall, &at, &hands, chest, &mut add);
+        let tied = wardrobe::hair(assets, person).is_none();
+        solid::head_wear(person, posed, rig, body, tied, &mut add);
+    }
+}

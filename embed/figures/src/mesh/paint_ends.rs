@@ -1,0 +1,117 @@
+//! What head and feet look like: hair, hats and hoods, shoes.
+
+use super::paint::{Painter, creases, plain};
+use super::surface::Region;
+use super::triangles::Look;
+use crate::body::own;
+use crate::person::{HairStyle, HatKind, ShoeKind};
+use crate::raster::{noise, speckle};
+use crate::texture::{mix, scaled};
+
+impl Painter<'_> {
+    pub(super) fn shoes(&self, region: Region, place: [f32; 4]) -> Option<Look> {
+        let (kind, shade) = self.person.shoes;
+        let [t, height, ..] = place;
+        let top = match kind {
+            ShoeKind::Boots => 1.62 + 0.2 * own(self.person, 233),
+            ShoeKind::Trainers => 1.99,
+            ShoeKind::Leather => 2.0,
+            ShoeKind::Flats => 2.05,
+        };
+        let here = match region {
+            Region::Foot => kind != ShoeKind::Flats || height < 0.03,
+            Region::Leg => t > top,
+            _ => false,
+        };
+        if !here {
+            return None;
+        }
+        if kind == ShoeKind::Trainers && height < 0.011 && own(self.person, 26) > 0.3 {
+            return Some(plain([0.72, 0.72, 0.70], 0.0));
+        }
+        if height < 0.008 {
+            return Some(plain(scaled(shade.albedo, 0.45), 0.0));
+        }
+        let stripe = kind == ShoeKind::Trainers
+            && own(self.person, 234) > 0.5
+            && noise(place[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
+        let albedo = if stripe { mix(shade.albedo, [0.75; 3], 0.7) } else { shade.albedo };
+        Some(plain(albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
+    }
+
+    pub(super) fn hair(&self, place: [f32; 4]) -> Look {
+        let [x, y, z, _] = place;
+        let seed = self.person.texture_seed + 4;
+        let angle = x.atan2(z);
+        let curly = self.person.hair == HairStyle::Curly;
+        let (fu, fv) = if curly { (9.0, 8.0) } else { (13.0, 1.1) };
+        let at = noise(angle * fu, y * fv + noise(angle * 2.0, y, seed), seed);
+        let fine = speckle((angle * 40.0) as i32, (y * if curly { 20.0 } else { 2.0 }) as i32, seed);
+        let next = noise((angle + 0.05) * fu, y * fv + noise(angle * 2.0, y, seed), seed);
+        // Tips are often lighter than roots.
+        let tip = ((0.2 - y) * 0.25 * own(self.person, 235)).clamp(0.0, 0.5);
+        let albedo = scaled(self.person.hair_shade.albedo, (0.62 + 0.6 * at + 0.15 * fine) * (1.0 + tip));
+        Look { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
+    }
+
+    /// Where hanging hair ends, as a height of the body.
+    fn tips(&self, place: [f32; 4]) -> f32 {
+        let end = match self.person.hair {
+            HairStyle::Chin => 0.865,
+            HairStyle::Shoulder => 0.82,
+            HairStyle::Long => 0.79 - 0.12 * own(self.person, 11),
+            _ => 0.0,
+        };
+        end + 0.02 * (noise(place[0].atan2(place[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
+    }
+
+    /// Hair of a piece of its own, cut to length.
+    pub(super) fn strands(&self, place: [f32; 4]) -> Option<Look> {
+        (place[3] > self.tips(place)).then(|| self.hair(place))
+    }
+
+    /// Hair that hangs: it leaves the face free and ends at its length.
+    pub(super) fn curtain(&self, place: [f32; 4]) -> Option<Look> {
+        let [x, y, z, height] = place;
+        let side = 0.2 + 0.5 * own(self.person, 236);
+        let fringe = own(self.person, 237) > 0.6;
+        let face = z > 0.25 && x.abs() < 0.95 && y < if fringe { 0.4 } else { 0.62 };
+        let front = z > 0.1 && height < 0.86 && own(self.person, 238) > 0.35 * side;
+        (!face && !front && height > self.tips(place)).then(|| self.hair(place))
+    }
+
+    pub(super) fn hat(&self, place: [f32; 4]) -> Option<Look> {
+        let (kind, shade) = self.person.hat?;
+        let [x, y, z, _] = place;
+        let angle = x.atan2(z);
+        let edge = match kind {
+            HatKind::Cap | HatKind::Brimmed => 0.36,
+            HatKind::Beanie => 0.22 + 0.14 * z,
+            HatKind::HardHat => 0.3,
+            HatKind::Hood => {
+                return (z < 0.42 && y > -1.2).then(|| {
+                    let slope = creases(angle * 1.5, y * 2.0, self.person.texture_seed);
+                    Look { albedo: scaled(shade.albedo, 0.95), gloss: 0.0, slope: slope.map(|s| s * 0.15) }
+                });
+            }
+        };
+        if y < edge {
+            return None;
+        }
+        let band = kind == HatKind::Brimmed && y < edge + 0.16;
+        if band {
+            return Some(plain([0.03; 3], 0.02));
+        }
+        let (shade_by, slope) = match kind {
+            HatKind::Beanie => {
+                let rib = (angle * 26.0).sin();
+                (if y < edge + 0.14 { 0.85 } else { 1.0 } + 0.06 * rib, [0.25 * rib, 0.0])
+            }
+            HatKind::Cap => (if (angle / 1.047).rem_euclid(1.0) < 0.05 { 0.8 } else { 1.0 }, [0.0; 2]),
+            HatKind::HardHat => (if x.abs() < 0.12 { 1.1 } else { 1.0 }, [0.0; 2]),
+            _ => (1.0, [0.0; 2]),
+        };
+        let gloss = if kind == HatKind::HardHat { 0.22 } else { 0.0 };
+        Some(Look { albedo: scaled(shade.albedo, shade_by), gloss, slope })
+    }
+}

@@ -1,0 +1,56 @@
+//! The body of one person: MakeHuman's macro targets mixed by sex, age, build and origin, scaled to the person's height.
+
+use super::assets::{Assets, span};
+use crate::body::own;
+use crate::person::Person;
+use crate::raster::V3;
+
+/// Shares of the low, middle and high target of a slider at `at` (0 low, 0.5 middle, 1 high).
+fn shares(at: f32) -> [(&'static str, f32); 3] {
+    let at = at.clamp(0.0, 1.0);
+    let (low, high) = ((1.0 - 2.0 * at).max(0.0), (2.0 * at - 1.0).max(0.0));
+    [("min", low), ("average", 1.0 - low - high), ("max", high)]
+}
+
+/// Vertices of the whole base mesh for `person`, metres, soles at y = 0.
+pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<V3> {
+    let mut points = assets.body.clone();
+    let sex = if person.woman { "female" } else { "male" };
+    let old = [0.0, 0.3, 0.8][usize::from(person.age.min(2))];
+    let brightness = person.skin.iter().sum::<f32>() / 3.0;
+    let african = (1.0 - (brightness / 0.28)).clamp(0.0, 1.0);
+    let asian = (1.0 - african) * if own(person, 201) > 0.75 { 0.8 } else { 0.0 };
+    let races = [("african", african), ("asian", asian), ("caucasian", 1.0 - african - asian)];
+    let fit = own(person, 202);
+    let muscle = if person.woman { 0.3 + 0.3 * fit } else { 0.42 + 0.38 * fit };
+    let weight = if person.girth < 1.0 { 0.5 + (person.girth - 1.0) * 1.9 } else { 0.5 + (person.girth - 1.0) * 0.8 };
+    for (age, part) in [("young", 1.0 - old), ("old", old)] {
+        for (race, share) in races {
+            mix(assets, &mut points, &format!("{race}-{sex}-{age}"), part * share);
+        }
+        for (m, share_m) in shares(muscle) {
+            for (w, share_w) in shares(weight) {
+                let name = format!("universal-{sex}-{age}-{m}muscle-{w}weight");
+                mix(assets, &mut points, &name, part * share_m * share_w);
+            }
+        }
+    }
+    let (sole, crown) = span(&points, &assets.visible);
+    let factor = person.height / (crown - sole).max(1e-3);
+    for point in &mut points {
+        *point = [point[0] * factor, (point[1] - sole) * factor, point[2] * factor];
+    }
+    points
+}
+
+fn mix(assets: &Assets, points: &mut [V3], name: &str, share: f32) {
+    if share < 1e-3 {
+        return;
+    }
+    for &(vertex, delta) in assets.targets.get(name).map_or(&[][..], Vec::as_slice) {
+        let point = &mut points[vertex as usize];
+        for axis in 0..3 {
+            point[axis] += share * delta[axis];
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What is not a surface of the body: ponytails and buns, brims and peaks of hats, hoods that hang down.
+
+use super::math::{add, scale};
+use super::rig::{Posed, Rig};
+use crate::body::{Paint, own};
+use crate::person::{HairStyle, HatKind, Person, UpperKind};
+use crate::raster::V3;
+use crate::worn::Adder;
+
+/// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
+pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], tied: bool, put: &mut Adder<'_>) {
+    let tall = person.height;
+    let joint = rig.joints_of(body)[rig.named.head];
+    let r = 0.052 * tall;
+    // Middle of the head at rest, then in head radii right, up and forward of it.
+    let middle = add(joint, [0.0, 0.035 * tall, 0.012 * tall]);
+    let at = |x: f32, y: f32, z: f32| posed.moved(rig.named.head, add(middle, scale([x, y, z], r)));
+    let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
+    if !hooded {
+        match person.hair {
+            HairStyle::Ponytail if tied => {
+                let low = own(person, 11);
+                put(
+                    at(0.0, 0.45 - 0.5 * low, -1.35),
+                    at(0.0, -0.3 - 0.5 * low, -1.75),
+                    [r * 0.34; 2],
+                    [r * 0.42; 2],
+                    1.0,
+                    Paint::Hair,
+                );
+                put(
+                    at(0.0, -0.3 - 0.5 * low, -1.75),
+                    at(0.0, -1.5 - 0.8 * low, -1.55),
+                    [r * 0.42; 2],
+                    [r * 0.2; 2],
+                    1.0,
+                    Paint::Hair,
+                );
+            }
+            HairStyle::Bun => {
+                let high = own(person, 11);
+                put(
+                    at(0.0, 0.3 + 0.8 * high, -1.25 + 0.4 * high),
+                    at(0.0, 0.25 + 0.8 * high, -1.35 + 0.4 * high),
+                    [r * 0.55; 2],
+                    [r * 0.5; 2],
+                    1.0,
+                    Paint::Hair,
+                );
+            }
+            _ => {}
+        }
+    }
+    match person.hat.map(|(kind, _)| kind) {
+        Some(HatKind::Cap) => {
+            put(at(0.0, 0.5, 1.2), at(0.0, 0.42, 1.75), [r * 0.85, r * 0.08], [r * 0.7, r * 0.06], 0.3, Paint::HatBrim)
+        }
+        Some(HatKind::Brimmed) => {
+            put(at(0.0, 0.55, 0.0), at(0.0, 0.5, 0.0), [r * 2.0, r * 2.2], [r * 2.05, r * 2.25], 0.1, Paint::HatBrim)
+        }
+        Some(HatKind::HardHat) => {
+            put(at(0.0, 0.45, 0.15), at(0.0, 0.4, 0.2), [r * 1.45, r * 1.85], [r * 1.45, r * 1.85], 0.1, Paint::HatBrim)
+        }
+        Some(_) => {}
+        None => {
+            let kind = person.visible_upper().kind;
+            let hood = kind == UpperKind::Hoodie
+                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket))
+                || person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
+            if hood {
+                put(
+                    at(0.0, -1.35, -0.75),
+                    at(0.0, -2.1, -1.25),
+                    [r * 1.3, r * 0.75],
+                    [r * 0.95, r * 0.45],
+                    0.8,
+                    Paint::HoodBack,
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Triangles on the canvas: depth, interpolated places and normals, light; and the soft dark where surfaces meet.
+
+use std::ops::RangeInclusive;
+
+use super::math::{add, cross, dot, scale, unit};
+use super::surface::{Region, Triangle};
+use crate::raster::{Canvas, Light, V3, View};
+
+/// What a surface looks like at a point.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// Linear RGB.
+    pub albedo: [f32; 3],
+    /// Strength of the highlight.
+    pub gloss: f32,
+    /// Slope of the folds around and up the body.
+    pub slope: [f32; 2],
+}
+
+/// A posed surface ready to be drawn.
+pub(crate) struct Posed3<'a> {
+    /// Corners in body space.
+    pub points: &'a [V3],
+    /// Unit normals there.
+    pub normals: &'a [V3],
+    /// Draws back faces too.
+    pub double: bool,
+    /// Metres by which it is drawn nearer than it is, so that what is worn above never sinks into what is below.
+    pub lift: f32,
+}
+
+impl View {
+    /// A direction of view space in body space: the inverse of [`View::direction`].
+    pub(crate) fn to_body(self, v: V3) -> V3 {
+        let (sy, cy) = self.yaw.sin_cos();
+        let (sp, cp) = self.pitch.sin_cos();
+        let (y, z) = (v[1] * cp + v[2] * sp, -v[1] * sp + v[2] * cp);
+        [v[0] * cy - z * sy, y, v[0] * sy + z * cy]
+    }
+
+    /// A direction of body space in view space (without roll, which light ignores).
+    pub(crate) fn direction(&self, v: V3) -> V3 {
+        let (sy, cy) = self.yaw.sin_cos();
+        let (sp, cp) = self.pitch.sin_cos();
+        let (x, y, z) = (v[0] * cy + v[2] * sy, v[1], -v[0] * sy + v[2] * cy);
+        [x, y * cp - z * sp, y * sp + z * cp]
+    }
+}
+
+/// Light that leaves a surface with this unit `normal` towards the camera.
+pub(crate) fn lit(light: &Light, normal: V3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
+    let facing = dot(normal, light.towards);
+    // Skies and ceilings are wide: light wraps around edges.
+    let direct = ((facing + 0.25) / 1.25).max(0.0);
+    let sky = 0.62 + 0.38 * normal[1];
+    let diffuse = light.ambient * sky + (1.0 - light.ambient) * direct;
+    let half = unit(add(light.towards, [0.0, 0.0, 1.0]));
+    let shine = gloss * dot(normal, half).max(0.0).powi(14);
+    albedo.map(|c| c * diffuse * 1.35 + shine)
+}
+
+/// Columns and rows of the canvas whose pixels a triangle may cover, if any.
+fn window<const N: usize>(
+    corners: [&[f32; N]; 3],
+    canvas: &Canvas,
+) -> Option<(RangeInclusive<usize>, RangeInclusive<usize>)> {
+    let [a, b, c] = corners;
+    let low = |i: usize| a[i].min(b[i]).min(c[i]).ceil().max(0.0);
+    let high = |i: usize, end: usize| a[i].max(b[i]).max(c[i]).floor().min(end as f32 - 1.0);
+    let (x0, x1, y0, y1) = (low(0), high(0, canvas.width), low(1), high(1, canvas.height));
+    (x0 <= x1 && y0 <= y1).then_some((x0 as usize..=x1 as usize, y0 as usize..=y1 as usize))
+}
+
+/// Draws the `triangles` of `posed`; `paint` is asked at every visible pixel and answers nothing where the surface ends.
+pub(crate) fn draw<'t>(
+    canvas: &mut Canvas,
+    posed: &Posed3<'_>,
+    triangles: impl Iterator<Item = &'t Triangle>,
+    view: &View,
+    light: &Light,
+    paint: impl Fn(Region, [f32; 4]) -> Option<Look>,
+) {
+    let pixels: Vec<V3> = posed
+        .points
+        .iter()
+        .map(|&point| {
+            let (p, _) = view.project(point);
+            [(p[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - p[1]) / canvas.step[1] - 0.5, p[2]]
+        })
+        .collect();
+    let normals: Vec<V3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
+    let upward = view.direction([0.0, 1.0, 0.0]);
+    for triangle in triangles {
+        let [a, b, c] = triangle.vertices.map(|v| pixels[v as usize]);
+        let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
+        // Rows grow downwards, so front faces turn clockwise here.
+        let back = area > 0.0;
+        if area.abs() < 1e-6 || (back && !posed.double) {
+            continue;
+        }
+        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        let [na, nb, nc] = triangle.vertices.map(|v| normals[v as usize]);
+        let inverse = 1.0 / area;
+        for py in rows {
+            let y = py as f32;
+            for px in columns.clone() {
+                let x = px as f32;
+                let wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) * inverse;
+                let wc = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) * inverse;
+                let wa = 1.0 - wb - wc;
+                if wa < 0.0 || wb < 0.0 || wc < 0.0 {
+                    continue;
+                }
+                let depth = wa * a[2] + wb * b[2] + wc * c[2] + posed.lift;
+                let at = py * canvas.width + px;
+                if depth <= canvas.depth[at] {
+                    continue;
+                }
+                let [ta, tb, tc] = &triangle.attributes;
+                let place = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
+                let Some(look) = paint(triangle.region, place) else { continue };
+                let mut normal = add(add(scale(na, wa), scale(nb, wb)), scale(nc, wc));
+                if back {
+                    normal = scale(normal, -1.0);
+                }
+                let across = cross(upward, normal);
+                let bent = add(normal, add(scale(across, -look.slope[0]), scale(upward, -look.slope[1])));
+                let normal = unit(bent);
+                let inside = if back { 0.55 } else { 1.0 };
+                let colour = lit(light, normal, look.albedo, look.gloss);
+                canvas.depth[at] = depth;
+                canvas.rgb[at] = colour.map(|v| v * inside);
+            }
+        }
+    }
+}
+
+/// Where `points` throw their shadow on the ground (y = 0): `mask` becomes 1 there. Nothing if the light stands too low.
+pub(crate) fn cast<'t>(
+    canvas: &Canvas,
+    mask: &mut [f32],
+    points: &[V3],
+    triangles: impl Iterator<Item = &'t Triangle>,
+    view: &View,
+    light: &Light,
+) {
+    let sun = view.to_body(light.towards);
+    if sun[1] < 0.2 {
+        return;
+    }
+    let flat: Vec<[f32; 2]> = points
+        .iter()
+        .map(|&p| {
+            let down = p[1].max(0.0) / sun[1];
+            let (q, _) = view.project([p[0] - sun[0] * down, 0.0, p[2] - sun[2] * down]);
+            [(q[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - q[1]) / canvas.step[1] - 0.5]
+        })
+        .collect();
+    for triangle in triangles {
+        let [a, b, c] = triangle.vertices.map(|v| flat[v as usize]);
+        let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
+        if area.abs() < 1e-6 {
+            continue;
+        }
+        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        for py in rows {
+            for px in columns.clone() {
+                let (x, y) = (px as f32, py as f32);
+                let wb = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / area;
+                let wc = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / area;
+                if wb >= 0.0 && wc >= 0.0 && wb + wc <= 1.0 {
+                    mask[py * canvas.width + px] = 1.0;
+                }
+            }
+        }
+    }
+}
+
+/// Darkens the canvas where `mask` is set, with edges softened over `radius` pixels.
+pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
+    let (width, height) = (canvas.width, canvas.height);
+    let soft = |from: &[f32], across: bool| -> Vec<f32> {
+        let (lines, count, step, stride) = if across { (height, width, 1, width) } else { (width, height, width, 1) };
+        let mut out = vec![0.0; from.len()];
+        for line in 0..lines {
+            let at = |i: usize| from[line * stride + i.min(count - 1) * step];
+            let mut sum: f32 = (0..=radius).map(at).sum::<f32>() + radius as f32 * at(0);
+            for i in 0..count {
+                out[line * stride + i * step] = sum / (2 * radius + 1) as f32;
+                sum += at(i + radius + 1) - at(i.saturating_sub(radius));
+            }
+        }
+        out
+    };
+    let mask = soft(&soft(mask, true), false);
+    for (pixel, dark) in canvas.rgb.iter_mut().zip(mask) {
+        *pixel = pixel.map(|v| v * (1.0 - strength * dark));
+    }
+}
+
+/// Darkens what lies behind something near it: armpits, between the legs, under hems and hair. `reach` in metres.
+pub(crate) fn occlude(canvas: &mut Canvas, reach: f32, strength: f32) {
+    let (width, height) = (canvas.width as isize, canvas.height as isize);
+    let (rx, ry) = (reach / canvas.step[0], reach / canvas.step[1]);
+    let taps: Vec<(isize, isize)> = (0..12)
+        .map(|i| {
+            let angle = i as f32 * 2.4;
+            let far = ((i as f32 + 1.0) / 12.0).sqrt();
+            ((angle.cos() * far * rx).round() as isize, (angle.sin() * far * ry).round() as isize)
+        })
+        .collect();
+    for y in 0..height {
+        for x in 0..width {
+            let at = (y * width + x) as usize;
+            let own = canvas.depth[at];
+            if own == f32::MIN {
+                continue;
+            }
+            let mut hidden = 0.0;
+            for (dx, dy) in &taps {
+                let (tx, ty) = (x + dx, y + dy);
+                if tx < 0 || ty < 0 || tx >= width || ty >= height {
+                    continue;
+                }
+                let over = canvas.depth[(ty * width + tx) as usize] - own;
+                if over > 0.015 && over < 0.4 {
+                    hidden += ((over - 0.015) / 0.06).min(1.0) * (1.0 - over / 0.4);
+                }
+            }
+            let kept = 1.0 - strength * (hidden / taps.len() as f32);
+            canvas.rgb[at] = canvas.rgb[at].map(|v| v * kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_go_to_the_view_and_back() {
+        let view = View { yaw: 0.7, pitch: 0.4, distance: 5.0, roll: 0.0, middle: 0.9, shift: [0.0; 3] };
+        let back = view.to_body(view.direction([0.3, -0.5, 0.8]));
+        assert!(back.iter().zip([0.3, -0.5, 0.8]).all(|(a, b)| (a - b).abs() < 1e-6), "{back:?}");
+    }
+
+    #[test]
+    fn a_triangle_covers_its_pixels_and_hides_what_is_behind() {
+        let view = View { yaw: 0.0, pitch: 0.0, distance: 10.0, roll: 0.0, middle: 0.0, shift: [0.0; 3] };
+        let light = Light { towards: [0.0, 0.0, 1.0], ambient: 0.5 };
+        let mut canvas = Canvas::new(8, 8, [-1.0, -1.0, 1.0, 1.0]);
+        let triangle =
+            Triangle { vertices: [0, 1, 2], region: Region::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
+        let paint = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
+            let points = [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 6.0, z]];
+            let posed = Posed3 { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double: false, lift: 0.0 };
+            draw(canvas, &posed, [triangle].iter(), &view, &light, |_, _| {
+                Some(Look { albedo, gloss: 0.0, slope: [0.0; 2] })
+            });
+        };
+        paint(0.0, [0.8, 0.0, 0.0], &mut canvas);
+        paint(-1.0, [0.0, 0.8, 0.0], &mut canvas);
+        assert!(canvas.rgb.iter().all(|c| c[0] > 0.5 && c[1] == 0.0), "{:?}", canvas.rgb[0]);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which of MakeHuman's pieces stand for a person's hair, clothes and shoes, when the folder of assets has them.
+//!
+//! Two thirds of the persons wear them; the others keep garments grown from the body itself, so that a model does not
+//! learn one cut. Which do follows from the person, so it is the same in every view.
+
+use super::assets::Assets;
+use super::surface::Surface;
+use crate::body::own;
+use crate::person::{HairStyle, LowerKind, Person, ShoeKind, UpperKind};
+
+/// Share of the persons whose garments are grown from the body although there are pieces.
+const GROWN: f32 = 0.35;
+
+fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface> {
+    let at = ((at * names.len() as f32) as usize).min(names.len().checked_sub(1)?);
+    assets.pieces.get(names[at])
+}
+
+/// Hair with its own strands; nothing under a hat.
+pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
+    if person.hat.is_some() || own(person, 241) < GROWN {
+        return None;
+    }
+    let names: &[&str] = match person.hair {
+        HairStyle::Short => &["short01/0", "short02/0", "short03/0", "short04/0"],
+        HairStyle::Chin => &["bob01/0", "bob02/0"],
+        HairStyle::Shoulder | HairStyle::Long => &["long01/0"],
+        HairStyle::Ponytail => &["ponytail01/0", "ponytail01/0", "braid01/0"],
+        HairStyle::Curly => &["afro01/0"],
+        _ => &[],
+    };
+    choose(assets, names, own(person, 242))
+}
+
+/// The inner upper garment.
+pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
+    use UpperKind::*;
+    if own(person, 243) < GROWN || person.dress.is_some() {
+        return None;
+    }
+    let names: &[&str] = match (person.top.kind, person.woman) {
+        (TShirt | Blouse, true) => &["female_casualsuit01/0", "female_casualsuit02/1"],
+        (TShirt | Polo | ShortShirt, false) => &["male_casualsuit04/1", "male_casualsuit06/0"],
+        (LongSleeve | Sweater | Shirt | Hoodie, false) => &["male_casualsuit02/0", "male_casualsuit03/0"],
+        _ => &[],
+    };
+    choose(assets, names, own(person, 244))
+}
+
+/// The outer garment.
+pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
+    let garment = person.outer.as_ref()?;
+    if own(person, 245) < GROWN {
+        return None;
+    }
+    let names: &[&str] = match (garment.kind, person.woman) {
+        (UpperKind::Blazer, true) => &["female_elegantsuit01/0"],
+        (UpperKind::Blazer, false) => &["male_elegantsuit01/0"],
+        (UpperKind::Jacket | UpperKind::LeatherJacket | UpperKind::DenimJacket, false) => &["male_casualsuit05/0"],
+        _ => &[],
+    };
+    choose(assets, names, 0.0)
+}
+
+/// Trousers or shorts.
+pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
+    if own(person, 246) < GROWN {
+        return None;
+    }
+    let names: &[&str] = match (person.lower.kind, person.woman) {
+        (LowerKind::Jeans | LowerKind::Trousers, true) => &["female_casualsuit01/1"],
+        (LowerKind::Jeans | LowerKind::Trousers | LowerKind::Sweatpants, false) => {
+            &["male_casualsuit02/1", "male_casualsuit03/1", "male_elegantsuit01/1"]
+        }
+        (LowerKind::Shorts, true) => &["female_casualsuit02/0"],
+        _ => &[],
+    };
+    choose(assets, names, own(person, 247))
+}
+
+/// Shoes.
+pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
+    if own(person, 248) < GROWN {
+        return None;
+    }
+    let names: &[&str] = match person.shoes.0 {
+        ShoeKind::Trainers => &["shoes01/0", "shoes03/0", "shoes04/0"],
+        ShoeKind::Leather => &["shoes02/0", "shoes05/0", "shoes06/0"],
+        _ => &[],
+    };
+    choose(assets, names, own(person, 249))
+}

@@ -1,0 +1,260 @@
+//! One training of a grid, and what its model is worth.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use serde_json::{Value, json};
+
+use super::{Domain, Grid, Job, Line, Loaded, Persons, Settings};
+use sightline_embed::model::{Preprocess, QueryBank};
+use sightline_figures::{Assets, Corpus, Words};
+use sightline_embed::text::CaptionTokenizer;
+use crate::batch::plain;
+use crate::calibrate::{Method, fit};
+use crate::evaluate::{Form, Scores, judge, ranks};
+use crate::gallery::{BANK, Gallery};
+use crate::pool::Pool;
+use crate::run::{Run, Trainee};
+use crate::source::{Folder, Source};
+use crate::vocabulary::Cut;
+use crate::{Result, TrainError, atomic, checkpoint, init};
+
+/// Bytes for decoded pictures of a dataset on disk.
+const MEMORY: usize = 2 << 30;
+
+/// A gallery with its pictures at the model's size: it is ranked again and again.
+pub(super) struct Held {
+    gallery: Gallery,
+    size: [usize; 2],
+    pictures: Vec<Vec<u8>>,
+}
+
+impl Held {
+    fn new(gallery: Gallery, size: [usize; 2]) -> Result<Self> {
+        let mut pictures = Vec::with_capacity(gallery.len());
+        for from in (0..gallery.len()).step_by(256) {
+            pictures.extend(gallery.squashed(from..(from + 256).min(gallery.len()), size)?);
+        }
+        Ok(Self { gallery, size, pictures })
+    }
+
+    fn pixels(&self, range: Range<usize>) -> Result<Tensor> {
+        let some: Vec<&[u8]> = self.pictures[range].iter().map(Vec::as_slice).collect();
+        Ok(plain(&some, self.size, &Preprocess::default())?)
+    }
+}
+
+/// Pictures of every domain, made when first asked for.
+pub(super) struct Domains<'a> {
+    settings: &'a Settings,
+    meshes: Loaded,
+    sources: HashMap<usize, Box<dyn Source + Send>>,
+    tests: HashMap<(usize, Words), Held>,
+    calibrations: HashMap<usize, Option<Held>>,
+}
+
+impl<'a> Domains<'a> {
+    pub fn new(settings: &'a Settings) -> Self {
+        let (sources, tests, calibrations) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { settings, meshes: Loaded::new(), sources, tests, calibrations }
+    }
+
+    fn corpus(&mut self, number: usize, seed: u64) -> Result<Corpus> {
+        let Domain::Meshes(folder) = &self.settings.domains[number] else { return Ok(Corpus::new(seed)) };
+        if !self.meshes.contains_key(folder) {
+            let assets = Assets::load(folder).map_err(|e| TrainError::content(folder, e))?;
+            self.meshes.insert(folder.clone(), Arc::new(assets));
+        }
+        Ok(Corpus::with_assets(seed, Arc::clone(&self.meshes[folder]), 1.0))
+    }
+
+    fn source(&mut self, number: usize) -> Result<&(dyn Source + Send)> {
+        if !self.sources.contains_key(&number) {
+            let (size, Persons { identities, views, seed }) = (self.settings.recipe.shape.image, self.settings.train);
+            let source: Box<dyn Source + Send> = match self.settings.domains[number].layout()? {
+                Some((dataset, root)) => Box::new(Folder::new(dataset.read(root, "train")?, size, MEMORY)?),
+                None => {
+                    let mut pool = Pool::new(self.corpus(number, seed)?, 0, identities, views, size);
+                    pool.words = self.settings.recipe.words();
+                    Box::new(pool)
+                }
+            };
+            self.sources.insert(number, source);
+        }
+        Ok(self.sources[&number].as_ref())
+    }
+
+    fn drawn(&mut self, number: usize, persons: Persons, words: Words) -> Result<Held> {
+        let corpus = self.corpus(number, persons.seed)?;
+        let gallery = Gallery::drawn(&corpus, 0..persons.identities, persons.views, words);
+        Held::new(gallery, self.settings.recipe.shape.image)
+    }
+
+    fn test(&mut self, number: usize, words: Words) -> Result<&Held> {
+        if !self.tests.contains_key(&(number, words)) {
+            let held = match self.settings.domains[number].layout()? {
+                Some((dataset, root)) => {
+                    Held::new(Gallery::of_entries(dataset.read(root, "test")?), self.settings.recipe.shape.image)?
+                }
+                None => self.drawn(number, self.settings.test, words)?,
+            };
+            self.tests.insert((number, words), held);
+        }
+        Ok(&self.tests[&(number, words)])
+    }
+
+    /// Persons of domain `number` to calibrate on; none for a dataset on disk without a validation split.
+    fn calibration(&mut self, number: usize) -> Result<Option<&Held>> {
+        if !self.calibrations.contains_key(&number) {
+            let held = match self.settings.domains[number].layout()? {
+                Some((dataset, root)) => match dataset.read(root, "val") {
+                    Ok(entries) => Some(Held::new(Gallery::of_entries(entries), self.settings.recipe.shape.image)?),
+                    Err(_) => None,
+                },
+                None => Some(self.drawn(number, self.settings.calibration, self.settings.recipe.words())?),
+            };
+            self.calibrations.insert(number, held);
+        }
+        Ok(self.calibrations[&number].as_ref())
+    }
+
+    /// Texts of a query bank of domain `number`, of persons that no other gallery holds.
+    fn bank(&mut self, number: usize) -> Result<Vec<String>> {
+        Ok(match self.settings.domains[number].layout()? {
+            Some((dataset, root)) => Gallery::bank_of(&dataset.read(root, "train")?, BANK),
+            None => {
+                let Persons { identities, seed, .. } = self.settings.calibration;
+                Gallery::bank(&self.corpus(number, seed)?, identities, BANK as u64, self.settings.recipe.words())
+            }
+        })
+    }
+}
+
+/// A trained model and its tokenizer.
+pub(super) struct Trained {
+    trainee: Trainee,
+    texts: CaptionTokenizer,
+}
+
+impl Trained {
+    fn scores(&self, held: &Held, k: usize, bank: Option<&QueryBank>, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
+        let texts = self.texts.ids(&held.gallery.captions)?;
+        told(&json!({"judging": {"texts": texts.len(), "images": held.gallery.len(), "k": k}}));
+        judge(&self.trainee.model, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
+    }
+}
+
+impl Grid<'_> {
+    /// Trains what `job` needs, or takes up what is there. Nothing when it was told to stop.
+    pub(super) fn train(
+        &self,
+        job: &Job,
+        pieces: usize,
+        cut: Option<&Cut>,
+        domains: &mut Domains<'_>,
+        told: &mut dyn FnMut(&Value),
+    ) -> Result<Option<Trained>> {
+        let Some(cell) = job.cells.first() else { return Err(TrainError::Stopped) };
+        let (recipe, folder) = (self.recipe(cell, job.seed), self.folder.join("runs").join(&job.run));
+        std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
+        let arch = recipe.shape.architecture(pieces).map_err(TrainError::Usage)?;
+        let texts = CaptionTokenizer::load(&self.folder.join("tokenizer.json"), &arch)?;
+        let trainee = Trainee::with_decoder(&arch, recipe.run.objective.decoder(), job.seed)?;
+        let weights = folder.join("weights.safetensors");
+        if weights.is_file() {
+            checkpoint::variables(&weights, &trainee.variables)?;
+            return Ok(Some(Trained { trainee, texts }));
+        }
+        if checkpoint::step(&folder).is_none() {
+            if let (Some(encoder), Some(cut)) = (&recipe.text_init, cut) {
+                init::from_text_encoder(&trainee, encoder, cut)?;
+            }
+            if let Some(path) = &recipe.init {
+                init::from_checkpoint(&trainee, path)?;
+            }
+        }
+        let text = serde_json::to_vec_pretty(&recipe).map_err(|e| TrainError::content(&folder, e))?;
+        atomic::file(&folder.join("recipe.json"), &text)?;
+        let source = domains.source(cell.domains[0])?;
+        let run = Run {
+            stop: self.stop,
+            checkpoint_every: Duration::from_secs(120),
+            ..Run::new(&folder, recipe.run.clone(), &trainee, source, &texts)
+        };
+        let outcome = recipe.precision().scope(|| run.go(told))?;
+        if outcome.stopped {
+            return Ok(None);
+        }
+        keep(&folder, &weights, &trainee)?;
+        Ok(Some(Trained { trainee, texts }))
+    }
+
+    /// Ranks of every cell of `job`.
+    pub(super) fn judge(
+        &self,
+        job: &Job,
+        trained: &Trained,
+        domains: &mut Domains<'_>,
+        start: Instant,
+        told: &mut dyn FnMut(&Value),
+    ) -> Result<Vec<Line>> {
+        let Some(first) = job.cells.first() else { return Ok(Vec::new()) };
+        let matches = first.objective.atp.as_ref().is_some_and(|atp| atp.global);
+        let precision = self.settings.recipe.precision();
+        let texts = trained.texts.ids(&domains.bank(first.domains[0])?)?;
+        let bank = precision.scope(|| QueryBank::of(&trained.trainee.model, &texts))?;
+        let bank = bank.as_ref();
+        let mut form = None;
+        if matches && let Some(held) = domains.calibration(first.domains[0])? {
+            let scores = precision.scope(|| trained.scores(held, self.settings.k, bank, told))?;
+            let pairs = scores.pairs(&held.gallery.text_ids, &held.gallery.image_ids);
+            form = fit(&pairs, Method::Platt).map(Form::Sightline);
+        }
+        let mut tests: Vec<(usize, Words)> = job.cells.iter().map(|c| (c.domains[1], c.words)).collect();
+        tests.sort_unstable();
+        tests.dedup();
+        let mut lines = Vec::new();
+        for test in tests {
+            let held = domains.test(test.0, test.1)?;
+            let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
+            let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
+            let scores = precision.scope(|| trained.scores(held, k, bank, told))?;
+            let of = |rows: &[Vec<f32>]| ranks(rows, &held.gallery.text_ids, &held.gallery.image_ids);
+            let global = of(&scores.cosine);
+            let global_bank = scores.without_hubness().as_deref().map(of);
+            for cell in cells() {
+                // The top k are the first k of the top of more.
+                let judged = scores.judged.iter().map(|j| j.iter().copied().take(cell.k).collect()).collect();
+                let top = Scores { judged, ..scores.clone() };
+                lines.push(Line {
+                    table: cell.table,
+                    row: cell.row.clone(),
+                    seed: job.seed,
+                    run: job.run.clone(),
+                    k: cell.k,
+                    texts: held.gallery.captions.len(),
+                    images: held.gallery.len(),
+                    global,
+                    bank: global_bank,
+                    local: matches.then(|| of(&top.local(&Form::Reference))),
+                    calibrated: form.as_ref().map(|form| of(&top.local(form))),
+                    seconds: start.elapsed().as_secs_f64(),
+                });
+            }
+        }
+        Ok(lines)
+    }
+}
+
+/// Keeps the weights of a training that is done, in place of its checkpoint with all moments.
+fn keep(folder: &Path, weights: &Path, trainee: &Trainee) -> Result<()> {
+    atomic::with(weights, |part| trainee.variables.save(part).map_err(|e| TrainError::content(weights, e)))?;
+    for name in ["checkpoint", "checkpoint.last", "best"] {
+        let _ = std::fs::remove_dir_all(folder.join(name));
+    }
+    Ok(())
+}

@@ -1,0 +1,298 @@
+//! One resumable grid behind the paper's tables: train each variant with each seed, judge it on persons it has not seen,
+//! and put means, spreads and plots together.
+//!
+//! ```text
+//! grid.json            what decides every cell; another grid needs another folder
+//! tokenizer.json
+//! runs/HASH/           one training: its checkpoints, log and curves, then its weights
+//! results.jsonl        one line per cell that is done
+//! tables.md, *.svg     made anew from the results
+//! ```
+//!
+//! Cells that need the same training share it: every K of Fig. 3, and the full method wherever it is a row.
+
+mod cell;
+mod results;
+mod summary;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::dataset::Dataset;
+use super::recipe::Recipe;
+use super::vocabulary::{self, Cut};
+use super::{Result, TrainError, atomic};
+use sightline_figures::Assets;
+use cell::Domains;
+pub use results::Line;
+pub use summary::{markdown, summarise};
+pub use tables::{Table, Variant, variants};
+
+/// Drawn persons: how many, with how many pictures, from which seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persons {
+    /// How many.
+    pub identities: u64,
+    /// Pictures of each.
+    pub views: u64,
+    /// Seed.
+    pub seed: u64,
+}
+
+/// A kind of pictures to train and to test on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Domain {
+    /// Persons drawn from simple parts.
+    Drawn,
+    /// Persons drawn from meshes in this folder.
+    Meshes(PathBuf),
+    /// An annotated dataset in this folder: split `train` to learn from, `test` to be judged on.
+    Folder(String, PathBuf),
+}
+
+impl Domain {
+    /// Its name in tables.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Drawn => "drawn (level 1)".into(),
+            Self::Meshes(_) => "meshes (level 2)".into(),
+            Self::Folder(layout, _) => layout.clone(),
+        }
+    }
+
+    fn layout(&self) -> Result<Option<(Dataset, &Path)>> {
+        match self {
+            Self::Folder(layout, root) => {
+                Ok(Some((layout.parse::<Dataset>().map_err(TrainError::Usage)?, root.as_path())))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Everything that decides the cells, apart from which of them are wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The full method; variants change it.
+    pub recipe: Recipe,
+    /// Drawn persons to learn from.
+    pub train: Persons,
+    /// Drawn persons to be judged on; none of them is among the others.
+    pub test: Persons,
+    /// Drawn persons that probabilities are calibrated on.
+    pub calibration: Persons,
+    /// Pictures per text that the decoder judges.
+    pub k: usize,
+    /// Kinds of pictures; the first is that of every table but the one across them.
+    pub domains: Vec<Domain>,
+}
+
+/// A grid about to begin or to go on.
+pub struct Grid<'a> {
+    /// Its folder.
+    pub folder: &'a Path,
+    /// What decides its cells.
+    pub settings: Settings,
+    /// Tables to fill.
+    pub tables: Vec<Table>,
+    /// Rows of them to fill, by name; all when there is none.
+    pub rows: Vec<String>,
+    /// Trainings of each variant, with seeds 1, 2, ...
+    pub seeds: u64,
+    /// Set from outside to stop after the step under way.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a grid ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// Cells of the wanted tables that are done.
+    pub cells: usize,
+    /// All there are.
+    pub of: usize,
+}
+
+/// Cells that one training serves.
+struct Job {
+    /// Name of the training's folder.
+    run: String,
+    seed: u64,
+    cells: Vec<Variant>,
+}
+
+impl Grid<'_> {
+    /// Trains and judges what is not done yet, then writes tables and plots. `told` hears what happens.
+    ///
+    /// # Errors
+    /// A folder that holds another grid, settings that make no sense, or what training and judging refuse. What is done
+    /// stays done.
+    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Done> {
+        self.check()?;
+        std::fs::create_dir_all(self.folder.join("runs")).map_err(TrainError::io(self.folder))?;
+        self.settle()?;
+        let (pieces, cut) = self.words()?;
+        let mut results = results::Results::open(self.folder)?;
+        let jobs = self.jobs()?;
+        let of = jobs.iter().map(|job| job.cells.len()).sum();
+        let open: Vec<Job> = jobs
+            .into_iter()
+            .map(|job| Job { cells: job.cells.into_iter().filter(|c| !results.has(c, job.seed)).collect(), ..job })
+            .filter(|job| !job.cells.is_empty())
+            .collect();
+        let left = open.iter().map(|job| job.cells.len()).sum::<usize>();
+        told(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
+        let mut domains = Domains::new(&self.settings);
+        let (began, trainings) = (Instant::now(), open.len());
+        for (number, job) in open.iter().enumerate() {
+            let per_job = (number > 0).then(|| began.elapsed().as_secs_f64() / number as f64);
+            told(&json!({
+                "training": number + 1, "of": trainings, "seed": job.seed, "run": job.run,
+                "rows": job.cells.iter().map(|c| format!("{}: {}", c.table, c.row)).collect::<Vec<_>>(),
+                "eta_min": per_job.map(|s| s * (trainings - number) as f64 / 60.0),
+            }));
+            let start = Instant::now();
+            let Some(trained) = self.train(job, pieces, cut.as_ref(), &mut domains, &mut told)? else {
+                break;
+            };
+            for line in self.judge(job, &trained, &mut domains, start, &mut told)? {
+                results.add(&line)?;
+                told(&json!({"result": line}));
+            }
+            summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
+        let jobs = self.jobs()?;
+        let done = jobs.iter().flat_map(|j| j.cells.iter().map(|c| results.has(c, j.seed))).filter(|d| *d).count();
+        Ok(Done { cells: done, of })
+    }
+
+    fn check(&self) -> Result<()> {
+        let s = &self.settings;
+        let wrong = |message: &str| Err(TrainError::Usage(message.to_owned()));
+        if self.tables.is_empty() || self.seeds == 0 || s.k == 0 {
+            return wrong("a grid needs a table, a seed and a picture for the decoder");
+        }
+        if s.domains.is_empty() {
+            return wrong("a grid needs a domain");
+        }
+        if self.tables.contains(&Table::Domains) && s.domains.len() < 2 {
+            return wrong("the table across domains needs two of them: --assets DIR, or --domain LAYOUT:ROOT");
+        }
+        if self.tables.contains(&Table::Words) && s.recipe.all_words {
+            return wrong("the table of synonyms needs a grid that is trained without them: --words seen");
+        }
+        let seeds = [s.train.seed, s.test.seed, s.calibration.seed];
+        if seeds[0] == seeds[1] || seeds[1] == seeds[2] || seeds[0] == seeds[2] {
+            return wrong("persons to learn from, to be calibrated on and to be judged on need seeds of their own");
+        }
+        if s.train.identities < 4 || s.test.identities < 2 || s.calibration.identities < 2 {
+            return wrong("a grid needs four persons to learn from and two to be judged on");
+        }
+        if s.train.views.min(s.test.views).min(s.calibration.views) == 0 {
+            return wrong("a person needs a picture");
+        }
+        Ok(())
+    }
+
+    /// Writes grid.json, or holds the settings against it.
+    fn settle(&self) -> Result<()> {
+        let path = self.folder.join("grid.json");
+        let wrong = |e: serde_json::Error| TrainError::content(&path, e);
+        let text = serde_json::to_vec_pretty(&self.settings).map_err(wrong)?;
+        if !path.is_file() {
+            return atomic::file(&path, &text);
+        }
+        let stored = std::fs::read(&path).map_err(TrainError::io(&path))?;
+        // Numbers are compared as they come back from a text.
+        let read = |text: &[u8]| serde_json::from_slice::<Settings>(text).and_then(serde_json::to_value).map_err(wrong);
+        let (before, now) = (read(&stored)?, read(&text)?);
+        let differences = super::record::differences(&before, &now, &[]);
+        if differences.is_empty() { Ok(()) } else { Err(TrainError::OtherRun { path, differences }) }
+    }
+
+    /// Trainings that the wanted tables need, each with its cells; one seed of everything before the next.
+    fn jobs(&self) -> Result<Vec<Job>> {
+        let s = &self.settings;
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut known: HashMap<(String, u64), usize> = HashMap::new();
+        let mut known_rows = BTreeSet::new();
+        for seed in 1..=self.seeds {
+            for table in &self.tables {
+                for mut cell in variants(*table, &s.recipe, s.k, s.domains.len()) {
+                    if *table == Table::Domains {
+                        let [from, to] = cell.domains.map(|d| s.domains[d].name());
+                        cell.row = format!("{from} -> {to}");
+                    }
+                    known_rows.insert(cell.row.clone());
+                    if !self.rows.is_empty() && !self.rows.contains(&cell.row) {
+                        continue;
+                    }
+                    let run = self.hash(&cell, seed)?;
+                    let at = *known.entry((run.clone(), seed)).or_insert_with(|| {
+                        jobs.push(Job { run, seed, cells: Vec::new() });
+                        jobs.len() - 1
+                    });
+                    jobs[at].cells.push(cell);
+                }
+            }
+        }
+        match self.rows.iter().find(|row| !known_rows.contains(*row)) {
+            Some(row) => Err(TrainError::Usage(format!(
+                "no row is called {row:?}; there are: {}",
+                known_rows.into_iter().collect::<Vec<_>>().join("; ")
+            ))),
+            None => Ok(jobs),
+        }
+    }
+
+    /// What a training depends on, in twelve hexadecimal digits.
+    fn hash(&self, cell: &Variant, seed: u64) -> Result<String> {
+        use sha2::{Digest, Sha256};
+        let s = &self.settings;
+        let recipe = self.recipe(cell, seed);
+        let domain = &s.domains[cell.domains[0]];
+        let all =
+            serde_json::to_vec(&json!([recipe, domain, s.train])).map_err(|e| TrainError::content(self.folder, e))?;
+        Ok(Sha256::digest(all).iter().take(6).map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// The recipe of one training.
+    fn recipe(&self, cell: &Variant, seed: u64) -> Recipe {
+        let mut recipe = self.settings.recipe.clone();
+        recipe.shape = cell.shape.clone();
+        recipe.run.objective = cell.objective.clone();
+        recipe.run.seed = seed;
+        recipe
+    }
+
+    /// tokenizer.json of the grid: number of its pieces, and what they were cut from.
+    fn words(&self) -> Result<(usize, Option<Cut>)> {
+        let (recipe, out) = (&self.settings.recipe, self.folder.join("tokenizer.json"));
+        if let Some(folder) = &recipe.text_init {
+            let corpus = sightline_figures::Corpus::new(self.settings.train.seed);
+            let cut = vocabulary::cut(folder, recipe.vocabulary, (0..4000).map(|i| corpus.caption(i, 77)), &out)?;
+            return Ok((cut.len(), Some(cut)));
+        }
+        let of_init = recipe.init_folder().map(|folder| folder.join("tokenizer.json"));
+        let Some(file) = recipe.tokenizer.as_ref().or(of_init.as_ref()) else {
+            return Err(TrainError::Usage(
+                "a grid needs words: --tokenizer FILE, --text-init DIR or --init MODEL_FOLDER".into(),
+            ));
+        };
+        Ok((vocabulary::copy(file, &out)?, None))
+    }
+}
+
+/// Meshes by folder, loaded once.
+type Loaded = BTreeMap<PathBuf, Arc<Assets>>;

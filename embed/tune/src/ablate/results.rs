@@ -1,0 +1,86 @@
+//! What is done, on disk: one line per cell, appended whole and brought to the disk.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Table, Variant};
+use crate::evaluate::Ranks;
+use crate::{Result, TrainError, atomic};
+
+/// One cell that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its table.
+    pub table: Table,
+    /// Its row.
+    pub row: String,
+    /// Seed of the training.
+    pub seed: u64,
+    /// Folder of the training.
+    pub run: String,
+    /// Pictures per text the decoder judged.
+    pub k: usize,
+    /// Texts ranked.
+    pub texts: usize,
+    /// Pictures in the gallery.
+    pub images: usize,
+    /// By cosine.
+    pub global: Ranks,
+    /// By cosine less the picture's hubness; none in results older than query banks.
+    #[serde(default)]
+    pub bank: Option<Ranks>,
+    /// Cosine + raw match logit, as the authors' code; none where the method does not learn to match.
+    pub local: Option<Ranks>,
+    /// Match probability of logit, cosine and hubness, calibrated on persons of their own.
+    pub calibrated: Option<Ranks>,
+    /// Training and judging, for all cells of the training together.
+    pub seconds: f64,
+}
+
+/// All lines of a grid, and the file they are kept in.
+pub(super) struct Results {
+    path: PathBuf,
+    file: File,
+    /// In the order they were done.
+    pub lines: Vec<Line>,
+}
+
+impl Results {
+    /// Reads what is done; a line that a kill cut short is dropped.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("results.jsonl");
+        let mut lines: Vec<Line> = Vec::new();
+        if path.is_file() {
+            let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
+            let mut text = String::new();
+            for line in String::from_utf8_lossy(&bytes).lines() {
+                if let Ok(parsed) = serde_json::from_str(line) {
+                    lines.push(parsed);
+                    text += &format!("{line}\n");
+                }
+            }
+            if text.as_bytes() != bytes {
+                atomic::file(&path, text.as_bytes())?;
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path))?;
+        Ok(Self { path, file, lines })
+    }
+
+    /// Whether the cell is done.
+    pub fn has(&self, cell: &Variant, seed: u64) -> bool {
+        self.lines.iter().any(|l| (l.table, l.row.as_str(), l.seed) == (cell.table, cell.row.as_str(), seed))
+    }
+
+    /// Adds a line.
+    pub fn add(&mut self, line: &Line) -> Result<()> {
+        let text = serde_json::to_string(line).map_err(|e| TrainError::content(&self.path, e))? + "\n";
+        self.file.write_all(text.as_bytes()).map_err(TrainError::io(&self.path))?;
+        self.file.sync_data().map_err(TrainError::io(&self.path))?;
+        self.lines.push(line.clone());
+        Ok(())
+    }
+}

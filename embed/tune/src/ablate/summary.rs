@@ -1,0 +1,187 @@
+//! Tables and plots of what is done: means over seeds with their spread.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Line, Settings, Table, Variant, variants};
+use crate::evaluate::Ranks;
+use crate::plot::{self, Curve, Panel, Row};
+use crate::{Result, atomic};
+
+/// Mean and standard deviation (of the sample; 0 of one value).
+fn mean(values: &[f64]) -> Option<(f64, f64)> {
+    if values.is_empty() {
+        return None;
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+    Some((mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 }))
+}
+
+/// Which ranks of a line.
+type Protocol = fn(&Line) -> Option<Ranks>;
+const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("global", |l| Some(l.global)),
+    ("local", |l| l.local),
+    ("local, calibrated", |l| l.calibrated),
+    ("global, query bank", |l| l.bank),
+];
+/// Which number of the ranks.
+type Number = fn(&Ranks) -> f64;
+const NUMBERS: [(&str, Number); 4] =
+    [("Rank-1", |r| r.rank1), ("Rank-5", |r| r.rank5), ("Rank-10", |r| r.rank10), ("mAP", |r| r.map)];
+
+/// Rows of a table with the lines of each, in the table's order; rows without a line are left out.
+fn rows<'l>(table: Table, settings: &Settings, lines: &'l [Line]) -> Vec<(Variant, Vec<&'l Line>)> {
+    let mut all = Vec::new();
+    for mut variant in variants(table, &settings.recipe, settings.k, settings.domains.len()) {
+        if table == Table::Domains {
+            let [from, to] = variant.domains.map(|d| settings.domains[d].name());
+            variant.row = format!("{from} -> {to}");
+        }
+        let of: Vec<&Line> = lines.iter().filter(|l| l.table == table && l.row == variant.row).collect();
+        if !of.is_empty() {
+            all.push((variant, of));
+        }
+    }
+    all
+}
+
+fn over(lines: &[&Line], protocol: Protocol, number: Number) -> Option<(f64, f64)> {
+    mean(&lines.iter().filter_map(|l| protocol(l)).map(|r| number(&r)).collect::<Vec<_>>())
+}
+
+/// One table as Markdown: mean and standard deviation over seeds.
+pub fn markdown(table: Table, settings: &Settings, lines: &[Line]) -> String {
+    let rows = rows(table, settings, lines);
+    let published = rows.iter().any(|(v, _)| v.published.iter().any(Option::is_some));
+    let mut text = format!("## {}\n\n| | protocol |", table.title());
+    NUMBERS.iter().for_each(|(name, _)| text += &format!(" {name} |"));
+    text += " seeds |";
+    text += if published { " paper, Rank-1 on CUHK-PEDES |\n" } else { "\n" };
+    let columns = NUMBERS.len() + 1 + usize::from(published);
+    text += &format!("|---|---|{}\n", "---:|".repeat(columns));
+    for (variant, lines) in &rows {
+        for (i, (name, protocol)) in PROTOCOLS.into_iter().enumerate() {
+            let seeds = lines.iter().filter(|l| protocol(l).is_some()).count();
+            if seeds == 0 {
+                continue;
+            }
+            let _ = write!(text, "| {} | {name} |", variant.row);
+            for (_, number) in NUMBERS {
+                if let Some((mean, spread)) = over(lines, protocol, number) {
+                    let _ = if seeds > 1 {
+                        write!(text, " {mean:.2} ± {spread:.2} |")
+                    } else {
+                        write!(text, " {mean:.2} |")
+                    };
+                }
+            }
+            let _ = write!(text, " {seeds} |");
+            if published {
+                let _ = match variant.published.get(i).copied().flatten() {
+                    Some(paper) => writeln!(text, " {paper:.2} |"),
+                    None => writeln!(text, " |"),
+                };
+            } else {
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+/// What the tables stand on, in words.
+fn preamble(settings: &Settings, lines: &[Line]) -> String {
+    let (s, r) = (settings, &settings.recipe);
+    let (texts, images) = lines.first().map_or((0, 0), |l| (l.texts, l.images));
+    format!(
+        "# Ablations\n\n{} steps of {} pairs on {} ({} persons with {} pictures); judged on {texts} texts and {images} \
+         pictures of persons that were not learned from. Vision {} layers of {}, text {} layers of {}, pictures of \
+         {}x{}. Local: the first {} by cosine ranked anew by cosine + raw match logit; calibrated: by match \
+         probability of logit, cosine and hubness, calibrated on {} other persons; query bank: cosine less hubness. \
+         Per cent, mean ± standard deviation over seeds.\n\n",
+        r.run.steps,
+        r.run.batch,
+        s.domains[0].name(),
+        s.train.identities,
+        s.train.views,
+        r.shape.vision_layers,
+        r.shape.vision_width,
+        r.shape.text_layers,
+        r.shape.text_width,
+        r.shape.image[0],
+        r.shape.image[1],
+        s.k,
+        s.calibration.identities,
+    )
+}
+
+/// Writes tables.md and a plot per table into `folder`.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn summarise(folder: &Path, settings: &Settings, tables: &[Table], lines: &[Line]) -> Result<()> {
+    let mut text = preamble(settings, lines);
+    for table in Table::ALL.into_iter().filter(|t| tables.contains(t) || lines.iter().any(|l| l.table == *t)) {
+        let rows = rows(table, settings, lines);
+        if rows.is_empty() {
+            continue;
+        }
+        let plot = format!("{table}.svg");
+        text += &markdown(table, settings, lines);
+        text += &format!("\n![{}]({plot})\n\n", table.title());
+        let path = folder.join(plot);
+        match table.axis() {
+            Some(axis) => curve(&path, table, axis, &rows)?,
+            None => bars(&path, table, &rows)?,
+        }
+    }
+    atomic::file(&folder.join("tables.md"), text.as_bytes())
+}
+
+fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&Line>)]) -> Result<()> {
+    let panel = |title: String, number: Number, y: &str| Panel {
+        title,
+        x: axis.to_owned(),
+        y: format!("{y} (%)"),
+        curves: PROTOCOLS
+            .iter()
+            .map(|(name, protocol)| {
+                let mut curve = Curve::new(*name, Vec::new());
+                for (variant, lines) in rows {
+                    if let (Some(at), Some((mean, spread))) = (variant.at, over(lines, *protocol, number)) {
+                        curve.points.push((at, mean));
+                        curve.spread.push(spread);
+                    }
+                }
+                curve
+            })
+            .filter(|curve| !curve.points.is_empty())
+            .collect(),
+    };
+    let rank1 = panel(table.title().to_owned(), NUMBERS[0].1, NUMBERS[0].0);
+    plot::curves(path, &[rank1, panel(String::new(), NUMBERS[3].1, NUMBERS[3].0)])
+}
+
+fn bars(path: &Path, table: Table, rows: &[(Variant, Vec<&Line>)]) -> Result<()> {
+    let names: Vec<&str> = PROTOCOLS.iter().map(|p| p.0).collect();
+    let bar = |(variant, lines): &(Variant, Vec<&Line>)| -> Row {
+        (variant.row.clone(), PROTOCOLS.iter().map(|(_, protocol)| over(lines, *protocol, NUMBERS[0].1)).collect())
+    };
+    plot::bars(path, table.title(), "Rank-1 (%)", &names, &rows.iter().map(bar).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_spread() {
+        assert_eq!(mean(&[]), None);
+        assert_eq!(mean(&[3.0]), Some((3.0, 0.0)));
+        let (m, s) = mean(&[1.0, 2.0, 3.0]).expect("three");
+        assert!((m - 2.0).abs() < 1e-12 && (s - 1.0).abs() < 1e-12);
+    }
+}

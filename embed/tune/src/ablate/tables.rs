@@ -1,0 +1,246 @@
+//! The paper's tables and figures as lists of variants of one training recipe.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use sightline_figures::Words;
+use crate::losses::{Global, Groups};
+use crate::objective::Objective;
+use crate::recipe::{Recipe, Shape};
+
+/// One of the paper's tables or figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Table {
+    /// Table IV: which losses.
+    Losses,
+    /// Table V: groups of tokens in the local half of ATP.
+    Groups,
+    /// Fig. 3: pictures the decoder judges.
+    K,
+    /// Fig. 4: masking rate of ARA.
+    Masking,
+    /// Table VII: layers of the text transformer, which is the decoder too.
+    Layers,
+    /// The words of the texts: those that training used, and synonyms that it was kept from.
+    Words,
+    /// Trained on one kind of pictures, tested on another.
+    Domains,
+}
+
+impl Table {
+    /// All of them, in the paper's order.
+    pub const ALL: [Self; 7] =
+        [Self::Losses, Self::Groups, Self::K, Self::Masking, Self::Layers, Self::Words, Self::Domains];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Losses => "losses",
+            Self::Groups => "groups",
+            Self::K => "k",
+            Self::Masking => "masking",
+            Self::Layers => "layers",
+            Self::Words => "words",
+            Self::Domains => "domains",
+        }
+    }
+
+    /// Its heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Losses => "Losses (Table IV)",
+            Self::Groups => "Groups of tokens (Table V)",
+            Self::K => "Pictures the decoder judges (Fig. 3)",
+            Self::Masking => "Masking rate of ARA (Fig. 4)",
+            Self::Layers => "Layers of the text transformer (Table VII)",
+            Self::Words => "Synonyms that training was kept from",
+            Self::Domains => "Across domains",
+        }
+    }
+
+    /// Name of the horizontal axis, for those that are a curve over numbers.
+    pub fn axis(self) -> Option<&'static str> {
+        match self {
+            Self::K => Some("K"),
+            Self::Masking => Some("masking rate"),
+            Self::Layers => Some("layers"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Table {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let paper = match name {
+            "iv" => Some(Self::Losses),
+            "v" => Some(Self::Groups),
+            "fig3" => Some(Self::K),
+            "fig4" => Some(Self::Masking),
+            "vii" => Some(Self::Layers),
+            "cross" => Some(Self::Domains),
+            _ => Self::ALL.into_iter().find(|t| t.name() == name),
+        };
+        paper.ok_or_else(|| {
+            format!(
+                "there is no table {name:?}: it is losses (iv), groups (v), k (fig3), masking (fig4), layers (vii), \
+                 words or domains (cross)"
+            )
+        })
+    }
+}
+
+/// One row of a table: what is trained, on which domain, and how it is tested.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// Its table.
+    pub table: Table,
+    /// Name of the row.
+    pub row: String,
+    /// Place on the axis, where there is one.
+    pub at: Option<f64>,
+    /// What is minimised.
+    pub objective: Objective,
+    /// Dimensions.
+    pub shape: Shape,
+    /// Pictures the decoder judges.
+    pub k: usize,
+    /// Number of the domain it is trained on, and of that it is tested on.
+    pub domains: [usize; 2],
+    /// Words of the texts it is tested with.
+    pub words: Words,
+    /// What the paper reports on CUHK-PEDES: Rank-1 by the global and by the local protocol, per cent.
+    pub published: [Option<f64>; 2],
+}
+
+/// Rows of `table` as variants of `base`, with `k` pictures for the decoder and `domains` kinds of pictures.
+pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Variant> {
+    let full = &base.run.objective;
+    let row = |row: &str, objective: Objective| Variant {
+        table,
+        row: row.to_owned(),
+        at: None,
+        objective,
+        shape: base.shape.clone(),
+        k,
+        domains: [0, 0],
+        words: base.words(),
+        published: [None, None],
+    };
+    match table {
+        Table::Losses => {
+            losses(full).into_iter().map(|(name, o, published)| Variant { published, ..row(name, o) }).collect()
+        }
+        Table::Groups => [(72, 72), (36, 36), (36, 18), (24, 24), (18, 18), (12, 12)]
+            .into_iter()
+            .map(|(size, stride)| {
+                let mut objective = full.clone();
+                if let Some(atp) = &mut objective.atp {
+                    atp.groups = Groups { size, stride, masked: atp.groups.masked };
+                }
+                let groups = (72 - size) / stride + 1;
+                let lap = if stride < size { ", overlapping" } else { "" };
+                row(&format!("{groups} x {size} tokens{lap}"), objective)
+            })
+            .collect(),
+        Table::K => [1, 2, 4, 8, 16, 32, 64, 128]
+            .into_iter()
+            .map(|k| Variant { k, at: Some(k as f64), ..row(&format!("K = {k}"), full.clone()) })
+            .collect(),
+        Table::Masking => [0.1, 0.2, 0.4, 0.6, 0.8, 1.0]
+            .into_iter()
+            .map(|rate: f32| {
+                let mut objective = full.clone();
+                if let Some(ara) = &mut objective.ara {
+                    ara.probability = rate;
+                }
+                Variant { at: Some(f64::from(rate)), ..row(&format!("{:.0} %", rate * 100.0), objective) }
+            })
+            .collect(),
+        Table::Layers => (1..=base.shape.text_layers.max(3))
+            .map(|layers| {
+                let shape = Shape { text_layers: layers, ..base.shape.clone() };
+                Variant { shape, at: Some(layers as f64), ..row(&format!("{layers}"), full.clone()) }
+            })
+            .collect(),
+        Table::Words => [("seen words", Words::Seen), ("held-out synonyms", Words::HeldOut)]
+            .into_iter()
+            .map(|(name, words)| Variant { words, ..row(name, full.clone()) })
+            .collect(),
+        Table::Domains => (0..domains)
+            .flat_map(|from| (0..domains).map(move |to| [from, to]))
+            .map(|domains| Variant { domains, ..row("", full.clone()) })
+            .collect(),
+    }
+}
+
+/// Rows of Table IV with what the paper reports.
+fn losses(full: &Objective) -> Vec<(&'static str, Objective, [Option<f64>; 2])> {
+    let alone = |global: Global| Objective { global, atp: None, ara: None, ..full.clone() };
+    let ndf = alone(full.global);
+    let baseline = alone(Global::Cmpm);
+    let half = |local: bool| full.atp.clone().map(|atp| crate::atp::Atp { local, ..atp });
+    vec![
+        ("baseline (CMPM)", baseline, [Some(64.36), None]),
+        ("NDF", ndf.clone(), [Some(71.79), None]),
+        ("NDF + ARA", Objective { ara: full.ara.clone(), ..ndf.clone() }, [Some(72.93), None]),
+        ("NDF + ATP, whole texts", Objective { atp: half(false), ..ndf.clone() }, [None, None]),
+        ("NDF + ATP", Objective { atp: half(true), ..ndf }, [Some(73.01), Some(77.78)]),
+        ("all", full.clone(), [Some(73.48), Some(78.37)]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_every_table_can_be_trained() {
+        let base = Recipe::preset("quick").expect("a preset");
+        for table in Table::ALL {
+            assert_eq!(table.name().parse(), Ok(table));
+            let rows = variants(table, &base, 32, 2);
+            assert!(rows.len() >= 2, "{table}");
+            for (i, variant) in rows.iter().enumerate() {
+                variant.objective.check().expect("a sound objective");
+                variant.shape.architecture(1200).expect("sound dimensions");
+                let same = |v: &Variant| (&v.row, v.domains) == (&variant.row, variant.domains);
+                assert_eq!(rows.iter().position(same), Some(i), "{table}: {} twice", variant.row);
+            }
+        }
+        assert!("viii".parse::<Table>().expect_err("unknown").contains("fig3"));
+    }
+
+    #[test]
+    fn table_iv_adds_one_loss_at_a_time() {
+        let base = Recipe::preset("quick").expect("a preset");
+        let rows = variants(Table::Losses, &base, 32, 1);
+        let has = |i: usize| (rows[i].objective.atp.is_some(), rows[i].objective.ara.is_some());
+        assert_eq!(
+            [has(0), has(1), has(2), has(4), has(5)],
+            [(false, false), (false, false), (false, true), (true, false), (true, true)]
+        );
+        assert_eq!(rows[0].objective.global, Global::Cmpm);
+        assert!(rows[3].objective.atp.as_ref().is_some_and(|atp| atp.global && !atp.local));
+        assert_eq!(rows[5].objective, base.run.objective);
+    }
+
+    #[test]
+    fn groups_cover_the_text() {
+        let base = Recipe::preset("quick").expect("a preset");
+        let names: Vec<String> = variants(Table::Groups, &base, 32, 1).into_iter().map(|v| v.row).collect();
+        assert_eq!(names[0], "1 x 72 tokens");
+        assert_eq!(names[2], "3 x 36 tokens, overlapping");
+        assert_eq!(names[5], "6 x 12 tokens");
+    }
+}

@@ -1,0 +1,181 @@
+//! ARA, masked attribute modelling: attribute words are hidden and predicted from the rest and from the picture.
+//!
+//! Masks depend on seed and step alone. Scores over the vocabulary are computed for the masked positions only, a tenth
+//! of all, which is most of what the loss costs.
+
+use candle_core::{Result, Tensor, bail};
+use rand::Rng;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+
+use super::losses::word_loss;
+use sightline_embed::text::phrases::Spans;
+use sightline_embed::model::{Architecture, Cada, Decoder, Pass, TokenBatch};
+use sightline_embed::nn::Dropout;
+use sightline_figures::stream;
+
+/// What is masked as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Masking {
+    /// Attribute phrases `[adj]...[noun]`, whole; at least one in a text that has any (the paper).
+    Phrase,
+    /// Adjectives and nouns, each word piece for itself (the authors' code).
+    Word,
+}
+
+/// How masked attributes are trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ara {
+    /// First step with it.
+    pub from: usize,
+    /// Pairs of a batch it is taken of, all when `None`.
+    pub pairs: Option<usize>,
+    /// What is masked.
+    pub masking: Masking,
+    /// Probability of each phrase or word piece.
+    pub probability: f32,
+    /// Each word sees only those before it.
+    pub causal: bool,
+    /// The transformer that predicts.
+    pub decoder: Decoder,
+    /// `[SEP]` may be masked like a word: a mistake of the authors' code, wanted only to repeat it.
+    pub mask_sep: bool,
+    /// Factor in the total.
+    pub weight: f64,
+}
+
+/// Texts with hidden words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masked {
+    /// The texts, `[MASK]` in place of hidden pieces.
+    pub tokens: TokenBatch,
+    /// Where pieces are hidden, ascending, counted over the whole batch (row * tokens + position).
+    pub places: Vec<u32>,
+    /// What was there.
+    pub labels: Vec<u32>,
+}
+
+impl Ara {
+    /// Hides words of the first texts of a batch.
+    pub fn mask(&self, tokens: &TokenBatch, spans: &[Spans], arch: &Architecture, seed: u64, step: usize) -> Masked {
+        let n = self.pairs.unwrap_or(usize::MAX).min(tokens.batch()).min(spans.len());
+        let tokens = tokens.select(&(0..n).collect::<Vec<_>>());
+        let mut rng = stream(seed, 0x4152_4100, step as u64);
+        let mut places = Vec::new();
+        for (row, spans) in spans.iter().take(n).enumerate() {
+            let length = tokens.lengths()[row].min(tokens.tokens());
+            let hidden = self.hidden(spans, length, &mut rng);
+            places.extend(hidden.into_iter().map(|i| (row * tokens.tokens() + i) as u32));
+        }
+        let labels = places.iter().map(|&place| tokens.ids()[place as usize]).collect();
+        Masked { tokens: tokens.with_replaced(&places, arch.mask_token_id), places, labels }
+    }
+
+    /// Positions to hide in a text of `length` ids, ascending.
+    fn hidden(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
+        let mut drawn = |n: usize| (0..n).map(|_| rng.random::<f32>() < self.probability).collect::<Vec<_>>();
+        let mut hidden: Vec<usize> = match self.masking {
+            Masking::Phrase => {
+                let mut take = drawn(spans.phrases.len());
+                if !take.is_empty() && !take.contains(&true) {
+                    let one = rng.random_range(0..take.len());
+                    take[one] = true;
+                }
+                let taken = spans.phrases.iter().zip(take).filter(|(_, take)| *take);
+                taken.flat_map(|(phrase, _)| phrase.clone()).collect()
+            }
+            Masking::Word => {
+                let sep = self.mask_sep.then(|| length.saturating_sub(1));
+                let candidates: Vec<usize> = spans.words.iter().copied().chain(sep).collect();
+                let take = drawn(candidates.len());
+                candidates.into_iter().zip(take).filter(|(_, take)| *take).map(|(i, _)| i).collect()
+            }
+        };
+        hidden.retain(|&i| i > 0 && i < length);
+        hidden
+    }
+
+    /// Cross-entropy of the hidden words, given the pictures `[B, 1 + patches, vision width]` of the batch; nothing when
+    /// no word is hidden.
+    ///
+    /// # Errors
+    /// A model without a word predictor.
+    pub fn loss(
+        &self,
+        model: &Cada,
+        images: &Tensor,
+        masked: &Masked,
+        dropout: Option<&Dropout>,
+    ) -> Result<Option<Tensor>> {
+        if masked.places.is_empty() {
+            return Ok(None);
+        }
+        let Some(decoder) = model.text_decoder() else { bail!("the model was built without a decoder for ARA") };
+        let images = images.narrow(0, 0, masked.tokens.batch())?;
+        let pass = Pass { image: Some(&images), causal: self.causal, dropout };
+        let hidden = decoder.bert().forward(&masked.tokens, &pass)?.flatten(0, 1)?;
+        let hidden = hidden.index_select(&Tensor::new(masked.places.as_slice(), hidden.device())?, 0)?;
+        word_loss(&decoder.logits(&hidden)?, &masked.labels).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ara(masking: Masking, probability: f32) -> Ara {
+        Ara {
+            from: 0,
+            pairs: None,
+            masking,
+            probability,
+            causal: false,
+            decoder: Decoder::Shared,
+            mask_sep: false,
+            weight: 0.1,
+        }
+    }
+
+    fn batch() -> (TokenBatch, Vec<Spans>) {
+        let texts: Vec<Vec<u32>> = (0..40).map(|i| [101, 7, 8, 9, 10 + i, 11, 102].to_vec()).collect();
+        let spans = Spans { phrases: vec![1..3, 4..6], words: vec![1, 2, 4, 5] };
+        (TokenBatch::new(&texts, 0, Some(9)), vec![spans; 40])
+    }
+
+    #[test]
+    fn phrases_are_hidden_whole_and_at_least_one_of_them() {
+        let (tokens, spans) = batch();
+        let arch = Architecture::cada_base();
+        for (probability, expected) in [(0.0, 80..=80), (0.5, 90..=130), (1.0, 160..=160)] {
+            let masked = ara(Masking::Phrase, probability).mask(&tokens, &spans, &arch, 4, 2);
+            assert!(expected.contains(&masked.places.len()), "{probability}: {}", masked.places.len());
+            for row in 0..40u32 {
+                let hidden: Vec<u32> = masked.places.iter().filter(|p| **p / 9 == row).map(|p| p % 9).collect();
+                assert!([&[1, 2][..], &[4, 5], &[1, 2, 4, 5]].contains(&hidden.as_slice()), "{hidden:?}");
+            }
+            for (place, label) in masked.places.iter().zip(&masked.labels) {
+                assert_eq!(masked.tokens.ids()[*place as usize], 103);
+                assert_eq!(tokens.ids()[*place as usize], *label);
+            }
+            let changed = masked.tokens.ids().iter().zip(tokens.ids()).filter(|(a, b)| a != b).count();
+            assert_eq!(changed, masked.places.len());
+        }
+    }
+
+    #[test]
+    fn words_are_hidden_piece_by_piece_and_the_end_only_when_told() {
+        let (tokens, spans) = batch();
+        let arch = Architecture::cada_base();
+        let word = ara(Masking::Word, 0.4);
+        let masked = word.mask(&tokens, &spans, &arch, 4, 2);
+        assert!((40..90).contains(&masked.places.len()), "{}", masked.places.len());
+        assert!(masked.places.iter().all(|p| [1, 2, 4, 5].contains(&(p % 9))));
+        assert_eq!(masked, word.mask(&tokens, &spans, &arch, 4, 2));
+        assert_ne!(masked, word.mask(&tokens, &spans, &arch, 4, 3));
+        let mistaken = Ara { mask_sep: true, ..word.clone() }.mask(&tokens, &spans, &arch, 4, 2);
+        assert!(mistaken.labels.contains(&102) && !masked.labels.contains(&102));
+        let few = Ara { pairs: Some(3), ..word }.mask(&tokens, &spans, &arch, 4, 2);
+        assert_eq!(few.tokens.batch(), 3);
+    }
+}

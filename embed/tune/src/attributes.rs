@@ -1,0 +1,123 @@
+//! Auxiliary attribute heads: from the image's global feature, say what the drawn person wears.
+//!
+//! Drawn persons come with their attributes, a far denser signal than one caption among sixty; with it colours and
+//! garments are learned in minutes instead of hours. The heads exist in training only.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::ops::log_softmax;
+
+use sightline_embed::nn::Linear;
+use sightline_figures::Person;
+use sightline_figures::colour::{DENIMS, HAIRS, REGIONS};
+use sightline_figures::person::{LowerKind, UpperKind};
+
+/// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind, sex, hair style,
+/// hair colour, headwear, bag, bag colour, shoe colour, thing, age.
+const CLASSES: [usize; 15] = [
+    REGIONS.len() + DENIMS.len(),
+    18,
+    9,
+    REGIONS.len() + 1,
+    REGIONS.len() + DENIMS.len() + 1,
+    9,
+    2,
+    10,
+    HAIRS.len(),
+    6,
+    5,
+    REGIONS.len() + 1,
+    REGIONS.len(),
+    6,
+    3,
+];
+/// How much each counts.
+const WEIGHTS: [f32; 15] = [2.0, 1.5, 0.7, 0.7, 2.0, 1.5, 1.0, 1.0, 0.7, 0.8, 1.0, 0.5, 0.7, 0.5, 0.3];
+
+/// Class per head.
+pub type Labels = [u8; 15];
+
+/// Labels of a picture whose attributes nobody knows; the heads learn nothing from it.
+pub const UNKNOWN: Labels = [u8::MAX; 15];
+
+/// The classes of `person`.
+pub fn labels(person: &Person) -> Labels {
+    let region = |region: usize, denim: bool| (region + if denim { REGIONS.len() } else { 0 }) as u8;
+    let upper = person.visible_upper();
+    let inner = if person.outer.is_some() && person.open { 1 + person.top.shade.region as u8 } else { 0 };
+    let (lower_colour, lower_kind) = match &person.dress {
+        Some(_) => ((REGIONS.len() + DENIMS.len()) as u8, 8),
+        None => (region(person.lower.shade.region, person.lower.kind == LowerKind::Jeans), person.lower.kind as u8),
+    };
+    [
+        region(upper.shade.region, upper.kind == UpperKind::DenimJacket),
+        upper.kind as u8,
+        upper.pattern as u8,
+        inner,
+        lower_colour,
+        lower_kind,
+        u8::from(person.woman),
+        person.hair as u8,
+        person.hair_shade.region as u8,
+        person.hat.map_or(0, |(kind, _)| 1 + kind as u8),
+        person.bag.map_or(0, |(kind, _)| 1 + kind as u8),
+        person.bag.map_or(0, |(_, shade)| 1 + shade.region as u8),
+        person.shoes.1.region as u8,
+        person.thing.map_or(0, |(kind, _)| 1 + kind as u8),
+        person.age,
+    ]
+}
+
+/// Share of the attributes that two persons have in common, each counted by its weight: 0 to 1.
+pub fn agreement(one: &Labels, other: &Labels) -> f32 {
+    let same = one.iter().zip(other).zip(WEIGHTS).filter(|((a, b), _)| a == b);
+    same.map(|(_, weight)| weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>()
+}
+
+/// One linear layer for all heads.
+pub struct Heads {
+    all: Linear,
+}
+
+impl Heads {
+    /// Heads on features of `width`, variables under `vb`.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn new(width: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self { all: Linear::new(width, CLASSES.iter().sum(), vb)? })
+    }
+
+    /// Weighted mean cross-entropy of features `[B, width]`, and the share of right answers per head, over the pictures
+    /// whose attributes are known; 0 when there is none.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn loss(&self, features: &Tensor, labels: &[Labels]) -> Result<(Tensor, Vec<f32>)> {
+        let logits = self.all.forward(features)?;
+        let (mut at, mut total, mut right) = (0, None::<Tensor>, Vec::new());
+        let known = labels.iter().filter(|l| **l != UNKNOWN).count();
+        let scale = WEIGHTS.iter().sum::<f32>() * known.max(1) as f32;
+        for (head, classes) in CLASSES.into_iter().enumerate() {
+            let own = logits.narrow(1, at, classes)?.contiguous()?;
+            at += classes;
+            let mut pick = vec![0f32; labels.len() * classes];
+            for (row, label) in pick.chunks_exact_mut(classes).zip(labels).filter(|(_, l)| **l != UNKNOWN) {
+                row[usize::from(label[head])] = -WEIGHTS[head] / scale;
+            }
+            let pick = Tensor::from_vec(pick, (labels.len(), classes), own.device())?;
+            let best = own.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            let hits = best.iter().zip(labels).filter(|(b, l)| **b == u32::from(l[head])).count();
+            right.push(hits as f32 / known.max(1) as f32);
+            let loss = (log_softmax(&own, D::Minus1)? * pick)?.sum_all()?;
+            total = Some(match total {
+                Some(sum) => (sum + loss)?,
+                None => loss,
+            });
+        }
+        match total {
+            Some(total) => Ok((total, right)),
+            None => Ok((logits.zeros_like()?.sum_all()?, right)),
+        }
+    }
+}

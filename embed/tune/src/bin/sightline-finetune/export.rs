@@ -1,0 +1,99 @@
+//! `export`: the model folder of a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::DType;
+use clap::Args;
+use serde_json::{Value, json};
+use sightline_tune::run::Trainee;
+use sightline_tune::source::DataSpec;
+use sightline_tune::{TrainError, atomic, checkpoint, folder};
+
+use crate::train::Record;
+
+#[derive(Args)]
+pub struct ExportArgs {
+    /// Run folder.
+    #[arg(long)]
+    run: PathBuf,
+    /// Model folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Replace the model folder if there is one.
+    #[arg(long)]
+    force: bool,
+    /// Take the last checkpoint and not the best by validation.
+    #[arg(long)]
+    last: bool,
+    /// Factor on the match logits, folded into the match head: how much they weigh beside the cosine when the two are
+    /// added. Calibration takes it back for probabilities.
+    #[arg(long, default_value_t = 1.0)]
+    match_weight: f64,
+    /// Name of the model.
+    #[arg(long, default_value = "sightline-default")]
+    name: String,
+}
+
+pub fn run(args: &ExportArgs) -> Result<()> {
+    ensure!(args.match_weight > 0.0, "--match-weight must be above 0");
+    ensure!(args.force || !args.out.exists(), "{} exists already; --force replaces it", args.out.display());
+    let record =
+        Record::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
+    let trainee = Trainee::new(&record.model.architecture, 0)?;
+    let best = !args.last && args.run.join("best/best.json").is_file();
+    if !best {
+        checkpoint::load(&args.run, &trainee.variables, &mut trainee.optimizer(0.0))?
+            .with_context(|| format!("{} has no checkpoint", args.run.display()))?;
+    }
+    let step = model(&args.run, &record, &trainee, best, args.match_weight, &args.name, &args.out)?;
+    eprintln!("step {step} written to {}", args.out.display());
+    Ok(())
+}
+
+/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee` has. Gives their step.
+pub fn model(
+    run: &Path,
+    record: &Record,
+    trainee: &Trainee,
+    best: bool,
+    match_weight: f64,
+    name: &str,
+    out: &Path,
+) -> Result<usize> {
+    let mut validation = Value::Null;
+    let mut step = checkpoint::step(run).unwrap_or_default();
+    if best {
+        let file = run.join("best/best.json");
+        let said: Value =
+            serde_json::from_slice(&fs::read(&file).with_context(|| format!("reading {}", file.display()))?)?;
+        checkpoint::variables(&run.join("best/variables.safetensors"), &trainee.variables)?;
+        step = said["step"].as_u64().unwrap_or_default() as usize;
+        validation = said["scores"].clone();
+    }
+    if match_weight != 1.0 {
+        for name in ["itm_head.weight", "itm_head.bias"] {
+            let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let var = data.get(name).with_context(|| format!("the model has no {name}"))?;
+            var.set(&(var.as_tensor() * match_weight)?.detach())?;
+        }
+    }
+    let drawn = record.recipe.data.iter().all(|spec| matches!(spec, DataSpec::Synth { .. }));
+    let mut config = record.model.clone();
+    config.name = name.to_owned();
+    config.provenance = json!({
+        "data": if drawn { "persons drawn by sightline-finetune; no picture of a real person".into() } else { json!(record.recipe.without_paths().data) },
+        "step": step,
+        "chosen_by_validation": validation,
+        "match_weight": match_weight,
+        "recipe": record.recipe.without_paths(),
+        "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
+    });
+    let tokenizer = fs::read(run.join("tokenizer.json"))?;
+    atomic::folder(out, true, |part| {
+        folder::write(part, &config, &trainee.variables, DType::F16, &tokenizer)?;
+        sightline_embed::write_self_test(part).map_err(TrainError::from)
+    })?;
+    Ok(step)
+}

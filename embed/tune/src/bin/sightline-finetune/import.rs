@@ -1,0 +1,121 @@
+//! `import`: a checkpoint of CADA's or BLIP's authors as a model folder.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::DType;
+use clap::{Args, ValueEnum};
+use sightline_tune::import::{Import, Imported, import};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  sightline-finetune import --checkpoint best.pth --tokenizer tokenizer.json --out models/cada
+  sightline-finetune import --checkpoint model_base.pth --tokenizer tokenizer.json --image 384x128 --out models/blip
+
+A CADA checkpoint has every tensor of a model. BLIP's lacks the head for token groups (itm_local_head), which only
+training needs: it is drawn afresh, and said. Momentum copies (*_m), queues, temp and text_decoder are left out.
+The position embedding is resized (bicubic) when the picture's size is another one, of any height and width.")]
+pub struct ImportArgs {
+    /// Weights: .pth as the authors write it, or .safetensors with the same names.
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added when it has neither.
+    #[arg(long)]
+    tokenizer: PathBuf,
+    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as published.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Height and width of the model's input in pixels, for example 384x128; without it that of --config, or of the
+    /// checkpoint.
+    #[arg(long, value_parser = size)]
+    image: Option<[usize; 2]>,
+    /// Model folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// Name of the model; without it the checkpoint's file name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Type the weights are stored as: f16 halves the folder.
+    #[arg(long, value_enum, default_value_t = Weights::F32)]
+    weights: Weights,
+    /// Replace a folder that is there.
+    #[arg(long)]
+    force: bool,
+    /// One JSON object instead of the report.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Weights {
+    F32,
+    F16,
+}
+
+/// `384x128` -> height and width.
+fn size(text: &str) -> Result<[usize; 2], String> {
+    let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n > 0);
+    let (h, w) = text.split_once(['x', 'X']).ok_or("it is HEIGHTxWIDTH, for example 384x128")?;
+    side(h).zip(side(w)).map(|(h, w)| [h, w]).ok_or_else(|| "it is HEIGHTxWIDTH, for example 384x128".to_owned())
+}
+
+pub fn run(args: &ImportArgs) -> Result<()> {
+    let stem = args.checkpoint.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let name = args.name.clone().or(stem).context("--checkpoint names no file")?;
+    ensure!(!name.trim().is_empty(), "--name is empty");
+    let done = import(&Import {
+        checkpoint: args.checkpoint.clone(),
+        tokenizer: args.tokenizer.clone(),
+        config: args.config.clone(),
+        image: args.image,
+        dtype: match args.weights {
+            Weights::F32 => DType::F32,
+            Weights::F16 => DType::F16,
+        },
+        name,
+        out: args.out.clone(),
+        force: args.force,
+    })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&done)?);
+    } else {
+        tell(&done);
+        println!("written to {}", args.out.display());
+    }
+    Ok(())
+}
+
+fn tell(done: &Imported) {
+    let [h, w] = done.image_size;
+    println!("{} checkpoint: {} tensors, {} parameters, pictures of {h}x{w}", done.form, done.mapped, done.parameters);
+    if let Some([rows, cols]) = done.resized_from {
+        println!("position embedding resized from {rows}x{cols} patches");
+    }
+    for (why, count) in &done.dropped {
+        println!("left out: {count} tensor(s), {why}");
+    }
+    for name in &done.unused {
+        println!("unused: {name}");
+    }
+    for name in &done.fresh {
+        println!("drawn afresh, for the checkpoint lacks it (training only): {name}");
+    }
+    if !done.added_pieces.is_empty() {
+        println!("added to the tokenizer: {}", done.added_pieces.join(" "));
+    }
+    println!("model {}", done.model_id);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_height_then_width() {
+        assert_eq!(size("384x128"), Ok([384, 128]));
+        for bad in ["384", "x", "0x16", "384x-1", ""] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What `eval` and `calibrate` share: which model is asked, with which arithmetic, about which pictures and texts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+use clap::{Args, ValueEnum};
+use sightline_core::config::EmbedPrecision;
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Cada, Decoder, ModelConfig, QueryBank, weights};
+use sightline_figures::{Assets, Corpus, Words};
+use sightline_embed::text::CaptionTokenizer;
+use sightline_tune::baseline::{self, Baseline};
+use sightline_tune::dataset::Dataset;
+use sightline_tune::evaluate::{Scores, judge};
+use sightline_tune::gallery::Gallery;
+use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_folder};
+
+use crate::report::staged;
+
+/// Where the arithmetic runs and how.
+#[derive(Args)]
+pub struct MachineArgs {
+    /// Where to compute: cpu, or cuda:N in a build with the feature cuda.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it), f16 (GPUs), or auto.
+    #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
+    precision: Arithmetic,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Arithmetic {
+    F32,
+    Bf16,
+    F16,
+    Auto,
+}
+
+/// Which pictures and texts.
+#[derive(Args)]
+pub struct DataArgs {
+    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn now.
+    #[arg(long)]
+    pub dataset: Option<String>,
+    /// Folder with imgs/ and the annotation file.
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Split of the dataset.
+    #[arg(long)]
+    split: Option<String>,
+    /// With --dataset synth: number of persons.
+    #[arg(long)]
+    identities: Option<u64>,
+    /// With --dataset synth: pictures of each.
+    #[arg(long, default_value_t = 2)]
+    views: u64,
+    /// With --dataset synth: seed; not that of the training.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// With --dataset synth: words of the captions. held-out has a word that training is kept from wherever there is one.
+    #[arg(long, value_enum, default_value_t = Wording::All)]
+    words: Wording,
+    /// With --dataset synth: folder of body and clothes meshes, as of `synth --assets`.
+    #[arg(long)]
+    assets: Option<PathBuf>,
+    /// With --assets: share of the pictures drawn from meshes.
+    #[arg(long, default_value_t = 1.0)]
+    level2_share: f32,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Wording {
+    Seen,
+    HeldOut,
+    All,
+}
+
+impl Wording {
+    fn words(self) -> Words {
+        match self {
+            Self::Seen => Words::Seen,
+            Self::HeldOut => Words::HeldOut,
+            Self::All => Words::All,
+        }
+    }
+}
+
+/// What stands for what is not said.
+pub struct Defaults {
+    pub dataset: &'static str,
+    pub split: &'static str,
+    pub identities: u64,
+    pub seed: u64,
+}
+
+impl DataArgs {
+    /// The gallery, and how it is called.
+    pub fn gallery(&self, or: &Defaults) -> Result<(Gallery, String)> {
+        let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
+        if dataset == "synth" {
+            ensure!(
+                self.root.is_none() && self.split.is_none(),
+                "--dataset synth draws persons: no --root, no --split"
+            );
+            let (identities, seed) = (self.identities.unwrap_or(or.identities), self.seed.unwrap_or(or.seed));
+            ensure!(identities > 1 && self.views > 0, "--identities must be above 1 and --views above 0");
+            ensure!(
+                (0.0..=1.0).contains(&self.level2_share),
+                "--level2-share {} is not within 0..1",
+                self.level2_share
+            );
+            let (corpus, level) = match &self.assets {
+                Some(dir) => (Corpus::with_assets(seed, Arc::new(Assets::load(dir)?), self.level2_share), "synth2"),
+                None => (Corpus::new(seed), "synth"),
+            };
+            let words = self.words.words();
+            let said = match self.words {
+                Wording::Seen => "-seen-words",
+                Wording::HeldOut => "-held-out-words",
+                Wording::All => "",
+            };
+            let name = format!("{level}-seed{seed}-n{identities}{said}");
+            return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
+        }
+        let layout: Dataset = dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, or synth"))?;
+        let root = self.root.as_ref().with_context(|| format!("--dataset {dataset} needs --root"))?;
+        if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != Wording::All {
+            bail!("--identities, --seed, --words and --assets are for --dataset synth");
+        }
+        let split = self.split.as_deref().unwrap_or(or.split);
+        Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
+    }
+
+    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
+    /// split `train`; none without such a split.
+    pub fn bank(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(layout) = self.layout(or) {
+            let split = self.split.as_deref().unwrap_or(or.split);
+            ensure!(split != "train", "the query bank is made of the split train: --bank 0, or another --split");
+            let root = self.root.as_deref().unwrap_or(Path::new(""));
+            return Ok(layout
+                .read(root, "train")
+                .map_or_else(|_| Vec::new(), |entries| Gallery::bank_of(&entries, count)));
+        }
+        let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
+        let identities = self.identities.unwrap_or(or.identities);
+        Ok(Gallery::bank(&corpus, identities, count as u64, self.words.words()))
+    }
+
+    /// The layout, when it is a published dataset's.
+    pub fn layout(&self, or: &Defaults) -> Option<Dataset> {
+        self.dataset.as_deref().unwrap_or(or.dataset).parse().ok()
+    }
+}
+
+/// A CADA folder ready to be asked.
+pub struct Loaded {
+    pub path: PathBuf,
+    pub id: String,
+    pub config: ModelConfig,
+    /// That of the folder, when its calibration asks for hubness.
+    pub bank: Option<QueryBank>,
+    model: Cada,
+    texts: CaptionTokenizer,
+    device: Device,
+    precision: Precision,
+}
+
+impl Loaded {
+    pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
+        let folder = ModelFolder::open(folder)?;
+        sightline_embed::keep_large_buffers();
+        let device = open_device(&machine.device)?;
+        let wanted = match machine.precision {
+            Arithmetic::F32 => EmbedPrecision::F32,
+            Arithmetic::Bf16 => EmbedPrecision::Bf16,
+            Arithmetic::F16 => EmbedPrecision::F16,
+            Arithmetic::Auto => EmbedPrecision::Auto,
+        };
+        let precision = choose_precision(wanted, &device)?;
+        let bank = folder.bank_on(&device)?;
+        let ModelFolder { path, config, id } = folder;
+        let (file, dtype) = (path.join("model.safetensors"), precision.dtype(&device));
+        let model = weights::load_as(&file, &config.architecture, Decoder::None, &device, dtype)?;
+        let texts = CaptionTokenizer::load(&path.join("tokenizer.json"), &config.architecture)?;
+        Ok(Self { path, id, config, bank, model, texts, device, precision })
+    }
+
+    pub fn scores(&self, gallery: &Gallery, k: usize) -> Result<Scores> {
+        let texts = self.texts.ids(&gallery.captions)?;
+        let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
+        let pixels = |range| Ok(gallery.pixels(range, size, prep, &self.device)?);
+        self.precision.scope(|| judge(&self.model, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged()))
+    }
+
+    /// Takes `texts` for its query bank; none for no text.
+    pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
+        let ids = self.texts.ids(texts)?;
+        self.bank = self.precision.scope(|| QueryBank::of(&self.model, &ids))?;
+        Ok(())
+    }
+}
+
+/// Whatever `eval` can hold against pictures.
+pub enum Judge {
+    Cada(Box<Loaded>),
+    Baseline(Box<Baseline>, Device),
+}
+
+impl Judge {
+    pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
+        let path = resolve_model_folder(folder)?;
+        if baseline::kind(&path).is_none() {
+            return Ok(Self::Cada(Box::new(Loaded::open(folder, machine)?)));
+        }
+        let device = open_device(&machine.device)?;
+        let open = Baseline::open(&path, &device)?;
+        Ok(Self::Baseline(Box::new(open), device))
+    }
+
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Cada(m) => &m.id,
+            Self::Baseline(m, _) => &m.id,
+        }
+    }
+
+    pub fn scores(&self, gallery: &Gallery, k: usize) -> Result<Scores> {
+        match self {
+            Self::Cada(m) => m.scores(gallery, k),
+            Self::Baseline(m, device) => {
+                let size = [m.image_size; 2];
+                let pixels = |range| gallery.pixels(range, size, &m.preprocess, device);
+                Ok(m.judge(&gallery.captions, gallery.len(), pixels, staged())?)
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `sightline-finetune`: the offline job that draws training persons, trains CADA on them, evaluates and calibrates.
+
+mod ablate;
+mod calibrate;
+mod eval;
+mod export;
+mod import;
+mod judge;
+mod mined_args;
+mod objective;
+mod report;
+mod synth;
+mod train;
+mod train_args;
+mod train_data;
+
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Makes and judges Sightline's models.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Draw persons with captions and write them in CUHK-PEDES layout (imgs/ and reid_raw.json).
+    Synth(synth::SynthArgs),
+    /// Train a model on drawn persons or datasets; killed runs go on from their last checkpoint when started again.
+    #[command(long_about = train_args::HELP)]
+    Train(Box<train_args::TrainArgs>),
+    /// Make a model folder of a checkpoint of the authors of CADA or BLIP.
+    Import(import::ImportArgs),
+    /// Write the model folder of a run: its best checkpoint by validation, or its last.
+    Export(export::ExportArgs),
+    /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or drawn persons.
+    Eval(eval::EvalArgs),
+    /// Fit match probabilities on labelled pairs, measure them on others and write them into the model folder.
+    Calibrate(calibrate::CalibrateArgs),
+    /// Fill the paper's ablation tables: train every variant, judge it on persons it has not seen; resumable.
+    Ablate(Box<ablate::AblateArgs>),
+}
+
+fn main() -> Result<ExitCode> {
+    // candle's own threads spin between its ops and take the cores from ours; what is left to candle is small.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+    match Cli::parse().command {
+        Command::Train(args) => return Ok(ExitCode::from(train::run(&args)?)),
+        Command::Ablate(args) => return Ok(ExitCode::from(ablate::run(&args)?)),
+        Command::Synth(args) => synth::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}

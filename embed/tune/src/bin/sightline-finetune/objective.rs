@@ -1,0 +1,183 @@
+//! The flags that change what training minimises from what the preset says.
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use sightline_embed::model::Decoder;
+use sightline_tune::ara::Masking;
+use sightline_tune::atp::Start;
+use sightline_tune::losses::{Global, Groups, HardNegative};
+use sightline_tune::objective::Objective;
+
+use crate::mined_args::MinedArgs;
+
+/// Which halves of ATP.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Halves {
+    /// No matching loss.
+    Off,
+    /// On `[ENC]` alone.
+    Global,
+    /// On groups of words alone; the head that ranks is then not trained.
+    Local,
+    /// Both.
+    Both,
+}
+
+/// What the decoder's cross-attention starts from when matching begins.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Begin {
+    /// Its weights as they are.
+    Fresh,
+    /// The projections that the global loss has trained.
+    Projections,
+}
+
+impl From<Begin> for Start {
+    fn from(begin: Begin) -> Self {
+        match begin {
+            Begin::Fresh => Self::Fresh,
+            Begin::Projections => Self::Projections,
+        }
+    }
+}
+
+/// What ARA masks.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Hidden {
+    /// Nothing: no ARA.
+    Off,
+    /// Attribute phrases, whole (the paper).
+    Phrase,
+    /// Adjectives and nouns, piece by piece (the authors' code).
+    Word,
+}
+
+/// Which transformer predicts masked words.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Predictor {
+    /// One of its own (the authors' code).
+    Own,
+    /// The text encoder with a cross-attention of its own (the paper).
+    Shared,
+    /// The text encoder, cross-attention included.
+    Tied,
+}
+
+/// What is minimised. A flag that is not given leaves what the preset says.
+#[derive(Args, Clone)]
+pub struct ObjectiveArgs {
+    /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
+    #[arg(long)]
+    global: Option<Global>,
+    /// Matching loss (ATP).
+    #[arg(long, value_enum)]
+    atp: Option<Halves>,
+    /// First step with it.
+    #[arg(long)]
+    atp_from: Option<usize>,
+    /// Pairs of a batch it is taken of; its negatives come from the whole batch.
+    #[arg(long)]
+    atp_pairs: Option<usize>,
+    /// What its cross-attention starts from; projections breaks the long time at chance of a start from nothing, and
+    /// overwrites trained cross-attention.
+    #[arg(long, value_enum)]
+    atp_start: Option<Begin>,
+    /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.
+    #[arg(long)]
+    negatives: Option<HardNegative>,
+    /// Tokens in a group of its local half.
+    #[arg(long)]
+    group_size: Option<usize>,
+    /// Tokens from one group to the next; the size of a group when not given.
+    #[arg(long)]
+    group_stride: Option<usize>,
+    #[command(flatten)]
+    mined: MinedArgs,
+    /// Masked attribute modelling (ARA).
+    #[arg(long, value_enum)]
+    ara: Option<Hidden>,
+    /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the code) is masked.
+    #[arg(long)]
+    ara_rate: Option<f32>,
+    /// First step with it.
+    #[arg(long)]
+    ara_from: Option<usize>,
+    /// Pairs of a batch it is taken of.
+    #[arg(long)]
+    ara_pairs: Option<usize>,
+    /// Its weight.
+    #[arg(long)]
+    ara_weight: Option<f64>,
+    /// The transformer that predicts.
+    #[arg(long, value_enum)]
+    ara_decoder: Option<Predictor>,
+    /// Whether each word sees only those before it.
+    #[arg(long)]
+    ara_causal: Option<bool>,
+    /// Weight of the auxiliary attribute heads.
+    #[arg(long)]
+    attributes: Option<f64>,
+    /// Dropout in the text transformer.
+    #[arg(long)]
+    dropout: Option<f32>,
+}
+
+fn set<T, U: From<T>>(to: &mut U, given: Option<T>) {
+    if let Some(value) = given {
+        *to = value.into();
+    }
+}
+
+impl ObjectiveArgs {
+    /// `objective` with what was given.
+    pub fn objective(&self, mut objective: Objective) -> Result<Objective> {
+        set(&mut objective.global, self.global);
+        set(&mut objective.attributes, self.attributes);
+        set(&mut objective.dropout, self.dropout);
+        if let Some(atp) = &mut objective.atp {
+            set(&mut atp.from, self.atp_from);
+            set(&mut atp.pairs, self.atp_pairs);
+            set(&mut atp.negatives, self.negatives);
+            set(&mut atp.start, self.atp_start);
+            if let Some(size) = self.group_size {
+                atp.groups = Groups::of(size, atp.groups.masked);
+            }
+            set(&mut atp.groups.stride, self.group_stride);
+            if let Some(halves) = self.atp {
+                atp.global = matches!(halves, Halves::Global | Halves::Both);
+                atp.local = matches!(halves, Halves::Local | Halves::Both);
+            }
+        }
+        if let Some(atp) = &mut objective.atp {
+            atp.mined = self.mined.mined(atp.mined.take());
+        }
+        if self.atp == Some(Halves::Off) {
+            objective.atp = None;
+        }
+        if let Some(ara) = &mut objective.ara {
+            match self.ara {
+                Some(Hidden::Phrase) => (ara.masking, ara.probability) = (Masking::Phrase, 0.8),
+                Some(Hidden::Word) => (ara.masking, ara.probability) = (Masking::Word, 0.4),
+                Some(Hidden::Off) | None => {}
+            }
+            set(&mut ara.probability, self.ara_rate);
+            set(&mut ara.from, self.ara_from);
+            set(&mut ara.pairs, self.ara_pairs);
+            set(&mut ara.weight, self.ara_weight);
+            set(&mut ara.causal, self.ara_causal);
+            let decoder = self.ara_decoder.map(|d| match d {
+                Predictor::Own => Decoder::Own,
+                Predictor::Shared => Decoder::Shared,
+                Predictor::Tied => Decoder::Tied,
+            });
+            set(&mut ara.decoder, decoder);
+        }
+        if self.ara == Some(Hidden::Off) {
+            objective.ara = None;
+        }
+        match objective.check() {
+            Ok(()) => Ok(objective),
+            Err(message) => bail!("{message}"),
+        }
+    }
+}

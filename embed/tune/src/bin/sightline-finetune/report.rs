@@ -1,0 +1,144 @@
+//! What a person waiting at a terminal sees.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde_json::Value;
+use sightline_tune::evaluate::Stage;
+
+/// Counted progress on standard error, with rate and what is left: one line for each thing that is counted, written over
+/// twice a second at most.
+pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
+    let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);
+    move |what, done, total| {
+        let now = Instant::now();
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, start, told) = match state.as_mut() {
+            Some(state) if state.0 == what => state,
+            _ => state.insert((what, now, now)),
+        };
+        if done < total && now.duration_since(*told).as_millis() < 500 {
+            return;
+        }
+        *told = now;
+        let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-3);
+        let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+        // Nobody there to read it is no reason to stop.
+        let mut out = std::io::stderr();
+        let _ = write!(out, "\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
+        if done == total {
+            let _ = writeln!(out);
+        }
+        let _ = out.flush();
+    }
+}
+
+/// The same for the stages of an evaluation.
+pub fn staged() -> impl Fn(Stage, usize, usize) {
+    let counted = counted();
+    move |stage, done, total| {
+        let what = match stage {
+            Stage::Pictures => "pictures encoded",
+            Stage::Texts => "texts encoded",
+            Stage::Pairs => "texts ranked",
+        };
+        counted(what, done, total);
+    }
+}
+
+/// A line on standard error. Nobody there to read it (a closed terminal) is no reason to lose a run.
+pub fn person(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A line on standard output, where the reader may have gone too.
+fn program(line: &Value) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Says what a run does: to a person on standard error, or to a program as a JSON object per line on standard output.
+pub struct Teller {
+    json: bool,
+    terminal: bool,
+}
+
+impl Teller {
+    /// For a program when `json`.
+    pub fn new(json: bool) -> Self {
+        Self { json, terminal: std::io::stderr().is_terminal() }
+    }
+
+    /// A remark, always on standard error.
+    pub fn note(&self, text: &str) {
+        person(text);
+    }
+
+    /// For programs alone.
+    pub fn value(&self, value: &Value) {
+        if self.json {
+            program(value);
+        }
+    }
+
+    /// A line of the log.
+    pub fn line(&self, line: &Value) {
+        if self.json {
+            program(line);
+            return;
+        }
+        let scores = |name: &str| {
+            let r = &line["validation"][name];
+            let number = |key: &str| r[key].as_f64().unwrap_or_default();
+            let [r1, r5, r10, map] = ["rank1", "rank5", "rank10", "map"].map(number);
+            (!r.is_null()).then(|| format!("{name} R1 {r1:.1} R5 {r5:.1} R10 {r10:.1} mAP {map:.1}"))
+        };
+        let said: Vec<String> = ["global", "local"].into_iter().filter_map(scores).collect();
+        let text = if let Some(step) = line["resumed_at"].as_u64() {
+            format!("goes on after step {step}")
+        } else if let Some(steps) = line["planned_steps"].as_u64() {
+            format!("{steps} steps in all fit into the time; the learning rate falls from here")
+        } else if !said.is_empty() {
+            format!("validation at step {}: {}", line["step"], said.join("; "))
+        } else if line["loss"].is_number() {
+            return self.progress(line);
+        } else {
+            return;
+        };
+        self.finish_progress();
+        person(&text);
+    }
+
+    /// Step, loss, speed and time left; on a terminal the line before is written over.
+    fn progress(&self, line: &Value) {
+        let number = |key: &str| line[key].as_f64().unwrap_or_default();
+        let of = line["steps"].as_u64().map(|steps| format!("/{steps}")).unwrap_or_default();
+        let left = number("eta_min");
+        let left = if left < 90.0 { format!("{left:.0} min") } else { format!("{:.1} h", left / 60.0) };
+        let text = format!(
+            "step {}{of}  loss {:.4}  lr {:.2e}  {:.0} pairs/s  {left} left",
+            line["step"],
+            number("loss"),
+            number("lr"),
+            number("pairs_per_s")
+        );
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[2K{text}");
+            let _ = std::io::stderr().flush();
+        } else {
+            person(&text);
+        }
+    }
+
+    fn finish_progress(&self) {
+        if self.terminal && !self.json {
+            person("");
+        }
+    }
+
+    /// The last word of a command.
+    pub fn end(&self, text: &str) {
+        self.finish_progress();
+        person(text);
+    }
+}

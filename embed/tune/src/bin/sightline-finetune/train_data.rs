@@ -1,0 +1,165 @@
+//! Data of a run: what it learns from and what it is judged on.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::json;
+use sightline_figures::{Assets, Corpus};
+use sightline_embed::text::CaptionTokenizer;
+use sightline_tune::dataset::{Dataset, Entry, hold_out};
+use sightline_tune::pool::Pool;
+use sightline_tune::recipe::Recipe;
+use sightline_tune::source::{DataSpec, Folder, Mix, Source};
+use sightline_tune::validation::Validation;
+
+use crate::report::Teller;
+
+/// Drawn persons of a run's own validation, and their pictures.
+const DRAWN: (u64, u64) = (200, 2);
+/// Added to the seed for persons that the run does not learn from.
+const OTHERS: u64 = 0x0DD_5EED;
+
+/// How datasets on disk are read.
+pub struct Reading {
+    /// Pixels down and across.
+    pub size: [usize; 2],
+    /// Bad items are left out.
+    pub skip_bad: bool,
+    /// Bytes for decoded pictures.
+    pub memory: usize,
+}
+
+/// What a run learns from.
+pub struct Data {
+    /// All sources as one.
+    pub source: Box<dyn Source + Send>,
+    /// Entries held out of the first dataset on disk, when it has no validation split.
+    held_out: Option<Vec<Entry>>,
+    /// Meshes that drawn persons are made of.
+    assets: Option<Arc<Assets>>,
+}
+
+/// Drawn persons of `seed`, as the recipe has them.
+fn corpus(recipe: &Recipe, assets: Option<&Arc<Assets>>, seed: u64) -> Corpus {
+    match assets {
+        Some(assets) => Corpus::with_assets(seed, Arc::clone(assets), recipe.mesh_share),
+        None => Corpus::new(seed),
+    }
+}
+
+/// `split` of a dataset, with bad items refused or told.
+fn read(dataset: Dataset, root: &std::path::Path, split: &str, reading: &Reading, tell: &Teller) -> Result<Vec<Entry>> {
+    let survey = dataset.survey(root, split)?;
+    let lone = survey.lone();
+    if let Some(first) = lone.first() {
+        tell.note(&format!(
+            "{}: {} of the identities of {split} have one picture only (for example {first}); they are used with it",
+            survey.file.display(),
+            lone.len()
+        ));
+    }
+    if !reading.skip_bad {
+        return Ok(survey.strict()?);
+    }
+    let mut skipped: Vec<String> = survey.problems.iter().map(ToString::to_string).collect();
+    // Damage inside a picture shows only when it is decoded; a run that may leave pictures out looks for it first.
+    let mut good = Vec::with_capacity(survey.entries.len());
+    for entry in survey.entries {
+        match entry.pixels(reading.size) {
+            Ok(_) => good.push(entry),
+            Err(e) => skipped.push(e.to_string()),
+        }
+    }
+    for problem in &skipped {
+        tell.note(&format!("skipped {}: {problem}", survey.file.display()));
+    }
+    if !skipped.is_empty() {
+        tell.value(&json!({"skipped": skipped.len(), "of": survey.items, "file": survey.file}));
+        tell.note(&format!("{} of {} items skipped", skipped.len(), survey.items));
+    }
+    ensure!(!good.is_empty(), "{}: no item of {split} can be used", survey.file.display());
+    Ok(good)
+}
+
+/// Opens every source of the recipe.
+pub fn sources(recipe: &Recipe, reading: &Reading, tell: &Teller) -> Result<Data> {
+    let weights = match recipe.weights.len() {
+        0 => vec![1.0; recipe.data.len()],
+        n if n == recipe.data.len() => recipe.weights.clone(),
+        n => return Err(anyhow!("--weights has {n} numbers for {} sources", recipe.data.len())),
+    };
+    let drawn = recipe.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. }));
+    let assets = match recipe.assets.as_ref().filter(|_| drawn) {
+        Some(folder) => Some(Arc::new(Assets::load(folder)?)),
+        None => None,
+    };
+    let (mut parts, mut held_out): (Vec<(Box<dyn Source + Send>, f64)>, _) = (Vec::new(), None);
+    for (index, (spec, weight)) in recipe.data.iter().zip(weights).enumerate() {
+        let part: Box<dyn Source + Send> = match spec {
+            DataSpec::Synth { identities, views } => {
+                let corpus = corpus(recipe, assets.as_ref(), recipe.run.seed.wrapping_add(index as u64));
+                let mut pool = Pool::new(corpus, 0, *identities, *views, reading.size);
+                pool.words = recipe.words();
+                Box::new(pool)
+            }
+            DataSpec::Folder(dataset, root) => {
+                let mut entries = read(*dataset, root, "train", reading, tell)?;
+                if *dataset == Dataset::IcfgPedes && held_out.is_none() && recipe.judge.on == "auto" {
+                    let (rest, taken) = hold_out(entries);
+                    (entries, held_out) = (rest, Some(taken));
+                }
+                Box::new(Folder::new(entries, reading.size, reading.memory)?)
+            }
+        };
+        parts.push((part, weight));
+    }
+    let source: Box<dyn Source + Send> = match parts.len() {
+        1 => parts.remove(0).0,
+        _ => Box::new(Mix::new(parts)?),
+    };
+    Ok(Data { source, held_out, assets })
+}
+
+/// Captions whose words a cut vocabulary must have.
+pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {
+    use rand::SeedableRng;
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed ^ 77);
+    (0..source.identities().min(4000)).map(move |identity| source.caption(identity, 0, 0, &mut rng))
+}
+
+impl Data {
+    /// What the best checkpoint is chosen on, if anything.
+    pub fn validation(
+        &self,
+        recipe: &Recipe,
+        texts: &CaptionTokenizer,
+        reading: &Reading,
+        tell: &Teller,
+    ) -> Result<Option<Validation>> {
+        let on_disk = recipe.data.iter().find(|spec| matches!(spec, DataSpec::Folder(..)));
+        let spec = match (recipe.judge.on.as_str(), on_disk) {
+            ("none", _) => return Ok(None),
+            ("auto", Some(spec)) => spec.clone(),
+            ("auto", None) => DataSpec::Synth { identities: DRAWN.0, views: DRAWN.1 },
+            (name, _) => name.parse().map_err(|e| anyhow!("--validate {name}: {e}"))?,
+        };
+        let k = recipe.judge.k.max(1);
+        let validation = match &spec {
+            DataSpec::Synth { identities, views } => {
+                let corpus = corpus(recipe, self.assets.as_ref(), recipe.run.seed.wrapping_add(OTHERS));
+                Validation::of_drawn(&Pool::new(corpus, 0, *identities, *views, reading.size), texts, k)?
+            }
+            DataSpec::Folder(dataset, root) => {
+                let held_out = match (&self.held_out, dataset) {
+                    (Some(entries), Dataset::IcfgPedes) => entries.clone(),
+                    _ => read(*dataset, root, "val", reading, tell)?,
+                };
+                Validation::of_entries(&held_out, reading.size, texts, k)
+                    .with_context(|| format!("validating on {spec}"))?
+            }
+        };
+        let (pictures, captions) = validation.len();
+        tell.note(&format!("validation on {spec}: {captions} texts, {pictures} pictures"));
+        Ok(Some(validation))
+    }
+}

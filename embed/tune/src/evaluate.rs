@@ -1,0 +1,391 @@
+//! The paper's protocols: global (cosine) and local (the top K by cosine ranked anew with the decoder's judgement),
+//! Rank-1/5/10 and mAP over the whole gallery.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Result, TrainError};
+use sightline_embed::model::{Cada, Calibration, Evidence, QueryBank, TokenBatch};
+
+use super::calibrate::Pair;
+use sightline_embed::nn::l2_normalize;
+
+/// Rank-1/5/10 and mean average precision, per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Ranks {
+    pub rank1: f64,
+    pub rank5: f64,
+    pub rank10: f64,
+    pub map: f64,
+}
+
+/// Images from the highest score to the lowest; equal ones keep their order.
+fn order(row: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|&a, &b| row[b].partial_cmp(&row[a]).unwrap_or(std::cmp::Ordering::Equal));
+    order
+}
+
+/// Ranks each text's row of `scores` (texts x images): hits are images of the text's identity. Rank-k: one of them is
+/// among the first k; mAP: mean over texts of the mean precision at each hit. Equal scores keep the order of the images.
+pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+    let judged: Vec<(usize, f64)> = scores
+        .par_iter()
+        .zip(text_ids)
+        .map(|(row, id)| {
+            let (mut hits, mut sum, mut best) = (0usize, 0f64, usize::MAX);
+            for (rank, &image) in order(row).iter().enumerate() {
+                if image_ids[image] == *id {
+                    hits += 1;
+                    sum += hits as f64 / (rank + 1) as f64;
+                    best = best.min(rank);
+                }
+            }
+            (best, sum / hits.max(1) as f64)
+        })
+        .collect();
+    let percent = |n: f64| 100.0 * n / text_ids.len().max(1) as f64;
+    let within = |k: usize| percent(judged.iter().filter(|(best, _)| *best < k).count() as f64);
+    Ranks {
+        rank1: within(1),
+        rank5: within(5),
+        rank10: within(10),
+        map: percent(judged.iter().map(|(_, precision)| precision).sum()),
+    }
+}
+
+/// How cosine and the decoder's judgement make the local score. In every form what the decoder did not judge is ranked
+/// behind what it did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Form {
+    /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
+    Sightline(Calibration),
+    /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
+    Reference,
+    /// As the paper: cosine + match probability (softmax of both logits).
+    Paper,
+}
+
+/// Distance of what the reference's code does not judge. In f32 it makes ties, which are the reference's own.
+const BEHIND: f32 = 100.0;
+
+impl Form {
+    fn judged(&self, pair: &Evidence) -> f32 {
+        match self {
+            // A trace of the cosine parts equal probabilities.
+            Self::Sightline(calibration) => calibration.probability(pair) + 1e-7 * pair.cosine,
+            Self::Reference => pair.cosine + pair.logits[1],
+            Self::Paper => pair.cosine + Calibration::default().probability(pair),
+        }
+    }
+
+    fn other(&self, cosine: f32) -> f32 {
+        match self {
+            Self::Sightline(_) => cosine - 2.0,
+            Self::Reference => cosine - BEHIND,
+            Self::Paper => cosine,
+        }
+    }
+}
+
+/// Everything one evaluation computed, per text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Cosine with every image.
+    pub cosine: Vec<Vec<f32>>,
+    /// The top K images by cosine with the logits of "no match" and "match"; empty without a decoder.
+    pub judged: Vec<Vec<(usize, [f32; 2])>>,
+    /// Hubness of every image; empty without a query bank.
+    pub hubness: Vec<f32>,
+    /// Patch features were kept as f16 (a gallery of more than 4 GiB), as Sightline stores them; it moves logits by
+    /// some thousandths.
+    pub half: bool,
+}
+
+impl Scores {
+    /// Scores of the local protocol, texts x images.
+    pub fn local(&self, form: &Form) -> Vec<Vec<f32>> {
+        let rows = self.cosine.par_iter().zip(&self.judged);
+        rows.map(|(cosine, judged)| {
+            let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
+            for &(image, logits) in judged {
+                row[image] = form.judged(&self.evidence(cosine, image, logits));
+            }
+            row
+        })
+        .collect()
+    }
+
+    fn evidence(&self, cosine: &[f32], image: usize, logits: [f32; 2]) -> Evidence {
+        Evidence { logits, cosine: cosine[image], hubness: self.hubness.get(image).copied().unwrap_or_default() }
+    }
+
+    /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
+    pub fn without_hubness(&self) -> Option<Vec<Vec<f32>>> {
+        let less = |row: &Vec<f32>| row.iter().zip(&self.hubness).map(|(c, h)| c - h).collect();
+        (!self.hubness.is_empty()).then(|| self.cosine.iter().map(less).collect())
+    }
+
+    /// Every pair the decoder judged, and whether it is a match.
+    pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<Pair> {
+        let rows = self.judged.iter().zip(&self.cosine).zip(text_ids);
+        rows.flat_map(|((judged, cosine), id)| {
+            judged.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
+        })
+        .collect()
+    }
+}
+
+/// What [`judge`] is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Pictures through the image encoder.
+    Pictures,
+    /// Texts through the text encoder.
+    Texts,
+    /// Texts whose top K are through the decoder.
+    Pairs,
+}
+
+/// Pictures in one pass of the image encoder, texts in one pass of the text encoder.
+const BATCH: usize = 16;
+/// Tokens plus patch rows in one pass of the decoder.
+const ROWS: usize = 4096;
+/// Bytes of patch features that are kept as f32.
+const FULL: usize = 4 << 30;
+
+/// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels of some of them.
+/// The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The same
+/// text is computed once. Arithmetic is that of
+/// [`sightline_embed::kernel::Precision::current`].
+///
+/// # Errors
+/// What `pixels` says, or when candle fails.
+pub fn judge<E: From<candle_core::Error>>(
+    model: &Cada,
+    texts: &[Vec<u32>],
+    pictures: usize,
+    pixels: impl Fn(Range<usize>) -> std::result::Result<Tensor, E>,
+    k: usize,
+    bank: Option<&QueryBank>,
+    progress: impl Fn(Stage, usize, usize),
+) -> std::result::Result<Scores, E> {
+    let arch = model.arch();
+    let half = model.dtype() == DType::F32
+        && k > 0
+        && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
+    let (mut patches, mut features) = (Vec::new(), Vec::new());
+    for from in (0..pictures).step_by(BATCH) {
+        let to = (from + BATCH).min(pictures);
+        let embeds = model.image_embeds(&pixels(from..to)?)?.detach();
+        features.push(l2_normalize(&model.image_proj(&embeds)?)?.detach());
+        if k > 0 {
+            patches.push(if half { embeds.to_dtype(DType::F16)? } else { embeds });
+        }
+        progress(Stage::Pictures, to, pictures);
+    }
+    let hubness = match bank {
+        Some(bank) => features.iter().map(|f| bank.hubness(f)).collect::<candle_core::Result<Vec<_>>>()?.concat(),
+        None => Vec::new(),
+    };
+    let mut unique: Vec<&Vec<u32>> = texts.iter().collect();
+    // By length first, so that a batch holds hardly any padding.
+    unique.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
+    unique.dedup();
+    let place = |t: &Vec<u32>| unique.binary_search_by(|u| u.len().cmp(&t.len()).then((*u).cmp(t))).unwrap_or(0);
+    let place: Vec<usize> = texts.iter().map(place).collect();
+    let cosine = cosines(model, &unique, &features, &progress)?;
+    let mut judged = Vec::with_capacity(unique.len());
+    for (done, (ids, row)) in unique.iter().zip(&cosine).enumerate() {
+        let top: Vec<usize> = order(row).into_iter().take(k).collect();
+        judged.push(decide(model, ids, &top, &patches)?);
+        progress(Stage::Pairs, done + 1, unique.len());
+    }
+    Ok(Scores {
+        cosine: place.iter().map(|&p| cosine[p].clone()).collect(),
+        judged: place.iter().map(|&p| judged[p].clone()).collect(),
+        hubness,
+        half,
+    })
+}
+
+fn cosines(
+    model: &Cada,
+    texts: &[&Vec<u32>],
+    images: &[Tensor],
+    progress: &impl Fn(Stage, usize, usize),
+) -> candle_core::Result<Vec<Vec<f32>>> {
+    if images.is_empty() {
+        return Ok(vec![Vec::new(); texts.len()]);
+    }
+    let images = Tensor::cat(images, 0)?.t()?.contiguous()?;
+    let (mut all, pad) = (Vec::with_capacity(texts.len()), model.arch().pad_token_id);
+    for some in texts.chunks(BATCH) {
+        let tokens = TokenBatch::new(some, pad, None);
+        let feature = l2_normalize(&model.text_proj(&model.text_embeds(&tokens, None)?)?)?.detach();
+        all.extend(feature.matmul(&images)?.to_vec2::<f32>()?);
+        progress(Stage::Texts, all.len(), texts.len());
+    }
+    Ok(all)
+}
+
+/// The decoder's logits of one text against the images `top`.
+fn decide(model: &Cada, ids: &[u32], top: &[usize], patches: &[Tensor]) -> candle_core::Result<Vec<(usize, [f32; 2])>> {
+    let pairs = (ROWS / (ids.len() + model.arch().patch_rows())).max(1);
+    let tokens = TokenBatch::new(&[ids], model.arch().pad_token_id, None);
+    let mut judged = Vec::with_capacity(top.len());
+    for some in top.chunks(pairs) {
+        let rows: Vec<Tensor> =
+            some.iter().map(|&i| patches[i / BATCH].narrow(0, i % BATCH, 1)).collect::<candle_core::Result<_>>()?;
+        let embeds = Tensor::cat(&rows, 0)?;
+        let fused = model.fused(&tokens.select(&vec![0; some.len()]), &embeds, None)?;
+        let logits = model.itm_logits(&fused)?.detach().to_vec2::<f32>()?;
+        judged.extend(some.iter().zip(logits).map(|(&image, pair)| (image, [pair[0], pair[1]])));
+    }
+    Ok(judged)
+}
+
+/// Both protocols with the scores of the authors' code.
+pub struct Evaluation {
+    /// Cosine of every text with every image.
+    pub cosine: Vec<Vec<f32>>,
+    /// [`Form::Reference`] scores.
+    pub local: Vec<Vec<f32>>,
+}
+
+/// [`judge`] with the scores of the authors' code, for validation while training; `progress` hears of texts.
+///
+/// # Errors
+/// What `pixels` says, or when candle fails.
+pub fn evaluate(
+    model: &Cada,
+    texts: &[Vec<u32>],
+    pictures: usize,
+    pixels: impl Fn(Range<usize>) -> candle_core::Result<Tensor>,
+    k: usize,
+    progress: impl Fn(usize, usize),
+) -> candle_core::Result<Evaluation> {
+    let told = |stage, done, of| {
+        if stage == Stage::Pairs {
+            progress(done, of)
+        }
+    };
+    let scores = judge(model, texts, pictures, pixels, k, None, told)?;
+    let local = scores.local(&Form::Reference);
+    Ok(Evaluation { cosine: scores.cosine, local })
+}
+
+/// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one, `score_local`, with the identity
+/// of every row and column as `text_ids` and `image_ids` (i64), to a safetensors file.
+///
+/// # Errors
+/// A file that cannot be written; none is left half-written.
+pub fn dump(
+    path: &Path,
+    cosine: &[Vec<f32>],
+    local: Option<&[Vec<f32>]>,
+    text_ids: &[u32],
+    image_ids: &[u32],
+) -> Result<()> {
+    let cpu = &Device::Cpu;
+    let matrix = |rows: &[Vec<f32>]| {
+        let flat: Vec<f32> = rows.iter().flatten().copied().collect();
+        Tensor::from_vec(flat, (text_ids.len(), image_ids.len()), cpu)
+    };
+    let ids = |ids: &[u32]| Tensor::from_vec(ids.iter().map(|i| i64::from(*i)).collect::<Vec<_>>(), ids.len(), cpu);
+    let mut tensors = HashMap::new();
+    tensors.insert("cosine_t2i", matrix(cosine)?);
+    if let Some(local) = local {
+        tensors.insert("score_local", matrix(local)?);
+    }
+    tensors.insert("text_ids", ids(text_ids)?);
+    tensors.insert("image_ids", ids(image_ids)?);
+    super::atomic::with(path, |part| {
+        candle_core::safetensors::save(&tensors, part).map_err(|e| TrainError::content(path, e))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and images.
+    fn case() -> impl Strategy<Value = (Vec<Vec<f32>>, Vec<u32>, Vec<u32>)> {
+        (1usize..8, 1usize..24).prop_flat_map(|(texts, images)| {
+            let all: Vec<u32> = (0..(texts * images) as u32).collect();
+            let ids = |n| proptest::collection::vec(0u32..5, n);
+            (Just(all).prop_shuffle(), ids(texts), ids(images)).prop_map(move |(order, t, v)| {
+                let rows = order.chunks(images).map(|row| row.iter().map(|x| *x as f32 / 100.0 - 1.0).collect());
+                (rows.collect(), t, v)
+            })
+        })
+    }
+
+    fn same(a: Ranks, b: Ranks) -> bool {
+        let near = |x: f64, y: f64| (x - y).abs() < 1e-9;
+        near(a.rank1, b.rank1) && near(a.rank5, b.rank5) && near(a.rank10, b.rank10) && near(a.map, b.map)
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_order_of_scores_counts((scores, texts, images) in case(), gain in 0.5f32..3.0, lift in -2f32..2.0) {
+            let before = ranks(&scores, &texts, &images);
+            let mapped: Vec<Vec<f32>> =
+                scores.iter().map(|row| row.iter().map(|s| (gain * s).exp() + lift).collect()).collect();
+            prop_assert!(same(before, ranks(&mapped, &texts, &images)));
+        }
+
+        #[test]
+        fn the_order_of_images_and_texts_does_not_count((scores, texts, images) in case(), turn in 0usize..24) {
+            let before = ranks(&scores, &texts, &images);
+            let turned = |row: &Vec<f32>| { let mut r = row.clone(); r.rotate_left(turn % images.len()); r };
+            let mut rows: Vec<Vec<f32>> = scores.iter().map(turned).collect();
+            let (mut t, mut v) = (texts.clone(), images.clone());
+            v.rotate_left(turn % images.len());
+            rows.reverse();
+            t.reverse();
+            prop_assert!(same(before, ranks(&rows, &t, &v)));
+        }
+
+        #[test]
+        fn ranks_grow_with_k_and_are_per_cent((scores, texts, images) in case()) {
+            let r = ranks(&scores, &texts, &images);
+            prop_assert!(0.0 <= r.rank1 && r.rank1 <= r.rank5 && r.rank5 <= r.rank10 && r.rank10 <= 100.0);
+            prop_assert!((0.0..=100.0).contains(&r.map));
+        }
+
+        #[test]
+        fn a_perfect_ranking_is_perfect(images in proptest::collection::vec(0u32..5, 1..24)) {
+            let texts = images.clone();
+            let score = |t: &u32| images.iter().map(|v| f32::from(u8::from(v == t))).collect();
+            let r = ranks(&texts.iter().map(score).collect::<Vec<_>>(), &texts, &images);
+            prop_assert_eq!((r.rank1, r.rank10), (100.0, 100.0));
+            prop_assert!((r.map - 100.0).abs() < 1e-9);
+        }
+
+        /// Whatever the logits, what was judged stays before what was not.
+        #[test]
+        fn the_judged_come_first(
+            cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], form in 0usize..3,
+        ) {
+            let top: Vec<usize> = order(&cosine).into_iter().take(k).collect();
+            let logit = |i: usize| [f32::from(logits[i % 8]) / 10.0, f32::from(logits[(i + 3) % 8]) / 10.0];
+            let judged = vec![top.iter().map(|&i| (i, logit(i))).collect()];
+            let fitted =
+                Calibration { temperature: 0.5, bias: -3.0, similarity: 4.0, hubness: -2.0, ..Calibration::default() };
+            let form = [Form::Sightline(fitted), Form::Reference, Form::Paper][form].clone();
+            let hubness = cosine.iter().map(|c| c.abs()).collect();
+            let row = Scores { cosine: vec![cosine], judged, hubness, half: false }.local(&form).remove(0);
+            let mut first = order(&row);
+            first.truncate(top.len());
+            prop_assert!(first.iter().all(|i| top.contains(i)));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What is ranked: pictures and captions of one split, with the identity of each. Pictures are decoded or drawn when they
+//! are asked for, so that a gallery of any size fits.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use sightline_core::RgbImage;
+
+use super::dataset::Entry;
+use super::{Result, TrainError};
+use sightline_embed::model::Preprocess;
+use sightline_embed::preprocess::{Filter, pixel_values, resize};
+use sightline_figures::{Corpus, Words};
+
+/// Where a picture comes from.
+#[derive(Debug, Clone)]
+enum Picture {
+    File(PathBuf),
+    Drawn { corpus: Corpus, identity: u64, view: u64 },
+}
+
+impl Picture {
+    fn load(&self) -> Result<RgbImage> {
+        match self {
+            Self::File(path) => {
+                let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+                sightline_embed::decode_image(&bytes).map_err(|e| TrainError::content(path, e))
+            }
+            Self::Drawn { corpus, identity, view } => {
+                let drawn = corpus.picture(*identity, *view);
+                let (width, height) = drawn.dimensions();
+                RgbImage::new(width, height, drawn.into_raw())
+                    .map_err(|_| sightline_embed::EmbedError::EmptyImage { width, height }.into())
+            }
+        }
+    }
+}
+
+/// Pictures and captions with their identities.
+#[derive(Debug, Clone, Default)]
+pub struct Gallery {
+    pictures: Vec<Picture>,
+    /// Identity of every picture.
+    pub image_ids: Vec<u32>,
+    /// All captions.
+    pub captions: Vec<String>,
+    /// Identity of every caption.
+    pub text_ids: Vec<u32>,
+}
+
+/// Texts of a query bank, where nothing else is asked for.
+pub const BANK: usize = 2000;
+
+/// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
+const CAPTION: u64 = 5;
+
+impl Gallery {
+    /// All pictures of `entries`, and all their captions.
+    pub fn of_entries(entries: Vec<Entry>) -> Self {
+        let mut all = Self::default();
+        for entry in entries {
+            all.pictures.push(Picture::File(entry.path));
+            all.image_ids.push(entry.identity);
+            for caption in entry.captions {
+                all.captions.push(caption);
+                all.text_ids.push(entry.identity);
+            }
+        }
+        all
+    }
+
+    /// `views` pictures and one caption, in the chosen words, of each of the persons `identities`.
+    pub fn drawn(corpus: &Corpus, identities: Range<u64>, views: u64, words: Words) -> Self {
+        let mut all = Self::default();
+        for identity in identities {
+            for view in 0..views {
+                all.pictures.push(Picture::Drawn { corpus: corpus.clone(), identity, view });
+                all.image_ids.push(identity as u32);
+            }
+            all.captions.push(corpus.caption_with(identity, CAPTION, words));
+            all.text_ids.push(identity as u32);
+        }
+        all
+    }
+
+    /// `count` captions, in the chosen words, of persons none of whom is among the first `identities` or a sibling of one:
+    /// a query bank for them.
+    pub fn bank(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
+        let first = identities.next_multiple_of(4);
+        (first..first + count).map(|identity| corpus.caption_with(identity, CAPTION, words)).collect()
+    }
+
+    /// `count` captions of `entries` at most, evenly spaced.
+    pub fn bank_of(entries: &[Entry], count: usize) -> Vec<String> {
+        let all: Vec<&String> = entries.iter().flat_map(|entry| &entry.captions).collect();
+        let count = count.min(all.len());
+        (0..count).map(|i| all[i * all.len() / count].clone()).collect()
+    }
+
+    /// Number of identities that have a picture.
+    pub fn identities(&self) -> usize {
+        self.image_ids.iter().collect::<std::collections::HashSet<_>>().len()
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    /// Whether there is no picture.
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+
+    /// Some pictures, decoded or drawn on every core.
+    ///
+    /// # Errors
+    /// A file that cannot be read or decoded: by name.
+    pub fn pictures(&self, range: Range<usize>) -> Result<Vec<RgbImage>> {
+        self.pictures[range].par_iter().map(Picture::load).collect()
+    }
+
+    /// Some pictures squashed to `[height, width]`: RGB bytes, row-major.
+    ///
+    /// # Errors
+    /// As [`Gallery::pictures`].
+    pub fn squashed(&self, range: Range<usize>, [height, width]: [usize; 2]) -> Result<Vec<Vec<u8>>> {
+        let squash = |picture: &RgbImage| Ok(resize(picture, width, height, Filter::Bilinear)?);
+        self.pictures(range)?.par_iter().map(squash).collect()
+    }
+
+    /// Normalised pixels `[n, 3, H, W]` of some pictures, as the model's own preparation makes them.
+    ///
+    /// # Errors
+    /// As [`Gallery::pictures`].
+    pub fn pixels(&self, range: Range<usize>, size: [usize; 2], prep: &Preprocess, device: &Device) -> Result<Tensor> {
+        Ok(pixel_values(&self.pictures(range)?, size, prep, device)?)
+    }
+
+    /// Two galleries that share no identity: what is fitted on one can be measured on the other. Which identity goes
+    /// where follows from its number alone.
+    pub fn halves(self) -> (Self, Self) {
+        let first = |id: u32| id.wrapping_mul(0x9E37_79B1) >> 31 == 0;
+        (self.only(first), self.only(|id| !first(id)))
+    }
+
+    fn only(&self, keep: impl Fn(u32) -> bool) -> Self {
+        let mut some = Self::default();
+        for (picture, id) in self.pictures.iter().zip(&self.image_ids).filter(|(_, id)| keep(**id)) {
+            some.pictures.push(picture.clone());
+            some.image_ids.push(*id);
+        }
+        for (caption, id) in self.captions.iter().zip(&self.text_ids).filter(|(_, id)| keep(**id)) {
+            some.captions.push(caption.clone());
+            some.text_ids.push(*id);
+        }
+        some
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_share_no_identity_and_lose_none() {
+        let all = Gallery::drawn(&Corpus::new(3), 0..200, 2, Words::All);
+        let (total, texts) = (all.len(), all.captions.len());
+        let (a, b) = all.halves();
+        assert_eq!((a.len() + b.len(), a.captions.len() + b.captions.len()), (total, texts));
+        assert!(a.image_ids.iter().chain(&a.text_ids).all(|id| !b.image_ids.contains(id) && !b.text_ids.contains(id)));
+        assert!(a.len() > total / 4 && b.len() > total / 4);
+        assert_eq!((a.identities() + b.identities(), a.identities() * 2), (200, a.len()));
+    }
+
+    #[test]
+    fn a_bank_is_of_other_persons_and_evenly_spaced() {
+        let corpus = Corpus::new(3);
+        let bank = Gallery::bank(&corpus, 10, 4, Words::All);
+        let of = |identity| corpus.caption_with(identity, CAPTION, Words::All);
+        assert_eq!(bank, [of(12), of(13), of(14), of(15)]);
+        let entry = |i: u32| Entry { path: "x".into(), identity: i, captions: vec![format!("{i}a"), format!("{i}b")] };
+        let entries: Vec<Entry> = (0..3).map(entry).collect();
+        assert_eq!(Gallery::bank_of(&entries, 3), ["0a", "1a", "2a"]);
+        assert_eq!(Gallery::bank_of(&entries, 99).len(), 6);
+        assert!(Gallery::bank_of(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn a_picture_that_is_gone_is_named() {
+        let entry = Entry { path: "no/such.jpg".into(), identity: 1, captions: vec!["a man".into()] };
+        let gallery = Gallery::of_entries(vec![entry]);
+        let e = gallery.pictures(0..1).expect_err("gone").to_string();
+        assert!(e.contains("no/such.jpg"), "{e}");
+    }
+}

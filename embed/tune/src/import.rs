@@ -1,0 +1,270 @@
+//! Checkpoints of others -> model folders: CADA's own (`.pth` as train.py writes it, or safetensors) and BLIP's.
+//!
+//! Both use the names of [`crate::model`]. BLIP's holds momentum copies, queues and a temperature besides, and no head for
+//! token groups; the word predictor (`text_decoder`) is of use to training alone. Everything that is left out is
+//! reported, and a checkpoint of which nothing or not everything fits is an error that names it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use rand::Rng;
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::{Result, TrainError, atomic};
+use sightline_embed::model::weights::{self, Tensors};
+use sightline_embed::model::{Architecture, Decoder, Grid, ModelConfig, resize_pos_embed};
+use sightline_figures::stream;
+use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::{EmbedError, Model, ModelFolder, self_test, write_self_test};
+
+/// The one tensor whose shape follows the size of the picture.
+const POS_EMBED: &str = "visual_encoder.pos_embed";
+/// Heads that CADA adds to BLIP: of use to training only, and drawn afresh when a checkpoint lacks both.
+const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
+
+/// What to import, and how.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// `.pth`, `.pt`, `.bin` or `.safetensors`.
+    pub checkpoint: PathBuf,
+    /// tokenizer.json of bert-base-uncased, with or without `[DEC]` and `[ENC]`.
+    pub tokenizer: PathBuf,
+    /// Dimensions; without it those of CADA as published.
+    pub config: Option<PathBuf>,
+    /// Height and width of the model's input in pixels; without it those of the configuration, or of the checkpoint.
+    pub image: Option<[usize; 2]>,
+    /// Type the weights are stored as.
+    pub dtype: DType,
+    /// Name of the model.
+    pub name: String,
+    /// Model folder to write.
+    pub out: PathBuf,
+    /// Replace one that is there.
+    pub force: bool,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Serialize)]
+pub struct Imported {
+    /// Identity of the new model.
+    pub model_id: String,
+    /// "CADA" or "BLIP".
+    pub form: &'static str,
+    /// Tensors taken over.
+    pub mapped: usize,
+    /// Parameters of the model.
+    pub parameters: usize,
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Grid of the checkpoint's position embedding when it was resized.
+    pub resized_from: Option<[usize; 2]>,
+    /// Tensors left out on purpose: why, and how many.
+    pub dropped: BTreeMap<&'static str, usize>,
+    /// Tensors nobody reads, by name.
+    pub unused: Vec<String>,
+    /// Tensors the checkpoint lacks that were drawn afresh, by name: they know nothing yet.
+    pub fresh: Vec<String>,
+    /// Word pieces added to the tokenizer.
+    pub added_pieces: Vec<String>,
+}
+
+/// A checkpoint brought to an architecture.
+#[derive(Debug)]
+pub struct Mapped {
+    /// Tensors of inference, all of them.
+    pub tensors: Tensors,
+    /// As in [`Imported`].
+    pub report: Imported,
+}
+
+/// Why `name` is left out, when it is known.
+fn dropped(name: &str) -> Option<&'static str> {
+    let part = name.split('.').next().unwrap_or_default();
+    if part.ends_with("_m") {
+        Some("momentum copies")
+    } else if part == "text_decoder" {
+        Some("word predictor (training only)")
+    } else if name.ends_with("position_ids") {
+        Some("position ids")
+    } else if name == "temp" {
+        Some("temperature")
+    } else if matches!(name, "image_queue" | "text_queue" | "queue_ptr" | "ptr_queue" | "idx_queue") {
+        Some("queues")
+    } else {
+        None
+    }
+}
+
+/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels, if any, and
+/// `arch.image_size` becomes what it is. `origin` names the file in errors.
+///
+/// # Errors
+/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid that is known.
+pub fn map(
+    mut tensors: Tensors,
+    arch: &mut Architecture,
+    image: Option<[usize; 2]>,
+    own_size: bool,
+    origin: &Path,
+) -> Result<Mapped> {
+    // Written by a data-parallel run: every name has this before it.
+    if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with("module.")) {
+        tensors = tensors.into_iter().map(|(name, t)| (name["module.".len()..].to_owned(), t)).collect();
+    }
+    let blip = tensors.keys().any(|name| dropped(name) == Some("momentum copies"));
+    let mut report = Imported {
+        model_id: String::new(),
+        form: if blip { "BLIP" } else { "CADA" },
+        mapped: 0,
+        parameters: 0,
+        image_size: arch.image_size,
+        resized_from: None,
+        dropped: BTreeMap::new(),
+        unused: Vec::new(),
+        fresh: Vec::new(),
+        added_pieces: Vec::new(),
+    };
+    for name in tensors.keys() {
+        if let Some(why) = dropped(name) {
+            *report.dropped.entry(why).or_default() += 1;
+        }
+    }
+    tensors.retain(|name, _| dropped(name).is_none());
+    place(&mut tensors, arch, image, own_size, origin, &mut report)?;
+    let required = weights::required(arch, Decoder::None)?;
+    let shared = required.keys().filter(|name| tensors.contains_key(*name)).count();
+    if shared > 0 && LOCAL_HEAD.iter().all(|name| !tensors.contains_key(*name)) {
+        for name in LOCAL_HEAD {
+            let shape = &required[name];
+            let mut rng = stream(0, 0x10CA_1EAD, name.len() as u64);
+            let spread = if name.ends_with("weight") { 0.02 } else { 0.0 };
+            let mut value = || spread * (0..12).map(|_| rng.random::<f32>() - 0.5).sum::<f32>();
+            let values: Vec<f32> = (0..shape.elem_count()).map(|_| value()).collect();
+            tensors.insert(name.to_owned(), Tensor::from_vec(values, shape, &Device::Cpu)?);
+            report.fresh.push(name.to_owned());
+        }
+    }
+    let selection = weights::select(tensors, &required, &origin.display().to_string())?;
+    report.mapped = selection.used.len() - report.fresh.len();
+    report.parameters = selection.used.values().map(Tensor::elem_count).sum();
+    report.unused = selection.unused;
+    report.image_size = arch.image_size;
+    Ok(Mapped { tensors: selection.used, report })
+}
+
+/// Brings the position embedding to the grid of the wanted size.
+fn place(
+    tensors: &mut Tensors,
+    arch: &mut Architecture,
+    image: Option<[usize; 2]>,
+    own_size: bool,
+    origin: &Path,
+    report: &mut Imported,
+) -> Result<()> {
+    let Some(stored) = tensors.get(POS_EMBED) else { return Ok(()) };
+    let wrong = |message: String| TrainError::content(origin, format!("{POS_EMBED} {:?}: {message}", stored.dims()));
+    let Ok((1, rows, width)) = stored.dims3() else { return Err(wrong("it should be [1, 1 + patches, width]".into())) };
+    if width != arch.vision_width {
+        return Err(wrong(format!("the configuration says width {}", arch.vision_width)));
+    }
+    let from = if rows == arch.patch_rows() {
+        arch.grid()
+    } else {
+        Grid::square(rows.saturating_sub(1)).ok_or_else(|| {
+            wrong("its patches are neither those of the configuration's image_size nor a square; give --config with the image_size of the checkpoint".into())
+        })?
+    };
+    let own = [from.rows * arch.patch_size, from.cols * arch.patch_size];
+    arch.image_size = image.unwrap_or(if own_size { own } else { arch.image_size });
+    arch.check().map_err(|message| TrainError::content(origin, message))?;
+    if arch.grid() != from {
+        report.resized_from = Some([from.rows, from.cols]);
+        let resized = resize_pos_embed(stored, from, arch.grid())?;
+        tensors.insert(POS_EMBED.to_owned(), resized);
+    }
+    Ok(())
+}
+
+/// Reads the configuration of `plan`, or that of CADA as published.
+fn configuration(plan: &Import) -> Result<ModelConfig> {
+    let mut config = match &plan.config {
+        Some(path) => ModelConfig::read(path)?,
+        None => ModelConfig::new("", Architecture::cada_base()),
+    };
+    config.name.clone_from(&plan.name);
+    Ok(config)
+}
+
+/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of bert-base-uncased.
+fn tokenizer(path: &Path, arch: &Architecture) -> Result<(Vec<u8>, Vec<String>)> {
+    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+    let bad = |e: &dyn std::fmt::Display| {
+        TrainError::Embed(EmbedError::Tokenizer { path: path.to_owned(), message: e.to_string() })
+    };
+    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| bad(&e))?;
+    if tokenizer.token_to_id("[ENC]").is_some() || tokenizer.get_vocab_size(true) + 1 != arch.enc_token_id as usize {
+        return Ok((bytes, Vec::new()));
+    }
+    let pieces = ["[DEC]", "[ENC]"];
+    tokenizer.add_special_tokens(pieces.map(|p| AddedToken::from(p, true))).map_err(|e| bad(&e))?;
+    let text = tokenizer.to_string(false).map_err(|e| bad(&e))?;
+    Ok((text.into_bytes(), pieces.map(str::to_owned).to_vec()))
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path).map_err(TrainError::io(path))?;
+    std::io::copy(&mut file, &mut hash).map_err(TrainError::io(path))?;
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors, tokenizer.json,
+/// selftest.safetensors.
+///
+/// # Errors
+/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists (without `force`) or
+/// cannot be written, or a model whose features are not finite or all the same. Nothing is left behind then.
+pub fn import(plan: &Import) -> Result<Imported> {
+    if plan.out.exists() && !plan.force {
+        return Err(TrainError::content(&plan.out, "it exists already; --force replaces it"));
+    }
+    let mut config = configuration(plan)?;
+    let (words, added) = tokenizer(&plan.tokenizer, &config.architecture)?;
+    let tensors = weights::read(&plan.checkpoint)?;
+    let own_size = plan.config.is_none();
+    let mut mapped = map(tensors, &mut config.architecture, plan.image, own_size, &plan.checkpoint)?;
+    mapped.report.added_pieces = added;
+    let file = plan.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    config.provenance = json!({"imported": {
+        "checkpoint": file,
+        "sha256": digest(&plan.checkpoint)?,
+        "form": mapped.report.form,
+        "position_embedding_resized_from": mapped.report.resized_from,
+        "drawn_afresh": mapped.report.fresh,
+    }});
+    atomic::folder(&plan.out, plan.force, |to| {
+        let mut stored = Tensors::new();
+        for (name, tensor) in &mapped.tensors {
+            stored.insert(name.clone(), super::folder::narrowed(name, tensor, plan.dtype, &plan.checkpoint)?);
+        }
+        candle_core::safetensors::save(&stored, to.join("model.safetensors"))?;
+        let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
+        std::fs::write(to.join("config.json"), text).map_err(TrainError::io(to))?;
+        std::fs::write(to.join("tokenizer.json"), &words).map_err(TrainError::io(to))?;
+        // Said of the file that was given, not of its copy.
+        CaptionTokenizer::load(&to.join("tokenizer.json"), &config.architecture).map_err(|e| match e {
+            EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: plan.tokenizer.clone(), message },
+            other => other,
+        })?;
+        write_self_test(to)?;
+        let folder = ModelFolder::open(to)?;
+        self_test(&Model::load(&folder, "cpu")?, &folder)?;
+        mapped.report.model_id.clone_from(&folder.id);
+        Ok(())
+    })?;
+    Ok(mapped.report)
+}

@@ -1,0 +1,45 @@
+//! Fine-tuning: data, losses, optimiser, evaluation, calibration and model folders.
+//!
+//! ```text
+//! figures::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
+//! ```
+
+pub mod ablate;
+pub mod ara;
+pub mod atomic;
+pub mod atp;
+pub mod attributes;
+pub mod augment;
+pub mod bank;
+pub mod baseline;
+pub mod batch;
+pub mod calibrate;
+pub mod checkpoint;
+pub mod config;
+pub mod dataset;
+mod error;
+pub mod evaluate;
+mod finite;
+pub mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+pub mod gallery;
+pub mod import;
+pub mod init;
+mod isotonic;
+pub mod losses;
+pub mod mined;
+pub mod objective;
+pub mod optimizer;
+pub mod plot;
+pub mod pool;
+pub mod recipe;
+pub mod record;
+pub mod run;
+pub mod schedule;
+pub mod source;
+pub mod trainee;
+pub mod validation;
+pub mod vocabulary;
+
+pub use error::{Result, TrainError};

@@ -1,0 +1,97 @@
+//! Hard negatives of a batch, which matching (ATP) is trained against.
+
+use std::str::FromStr;
+
+use candle_core::{Result, Tensor};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use sightline_embed::nn::l2_normalize;
+use sightline_figures::stream;
+
+/// Temperature of the reference's hard-negative rule.
+const NEGATIVE_TEMPERATURE: f32 = 0.07;
+/// Temperature of drawn negatives.
+const SAMPLING_TEMPERATURE: f32 = 0.2;
+
+/// How a hard negative is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HardNegative {
+    /// The highest cosine of another identity (the paper).
+    Cosine,
+    /// The highest product of un-normalised features over 0.07 (the authors' code), computed without its softmax, which
+    /// underflows.
+    Code,
+    /// Drawn with a probability that grows with the cosine (softmax at temperature 0.2): easy ones too, from which
+    /// matching starts to learn when features are still poor.
+    Sampled,
+}
+
+impl FromStr for HardNegative {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "cosine" => Ok(Self::Cosine),
+            "code" => Ok(Self::Code),
+            "sampled" => Ok(Self::Sampled),
+            other => Err(format!("{other:?} is not cosine, code or sampled")),
+        }
+    }
+}
+
+/// Hard negatives of a batch: for each text an image, for each image a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Negatives {
+    /// Image index per text.
+    pub image_for_text: Vec<usize>,
+    /// Text index per image.
+    pub text_for_image: Vec<usize>,
+}
+
+/// Chooses them from features `[B, embed_dim]`; nothing when the batch holds one identity only. No gradient. `seed` is of
+/// use to [`HardNegative::Sampled`] alone.
+///
+/// # Errors
+/// When candle fails.
+pub fn hard_negatives(
+    image: &Tensor,
+    text: &Tensor,
+    identities: &[u32],
+    rule: HardNegative,
+    seed: u64,
+) -> Result<Option<Negatives>> {
+    if identities.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(None);
+    }
+    let (image, text) = (image.detach(), text.detach());
+    let mut scores = match rule {
+        HardNegative::Cosine | HardNegative::Sampled => {
+            l2_normalize(&text)?.matmul(&l2_normalize(&image)?.t()?.contiguous()?)?
+        }
+        HardNegative::Code => (text.matmul(&image.t()?.contiguous()?)? / f64::from(NEGATIVE_TEMPERATURE))?,
+    }
+    .to_vec2::<f32>()?;
+    let n = identities.len();
+    if rule == HardNegative::Sampled {
+        // The largest of scores with Gumbel noise is a draw from their softmax.
+        let mut rng = stream(seed, 0x4E65_6761, n as u64);
+        for score in scores.iter_mut().flatten() {
+            let u = rng.random::<f32>().clamp(1e-7, 1.0 - 1e-7);
+            *score = *score / SAMPLING_TEMPERATURE - (-u.ln()).ln();
+        }
+    }
+    let best = |score: &dyn Fn(usize, usize) -> f32| -> Vec<usize> {
+        (0..n)
+            .map(|i| {
+                let others = (0..n).filter(|&j| identities[j] != identities[i]);
+                // The first of equals, as argmax; every row has another identity in it.
+                others
+                    .fold((0, f32::NEG_INFINITY), |best, j| if score(i, j) > best.1 { (j, score(i, j)) } else { best })
+                    .0
+            })
+            .collect()
+    };
+    Ok(Some(Negatives { image_for_text: best(&|t, v| scores[t][v]), text_for_image: best(&|v, t| scores[t][v]) }))
+}

@@ -1,0 +1,287 @@
+//! What training minimises: CADA's losses over one batch, weighed and summed.
+
+use candle_core::Tensor;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Result;
+use super::ara::{Ara, Masked, Masking};
+use super::atp::{Atp, Start};
+use super::batch::Batch;
+use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
+use super::run::Trainee;
+use sightline_embed::model::Decoder;
+use sightline_embed::nn::Dropout;
+use sightline_figures::stream;
+
+/// Which losses, in which form, with which weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Objective {
+    /// The global loss.
+    pub global: Global,
+    /// Its factor in the total.
+    pub global_weight: f64,
+    /// Matching, if any.
+    pub atp: Option<Atp>,
+    /// Masked attribute modelling, if any.
+    pub ara: Option<Ara>,
+    /// Weight of the auxiliary attribute heads; 0 leaves them out.
+    pub attributes: f64,
+    /// Dropout in the text transformer.
+    pub dropout: f32,
+}
+
+impl Default for Objective {
+    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens without padding, whole
+    /// phrases masked for a bidirectional decoder that shares the text encoder's weights.
+    fn default() -> Self {
+        Self {
+            global: Global::Ndf(Ndf::Paper),
+            global_weight: 1.0,
+            atp: Some(Atp {
+                from: 0,
+                pairs: None,
+                start: Start::Fresh,
+                negatives: HardNegative::Cosine,
+                groups: Groups::of(36, true),
+                global: true,
+                local: true,
+                weight: 1.0,
+                mined: None,
+            }),
+            ara: Some(Ara {
+                from: 0,
+                pairs: None,
+                masking: Masking::Phrase,
+                probability: 0.8,
+                causal: false,
+                decoder: Decoder::Shared,
+                mask_sep: false,
+                weight: 0.1,
+            }),
+            attributes: 0.0,
+            dropout: 0.1,
+        }
+    }
+}
+
+impl Objective {
+    /// The authors' code, in every respect in which it differs from their paper.
+    pub fn reference() -> Self {
+        let paper = Self::default();
+        Self {
+            global: Global::Ndf(Ndf::Code),
+            atp: paper.atp.map(|atp| Atp { negatives: HardNegative::Code, groups: Groups::of(36, false), ..atp }),
+            ara: paper.ara.map(|ara| Ara {
+                masking: Masking::Word,
+                probability: 0.4,
+                causal: true,
+                decoder: Decoder::Own,
+                mask_sep: true,
+                ..ara
+            }),
+            ..paper
+        }
+    }
+
+    /// For a small model that starts from nothing: easy negatives among the hard ones, matching once features mean
+    /// something, from the projections they were trained with and on part of the batch, groups about as long as a phrase,
+    /// words predicted by the cross-attention that matches, attribute heads as a dense first signal.
+    pub fn scratch() -> Self {
+        let paper = Self::default();
+        Self {
+            atp: paper.atp.map(|atp| Atp {
+                from: 1200,
+                pairs: Some(32),
+                start: Start::Projections,
+                negatives: HardNegative::Sampled,
+                groups: Groups::of(12, true),
+                ..atp
+            }),
+            ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: Decoder::Tied, ..ara }),
+            global: Global::Ndf(Ndf::Code),
+            attributes: 1.0,
+            dropout: 0.0,
+            ..paper
+        }
+    }
+
+    /// The word predictor that the model must be built with.
+    pub fn decoder(&self) -> Decoder {
+        self.ara.as_ref().map_or(Decoder::None, |ara| ara.decoder)
+    }
+
+    /// Whether every number is one that training can use.
+    ///
+    /// # Errors
+    /// Says which is not.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let weights = [
+            ("the global loss", self.global_weight),
+            ("ATP", self.atp.as_ref().map_or(0.0, |a| a.weight)),
+            ("ARA", self.ara.as_ref().map_or(0.0, |a| a.weight)),
+            ("the attribute heads", self.attributes),
+        ];
+        if let Some((name, weight)) = weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            return Err(format!("the weight of {name} is {weight}; it must be 0 or more"));
+        }
+        if weights.iter().all(|(_, w)| *w == 0.0) {
+            return Err("every loss has the weight 0".into());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(format!("a dropout of {} is not in 0..1", self.dropout));
+        }
+        if let Some(atp) = &self.atp {
+            if !atp.global && !atp.local {
+                return Err("ATP without either half is nothing: leave it out".into());
+            }
+            if atp.groups.size == 0 || atp.groups.stride == 0 || atp.groups.stride > atp.groups.size {
+                return Err(format!(
+                    "groups of {} tokens every {}: a group needs a token, and groups must leave none out",
+                    atp.groups.size, atp.groups.stride
+                ));
+            }
+            if atp.pairs == Some(0) {
+                return Err("ATP of 0 pairs is nothing: leave it out".into());
+            }
+            if let Some(mined) = &atp.mined {
+                mined.check()?;
+            }
+        }
+        if let Some(ara) = &self.ara {
+            if !(0.0..=1.0).contains(&ara.probability) {
+                return Err(format!("a masking probability of {} is not in 0..=1", ara.probability));
+            }
+            if ara.decoder == Decoder::None || ara.pairs == Some(0) {
+                return Err("ARA without a decoder or of 0 pairs is nothing: leave it out".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The loss of one batch at `step` and its parts by name. `seed` decides what is drawn: masks, sampled negatives,
+/// dropout.
+///
+/// # Errors
+/// A model that was not built with the objective's decoder.
+pub fn loss(trainee: &Trainee, config: &Objective, batch: &Batch, step: usize, seed: u64) -> Result<(Tensor, Value)> {
+    let masked = match &config.ara {
+        Some(ara) if step >= ara.from => Some(ara.mask(&batch.tokens, &batch.spans, trainee.model.arch(), seed, step)),
+        _ => None,
+    };
+    loss_with(trainee, config, batch, masked.as_ref(), step, seed)
+}
+
+/// As [`loss`], with masks at hand.
+///
+/// # Errors
+/// As [`loss`].
+pub fn loss_with(
+    trainee: &Trainee,
+    config: &Objective,
+    batch: &Batch,
+    masked: Option<&Masked>,
+    step: usize,
+    seed: u64,
+) -> Result<(Tensor, Value)> {
+    let model = &trainee.model;
+    let dropout = match config.dropout {
+        0.0 => None,
+        rate => Some(Dropout::new(rate, stream(seed, 0xD409_0000, step as u64).random())?),
+    };
+    let dropout = dropout.as_ref();
+    let images = model.image_embeds(&batch.pixels)?;
+    let texts = model.text_embeds(&batch.tokens, dropout)?;
+    let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
+    let mut sum = Sum::default();
+    let form = match config.global {
+        Global::Cmpm => "cmpm",
+        Global::Ndf(_) => "ndf",
+    };
+    sum.add(form, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
+    if config.attributes > 0.0 {
+        let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;
+        sum.add("attributes", attributes, config.attributes)?;
+        sum.parts.insert("right".into(), json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>()));
+    }
+    if let Some(atp) = config.atp.as_ref().filter(|atp| step >= atp.from)
+        && let Some(negatives) = hard_negatives(&v, &t, &batch.identities, atp.negatives, seed ^ step as u64)?
+    {
+        let halves = atp.logits(model, &images, &batch.tokens, &negatives, dropout)?.loss()?;
+        for (name, half) in [("atp", halves.whole), ("atp_local", halves.groups)] {
+            if let Some(half) = half {
+                sum.add(name, half, atp.weight)?;
+            }
+        }
+    }
+    if let (Some(ara), Some(masked)) = (&config.ara, masked)
+        && let Some(words) = ara.loss(model, &images, masked, dropout)?
+    {
+        sum.add("ara", words, ara.weight)?;
+    }
+    sum.finish(&batch.pixels)
+}
+
+/// A weighted sum that remembers its parts.
+#[derive(Default)]
+pub(super) struct Sum {
+    pub total: Option<Tensor>,
+    pub parts: serde_json::Map<String, Value>,
+}
+
+impl Sum {
+    pub fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
+        self.parts.insert(name.into(), json!(part.to_scalar::<f32>()?));
+        let weighed = if weight == 1.0 { part } else { (part * weight)? };
+        self.total = Some(match self.total.take() {
+            Some(total) => (total + weighed)?,
+            None => weighed,
+        });
+        Ok(())
+    }
+
+    fn finish(self, like: &Tensor) -> Result<(Tensor, Value)> {
+        let total = match self.total {
+            Some(total) => total,
+            None => Tensor::zeros((), candle_core::DType::F32, like.device())?,
+        };
+        Ok((total, Value::Object(self.parts)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_sound_and_survive_json() {
+        for objective in [Objective::default(), Objective::reference(), Objective::scratch()] {
+            assert_eq!(objective.check(), Ok(()));
+            let text = serde_json::to_string(&objective).expect("serialises");
+            assert_eq!(serde_json::from_str::<Objective>(&text).expect("reads"), objective);
+        }
+        assert_eq!(Objective::reference().decoder(), Decoder::Own);
+        assert_eq!(Objective { ara: None, ..Objective::default() }.decoder(), Decoder::None);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        let said = |change: &dyn Fn(&mut Objective)| {
+            let mut objective = Objective::default();
+            change(&mut objective);
+            objective.check().expect_err("refused")
+        };
+        assert!(said(&|o| o.dropout = 1.0).contains("dropout"));
+        assert!(said(&|o| o.global_weight = f64::NAN).contains("global"));
+        assert!(said(&|o| o.ara.as_mut().expect("on").probability = 1.5).contains("1.5"));
+        assert!(said(&|o| o.atp.as_mut().expect("on").groups.stride = 40).contains("every 40"));
+        let neither = |o: &mut Objective| {
+            let atp = o.atp.as_mut().expect("on");
+            (atp.global, atp.local) = (false, false);
+        };
+        assert!(said(&neither).contains("half"));
+    }
+}

@@ -1,0 +1,79 @@
+//! The training pictures, drawn when first asked for and kept in memory at the model's size.
+//!
+//! Drawing a person costs a few milliseconds and a training step reads tens of them, again and again, so each picture is
+//! drawn once and kept as bytes (55 KB at 192 x 96). Captions of drawn persons are written afresh for every use.
+
+use std::sync::OnceLock;
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::attributes::{self, Labels};
+use sightline_embed::EmbedError;
+use sightline_embed::preprocess::{Filter, resize};
+use sightline_figures::{Corpus, Words};
+
+/// Drawn identities with `views` pictures each.
+pub struct Pool {
+    /// Where identities and captions come from.
+    pub corpus: Corpus,
+    /// First identity.
+    pub first: u64,
+    /// Number of identities.
+    pub identities: u64,
+    /// Pictures of each.
+    pub views: u64,
+    /// Pixels down and across.
+    pub size: [usize; 2],
+    /// Words that captions for training use.
+    pub words: Words,
+    pictures: Vec<OnceLock<Box<[u8]>>>,
+    labels: Vec<OnceLock<Labels>>,
+}
+
+/// A picture squashed to `[height, width]`, as the model's own preparation does it.
+///
+/// # Errors
+/// A picture without a pixel.
+pub fn squash(picture: &RgbImage, [height, width]: [usize; 2]) -> Result<Vec<u8>, EmbedError> {
+    let bytes = picture.as_raw().as_slice();
+    let empty = |_| EmbedError::EmptyImage { width: picture.width(), height: picture.height() };
+    let picture = sightline_core::RgbImage::new(picture.width(), picture.height(), bytes).map_err(empty)?;
+    resize(&picture, width, height, Filter::Bilinear)
+}
+
+impl Pool {
+    /// Identities `first..first + identities`, none of them drawn yet.
+    pub fn new(corpus: Corpus, first: u64, identities: u64, views: u64, size: [usize; 2]) -> Self {
+        let pictures = (0..identities * views).map(|_| OnceLock::new()).collect();
+        let labels = (0..identities).map(|_| OnceLock::new()).collect();
+        Self { corpus, first, identities, views, size, words: Words::All, pictures, labels }
+    }
+
+    /// Draws everything now, on every core; `progress` hears how many identities are done.
+    pub fn draw_all(&self, progress: impl Fn(u64) + Sync) {
+        let done = std::sync::atomic::AtomicU64::new(0);
+        (0..self.identities).into_par_iter().for_each(|index| {
+            (0..self.views).for_each(|view| {
+                self.picture(index, view);
+            });
+            progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1);
+        });
+    }
+
+    /// Attributes of the `index`th identity.
+    pub fn known(&self, index: usize) -> &Labels {
+        self.labels[index].get_or_init(|| attributes::labels(&self.corpus.person(self.first + index as u64)))
+    }
+
+    /// Bytes of picture `view` of the `index`th identity, row-major RGB.
+    pub fn picture(&self, index: u64, view: u64) -> &[u8] {
+        self.pictures[(index * self.views + view) as usize].get_or_init(|| {
+            // Drawn pictures have pixels; if one had none, black would stand for it.
+            let black = || vec![0; self.size[0] * self.size[1] * 3];
+            squash(&self.corpus.picture(self.first + index, view), self.size)
+                .unwrap_or_else(|_| black())
+                .into_boxed_slice()
+        })
+    }
+}

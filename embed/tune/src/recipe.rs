@@ -1,0 +1,323 @@
+//! Everything that re-creates a model, as data: the presets of `train`, and what run.json holds.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::augment::Augment;
+use super::objective::Objective;
+use super::run::RunConfig;
+use super::schedule::Schedule;
+use super::source::{DataSpec, Order};
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::Architecture;
+use sightline_figures::Words;
+
+/// Dimensions of the model, apart from its vocabulary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Pixels down and across.
+    pub image: [usize; 2],
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Width of the vision transformer.
+    pub vision_width: usize,
+    /// Its layers.
+    pub vision_layers: usize,
+    /// Its heads.
+    pub vision_heads: usize,
+    /// Width of the text transformer.
+    pub text_width: usize,
+    /// Its layers.
+    pub text_layers: usize,
+    /// Its heads.
+    pub text_heads: usize,
+    /// Width of the common space.
+    pub common: usize,
+    /// Positions of the text transformer.
+    pub positions: usize,
+}
+
+impl Shape {
+    /// That of `arch`, whose hidden layers are four times as wide.
+    pub fn of(arch: &Architecture) -> Self {
+        Self {
+            image: arch.image_size,
+            patch: arch.patch_size,
+            vision_width: arch.vision_width,
+            vision_layers: arch.vision_depth,
+            vision_heads: arch.vision_heads,
+            text_width: arch.text_hidden_size,
+            text_layers: arch.text_layers,
+            text_heads: arch.text_heads,
+            common: arch.embed_dim,
+            positions: arch.max_position_embeddings,
+        }
+    }
+
+    /// The architecture with `vocabulary` word pieces, the last of them `[ENC]`.
+    ///
+    /// # Errors
+    /// Dimensions that contradict each other.
+    pub fn architecture(&self, vocabulary: usize) -> Result<Architecture, String> {
+        let wrong = |what: String| Err(what);
+        let [h, w] = self.image;
+        if self.patch == 0 || !h.is_multiple_of(self.patch) || !w.is_multiple_of(self.patch) || h * w == 0 {
+            return wrong(format!("a patch of {} does not divide a picture of {h}x{w}", self.patch));
+        }
+        for (side, width, heads) in
+            [("vision", self.vision_width, self.vision_heads), ("text", self.text_width, self.text_heads)]
+        {
+            if heads == 0 || width == 0 || !width.is_multiple_of(heads) {
+                return wrong(format!("a {side} width of {width} is not a multiple of {heads} heads"));
+            }
+        }
+        if self.vision_layers == 0 || self.text_layers == 0 || self.common == 0 || vocabulary < 106 {
+            return wrong("a model needs layers, a common space and a vocabulary".into());
+        }
+        if self.positions < 73 {
+            return wrong(format!("{} positions are fewer than the 73 tokens of a text", self.positions));
+        }
+        Ok(Architecture {
+            image_size: self.image,
+            patch_size: self.patch,
+            vision_width: self.vision_width,
+            vision_depth: self.vision_layers,
+            vision_heads: self.vision_heads,
+            text_hidden_size: self.text_width,
+            text_layers: self.text_layers,
+            text_heads: self.text_heads,
+            text_intermediate: 4 * self.text_width,
+            vocab_size: vocabulary,
+            max_position_embeddings: self.positions,
+            enc_token_id: vocabulary as u32 - 1,
+            embed_dim: self.common,
+            ..Architecture::cada_base()
+        })
+    }
+}
+
+/// What a run's best checkpoint is chosen on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judge {
+    /// Pictures and texts: `auto` (the validation split of the first dataset on disk, else drawn persons), `none`, or a
+    /// source by name.
+    pub on: String,
+    /// Pictures per text that the decoder judges.
+    pub k: usize,
+}
+
+/// A model from its beginning: dimensions, data, start and run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The preset it came from.
+    pub preset: String,
+    /// Dimensions.
+    pub shape: Shape,
+    /// Word pieces cut from the text encoder's vocabulary; 0 keeps all.
+    pub vocabulary: usize,
+    /// Folder of a text encoder in BERT layout: vocabulary, word embeddings, and layers where they fit.
+    pub text_init: Option<PathBuf>,
+    /// tokenizer.json to use as it is.
+    pub tokenizer: Option<PathBuf>,
+    /// Checkpoint or model folder to start from.
+    pub init: Option<PathBuf>,
+    /// What it learns from.
+    pub data: Vec<DataSpec>,
+    /// How often each source is drawn from, relative to the others; one each when empty.
+    pub weights: Vec<f64>,
+    /// Folder with body and clothes meshes for drawn persons.
+    pub assets: Option<PathBuf>,
+    /// With it, share of the pictures that are drawn from meshes.
+    pub mesh_share: f32,
+    /// Drawn persons are described with every word; else the synonyms kept back for testing are left out.
+    pub all_words: bool,
+    /// What the best checkpoint is chosen on.
+    pub judge: Judge,
+    /// Passes over all pairs, when they decide the number of steps.
+    pub epochs: Option<usize>,
+    /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
+    pub f32: bool,
+    /// How it is trained.
+    pub run: RunConfig,
+}
+
+impl Recipe {
+    /// Names of the presets.
+    pub const PRESETS: [&str; 3] = ["default", "reference", "quick"];
+
+    /// The preset `name`.
+    pub fn preset(name: &str) -> Option<Self> {
+        match name {
+            "default" => Some(Self::small()),
+            "quick" => Some(Self::quick()),
+            "reference" => Some(Self::reference()),
+            _ => None,
+        }
+    }
+
+    /// The same with files and folders by their last name alone: what a model folder may tell the world.
+    pub fn without_paths(&self) -> Self {
+        let last = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
+        let data = self.data.iter().map(|spec| match spec {
+            DataSpec::Folder(dataset, root) => DataSpec::Folder(*dataset, last(root)),
+            DataSpec::Synth { .. } => spec.clone(),
+        });
+        Self {
+            text_init: self.text_init.as_ref().map(last),
+            tokenizer: self.tokenizer.as_ref().map(last),
+            init: self.init.as_ref().map(last),
+            assets: self.assets.as_ref().map(last),
+            data: data.collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The model folder it starts from, when that is what it starts from.
+    pub fn init_folder(&self) -> Option<&Path> {
+        self.init.as_deref().filter(|path| path.is_dir())
+    }
+
+    /// Words that describe drawn persons.
+    pub fn words(&self) -> Words {
+        if self.all_words { Words::All } else { Words::Seen }
+    }
+
+    /// What layers compute in.
+    pub fn precision(&self) -> Precision {
+        if self.f32 { Precision::F32 } else { Precision::Bf16 }
+    }
+
+    /// The model that ships with Sightline.
+    fn small() -> Self {
+        Self {
+            preset: "default".into(),
+            shape: Shape {
+                image: [192, 96],
+                patch: 24,
+                vision_width: 256,
+                vision_layers: 4,
+                vision_heads: 4,
+                text_width: 256,
+                text_layers: 3,
+                text_heads: 4,
+                common: 256,
+                positions: 73,
+            },
+            vocabulary: 7000,
+            text_init: None,
+            tokenizer: None,
+            init: None,
+            data: vec![DataSpec::Synth { identities: 16_000, views: 2 }],
+            weights: Vec::new(),
+            assets: None,
+            mesh_share: 0.8,
+            all_words: true,
+            judge: Judge { on: "auto".into(), k: 32 },
+            epochs: None,
+            f32: false,
+            run: RunConfig {
+                schedule: Schedule::Fall { warmup: 150, fall: 1200 },
+                words_from: 2000,
+                validate_every: 0,
+                ..RunConfig::new(1, 64, 4200, Objective::scratch())
+            },
+        }
+    }
+
+    /// A small model in minutes: to see every part work.
+    fn quick() -> Self {
+        let mut recipe = Self::small();
+        recipe.preset = "quick".into();
+        recipe.shape = Shape {
+            image: [96, 48],
+            patch: 16,
+            vision_width: 64,
+            vision_layers: 2,
+            vision_heads: 2,
+            text_width: 64,
+            text_layers: 2,
+            text_heads: 2,
+            common: 64,
+            positions: 73,
+        };
+        recipe.vocabulary = 2500;
+        recipe.data = vec![DataSpec::Synth { identities: 1000, views: 2 }];
+        recipe.judge.k = 16;
+        recipe.run.steps = 600;
+        recipe.run.batch = 32;
+        recipe.run.schedule = Schedule::Fall { warmup: 50, fall: 200 };
+        recipe.run.words_from = 0;
+        recipe.run.validate_every = 200;
+        if let Some(atp) = &mut recipe.run.objective.atp {
+            (atp.from, atp.pairs) = (200, Some(16));
+        }
+        if let Some(ara) = &mut recipe.run.objective.ara {
+            (ara.from, ara.pairs) = (200, Some(8));
+        }
+        recipe
+    }
+
+    /// The authors' code: full size, their losses, augmentation and schedule, for their datasets and BLIP's weights.
+    fn reference() -> Self {
+        Self {
+            preset: "reference".into(),
+            shape: Shape {
+                image: [224, 224],
+                patch: 16,
+                vision_width: 768,
+                vision_layers: 12,
+                vision_heads: 12,
+                text_width: 768,
+                text_layers: 12,
+                text_heads: 12,
+                common: 256,
+                positions: 512,
+            },
+            vocabulary: 0,
+            data: Vec::new(),
+            epochs: Some(40),
+            f32: true,
+            run: RunConfig {
+                schedule: Schedule::Cosine { epoch: 0 },
+                lr: 1e-5,
+                clip: None,
+                words_from: 0,
+                order: Order::Epochs,
+                augment: Augment::Reference,
+                validate_every: 0,
+                ..RunConfig::new(1, 96, 1, Objective::reference())
+            },
+            ..Self::small()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_sound_and_come_back_from_json() {
+        for name in Recipe::PRESETS {
+            let recipe = Recipe::preset(name).expect(name);
+            assert_eq!(recipe.preset, name);
+            let arch = recipe.shape.architecture(30_524).expect("sound dimensions");
+            assert_eq!(Shape::of(&arch), recipe.shape);
+            let text = serde_json::to_string(&recipe).expect("serialises");
+            assert_eq!(serde_json::from_str::<Recipe>(&text).expect("read back"), recipe);
+        }
+        assert!(Recipe::preset("big").is_none());
+        let reference = Recipe::preset("reference").expect("there").shape.architecture(30_524).expect("sound");
+        assert_eq!(reference, Architecture::cada_base());
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let shape = Recipe::small().shape;
+        let said = |shape: Shape| shape.architecture(7000).expect_err("refused");
+        assert!(said(Shape { patch: 25, ..shape.clone() }).contains("25"));
+        assert!(said(Shape { text_heads: 7, ..shape.clone() }).contains("text width"));
+        assert!(said(Shape { positions: 10, ..shape }).contains("73"));
+    }
+}

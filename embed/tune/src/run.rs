@@ -1,0 +1,421 @@
+//! The training loop: batches, losses, steps, checkpoints, validation, and every way to stop without losing anything.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::bank::{Bank, Feed};
+use super::batch::{Batch, Batches};
+use super::finite::{odd_gradient, odd_parts, odd_variable};
+use super::objective::loss;
+use super::optimizer::AdamW;
+use super::record::Log;
+use super::source::{Sequence, Source};
+use super::validation::{Merit, Scores, Validation};
+use super::{Result, TrainError, atomic, checkpoint, record};
+use sightline_embed::model::Preprocess;
+use sightline_embed::nn::backward;
+use sightline_embed::text::CaptionTokenizer;
+
+pub use super::config::{OPEN, RunConfig};
+pub use super::trainee::Trainee;
+
+/// A run about to begin or to go on.
+pub struct Run<'a> {
+    /// Where checkpoint, log and curves are kept.
+    pub folder: &'a Path,
+    /// What decides it.
+    pub config: RunConfig,
+    /// What is trained.
+    pub trainee: &'a Trainee,
+    /// What it learns from.
+    pub source: &'a dyn Source,
+    /// From words to ids.
+    pub texts: &'a CaptionTokenizer,
+    /// Picture preparation.
+    pub prep: Preprocess,
+    /// What chooses the best checkpoint.
+    pub validation: Option<&'a Validation>,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// Time the run may take, over all its sessions: the fall of the learning rate begins when it is needed.
+    pub limit: Option<Duration>,
+    /// Set from outside to stop after the step under way.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps done.
+    pub steps: usize,
+    /// It was told to stop before its last step.
+    pub stopped: bool,
+    /// Step and merit of the best validation.
+    pub best: Option<(usize, Merit)>,
+}
+
+/// What a checkpoint remembers beside variables and moments.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Memory {
+    /// Time spent so far.
+    seconds: f64,
+    /// Steps and fall, fixed for the time limit.
+    planned: Option<(usize, usize)>,
+    /// Step and merit of best/.
+    best: Option<(usize, Merit)>,
+}
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Steps whose time is averaged to plan ahead.
+const WINDOW: usize = 50;
+
+impl<'a> Run<'a> {
+    /// Without validation, limit or a way to stop it.
+    pub fn new(
+        folder: &'a Path,
+        config: RunConfig,
+        trainee: &'a Trainee,
+        source: &'a dyn Source,
+        texts: &'a CaptionTokenizer,
+    ) -> Self {
+        Self {
+            folder,
+            config,
+            trainee,
+            source,
+            texts,
+            prep: Preprocess::default(),
+            validation: None,
+            checkpoint_every: Duration::from_secs(180),
+            limit: None,
+            stop: &NEVER,
+        }
+    }
+
+    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last step. `told` hears each
+    /// line of the log.
+    ///
+    /// # Errors
+    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any more, or a checkpoint
+    /// that cannot be written. The last checkpoint stays; before an error of the data there is a new one.
+    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Outcome> {
+        self.config.check()?;
+        let mut optimizer = self.trainee.optimizer(self.config.decay);
+        let state = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
+        let memory: Memory = state.and_then(|s| serde_json::from_value(s).ok()).unwrap_or_default();
+        let start = optimizer.steps();
+        let log = Log::open(self.folder, start)?;
+        if start > 0 {
+            told(&json!({"resumed_at": start}));
+        }
+        let arch = self.trainee.model.arch();
+        let batches = Batches {
+            source: self.source,
+            sequence: Sequence::new(self.source, self.config.order, self.config.seed, self.config.batch)?,
+            augment: self.config.augment,
+            word_drop: self.config.word_drop,
+            arch,
+            prep: &self.prep,
+            texts: self.texts,
+            seed: self.config.seed,
+        };
+        let batches = &batches;
+        std::thread::scope(|scope| {
+            let first = (start * self.config.accumulate) as u64;
+            // Worker w makes batches w, w + n, w + 2n of n workers; they are taken in turn.
+            let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 8));
+            let mut queues = Vec::new();
+            for worker in 0..workers as u64 {
+                let (send, receive) = sync_channel::<Result<Batch>>(2);
+                queues.push(receive);
+                scope.spawn(move || {
+                    for index in (first + worker..).step_by(workers) {
+                        let batch = batches.build(index);
+                        let failed = batch.is_err();
+                        if send.send(batch).is_err() || failed {
+                            break;
+                        }
+                    }
+                });
+            }
+            let mut turn = 0;
+            let mut next = move || {
+                let batch = queues[turn % workers].recv().map_err(|_| TrainError::Stopped)?;
+                turn += 1;
+                batch
+            };
+            // A plan holds for a run without a number of steps of its own.
+            let mut config = self.config.clone();
+            if let Some((steps, fall)) = memory.planned.filter(|_| config.steps >= OPEN) {
+                (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
+            }
+            let began = Instant::now();
+            let mut going = Going {
+                run: self,
+                config,
+                optimizer,
+                log,
+                spent: memory.seconds,
+                memory,
+                began,
+                saved: began,
+                times: VecDeque::new(),
+                bank: None,
+                told: &mut told,
+            };
+            going.steps(&mut next, start)
+        })
+    }
+
+    /// Whether the objective teaches matching at `step`, so that the local protocol means something.
+    fn matches(&self, step: usize) -> bool {
+        self.config.objective.atp.as_ref().is_some_and(|atp| atp.global && step >= atp.from)
+    }
+}
+
+/// A run under way.
+struct Going<'r, 'a> {
+    run: &'r Run<'a>,
+    /// With the number of steps as it is planned now.
+    config: RunConfig,
+    optimizer: AdamW,
+    log: Log,
+    memory: Memory,
+    /// Seconds of earlier sessions.
+    spent: f64,
+    began: Instant,
+    saved: Instant,
+    times: VecDeque<Instant>,
+    /// There in the second stage.
+    bank: Option<Bank<'r>>,
+    told: &'r mut dyn FnMut(&Value),
+}
+
+impl Going<'_, '_> {
+    fn steps(&mut self, next: &mut dyn FnMut() -> Result<Batch>, start: usize) -> Result<Outcome> {
+        let (mut since, mut pairs, mut step) = (Instant::now(), 0usize, start);
+        while step < self.config.total() {
+            let at = Instant::now();
+            let done = self.step(step, next);
+            let (mut line, norm) = match done {
+                Ok(done) => done,
+                Err(e) => {
+                    // Data that are gone are no fault of the model: what it has learned is kept.
+                    if matches!(e, TrainError::Io { .. } | TrainError::Content { .. }) && step > start {
+                        self.save()?;
+                    }
+                    return Err(e);
+                }
+            };
+            pairs += self.pairs(step);
+            step += 1;
+            self.times.push_back(Instant::now());
+            if self.times.len() > WINDOW {
+                self.times.pop_front();
+            }
+            if step.is_multiple_of(20) || step <= start + 3 || step == self.config.total() {
+                let per_second = pairs as f64 / since.elapsed().as_secs_f64().max(1e-9);
+                line["step"] = json!(step);
+                line["steps"] = json!((self.config.steps < OPEN).then_some(self.config.total()));
+                line["ms"] = json!(at.elapsed().as_millis() as u64);
+                line["norm"] = json!(norm);
+                line["lr"] = json!(self.config.rate(step - 1));
+                line["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
+                line["eta_min"] = json!(self.minutes_left(step, per_second));
+                self.say(&line)?;
+                (since, pairs) = (Instant::now(), 0);
+            }
+            let last = step == self.config.total();
+            let due = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
+            if due || last {
+                self.validate(step)?;
+                (since, pairs) = (Instant::now(), 0);
+            }
+            self.plan(step)?;
+            let stopped = self.run.stop.load(Ordering::Relaxed) && !last;
+            if last || stopped || self.saved.elapsed() >= self.run.checkpoint_every {
+                self.save()?;
+                record::curves(self.run.folder)?;
+            }
+            if stopped {
+                (self.told)(&json!({"stopped_at": step}));
+                return Ok(Outcome { steps: step, stopped: true, best: self.memory.best });
+            }
+        }
+        Ok(Outcome { steps: step, stopped: false, best: self.memory.best })
+    }
+
+    /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
+    fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
+        if step >= self.config.steps {
+            return self.mined_step(step);
+        }
+        if let Some(atp) = &self.config.objective.atp {
+            atp.prepare(&self.run.trainee.variables, self.run.trainee.model.arch(), step)?;
+        }
+        let (mut grads, mut line) = (None::<GradStore>, Value::Null);
+        let (count, mut total) = (self.config.accumulate, 0.0);
+        for part in 0..count {
+            let batch = next()?;
+            let seed = self.config.seed ^ ((part as u64) << 40);
+            let (loss, parts) = loss(self.run.trainee, &self.config.objective, &batch, step, seed)?;
+            total += f64::from(self.finite(step, &loss, &parts)?) / count as f64;
+            let more = backward(&if count > 1 { (loss / count as f64)? } else { loss })?;
+            match &mut grads {
+                Some(sum) => sum.extend(more)?,
+                none => *none = Some(more),
+            }
+            if part == 0 {
+                line = parts;
+            }
+        }
+        line["loss"] = json!(total);
+        let grads = grads.ok_or(TrainError::Stopped)?;
+        Ok((line, self.apply(step, &grads)?))
+    }
+
+    /// The loss as a number.
+    fn finite(&self, step: usize, loss: &Tensor, parts: &Value) -> Result<f32> {
+        let value = loss.to_scalar::<f32>()?;
+        if value.is_finite() {
+            return Ok(value);
+        }
+        Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(parts))))
+    }
+
+    /// Moves the weights; gives the norm of the gradient.
+    fn apply(&mut self, step: usize, grads: &GradStore) -> Result<f64> {
+        let words_from = self.config.words_from;
+        let frozen = |name: &str| step < words_from && name.ends_with("word_embeddings.weight");
+        self.optimizer.step(grads, self.config.rate(step), self.config.clip, frozen).or_else(|e| {
+            match odd_gradient(self.run.trainee, grads)? {
+                Some(name) => Err(self.diverged(step, format!("the gradient of {name} is not finite"))),
+                None => Err(e.into()),
+            }
+        })
+    }
+
+    /// One step of the second stage.
+    fn mined_step(&mut self, step: usize) -> Result<(Value, f64)> {
+        let run = self.run;
+        let bank = match &mut self.bank {
+            Some(bank) => bank,
+            none => {
+                let Some(mined) = run.config.mined() else { return Err(TrainError::Stopped) };
+                let (seed, word_drop) = (run.config.seed, run.config.word_drop);
+                let feed = Feed { source: run.source, texts: run.texts, prep: &run.prep, seed, word_drop };
+                none.insert(Bank::new(run.trainee, mined, &feed)?)
+            }
+        };
+        let (loss, mut line) = bank.loss(&run.config.objective, step)?;
+        // A step of nothing keeps the count.
+        let loss = match loss {
+            Some(loss) => loss,
+            None => Tensor::zeros((), DType::F32, &Device::Cpu)?,
+        };
+        line["loss"] = json!(self.finite(step, &loss, &line)?);
+        Ok((line, self.apply(step, &backward(&loss)?)?))
+    }
+
+    /// Pairs of picture and text in `step`.
+    fn pairs(&self, step: usize) -> usize {
+        match self.config.mined() {
+            Some(mined) if step >= self.config.steps => mined.texts * (1 + mined.negatives),
+            _ => self.config.batch * self.config.accumulate,
+        }
+    }
+
+    fn diverged(&self, step: usize, what: String) -> TrainError {
+        let run = self.run.folder.to_owned();
+        TrainError::Diverged { step: step + 1, what, kept: checkpoint::step(&run), run }
+    }
+
+    fn say(&mut self, line: &Value) -> Result<()> {
+        self.log.write(line)?;
+        (self.told)(line);
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.spent + self.began.elapsed().as_secs_f64()
+    }
+
+    fn minutes_left(&self, step: usize, pairs_per_second: f64) -> f64 {
+        let per_step = self.pairs(step) as f64 / pairs_per_second.max(1e-9);
+        let by_steps = (self.config.total() - step) as f64 * per_step;
+        let by_clock = self.run.limit.map_or(f64::INFINITY, |limit| (limit.as_secs_f64() - self.seconds()).max(0.0));
+        let left = if self.memory.planned.is_some() { by_steps } else { by_steps.min(by_clock) };
+        (left / 6.0).round() / 10.0
+    }
+
+    /// Under a time limit, fixes the number of steps once the time left is that of the fall.
+    fn plan(&mut self, step: usize) -> Result<()> {
+        let (Some(limit), None, Some(fall)) = (self.run.limit, self.memory.planned, self.config.schedule.fall()) else {
+            return Ok(());
+        };
+        let (Some(first), Some(last)) = (self.times.front(), self.times.back()) else { return Ok(()) };
+        if self.times.len() < 2 || step >= self.config.steps {
+            return Ok(());
+        }
+        let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
+        // A little is left over for the last validation and the model folder.
+        let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
+        // Pictures are drawn or read when first asked for, so a run is slow at first: half of the time must be over, or a
+        // fall as long as the whole run would begin at once.
+        if left > fall || self.seconds() < limit.as_secs_f64() * 0.5 {
+            return Ok(());
+        }
+        // The fall is what is left, so that it begins now: with this fall and number of steps from the start the same
+        // model comes out.
+        let fall = left.max(1).min(self.config.steps - step);
+        (self.config.steps, self.config.schedule) = (step + fall, self.config.schedule.with_fall(fall));
+        self.memory.planned = Some((step + fall, fall));
+        self.say(&json!({"step": step, "planned_steps": step + fall, "fall": fall}))
+    }
+
+    /// Ranks the validation gallery, and keeps the weights if they are the best so far.
+    fn validate(&mut self, step: usize) -> Result<()> {
+        let Some(validation) = self.run.validation else { return Ok(()) };
+        let scores = validation.scores(&self.run.trainee.model, &self.run.prep, self.run.matches(step - 1))?;
+        self.say(&scores.line(step))?;
+        let merit = scores.merit();
+        if self.memory.best.is_some_and(|(_, best)| best >= merit) {
+            return Ok(());
+        }
+        self.memory.best = Some((step, merit));
+        self.keep(step, &scores)
+    }
+
+    fn keep(&self, step: usize, scores: &Scores) -> Result<()> {
+        let variables = &self.run.trainee.variables;
+        atomic::folder(&self.run.folder.join("best"), true, |folder| {
+            let file = folder.join("variables.safetensors");
+            variables.save(&file).map_err(|e| TrainError::content(&file, e))?;
+            let text = json!({"step": step, "scores": scores}).to_string();
+            let file = folder.join("best.json");
+            std::fs::write(&file, text).map_err(TrainError::io(&file))
+        })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let variables = &self.run.trainee.variables;
+        let step = self.optimizer.steps();
+        if let Some(name) = odd_variable(self.run.trainee)? {
+            return Err(self.diverged(step - 1, format!("the weights {name} are not finite")));
+        }
+        let memory = Memory { seconds: self.seconds(), ..self.memory.clone() };
+        let state = serde_json::to_value(&memory).map_err(|e| TrainError::content(self.run.folder, e))?;
+        checkpoint::save(self.run.folder, variables, &self.optimizer, &state)?;
+        self.saved = Instant::now();
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! An annotated dataset on disk as a source.
+//!
+//! Pictures are decoded when first asked for and kept as bytes at the model's size while they fit into the memory given
+//! for it; the rest is decoded again every time.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rand::rngs::StdRng;
+
+use super::Source;
+use super::wording::Wording;
+use crate::dataset::Entry;
+use crate::{Result, TrainError};
+
+/// Entries of a dataset, by identity.
+pub struct Folder {
+    size: [usize; 2],
+    entries: Vec<Entry>,
+    /// Entries of each identity, in the order of the identities' own numbers.
+    identities: Vec<Vec<usize>>,
+    kept: Vec<OnceLock<Box<[u8]>>>,
+    room: AtomicUsize,
+    wording: OnceLock<Wording>,
+}
+
+impl Folder {
+    /// `entries` at `size` pixels down and across; decoded pictures may take `memory` bytes.
+    ///
+    /// # Errors
+    /// No entry at all.
+    pub fn new(entries: Vec<Entry>, size: [usize; 2], memory: usize) -> Result<Self> {
+        if entries.is_empty() {
+            return Err(TrainError::Usage("there is no picture to learn from".into()));
+        }
+        let mut by_number: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            by_number.entry(entry.identity).or_default().push(index);
+        }
+        let kept = entries.iter().map(|_| OnceLock::new()).collect();
+        Ok(Self {
+            size,
+            entries,
+            identities: by_number.into_values().collect(),
+            kept,
+            room: AtomicUsize::new(memory / (size[0] * size[1] * 3).max(1)),
+            wording: OnceLock::new(),
+        })
+    }
+
+    /// Every picture with its captions.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn index(&self, identity: usize, view: usize) -> usize {
+        self.identities[identity][view]
+    }
+}
+
+impl Source for Folder {
+    fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    fn identities(&self) -> usize {
+        self.identities.len()
+    }
+
+    fn views(&self, identity: usize) -> usize {
+        self.identities[identity].len()
+    }
+
+    fn captions(&self, identity: usize, view: usize) -> usize {
+        self.entries[self.index(identity, view)].captions.len()
+    }
+
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        let texts = || self.identities.iter().map(|of| of.iter().flat_map(|&e| self.entries[e].captions.iter()));
+        self.wording.get_or_init(|| Wording::new(texts())).resemblance(one, other)
+    }
+
+    fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {
+        let index = self.index(identity, view);
+        if let Some(bytes) = self.kept[index].get() {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let bytes = self.entries[index].pixels(self.size)?;
+        let fits = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1)).is_ok();
+        if fits { Ok(Cow::Borrowed(self.kept[index].get_or_init(|| bytes.into()))) } else { Ok(Cow::Owned(bytes)) }
+    }
+
+    fn caption(&self, identity: usize, view: usize, which: usize, _rng: &mut StdRng) -> String {
+        let captions = &self.entries[self.index(identity, view)].captions;
+        captions[which % captions.len()].clone()
+    }
+}

@@ -1,0 +1,109 @@
+//! Where training pairs come from: drawn persons, annotated folders, or a mix of both.
+//!
+//! A source numbers its identities from 0 and their pictures from 0 each. It answers the same to the same question at any
+//! time and on any thread, so that a batch follows from the seed and its number alone.
+
+mod folder;
+mod mix;
+mod order;
+mod spec;
+mod wording;
+
+use std::borrow::Cow;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::Result;
+use super::attributes::{self, Labels};
+use super::pool::Pool;
+use sightline_figures::caption_with;
+
+pub use folder::Folder;
+pub use mix::Mix;
+pub use order::{Choice, Lookalikes, Order, Sequence};
+pub use spec::DataSpec;
+
+/// Pictures of persons with captions.
+pub trait Source: Sync {
+    /// Pixels of every picture, down and across.
+    fn size(&self) -> [usize; 2];
+
+    /// Number of identities; each has at least one picture.
+    fn identities(&self) -> usize;
+
+    /// Pictures of an identity.
+    fn views(&self, identity: usize) -> usize;
+
+    /// Captions of a picture; 1 when every use gets a new one.
+    fn captions(&self, _identity: usize, _view: usize) -> usize {
+        1
+    }
+
+    /// An identity that looks much like this one, for batches with hard negatives.
+    fn sibling(&self, _identity: usize) -> Option<usize> {
+        None
+    }
+
+    /// How much two identities look alike, from 0 to 1 for the same; 0 where nobody knows.
+    fn resemblance(&self, _one: usize, _other: usize) -> f32 {
+        0.0
+    }
+
+    /// An identity by chance: each equally likely, unless the source weighs its parts.
+    fn draw(&self, rng: &mut StdRng) -> usize {
+        rng.random_range(0..self.identities())
+    }
+
+    /// A picture: RGB bytes, row-major.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more: by name.
+    fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>>;
+
+    /// Caption number `which` of a picture. `rng` is for sources that write captions afresh.
+    fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String;
+
+    /// Attributes of an identity for the auxiliary heads; [`attributes::UNKNOWN`] where there are none.
+    fn labels(&self, _identity: usize) -> Labels {
+        attributes::UNKNOWN
+    }
+}
+
+impl Source for Pool {
+    fn size(&self) -> [usize; 2] {
+        self.size
+    }
+
+    fn identities(&self) -> usize {
+        self.identities as usize
+    }
+
+    fn views(&self, _identity: usize) -> usize {
+        self.views as usize
+    }
+
+    fn sibling(&self, identity: usize) -> Option<usize> {
+        match (self.first as usize + identity) % 4 {
+            2 if identity + 1 < self.identities() => Some(identity + 1),
+            3 if identity > 0 => Some(identity - 1),
+            _ => None,
+        }
+    }
+
+    fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(Pool::picture(self, identity as u64, view as u64)))
+    }
+
+    fn caption(&self, identity: usize, _view: usize, _which: usize, rng: &mut StdRng) -> String {
+        caption_with(&self.corpus.person(self.first + identity as u64), self.words, rng)
+    }
+
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        attributes::agreement(self.known(one), self.known(other))
+    }
+
+    fn labels(&self, identity: usize) -> Labels {
+        *self.known(identity)
+    }
+}

@@ -1,0 +1,208 @@
+//! Which pairs stand together in a batch.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::Source;
+use sightline_figures::stream;
+use crate::{Result, TrainError};
+
+/// The rule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Identities by chance, so that every identity counts the same however many pictures it has.
+    Identities {
+        /// Probability that a chosen identity brings one more of its pictures, and after it one more again.
+        again: f32,
+        /// Probability that the identity's sibling comes too, where it has one: hard negatives.
+        siblings: f32,
+        /// Look-alikes that come along with every chosen identity.
+        #[serde(default)]
+        lookalikes: Option<Lookalikes>,
+    },
+    /// Every pair of picture and caption once per epoch, shuffled anew for each, as the authors' code; what does not
+    /// fill a batch at the end of an epoch is left out.
+    Epochs,
+}
+
+/// Identities that resemble a chosen one, so that a batch holds negatives as hard as those that re-ranking meets: it
+/// judges the best K of a gallery, never pairs by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookalikes {
+    /// First batch that has them.
+    pub from: u64,
+    /// How many for each chosen identity.
+    pub count: usize,
+    /// Identities by chance of which the most alike are taken: the gallery that they would stand out of.
+    pub among: usize,
+}
+
+impl Lookalikes {
+    /// `count` of them from the first batch on, the most alike of 500 others.
+    pub fn of(count: usize) -> Self {
+        Self { from: 0, count, among: 500 }
+    }
+}
+
+impl Order {
+    /// Identities by chance as the presets have them: now and then a second picture, often a sibling.
+    pub const IDENTITIES: Self = Self::Identities { again: 0.12, siblings: 0.6, lookalikes: None };
+}
+
+/// One pair of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// Of the source.
+    pub identity: usize,
+    /// Picture of the identity.
+    pub view: usize,
+    /// Caption of the picture.
+    pub caption: usize,
+}
+
+/// Shuffled pair numbers of one epoch.
+type Epoch = (u64, Arc<Vec<u32>>);
+
+/// The pairs of batch 0, 1, 2 and so on.
+pub struct Sequence<'a> {
+    source: &'a dyn Source,
+    order: Order,
+    seed: u64,
+    size: usize,
+    /// First pair number of each identity's pictures, for epochs.
+    pairs: Vec<Choice>,
+    epoch: Mutex<Option<Epoch>>,
+}
+
+impl<'a> Sequence<'a> {
+    /// Batches of `size` pairs from `source`.
+    ///
+    /// # Errors
+    /// A source that does not fill one batch, or a probability outside 0..=1.
+    pub fn new(source: &'a dyn Source, order: Order, seed: u64, size: usize) -> Result<Self> {
+        let mut pairs = Vec::new();
+        match order {
+            Order::Identities { again, siblings, lookalikes } => {
+                if let Some(Lookalikes { count, among, .. }) = lookalikes
+                    && !(1..=among).contains(&count)
+                {
+                    return Err(TrainError::Usage(format!("{count} look-alikes cannot be chosen among {among}")));
+                }
+                // With `again` at 1 a batch could be one identity, which has no negatives.
+                if !(0.0..1.0).contains(&again) || !(0.0..=1.0).contains(&siblings) {
+                    return Err(TrainError::Usage(format!(
+                        "the rates {again} of second pictures and {siblings} of siblings are not in 0 to 1"
+                    )));
+                }
+                if source.identities() < 2 {
+                    return Err(TrainError::Usage(
+                        "at least two identities are needed to learn to tell them apart".into(),
+                    ));
+                }
+            }
+            Order::Epochs => {
+                for identity in 0..source.identities() {
+                    for view in 0..source.views(identity) {
+                        let captions = source.captions(identity, view);
+                        pairs.extend((0..captions).map(|caption| Choice { identity, view, caption }));
+                    }
+                }
+                if pairs.len() < size {
+                    return Err(TrainError::Usage(format!("{} pairs do not fill a batch of {size}", pairs.len())));
+                }
+            }
+        }
+        Ok(Self { source, order, seed, size, pairs, epoch: Mutex::new(None) })
+    }
+
+    /// Batches in an epoch: one pass over all pairs of picture and caption.
+    pub fn per_epoch(&self) -> usize {
+        let pairs = if self.pairs.is_empty() {
+            (0..self.source.identities()).map(|identity| self.source.views(identity)).sum()
+        } else {
+            self.pairs.len()
+        };
+        (pairs / self.size).max(1)
+    }
+
+    /// The pairs of batch `index`; `rng` is the batch's own.
+    pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<Choice> {
+        match self.order {
+            Order::Identities { again, siblings, lookalikes } => {
+                self.by_identity(again, siblings, lookalikes.filter(|l| index >= l.from), rng)
+            }
+            Order::Epochs => {
+                let per_epoch = self.per_epoch() as u64;
+                let order = self.shuffled(index / per_epoch);
+                let from = (index % per_epoch) as usize * self.size;
+                order[from..from + self.size].iter().map(|pair| self.pairs[*pair as usize]).collect()
+            }
+        }
+    }
+
+    fn by_identity(&self, again: f32, siblings: f32, lookalikes: Option<Lookalikes>, rng: &mut StdRng) -> Vec<Choice> {
+        let source = self.source;
+        let mut chosen = Vec::with_capacity(self.size + 16);
+        while chosen.len() < self.size {
+            let identity = source.draw(rng);
+            let views = source.views(identity);
+            let first = rng.random_range(0..views);
+            let mut more = 0;
+            loop {
+                let view = (first + more) % views;
+                let caption = rng.random_range(0..source.captions(identity, view));
+                chosen.push(Choice { identity, view, caption });
+                more += 1;
+                if more >= views || rng.random::<f32>() >= again {
+                    break;
+                }
+            }
+            if let Some(sibling) = source.sibling(identity).filter(|_| rng.random::<f32>() < siblings) {
+                chosen.push(self.one_of(sibling, rng));
+            }
+            for other in lookalikes.map(|rule| self.alike(identity, rule, rng)).unwrap_or_default() {
+                chosen.push(self.one_of(other, rng));
+            }
+        }
+        chosen.truncate(self.size);
+        chosen
+    }
+
+    /// A picture and caption of `identity` by chance.
+    fn one_of(&self, identity: usize, rng: &mut StdRng) -> Choice {
+        let view = rng.random_range(0..self.source.views(identity));
+        let caption = rng.random_range(0..self.source.captions(identity, view));
+        Choice { identity, view, caption }
+    }
+
+    /// Those most like `identity` among others by chance, the most alike first.
+    fn alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
+        let mut others: Vec<(f32, usize)> = (0..rule.among)
+            .map(|_| self.source.draw(rng))
+            .filter(|&other| other != identity)
+            .map(|other| (self.source.resemblance(identity, other), other))
+            .collect();
+        others.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        others.dedup_by_key(|(_, other)| *other);
+        others.into_iter().take(rule.count).map(|(_, other)| other).collect()
+    }
+
+    fn shuffled(&self, epoch: u64) -> Arc<Vec<u32>> {
+        let mut kept = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((number, order)) if *number == epoch => Arc::clone(order),
+            _ => {
+                let mut order: Vec<u32> = (0..self.pairs.len() as u32).collect();
+                order.shuffle(&mut stream(self.seed, 0xE90C_0000, epoch));
+                let order = Arc::new(order);
+                *kept = Some((epoch, Arc::clone(&order)));
+                order
+            }
+        }
+    }
+}

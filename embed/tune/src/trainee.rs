@@ -1,0 +1,94 @@
+//! What a run trains: the model, the auxiliary heads, and where their variables start.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::Result;
+use super::attributes::Heads;
+use super::optimizer::{AdamW, AdamWConfig};
+use sightline_embed::model::{Architecture, Cada, Decoder};
+use sightline_figures::stream;
+
+/// Model, heads and variables of a run.
+pub struct Trainee {
+    /// The model.
+    pub model: Cada,
+    /// The auxiliary heads.
+    pub heads: Heads,
+    /// All variables; the heads' begin with `attributes.`.
+    pub variables: VarMap,
+}
+
+impl Trainee {
+    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves.
+    /// Training is far too short to grow either from the usual N(0, 0.02).
+    ///
+    /// # Errors
+    /// When the architecture contradicts itself.
+    pub fn new(arch: &Architecture, seed: u64) -> Result<Self> {
+        Self::with_decoder(arch, Decoder::None, seed)
+    }
+
+    /// The same with a word predictor beside it, for ARA.
+    ///
+    /// # Errors
+    /// When the architecture contradicts itself.
+    pub fn with_decoder(arch: &Architecture, decoder: Decoder, seed: u64) -> Result<Self> {
+        let (model, variables) = sightline_embed::model::weights::trainable(arch, decoder, &Device::Cpu)?;
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
+        {
+            let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
+                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
+                let mut rng = stream(seed, 0x1417_0000, index);
+                let (outputs, inputs) = (var.dim(0)?, var.elem_count() / var.dim(0)?);
+                let table = name.contains("embeddings") || name.ends_with("cls_token");
+                let spread = if table { 0.04 } else { (2.0 / (inputs + outputs) as f32).sqrt() };
+                let mut values: Vec<f32> = (0..var.elem_count()).map(|_| spread * normal(&mut rng)).collect();
+                if name.ends_with("pos_embed") {
+                    values = places(arch, &mut rng);
+                }
+                var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(Self { model, heads, variables })
+    }
+
+    /// The optimiser for all of them.
+    pub fn optimizer(&self, decay: f64) -> AdamW {
+        let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+        AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
+    }
+}
+
+/// First patch positions: per row and column of the grid sines and cosines of four wavelengths and more, a little noise.
+/// Where a colour is decides which garment has it, so places must differ from the first step on.
+fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
+    let (grid, width) = (arch.grid(), arch.vision_width);
+    let quarter = width / 4;
+    let mut values: Vec<f32> = (0..arch.patch_rows() * width).map(|_| 0.04 * normal(rng)).collect();
+    for (patch, row) in values[width..].chunks_exact_mut(width).enumerate() {
+        let (y, x) = ((patch / grid.cols) as f32, (patch % grid.cols) as f32);
+        for (i, value) in row.iter_mut().enumerate() {
+            let angle = |at: f32| at * 1.5 / 24f32.powf((i % quarter) as f32 / quarter as f32);
+            *value += 0.3
+                * match i / quarter.max(1) {
+                    0 => angle(y).sin(),
+                    1 => angle(y).cos(),
+                    2 => angle(x).sin(),
+                    _ => angle(x).cos(),
+                };
+        }
+    }
+    values
+}
+
+/// One draw of the standard normal distribution (Box and Muller).
+fn normal(rng: &mut StdRng) -> f32 {
+    let (u, v) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
+    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+}

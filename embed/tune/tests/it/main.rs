@@ -1,0 +1,19 @@
+//! Integration tests of the trainer. Data under `tests/golden` was made with the authors' code, unmodified.
+#![allow(clippy::unwrap_used)]
+
+mod ablate;
+mod baseline;
+#[path = "../../../tests/it/folder.rs"]
+mod folder;
+#[path = "../../../tests/it/golden.rs"]
+mod golden;
+mod import;
+mod judge;
+mod objective;
+mod overfit;
+mod train_cli;
+mod train_golden;
+mod train_golden_steps;
+mod train_init;
+mod train_mined;
+mod train_run;
