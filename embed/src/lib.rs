@@ -14,25 +14,17 @@
 pub mod kernel;
 pub mod model;
 pub mod nn;
-pub mod preprocess;
+pub mod serve;
 pub mod text;
 
-mod decode;
-mod device;
-mod embedder;
 mod error;
-mod folder;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod inference;
-mod jobs;
-mod self_test;
-pub mod stage;
 
-pub use decode::decode_image;
-pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
-pub use embedder::Embedder;
 pub use error::EmbedError;
-pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
-pub use inference::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
-pub use self_test::{self_test, write_self_test};
+pub use model::preprocess;
+pub use model::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, decode_image, resolve_model_folder};
+pub use serve::{
+    Embedder, ImageFeatures, MatchScore, Model, ModelInfo, TextQuery, choose_precision, device_name,
+    keep_large_buffers, open_device, self_test, stage, write_self_test,
+};

@@ -12,9 +12,9 @@ mod half;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod layers;
-mod preprocess;
-mod stage;
 mod phrases;
-mod text;
+mod preprocess;
 mod shipped_model;
+mod stage;
+mod text;
 mod weights;

@@ -13,7 +13,7 @@ use sightline_core::config::EmbedConfig;
 use sightline_core::{PatchFeatures, RgbImage};
 use tokio::sync::oneshot;
 
-use crate::jobs::{Job, Jobs, Reply};
+use super::jobs::{Job, Jobs, Reply};
 use crate::text::{Caption, CaptionTokenizer};
 use crate::{EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, self_test};
 

@@ -1,0 +1,13 @@
+//! The model at work: loaded, on a thread of its own, and as a stage of the pipeline.
+
+mod device;
+mod embedder;
+mod jobs;
+mod model;
+mod self_test;
+pub mod stage;
+
+pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
+pub use embedder::Embedder;
+pub use model::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
+pub use self_test::{self_test, write_self_test};
