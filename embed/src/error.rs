@@ -5,9 +5,21 @@ use std::path::PathBuf;
 /// Why the model could not be loaded or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
-    /// The arithmetic failed: shapes that do not fit, or a device error.
+    /// Rows or weights that do not fit each other.
+    #[error("the model's arithmetic failed: {0}")]
+    Shape(#[from] crate::net::ShapeError),
+    /// Shapes that do not fit in a graph, or an error of the GPU.
+    #[cfg(feature = "candle")]
     #[error("the model's arithmetic failed: {0}")]
     Candle(#[from] candle_core::Error),
+    /// A file in the safetensors format that cannot be written.
+    #[error("{path}: {message}")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the writer says.
+        message: String,
+    },
     /// A file or folder cannot be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -125,7 +137,7 @@ pub enum EmbedError {
 
 impl EmbedError {
     /// An I/O error with its path, for `map_err`.
-    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }

@@ -1,4 +1,4 @@
-//! The heart of Sightline: CADA, which puts pictures of persons and descriptions of persons into one space, and judges
+//! CADA at work: it puts pictures of persons and descriptions of persons into one space, and judges
 //! a description against one picture.
 //!
 //! ```text
@@ -7,13 +7,15 @@
 //! text -> clean, tokens -> BERT -> global feature  +--> decoder -> match probability (re-ranking)
 //! ```
 //!
-//! [`nn`] holds the layers, [`kernel`] their fast matrix products, [`model`] the networks and their weights,
-//! [`preprocess`] and [`text`] their inputs. [`Model`] is all of it on the calling thread, [`Embedder`] on a thread of its
-//! own, [`stage`] its place in the pipeline.
+//! [`kernel`] holds the fast arithmetic and all unsafe code, [`net`] the networks on the CPU, `graph` (feature `candle`) the
+//! same networks for GPUs and for training, [`text`] and [`preprocess`] their inputs, [`model`] the model folder. [`Model`] is
+//! all of it on the calling thread, [`Embedder`] on a thread of its own, [`stage`] its place in the pipeline.
 
+#[cfg(feature = "candle")]
+pub mod graph;
 pub mod kernel;
 pub mod model;
-pub mod nn;
+pub mod net;
 pub mod serve;
 pub mod text;
 

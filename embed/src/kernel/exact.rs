@@ -1,8 +1,6 @@
 //! The `f32` path: the `gemm` crate, then the epilogue over the finished rows.
 
-use gemm::Parallelism;
-use rayon::prelude::*;
-
+use super::gemm::{At, Parallelism, product};
 use super::{Add, Epilogue, Mat, MatMut};
 
 /// Below this many multiply-adds a second thread costs more than it brings.
@@ -41,33 +39,14 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
         let work = m.saturating_mul(n).saturating_mul(k);
         let parallelism =
             if threads == 1 || work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(threads) };
-        let ((a_row, a_col), (b_row, b_col), c_row) = (a.strides(), b.strides(), c.row_stride());
-        let signed = |stride: usize| stride as isize;
+        let at = |m: Mat<'_>| {
+            let (rows, cols) = m.strides();
+            At::new(m.data().as_ptr(), rows, cols)
+        };
+        let to = At::new(c.as_mut_ptr(), c.row_stride(), 1);
         // SAFETY: every element a stride and a shape reach lies inside the slices the views borrow (checked when they
         // were made), shapes agree (asserted above), and `c` is borrowed exclusively.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                c.as_mut_ptr(),
-                1,
-                signed(c_row),
-                !matches!(start, Start::Zero),
-                a.data().as_ptr(),
-                signed(a_col),
-                signed(a_row),
-                b.data().as_ptr(),
-                signed(b_col),
-                signed(b_row),
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
+        unsafe { product((m, n, k), to, at(a), at(b), !matches!(start, Start::Zero), parallelism) };
     }
     let rest = match start {
         Start::Output => Epilogue { add: Add::Nothing, ..epilogue },
@@ -113,25 +92,4 @@ fn for_row_blocks(c: &mut MatMut<'_>, threads: usize, work: impl Fn(usize, MatMu
             (from, left) = (from + rows, below);
         }
     });
-}
-
-/// The sum of each column of a row-major `data` with `cols` columns: a bias's gradient. The order of summation depends on
-/// the shape alone, not on which thread was faster.
-///
-/// # Panics
-/// When `data` does not consist of whole rows.
-#[must_use]
-pub fn column_sums(data: &[f32], cols: usize) -> Vec<f32> {
-    const ROWS: usize = 128;
-    if cols == 0 {
-        return Vec::new();
-    }
-    assert!(data.len().is_multiple_of(cols), "{} numbers are not whole rows of {cols}", data.len());
-    let add = |mut sums: Vec<f32>, row: &[f32]| {
-        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-        sums
-    };
-    let block = |rows: &[f32]| rows.chunks_exact(cols).fold(vec![0.0; cols], add);
-    let parts: Vec<Vec<f32>> = data.par_chunks(ROWS * cols).map(block).collect();
-    parts.iter().fold(vec![0.0; cols], |sums, part| add(sums, part))
 }

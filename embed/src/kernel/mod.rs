@@ -22,21 +22,27 @@ mod blocks;
 mod engine;
 mod epilogue;
 mod exact;
+mod gemm;
+mod heads;
 mod matrix;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod plan;
+mod pool;
 mod precision;
+mod rows;
+pub(crate) mod simd;
+mod small;
 mod weights;
 
 pub use engine::Engine;
 pub use epilogue::{Add, Epilogue, gelu, gelu_grad, gelu_into};
-pub use exact::column_sums;
+pub use heads::{AttentionShape, MASKED, ProjectionGradients, Projections};
 pub use matrix::{Mat, MatMut};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use pack::transpose;
+pub use pool::Buffer;
 pub use precision::Precision;
+pub use rows::{add_assign, column_sums, layer_norm, layer_norm_grad};
 pub use weights::PackedWeights;
 
 /// Operands that do not fit together, or an engine this CPU lacks.

@@ -5,8 +5,6 @@
 
 use std::cell::Cell;
 
-use candle_core::{DType, Device};
-
 /// The arithmetic of a product. On the CPU memory is `f32` at any; on a GPU a loaded model is held in it as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
@@ -32,22 +30,6 @@ impl Precision {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
         }
-    }
-
-    /// What tensors are made of on a GPU.
-    #[must_use]
-    pub fn gpu_dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-            Self::F16 => DType::F16,
-        }
-    }
-
-    /// What a model's tensors are made of on `device`.
-    #[must_use]
-    pub fn dtype(self, device: &Device) -> DType {
-        if device.is_cpu() { DType::F32 } else { self.gpu_dtype() }
     }
 
     /// What layers on this thread compute in: [`Precision::F32`], or what the innermost [`Precision::scope`] says.

@@ -11,7 +11,8 @@ pub struct PackedWeights {
 }
 
 enum Stored {
-    Plain(Vec<f32>),
+    /// As they came, with the strides of rows and columns.
+    Plain { values: Vec<f32>, strides: (usize, usize) },
     #[cfg(target_arch = "x86_64")]
     Tiles(Tiles),
 }
@@ -21,39 +22,28 @@ use tiles::Tiles;
 
 #[cfg(target_arch = "x86_64")]
 mod tiles {
-    use std::sync::{Mutex, PoisonError};
-
     use crate::kernel::pack::Tile;
+    use crate::kernel::pool::Pool;
 
-    /// Memory of dropped weights. Training packs its weights afresh every step; new memory would have to be zeroed.
-    static DROPPED: Mutex<Vec<Vec<Tile>>> = Mutex::new(Vec::new());
-    /// Most pieces kept; a step of the default model has some fifty.
-    const KEPT: usize = 64;
+    /// Training packs its weights afresh every step; new memory would have to be zeroed. A quarter of a gigabyte.
+    static FREE: Pool<Tile> = Pool::new(256 << 10);
 
-    /// Tiles that give their memory to the next ones of their number.
-    pub(super) struct Tiles(Vec<Tile>);
+    /// Tiles whose memory goes to the next ones.
+    pub(super) struct Tiles {
+        data: Vec<Tile>,
+        len: usize,
+    }
 
     impl Tiles {
         /// `len` tiles of any value.
         pub(super) fn take(len: usize) -> Self {
-            let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = dropped.iter().position(|tiles| tiles.len() == len);
-            Self(match found {
-                Some(i) => dropped.swap_remove(i),
-                None => {
-                    drop(dropped);
-                    vec![Tile::ZERO; len]
-                }
-            })
+            Self { data: FREE.take_exact(len, Tile::ZERO), len }
         }
     }
 
     impl Drop for Tiles {
         fn drop(&mut self) {
-            let mut dropped = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
-            if dropped.len() < KEPT {
-                dropped.push(std::mem::take(&mut self.0));
-            }
+            FREE.give(std::mem::take(&mut self.data));
         }
     }
 
@@ -61,13 +51,13 @@ mod tiles {
         type Target = [Tile];
 
         fn deref(&self) -> &[Tile] {
-            &self.0
+            &self.data[..self.len]
         }
     }
 
     impl std::ops::DerefMut for Tiles {
         fn deref_mut(&mut self) -> &mut [Tile] {
-            &mut self.0
+            &mut self.data[..self.len]
         }
     }
 }
@@ -102,7 +92,7 @@ impl PackedWeights {
                 super::blocks::pack_right(engine, weight.t(), &mut tiles, rayon::current_num_threads());
                 Stored::Tiles(tiles)
             }
-            _ => Stored::Plain((0..outputs * inputs).map(|i| weight.at(i / inputs, i % inputs)).collect()),
+            _ => Stored::Plain { values: weight.data().to_vec(), strides: weight.strides() },
         };
         Self { engine, outputs, inputs, stored }
     }
@@ -150,8 +140,8 @@ impl PackedWeights {
                 let right = super::blocks::Right { tiles, k: self.inputs, n: self.outputs };
                 super::blocks::multiply_packed(self.engine, x, right, out, epilogue, threads);
             }
-            Stored::Plain(weight) => {
-                let weight = Mat::new(weight, self.outputs, self.inputs)?;
+            Stored::Plain { values, strides: (row, col) } => {
+                let weight = Mat::strided(values, self.outputs, self.inputs, *row, *col)?;
                 exact::multiply(x, weight.t(), out, epilogue, threads);
             }
         }

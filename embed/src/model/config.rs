@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Calibration;
+use super::preprocess::Filter;
 use crate::EmbedError;
-use crate::nn::MASKED;
-use crate::preprocess::Filter;
+use crate::kernel::MASKED;
 
 /// Every dimension of CADA. The names are those of the reference's exported configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,6 +99,33 @@ fn text_len() -> usize {
     73
 }
 
+/// How a picture is cut into patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Patches down.
+    pub rows: usize,
+    /// Patches across.
+    pub cols: usize,
+}
+
+impl Grid {
+    /// Number of patches.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether there is no patch.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The square grid of `patches`, when it is one.
+    pub fn square(patches: usize) -> Option<Self> {
+        let side = patches.isqrt();
+        (side * side == patches && side > 0).then_some(Self { rows: side, cols: side })
+    }
+}
+
 impl Architecture {
     /// CADA as published: ViT-B/16 at 224 x 224, BERT-base, 256 common dimensions (361,335,104 parameters).
     pub fn cada_base() -> Self {
@@ -130,8 +157,8 @@ impl Architecture {
     }
 
     /// Patches down and across.
-    pub fn grid(&self) -> super::Grid {
-        super::Grid { rows: self.image_size[0] / self.patch_size, cols: self.image_size[1] / self.patch_size }
+    pub fn grid(&self) -> Grid {
+        Grid { rows: self.image_size[0] / self.patch_size, cols: self.image_size[1] / self.patch_size }
     }
 
     /// Rows of the patch features: one per patch and the class token.

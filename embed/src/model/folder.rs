@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 use crate::EmbedError;
@@ -59,15 +58,15 @@ impl ModelFolder {
         self.path.join(QUERY_BANK)
     }
 
-    /// The query bank on `device`, when the calibration asks for hubness.
+    /// The query bank, when the calibration asks for hubness.
     ///
     /// # Errors
     /// A missing or unreadable file, or one of another width.
-    pub fn bank_on(&self, device: &Device) -> Result<Option<QueryBank>, EmbedError> {
+    pub fn bank(&self) -> Result<Option<QueryBank>, EmbedError> {
         if self.config.calibration.hubness == 0.0 {
             return Ok(None);
         }
-        QueryBank::load(&self.query_bank(), self.config.architecture.embed_dim, device).map(Some)
+        QueryBank::load(&self.query_bank(), self.config.architecture.embed_dim).map(Some)
     }
 
     fn identity(&self) -> Result<String, EmbedError> {

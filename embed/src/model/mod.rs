@@ -1,26 +1,48 @@
-//! CADA (Cross-Modal Adaptive Dual Association for text-to-image person retrieval): one code for inference, where the
-//! weights are plain tensors, and for training, where they are variables of a `VarMap`.
+//! What a model is made of: its folder and configuration, its networks on a device, calibration, query bank, preprocessing.
 
-mod bert;
-mod cada;
 mod calibration;
 mod config;
 mod decode;
 mod folder;
-mod pos_embed;
+mod network;
 pub mod preprocess;
 mod query_bank;
 mod tokens;
-mod vit;
-pub mod weights;
 
-pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
-pub use cada::{Cada, Decoder};
 pub use calibration::{Calibration, Evidence, shift_odds};
-pub use config::{Architecture, ModelConfig, Preprocess};
+pub use config::{Architecture, Grid, ModelConfig, Preprocess};
 pub use decode::decode_image;
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
-pub use pos_embed::{Grid, resize_pos_embed};
+#[cfg(feature = "candle")]
+pub use network::GraphNetwork;
+pub use network::{Encoded, Network, l2_normalize};
 pub use query_bank::{LOGIT_SCALE, QueryBank};
 pub use tokens::TokenBatch;
-pub use vit::{Vit, VitBlock};
+
+/// Where a model computes.
+#[derive(Clone, Debug)]
+pub enum Device {
+    /// This machine's processor.
+    Cpu,
+    /// A device of candle's: an NVIDIA GPU.
+    #[cfg(feature = "candle")]
+    Candle(candle_core::Device),
+}
+
+impl Device {
+    /// Whether it is the processor.
+    #[must_use]
+    pub fn is_cpu(&self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
+    /// The same for candle's tensors.
+    #[cfg(feature = "candle")]
+    #[must_use]
+    pub fn candle(&self) -> candle_core::Device {
+        match self {
+            Self::Cpu => candle_core::Device::Cpu,
+            Self::Candle(device) => device.clone(),
+        }
+    }
+}

@@ -4,7 +4,6 @@
 //! weights and rounding to bytes after each. A float resize differs by up to a level, which is enough to move features
 //! away from those of the authors' checkpoints, so the integer recipe is followed exactly.
 
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sightline_core::RgbImage;
@@ -119,16 +118,33 @@ pub fn resize(image: &RgbImage, width: usize, height: usize, filter: Filter) -> 
     Ok(out)
 }
 
-/// RGB bytes of one resized image -> (value / 255 - mean) / std, planar `[3, height, width]`, appended to `out`.
-pub fn normalize(rgb: &[u8], preprocess: &Preprocess, out: &mut Vec<f32>) {
-    for channel in 0..3 {
+/// RGB bytes of one picture -> (value / 255 - mean) / std, planar `[3, height, width]`, into `out`.
+///
+/// # Panics
+/// When `out` is not as long as `rgb`.
+pub fn normalize(rgb: &[u8], preprocess: &Preprocess, out: &mut [f32]) {
+    assert_eq!(rgb.len(), out.len(), "one number a byte");
+    let plane = (rgb.len() / 3).max(1);
+    for (channel, out) in out.chunks_exact_mut(plane).enumerate().take(3) {
         let (mean, std) = (preprocess.mean[channel], preprocess.std[channel]);
         let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean) / std);
-        out.extend(rgb[channel.min(rgb.len())..].iter().step_by(3).map(|v| table[usize::from(*v)]));
+        for (out, pixel) in out.iter_mut().zip(rgb.as_chunks::<3>().0) {
+            *out = table[usize::from(pixel[channel])];
+        }
     }
 }
 
-/// Pictures of any size -> the model's input `[batch, 3, height, width]`, f32.
+/// RGB bytes of pictures of one size -> `[pictures, 3, height, width]`, see [`normalize`].
+pub fn normalize_all<T: AsRef<[u8]>>(pictures: &[T], preprocess: &Preprocess) -> Vec<f32> {
+    let each = pictures.first().map_or(0, |p| p.as_ref().len());
+    let mut values = vec![0f32; pictures.len() * each];
+    for (picture, out) in pictures.iter().zip(values.chunks_exact_mut(each.max(1))) {
+        normalize(picture.as_ref(), preprocess, out);
+    }
+    values
+}
+
+/// Pictures of any size -> the model's input `[batch, 3, height, width]`, row-major.
 ///
 /// # Errors
 /// An image without a pixel.
@@ -136,13 +152,10 @@ pub fn pixel_values(
     images: &[RgbImage],
     [height, width]: [usize; 2],
     preprocess: &Preprocess,
-    device: &Device,
-) -> Result<Tensor, EmbedError> {
+) -> Result<Vec<f32>, EmbedError> {
     let resized: Vec<Vec<u8>> =
         images.par_iter().map(|i| resize(i, width, height, preprocess.filter)).collect::<Result<_, _>>()?;
-    let mut values = Vec::with_capacity(images.len() * 3 * height * width);
-    resized.iter().for_each(|rgb| normalize(rgb, preprocess, &mut values));
-    Ok(Tensor::from_vec(values, (images.len(), 3, height, width), device)?)
+    Ok(normalize_all(&resized, preprocess))
 }
 
 #[cfg(test)]

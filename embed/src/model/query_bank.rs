@@ -5,14 +5,15 @@
 //! batch, and the cosine alone leaves out what stands below that fraction. The bank takes the batch's place, as the
 //! inverted softmax (Smith et al., ICLR 2017) and query bank normalisation (Bogolin et al., CVPR 2022) do for other models.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use half::f16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 
-use super::{Cada, TokenBatch};
+use super::{Network, TokenBatch};
 use crate::EmbedError;
-use crate::nn::l2_normalize;
+use crate::kernel::{Mat, Precision};
+use crate::net::{Dense, ShapeError, to_f32};
 
 /// 1 / 0.02, NDF's temperature: factor on cosines (paper, section 3.2).
 pub const LOGIT_SCALE: f64 = 50.0;
@@ -23,52 +24,58 @@ const NAME: &str = "text_features";
 const BATCH: usize = 32;
 
 /// Global features of texts, L2-normalised, f32.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct QueryBank {
-    /// One text a column, `[embed_dim, texts]`: as it is multiplied with.
-    columns: Tensor,
+    /// `[texts, embed_dim]`, packed: a picture's cosines are one product.
+    features: Dense,
+    values: Vec<f32>,
 }
 
 impl QueryBank {
-    /// Of `texts` (token ids) as `model` sees them, rounded to f16 as the file holds them. Texts should be such as will be
+    /// Of `texts` (token ids) as `network` sees them, rounded to f16 as the file holds them. Texts should be such as will be
     /// searched for, of persons that will not. None of no text.
     ///
     /// # Errors
-    /// When candle fails.
-    pub fn of(model: &Cada, texts: &[Vec<u32>]) -> Result<Option<Self>> {
+    /// Texts that the network cannot read, or a device error.
+    pub fn of(network: &Network, texts: &[Vec<u32>]) -> Result<Option<Self>, EmbedError> {
         if texts.is_empty() {
             return Ok(None);
         }
         let mut sorted: Vec<&Vec<u32>> = texts.iter().collect();
-        // By length, so that a batch holds hardly any padding; the sum does not ask for an order.
-        sorted.sort();
-        sorted.sort_by_key(|ids| ids.len());
-        let mut features = Vec::new();
+        // The order of the file does not depend on the order given, and a batch holds texts of about one length.
+        sorted.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
+        let mut values = Vec::new();
         for some in sorted.chunks(BATCH) {
-            let tokens = TokenBatch::new(some, model.arch().pad_token_id, None);
-            let feature = l2_normalize(&model.text_proj(&model.text_embeds(&tokens, None)?)?)?.detach();
-            features.push(feature.to_dtype(DType::F16)?.to_dtype(DType::F32)?);
+            let tokens = TokenBatch::new(some, network.arch().pad_token_id, None);
+            values.extend(network.text_features(&tokens)?.into_iter().map(|v| f16::from_f32(v).to_f32()));
         }
-        Self::new(&Tensor::cat(&features, 0)?).map(Some)
+        Ok(Some(Self::new(values, network.arch().embed_dim)?))
     }
 
-    /// Of features `[texts, embed_dim]`.
-    fn new(features: &Tensor) -> Result<Self> {
-        Ok(Self { columns: features.t()?.contiguous()? })
+    /// Of features `[texts, width]`.
+    fn new(values: Vec<f32>, width: usize) -> Result<Self, ShapeError> {
+        let features = Dense::new(Mat::new(&values, values.len() / width.max(1), width)?, Vec::new(), Precision::F32)?;
+        Ok(Self { features, values })
     }
 
     /// Reads a model folder's bank.
     ///
     /// # Errors
     /// A missing or unreadable file, or features of another width than `dim`.
-    pub fn load(path: &Path, dim: usize, device: &Device) -> std::result::Result<Self, EmbedError> {
+    pub fn load(path: &Path, dim: usize) -> Result<Self, EmbedError> {
         let bad = |message: String| EmbedError::Unreadable { path: path.to_owned(), format: "a query bank", message };
-        std::fs::metadata(path).map_err(EmbedError::io(path))?;
-        let tensors = candle_core::safetensors::load(path, device).map_err(|e| bad(e.to_string()))?;
-        let features = tensors.get(NAME).ok_or_else(|| bad(format!("it holds no {NAME}")))?.to_dtype(DType::F32)?;
-        match features.dims() {
-            [texts, width] if *texts > 0 && *width == dim => Ok(Self::new(&features)?),
-            dims => Err(bad(format!("{NAME} is {dims:?}, not [texts, {dim}]"))),
+        let bytes = std::fs::read(path).map_err(EmbedError::io(path))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let features = tensors.tensor(NAME).map_err(|_| bad(format!("it holds no {NAME}")))?;
+        match features.shape() {
+            [texts, width] if *texts > 0 && *width == dim => {
+                let values = to_f32(features.dtype(), features.data());
+                if values.len() != texts * width {
+                    return Err(bad(format!("{NAME} is of {:?}, not f16 or f32", features.dtype())));
+                }
+                Ok(Self::new(values, dim)?)
+            }
+            shape => Err(bad(format!("{NAME} is {shape:?}, not [texts, {dim}]"))),
         }
     }
 
@@ -76,17 +83,23 @@ impl QueryBank {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save(&self, path: &Path) -> std::result::Result<(), EmbedError> {
-        let features = self.columns.t()?.contiguous()?.to_dtype(DType::F16)?;
-        Ok(candle_core::safetensors::save(&HashMap::from([(NAME, features)]), path)?)
+    pub fn save(&self, path: &Path) -> Result<(), EmbedError> {
+        let bad =
+            |e: safetensors::SafeTensorError| EmbedError::Safetensors { path: path.to_owned(), message: e.to_string() };
+        let data: Vec<u8> = self.values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let shape = vec![self.len(), self.features.inputs()];
+        let view = TensorView::new(Dtype::F16, shape, &data).map_err(bad)?;
+        serialize_to_file([(NAME, view)], None, path).map_err(bad)
     }
 
     /// Number of texts.
+    #[must_use]
     pub fn len(&self) -> usize {
-        self.columns.dim(1).unwrap_or_default()
+        self.features.outputs()
     }
 
     /// Whether there is no text.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -96,11 +109,14 @@ impl QueryBank {
     ///
     /// # Errors
     /// Features of another width.
-    pub fn hubness(&self, features: &Tensor) -> Result<Vec<f32>> {
-        let cosines = features.to_dtype(DType::F32)?.matmul(&self.columns)?;
-        let scaled = (cosines * LOGIT_SCALE)?;
-        let log_mean = (scaled.log_sum_exp(D::Minus1)? - (self.len() as f64).ln())?;
-        (log_mean / LOGIT_SCALE)?.to_vec1::<f32>()
+    pub fn hubness(&self, features: &[f32]) -> Result<Vec<f32>, EmbedError> {
+        let cosines = self.features.forward(features)?;
+        let log_mean = |row: &[f32]| {
+            let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f64 = row.iter().map(|c| (f64::from(c - top) * LOGIT_SCALE).exp()).sum();
+            (f64::from(top) + (sum / row.len() as f64).ln() / LOGIT_SCALE) as f32
+        };
+        Ok(cosines.chunks_exact(self.len()).map(log_mean).collect())
     }
 }
 
@@ -110,35 +126,33 @@ mod tests {
 
     fn bank() -> QueryBank {
         let rows: Vec<f32> = (0..6u32).flat_map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
-        let rows = Tensor::from_vec(rows, (6, 2), &Device::Cpu).expect("a tensor");
-        QueryBank::new(&rows).expect("a bank")
+        QueryBank::new(rows, 2).expect("a bank")
     }
 
     #[test]
     fn hubness_is_a_soft_maximum_of_the_cosines() {
-        let pictures = Tensor::new(&[[1f32, 0.0], [0.0, -1.0]], &Device::Cpu).expect("a tensor");
-        let got = bank().hubness(&pictures).expect("it fits");
+        let got = bank().hubness(&[1.0, 0.0, 0.0, -1.0]).expect("it fits");
         for (got, picture) in got.iter().zip([[1f64, 0.0], [0.0, -1.0]]) {
             let cosines = (0..6).map(|i| f64::from(i).cos() * picture[0] + f64::from(i).sin() * picture[1]);
             let want = (cosines.map(|c| (50.0 * c).exp()).sum::<f64>() / 6.0).ln() / 50.0;
             assert!((f64::from(*got) - want).abs() < 1e-5, "{got} instead of {want}");
         }
+        assert!(bank().hubness(&[f32::NAN, 0.0]).expect("it fits")[0].is_nan(), "a poisoned picture has no hubness");
     }
 
     #[test]
     fn a_bank_survives_its_file_and_a_wrong_one_is_told() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("query-bank.safetensors");
-        let missing = QueryBank::load(&path, 2, &Device::Cpu).expect_err("absent").to_string();
+        let missing = QueryBank::load(&path, 2).expect_err("absent").to_string();
         assert!(missing.contains("query-bank.safetensors"), "{missing}");
         bank().save(&path).expect("written");
-        let pictures = Tensor::new(&[[0.6f32, 0.8]], &Device::Cpu).expect("a tensor");
-        let read = QueryBank::load(&path, 2, &Device::Cpu).expect("it is sound");
-        let (a, b) = (bank().hubness(&pictures).expect("fits"), read.hubness(&pictures).expect("fits"));
+        let read = QueryBank::load(&path, 2).expect("it is sound");
+        let (a, b) = (bank().hubness(&[0.6, 0.8]).expect("fits"), read.hubness(&[0.6, 0.8]).expect("fits"));
         assert!((a[0] - b[0]).abs() < 1e-3 && read.len() == 6 && !read.is_empty());
-        let other = QueryBank::load(&path, 3, &Device::Cpu).expect_err("another width").to_string();
+        let other = QueryBank::load(&path, 3).expect_err("another width").to_string();
         assert!(other.contains("[6, 2]") && other.contains("[texts, 3]"), "{other}");
         std::fs::write(&path, b"nothing").expect("written");
-        assert!(QueryBank::load(&path, 2, &Device::Cpu).expect_err("damaged").to_string().contains("a query bank"));
+        assert!(QueryBank::load(&path, 2).expect_err("damaged").to_string().contains("a query bank"));
     }
 }

@@ -1,6 +1,6 @@
 //! Texts of different lengths as one padded batch.
 
-use crate::nn::Mask;
+use crate::net::Mask;
 
 /// Token ids `[batch, tokens]`, right-padded, with the true length of every text.
 #[derive(Clone, Debug, PartialEq, Eq)]

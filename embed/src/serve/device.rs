@@ -1,10 +1,10 @@
 //! Where the arithmetic runs. What is asked for is what is used, or it is an error; never a silent fall-back.
 
-use candle_core::Device;
 use sightline_core::config::EmbedPrecision;
 
 use crate::EmbedError;
 use crate::kernel::{Engine, Precision};
+use crate::model::Device;
 
 /// "cpu", or "cuda" / "cuda:N" in a build with the feature `cuda`.
 ///
@@ -23,20 +23,35 @@ pub fn open_device(requested: &str) -> Result<Device, EmbedError> {
     let Some(ordinal) = ordinal else {
         return Err(refuse("use \"cpu\", \"cuda\" or \"cuda:N\"".into()));
     };
-    if !candle_core::utils::cuda_is_available() {
-        return Err(refuse(
-            "this build has no CUDA; build with `--features cuda`, or set embed.device = \"cpu\"".into(),
-        ));
-    }
-    Device::new_cuda(ordinal).map_err(|e| refuse(e.to_string().lines().next().unwrap_or_default().to_owned()))
+    open_gpu(ordinal).map_err(refuse)
 }
+
+#[cfg(feature = "candle")]
+fn open_gpu(ordinal: usize) -> Result<Device, String> {
+    if !candle_core::utils::cuda_is_available() {
+        return Err(NO_CUDA.into());
+    }
+    let device = candle_core::Device::new_cuda(ordinal);
+    device.map(Device::Candle).map_err(|e| e.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(not(feature = "candle"))]
+fn open_gpu(_: usize) -> Result<Device, String> {
+    Err(NO_CUDA.into())
+}
+
+const NO_CUDA: &str = "this build has no CUDA; build with `--features cuda`, or set embed.device = \"cpu\"";
 
 /// How a device is called in answers, logs and metrics.
 pub fn device_name(device: &Device) -> String {
-    match device.location() {
-        candle_core::DeviceLocation::Cpu => "cpu".into(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    match device {
+        Device::Cpu => "cpu".into(),
+        #[cfg(feature = "candle")]
+        Device::Candle(device) => match device.location() {
+            candle_core::DeviceLocation::Cpu => "cpu".into(),
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        },
     }
 }
 
@@ -103,7 +118,7 @@ mod tests {
         }
         let e = open_device("cuda:99").expect_err("nobody has a hundred GPUs").to_string();
         assert!(e.contains("cuda:99"), "{e}");
-        if !candle_core::utils::cuda_is_available() {
+        if cfg!(not(feature = "cuda")) {
             assert!(e.contains("--features cuda"), "{e}");
         }
     }

@@ -149,7 +149,7 @@ impl Embedder {
         &self,
         query: &TextQuery,
         images: Vec<PatchFeatures>,
-    ) -> Result<Vec<MatchScore>, EmbedError> {
+    ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         wait(self.ask(|reply| Job::Match { query: query.clone(), images, reply })?).await
     }
 
@@ -161,7 +161,7 @@ impl Embedder {
         &self,
         query: &TextQuery,
         images: Vec<PatchFeatures>,
-    ) -> Result<Vec<MatchScore>, EmbedError> {
+    ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         wait_blocking(self.ask(|reply| Job::Match { query: query.clone(), images, reply })?)
     }
 }

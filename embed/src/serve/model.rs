@@ -2,15 +2,14 @@
 //! its own; training and evaluation use it directly.
 
 use bytes::Bytes;
-use candle_core::{DType, Device, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sightline_core::config::EmbedPrecision;
 use sightline_core::{PatchFeatures, RgbImage};
 
 use crate::kernel::Precision;
-use crate::model::{Cada, Calibration, Decoder, Evidence, ModelConfig, QueryBank, TokenBatch, weights};
-use crate::nn::l2_normalize;
+use crate::model::{Calibration, Evidence, ModelConfig, Network, QueryBank, TokenBatch};
+use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer};
 use crate::{EmbedError, ModelFolder, choose_precision, device_name, open_device};
@@ -82,12 +81,11 @@ const ROWS_PER_PASS: usize = 4096;
 /// CADA with its tokenizer and preprocessing.
 #[derive(Debug)]
 pub struct Model {
-    cada: Cada,
+    network: Network,
     tokenizer: CaptionTokenizer,
     config: ModelConfig,
     /// There when the calibration asks for hubness.
     bank: Option<QueryBank>,
-    device: Device,
     precision: Precision,
     info: ModelInfo,
 }
@@ -111,8 +109,8 @@ impl Model {
         let precision = choose_precision(wanted, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
         let tokenizer = CaptionTokenizer::load(&folder.tokenizer(), arch)?;
-        let cada = weights::load_as(&folder.weights(), arch, Decoder::None, &device, precision.dtype(&device))?;
-        let bank = folder.bank_on(&device)?;
+        let network = Network::load(WeightFile::read(&folder.weights())?, arch, &device, precision)?;
+        let bank = folder.bank()?;
         let info = ModelInfo {
             id: folder.id.clone(),
             name: config.name.clone(),
@@ -126,7 +124,7 @@ impl Model {
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
         };
-        Ok(Self { cada, tokenizer, config, bank, device, precision, info })
+        Ok(Self { network, tokenizer, config, bank, precision, info })
     }
 
     /// What it is.
@@ -139,14 +137,14 @@ impl Model {
         &self.tokenizer
     }
 
-    /// Where it is.
-    pub fn device(&self) -> &Device {
-        &self.device
+    /// The networks.
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
-    /// The network.
-    pub fn cada(&self) -> &Cada {
-        &self.cada
+    /// The arithmetic of its products.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Features of pictures of any size, in one batch.
@@ -157,23 +155,22 @@ impl Model {
         if images.is_empty() {
             return Ok(Vec::new());
         }
-        let pixels = pixel_values(images, self.config.architecture.image_size, &self.config.preprocess, &self.device)?;
-        let (embeds, projected) = self.precision.scope(|| -> candle_core::Result<_> {
-            let embeds = self.cada.image_embeds(&pixels)?;
-            let projected = self.cada.image_proj(&embeds)?;
-            Ok((embeds, projected))
-        })?;
-        let features = finite(&l2_normalize(&projected)?)?;
-        let (_, rows, width) = embeds.dims3()?;
-        let patches = embeds.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        let pack = |values: Vec<f32>| {
+        let pixels = pixel_values(images, self.config.architecture.image_size, &self.config.preprocess)?;
+        let encoded = self.network.encode_images(&pixels)?;
+        let (rows, width) = (self.info.patch_rows, self.info.patch_width);
+        let pack = |(feature, values): (&[f32], &[f32])| {
             let mut half = vec![f16::ZERO; values.len()];
-            half.convert_from_f32_slice(&values);
+            half.convert_from_f32_slice(values);
+            // A feature beyond f16's range becomes infinite here; it would fail every search that meets it.
+            if !feature.iter().all(|v| v.is_finite()) || !half.iter().all(|v| v.is_finite()) {
+                return Err(EmbedError::NotFinite);
+            }
             let data: Vec<u8> = half.iter().flat_map(|v| v.to_le_bytes()).collect();
-            PatchFeatures { rows: rows as u32, width: width as u32, data: Bytes::from(data) }
+            let patches = PatchFeatures { rows: rows as u32, width: width as u32, data: Bytes::from(data) };
+            Ok(ImageFeatures { feature: feature.to_vec(), patches })
         };
-        let both = features.into_iter().zip(patches);
-        Ok(both.map(|(feature, p)| ImageFeatures { feature, patches: pack(p) }).collect())
+        let both = encoded.features.chunks_exact(self.info.feature_dim).zip(encoded.patches.chunks_exact(rows * width));
+        both.map(pack).collect()
     }
 
     /// Global features of captions, in one batch (padded to the longest).
@@ -186,8 +183,11 @@ impl Model {
         }
         let ids: Vec<&[u32]> = captions.iter().map(|c| c.ids.as_slice()).collect();
         let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
-        let projected = self.precision.scope(|| self.cada.text_proj(&self.cada.text_embeds(&tokens, None)?))?;
-        finite(&l2_normalize(&projected)?)
+        let features = self.network.text_features(&tokens)?;
+        if !features.iter().all(|v| v.is_finite()) {
+            return Err(EmbedError::NotFinite);
+        }
+        Ok(features.chunks_exact(self.info.feature_dim).map(<[f32]>::to_vec).collect())
     }
 
     /// Cleans, tokenises and encodes something to search for.
@@ -207,7 +207,8 @@ impl Model {
         Ok(TextQuery { text: caption.text, ids: caption.ids, feature, truncated: caption.truncated })
     }
 
-    /// Both match logits of `query` against every picture, in their order: `[no match, match]`.
+    /// Both match logits of `query` against every picture, in their order: `[no match, match]`. Those of a damaged picture
+    /// may not be finite.
     ///
     /// # Errors
     /// Patch features of another model.
@@ -224,62 +225,58 @@ impl Model {
         let pairs_per_pass = (ROWS_PER_PASS / (query.ids.len() + rows)).max(1);
         let mut logits = Vec::with_capacity(images.len());
         for part in images.chunks(pairs_per_pass) {
-            let mut values = vec![0f32; part.len() * rows * width];
-            for (p, values) in part.iter().zip(values.chunks_exact_mut(rows * width)) {
-                let half: Vec<f16> = p.data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]])).collect();
-                half.convert_to_f32_slice(values);
-            }
-            let embeds = Tensor::from_vec(values, (part.len(), rows, width), &self.device)?;
+            let patches: Vec<f32> = part.iter().flat_map(|p| halves(&p.data)).collect();
             let ids = vec![query.ids.as_slice(); part.len()];
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
-            let pair_logits =
-                self.precision.scope(|| self.cada.itm_logits(&self.cada.fused(&tokens, &embeds, None)?))?;
-            logits.extend(finite(&pair_logits)?.into_iter().map(|row| [row[0], row[1]]));
+            logits.extend(self.network.match_logits(&tokens, &patches)?);
         }
         Ok(logits)
     }
 
-    /// [`Model::match_logits`] as scores.
+    /// [`Model::match_logits`] as scores; none for a picture whose stored features are damaged, so that one bad picture costs
+    /// a search itself alone.
     ///
     /// # Errors
     /// Patch features of another model.
-    pub fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<MatchScore>, EmbedError> {
+    pub fn match_scores(
+        &self,
+        query: &TextQuery,
+        images: &[PatchFeatures],
+    ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         let calibration = &self.config.calibration;
-        let near = self.nearness(query, images)?;
         let logits = self.match_logits(query, images)?;
-        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| MatchScore {
-            logit: logits[1],
-            hubness: self.bank.as_ref().map(|_| hubness),
-            probability: calibration.probability(&Evidence { logits, cosine, hubness }),
+        let near = self.nearness(query, images)?;
+        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| {
+            let finite = [logits[0], logits[1], cosine, hubness].iter().all(|v| v.is_finite());
+            finite.then(|| MatchScore {
+                logit: logits[1],
+                hubness: self.bank.as_ref().map(|_| hubness),
+                probability: calibration.probability(&Evidence { logits, cosine, hubness }),
+            })
         };
         Ok(logits.into_iter().zip(near).map(score).collect())
     }
 
     /// Cosine of the global features, and hubness, of every picture: from the class token that leads its patch features.
     fn nearness(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<[f32; 2]>, EmbedError> {
-        let width = self.info.patch_width;
         let unused = self.config.calibration.similarity == 0.0 && self.bank.is_none();
-        if unused || images.is_empty() || images.iter().any(|p| p.data.len() < width * 2) {
-            // Of another model: match_logits says so.
+        if unused || images.is_empty() {
             return Ok(vec![[0.0; 2]; images.len()]);
         }
-        let class = |p: &PatchFeatures| -> Vec<f32> {
-            p.data[..width * 2].chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        };
+        let class = |p: &PatchFeatures| halves(&p.data[..self.info.patch_width * 2]).collect::<Vec<_>>();
         let tokens: Vec<f32> = images.iter().flat_map(class).collect();
-        let tokens = Tensor::from_vec(tokens, (images.len(), 1, width), &self.device)?;
-        let features = l2_normalize(&self.precision.scope(|| self.cada.image_proj(&tokens))?)?;
+        let features = self.network.image_features(&tokens)?;
         let hubness = match &self.bank {
             Some(bank) => bank.hubness(&features)?,
             None => vec![0.0; images.len()],
         };
-        let dot = |f: Vec<f32>| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
-        Ok(finite(&features)?.into_iter().zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
+        let dot = |f: &[f32]| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
+        let rows = features.chunks_exact(self.info.feature_dim);
+        Ok(rows.zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
     }
 }
 
-/// Rows of a matrix, all of them finite: a NaN that got into an index would poison every later search.
-fn finite(x: &Tensor) -> Result<Vec<Vec<f32>>, EmbedError> {
-    let rows = x.to_vec2::<f32>()?;
-    if rows.iter().flatten().all(|v| v.is_finite()) { Ok(rows) } else { Err(EmbedError::NotFinite) }
+/// Little-endian f16 numbers as f32.
+fn halves(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())
 }

@@ -5,12 +5,12 @@
 //! spread of features of a few synthetic pictures and sentences, the second by `selftest.safetensors`, written when the
 //! model was made: a picture, a sentence, and the features and logits that came of them.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
 use sightline_core::RgbImage;
 
+use crate::net::to_f32;
 use crate::{EmbedError, Model, ModelFolder};
 
 /// Smallest accepted spread (sum over dimensions of the variance over inputs) of L2-normalised features. Trained models
@@ -50,16 +50,22 @@ pub fn write_self_test(path: &Path) -> Result<(), EmbedError> {
     let model = Model::load(&folder, "cpu")?;
     let image = synthetic(1)?;
     let now = run(&model, &image, SENTENCE)?;
-    let cpu = &Device::Cpu;
     let (h, w) = (image.height() as usize, image.width() as usize);
-    let mut tensors = HashMap::new();
-    tensors.insert("image", Tensor::from_slice(image.data(), (h, w, 3), cpu)?);
-    tensors.insert("text", Tensor::from_slice(SENTENCE.as_bytes(), SENTENCE.len(), cpu)?);
-    tensors.insert("ids", Tensor::new(now.ids.as_slice(), cpu)?);
-    tensors.insert("image_feature", Tensor::new(now.image.as_slice(), cpu)?);
-    tensors.insert("text_feature", Tensor::new(now.text.as_slice(), cpu)?);
-    tensors.insert("logits", Tensor::new(&now.logits, cpu)?);
-    Ok(candle_core::safetensors::save(&tensors, folder.self_test())?)
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let ids: Vec<u8> = now.ids.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let (image_feature, text_feature, logits) = (floats(&now.image), floats(&now.text), floats(&now.logits));
+    let tensors: [(&str, Dtype, Vec<usize>, &[u8]); 6] = [
+        ("image", Dtype::U8, vec![h, w, 3], image.data()),
+        ("text", Dtype::U8, vec![SENTENCE.len()], SENTENCE.as_bytes()),
+        ("ids", Dtype::U32, vec![now.ids.len()], &ids),
+        ("image_feature", Dtype::F32, vec![now.image.len()], &image_feature),
+        ("text_feature", Dtype::F32, vec![now.text.len()], &text_feature),
+        ("logits", Dtype::F32, vec![2], &logits),
+    ];
+    let path = folder.self_test();
+    let bad = |e: safetensors::SafeTensorError| EmbedError::Safetensors { path: path.clone(), message: e.to_string() };
+    let views = tensors.into_iter().map(|(name, dtype, shape, data)| Ok((name, TensorView::new(dtype, shape, data)?)));
+    serialize_to_file(views.collect::<Result<Vec<_>, _>>().map_err(bad)?, None, &path).map_err(bad)
 }
 
 /// What the model says to one picture and one sentence.
@@ -79,27 +85,29 @@ fn run(model: &Model, image: &RgbImage, text: &str) -> Result<Answers, EmbedErro
 
 fn compare(model: &Model, path: &Path) -> Result<(), EmbedError> {
     let bad = |what: String| EmbedError::SelfTest(format!("{}: {what}", path.display()));
-    let stored = candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| bad(e.to_string()))?;
-    let get = |name: &str| stored.get(name).ok_or_else(|| bad(format!("{name} is missing")));
-    let floats = |name: &str| -> Result<Vec<f32>, EmbedError> { Ok(get(name)?.to_dtype(DType::F32)?.to_vec1()?) };
+    let bytes = std::fs::read(path).map_err(EmbedError::io(path))?;
+    let stored = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+    let get = |name: &str| stored.tensor(name).map_err(|_| bad(format!("{name} is missing")));
+    let floats = |name: &str| -> Result<Vec<f32>, EmbedError> { Ok(get(name)?).map(|t| to_f32(t.dtype(), t.data())) };
     let pixels = get("image")?;
-    let (h, w, _) = pixels.dims3()?;
-    let image =
-        RgbImage::new(w as u32, h as u32, pixels.flatten_all()?.to_vec1::<u8>()?).map_err(|e| bad(e.to_string()))?;
-    let text = String::from_utf8(get("text")?.to_vec1::<u8>()?).map_err(|e| bad(e.to_string()))?;
+    let [h, w, 3] = *pixels.shape() else { return Err(bad(format!("image is {:?}", pixels.shape()))) };
+    let image = RgbImage::new(w as u32, h as u32, pixels.data().to_vec()).map_err(|e| bad(e.to_string()))?;
+    let text = String::from_utf8(get("text")?.data().to_vec()).map_err(|e| bad(e.to_string()))?;
     let now = run(model, &image, &text)?;
-    if get("ids")?.to_vec1::<u32>()? != now.ids {
+    let ids: Vec<u32> = get("ids")?.data().as_chunks::<4>().0.iter().copied().map(u32::from_le_bytes).collect();
+    if ids != now.ids {
         return Err(bad(format!("{text:?} gives other tokens than when the model was made")));
     }
     for (name, now) in [("image_feature", &now.image), ("text_feature", &now.text)] {
         let stored = floats(name)?;
         let dot: f64 = stored.iter().zip(now).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        if stored.len() != now.len() || dot < MIN_COSINE {
+        if stored.len() != now.len() || dot.is_nan() || dot < MIN_COSINE {
             return Err(bad(format!("{name} has moved: cosine {dot:.4} to what it was, at least {MIN_COSINE} needed")));
         }
     }
     for (stored, now) in floats("logits")?.iter().zip(now.logits) {
-        if f64::from((stored - now).abs()) > MAX_LOGIT_DIFFERENCE {
+        let moved = f64::from((stored - now).abs());
+        if moved.is_nan() || moved > MAX_LOGIT_DIFFERENCE {
             return Err(bad(format!("a match logit has moved from {stored:.3} to {now:.3}")));
         }
     }

@@ -6,7 +6,6 @@ use std::path::Path;
 use candle_core::Tensor;
 use sightline_core::RgbImage;
 use sightline_core::config::{EmbedConfig, EmbedPrecision};
-use sightline_embed::model::weights;
 use tempfile::TempDir;
 
 use crate::golden;
@@ -22,7 +21,7 @@ pub fn model_with(change: impl Fn(&mut HashMap<String, Tensor>)) -> TempDir {
 }
 
 pub fn write_weights(dir: &Path, change: impl Fn(&mut HashMap<String, Tensor>)) {
-    let mut tensors = weights::read(&golden::path("cada-tiny/weights.pth")).unwrap();
+    let mut tensors = golden::weights();
     change(&mut tensors);
     candle_core::safetensors::save(&tensors, dir.join("model.safetensors")).unwrap();
 }

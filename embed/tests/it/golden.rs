@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use sightline_embed::model::{Architecture, Cada, Decoder, ModelConfig, TokenBatch, weights};
+use sightline_embed::EmbedError;
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Architecture, ModelConfig, TokenBatch};
+use sightline_embed::net::{self, WeightSource};
 
 /// A file of this crate, or of `embed` where the trainer asks.
 pub fn path(name: &str) -> PathBuf {
@@ -28,8 +31,47 @@ pub fn arch() -> Architecture {
     config().architecture
 }
 
-pub fn cada() -> Cada {
-    weights::load(&path("cada-tiny/weights.pth"), &arch(), Decoder::Own, &Device::Cpu).unwrap()
+/// The tiny reference model's weights, as f32.
+pub fn weights() -> HashMap<String, Tensor> {
+    let all = candle_core::pickle::read_all_with_key(path("cada-tiny/weights.pth"), Some("model")).unwrap();
+    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
+    float.map(|(name, t)| (name, t.to_dtype(DType::F32).unwrap().contiguous().unwrap())).collect()
+}
+
+/// Tensors as a source of weights.
+pub struct Source<'a>(pub &'a HashMap<String, Tensor>);
+
+impl WeightSource for Source<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        let tensor = self.0.get(name).unwrap_or_else(|| panic!("{name} is asked for and not there"));
+        assert_eq!(tensor.dims(), shape, "{name}");
+        Ok(values(tensor))
+    }
+}
+
+/// The tiny reference model on the CPU.
+pub fn net(precision: Precision) -> net::Cada {
+    net::Cada::new(&arch(), &mut Source(&weights()), precision).unwrap()
+}
+
+/// The tiny reference model as a graph.
+#[cfg(feature = "candle")]
+pub fn graph(dtype: DType, device: &Device) -> sightline_embed::graph::Cada {
+    use sightline_embed::graph::{Cada, WordPredictor};
+    let vb = candle_nn::VarBuilder::from_tensors(weights(), dtype, device);
+    Cada::new(&arch(), WordPredictor::Own, vb).unwrap()
+}
+
+/// Numbers of a tensor, row-major.
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Largest absolute difference.
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "lengths differ");
+    assert!(a.iter().all(|v| v.is_finite()));
+    a.iter().zip(b).map(|(x, y)| f64::from((x - y).abs())).fold(0.0, f64::max)
 }
 
 /// Stored ids `[n, 73]` as a batch; `padded` keeps the 73 columns.
@@ -42,10 +84,7 @@ pub fn tokens(ids: &Tensor, mask: &Tensor, padded: bool) -> TokenBatch {
 
 pub fn max_diff(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims(), "shapes differ");
-    let (a, b) = (a.flatten_all().unwrap(), b.flatten_all().unwrap());
-    let (a, b) = (a.to_vec1::<f32>().unwrap(), b.to_vec1::<f32>().unwrap());
-    assert!(a.iter().all(|v| v.is_finite()));
-    a.iter().zip(b).map(|(x, y)| f64::from((x - y).abs())).fold(0.0, f64::max)
+    distance(&values(a), &values(b))
 }
 
 /// The limit `tolerances.json` suggests for a tensor of eval.safetensors.

@@ -2,8 +2,7 @@
 //! CPU then, by candle's own operations and slowly: what a GPU computes with the same code is shown by `cuda`.
 
 use candle_core::{D, DType, Device, Tensor};
-use sightline_embed::model::{Decoder, weights};
-use sightline_embed::nn::l2_normalize;
+use sightline_embed::graph::l2_normalize;
 
 use crate::golden;
 
@@ -24,8 +23,7 @@ fn least_cosine(a: &Tensor, b: &Tensor) -> f32 {
 /// reference's.
 pub fn check(device: &Device, dtype: DType) {
     let want = golden::tensors("cada-tiny/eval.safetensors");
-    let file = golden::path("cada-tiny/weights.pth");
-    let cada = weights::load_as(&file, &golden::arch(), Decoder::None, device, dtype).unwrap();
+    let cada = golden::graph(dtype, device);
     assert_eq!(cada.dtype(), dtype);
     let pixels = golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"].to_device(device).unwrap();
     let texts = golden::tokens(&want["input_ids"], &want["attention_mask"], true);

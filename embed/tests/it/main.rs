@@ -5,16 +5,17 @@ mod bf16;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod embedder;
-mod eval;
 mod folder;
 mod golden;
+#[cfg(feature = "candle")]
+mod graph;
+#[cfg(feature = "candle")]
 mod half;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod layers;
+mod net;
 mod phrases;
 mod preprocess;
 mod shipped_model;
 mod stage;
 mod text;
-mod weights;

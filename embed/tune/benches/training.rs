@@ -11,12 +11,14 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{VarBuilder, VarMap};
+use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::kernel::Precision;
-use sightline_embed::model::{Architecture, Cada, Decoder, TokenBatch, weights};
-use sightline_embed::nn;
+use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_figures::Corpus;
 use sightline_tune::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
+use sightline_tune::ops::{backward, network};
 use sightline_tune::optimizer::{AdamW, AdamWConfig};
+use sightline_tune::weights;
 
 const BATCH: usize = 64;
 const TOKENS: usize = 20;
@@ -75,7 +77,7 @@ struct Bench {
 impl Bench {
     fn new(texts: TokenBatch) -> std::result::Result<Self, Box<dyn std::error::Error>> {
         let arch = architecture();
-        let (model, variables): (Cada, VarMap) = weights::trainable(&arch, Decoder::None, &Device::Cpu)?;
+        let (model, variables): (Cada, VarMap) = weights::trainable(&arch, WordPredictor::None, &Device::Cpu)?;
         let named = variables.data().lock().map_err(|_| "a poisoned lock")?.clone().into_iter().collect();
         Ok(Self {
             model,
@@ -88,9 +90,9 @@ impl Bench {
 
     fn loss(&self, pairs: usize) -> Result<Tensor> {
         let model = &self.model;
-        let images = model.image_embeds(&self.pixels)?;
-        let texts = model.text_embeds(&self.texts, None)?;
-        let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
+        let images = network::image_embeds(model, &self.pixels)?;
+        let texts = network::text_embeds(model, &self.texts, None)?;
+        let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
         let mut total = ndf(&v, &t, &self.identities, Ndf::Paper)?;
         if let (1.., Some(negatives)) = (pairs, hard_negatives(&v, &t, &self.identities, HardNegative::Cosine, 0)?) {
             let n = pairs;
@@ -99,12 +101,12 @@ impl Bench {
             let pictures = own().chain(negatives.image_for_text[..n].iter().copied()).chain(own());
             let pictures = Tensor::from_iter(pictures.map(|i| i as u32), &Device::Cpu)?;
             let tokens = self.texts.select(&rows);
-            let fused = model.fused(&tokens, &images.index_select(&pictures, 0)?, None)?;
+            let fused = network::fused(model, &tokens, &images.index_select(&pictures, 0)?, None)?;
             let matched: Vec<bool> = (0..3 * n).map(|row| row < n).collect();
-            total = (total + match_loss(&model.itm_logits(&fused)?, &matched)?)?;
+            total = (total + match_loss(&network::itm_logits(model, &fused)?, &matched)?)?;
             let (means, owner) = Groups::of(12, true).means(&fused, tokens.lengths())?;
             let owned: Vec<bool> = owner.iter().map(|&row| matched[row]).collect();
-            total = (total + match_loss(&model.itm_local_logits(&means)?, &owned)?)?;
+            total = (total + match_loss(&network::itm_local_logits(model, &means)?, &owned)?)?;
         }
         Ok(total)
     }
@@ -118,41 +120,13 @@ impl Bench {
         assert!(value.is_finite(), "the loss is {value}");
         let forward = ms(began);
         let began = Instant::now();
-        let grads = nn::backward(&loss)?;
+        let grads = backward(&loss)?;
         let backward = ms(began);
         let began = Instant::now();
         self.optimizer.step(&grads, 1e-4, Some(5.0), |_| false)?;
         drop((loss, grads));
         Ok([forward, backward, ms(began)])
     }
-}
-
-/// Milliseconds of one crop through the image encoder with fixed weights, on one thread: least and median.
-fn one_crop(precision: Precision) -> std::result::Result<(f64, f64), Box<dyn std::error::Error>> {
-    let arch = architecture();
-    let shapes = weights::required(&arch, Decoder::None)?;
-    let tensors =
-        shapes.into_iter().enumerate().map(|(i, (name, shape))| Ok((name, (random(shape.dims(), i as u64)? * 0.05)?)));
-    let model = Cada::new(
-        &arch,
-        Decoder::None,
-        VarBuilder::from_tensors(tensors.collect::<Result<_>>()?, DType::F32, &Device::Cpu),
-    )?;
-    let pixels = random(&[1, 3, 192, 96], 2)?;
-    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-    let mut times = alone.install(|| {
-        precision.scope(|| {
-            (0..60)
-                .map(|_| {
-                    let began = Instant::now();
-                    model.image_proj(&model.image_embeds(&pixels)?)?;
-                    Ok(began.elapsed().as_secs_f64() * 1e3)
-                })
-                .collect::<Result<Vec<f64>>>()
-        })
-    })?;
-    times.sort_by(f64::total_cmp);
-    Ok((times[0], times[times.len() / 2]))
 }
 
 fn option(name: &str) -> Option<usize> {
@@ -201,7 +175,5 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             );
         }
     }
-    let (least, median) = one_crop(precision)?;
-    println!("{precision:?} image encoder, one crop on one core: least {least:.2} ms, median {median:.2} ms");
     Ok(())
 }

@@ -9,9 +9,11 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 use super::losses::word_loss;
+use crate::ops::network;
+use sightline_embed::graph::Dropout;
+use sightline_embed::graph::{Cada, Pass, WordPredictor};
+use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_embed::text::phrases::Spans;
-use sightline_embed::model::{Architecture, Cada, Decoder, Pass, TokenBatch};
-use sightline_embed::nn::Dropout;
 use sightline_figures::stream;
 
 /// What is masked as one.
@@ -38,7 +40,7 @@ pub struct Ara {
     /// Each word sees only those before it.
     pub causal: bool,
     /// The transformer that predicts.
-    pub decoder: Decoder,
+    pub decoder: WordPredictor,
     /// `[SEP]` may be masked like a word: a mistake of the authors' code, wanted only to repeat it.
     pub mask_sep: bool,
     /// Factor in the total.
@@ -111,12 +113,12 @@ impl Ara {
         if masked.places.is_empty() {
             return Ok(None);
         }
-        let Some(decoder) = model.text_decoder() else { bail!("the model was built without a decoder for ARA") };
+        let Some(decoder) = &model.text_decoder else { bail!("the model was built without a decoder for ARA") };
         let images = images.narrow(0, 0, masked.tokens.batch())?;
         let pass = Pass { image: Some(&images), causal: self.causal, dropout };
-        let hidden = decoder.bert().forward(&masked.tokens, &pass)?.flatten(0, 1)?;
+        let hidden = network::bert(&decoder.bert, &masked.tokens, &pass)?.flatten(0, 1)?;
         let hidden = hidden.index_select(&Tensor::new(masked.places.as_slice(), hidden.device())?, 0)?;
-        word_loss(&decoder.logits(&hidden)?, &masked.labels).map(Some)
+        word_loss(&network::word_logits(decoder, &hidden)?, &masked.labels).map(Some)
     }
 }
 
@@ -131,7 +133,7 @@ mod tests {
             masking,
             probability,
             causal: false,
-            decoder: Decoder::Shared,
+            decoder: WordPredictor::Shared,
             mask_sep: false,
             weight: 0.1,
         }

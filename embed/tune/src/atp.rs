@@ -6,9 +6,10 @@ use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 
 use super::losses::{Groups, HardNegative, Negatives, match_loss};
-use super::mined::Mined;
-use sightline_embed::model::{Architecture, Cada, TokenBatch};
-use sightline_embed::nn::Dropout;
+use crate::ops::network;
+use sightline_embed::graph::Cada;
+use sightline_embed::graph::Dropout;
+use sightline_embed::model::{Architecture, TokenBatch};
 
 /// What the decoder's cross-attention starts from when matching begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,13 +44,10 @@ pub struct Atp {
     pub local: bool,
     /// Factor in the total.
     pub weight: f64,
-    /// A second stage against mined negatives, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mined: Option<Mined>,
 }
 
 /// Match logits of positives, and behind them of negatives: of B pairs with a negative picture and B pairs with a negative
-/// text, or of mined ones.
+/// text.
 pub struct MatchLogits {
     /// `[pairs, 2]` of the `[ENC]` states.
     pub whole: Option<Tensor>,
@@ -136,11 +134,11 @@ impl Atp {
             // Padding is part of the means, so its amount must not depend on the batch.
             tokens = tokens.padded(model.arch().max_text_len, model.arch().pad_token_id);
         }
-        let fused = model.fused(&tokens, images, dropout)?;
-        let whole = if self.global { Some(model.itm_logits(&fused)?) } else { None };
+        let fused = network::fused(model, &tokens, images, dropout)?;
+        let whole = if self.global { Some(network::itm_logits(model, &fused)?) } else { None };
         let groups = if self.local {
             let (means, owner) = self.groups.means(&fused, tokens.lengths())?;
-            Some((model.itm_local_logits(&means)?, owner))
+            Some((network::itm_local_logits(model, &means)?, owner))
         } else {
             None
         };

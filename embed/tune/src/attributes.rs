@@ -7,7 +7,7 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::log_softmax;
 
-use sightline_embed::nn::Linear;
+use sightline_embed::graph::Linear;
 use sightline_figures::Person;
 use sightline_figures::colour::{DENIMS, HAIRS, REGIONS};
 use sightline_figures::person::{LowerKind, UpperKind};

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 use sightline_embed::model::Preprocess;
+use sightline_embed::preprocess::normalize;
 
 /// How a picture is varied before the model sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +28,9 @@ impl Augment {
     /// `[3, height, width]`.
     pub fn apply(self, bytes: &[u8], size: [usize; 2], prep: &Preprocess, out: &mut [f32], rng: &mut StdRng) {
         match self {
-            Self::None => normalised(bytes, size, prep, out),
+            Self::None => normalize(bytes, prep, out),
             Self::Reference => reference(bytes, size, prep, out, rng),
             Self::Surveillance => surveillance(bytes, size, prep, out, rng),
-        }
-    }
-}
-
-fn normalised(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32]) {
-    for (i, rgb) in bytes.chunks_exact(3).enumerate() {
-        for c in 0..3 {
-            out[c * h * w + i] = (f32::from(rgb[c]) / 255.0 - prep.mean[c]) / prep.std[c];
         }
     }
 }
@@ -142,8 +135,8 @@ pub fn drop_words(text: &str, rate: f32, rng: &mut StdRng) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sightline_figures::stream;
     use proptest::prelude::*;
+    use sightline_figures::stream;
 
     const SIZE: [usize; 2] = [48, 24];
 

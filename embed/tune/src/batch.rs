@@ -8,10 +8,11 @@ use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
 use super::source::{Sequence, Source};
-use sightline_embed::text::phrases::{Spans, TaggedCaption};
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
-use sightline_figures::stream;
+use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::text::phrases::{Spans, TaggedCaption};
+use sightline_figures::stream;
 
 /// One training batch of B pairs.
 pub struct Batch {
@@ -83,14 +84,5 @@ impl Batches<'_> {
 /// # Errors
 /// When candle fails.
 pub fn plain(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
-    let plane = h * w;
-    let mut pixels = vec![0f32; pictures.len() * 3 * plane];
-    for (bytes, out) in pictures.iter().zip(pixels.chunks_exact_mut(3 * plane)) {
-        for (i, rgb) in bytes.chunks_exact(3).enumerate() {
-            for c in 0..3 {
-                out[c * plane + i] = (f32::from(rgb[c]) / 255.0 - prep.mean[c]) / prep.std[c];
-            }
-        }
-    }
-    Tensor::from_vec(pixels, (pictures.len(), 3, h, w), &Device::Cpu)
+    Tensor::from_vec(normalize_all(pictures, prep), (pictures.len(), 3, h, w), &Device::Cpu)
 }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
-use super::mined::Mined;
 use super::objective::Objective;
 use super::schedule::Schedule;
 use super::source::Order;
@@ -69,20 +68,7 @@ impl RunConfig {
 
     /// Learning rate of `step` (from 0).
     pub fn rate(&self, step: usize) -> f64 {
-        match self.mined() {
-            Some(mined) if step >= self.steps => mined.rate(step - self.steps),
-            _ => self.lr * self.schedule.factor(step, self.steps),
-        }
-    }
-
-    /// The second stage, against mined negatives, if there is one.
-    pub fn mined(&self) -> Option<&Mined> {
-        self.objective.atp.as_ref()?.mined.as_ref()
-    }
-
-    /// Steps of both stages.
-    pub fn total(&self) -> usize {
-        self.steps.saturating_add(self.mined().map_or(0, |mined| mined.steps))
+        self.lr * self.schedule.factor(step, self.steps)
     }
 
     /// Whether every number is one a run can use.
@@ -91,11 +77,8 @@ impl RunConfig {
     /// Says which is not.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |message: String| Err(TrainError::Usage(message));
-        if self.batch < 2 || self.accumulate == 0 || self.total() == 0 {
+        if self.batch < 2 || self.accumulate == 0 || self.steps == 0 {
             return wrong("a run needs batches of at least two pairs, and at least one step".into());
-        }
-        if self.mined().is_some() && self.steps >= OPEN {
-            return wrong("a second stage needs a first one of a known number of steps, not of minutes".into());
         }
         if !(self.lr > 0.0 && self.lr.is_finite() && self.decay >= 0.0 && self.clip.is_none_or(|c| c > 0.0)) {
             return wrong(format!(

@@ -5,15 +5,17 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use half::f16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Result, TrainError};
-use sightline_embed::model::{Cada, Calibration, Evidence, QueryBank, TokenBatch};
-
 use super::calibrate::Pair;
-use sightline_embed::nn::l2_normalize;
+use super::{Result, TrainError};
+use sightline_embed::EmbedError;
+use sightline_embed::kernel::{Epilogue, Mat, Precision, product};
+use sightline_embed::model::{Calibration, Evidence, Network, QueryBank, TokenBatch};
+use sightline_embed::net::ShapeError;
 
 /// Rank-1/5/10 and mean average precision, per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -111,10 +113,15 @@ pub struct Scores {
 impl Scores {
     /// Scores of the local protocol, texts x images.
     pub fn local(&self, form: &Form) -> Vec<Vec<f32>> {
+        self.local_top(form, usize::MAX)
+    }
+
+    /// The same as if the decoder had judged the first `k` images of every text alone.
+    pub fn local_top(&self, form: &Form, k: usize) -> Vec<Vec<f32>> {
         let rows = self.cosine.par_iter().zip(&self.judged);
         rows.map(|(cosine, judged)| {
             let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
-            for &(image, logits) in judged {
+            for &(image, logits) in judged.iter().take(k) {
                 row[image] = form.judged(&self.evidence(cosine, image, logits));
             }
             row
@@ -160,38 +167,35 @@ const ROWS: usize = 4096;
 /// Bytes of patch features that are kept as f32.
 const FULL: usize = 4 << 30;
 
-/// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels of some of them.
-/// The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The same
-/// text is computed once. Arithmetic is that of
-/// [`sightline_embed::kernel::Precision::current`].
+/// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels `[n, 3, H, W]` of some
+/// of them. The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The
+/// same text is computed once.
 ///
 /// # Errors
-/// What `pixels` says, or when candle fails.
-pub fn judge<E: From<candle_core::Error>>(
-    model: &Cada,
+/// What `pixels` says, or what the network does.
+pub fn judge<E: From<EmbedError>>(
+    network: &Network,
     texts: &[Vec<u32>],
     pictures: usize,
-    pixels: impl Fn(Range<usize>) -> std::result::Result<Tensor, E>,
+    pixels: impl Fn(Range<usize>) -> std::result::Result<Vec<f32>, E>,
     k: usize,
     bank: Option<&QueryBank>,
     progress: impl Fn(Stage, usize, usize),
 ) -> std::result::Result<Scores, E> {
-    let arch = model.arch();
-    let half = model.dtype() == DType::F32
-        && k > 0
-        && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
-    let (mut patches, mut features) = (Vec::new(), Vec::new());
+    let arch = network.arch();
+    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
+    let (mut patches, mut features) = (PatchStore::new(half, arch.patch_rows() * arch.vision_width), Vec::new());
     for from in (0..pictures).step_by(BATCH) {
         let to = (from + BATCH).min(pictures);
-        let embeds = model.image_embeds(&pixels(from..to)?)?.detach();
-        features.push(l2_normalize(&model.image_proj(&embeds)?)?.detach());
+        let encoded = network.encode_images(&pixels(from..to)?)?;
+        features.extend(encoded.features);
         if k > 0 {
-            patches.push(if half { embeds.to_dtype(DType::F16)? } else { embeds });
+            patches.push(encoded.patches);
         }
         progress(Stage::Pictures, to, pictures);
     }
     let hubness = match bank {
-        Some(bank) => features.iter().map(|f| bank.hubness(f)).collect::<candle_core::Result<Vec<_>>>()?.concat(),
+        Some(bank) => bank.hubness(&features)?,
         None => Vec::new(),
     };
     let mut unique: Vec<&Vec<u32>> = texts.iter().collect();
@@ -200,11 +204,11 @@ pub fn judge<E: From<candle_core::Error>>(
     unique.dedup();
     let place = |t: &Vec<u32>| unique.binary_search_by(|u| u.len().cmp(&t.len()).then((*u).cmp(t))).unwrap_or(0);
     let place: Vec<usize> = texts.iter().map(place).collect();
-    let cosine = cosines(model, &unique, &features, &progress)?;
+    let cosine = cosines(network, &unique, &features, &progress)?;
     let mut judged = Vec::with_capacity(unique.len());
     for (done, (ids, row)) in unique.iter().zip(&cosine).enumerate() {
         let top: Vec<usize> = order(row).into_iter().take(k).collect();
-        judged.push(decide(model, ids, &top, &patches)?);
+        judged.push(decide(network, ids, &top, &patches)?);
         progress(Stage::Pairs, done + 1, unique.len());
     }
     Ok(Scores {
@@ -215,38 +219,78 @@ pub fn judge<E: From<candle_core::Error>>(
     })
 }
 
+/// Patch features of a gallery, as f32 or, where that would be too large, as f16.
+struct PatchStore {
+    /// Numbers of one picture.
+    each: usize,
+    values: PatchValues,
+}
+
+enum PatchValues {
+    Full(Vec<f32>),
+    Half(Vec<f16>),
+}
+
+impl PatchStore {
+    fn new(half: bool, each: usize) -> Self {
+        let values = if half { PatchValues::Half(Vec::new()) } else { PatchValues::Full(Vec::new()) };
+        Self { each, values }
+    }
+
+    /// Appends those of some pictures.
+    fn push(&mut self, patches: Vec<f32>) {
+        match &mut self.values {
+            PatchValues::Full(all) => all.extend(patches),
+            PatchValues::Half(all) => all.extend(patches.into_iter().map(f16::from_f32)),
+        }
+    }
+
+    /// Those of `pictures`, one behind the other.
+    fn of(&self, pictures: &[usize]) -> Vec<f32> {
+        let range = |i: &usize| i * self.each..(i + 1) * self.each;
+        match &self.values {
+            PatchValues::Full(all) => pictures.iter().flat_map(|i| &all[range(i)]).copied().collect(),
+            PatchValues::Half(all) => pictures.iter().flat_map(|i| &all[range(i)]).map(|v| v.to_f32()).collect(),
+        }
+    }
+}
+
 fn cosines(
-    model: &Cada,
+    network: &Network,
     texts: &[&Vec<u32>],
-    images: &[Tensor],
+    images: &[f32],
     progress: &impl Fn(Stage, usize, usize),
-) -> candle_core::Result<Vec<Vec<f32>>> {
+) -> std::result::Result<Vec<Vec<f32>>, EmbedError> {
     if images.is_empty() {
         return Ok(vec![Vec::new(); texts.len()]);
     }
-    let images = Tensor::cat(images, 0)?.t()?.contiguous()?;
-    let (mut all, pad) = (Vec::with_capacity(texts.len()), model.arch().pad_token_id);
+    let (width, pad) = (network.arch().embed_dim, network.arch().pad_token_id);
+    let gallery = images.len() / width;
+    let mut all = Vec::with_capacity(texts.len());
     for some in texts.chunks(BATCH) {
-        let tokens = TokenBatch::new(some, pad, None);
-        let feature = l2_normalize(&model.text_proj(&model.text_embeds(&tokens, None)?)?)?.detach();
-        all.extend(feature.matmul(&images)?.to_vec2::<f32>()?);
+        let features = network.text_features(&TokenBatch::new(some, pad, None))?;
+        let text = Mat::new(&features, some.len(), width).map_err(ShapeError::from)?;
+        let images = Mat::new(images, gallery, width).map_err(ShapeError::from)?;
+        let cosines = product(text, images.t(), Precision::F32, Epilogue::default(), 0).map_err(ShapeError::from)?;
+        all.extend(cosines.chunks_exact(gallery).map(<[f32]>::to_vec));
         progress(Stage::Texts, all.len(), texts.len());
     }
     Ok(all)
 }
 
 /// The decoder's logits of one text against the images `top`.
-fn decide(model: &Cada, ids: &[u32], top: &[usize], patches: &[Tensor]) -> candle_core::Result<Vec<(usize, [f32; 2])>> {
-    let pairs = (ROWS / (ids.len() + model.arch().patch_rows())).max(1);
-    let tokens = TokenBatch::new(&[ids], model.arch().pad_token_id, None);
+fn decide(
+    network: &Network,
+    ids: &[u32],
+    top: &[usize],
+    patches: &PatchStore,
+) -> std::result::Result<Vec<(usize, [f32; 2])>, EmbedError> {
+    let pairs = (ROWS / (ids.len() + network.arch().patch_rows())).max(1);
+    let tokens = TokenBatch::new(&[ids], network.arch().pad_token_id, None);
     let mut judged = Vec::with_capacity(top.len());
     for some in top.chunks(pairs) {
-        let rows: Vec<Tensor> =
-            some.iter().map(|&i| patches[i / BATCH].narrow(0, i % BATCH, 1)).collect::<candle_core::Result<_>>()?;
-        let embeds = Tensor::cat(&rows, 0)?;
-        let fused = model.fused(&tokens.select(&vec![0; some.len()]), &embeds, None)?;
-        let logits = model.itm_logits(&fused)?.detach().to_vec2::<f32>()?;
-        judged.extend(some.iter().zip(logits).map(|(&image, pair)| (image, [pair[0], pair[1]])));
+        let logits = network.match_logits(&tokens.select(&vec![0; some.len()]), &patches.of(some))?;
+        judged.extend(some.iter().copied().zip(logits));
     }
     Ok(judged)
 }
@@ -262,21 +306,21 @@ pub struct Evaluation {
 /// [`judge`] with the scores of the authors' code, for validation while training; `progress` hears of texts.
 ///
 /// # Errors
-/// What `pixels` says, or when candle fails.
+/// What `pixels` says, or what the network does.
 pub fn evaluate(
-    model: &Cada,
+    network: &Network,
     texts: &[Vec<u32>],
     pictures: usize,
-    pixels: impl Fn(Range<usize>) -> candle_core::Result<Tensor>,
+    pixels: impl Fn(Range<usize>) -> std::result::Result<Vec<f32>, EmbedError>,
     k: usize,
     progress: impl Fn(usize, usize),
-) -> candle_core::Result<Evaluation> {
+) -> std::result::Result<Evaluation, EmbedError> {
     let told = |stage, done, of| {
         if stage == Stage::Pairs {
             progress(done, of)
         }
     };
-    let scores = judge(model, texts, pictures, pixels, k, None, told)?;
+    let scores = judge(network, texts, pictures, pixels, k, None, told)?;
     let local = scores.local(&Form::Reference);
     Ok(Evaluation { cosine: scores.cosine, local })
 }

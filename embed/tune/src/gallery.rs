@@ -4,7 +4,6 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use sightline_core::RgbImage;
 
@@ -135,8 +134,8 @@ impl Gallery {
     ///
     /// # Errors
     /// As [`Gallery::pictures`].
-    pub fn pixels(&self, range: Range<usize>, size: [usize; 2], prep: &Preprocess, device: &Device) -> Result<Tensor> {
-        Ok(pixel_values(&self.pictures(range)?, size, prep, device)?)
+    pub fn pixels(&self, range: Range<usize>, size: [usize; 2], prep: &Preprocess) -> Result<Vec<f32>> {
+        Ok(pixel_values(&self.pictures(range)?, size, prep)?)
     }
 
     /// Two galleries that share no identity: what is fitted on one can be measured on the other. Which identity goes

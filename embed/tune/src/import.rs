@@ -15,11 +15,13 @@ use sha2::{Digest, Sha256};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::{Result, TrainError, atomic};
-use sightline_embed::model::weights::{self, Tensors};
-use sightline_embed::model::{Architecture, Decoder, Grid, ModelConfig, resize_pos_embed};
-use sightline_figures::stream;
+use crate::pos_embed::resize_pos_embed;
+use crate::weights::{self, Tensors};
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::{Architecture, Grid, ModelConfig};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{EmbedError, Model, ModelFolder, self_test, write_self_test};
+use sightline_figures::stream;
 
 /// The one tensor whose shape follows the size of the picture.
 const POS_EMBED: &str = "visual_encoder.pos_embed";
@@ -135,7 +137,7 @@ pub fn map(
     }
     tensors.retain(|name, _| dropped(name).is_none());
     place(&mut tensors, arch, image, own_size, origin, &mut report)?;
-    let required = weights::required(arch, Decoder::None)?;
+    let required = weights::required(arch, WordPredictor::None)?;
     let shared = required.keys().filter(|name| tensors.contains_key(*name)).count();
     if shared > 0 && LOCAL_HEAD.iter().all(|name| !tensors.contains_key(*name)) {
         for name in LOCAL_HEAD {

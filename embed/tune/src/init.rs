@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::trainee::Trainee;
 use super::vocabulary::Cut;
 use super::{Result, TrainError};
-use sightline_embed::model::weights::{self, Tensors};
-use sightline_embed::model::{Architecture, Grid, ModelConfig, resize_pos_embed};
+use crate::pos_embed::resize_pos_embed;
+use crate::weights::{self, Tensors};
+use sightline_embed::model::{Architecture, Grid, ModelConfig};
 
 /// Parts that a checkpoint need not have: BLIP has no local head, our auxiliary heads exist in training only, and a
 /// released model has no word predictor.

@@ -11,8 +11,9 @@ use super::atp::{Atp, Start};
 use super::batch::Batch;
 use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
 use super::run::Trainee;
-use sightline_embed::model::Decoder;
-use sightline_embed::nn::Dropout;
+use crate::ops::network;
+use sightline_embed::graph::Dropout;
+use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
 
 /// Which losses, in which form, with which weights.
@@ -48,7 +49,6 @@ impl Default for Objective {
                 global: true,
                 local: true,
                 weight: 1.0,
-                mined: None,
             }),
             ara: Some(Ara {
                 from: 0,
@@ -56,7 +56,7 @@ impl Default for Objective {
                 masking: Masking::Phrase,
                 probability: 0.8,
                 causal: false,
-                decoder: Decoder::Shared,
+                decoder: WordPredictor::Shared,
                 mask_sep: false,
                 weight: 0.1,
             }),
@@ -77,7 +77,7 @@ impl Objective {
                 masking: Masking::Word,
                 probability: 0.4,
                 causal: true,
-                decoder: Decoder::Own,
+                decoder: WordPredictor::Own,
                 mask_sep: true,
                 ..ara
             }),
@@ -99,7 +99,7 @@ impl Objective {
                 groups: Groups::of(12, true),
                 ..atp
             }),
-            ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: Decoder::Tied, ..ara }),
+            ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: WordPredictor::Tied, ..ara }),
             global: Global::Ndf(Ndf::Code),
             attributes: 1.0,
             dropout: 0.0,
@@ -108,8 +108,8 @@ impl Objective {
     }
 
     /// The word predictor that the model must be built with.
-    pub fn decoder(&self) -> Decoder {
-        self.ara.as_ref().map_or(Decoder::None, |ara| ara.decoder)
+    pub fn decoder(&self) -> WordPredictor {
+        self.ara.as_ref().map_or(WordPredictor::None, |ara| ara.decoder)
     }
 
     /// Whether every number is one that training can use.
@@ -145,15 +145,12 @@ impl Objective {
             if atp.pairs == Some(0) {
                 return Err("ATP of 0 pairs is nothing: leave it out".into());
             }
-            if let Some(mined) = &atp.mined {
-                mined.check()?;
-            }
         }
         if let Some(ara) = &self.ara {
             if !(0.0..=1.0).contains(&ara.probability) {
                 return Err(format!("a masking probability of {} is not in 0..=1", ara.probability));
             }
-            if ara.decoder == Decoder::None || ara.pairs == Some(0) {
+            if ara.decoder == WordPredictor::None || ara.pairs == Some(0) {
                 return Err("ARA without a decoder or of 0 pairs is nothing: leave it out".into());
             }
         }
@@ -192,9 +189,9 @@ pub fn loss_with(
         rate => Some(Dropout::new(rate, stream(seed, 0xD409_0000, step as u64).random())?),
     };
     let dropout = dropout.as_ref();
-    let images = model.image_embeds(&batch.pixels)?;
-    let texts = model.text_embeds(&batch.tokens, dropout)?;
-    let (v, t) = (model.image_proj(&images)?, model.text_proj(&texts)?);
+    let images = network::image_embeds(model, &batch.pixels)?;
+    let texts = network::text_embeds(model, &batch.tokens, dropout)?;
+    let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
     let mut sum = Sum::default();
     let form = match config.global {
         Global::Cmpm => "cmpm",
@@ -263,8 +260,8 @@ mod tests {
             let text = serde_json::to_string(&objective).expect("serialises");
             assert_eq!(serde_json::from_str::<Objective>(&text).expect("reads"), objective);
         }
-        assert_eq!(Objective::reference().decoder(), Decoder::Own);
-        assert_eq!(Objective { ara: None, ..Objective::default() }.decoder(), Decoder::None);
+        assert_eq!(Objective::reference().decoder(), WordPredictor::Own);
+        assert_eq!(Objective { ara: None, ..Objective::default() }.decoder(), WordPredictor::None);
     }
 
     #[test]

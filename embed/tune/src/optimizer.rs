@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use candle_core::{CpuStorage, DType, Device, InplaceOp2, Layout, Result, Tensor, Var, backprop::GradStore, bail};
 use rayon::prelude::*;
 
+use crate::ops::with_values;
 use sightline_embed::multiversion;
-use sightline_embed::nn::with_values;
 
 /// Settings; decay acts first (`p *= 1 - lr * decay`) and on every parameter, as in the reference.
 #[derive(Clone, Copy, Debug)]

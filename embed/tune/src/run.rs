@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bank::{Bank, Feed};
 use super::batch::{Batch, Batches};
 use super::finite::{odd_gradient, odd_parts, odd_variable};
 use super::objective::loss;
@@ -20,8 +19,8 @@ use super::record::Log;
 use super::source::{Sequence, Source};
 use super::validation::{Merit, Scores, Validation};
 use super::{Result, TrainError, atomic, checkpoint, record};
+use crate::ops::backward;
 use sightline_embed::model::Preprocess;
-use sightline_embed::nn::backward;
 use sightline_embed::text::CaptionTokenizer;
 
 pub use super::config::{OPEN, RunConfig};
@@ -169,7 +168,6 @@ impl<'a> Run<'a> {
                 began,
                 saved: began,
                 times: VecDeque::new(),
-                bank: None,
                 told: &mut told,
             };
             going.steps(&mut next, start)
@@ -195,15 +193,13 @@ struct Going<'r, 'a> {
     began: Instant,
     saved: Instant,
     times: VecDeque<Instant>,
-    /// There in the second stage.
-    bank: Option<Bank<'r>>,
     told: &'r mut dyn FnMut(&Value),
 }
 
 impl Going<'_, '_> {
     fn steps(&mut self, next: &mut dyn FnMut() -> Result<Batch>, start: usize) -> Result<Outcome> {
         let (mut since, mut pairs, mut step) = (Instant::now(), 0usize, start);
-        while step < self.config.total() {
+        while step < self.config.steps {
             let at = Instant::now();
             let done = self.step(step, next);
             let (mut line, norm) = match done {
@@ -216,16 +212,16 @@ impl Going<'_, '_> {
                     return Err(e);
                 }
             };
-            pairs += self.pairs(step);
+            pairs += self.pairs();
             step += 1;
             self.times.push_back(Instant::now());
             if self.times.len() > WINDOW {
                 self.times.pop_front();
             }
-            if step.is_multiple_of(20) || step <= start + 3 || step == self.config.total() {
+            if step.is_multiple_of(20) || step <= start + 3 || step == self.config.steps {
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64().max(1e-9);
                 line["step"] = json!(step);
-                line["steps"] = json!((self.config.steps < OPEN).then_some(self.config.total()));
+                line["steps"] = json!((self.config.steps < OPEN).then_some(self.config.steps));
                 line["ms"] = json!(at.elapsed().as_millis() as u64);
                 line["norm"] = json!(norm);
                 line["lr"] = json!(self.config.rate(step - 1));
@@ -234,7 +230,7 @@ impl Going<'_, '_> {
                 self.say(&line)?;
                 (since, pairs) = (Instant::now(), 0);
             }
-            let last = step == self.config.total();
+            let last = step == self.config.steps;
             let due = self.config.validate_every > 0 && step.is_multiple_of(self.config.validate_every);
             if due || last {
                 self.validate(step)?;
@@ -256,9 +252,6 @@ impl Going<'_, '_> {
 
     /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
     fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
-        if step >= self.config.steps {
-            return self.mined_step(step);
-        }
         if let Some(atp) = &self.config.objective.atp {
             atp.prepare(&self.run.trainee.variables, self.run.trainee.model.arch(), step)?;
         }
@@ -304,34 +297,9 @@ impl Going<'_, '_> {
         })
     }
 
-    /// One step of the second stage.
-    fn mined_step(&mut self, step: usize) -> Result<(Value, f64)> {
-        let run = self.run;
-        let bank = match &mut self.bank {
-            Some(bank) => bank,
-            none => {
-                let Some(mined) = run.config.mined() else { return Err(TrainError::Stopped) };
-                let (seed, word_drop) = (run.config.seed, run.config.word_drop);
-                let feed = Feed { source: run.source, texts: run.texts, prep: &run.prep, seed, word_drop };
-                none.insert(Bank::new(run.trainee, mined, &feed)?)
-            }
-        };
-        let (loss, mut line) = bank.loss(&run.config.objective, step)?;
-        // A step of nothing keeps the count.
-        let loss = match loss {
-            Some(loss) => loss,
-            None => Tensor::zeros((), DType::F32, &Device::Cpu)?,
-        };
-        line["loss"] = json!(self.finite(step, &loss, &line)?);
-        Ok((line, self.apply(step, &backward(&loss)?)?))
-    }
-
-    /// Pairs of picture and text in `step`.
-    fn pairs(&self, step: usize) -> usize {
-        match self.config.mined() {
-            Some(mined) if step >= self.config.steps => mined.texts * (1 + mined.negatives),
-            _ => self.config.batch * self.config.accumulate,
-        }
+    /// Pairs of picture and text in a step.
+    fn pairs(&self) -> usize {
+        self.config.batch * self.config.accumulate
     }
 
     fn diverged(&self, step: usize, what: String) -> TrainError {
@@ -350,8 +318,8 @@ impl Going<'_, '_> {
     }
 
     fn minutes_left(&self, step: usize, pairs_per_second: f64) -> f64 {
-        let per_step = self.pairs(step) as f64 / pairs_per_second.max(1e-9);
-        let by_steps = (self.config.total() - step) as f64 * per_step;
+        let per_step = self.pairs() as f64 / pairs_per_second.max(1e-9);
+        let by_steps = (self.config.steps - step) as f64 * per_step;
         let by_clock = self.run.limit.map_or(f64::INFINITY, |limit| (limit.as_secs_f64() - self.seconds()).max(0.0));
         let left = if self.memory.planned.is_some() { by_steps } else { by_steps.min(by_clock) };
         (left / 6.0).round() / 10.0
@@ -385,7 +353,7 @@ impl Going<'_, '_> {
     /// Ranks the validation gallery, and keeps the weights if they are the best so far.
     fn validate(&mut self, step: usize) -> Result<()> {
         let Some(validation) = self.run.validation else { return Ok(()) };
-        let scores = validation.scores(&self.run.trainee.model, &self.run.prep, self.run.matches(step - 1))?;
+        let scores = validation.scores(&self.run.trainee.network()?, &self.run.prep, self.run.matches(step - 1))?;
         self.say(&scores.line(step))?;
         let merit = scores.merit();
         if self.memory.best.is_some_and(|(_, best)| best >= merit) {

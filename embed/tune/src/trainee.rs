@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use super::Result;
 use super::attributes::Heads;
 use super::optimizer::{AdamW, AdamWConfig};
-use sightline_embed::model::{Architecture, Cada, Decoder};
+use sightline_embed::graph::{Cada, WordPredictor};
+use sightline_embed::model::{Architecture, Network};
 use sightline_figures::stream;
 
 /// Model, heads and variables of a run.
@@ -28,15 +29,15 @@ impl Trainee {
     /// # Errors
     /// When the architecture contradicts itself.
     pub fn new(arch: &Architecture, seed: u64) -> Result<Self> {
-        Self::with_decoder(arch, Decoder::None, seed)
+        Self::with_decoder(arch, WordPredictor::None, seed)
     }
 
     /// The same with a word predictor beside it, for ARA.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
-    pub fn with_decoder(arch: &Architecture, decoder: Decoder, seed: u64) -> Result<Self> {
-        let (model, variables) = sightline_embed::model::weights::trainable(arch, decoder, &Device::Cpu)?;
+    pub fn with_decoder(arch: &Architecture, decoder: WordPredictor, seed: u64) -> Result<Self> {
+        let (model, variables) = crate::weights::trainable(arch, decoder, &Device::Cpu)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
         {
@@ -55,6 +56,14 @@ impl Trainee {
             }
         }
         Ok(Self { model, heads, variables })
+    }
+
+    /// The model as it is now, as a server computes it in the precision that is current.
+    ///
+    /// # Errors
+    /// A variable that the network needs and that is not there.
+    pub fn network(&self) -> Result<Network> {
+        Ok(crate::weights::network(self.model.arch(), &self.variables)?)
     }
 
     /// The optimiser for all of them.

@@ -1,20 +1,19 @@
 //! Ranks during training, on persons the run does not learn from: how a checkpoint is chosen.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::batch::plain;
 use super::dataset::Entry;
 use super::evaluate::{Ranks, evaluate, ranks};
 use super::pool::Pool;
 use super::{Result, TrainError};
-use sightline_embed::model::{Cada, Preprocess};
+use sightline_embed::EmbedError;
+use sightline_embed::model::{Network, Preprocess};
+use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 
 /// A gallery with texts, ready to be ranked again and again.
 pub struct Validation {
-    size: [usize; 2],
     pictures: Vec<Vec<u8>>,
     image_ids: Vec<u32>,
     texts: Vec<Vec<u32>>,
@@ -65,7 +64,7 @@ impl Validation {
         if entries.is_empty() {
             return Err(TrainError::Usage("there is no picture to validate on".into()));
         }
-        let mut all = Self::empty(size, k);
+        let mut all = Self::empty(k);
         for entry in entries {
             all.pictures.push(entry.pixels(size)?);
             all.image_ids.push(entry.identity);
@@ -82,7 +81,7 @@ impl Validation {
     /// # Errors
     /// A caption the tokenizer cannot take.
     pub fn of_drawn(pool: &Pool, texts: &CaptionTokenizer, k: usize) -> Result<Self> {
-        let mut all = Self::empty(pool.size, k);
+        let mut all = Self::empty(k);
         pool.draw_all(|_| {});
         for index in 0..pool.identities {
             for view in 0..pool.views {
@@ -95,9 +94,9 @@ impl Validation {
         Ok(all)
     }
 
-    fn empty(size: [usize; 2], k: usize) -> Self {
+    fn empty(k: usize) -> Self {
         let (pictures, image_ids, texts, text_ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { size, pictures, image_ids, texts, text_ids, k }
+        Self { pictures, image_ids, texts, text_ids, k }
     }
 
     /// Pictures and texts in it.
@@ -105,17 +104,16 @@ impl Validation {
         (self.pictures.len(), self.texts.len())
     }
 
-    /// Ranks of `model`, by the local protocol too where `local` says.
+    /// Ranks of `network`, by the local protocol too where `local` says.
     ///
     /// # Errors
-    /// When candle fails.
-    pub fn scores(&self, model: &Cada, prep: &Preprocess, local: bool) -> Result<Scores> {
-        let pixels = |range: std::ops::Range<usize>| -> candle_core::Result<Tensor> {
-            let some: Vec<&[u8]> = self.pictures[range].iter().map(Vec::as_slice).collect();
-            plain(&some, self.size, prep)
+    /// What the network says.
+    pub fn scores(&self, network: &Network, prep: &Preprocess, local: bool) -> Result<Scores> {
+        let pixels = |range: std::ops::Range<usize>| -> std::result::Result<Vec<f32>, EmbedError> {
+            Ok(normalize_all(&self.pictures[range], prep))
         };
         let k = if local { self.k } else { 0 };
-        let done = evaluate(model, &self.texts, self.pictures.len(), pixels, k, |_, _| {})?;
+        let done = evaluate(network, &self.texts, self.pictures.len(), pixels, k, |_, _| {})?;
         let of = |scores: &[Vec<f32>]| ranks(scores, &self.text_ids, &self.image_ids);
         Ok(Scores { global: of(&done.cosine), local: local.then(|| of(&done.local)) })
     }

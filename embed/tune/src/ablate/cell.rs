@@ -6,14 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::{Domain, Grid, Job, Line, Loaded, Persons, Settings};
-use sightline_embed::model::{Preprocess, QueryBank};
-use sightline_figures::{Assets, Corpus, Words};
-use sightline_embed::text::CaptionTokenizer;
-use crate::batch::plain;
 use crate::calibrate::{Method, fit};
 use crate::evaluate::{Form, Scores, judge, ranks};
 use crate::gallery::{BANK, Gallery};
@@ -22,6 +17,11 @@ use crate::run::{Run, Trainee};
 use crate::source::{Folder, Source};
 use crate::vocabulary::Cut;
 use crate::{Result, TrainError, atomic, checkpoint, init};
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Network, Preprocess, QueryBank};
+use sightline_embed::preprocess::normalize_all;
+use sightline_embed::text::CaptionTokenizer;
+use sightline_figures::{Assets, Corpus, Words};
 
 /// Bytes for decoded pictures of a dataset on disk.
 const MEMORY: usize = 2 << 30;
@@ -29,7 +29,6 @@ const MEMORY: usize = 2 << 30;
 /// A gallery with its pictures at the model's size: it is ranked again and again.
 pub(super) struct Held {
     gallery: Gallery,
-    size: [usize; 2],
     pictures: Vec<Vec<u8>>,
 }
 
@@ -39,12 +38,11 @@ impl Held {
         for from in (0..gallery.len()).step_by(256) {
             pictures.extend(gallery.squashed(from..(from + 256).min(gallery.len()), size)?);
         }
-        Ok(Self { gallery, size, pictures })
+        Ok(Self { gallery, pictures })
     }
 
-    fn pixels(&self, range: Range<usize>) -> Result<Tensor> {
-        let some: Vec<&[u8]> = self.pictures[range].iter().map(Vec::as_slice).collect();
-        Ok(plain(&some, self.size, &Preprocess::default())?)
+    fn pixels(&self, range: Range<usize>) -> Result<Vec<f32>> {
+        Ok(normalize_all(&self.pictures[range], &Preprocess::default()))
     }
 }
 
@@ -136,15 +134,20 @@ impl<'a> Domains<'a> {
 
 /// A trained model and its tokenizer.
 pub(super) struct Trained {
-    trainee: Trainee,
+    network: Network,
     texts: CaptionTokenizer,
 }
 
 impl Trained {
+    /// As a server on a CPU computes it in `precision`.
+    fn new(trainee: &Trainee, texts: CaptionTokenizer, precision: Precision) -> Result<Self> {
+        Ok(Self { network: precision.scope(|| trainee.network())?, texts })
+    }
+
     fn scores(&self, held: &Held, k: usize, bank: Option<&QueryBank>, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
         let texts = self.texts.ids(&held.gallery.captions)?;
         told(&json!({"judging": {"texts": texts.len(), "images": held.gallery.len(), "k": k}}));
-        judge(&self.trainee.model, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
+        judge(&self.network, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
     }
 }
 
@@ -167,7 +170,7 @@ impl Grid<'_> {
         let weights = folder.join("weights.safetensors");
         if weights.is_file() {
             checkpoint::variables(&weights, &trainee.variables)?;
-            return Ok(Some(Trained { trainee, texts }));
+            return Trained::new(&trainee, texts, recipe.precision()).map(Some);
         }
         if checkpoint::step(&folder).is_none() {
             if let (Some(encoder), Some(cut)) = (&recipe.text_init, cut) {
@@ -190,7 +193,7 @@ impl Grid<'_> {
             return Ok(None);
         }
         keep(&folder, &weights, &trainee)?;
-        Ok(Some(Trained { trainee, texts }))
+        Trained::new(&trainee, texts, recipe.precision()).map(Some)
     }
 
     /// Ranks of every cell of `job`.
@@ -204,13 +207,12 @@ impl Grid<'_> {
     ) -> Result<Vec<Line>> {
         let Some(first) = job.cells.first() else { return Ok(Vec::new()) };
         let matches = first.objective.atp.as_ref().is_some_and(|atp| atp.global);
-        let precision = self.settings.recipe.precision();
         let texts = trained.texts.ids(&domains.bank(first.domains[0])?)?;
-        let bank = precision.scope(|| QueryBank::of(&trained.trainee.model, &texts))?;
+        let bank = QueryBank::of(&trained.network, &texts)?;
         let bank = bank.as_ref();
         let mut form = None;
         if matches && let Some(held) = domains.calibration(first.domains[0])? {
-            let scores = precision.scope(|| trained.scores(held, self.settings.k, bank, told))?;
+            let scores = trained.scores(held, self.settings.k, bank, told)?;
             let pairs = scores.pairs(&held.gallery.text_ids, &held.gallery.image_ids);
             form = fit(&pairs, Method::Platt).map(Form::Sightline);
         }
@@ -222,14 +224,12 @@ impl Grid<'_> {
             let held = domains.test(test.0, test.1)?;
             let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
             let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
-            let scores = precision.scope(|| trained.scores(held, k, bank, told))?;
+            let scores = trained.scores(held, k, bank, told)?;
             let of = |rows: &[Vec<f32>]| ranks(rows, &held.gallery.text_ids, &held.gallery.image_ids);
             let global = of(&scores.cosine);
             let global_bank = scores.without_hubness().as_deref().map(of);
             for cell in cells() {
                 // The top k are the first k of the top of more.
-                let judged = scores.judged.iter().map(|j| j.iter().copied().take(cell.k).collect()).collect();
-                let top = Scores { judged, ..scores.clone() };
                 lines.push(Line {
                     table: cell.table,
                     row: cell.row.clone(),
@@ -240,8 +240,8 @@ impl Grid<'_> {
                     images: held.gallery.len(),
                     global,
                     bank: global_bank,
-                    local: matches.then(|| of(&top.local(&Form::Reference))),
-                    calibrated: form.as_ref().map(|form| of(&top.local(form))),
+                    local: matches.then(|| of(&scores.local_top(&Form::Reference, cell.k))),
+                    calibrated: form.as_ref().map(|form| of(&scores.local_top(form, cell.k))),
                     seconds: start.elapsed().as_secs_f64(),
                 });
             }

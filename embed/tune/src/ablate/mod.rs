@@ -29,9 +29,9 @@ use super::dataset::Dataset;
 use super::recipe::Recipe;
 use super::vocabulary::{self, Cut};
 use super::{Result, TrainError, atomic};
-use sightline_figures::Assets;
 use cell::Domains;
 pub use results::Line;
+use sightline_figures::Assets;
 pub use summary::{markdown, summarise};
 pub use tables::{Table, Variant, variants};
 

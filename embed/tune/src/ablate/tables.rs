@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use sightline_figures::Words;
 use crate::losses::{Global, Groups};
 use crate::objective::Objective;
 use crate::recipe::{Recipe, Shape};
+use sightline_figures::Words;
 
 /// One of the paper's tables or figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 
 use super::evaluate::{Scores, Stage};
 use super::{Result, TrainError};
+use sightline_embed::graph::l2_normalize;
 use sightline_embed::model::Preprocess;
-use sightline_embed::nn::l2_normalize;
 use sightline_embed::preprocess::Filter;
 use words::Words;
 

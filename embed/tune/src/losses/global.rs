@@ -6,8 +6,8 @@ use candle_core::{D, Result, Tensor, bail};
 use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
+use sightline_embed::graph::l2_normalize;
 use sightline_embed::model::LOGIT_SCALE;
-use sightline_embed::nn::l2_normalize;
 
 /// Floor inside the logarithm of the target distribution.
 const EPS: f64 = 1e-8;

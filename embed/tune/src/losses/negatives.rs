@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use sightline_embed::nn::l2_normalize;
+use sightline_embed::graph::l2_normalize;
 use sightline_figures::stream;
 
 /// Temperature of the reference's hard-negative rule.

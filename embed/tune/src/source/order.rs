@@ -8,8 +8,8 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use sightline_figures::stream;
 use crate::{Result, TrainError};
+use sightline_figures::stream;
 
 /// The rule.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -165,7 +165,7 @@ fn both_rank_a_whole_gallery() {
         assert_eq!(kind(dir.path()), Some(name));
         let model = open(&dir);
         assert_eq!((model.kind, model.image_size, model.id.len()), (name, 32, 16));
-        let pixels = |range| gallery.pixels(range, [32, 32], &model.preprocess, &Device::Cpu);
+        let pixels = |range: std::ops::Range<usize>| pixels(&gallery, range, &model);
         let scores = model.judge(&gallery.captions, gallery.len(), pixels, |_, _, _| {}).unwrap();
         assert_eq!((scores.cosine.len(), scores.cosine[0].len()), (10, 20));
         assert!(scores.judged.iter().all(Vec::is_empty));
@@ -173,7 +173,7 @@ fn both_rank_a_whole_gallery() {
         let r = ranks(&scores.cosine, &gallery.text_ids, &gallery.image_ids);
         assert!(r.map > 0.0 && r.rank10 <= 100.0);
         // A batch is its parts.
-        let batch = gallery.pixels(0..3, [32, 32], &model.preprocess, &Device::Cpu).unwrap();
+        let batch = pixels(&gallery, 0..3, &model).unwrap();
         let together = rows(&model.images(&batch).unwrap());
         let alone = rows(&model.images(&batch.narrow(0, 2, 1).unwrap()).unwrap());
         assert_eq!(together[2].len(), width);
@@ -238,4 +238,9 @@ fn what_does_not_fit_is_named() {
     )
     .unwrap();
     assert!(refused(&dir).contains("do not fit"));
+}
+
+fn pixels(gallery: &Gallery, range: std::ops::Range<usize>, model: &Baseline) -> sightline_tune::Result<Tensor> {
+    let (n, values) = (range.len(), gallery.pixels(range, [32, 32], &model.preprocess)?);
+    Ok(Tensor::from_vec(values, (n, 3, 32, 32), &Device::Cpu)?)
 }

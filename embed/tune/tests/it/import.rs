@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use sightline_embed::model::{Architecture, Decoder, TokenBatch, weights};
-use sightline_tune::import::{Import, Imported, import, map};
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Architecture, Network, TokenBatch};
+use sightline_embed::net::WeightFile;
 use sightline_embed::{Embedder, ModelFolder};
+use sightline_tune::import::{Import, Imported, import, map};
+use sightline_tune::weights;
 
 use crate::{folder, golden};
 
@@ -58,19 +61,18 @@ fn as_blip(tensors: &mut HashMap<String, Tensor>) {
 
 /// score_k3 of the reference's evaluation, by the imported folder.
 fn score_k3(dir: &Path) -> Tensor {
-    let cada = weights::load(&dir.join("model.safetensors"), &golden::arch(), Decoder::None, &Device::Cpu).unwrap();
+    let file = WeightFile::read(&dir.join("model.safetensors")).unwrap();
+    let network = Network::load(file, &golden::arch(), &sightline_embed::model::Device::Cpu, Precision::F32).unwrap();
     let stored = golden::tensors("cada-tiny/eval.safetensors");
-    let pixels = golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"].clone();
+    let pixels = golden::values(&golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"]);
     let texts: TokenBatch = golden::tokens(&stored["input_ids"], &stored["attention_mask"], false);
-    let images = cada.image_embeds(&pixels).unwrap();
-    let norm = |t: Tensor| sightline_embed::nn::l2_normalize(&t).unwrap();
-    let v = norm(cada.image_proj(&images).unwrap());
-    let t = norm(cada.text_proj(&cada.text_embeds(&texts, None).unwrap()).unwrap());
-    let cosine = t.matmul(&v.t().unwrap()).unwrap().to_vec2::<f32>().unwrap();
+    let images = network.encode_images(&pixels).unwrap();
+    let (width, text_features) = (golden::arch().embed_dim, network.text_features(&texts).unwrap());
     let mut all = Vec::new();
-    for (text, row) in cosine.iter().enumerate() {
-        let fused = cada.fused(&texts.select(&[text; 6]), &images, None).unwrap();
-        let logits = cada.itm_logits(&fused).unwrap().to_vec2::<f32>().unwrap();
+    for (text, feature) in text_features.chunks(width).enumerate() {
+        let dot = |image: &[f32]| image.iter().zip(feature).map(|(a, b)| a * b).sum::<f32>();
+        let row: Vec<f32> = images.features.chunks(width).map(dot).collect();
+        let logits = network.match_logits(&texts.select(&[text; 6]), &images.patches).unwrap();
         let mut order: Vec<usize> = (0..6).collect();
         order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
         let score = |i: usize| if order[..3].contains(&i) { row[i] + logits[i][1] } else { row[i] - 100.0 };

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use sightline_embed::model::{Calibration, Decoder, Evidence, QueryBank, weights};
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Calibration, Evidence, Network, QueryBank};
+use sightline_embed::net::WeightFile;
 use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::{Model, ModelFolder};
 use sightline_tune::dataset::Dataset;
 use sightline_tune::evaluate::{Form, Scores, Stage, dump, judge, ranks};
 use sightline_tune::gallery::Gallery;
-use sightline_embed::{Model, ModelFolder};
 
 use crate::{folder, golden};
 
@@ -34,13 +36,14 @@ fn scores(gallery: &Gallery, k: usize) -> Scores {
 fn scores_with(gallery: &Gallery, k: usize, bank: &[&str]) -> (Scores, Option<QueryBank>) {
     let dir = folder::model();
     let (arch, prep) = (golden::arch(), golden::config().preprocess);
-    let model = weights::load(&dir.path().join("model.safetensors"), &arch, Decoder::None, &Device::Cpu).unwrap();
+    let file = WeightFile::read(&dir.path().join("model.safetensors")).unwrap();
+    let network = Network::load(file, &arch, &sightline_embed::model::Device::Cpu, Precision::F32).unwrap();
     let tokenizer = CaptionTokenizer::load(&dir.path().join("tokenizer.json"), &arch).unwrap();
     let texts = tokenizer.ids(&gallery.captions).unwrap();
     let bank: Vec<Vec<u32>> = bank.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
-    let bank = QueryBank::of(&model, &bank).unwrap();
-    let pixels = |range| gallery.pixels(range, arch.image_size, &prep, &Device::Cpu);
-    (judge(&model, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
+    let bank = QueryBank::of(&network, &bank).unwrap();
+    let pixels = |range| gallery.pixels(range, arch.image_size, &prep);
+    (judge(&network, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
 }
 
 fn matrix(rows: &[Vec<f32>]) -> Tensor {
@@ -168,8 +171,8 @@ fn every_stage_is_told_to_its_end() {
     let (arch, prep) = (golden::arch(), golden::config().preprocess);
     let texts = vec![vec![101, 110, 102], vec![101, 111, 112, 102]];
     let told = std::cell::RefCell::new(std::collections::HashMap::new());
-    let pixels = |range| gallery.pixels(range, arch.image_size, &prep, &Device::Cpu);
-    judge(&golden::cada(), &texts, 6, pixels, 2, None, |stage, done, of| {
+    let pixels = |range| gallery.pixels(range, arch.image_size, &prep);
+    judge(&Network::Cpu(golden::net(Precision::F32)), &texts, 6, pixels, 2, None, |stage, done, of| {
         told.borrow_mut().insert(stage, (done, of));
     })
     .unwrap();

@@ -1,16 +1,17 @@
 //! The whole objective on a tiny model: every variable is trained, and a value that is no number stops the run.
 
 use candle_core::Tensor;
-use sightline_embed::model::{Architecture, Decoder, Preprocess};
-use sightline_embed::nn::backward;
-use sightline_figures::Corpus;
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::{Architecture, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
+use sightline_figures::Corpus;
 use sightline_tune::TrainError;
 use sightline_tune::atp::{Atp, Start};
 use sightline_tune::augment::Augment;
 use sightline_tune::batch::{Batch, Batches};
 use sightline_tune::losses::Global;
 use sightline_tune::objective::{Objective, loss};
+use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
 use sightline_tune::run::{Run, RunConfig, Trainee};
 use sightline_tune::source::{Order, Sequence};
@@ -45,7 +46,7 @@ fn batch() -> Batch {
     batches.build(0).unwrap()
 }
 
-fn objective(decoder: Decoder) -> Objective {
+fn objective(decoder: WordPredictor) -> Objective {
     let mut all = Objective { attributes: 1.0, dropout: 0.0, ..Objective::default() };
     all.ara.as_mut().unwrap().decoder = decoder;
     all
@@ -54,7 +55,7 @@ fn objective(decoder: Decoder) -> Objective {
 #[test]
 fn every_variable_gets_a_gradient() {
     let batch = batch();
-    for decoder in [Decoder::Own, Decoder::Shared, Decoder::Tied] {
+    for decoder in [WordPredictor::Own, WordPredictor::Shared, WordPredictor::Tied] {
         let trainee = Trainee::with_decoder(&arch(), decoder, 3).unwrap();
         let (total, parts) = loss(&trainee, &objective(decoder), &batch, 0, 3).unwrap();
         for name in ["ndf", "attributes", "atp", "atp_local", "ara"] {
@@ -74,9 +75,9 @@ fn every_variable_gets_a_gradient() {
 
 #[test]
 fn dropout_is_drawn_anew_each_step_and_repeats_from_its_seed() {
-    let (batch, trainee) = (batch(), Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap());
+    let (batch, trainee) = (batch(), Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap());
     let value = |dropout: f32, step: usize| {
-        let objective = Objective { dropout, ara: None, ..objective(Decoder::Shared) };
+        let objective = Objective { dropout, ara: None, ..objective(WordPredictor::Shared) };
         loss(&trainee, &objective, &batch, step, 3).unwrap().0.to_scalar::<f32>().unwrap()
     };
     assert_eq!(value(0.1, 5), value(0.1, 5));
@@ -87,9 +88,9 @@ fn dropout_is_drawn_anew_each_step_and_repeats_from_its_seed() {
 #[test]
 fn halves_and_losses_can_be_left_out() {
     let batch = batch();
-    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
     let names = |change: &dyn Fn(&mut Objective)| {
-        let mut objective = objective(Decoder::Shared);
+        let mut objective = objective(WordPredictor::Shared);
         change(&mut objective);
         let (_, parts) = loss(&trainee, &objective, &batch, 0, 3).unwrap();
         let mut names: Vec<String> = parts.as_object().unwrap().keys().cloned().collect();
@@ -107,7 +108,7 @@ fn halves_and_losses_can_be_left_out() {
 
 #[test]
 fn matching_starts_from_the_projections_at_its_first_step_only() {
-    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
     let atp = Atp { from: 4, start: Start::Projections, ..Objective::default().atp.unwrap() };
     let rows = |name: &str| trainee.variables.data().lock().unwrap()[name].as_tensor().to_vec2::<f32>().unwrap();
     let query = "text_encoder.encoder.layer.1.crossattention.self.query.weight";
@@ -128,8 +129,8 @@ fn a_batch_of_one_identity_skips_matching_and_texts_without_attributes_skip_ara(
     let mut batch = batch();
     batch.identities.fill(7);
     batch.spans.iter_mut().for_each(|spans| *spans = Default::default());
-    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
-    let (total, parts) = loss(&trainee, &objective(Decoder::Shared), &batch, 0, 3).unwrap();
+    let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
+    let (total, parts) = loss(&trainee, &objective(WordPredictor::Shared), &batch, 0, 3).unwrap();
     assert!(total.to_scalar::<f32>().unwrap().is_finite());
     assert!(parts.get("atp").is_none() && parts.get("ara").is_none());
 }
@@ -137,13 +138,13 @@ fn a_batch_of_one_identity_skips_matching_and_texts_without_attributes_skip_ara(
 #[test]
 fn a_loss_that_is_no_number_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();
-    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 3).unwrap();
+    let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
     {
         let data = trainee.variables.data().lock().unwrap();
         let var = &data["visual_encoder.norm.bias"];
         var.set(&Tensor::full(f32::NAN, var.shape(), var.device()).unwrap()).unwrap();
     }
-    let config = RunConfig::new(3, 8, 2, objective(Decoder::Shared));
+    let config = RunConfig::new(3, 8, 2, objective(WordPredictor::Shared));
     let said = Run::new(folder.path(), config, &trainee, &pool(), &texts()).go(|_| {});
     assert!(matches!(said, Err(TrainError::Diverged { step: 1, .. })), "{said:?}");
     assert!(!folder.path().join("checkpoint").exists());

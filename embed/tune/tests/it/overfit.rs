@@ -1,16 +1,17 @@
 //! A tiny model learns 64 drawn persons by heart, by the global and the local protocol: proof that every part of the
 //! objective pulls in the right direction.
 
-use sightline_embed::model::{Architecture, Decoder, Preprocess, TokenBatch};
-use sightline_embed::nn::backward;
-use sightline_figures::Corpus;
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::text::phrases::TaggedCaption;
+use sightline_figures::Corpus;
 use sightline_tune::batch::{Batch, plain};
 use sightline_tune::evaluate::{Ranks, evaluate, ranks};
 use sightline_tune::objective::{Objective, loss};
+use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
 use sightline_tune::run::Trainee;
-use sightline_embed::text::phrases::TaggedCaption;
 
 use super::golden;
 
@@ -56,8 +57,8 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
 }
 
 fn judge(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
-    let pixels = |range: std::ops::Range<usize>| all.pixels.narrow(0, range.start, range.len());
-    let found = evaluate(&trainee.model, ids, PAIRS, pixels, 8, |_, _| ()).unwrap();
+    let pixels = |range: std::ops::Range<usize>| Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?));
+    let found = evaluate(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, |_, _| ()).unwrap();
     let rank = |scores: &[Vec<f32>]| ranks(scores, &all.identities, &all.identities);
     (rank(&found.cosine), rank(&found.local))
 }
@@ -70,7 +71,7 @@ fn sixty_four_pairs_are_learned_by_heart() {
     unique.sort();
     unique.dedup();
     assert_eq!(unique.len(), PAIRS, "two captions are the same: nobody could tell them apart");
-    let trainee = Trainee::with_decoder(&arch(), Decoder::Shared, 5).unwrap();
+    let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 5).unwrap();
     let mut objective = Objective { attributes: 0.0, ..Objective::scratch() };
     let atp = objective.atp.as_mut().unwrap();
     (atp.from, atp.pairs) = (60, None);

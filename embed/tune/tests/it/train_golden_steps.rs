@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 
 use candle_core::{D, Device, Tensor};
-use sightline_embed::model::{Decoder, TokenBatch, weights};
-use sightline_embed::nn::backward;
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::TokenBatch;
+use sightline_embed::text::phrases::Spans;
 use sightline_tune::ara::Masked;
 use sightline_tune::batch::Batch;
 use sightline_tune::losses::hard_negatives;
 use sightline_tune::objective::{Objective, loss_with};
+use sightline_tune::ops::backward;
 use sightline_tune::run::Trainee;
-use sightline_embed::text::phrases::Spans;
+use sightline_tune::weights;
 
 use super::golden;
 
@@ -82,7 +84,7 @@ struct Setup {
 
 fn setup() -> Setup {
     let arch = golden::arch();
-    let trainee = Trainee::with_decoder(&arch, Decoder::Own, 0).unwrap();
+    let trainee = Trainee::with_decoder(&arch, WordPredictor::Own, 0).unwrap();
     let tensors = weights::read(&golden::path("cada-tiny/weights.pth")).unwrap();
     let kept = weights::assign(&trainee.variables, &tensors, "weights.pth").unwrap();
     assert!(kept.iter().all(|name| name.starts_with("attributes.")), "{kept:?}");

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
-use sightline_embed::model::{Architecture, Decoder, weights};
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::Architecture;
 use sightline_tune::init::{Taken, from_checkpoint, from_text_encoder};
 use sightline_tune::run::Trainee;
 use sightline_tune::vocabulary::Cut;
+use sightline_tune::weights;
 
 use crate::golden;
 
-fn fresh(decoder: Decoder) -> Trainee {
+fn fresh(decoder: WordPredictor) -> Trainee {
     Trainee::with_decoder(&golden::arch(), decoder, 5).unwrap()
 }
 
@@ -25,7 +27,7 @@ fn stored() -> HashMap<String, Tensor> {
 
 #[test]
 fn a_checkpoint_of_cada_sets_every_weight() {
-    let trainee = fresh(Decoder::Own);
+    let trainee = fresh(WordPredictor::Own);
     let kept = from_checkpoint(&trainee, &golden::path("cada-tiny/weights_trainpy_form.pth")).unwrap();
     assert!(kept.iter().all(|name| name.starts_with("attributes.")), "{kept:?}");
     for (name, tensor) in stored().iter().filter(|(name, _)| name.starts_with("visual_encoder")) {
@@ -41,13 +43,13 @@ fn a_checkpoint_of_blip_lacks_the_local_head_and_no_more() {
     blip.retain(|name, _| !name.starts_with("itm_local_head"));
     blip.insert("vision_proj_m.weight".into(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
     candle_core::safetensors::save(&blip, &file).unwrap();
-    let kept = from_checkpoint(&fresh(Decoder::Own), &file).unwrap();
+    let kept = from_checkpoint(&fresh(WordPredictor::Own), &file).unwrap();
     let mut heads: Vec<&str> = kept.iter().filter_map(|name| name.split('.').next()).collect();
     heads.dedup();
     assert_eq!(heads, ["attributes", "itm_local_head"]);
     blip.remove("vision_proj.weight");
     candle_core::safetensors::save(&blip, &file).unwrap();
-    let e = from_checkpoint(&fresh(Decoder::Own), &file).unwrap_err().to_string();
+    let e = from_checkpoint(&fresh(WordPredictor::Own), &file).unwrap_err().to_string();
     assert!(e.contains("blip.safetensors") && e.contains("vision_proj.weight"), "{e}");
 }
 
@@ -60,7 +62,7 @@ fn patch_positions_are_resized_to_the_model() {
     square.insert("visual_encoder.pos_embed".into(), pos);
     let file = folder.path().join("square.safetensors");
     candle_core::safetensors::save(&square, &file).unwrap();
-    let trainee = fresh(Decoder::None);
+    let trainee = fresh(WordPredictor::None);
     from_checkpoint(&trainee, &file).unwrap();
     let resized = variable(&trainee, "visual_encoder.pos_embed");
     assert_eq!(resized.dims(), [1, 9, 64]);
@@ -96,7 +98,7 @@ pub fn bert(folder: &Path, heads: usize) -> Cut {
 
 #[test]
 fn a_text_encoder_of_the_same_dimensions_is_taken_whole() {
-    let (folder, trainee, stored) = (tempfile::tempdir().unwrap(), fresh(Decoder::Own), stored());
+    let (folder, trainee, stored) = (tempfile::tempdir().unwrap(), fresh(WordPredictor::Own), stored());
     let cut = bert(folder.path(), golden::arch().text_heads);
     assert_eq!(from_text_encoder(&trainee, folder.path(), &cut).unwrap(), Taken::Layers(golden::arch().text_layers));
     for part in [
@@ -121,7 +123,7 @@ fn a_text_encoder_of_the_same_dimensions_is_taken_whole() {
 
 #[test]
 fn of_another_text_encoder_words_alone_are_taken() {
-    let (folder, trainee) = (tempfile::tempdir().unwrap(), fresh(Decoder::None));
+    let (folder, trainee) = (tempfile::tempdir().unwrap(), fresh(WordPredictor::None));
     let name = "text_encoder.encoder.layer.0.output.dense.weight";
     let before = variable(&trainee, name);
     let cut = bert(folder.path(), golden::arch().text_heads * 2);

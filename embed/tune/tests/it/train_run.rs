@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_core::Tensor;
-use sightline_embed::model::{Architecture, Decoder};
-use sightline_figures::Corpus;
+use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::Architecture;
 use sightline_embed::text::CaptionTokenizer;
+use sightline_figures::Corpus;
 use sightline_tune::ara::Ara;
 use sightline_tune::atp::{Atp, Start};
 use sightline_tune::augment::Augment;
@@ -56,7 +57,6 @@ pub fn objective() -> Objective {
             global: true,
             local: true,
             weight: 1.0,
-            mined: None,
         }),
         ara: Some(Ara { from: 3, pairs: Some(4), ..Objective::default().ara.expect("the paper has it") }),
         dropout: 0.1,
@@ -79,12 +79,9 @@ pub fn pool() -> Pool {
 }
 
 /// Trains in `folder` as `config` says; gives the outcome, or what went wrong, and the weights at the end.
-pub fn train(
-    folder: &Path,
-    config: RunConfig,
-) -> (sightline_tune::Result<Outcome>, Trainee, Vec<serde_json::Value>) {
+pub fn train(folder: &Path, config: RunConfig) -> (sightline_tune::Result<Outcome>, Trainee, Vec<serde_json::Value>) {
     let (arch, texts) = tiny();
-    let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
+    let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let (pool, mut lines) = (pool(), Vec::new());
     let run = Run { checkpoint_every: Duration::from_secs(3600), ..Run::new(folder, config, &trainee, &pool, &texts) };
     let outcome = run.go(|line| lines.push(line.clone()));
@@ -137,7 +134,7 @@ fn every_setting_resumes_exactly() {
     let (arch, texts) = tiny();
     let judges = Validation::of_drawn(&Pool::new(Corpus::new(9), 0, 6, 2, [32, 16]), &texts, 4).expect("a gallery");
     let go = |folder: &Path, stop_after: Option<u64>| {
-        let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
+        let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
         let (pool, stop) = (pool(), AtomicBool::new(false));
         let run =
             Run { stop: &stop, validation: Some(&judges), ..Run::new(folder, config.clone(), &trainee, &pool, &texts) };
@@ -184,7 +181,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
     assert!(e.contains("ndf"), "which part of the loss: {e}");
     assert_eq!(checkpoint::step(folder.path()), Some(4));
     let (arch, _) = tiny();
-    let kept = Trainee::with_decoder(&arch, Decoder::Shared, 8).expect("a sound architecture");
+    let kept = Trainee::with_decoder(&arch, WordPredictor::Shared, 8).expect("a sound architecture");
     checkpoint::load(folder.path(), &kept.variables, &mut kept.optimizer(0.0)).expect("readable");
     assert_same(&kept, &good);
 }
@@ -209,7 +206,7 @@ fn accumulated_batches_are_one_step_each() {
 fn a_time_limit_fixes_the_steps_so_that_the_fall_fits() {
     let folder = tempfile::tempdir().expect("a folder");
     let (arch, texts) = tiny();
-    let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
+    let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let (pool, mut planned) = (pool(), None);
     let config = RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 6 }, ..config(OPEN) };
     let run =
@@ -350,7 +347,7 @@ fn a_picture_that_vanishes_stops_the_run_with_a_checkpoint() {
     let entries = Dataset::CuhkPedes.read(root.path(), "train").expect("a good dataset");
     let source = Folder::new(entries, [32, 16], 0).expect("pictures");
     let (arch, texts) = tiny();
-    let trainee = Trainee::with_decoder(&arch, Decoder::Shared, 3).expect("a sound architecture");
+    let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let run = Run::new(folder.path(), config(500), &trainee, &source, &texts);
     let e = run.go(|line| {
         if line["step"] == 2 {

@@ -8,13 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use sightline_embed::model::ModelConfig;
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::ablate::{Domain, Grid, Persons, Settings, Table};
 use sightline_tune::recipe::{Recipe, Shape};
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
-use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
-use crate::mined_args::MinedArgs;
 use crate::objective::Begin;
 use crate::report::Teller;
 use crate::train::on_signal;
@@ -94,8 +93,6 @@ pub struct AblateArgs {
     /// --init brought.
     #[arg(long, value_enum)]
     atp_start: Option<Begin>,
-    #[command(flatten)]
-    mined: MinedArgs,
     /// Share of a training without matching and word prediction.
     #[arg(long, default_value_t = 0.25)]
     matching_from: f64,
@@ -159,7 +156,6 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     let objective = &mut recipe.run.objective;
     if let Some(atp) = &mut objective.atp {
         atp.from = matching_from;
-        atp.mined = args.mined.mined(atp.mined.take());
         if let Some(start) = args.atp_start {
             atp.start = start.into();
         }

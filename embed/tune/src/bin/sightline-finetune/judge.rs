@@ -4,18 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 use sightline_core::config::EmbedPrecision;
-use sightline_embed::kernel::Precision;
-use sightline_embed::model::{Cada, Decoder, ModelConfig, QueryBank, weights};
-use sightline_figures::{Assets, Corpus, Words};
+use sightline_embed::model::{ModelConfig, Network, QueryBank};
+use sightline_embed::net::WeightFile;
 use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_folder};
+use sightline_figures::{Assets, Corpus, Words};
 use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
 use sightline_tune::evaluate::{Scores, judge};
 use sightline_tune::gallery::Gallery;
-use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_folder};
 
 use crate::report::staged;
 
@@ -165,10 +165,8 @@ pub struct Loaded {
     pub config: ModelConfig,
     /// That of the folder, when its calibration asks for hubness.
     pub bank: Option<QueryBank>,
-    model: Cada,
+    network: Network,
     texts: CaptionTokenizer,
-    device: Device,
-    precision: Precision,
 }
 
 impl Loaded {
@@ -183,25 +181,25 @@ impl Loaded {
             Arithmetic::Auto => EmbedPrecision::Auto,
         };
         let precision = choose_precision(wanted, &device)?;
-        let bank = folder.bank_on(&device)?;
+        let bank = folder.bank()?;
+        let file = WeightFile::read(&folder.weights())?;
         let ModelFolder { path, config, id } = folder;
-        let (file, dtype) = (path.join("model.safetensors"), precision.dtype(&device));
-        let model = weights::load_as(&file, &config.architecture, Decoder::None, &device, dtype)?;
+        let network = Network::load(file, &config.architecture, &device, precision)?;
         let texts = CaptionTokenizer::load(&path.join("tokenizer.json"), &config.architecture)?;
-        Ok(Self { path, id, config, bank, model, texts, device, precision })
+        Ok(Self { path, id, config, bank, network, texts })
     }
 
     pub fn scores(&self, gallery: &Gallery, k: usize) -> Result<Scores> {
         let texts = self.texts.ids(&gallery.captions)?;
         let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
-        let pixels = |range| Ok(gallery.pixels(range, size, prep, &self.device)?);
-        self.precision.scope(|| judge(&self.model, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged()))
+        let pixels = |range| gallery.pixels(range, size, prep);
+        Ok(judge(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
     }
 
     /// Takes `texts` for its query bank; none for no text.
     pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
         let ids = self.texts.ids(texts)?;
-        self.bank = self.precision.scope(|| QueryBank::of(&self.model, &ids))?;
+        self.bank = QueryBank::of(&self.network, &ids)?;
         Ok(())
     }
 }
@@ -218,7 +216,7 @@ impl Judge {
         if baseline::kind(&path).is_none() {
             return Ok(Self::Cada(Box::new(Loaded::open(folder, machine)?)));
         }
-        let device = open_device(&machine.device)?;
+        let device = open_device(&machine.device)?.candle();
         let open = Baseline::open(&path, &device)?;
         Ok(Self::Baseline(Box::new(open), device))
     }
@@ -235,7 +233,10 @@ impl Judge {
             Self::Cada(m) => m.scores(gallery, k),
             Self::Baseline(m, device) => {
                 let size = [m.image_size; 2];
-                let pixels = |range| gallery.pixels(range, size, &m.preprocess, device);
+                let pixels = |range: std::ops::Range<usize>| {
+                    let (n, values) = (range.len(), gallery.pixels(range, size, &m.preprocess)?);
+                    Ok(Tensor::from_vec(values, (n, 3, size[0], size[1]), device)?)
+                };
                 Ok(m.judge(&gallery.captions, gallery.len(), pixels, staged())?)
             }
         }

@@ -6,14 +6,12 @@ mod eval;
 mod export;
 mod import;
 mod judge;
-mod mined_args;
 mod objective;
 mod report;
 mod synth;
 mod train;
 mod train_args;
 mod train_data;
-
 
 use std::process::ExitCode;
 

@@ -2,13 +2,11 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use sightline_embed::model::Decoder;
+use sightline_embed::graph::WordPredictor;
 use sightline_tune::ara::Masking;
 use sightline_tune::atp::Start;
 use sightline_tune::losses::{Global, Groups, HardNegative};
 use sightline_tune::objective::Objective;
-
-use crate::mined_args::MinedArgs;
 
 /// Which halves of ATP.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -91,8 +89,6 @@ pub struct ObjectiveArgs {
     /// Tokens from one group to the next; the size of a group when not given.
     #[arg(long)]
     group_stride: Option<usize>,
-    #[command(flatten)]
-    mined: MinedArgs,
     /// Masked attribute modelling (ARA).
     #[arg(long, value_enum)]
     ara: Option<Hidden>,
@@ -148,9 +144,6 @@ impl ObjectiveArgs {
                 atp.local = matches!(halves, Halves::Local | Halves::Both);
             }
         }
-        if let Some(atp) = &mut objective.atp {
-            atp.mined = self.mined.mined(atp.mined.take());
-        }
         if self.atp == Some(Halves::Off) {
             objective.atp = None;
         }
@@ -166,9 +159,9 @@ impl ObjectiveArgs {
             set(&mut ara.weight, self.ara_weight);
             set(&mut ara.causal, self.ara_causal);
             let decoder = self.ara_decoder.map(|d| match d {
-                Predictor::Own => Decoder::Own,
-                Predictor::Shared => Decoder::Shared,
-                Predictor::Tied => Decoder::Tied,
+                Predictor::Own => WordPredictor::Own,
+                Predictor::Shared => WordPredictor::Shared,
+                Predictor::Tied => WordPredictor::Tied,
             });
             set(&mut ara.decoder, decoder);
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_embed::model::{ModelConfig, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::init::{self, Taken};
 use sightline_tune::recipe::Recipe;
 use sightline_tune::run::{Run, Trainee};
@@ -18,7 +19,6 @@ use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{Sequence, Source};
 use sightline_tune::vocabulary::{self, Cut};
 use sightline_tune::{TrainError, atomic, checkpoint, record};
-use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
 use crate::export;
 use crate::report::{Teller, person};

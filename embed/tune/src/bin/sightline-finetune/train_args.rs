@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::augment::Augment;
 use sightline_tune::recipe::Recipe;
 use sightline_tune::run::OPEN;
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
-use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 
 use crate::objective::ObjectiveArgs;
 

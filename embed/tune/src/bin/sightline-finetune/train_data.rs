@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
-use sightline_figures::{Assets, Corpus};
 use sightline_embed::text::CaptionTokenizer;
+use sightline_figures::{Assets, Corpus};
 use sightline_tune::dataset::{Dataset, Entry, hold_out};
 use sightline_tune::pool::Pool;
 use sightline_tune::recipe::Recipe;

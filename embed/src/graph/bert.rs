@@ -1,0 +1,242 @@
+//! The text transformer as a graph: BERT with post-norm, whose layers also hold cross-attention to the image. Without an
+//! image it encodes text; with one it is CADA's decoder. A second one with a word-prediction head serves masked attribute
+//! modelling (ARA) in training.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarBuilder};
+
+use super::{Dropout, LayerNorm, Linear, attention, attention_probs, embedding};
+use crate::model::{Architecture, TokenBatch};
+use crate::net::Mask;
+
+/// How a text is passed through the transformer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pass<'a> {
+    /// Patch features `[batch, rows, vision width]` to attend to; without them the cross-attention is skipped.
+    pub image: Option<&'a Tensor>,
+    /// Each token sees only itself and those before it (the reference's word prediction).
+    pub causal: bool,
+    /// Dropout in training.
+    pub dropout: Option<&'a Dropout>,
+}
+
+/// `text_encoder`: embeddings and layers.
+#[derive(Clone, Debug)]
+pub struct Bert {
+    /// `[vocabulary, width]`
+    pub words: Tensor,
+    /// `[positions, width]`
+    pub positions: Tensor,
+    /// After the sum of both.
+    pub norm: LayerNorm,
+    /// First to last.
+    pub layers: Vec<BertLayer>,
+    /// Id whose embedding gets no gradient.
+    pub pad: u32,
+}
+
+/// Attention with its output projection, residual and norm: `attention` or `crossattention` of a layer.
+#[derive(Clone, Debug)]
+pub struct AttentionBlock {
+    /// Of the text's rows.
+    pub query: Linear,
+    /// Of the text's rows, or of the image's in cross-attention.
+    pub key: Linear,
+    /// As the key.
+    pub value: Linear,
+    /// Output projection of the heads.
+    pub dense: Linear,
+    /// After the residual.
+    pub norm: LayerNorm,
+    /// Heads.
+    pub heads: usize,
+}
+
+/// Self-attention -> cross-attention -> feed-forward, each with residual and norm after it.
+#[derive(Clone, Debug)]
+pub struct BertLayer {
+    /// Self-attention.
+    pub attention: AttentionBlock,
+    /// Cross-attention, used when there is an image.
+    pub cross: AttentionBlock,
+    /// To the hidden width.
+    pub intermediate: Linear,
+    /// And back.
+    pub output: Linear,
+    /// After the feed-forward residual.
+    pub norm: LayerNorm,
+}
+
+fn apply_dropout(x: Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+    match dropout {
+        Some(d) => d.forward(&x),
+        None => Ok(x),
+    }
+}
+
+impl AttentionBlock {
+    fn new(arch: &Architecture, key_width: usize, vb: VarBuilder) -> Result<Self> {
+        let d = arch.text_hidden_size;
+        let (own, output) = (vb.pp("self"), vb.pp("output"));
+        Ok(Self {
+            query: Linear::new(d, d, own.pp("query"))?,
+            key: Linear::new(key_width, d, own.pp("key"))?,
+            value: Linear::new(key_width, d, own.pp("value"))?,
+            dense: Linear::new(d, d, output.pp("dense"))?,
+            norm: LayerNorm::new(d, arch.text_layer_norm_eps, output.pp("LayerNorm"))?,
+            heads: arch.text_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, other: &Tensor, mask: Option<&Mask>, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let (q, k, v) = (self.query.forward(x)?, self.key.forward(other)?, self.value.forward(other)?);
+        let context = attention(&q, &k, &v, self.heads, mask, dropout)?;
+        self.norm.forward(&(apply_dropout(self.dense.forward(&context)?, dropout)? + x)?)
+    }
+}
+
+impl BertLayer {
+    fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let (d, hidden) = (arch.text_hidden_size, arch.text_intermediate);
+        Ok(Self {
+            attention: AttentionBlock::new(arch, d, vb.pp("attention"))?,
+            cross: AttentionBlock::new(arch, arch.vision_width, vb.pp("crossattention"))?,
+            intermediate: Linear::new(d, hidden, vb.pp("intermediate").pp("dense"))?,
+            output: Linear::new(hidden, d, vb.pp("output").pp("dense"))?,
+            norm: LayerNorm::new(d, arch.text_layer_norm_eps, vb.pp("output").pp("LayerNorm"))?,
+        })
+    }
+
+    /// `[batch, tokens, width]` -> the same.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn forward(&self, x: &Tensor, mask: &Mask, pass: &Pass) -> Result<Tensor> {
+        let mut x = self.attention.forward(x, x, Some(mask), pass.dropout)?;
+        if let Some(image) = pass.image {
+            x = self.cross.forward(&x, image, None, pass.dropout)?;
+        }
+        self.feed_forward(&x, pass.dropout)
+    }
+
+    fn feed_forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let y = self.output.forward(&self.intermediate.forward_gelu(x)?)?;
+        self.norm.forward(&(apply_dropout(y, dropout)? + x)?)
+    }
+}
+
+impl Bert {
+    /// Tensors under `vb` by the reference's names (`embeddings.*`, `encoder.layer.*`).
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let (d, e, layers) = (arch.text_hidden_size, vb.pp("embeddings"), vb.pp("encoder").pp("layer"));
+        let small = Init::Randn { mean: 0.0, stdev: 0.02 };
+        Ok(Self {
+            words: e.pp("word_embeddings").get_with_hints((arch.vocab_size, d), "weight", small)?,
+            positions: e.pp("position_embeddings").get_with_hints(
+                (arch.max_position_embeddings, d),
+                "weight",
+                small,
+            )?,
+            norm: LayerNorm::new(d, arch.text_layer_norm_eps, e.pp("LayerNorm"))?,
+            layers: (0..arch.text_layers).map(|i| BertLayer::new(arch, layers.pp(i))).collect::<Result<_>>()?,
+            pad: arch.pad_token_id,
+        })
+    }
+
+    /// A transformer that shares every tensor with this one but has its own cross-attention under `vb` (the paper's
+    /// form of the ARA decoder).
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn with_own_cross_attention(&self, arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let mut twin = self.clone();
+        let layers = vb.pp("encoder").pp("layer");
+        for (i, layer) in twin.layers.iter_mut().enumerate() {
+            layer.cross = AttentionBlock::new(arch, arch.vision_width, layers.pp(i).pp("crossattention"))?;
+        }
+        Ok(twin)
+    }
+
+    /// Words + positions, normed: the input of the first layer, `[batch, tokens, width]`.
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary or more tokens than positions.
+    pub fn embed(&self, tokens: &TokenBatch) -> Result<Tensor> {
+        let (n, width) = (tokens.tokens(), self.words.dim(1)?);
+        let words = embedding(&self.words, tokens.ids(), self.pad)?.reshape((tokens.batch(), n, width))?;
+        self.norm.forward(&words.broadcast_add(&self.positions.narrow(0, 0, n)?)?)
+    }
+
+    /// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without meaning.
+    ///
+    /// # Errors
+    /// As [`Bert::embed`], and images of another count or width.
+    pub fn forward(&self, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
+        let mask = tokens.mask(pass.causal);
+        let mut x = apply_dropout(self.embed(tokens)?, pass.dropout)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &mask, pass)?;
+        }
+        Ok(x)
+    }
+
+    /// Cross-attention probabilities of every layer, `[batch, heads, tokens, patch rows]` each: which patch each word
+    /// looked at.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn cross_attention(&self, tokens: &TokenBatch, image: &Tensor) -> Result<Vec<Tensor>> {
+        let mask = tokens.mask(false);
+        let mut x = self.embed(tokens)?;
+        let mut all = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            x = layer.attention.forward(&x, &x, Some(&mask), None)?;
+            let (q, k) = (layer.cross.query.forward(&x)?, layer.cross.key.forward(image)?);
+            all.push(attention_probs(&q, &k, layer.cross.heads, None)?);
+            x = layer.feed_forward(&layer.cross.forward(&x, image, None, None)?, None)?;
+        }
+        Ok(all)
+    }
+}
+
+/// `text_decoder`: a transformer with a head that predicts words; its output embedding is tied to the input's.
+#[derive(Clone, Debug)]
+pub struct MlmDecoder {
+    /// The transformer.
+    pub bert: Bert,
+    /// Of hidden states, with GELU.
+    pub transform: Linear,
+    /// After it.
+    pub norm: LayerNorm,
+    /// To the vocabulary; its weight is the word embedding.
+    pub output: Linear,
+}
+
+impl MlmDecoder {
+    /// On `bert`, with the head's tensors under `vb` (`cls.predictions.*`).
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, bert: Bert, vb: VarBuilder) -> Result<Self> {
+        let (d, vb) = (arch.text_hidden_size, vb.pp("cls").pp("predictions"));
+        let transform = vb.pp("transform");
+        let bias = vb.get_with_hints(arch.vocab_size, "bias", Init::Const(0.0))?;
+        Ok(Self {
+            transform: Linear::new(d, d, transform.pp("dense"))?,
+            norm: LayerNorm::new(d, arch.text_layer_norm_eps, transform.pp("LayerNorm"))?,
+            output: Linear::from_tensors(bert.words.clone(), bias)?,
+            bert,
+        })
+    }
+
+    /// Hidden states `[.., width]` -> scores of every word, `[.., vocabulary]`.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.output.forward(&self.norm.forward(&self.transform.forward_gelu(hidden)?)?)
+    }
+}

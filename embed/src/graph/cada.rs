@@ -1,0 +1,150 @@
+//! The whole of CADA as a graph: two encoders into one space, and the decoder that judges a text against one picture.
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::{Bert, Dropout, Linear, MlmDecoder, Pass, Vit};
+use crate::model::{Architecture, TokenBatch};
+
+/// Which word predictor (`text_decoder`, for masked attribute modelling, ARA) to build beside the rest; only training needs
+/// one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WordPredictor {
+    /// No word predictor: inference.
+    #[default]
+    None,
+    /// A second transformer of its own, as in the authors' code.
+    Own,
+    /// The text encoder's weights with a cross-attention of its own, as in the paper.
+    Shared,
+    /// The text encoder as it is, cross-attention included (as in ALBEF, Li et al. 2021): what word prediction learns
+    /// about where to look serves matching too.
+    Tied,
+}
+
+/// Every part, under the reference's names.
+#[derive(Clone, Debug)]
+pub struct Cada {
+    arch: Architecture,
+    /// The vision transformer.
+    pub visual_encoder: Vit,
+    /// The text transformer, also the decoder.
+    pub text_encoder: Bert,
+    /// Class token of a picture to the common space.
+    pub vision_proj: Linear,
+    /// First hidden state of a text to the common space.
+    pub text_proj: Linear,
+    /// First fused state to "no match" and "match".
+    pub itm_head: Linear,
+    /// Group means of fused states to the same (the local half of ATP).
+    pub itm_local_head: Linear,
+    /// The word predictor, when one was built.
+    pub text_decoder: Option<MlmDecoder>,
+}
+
+impl Cada {
+    /// Takes its tensors from `vb`: plain tensors for inference, variables of a `VarMap` for training.
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, decoder: WordPredictor, vb: VarBuilder) -> Result<Self> {
+        let (text, width) = (arch.text_hidden_size, arch.vision_width);
+        let text_encoder = Bert::new(arch, vb.pp("text_encoder"))?;
+        let d = vb.pp("text_decoder");
+        let text_decoder = match decoder {
+            WordPredictor::None => None,
+            WordPredictor::Own => Some(MlmDecoder::new(arch, Bert::new(arch, d.pp("bert"))?, d)?),
+            WordPredictor::Tied => Some(MlmDecoder::new(arch, text_encoder.clone(), d)?),
+            WordPredictor::Shared => {
+                Some(MlmDecoder::new(arch, text_encoder.with_own_cross_attention(arch, d.pp("bert"))?, d)?)
+            }
+        };
+        Ok(Self {
+            arch: arch.clone(),
+            visual_encoder: Vit::new(arch, vb.pp("visual_encoder"))?,
+            text_encoder,
+            vision_proj: Linear::new(width, arch.embed_dim, vb.pp("vision_proj"))?,
+            text_proj: Linear::new(text, arch.embed_dim, vb.pp("text_proj"))?,
+            itm_head: Linear::new(text, 2, vb.pp("itm_head"))?,
+            itm_local_head: Linear::new(text, 2, vb.pp("itm_local_head"))?,
+            text_decoder,
+        })
+    }
+
+    /// The type its tensors are of: f32, or half precision on a GPU. Features and logits are f32 at any.
+    pub fn dtype(&self) -> DType {
+        self.vision_proj.weight.dtype()
+    }
+
+    /// The dimensions.
+    pub fn arch(&self) -> &Architecture {
+        &self.arch
+    }
+
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]` in the type of the
+    /// weights.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's.
+    pub fn image_embeds(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.visual_encoder.forward(pixels)
+    }
+
+    /// Patch features -> global image feature `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn image_proj(&self, image_embeds: &Tensor) -> Result<Tensor> {
+        self.vision_proj.forward(&first(image_embeds)?.to_dtype(self.dtype())?)?.to_dtype(DType::F32)
+    }
+
+    /// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn text_embeds(&self, tokens: &TokenBatch, dropout: Option<&Dropout>) -> Result<Tensor> {
+        self.text_encoder.forward(tokens, &Pass { dropout, ..Pass::default() })
+    }
+
+    /// Hidden states of texts -> global text feature `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn text_proj(&self, text_embeds: &Tensor) -> Result<Tensor> {
+        self.text_proj.forward(&first(text_embeds)?)?.to_dtype(DType::F32)
+    }
+
+    /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Gives `[batch, tokens, text width]`.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn fused(&self, tokens: &TokenBatch, image_embeds: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+        let image = image_embeds.to_dtype(self.dtype())?;
+        let pass = Pass { image: Some(&image), causal: false, dropout };
+        self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), &pass)
+    }
+
+    /// Fused states -> `[batch, 2]`: "no match" and "match".
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn itm_logits(&self, fused: &Tensor) -> Result<Tensor> {
+        self.itm_head.forward(&first(fused)?)?.to_dtype(DType::F32)
+    }
+
+    /// Group means `[batch, text width]` of fused states -> `[batch, 2]` (the local half of ATP; training only).
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn itm_local_logits(&self, group_mean: &Tensor) -> Result<Tensor> {
+        self.itm_local_head.forward(group_mean)
+    }
+}
+
+/// Position 0 of `[batch, tokens, width]`, `[batch, width]`.
+fn first(x: &Tensor) -> Result<Tensor> {
+    x.narrow(1, 0, 1)?.squeeze(1)
+}

@@ -1,0 +1,56 @@
+//! CADA as a graph of candle's own operations: for GPUs, and for what training differentiates.
+//!
+//! One plain forward pass, which runs on any device in any type and keeps its gradient where its tensors are variables.
+//! On a CPU it is slow and serves nobody: [`crate::net`] computes the same there, and both are held to the same golden
+//! data. The structs are public with their parts, because the trainer walks them to differentiate whole stacks of layers.
+
+mod bert;
+mod cada;
+mod dropout;
+mod layers;
+mod vit;
+
+pub use bert::{AttentionBlock, Bert, BertLayer, MlmDecoder, Pass};
+pub use cada::{Cada, WordPredictor};
+pub use dropout::Dropout;
+pub(crate) use layers::gpu_dtype;
+pub use layers::{LayerNorm, Linear, attention, attention_probs, embedding, l2_normalize, softmax};
+pub use vit::{Vit, VitBlock};
+
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+
+use crate::EmbedError;
+use crate::model::Architecture;
+use crate::net::{WeightFile, WeightSource};
+
+/// CADA for inference from a file of weights, its tensors of `dtype` on `device`.
+///
+/// # Errors
+/// Missing tensors, wrong shapes, or a device that has no room for them.
+pub fn load(file: WeightFile, arch: &Architecture, dtype: DType, device: &Device) -> Result<Cada, EmbedError> {
+    let backend: Box<dyn SimpleBackend> = Box::new(FileBackend(Mutex::new(file)));
+    Ok(Cada::new(arch, WordPredictor::None, VarBuilder::new_with_args(backend, dtype, device))?)
+}
+
+/// Gives candle the tensors of a [`WeightFile`].
+struct FileBackend(Mutex<WeightFile>);
+
+impl SimpleBackend for FileBackend {
+    fn get(&self, s: Shape, name: &str, _: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let values = file.tensor(name, s.dims()).map_err(candle_core::Error::wrap)?;
+        Tensor::from_vec(values, s, &Device::Cpu)?.to_dtype(dtype)?.to_device(dev)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name} was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}

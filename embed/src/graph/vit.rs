@@ -1,0 +1,135 @@
+//! The vision transformer as a graph: pre-norm blocks, fused query, key and value, learned positions, class token first, final
+//! norm.
+
+use candle_core::{Result, Tensor, bail};
+use candle_nn::{Init, VarBuilder};
+
+use super::{LayerNorm, Linear, attention};
+use crate::model::Architecture;
+
+/// `visual_encoder`: pixels to one feature per patch, class token first.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    /// Flattened patches to rows, `[vision width, channels * side * side]`.
+    pub patch: Linear,
+    /// `[1, 1, width]`
+    pub class_token: Tensor,
+    /// `[1, 1 + patches, width]`
+    pub positions: Tensor,
+    /// First to last.
+    pub blocks: Vec<VitBlock>,
+    /// After the last block.
+    pub norm: LayerNorm,
+    arch: Architecture,
+}
+
+/// One pre-norm transformer block.
+#[derive(Clone, Debug)]
+pub struct VitBlock {
+    /// Before attention.
+    pub norm1: LayerNorm,
+    /// Query, key and value side by side.
+    pub qkv: Linear,
+    /// Output projection of the heads.
+    pub proj: Linear,
+    /// Before the feed-forward layers.
+    pub norm2: LayerNorm,
+    /// To the hidden width.
+    pub fc1: Linear,
+    /// And back.
+    pub fc2: Linear,
+    /// Heads.
+    pub heads: usize,
+}
+
+impl Vit {
+    /// Tensors under `vb` by the reference's names.
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let (width, patch) = (arch.vision_width, arch.patch_size);
+        let small = Init::Randn { mean: 0.0, stdev: 0.02 };
+        let blocks = vb.pp("blocks");
+        Ok(Self {
+            patch: Linear::with_weight_shape(&[width, arch.in_chans, patch, patch], vb.pp("patch_embed").pp("proj"))?,
+            class_token: vb.get_with_hints((1, 1, width), "cls_token", small)?,
+            positions: vb.get_with_hints((1, arch.patch_rows(), width), "pos_embed", small)?,
+            blocks: (0..arch.vision_depth).map(|i| VitBlock::new(arch, blocks.pp(i))).collect::<Result<_>>()?,
+            norm: LayerNorm::new(width, arch.vision_layer_norm_eps, vb.pp("norm"))?,
+            arch: arch.clone(),
+        })
+    }
+
+    /// Pixels `[batch, channels, height, width]` as flattened patches, `[batch, patches, channels * side * side]`.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's.
+    pub fn patches(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (a, side) = (&self.arch, self.arch.patch_size);
+        let (batch, channels, h, w) = pixels.dims4()?;
+        if [h, w] != a.image_size || channels != a.in_chans {
+            bail!("the model takes {} x {:?} pixels, got {channels} x [{h}, {w}]", a.in_chans, a.image_size);
+        }
+        let (rows, cols) = (h / side, w / side);
+        let cut = pixels.reshape(&[batch, channels, rows, side, cols, side][..])?.permute([0, 2, 4, 1, 3, 5])?;
+        cut.reshape((batch, rows * cols, channels * side * side))?.to_dtype(self.class_token.dtype())
+    }
+
+    /// Class token and patches with their positions: the input of the first block, `[batch, 1 + patches, width]`.
+    ///
+    /// # Errors
+    /// As [`Vit::patches`].
+    pub fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
+        let patches = self.patch.forward(&self.patches(pixels)?)?;
+        let class = self.class_token.broadcast_as((patches.dim(0)?, 1, patches.dim(2)?))?;
+        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)
+    }
+
+    /// Pixels `[batch, channels, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
+    ///
+    /// # Errors
+    /// As [`Vit::patches`].
+    pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let x = self.blocks.iter().try_fold(self.embed(pixels)?, |x, block| block.forward(&x))?;
+        self.norm.forward(&x)
+    }
+}
+
+impl VitBlock {
+    fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let (d, eps) = (arch.vision_width, arch.vision_layer_norm_eps);
+        let hidden = d * arch.vision_mlp_ratio;
+        let (attn, mlp) = (vb.pp("attn"), vb.pp("mlp"));
+        Ok(Self {
+            norm1: LayerNorm::new(d, eps, vb.pp("norm1"))?,
+            qkv: Linear::new(d, 3 * d, attn.pp("qkv"))?,
+            proj: Linear::new(d, d, attn.pp("proj"))?,
+            norm2: LayerNorm::new(d, eps, vb.pp("norm2"))?,
+            fc1: Linear::new(d, hidden, mlp.pp("fc1"))?,
+            fc2: Linear::new(hidden, d, mlp.pp("fc2"))?,
+            heads: arch.vision_heads,
+        })
+    }
+
+    /// The attention branch without its residual, `[batch, tokens, width]` -> the same.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn attend(&self, x: &Tensor) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
+        let width = x.dim(2)?;
+        let [q, k, v] = [0, 1, 2].map(|i| qkv.narrow(2, i * width, width));
+        self.proj.forward(&attention(&q?, &k?, &v?, self.heads, None, None)?)
+    }
+
+    /// The whole block.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = (x + self.attend(x)?)?;
+        let hidden = self.fc1.forward_gelu(&self.norm2.forward(&x)?)?;
+        x + self.fc2.forward(&hidden)?
+    }
+}

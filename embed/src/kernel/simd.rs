@@ -1,0 +1,116 @@
+//! Slice kernels compiled once per vector width and chosen at run time.
+//!
+//! The portable build targets plain x86-64, where LLVM may use four lanes only. Each kernel's body is inlined into
+//! copies that may use AVX-512 or AVX2; the body avoids `mul_add`, `round` and float-to-int casts, which are library
+//! calls on the plain target, and keeps sixteen partial sums, because strict float order forbids LLVM to make them.
+
+/// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, picked by the CPU it runs on.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn middle($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the CPU has just said that it knows these instructions.
+                    return unsafe { wide($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: as above.
+                    return unsafe { middle($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use crate::multiversion;
+
+/// Partial results kept apart so that they can live in one vector register.
+pub(super) const LANES: usize = 16;
+
+/// e^x for x <= 88, relative error below 2e-7; below -87 it gives 0 (what softmax wants of masked scores).
+///
+/// Cody-Waite reduction by ln 2 and a degree-5 polynomial (Cephes `expf`).
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = if x > -87.0 { x } else { -87.0 };
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 5.0e-1;
+    let y = p * r * r + r + 1.0;
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    if x > -87.0 { y * power } else { 0.0 }
+}
+
+/// Sum with [`LANES`] partial sums.
+#[inline(always)]
+pub(super) fn sum(x: impl Fn(usize) -> f32, n: usize) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let whole = n - n % LANES;
+    let mut i = 0;
+    while i < whole {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += x(i + l);
+        }
+        i += LANES;
+    }
+    let mut total = lanes.iter().sum::<f32>();
+    while i < n {
+        total += x(i);
+        i += 1;
+    }
+    total
+}
+
+/// Largest value, with [`LANES`] partial maxima; negative infinity when empty.
+#[inline(always)]
+pub(super) fn max(x: &[f32]) -> f32 {
+    let pick = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane = pick(*lane, *v);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| pick(a, *b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exp;
+
+    #[test]
+    fn exp_is_accurate() {
+        for i in -8_699..8_800 {
+            let x = i as f32 * 0.01;
+            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((got / want - 1.0).abs() < 4e-7, "exp({x}) = {got}, expected {want}");
+        }
+        assert_eq!(exp(-10_000.0), 0.0);
+        assert_eq!(exp(0.0), 1.0);
+    }
+}

@@ -1,0 +1,228 @@
+//! The networks of a loaded model wherever they run: on the CPU, or as a graph on a GPU.
+
+use crate::EmbedError;
+use crate::kernel::Precision;
+use crate::model::{Architecture, TokenBatch};
+use crate::net::{self, WeightFile, WeightSource};
+
+/// What the networks make of pictures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// Patch features `[batch, 1 + patches, vision width]`.
+    pub patches: Vec<f32>,
+    /// L2-normalised global features `[batch, embed_dim]`.
+    pub features: Vec<f32>,
+}
+
+/// CADA on a device. All slices are row-major f32.
+#[derive(Debug)]
+pub enum Network {
+    /// On the CPU.
+    Cpu(net::Cada),
+    /// As a graph of candle's operations, on a GPU.
+    #[cfg(feature = "candle")]
+    Graph(GraphNetwork),
+}
+
+impl Network {
+    /// On the CPU, from `weights`.
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn on_cpu(
+        arch: &Architecture,
+        weights: &mut dyn WeightSource,
+        precision: Precision,
+    ) -> Result<Self, EmbedError> {
+        Ok(Self::Cpu(net::Cada::new(arch, weights, precision)?))
+    }
+
+    /// From a file of weights, onto `device`. Every tensor the architecture needs is checked before any is used.
+    ///
+    /// # Errors
+    /// Missing tensors or wrong shapes, all of them named.
+    pub fn load(
+        mut file: WeightFile,
+        arch: &Architecture,
+        device: &super::Device,
+        precision: Precision,
+    ) -> Result<Self, EmbedError> {
+        file.check(&net::required(arch)?)?;
+        match device {
+            super::Device::Cpu => Self::on_cpu(arch, &mut file, precision),
+            #[cfg(feature = "candle")]
+            super::Device::Candle(device) => Ok(Self::Graph(GraphNetwork::load(file, arch, device, precision)?)),
+        }
+    }
+
+    /// The dimensions.
+    #[must_use]
+    pub fn arch(&self) -> &Architecture {
+        match self {
+            Self::Cpu(cada) => cada.arch(),
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.cada.arch(),
+        }
+    }
+
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features and global features.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's, or a device error.
+    pub fn encode_images(&self, pixels: &[f32]) -> Result<Encoded, EmbedError> {
+        match self {
+            Self::Cpu(cada) => {
+                let patches = cada.image_embeds(pixels)?;
+                let features = self.image_features(&cada.class_tokens(&patches))?;
+                Ok(Encoded { patches: patches.to_vec(), features })
+            }
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.encode_images(pixels),
+        }
+    }
+
+    /// Class tokens `[batch, vision width]`, which lead patch features, -> L2-normalised global features.
+    ///
+    /// # Errors
+    /// Rows of another width, or a device error.
+    pub fn image_features(&self, class_tokens: &[f32]) -> Result<Vec<f32>, EmbedError> {
+        match self {
+            Self::Cpu(cada) => {
+                let mut features = cada.image_proj(class_tokens)?.to_vec();
+                l2_normalize(&mut features, cada.arch().embed_dim);
+                Ok(features)
+            }
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.image_features(class_tokens),
+        }
+    }
+
+    /// Texts that begin with `[CLS]` -> L2-normalised global features `[batch, embed_dim]`.
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary, more tokens than positions, or a device error.
+    pub fn text_features(&self, tokens: &TokenBatch) -> Result<Vec<f32>, EmbedError> {
+        match self {
+            Self::Cpu(cada) => {
+                let hidden = cada.text_embeds(tokens)?;
+                let mut features = cada.text_proj(&cada.first_rows(tokens, &hidden))?.to_vec();
+                l2_normalize(&mut features, cada.arch().embed_dim);
+                Ok(features)
+            }
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.text_features(tokens),
+        }
+    }
+
+    /// The decoder's logits of "no match" and "match" for pairs: text i with patch features i of
+    /// `[batch, 1 + patches, vision width]`.
+    ///
+    /// # Errors
+    /// As [`Network::text_features`], and patch features of another size.
+    pub fn match_logits(&self, tokens: &TokenBatch, patches: &[f32]) -> Result<Vec<[f32; 2]>, EmbedError> {
+        match self {
+            Self::Cpu(cada) => {
+                let fused = cada.fused(tokens, patches)?;
+                let logits = cada.itm_logits(&cada.first_rows(tokens, &fused))?;
+                Ok(logits.as_chunks::<2>().0.to_vec())
+            }
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.match_logits(tokens, patches),
+        }
+    }
+}
+
+/// L2-normalises rows of `width` numbers in place: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`.
+pub fn l2_normalize(rows: &mut [f32], width: usize) {
+    for row in rows.chunks_exact_mut(width.max(1)) {
+        let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+        row.iter_mut().for_each(|x| *x /= norm);
+    }
+}
+
+#[cfg(feature = "candle")]
+pub use graph::GraphNetwork;
+
+#[cfg(feature = "candle")]
+mod graph {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::Encoded;
+    use crate::EmbedError;
+    use crate::graph::{self, Cada, l2_normalize};
+    use crate::kernel::Precision;
+    use crate::model::{Architecture, TokenBatch};
+    use crate::net::WeightFile;
+
+    /// CADA as a graph, whole in one precision.
+    #[derive(Debug)]
+    pub struct GraphNetwork {
+        pub(super) cada: Cada,
+        device: Device,
+        precision: Precision,
+    }
+
+    impl GraphNetwork {
+        /// On `device`, its tensors and products in `precision`; on a CPU, for tests, its tensors too.
+        ///
+        /// # Errors
+        /// Missing tensors, wrong shapes, or a device that has no room.
+        pub fn load(
+            file: WeightFile,
+            arch: &Architecture,
+            device: &Device,
+            precision: Precision,
+        ) -> Result<Self, EmbedError> {
+            let cada = graph::load(file, arch, graph::gpu_dtype(precision), device)?;
+            Ok(Self { cada, device: device.clone(), precision })
+        }
+
+        /// Of a graph at hand; products of f32 tensors are in `precision`.
+        #[must_use]
+        pub fn of(cada: Cada, device: Device, precision: Precision) -> Self {
+            Self { cada, device, precision }
+        }
+
+        fn tensor(&self, values: &[f32], shape: &[usize]) -> candle_core::Result<Tensor> {
+            Tensor::from_slice(values, shape, &Device::Cpu)?.to_dtype(self.cada.dtype())?.to_device(&self.device)
+        }
+
+        fn numbers(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+            tensor.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+        }
+
+        pub(super) fn encode_images(&self, pixels: &[f32]) -> Result<Encoded, EmbedError> {
+            let arch = self.cada.arch();
+            let [height, width] = arch.image_size;
+            let batch = pixels.len() / (arch.in_chans * height * width).max(1);
+            let pixels = self.tensor(pixels, &[batch, arch.in_chans, height, width])?;
+            self.precision.scope(|| {
+                let embeds = self.cada.image_embeds(&pixels)?.detach();
+                let features = l2_normalize(&self.cada.image_proj(&embeds)?)?;
+                Ok(Encoded { patches: Self::numbers(&embeds)?, features: Self::numbers(&features)? })
+            })
+        }
+
+        pub(super) fn image_features(&self, class_tokens: &[f32]) -> Result<Vec<f32>, EmbedError> {
+            let width = self.cada.arch().vision_width;
+            let tokens = self.tensor(class_tokens, &[class_tokens.len() / width, 1, width])?;
+            Ok(self.precision.scope(|| Self::numbers(&l2_normalize(&self.cada.image_proj(&tokens)?)?))?)
+        }
+
+        pub(super) fn text_features(&self, tokens: &TokenBatch) -> Result<Vec<f32>, EmbedError> {
+            Ok(self.precision.scope(|| {
+                let hidden = self.cada.text_embeds(tokens, None)?;
+                Self::numbers(&l2_normalize(&self.cada.text_proj(&hidden)?)?)
+            })?)
+        }
+
+        pub(super) fn match_logits(&self, tokens: &TokenBatch, patches: &[f32]) -> Result<Vec<[f32; 2]>, EmbedError> {
+            let arch = self.cada.arch();
+            let patches = self.tensor(patches, &[tokens.batch(), arch.patch_rows(), arch.vision_width])?;
+            let logits = self
+                .precision
+                .scope(|| Self::numbers(&self.cada.itm_logits(&self.cada.fused(tokens, &patches, None)?)?))?;
+            Ok(logits.as_chunks::<2>().0.to_vec())
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The text transformer: BERT with post-norm, whose layers also hold cross-attention to the image. Without an image it
+//! encodes text; with one it is CADA's decoder (paper, section 3.1).
+
+use super::cada::Builder;
+use super::weights::Named;
+use super::{Attention, FeedForward, Layer, Mask, NormPlace, Other, Rows, Saved, ShapeError};
+use crate::EmbedError;
+use crate::kernel::Buffer;
+use crate::model::{Architecture, TokenBatch};
+
+/// `text_encoder`: embeddings and layers.
+#[derive(Debug)]
+pub struct Bert {
+    words: Vec<f32>,
+    positions: Vec<f32>,
+    norm: Layer,
+    layers: Vec<BertLayer>,
+    width: usize,
+    image_width: usize,
+}
+
+/// Self-attention, cross-attention, feed-forward, each with residual and norm after it.
+#[derive(Debug)]
+struct BertLayer {
+    attention: Layer,
+    cross: Layer,
+    feed_forward: Layer,
+}
+
+impl Bert {
+    /// Tensors of `weights` by the reference's names (`embeddings.*`, `encoder.layer.*`).
+    pub(super) fn build(arch: &Architecture, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
+        let (d, hidden, eps) = (arch.text_hidden_size, arch.text_intermediate, arch.text_layer_norm_eps);
+        let mut embeddings = weights.below("embeddings");
+        let words = embeddings.below("word_embeddings").tensor("weight", &[arch.vocab_size, d])?;
+        let positions = embeddings.below("position_embeddings").tensor("weight", &[arch.max_position_embeddings, d])?;
+        let norm = builder.norm(&mut embeddings.below("LayerNorm"), d, eps)?;
+        let attention = |block: &mut Named<'_>, keys: usize, cross: bool| -> Result<Layer, EmbedError> {
+            let (own, other) = {
+                let mut own = block.below("self");
+                if cross {
+                    let query = builder.dense(&mut own.below("query"), d, d)?;
+                    (query, Some(builder.side_by_side(&mut own, &["key", "value"], d, keys)?))
+                } else {
+                    (builder.side_by_side(&mut own, &["query", "key", "value"], d, keys)?, None)
+                }
+            };
+            let mut output = block.below("output");
+            Ok(Layer::Attention(Attention {
+                place: NormPlace::After,
+                norm: builder.norm(&mut output.below("LayerNorm"), d, eps)?,
+                own,
+                other,
+                output: builder.dense(&mut output.below("dense"), d, d)?,
+                heads: arch.text_heads,
+            }))
+        };
+        let mut layers = Vec::with_capacity(arch.text_layers);
+        for i in 0..arch.text_layers {
+            let mut layer = weights.below(format_args!("encoder.layer.{i}"));
+            layers.push(BertLayer {
+                attention: attention(&mut layer.below("attention"), d, false)?,
+                cross: attention(&mut layer.below("crossattention"), arch.vision_width, true)?,
+                feed_forward: Layer::FeedForward(FeedForward {
+                    place: NormPlace::After,
+                    norm: builder.norm(&mut layer.below("output.LayerNorm"), d, eps)?,
+                    first: builder.dense(&mut layer.below("intermediate.dense"), hidden, d)?,
+                    second: builder.dense(&mut layer.below("output.dense"), d, hidden)?,
+                }),
+            });
+        }
+        Ok(Self { words, positions, norm: Layer::Norm(norm), layers, width: d, image_width: arch.vision_width })
+    }
+
+    /// Words + positions, normed: the input of the first layer, one row a true token.
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary or more tokens than positions.
+    pub fn embed(&self, tokens: &TokenBatch) -> Result<Buffer, ShapeError> {
+        let (d, rows) = (self.width, self.rows(tokens));
+        let mut sums = Buffer::take(rows.numbers());
+        for (item, ids) in tokens.ids().chunks_exact(tokens.tokens()).enumerate() {
+            for (i, id) in ids[..rows.length(item)].iter().enumerate() {
+                let word = self.words.get(*id as usize * d..(*id as usize + 1) * d);
+                let place = self.positions.get(i * d..(i + 1) * d);
+                let (Some(word), Some(place)) = (word, place) else {
+                    return Err(ShapeError(format!(
+                        "id {id} in place {i}: there are {} words and {} positions",
+                        self.words.len() / d,
+                        self.positions.len() / d
+                    )));
+                };
+                let row = &mut sums[(rows.before(item) + i) * d..][..d];
+                for ((sum, word), place) in row.iter_mut().zip(word).zip(place) {
+                    *sum = word + place;
+                }
+            }
+        }
+        Ok(self.norm.forward(&rows, &sums, None, None, false)?.0)
+    }
+
+    /// The rows of a batch: one a true token.
+    #[must_use]
+    pub fn rows(&self, tokens: &TokenBatch) -> Rows {
+        Rows::new(tokens.lengths().iter().copied(), self.width)
+    }
+
+    /// Hidden states after the first `layers` layers, one row a true token, texts one behind the other. `image` is one item of
+    /// patch features per text, `[batch, rows, vision width]`; without it cross-attention is skipped. With `causal` each token
+    /// sees only itself and those before it.
+    ///
+    /// # Errors
+    /// As [`Bert::embed`], and images of another count or width.
+    pub fn through(
+        &self,
+        tokens: &TokenBatch,
+        image: Option<&[f32]>,
+        causal: bool,
+        layers: usize,
+    ) -> Result<Buffer, ShapeError> {
+        self.run(tokens, image, causal, layers, None)
+    }
+
+    /// Hidden states after the last layer, see [`Bert::through`].
+    ///
+    /// # Errors
+    /// As [`Bert::through`].
+    pub fn forward(&self, tokens: &TokenBatch, image: Option<&[f32]>, causal: bool) -> Result<Buffer, ShapeError> {
+        self.through(tokens, image, causal, self.layers.len())
+    }
+
+    /// Cross-attention probabilities of every layer: which patch each token looked at. Per layer `[heads, tokens, patch rows]`
+    /// of every text, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Bert::through`].
+    pub fn cross_attention(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<Vec<f32>>, ShapeError> {
+        let mut all = Vec::with_capacity(self.layers.len());
+        let mut keep = |saved: Saved| {
+            if let Saved::Attention(saved) = saved {
+                all.push(saved.probabilities.to_vec());
+            }
+        };
+        self.run(tokens, Some(image), false, self.layers.len(), Some(&mut keep))?;
+        Ok(all)
+    }
+
+    /// `keep` is given what the cross-attention of every layer saved.
+    fn run(
+        &self,
+        tokens: &TokenBatch,
+        image: Option<&[f32]>,
+        causal: bool,
+        layers: usize,
+        mut keep: Option<&mut dyn FnMut(Saved)>,
+    ) -> Result<Buffer, ShapeError> {
+        let (rows, mask) = (self.rows(tokens), Mask::new(tokens.lengths(), tokens.tokens(), causal));
+        let image_rows = image.map(|values| self.image_rows(values, tokens.batch())).transpose()?;
+        let other = image_rows.as_ref().zip(image).map(|(rows, values)| Other { rows, values });
+        let mut x = self.embed(tokens)?;
+        for layer in self.layers.iter().take(layers) {
+            x = layer.attention.forward(&rows, &x, None, Some(&mask), false)?.0;
+            if other.is_some() {
+                let (y, saved) = layer.cross.forward(&rows, &x, other, None, keep.is_some())?;
+                x = y;
+                if let (Some(keep), Some(saved)) = (&mut keep, saved) {
+                    keep(saved);
+                }
+            }
+            x = layer.feed_forward.forward(&rows, &x, None, None, false)?.0;
+        }
+        Ok(x)
+    }
+
+    /// Rows of `texts` items of patch features.
+    fn image_rows(&self, values: &[f32], texts: usize) -> Result<Rows, ShapeError> {
+        let each = values.len() / self.image_width.max(1) / texts.max(1);
+        if each * texts * self.image_width != values.len() {
+            return Err(ShapeError(format!(
+                "{} numbers are not patch features of width {} for {texts} texts",
+                values.len(),
+                self.image_width
+            )));
+        }
+        Ok(Rows::even(texts, each, self.image_width))
+    }
+}

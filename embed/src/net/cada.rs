@@ -1,0 +1,193 @@
+//! The whole of CADA on the CPU: two encoders into one space, and the decoder that judges a text against one picture.
+
+use super::weights::{Named, WeightSource};
+use super::{Bert, Dense, Norm, ShapeError, Vit};
+use crate::EmbedError;
+use crate::kernel::{Buffer, Mat, Precision};
+use crate::model::{Architecture, TokenBatch};
+
+/// Every part that serves, its weights packed.
+#[derive(Debug)]
+pub struct Cada {
+    arch: Architecture,
+    visual_encoder: Vit,
+    text_encoder: Bert,
+    vision_proj: Dense,
+    text_proj: Dense,
+    itm_head: Dense,
+    itm_local_head: Dense,
+}
+
+impl Cada {
+    /// Takes its tensors from `weights`, by the reference's names, and packs each for products in `precision`; no other copy of
+    /// a weight is kept.
+    ///
+    /// # Errors
+    /// A missing tensor or a wrong shape.
+    pub fn new(arch: &Architecture, weights: &mut dyn WeightSource, precision: Precision) -> Result<Self, EmbedError> {
+        Self::build(arch, weights, precision, false)
+    }
+
+    /// With `hollow`, layers are made without their weights: only the names and shapes asked for count.
+    pub(super) fn build(
+        arch: &Architecture,
+        weights: &mut dyn WeightSource,
+        precision: Precision,
+        hollow: bool,
+    ) -> Result<Self, EmbedError> {
+        let builder = Builder { precision, hollow };
+        let mut weights = Named::new(weights);
+        let (text, width) = (arch.text_hidden_size, arch.vision_width);
+        Ok(Self {
+            visual_encoder: Vit::build(arch, weights.below("visual_encoder"), &builder)?,
+            text_encoder: Bert::build(arch, weights.below("text_encoder"), &builder)?,
+            vision_proj: builder.dense(&mut weights.below("vision_proj"), arch.embed_dim, width)?,
+            text_proj: builder.dense(&mut weights.below("text_proj"), arch.embed_dim, text)?,
+            itm_head: builder.dense(&mut weights.below("itm_head"), 2, text)?,
+            itm_local_head: builder.dense(&mut weights.below("itm_local_head"), 2, text)?,
+            arch: arch.clone(),
+        })
+    }
+
+    /// The dimensions.
+    #[must_use]
+    pub fn arch(&self) -> &Architecture {
+        &self.arch
+    }
+
+    /// The vision transformer.
+    #[must_use]
+    pub fn visual_encoder(&self) -> &Vit {
+        &self.visual_encoder
+    }
+
+    /// The text transformer.
+    #[must_use]
+    pub fn text_encoder(&self) -> &Bert {
+        &self.text_encoder
+    }
+
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's.
+    pub fn image_embeds(&self, pixels: &[f32]) -> Result<Buffer, ShapeError> {
+        self.visual_encoder.forward(pixels)
+    }
+
+    /// Class tokens of patch features, `[batch, vision width]` -> global image features `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn image_proj(&self, class_tokens: &[f32]) -> Result<Buffer, ShapeError> {
+        self.vision_proj.forward(class_tokens)
+    }
+
+    /// Texts that begin with `[CLS]` -> hidden states without the image, one row a true token.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn text_embeds(&self, tokens: &TokenBatch) -> Result<Buffer, ShapeError> {
+        self.text_encoder.forward(tokens, None, false)
+    }
+
+    /// First rows of hidden states, `[batch, text width]` -> global text features `[batch, embed_dim]`, not normalised.
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn text_proj(&self, first_rows: &[f32]) -> Result<Buffer, ShapeError> {
+        self.text_proj.forward(first_rows)
+    }
+
+    /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Hidden states, one row a true token.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn fused(&self, tokens: &TokenBatch, image_embeds: &[f32]) -> Result<Buffer, ShapeError> {
+        self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), Some(image_embeds), false)
+    }
+
+    /// First rows of fused states, `[batch, text width]` -> `[batch, 2]`: "no match" and "match".
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn itm_logits(&self, first_rows: &[f32]) -> Result<Buffer, ShapeError> {
+        self.itm_head.forward(first_rows)
+    }
+
+    /// Group means of fused states, `[groups, text width]` -> `[groups, 2]`: the local half of ATP (paper, section 3.3).
+    ///
+    /// # Errors
+    /// Rows of another width.
+    pub fn itm_local_logits(&self, group_means: &[f32]) -> Result<Buffer, ShapeError> {
+        self.itm_local_head.forward(group_means)
+    }
+
+    /// The first row of every text of hidden states, `[batch, text width]`.
+    #[must_use]
+    pub fn first_rows(&self, tokens: &TokenBatch, hidden: &[f32]) -> Vec<f32> {
+        let rows = self.text_encoder.rows(tokens);
+        (0..rows.items()).flat_map(|item| &hidden[rows.before(item) * rows.width..][..rows.width]).copied().collect()
+    }
+
+    /// The class token of every picture of patch features, `[batch, vision width]`.
+    #[must_use]
+    pub fn class_tokens(&self, image_embeds: &[f32]) -> Vec<f32> {
+        let width = self.arch.vision_width;
+        image_embeds.chunks_exact(self.arch.patch_rows() * width).flat_map(|item| &item[..width]).copied().collect()
+    }
+}
+
+/// Makes layers of named tensors.
+pub(super) struct Builder {
+    precision: Precision,
+    hollow: bool,
+}
+
+impl Builder {
+    /// `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    pub(super) fn dense(&self, weights: &mut Named<'_>, outputs: usize, inputs: usize) -> Result<Dense, EmbedError> {
+        self.dense_of_shape(weights, &[outputs, inputs])
+    }
+
+    /// As [`Builder::dense`] for a weight stored as `[outputs, ...]`, for example a patch-embedding convolution, which is a
+    /// linear layer on flattened patches.
+    pub(super) fn dense_of_shape(&self, weights: &mut Named<'_>, shape: &[usize]) -> Result<Dense, EmbedError> {
+        let outputs = shape[0];
+        let weight = weights.tensor("weight", shape)?;
+        let bias = weights.tensor("bias", &[outputs])?;
+        self.pack(&weight, bias, outputs, shape[1..].iter().product())
+    }
+
+    /// Several layers on one input as one: the outputs of `names` side by side.
+    pub(super) fn side_by_side(
+        &self,
+        weights: &mut Named<'_>,
+        names: &[&str],
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Dense, EmbedError> {
+        let (mut all, mut biases) = (Vec::new(), Vec::new());
+        for name in names {
+            let mut layer = weights.below(name);
+            all.append(&mut layer.tensor("weight", &[outputs, inputs])?);
+            biases.append(&mut layer.tensor("bias", &[outputs])?);
+        }
+        self.pack(&all, biases, names.len() * outputs, inputs)
+    }
+
+    fn pack(&self, weight: &[f32], bias: Vec<f32>, outputs: usize, inputs: usize) -> Result<Dense, EmbedError> {
+        let weight = if self.hollow { Mat::new(&[], 0, 0) } else { Mat::new(weight, outputs, inputs) };
+        let weight = weight.map_err(ShapeError::from)?;
+        Ok(Dense::new(weight, bias, self.precision)?)
+    }
+
+    pub(super) fn norm(&self, weights: &mut Named<'_>, width: usize, eps: f64) -> Result<Norm, EmbedError> {
+        Ok(Norm {
+            weight: weights.tensor("weight", &[width])?,
+            bias: weights.tensor("bias", &[width])?,
+            eps: eps as f32,
+        })
+    }
+}

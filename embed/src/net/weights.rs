@@ -1,0 +1,161 @@
+//! Weights by name: where networks read them from, and the check that a file has all that an architecture needs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::Cada;
+use crate::EmbedError;
+use crate::kernel::Precision;
+use crate::model::Architecture;
+
+/// Tensors that can be had by name, one at a time, as f32.
+pub trait WeightSource {
+    /// The tensor `name`, row-major, which has to be of `shape`.
+    ///
+    /// # Errors
+    /// When it is missing, of another shape, or cannot be read.
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError>;
+}
+
+/// A source with a prefix, so that a network asks for its own names: `visual_encoder` and `norm.weight`.
+pub struct Named<'a> {
+    source: &'a mut dyn WeightSource,
+    prefix: String,
+}
+
+impl<'a> Named<'a> {
+    /// Names as they are.
+    pub fn new(source: &'a mut dyn WeightSource) -> Self {
+        Self { source, prefix: String::new() }
+    }
+
+    /// Names below `name`.
+    pub fn below(&mut self, name: impl std::fmt::Display) -> Named<'_> {
+        Named { prefix: format!("{}{name}.", self.prefix), source: self.source }
+    }
+
+    /// The tensor `name` of `shape`.
+    ///
+    /// # Errors
+    /// As [`WeightSource::tensor`].
+    pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        self.source.tensor(&format!("{}{name}", self.prefix), shape)
+    }
+}
+
+/// The names and shapes of all tensors that the network of `arch` reads when it serves.
+///
+/// # Errors
+/// When the architecture contradicts itself.
+pub fn required(arch: &Architecture) -> Result<BTreeMap<String, Vec<usize>>, EmbedError> {
+    let mut recorder = Recorder::default();
+    Cada::build(arch, &mut recorder, Precision::F32, true)?;
+    Ok(recorder.0)
+}
+
+/// Notes what is asked for. The network is built without its weights: no memory for a model of 361 M parameters.
+#[derive(Default)]
+struct Recorder(BTreeMap<String, Vec<usize>>);
+
+impl WeightSource for Recorder {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        self.0.insert(name.to_owned(), shape.to_vec());
+        Ok(Vec::new())
+    }
+}
+
+/// A safetensors file of f32, f16 or bf16 tensors, held as bytes; a tensor becomes f32 when it is asked for.
+pub struct WeightFile {
+    bytes: Vec<u8>,
+    origin: String,
+}
+
+impl WeightFile {
+    /// Reads the file. Nothing of it is converted yet.
+    ///
+    /// # Errors
+    /// An unreadable, empty or damaged file.
+    pub fn read(path: &Path) -> Result<Self, EmbedError> {
+        let bytes = std::fs::read(path).map_err(EmbedError::io(path))?;
+        if bytes.is_empty() {
+            return Err(EmbedError::EmptyWeights { path: path.to_owned() });
+        }
+        if let Err(e) = SafeTensors::deserialize(&bytes) {
+            return Err(unreadable(path, &e));
+        }
+        Ok(Self { bytes, origin: path.display().to_string() })
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>, EmbedError> {
+        SafeTensors::deserialize(&self.bytes).map_err(|e| unreadable(Path::new(&self.origin), &e))
+    }
+
+    /// Checks that every tensor which `required` names is there, of its shape and of a type that is read.
+    ///
+    /// # Errors
+    /// Nothing that maps, missing tensors, or wrong shapes: all of them named.
+    pub fn check(&self, required: &BTreeMap<String, Vec<usize>>) -> Result<(), EmbedError> {
+        let tensors = self.tensors()?;
+        let (mut found, mut missing, mut wrong) = (0, Vec::new(), Vec::new());
+        for (name, shape) in required {
+            match tensors.tensor(name) {
+                Err(_) => missing.push(format!("{name} {shape:?}")),
+                Ok(t) if t.shape() != shape => {
+                    found += 1;
+                    wrong.push(format!("{name}: expected {shape:?}, found {:?}", t.shape()));
+                }
+                Ok(t) if !matches!(t.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+                    found += 1;
+                    wrong.push(format!("{name}: expected f32, f16 or bf16, found {:?}", t.dtype()));
+                }
+                Ok(_) => found += 1,
+            }
+        }
+        let origin = self.origin.clone();
+        if found == 0 {
+            let names = tensors.names();
+            let example = names.iter().min().map(|n| format!(" (for example {n:?})")).unwrap_or_default();
+            return Err(EmbedError::NothingMapped { origin, found: names.len(), example });
+        }
+        if !missing.is_empty() {
+            return Err(EmbedError::MissingTensors { origin, names: missing });
+        }
+        if !wrong.is_empty() {
+            return Err(EmbedError::WrongShapes { origin, tensors: wrong });
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path, e: &safetensors::SafeTensorError) -> EmbedError {
+    EmbedError::Unreadable { path: path.to_owned(), format: "safetensors", message: e.to_string() }
+}
+
+impl WeightSource for WeightFile {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        let tensors = self.tensors()?;
+        let Ok(tensor) = tensors.tensor(name) else {
+            let names = vec![format!("{name} {shape:?}")];
+            return Err(EmbedError::MissingTensors { origin: self.origin.clone(), names });
+        };
+        if tensor.shape() != shape {
+            let tensors = vec![format!("{name}: expected {shape:?}, found {:?}", tensor.shape())];
+            return Err(EmbedError::WrongShapes { origin: self.origin.clone(), tensors });
+        }
+        Ok(to_f32(tensor.dtype(), tensor.data()))
+    }
+}
+
+/// Little-endian numbers of a floating-point type as f32; nothing for other types.
+pub(crate) fn to_f32(dtype: Dtype, data: &[u8]) -> Vec<f32> {
+    use half::{bf16, f16};
+    let pairs = || data.as_chunks::<2>().0.iter().copied();
+    match dtype {
+        Dtype::F32 => data.as_chunks::<4>().0.iter().copied().map(f32::from_le_bytes).collect(),
+        Dtype::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,146 @@
+//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph elsewhere.
+//!
+//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU too.
+
+use candle_core::{DType, Result, Tensor};
+use sightline_embed::graph::{AttentionBlock, Bert, BertLayer, Cada, Dropout, MlmDecoder, Pass, Vit, VitBlock};
+use sightline_embed::model::TokenBatch;
+use sightline_embed::net::NormPlace;
+
+use super::attention::AttentionTensors;
+use super::feed_forward::FeedForwardTensors;
+use super::{Sublayer, class_and_positions, linear, ours, pack, patches, stack, stack_packed, text_input, unpack};
+
+/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+///
+/// # Errors
+/// Pixels of another size than the model's.
+pub fn image_embeds(cada: &Cada, pixels: &Tensor) -> Result<Tensor> {
+    vit(&cada.visual_encoder, pixels, cada.arch().patch_size)
+}
+
+/// Patch features -> global image features `[batch, embed_dim]`, not normalised.
+///
+/// # Errors
+/// When candle fails.
+pub fn image_proj(cada: &Cada, image_embeds: &Tensor) -> Result<Tensor> {
+    linear(&cada.vision_proj, &first(image_embeds)?)?.to_dtype(DType::F32)
+}
+
+/// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
+///
+/// # Errors
+/// An id beyond the vocabulary or more tokens than positions.
+pub fn text_embeds(cada: &Cada, tokens: &TokenBatch, dropout: Option<&Dropout>) -> Result<Tensor> {
+    bert(&cada.text_encoder, tokens, &Pass { dropout, ..Pass::default() })
+}
+
+/// Hidden states of texts -> global text features `[batch, embed_dim]`, not normalised.
+///
+/// # Errors
+/// When candle fails.
+pub fn text_proj(cada: &Cada, text_embeds: &Tensor) -> Result<Tensor> {
+    linear(&cada.text_proj, &first(text_embeds)?)?.to_dtype(DType::F32)
+}
+
+/// The decoder, see [`Cada::fused`].
+///
+/// # Errors
+/// As [`text_embeds`], and images of another count or width.
+pub fn fused(cada: &Cada, tokens: &TokenBatch, image: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+    let pass = Pass { image: Some(image), causal: false, dropout };
+    bert(&cada.text_encoder, &tokens.with_first(cada.arch().enc_token_id), &pass)
+}
+
+/// Fused states -> `[batch, 2]`: "no match" and "match".
+///
+/// # Errors
+/// When candle fails.
+pub fn itm_logits(cada: &Cada, fused: &Tensor) -> Result<Tensor> {
+    linear(&cada.itm_head, &first(fused)?)
+}
+
+/// Group means `[groups, text width]` of fused states -> `[groups, 2]` (the local half of ATP).
+///
+/// # Errors
+/// When candle fails.
+pub fn itm_local_logits(cada: &Cada, group_means: &Tensor) -> Result<Tensor> {
+    linear(&cada.itm_local_head, group_means)
+}
+
+/// Hidden states `[.., width]` -> scores of every word, `[.., vocabulary]`.
+///
+/// # Errors
+/// When candle fails.
+pub fn word_logits(decoder: &MlmDecoder, hidden: &Tensor) -> Result<Tensor> {
+    let transformed = linear(&decoder.transform, hidden)?.gelu_erf()?;
+    linear(&decoder.output, &decoder.norm.forward(&transformed)?)
+}
+
+/// Position 0 of `[batch, tokens, width]`, `[batch, width]`.
+fn first(x: &Tensor) -> Result<Tensor> {
+    x.narrow(1, 0, 1)?.squeeze(1)
+}
+
+fn vit(vit: &Vit, pixels: &Tensor, side: usize) -> Result<Tensor> {
+    if !ours(pixels) || !ours(&vit.class_token) {
+        return vit.forward(pixels);
+    }
+    // `patches` checks the size; for a picture that tracks a gradient it is candle's own permutation.
+    let rows = linear(&vit.patch, &patches(pixels, side)?)?;
+    let x = class_and_positions(&rows, &vit.class_token, &vit.positions)?;
+    let layers = vit.blocks.iter().flat_map(vit_block).chain([Sublayer::Norm(vit.norm.clone())]).collect();
+    stack(&x, None, None, layers)
+}
+
+fn vit_block(block: &VitBlock) -> [Sublayer; 2] {
+    let attention = AttentionTensors {
+        place: NormPlace::Before,
+        norm: block.norm1.clone(),
+        own: vec![block.qkv.clone()],
+        other: Vec::new(),
+        output: block.proj.clone(),
+        heads: block.heads,
+    };
+    let (first, second) = (block.fc1.clone(), block.fc2.clone());
+    let feed_forward = FeedForwardTensors { place: NormPlace::Before, norm: block.norm2.clone(), first, second };
+    [Sublayer::Attention(attention), Sublayer::FeedForward(feed_forward)]
+}
+
+/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without meaning, or zeros.
+///
+/// # Errors
+/// As [`text_embeds`], and images of another count or width.
+pub fn bert(bert: &Bert, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
+    if !ours(&bert.words) || pass.dropout.is_some_and(|d| !d.is_off()) {
+        return bert.forward(tokens, pass);
+    }
+    let mask = tokens.mask(pass.causal);
+    let sums = text_input(&bert.words, &bert.positions, tokens.ids(), tokens.tokens(), bert.pad)?;
+    let layers = bert.layers.iter().flat_map(|layer| bert_layer(layer, pass.image.is_some()));
+    let layers: Vec<Sublayer> = [Sublayer::Norm(bert.norm.clone())].into_iter().chain(layers).collect();
+    if !tokens.may_pack() {
+        return stack(&sums, pass.image, Some(&mask), layers);
+    }
+    let lengths = tokens.lengths();
+    let packed = stack_packed(&pack(&sums, lengths)?, lengths, pass.image, Some(&mask), layers)?;
+    unpack(&packed, lengths, tokens.tokens())
+}
+
+fn bert_layer(layer: &BertLayer, with_image: bool) -> impl Iterator<Item = Sublayer> {
+    let (first, second, norm) = (layer.intermediate.clone(), layer.output.clone(), layer.norm.clone());
+    let feed_forward = FeedForwardTensors { place: NormPlace::After, norm, first, second };
+    let cross = with_image.then(|| attention_block(&layer.cross, true));
+    [attention_block(&layer.attention, false)].into_iter().chain(cross).chain([Sublayer::FeedForward(feed_forward)])
+}
+
+/// The block as a sublayer; with `cross` its keys come from the other side.
+fn attention_block(block: &AttentionBlock, cross: bool) -> Sublayer {
+    let (query, rest) = (block.query.clone(), vec![block.key.clone(), block.value.clone()]);
+    let (own, other) = match cross {
+        true => (vec![query], rest),
+        false => ([vec![query], rest].concat(), Vec::new()),
+    };
+    let (norm, output) = (block.norm.clone(), block.dense.clone());
+    Sublayer::Attention(AttentionTensors { place: NormPlace::After, norm, own, other, output, heads: block.heads })
+}

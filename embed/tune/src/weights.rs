@@ -1,0 +1,201 @@
+//! Weights in and out: safetensors and PyTorch's `.pth`, checked name by name against the architecture before any of
+//! them is used. What the architecture needs is learned by building it on a recorder, so the list cannot be out of date.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder, VarMap};
+
+use sightline_embed::EmbedError;
+use sightline_embed::graph::{Cada, WordPredictor};
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{Architecture, Network};
+use sightline_embed::net::WeightSource;
+
+/// Tensors by name.
+pub type Tensors = HashMap<String, Tensor>;
+
+/// Names and shapes of every tensor that CADA with `decoder` reads.
+///
+/// # Errors
+/// When the architecture contradicts itself.
+pub fn required(arch: &Architecture, decoder: WordPredictor) -> Result<BTreeMap<String, Shape>, EmbedError> {
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let backend: Box<dyn SimpleBackend> = Box::new(Recorder(Arc::clone(&seen)));
+    Cada::new(arch, decoder, VarBuilder::new_with_args(backend, DType::F32, &Device::Cpu))?;
+    let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(std::mem::take(&mut *seen))
+}
+
+/// Notes what is asked for and answers with one zero seen through the shape: no memory for a 361 M parameter model.
+struct Recorder(Arc<Mutex<BTreeMap<String, Shape>>>);
+
+impl SimpleBackend for Recorder {
+    fn get(&self, s: Shape, name: &str, _: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.to_owned(), s.clone());
+        Tensor::zeros((), dtype, dev)?.broadcast_as(s)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name} was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// Reads every floating-point tensor of a `.safetensors` file, or of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`: under
+/// `model` as the reference writes it, or at the top), as f32 on the CPU. Integer buffers (`position_ids`, `queue_ptr`)
+/// are left out.
+///
+/// # Errors
+/// An unreadable, empty or damaged file, or one without a tensor.
+pub fn read(path: &Path) -> Result<Tensors, EmbedError> {
+    let bytes = std::fs::metadata(path).map_err(EmbedError::io(path))?.len();
+    if bytes == 0 {
+        return Err(EmbedError::EmptyWeights { path: path.to_owned() });
+    }
+    let pickled = path.extension().is_some_and(|e| ["pth", "pt", "bin"].iter().any(|p| e.eq_ignore_ascii_case(p)));
+    let format = if pickled { "a PyTorch checkpoint" } else { "safetensors" };
+    let unreadable =
+        |e: candle_core::Error| EmbedError::Unreadable { path: path.to_owned(), format, message: first_line(&e) };
+    let all: Vec<(String, Tensor)> = if pickled {
+        // Asked for a key that is not there, candle fails; asked for none, it finds nothing in a nested checkpoint.
+        match candle_core::pickle::read_all_with_key(path, Some("model")) {
+            Ok(t) if !t.is_empty() => t,
+            nested => match candle_core::pickle::read_all_with_key(path, None) {
+                Ok(t) => t,
+                Err(e) => return Err(unreadable(nested.err().unwrap_or(e))),
+            },
+        }
+    } else {
+        candle_core::safetensors::load(path, &Device::Cpu).map_err(unreadable)?.into_iter().collect()
+    };
+    let mut tensors = Tensors::new();
+    for (name, tensor) in all.into_iter().filter(|(_, t)| t.dtype().is_float()) {
+        let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
+        tensors.insert(name, tensor);
+    }
+    if tensors.is_empty() {
+        return Err(EmbedError::NothingMapped { origin: path.display().to_string(), found: 0, example: String::new() });
+    }
+    Ok(tensors)
+}
+
+fn first_line(e: &candle_core::Error) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// What [`select`] found.
+#[derive(Debug)]
+pub struct Selection {
+    /// The tensors the architecture reads, of the right shapes.
+    pub used: Tensors,
+    /// Names the architecture does not read, sorted.
+    pub unused: Vec<String>,
+}
+
+/// Picks what `required` names out of `tensors`, checking every shape. `origin` names the file in errors.
+///
+/// # Errors
+/// Nothing that maps, missing tensors, or wrong shapes: all of them named.
+pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: &str) -> Result<Selection, EmbedError> {
+    let (mut used, mut missing, mut wrong) = (Tensors::new(), Vec::new(), Vec::new());
+    let found = tensors.len();
+    let example = tensors.keys().min().map(|n| format!(" (for example {n:?})")).unwrap_or_default();
+    for (name, shape) in required {
+        match tensors.remove(name) {
+            None => missing.push(format!("{name} {:?}", shape.dims())),
+            Some(t) if t.shape() != shape => {
+                wrong.push(format!("{name}: expected {:?}, found {:?}", shape.dims(), t.dims()));
+            }
+            Some(t) => {
+                used.insert(name.clone(), t);
+            }
+        }
+    }
+    let origin = origin.to_owned();
+    if used.is_empty() && wrong.is_empty() {
+        return Err(EmbedError::NothingMapped { origin, found, example });
+    }
+    if !missing.is_empty() {
+        return Err(EmbedError::MissingTensors { origin, names: missing });
+    }
+    if !wrong.is_empty() {
+        return Err(EmbedError::WrongShapes { origin, tensors: wrong });
+    }
+    let mut unused: Vec<String> = tensors.into_keys().collect();
+    unused.sort();
+    Ok(Selection { used, unused })
+}
+
+/// CADA for training: fresh variables in a new `VarMap`. Overwrite them with [`assign`] to start from weights.
+///
+/// # Errors
+/// When the architecture contradicts itself.
+pub fn trainable(arch: &Architecture, decoder: WordPredictor, device: &Device) -> Result<(Cada, VarMap), EmbedError> {
+    let variables = VarMap::new();
+    let model = Cada::new(arch, decoder, VarBuilder::from_varmap(&variables, DType::F32, device))?;
+    Ok((model, variables))
+}
+
+/// Writes `tensors` into the variables of the same names and gives the names of variables that kept their values.
+///
+/// # Errors
+/// No name in common, or a wrong shape.
+pub fn assign(variables: &VarMap, tensors: &Tensors, origin: &str) -> Result<Vec<String>, EmbedError> {
+    let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut kept, mut wrong) = (Vec::new(), Vec::new());
+    for (name, variable) in data.iter() {
+        match tensors.get(name) {
+            None => kept.push(name.clone()),
+            Some(t) if t.shape() != variable.shape() => {
+                wrong.push(format!("{name}: expected {:?}, found {:?}", variable.dims(), t.dims()));
+            }
+            Some(t) => variable.set(&t.to_dtype(DType::F32)?.to_device(variable.device())?)?,
+        }
+    }
+    if !wrong.is_empty() {
+        wrong.sort();
+        return Err(EmbedError::WrongShapes { origin: origin.to_owned(), tensors: wrong });
+    }
+    if kept.len() == data.len() {
+        let example = tensors.keys().min().map(|n| format!(" (for example {n:?})")).unwrap_or_default();
+        return Err(EmbedError::NothingMapped { origin: origin.to_owned(), found: tensors.len(), example });
+    }
+    kept.sort();
+    Ok(kept)
+}
+
+/// Tensors at hand as a source of weights, for a network that serves.
+pub struct TensorSource<'a>(pub &'a Tensors);
+
+impl WeightSource for TensorSource<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        let origin = || "the tensors at hand".to_owned();
+        match self.0.get(name) {
+            None => Err(EmbedError::MissingTensors { origin: origin(), names: vec![format!("{name} {shape:?}")] }),
+            Some(t) if t.dims() != shape => {
+                let tensors = vec![format!("{name}: expected {shape:?}, found {:?}", t.dims())];
+                Err(EmbedError::WrongShapes { origin: origin(), tensors })
+            }
+            Some(t) => Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?),
+        }
+    }
+}
+
+/// The network of variables as they are now, as a server on a CPU computes it in the precision that is current.
+///
+/// # Errors
+/// A variable that the network needs and that is not there.
+pub fn network(arch: &Architecture, variables: &VarMap) -> Result<Network, EmbedError> {
+    let tensors: Tensors = {
+        let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        data.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect()
+    };
+    Network::on_cpu(arch, &mut TensorSource(&tensors), Precision::current())
+}
