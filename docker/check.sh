@@ -1,5 +1,6 @@
 #!/bin/sh
-# Formatting, guards of the lay-out, lints, documentation, file lengths: what must hold before the tests are run.
+# Guards of the lay-out, formatting, lints, documentation, file lengths: what must hold before the
+# tests are run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -8,7 +9,7 @@ docker/guards.sh
 echo "== fmt"
 cargo fmt --all --check
 
-# Without sightline-tune, because in one build with it everything that serves would have the features that it turns on.
+# Without sightline-tune: in one build with it, what serves would have the features that it turns on.
 echo "== clippy, default features, all but sightline-tune"
 cargo clippy --locked --quiet --workspace --exclude sightline-tune --all-targets -- -D warnings
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints every feature of every crate of the workspace, separated by commas; not `default`, and not `cuda`, which needs a
-# CUDA toolkit.
+# Prints every feature of every crate of the workspace, separated by commas. It leaves out
+# `default`, and `cuda`, which needs a CUDA toolkit.
 set -eu
 cd "$(dirname "$0")/.."
 members=$(sed -n 's/^members = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '",')

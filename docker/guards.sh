@@ -1,5 +1,6 @@
 #!/bin/sh
-# Guards of the lay-out: which crate may depend on which, where unsafe code may stand. Compiles nothing, takes seconds.
+# Guards of the lay-out: which crate may depend on which, where unsafe code may stand.
+# They compile nothing and take seconds.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,15 +13,16 @@ fail() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# crates_of PACKAGE [FLAGS]: writes the names of all crates that PACKAGE is built from, build scripts and macros included,
-# to the file `crates`. Files instead of pipes, because a pipe hides that cargo failed.
+# crates_of PACKAGE [FLAGS]: writes the names of all crates that PACKAGE is built from, build
+# scripts and macros included, to the file `crates`. A pipe instead would hide that cargo failed.
 crates_of() {
     cargo tree --locked --package "$@" --edges normal,build --prefix none --format '{p}' >"$work/tree"
     cut -d' ' -f1 "$work/tree" | sort -u >"$work/crates"
 }
 
 echo "== dependencies between our crates"
-# The first crate may depend on the others of its line and on none else of ours, with any features.
+# The first crate of a line may depend on the others of that line and on no other of ours,
+# whatever features are on.
 layout='
 sightline-core
 sightline-detect   sightline-core
@@ -45,7 +47,8 @@ for package in $(grep -oE '"name":"sightline-[a-z]+","version"' "$work/metadata"
 done
 
 echo "== dependencies on others"
-# forbid "PACKAGES" "CRATES" [FLAGS]: none of PACKAGES, built with FLAGS (default features without), needs one of CRATES.
+# forbid "PACKAGES" "CRATES" [FLAGS]: none of PACKAGES depends on one of CRATES. FLAGS choose the
+# features; without them the default features are on.
 forbid() {
     packages=$1 forbidden=$2
     shift 2
@@ -74,8 +77,8 @@ forbid "sightline-embed sightline-search sightline-api" "candle-transformers plo
 forbid "sightline-core sightline-detect sightline-ingest sightline-figures" "candle-core"
 
 echo "== the vector engine is compiled once"
-# Its compilation takes minutes. `make demo` and `make test` share it only where all crates below it have the same
-# features in both builds; the workspace's Cargo.toml names some crates for that alone.
+# Its compilation takes minutes. `make demo` and `make test` share it only when all crates below
+# it have the same features in both builds. search/Cargo.toml names some crates for that alone.
 engine_with() {
     cargo tree --locked --edges normal,build --prefix depth --no-dedupe --format ' {p} {f}' "$@" >"$work/tree"
     awk 'inside && $1 <= depth { inside = 0 }
@@ -90,11 +93,12 @@ if ! diff "$work/demo" "$work/test" >&2; then
 fi
 
 echo "== unsafe code"
-# Under embed/ it belongs to embed/src/kernel. Elsewhere it stands in these files and folders only, for these reasons.
+# Under embed/ it belongs to embed/src/kernel. Elsewhere it may stand in these files and folders
+# only, for these reasons.
 exceptions='
 embed/src/serve/device.rs: mallopt, a call into glibc, so that it keeps large buffers
 embed/benches/crops.rs: getrusage, a call into libc, for the processor time of all threads
-embed/tune/src/bin/sightline-finetune/main.rs: set_var before any thread starts, because candle reads its number of threads there
+embed/tune/src/bin/sightline-finetune/main.rs: set_var, before any other thread runs; candle reads its threads there
 embed/tune/benches/training.rs: the same
 embed/src/nn/: inner loops of layers, which move into the kernel
 '
