@@ -72,8 +72,8 @@ forbid "sightline-api" "rdkafka"
 forbid "sightline-api" "gstreamer sightline-ingest" --no-default-features
 # Qdrant's gRPC client brings axum along (tonic's router), though it serves nothing.
 forbid "sightline-search" "axum" --no-default-features
-# Who serves compiles no training.
-forbid "sightline-embed sightline-search sightline-api" "candle-transformers plotters"
+# Who serves compiles no training, and nothing of candle: sightline-embed needs that for GPUs alone.
+forbid "sightline-embed sightline-search sightline-api" "candle-core candle-nn candle-transformers plotters"
 forbid "sightline-core sightline-detect sightline-ingest sightline-figures" "candle-core"
 
 echo "== the vector engine is compiled once"
