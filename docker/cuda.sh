@@ -2,9 +2,9 @@
 # CUDA without an installed CUDA: NVIDIA's compiler and libraries from their PyPI wheels, and the builds that need them.
 #
 #   docker/cuda.sh toolkit   assembles the toolkit in the cache folder and prints where it is
-#   docker/cuda.sh check     compiles the kernels with nvcc and checks the whole workspace with `--features cuda` (what CI runs)
-#   docker/cuda.sh build     builds the embed worker, the fine-tuner and the tests with `--features cuda`
-#   docker/cuda.sh test      runs the GPU tests; without a GPU they fail and say so
+#   docker/cuda.sh check     compiles the kernels with nvcc and checks the whole workspace with feature `cuda` (what CI runs)
+#   docker/cuda.sh build     builds the embed worker, the fine-tuner and the GPU tests of sightline-embed
+#   docker/cuda.sh test      runs the GPU tests of sightline-embed; without a GPU they fail and say so
 #
 # CUDA_HOME, when set, names an installed toolkit to use instead. CUDA_COMPUTE_CAP (default 80: every data-centre card
 # since A100 runs its PTX) is the generation the kernels are compiled for.
@@ -82,13 +82,7 @@ toolkit() {
     export LIBRARY_PATH="$toolkit/lib:$toolkit/lib/stubs${LIBRARY_PATH:+:$LIBRARY_PATH}"
 }
 
-cargo_cuda() {
-    command=$1
-    shift
-    cd "$root"
-    cargo "$command" --locked --package sightline-embed --features cuda "$@"
-}
-
+cd "$root"
 case ${1:-} in
 toolkit)
     toolkit
@@ -96,21 +90,24 @@ toolkit)
     ;;
 check)
     toolkit
-    cd "$root"
     # With all other features too, as in check.sh: then only what CUDA changes is compiled again.
-    cargo check --locked --quiet --workspace --all-targets --features "$(docker/features.sh),sightline-embed/cuda"
+    cargo check --locked --quiet --workspace --all-targets \
+        --features "$(docker/features.sh),sightline-embed/cuda,sightline-tune/cuda"
     ;;
 build)
     toolkit
-    cargo_cuda build --features kafka --bins
-    cargo_cuda test --no-run
+    # Both in one call: then they share one build of sightline-embed.
+    cargo build --locked --package sightline-embed --package sightline-tune \
+        --features sightline-embed/cuda,sightline-embed/kafka,sightline-tune/cuda \
+        --bin sightline-embed --bin sightline-finetune
+    cargo test --locked --package sightline-embed --features cuda --test it --no-run
     ;;
 test)
     toolkit
     # The driver's own library, where there is one, is found before the stub.
     driver=$(ldconfig -p 2>/dev/null | sed -n 's|.*libcuda\.so\.1 .*=> \(.*\)/libcuda.so.1|\1|p' | head -n 1)
     export LD_LIBRARY_PATH="${driver:+$driver:}$toolkit/lib:$toolkit/lib/stubs${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-    cargo_cuda test --test it cuda:: -- --nocapture
+    cargo test --locked --package sightline-embed --features cuda --test it cuda:: -- --nocapture
     ;;
 *) die "usage: docker/cuda.sh toolkit|check|build|test" ;;
 esac

@@ -1,9 +1,14 @@
 #!/bin/sh
-# Prints every feature of the workspace but `cuda` and what needs it, with commas: those want a CUDA toolkit.
+# Prints every feature of every crate of the workspace, separated by commas. It leaves out
+# `default`, and `cuda`, which needs a CUDA toolkit.
 set -eu
 cd "$(dirname "$0")/.."
-for m in */Cargo.toml; do
-    awk -v package="sightline-${m%/Cargo.toml}" '
-        /^\[/ { inside = $0 == "[features]" }
-        inside && /^[a-z0-9-]+ *=/ && $1 !~ /^(default|cuda|flash-attn)$/ { print package "/" $1 }' "$m"
+members=$(sed -n 's/^members = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d '",')
+[ -n "$members" ] || { echo "error: Cargo.toml has no line members = [...]" >&2; exit 1; }
+for member in $members; do
+    awk '
+        /^\[/ { section = $0 }
+        section == "[package]" && /^name *= */ { package = $3; gsub(/"/, "", package) }
+        section == "[features]" && /^[a-z0-9-]+ *=/ && $1 !~ /^(default|cuda|flash-attn)$/ { print package "/" $1 }' \
+        "$member/Cargo.toml"
 done | paste -sd, -

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Feeds every parser of embed with what libFuzzer makes up, for SECONDS each (default 60). Findings and the corpus stay
-# in target/fuzz. Coverage by the compiler's own pass, so that stable Rust will do.
+# docker/fuzz.sh [SECONDS]: libFuzzer feeds each parser of sightline-embed, sightline-tune and
+# sightline-figures for SECONDS (default 60). Findings and the corpus stay in target/fuzz.
+# The compiler's own pass counts coverage, so stable Rust will do. embed/fuzz/src/main.rs has
+# the targets.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}

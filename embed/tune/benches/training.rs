@@ -2,7 +2,7 @@
 //!
 //! At the end the image encoder alone, one crop on one core, as a product with fixed weights runs it.
 //!
-//! `cargo bench -p sightline-embed --bench training -- [--f32] [--steps N] [--atp PAIRS] [--captions]` prints one line a
+//! `cargo bench -p sightline-tune --bench training -- [--f32] [--steps N] [--atp PAIRS] [--captions]` prints one line a
 //! case with the fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch. With
 //! `--captions` texts are as long as captions of drawn persons, computed in turn with their padding and without.
 #![allow(missing_docs)]
