@@ -9,23 +9,37 @@ use crate::kernel::Buffer;
 /// second-level cache of two megabytes.
 pub const CHUNK_ROWS: usize = 256;
 
-/// Rows a chunk should have so that every one of `threads` gets as many chunks as the others, of at most [`CHUNK_ROWS`] rows.
-#[must_use]
-pub fn rows_per_chunk(rows: usize, threads: usize) -> usize {
-    rows.div_ceil(rows.div_ceil(CHUNK_ROWS).next_multiple_of(threads.max(1)).max(1)).max(1)
+/// Number of chunks for `rows` rows, of at most [`CHUNK_ROWS`] rows each, as many for one thread as for another.
+fn count(rows: usize, threads: usize) -> usize {
+    rows.div_ceil(CHUNK_ROWS).next_multiple_of(threads.max(1)).max(1)
 }
 
-/// Whole items in chunks of about [`rows_per_chunk`] rows, of `rows` or of `side`, whichever has more.
+/// Rows of a chunk when `rows` rows are cut for `threads` threads.
+#[must_use]
+pub fn rows_per_chunk(rows: usize, threads: usize) -> usize {
+    rows.div_ceil(count(rows, threads)).max(1)
+}
+
+/// Whole items in chunks of about [`CHUNK_ROWS`] rows, of `rows` or of `side`, whichever has more.
 pub(super) fn of_items(rows: &Rows, side: &Rows, threads: usize) -> Vec<Range<usize>> {
-    let target = rows_per_chunk(rows.count().max(side.count()), threads);
-    let (mut chunks, mut from) = (Vec::new(), 0);
-    while from < rows.items() {
-        let full = |to: usize| (rows.before(to) - rows.before(from)).max(side.before(to) - side.before(from)) >= target;
-        let to = (from + 1..rows.items()).find(|&to| full(to)).unwrap_or(rows.items());
-        chunks.push(from..to);
+    let longer = if rows.count() >= side.count() { rows } else { side };
+    let (all, chunks) = (longer.count(), count(longer.count(), threads));
+    let (mut ranges, mut from) = (Vec::with_capacity(chunks), 0);
+    for chunk in 1..=chunks {
+        // The chunk ends with the item that reaches its share of all rows.
+        let mut to = from;
+        while to < rows.items() && longer.before(to) * chunks < all * chunk {
+            to += 1;
+        }
+        if chunk == chunks {
+            to = rows.items();
+        }
+        if to > from {
+            ranges.push(from..to);
+        }
         from = to;
     }
-    chunks
+    ranges
 }
 
 /// `all` cut into pieces of `sizes`; empty ones of nothing.
@@ -119,11 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_threads_get_sixteen_chunks() {
+    fn every_thread_gets_as_many_chunks_as_the_others() {
         let rows = Rows::even(64, 40, 8);
         for threads in [1, 2, 4, 16] {
-            assert_eq!(of_items(&rows, &rows, threads).len() % threads, 0, "{threads} threads");
+            let chunks = of_items(&rows, &rows, threads);
+            assert!(chunks.len().is_multiple_of(threads), "{threads} threads, {} chunks", chunks.len());
+            assert_eq!(rows_per_chunk(rows.count(), threads), rows.count().div_ceil(count(rows.count(), threads)));
         }
-        assert!(of_items(&rows, &rows, 16).len() >= 16);
     }
 }
