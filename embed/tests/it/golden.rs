@@ -54,14 +54,6 @@ pub fn net(precision: Precision) -> net::Cada {
     net::Cada::new(&arch(), &mut Source(&weights()), precision).unwrap()
 }
 
-/// The tiny reference model as a graph.
-#[cfg(feature = "candle")]
-pub fn graph(dtype: DType, device: &Device) -> sightline_embed::graph::Cada {
-    use sightline_embed::graph::{Cada, WordPredictor};
-    let vb = candle_nn::VarBuilder::from_tensors(weights(), dtype, device);
-    Cada::new(&arch(), WordPredictor::Own, vb).unwrap()
-}
-
 /// Numbers of a tensor, row-major.
 pub fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()

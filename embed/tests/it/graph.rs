@@ -5,10 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use candle_core::{D, DType, Device, IndexOp, Tensor};
-use sightline_embed::graph::{Cada, Pass, l2_normalize};
+use sightline_embed::graph::{Cada, Pass, WordPredictor, l2_normalize};
 use sightline_embed::model::TokenBatch;
 
 use crate::golden;
+
+/// The tiny reference model as a graph.
+pub fn model(dtype: DType, device: &Device) -> Cada {
+    let vb = candle_nn::VarBuilder::from_tensors(golden::weights(), dtype, device);
+    Cada::new(&golden::arch(), WordPredictor::Own, vb).unwrap()
+}
 
 struct Golden {
     cada: Cada,
@@ -21,7 +27,7 @@ struct Golden {
 fn all() -> &'static Golden {
     static ALL: OnceLock<Golden> = OnceLock::new();
     ALL.get_or_init(|| {
-        let (cada, want) = (golden::graph(DType::F32, &Device::Cpu), golden::tensors("cada-tiny/eval.safetensors"));
+        let (cada, want) = (model(DType::F32, &Device::Cpu), golden::tensors("cada-tiny/eval.safetensors"));
         let pixels = golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"].clone();
         let got = outputs(&cada, &want, &pixels);
         Golden { cada, want, pixels, got }

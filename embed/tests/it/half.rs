@@ -4,7 +4,7 @@
 use candle_core::{D, DType, Device, Tensor};
 use sightline_embed::graph::l2_normalize;
 
-use crate::golden;
+use crate::{golden, graph};
 
 /// Smallest accepted cosine of any row with the reference's.
 const LEAST_COSINE: f32 = 0.9995;
@@ -23,7 +23,7 @@ fn least_cosine(a: &Tensor, b: &Tensor) -> f32 {
 /// reference's.
 pub fn check(device: &Device, dtype: DType) {
     let want = golden::tensors("cada-tiny/eval.safetensors");
-    let cada = golden::graph(dtype, device);
+    let cada = graph::model(dtype, device);
     assert_eq!(cada.dtype(), dtype);
     let pixels = golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"].to_device(device).unwrap();
     let texts = golden::tokens(&want["input_ids"], &want["attention_mask"], true);

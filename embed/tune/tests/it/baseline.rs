@@ -173,7 +173,7 @@ fn both_rank_a_whole_gallery() {
         let r = ranks(&scores.cosine, &gallery.text_ids, &gallery.image_ids);
         assert!(r.map > 0.0 && r.rank10 <= 100.0);
         // A batch is its parts.
-        let batch = pixels(&gallery, 0..3, &model).unwrap();
+        let batch = pixels(0..3).unwrap();
         let together = rows(&model.images(&batch).unwrap());
         let alone = rows(&model.images(&batch.narrow(0, 2, 1).unwrap()).unwrap());
         assert_eq!(together[2].len(), width);

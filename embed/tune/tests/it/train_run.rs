@@ -40,7 +40,7 @@ pub fn tiny() -> (Architecture, CaptionTokenizer) {
         embed_dim: 32,
         ..Architecture::cada_base()
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/cada-tiny/tokenizer.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/cada-tiny/tokenizer.json");
     let texts = CaptionTokenizer::load(&path, &arch).expect("the golden tokenizer");
     (arch, texts)
 }
