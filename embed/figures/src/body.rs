@@ -2,9 +2,11 @@
 
 use rand::Rng;
 
-use super::person::{LowerKind, Person, ShoeKind, UpperKind, between, chance, weighted};
+use super::person::{LowerKind, Person, ShoeKind, UpperKind};
 use super::raster::{Part, V3, lerp3};
 use super::worn::{carried, head};
+use crate::random::{between, chance, weighted};
+use crate::variation::{slot, variation};
 
 /// What a part shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,11 +42,6 @@ pub(crate) struct Cut {
     pub opening: f32,
 }
 
-/// A number 0..1 of this garment's own, the same in every view.
-pub(crate) fn own(person: &Person, which: u32) -> f32 {
-    super::raster::speckle(which as i32, 7, person.texture_seed)
-}
-
 /// Measures the garments of `person`.
 pub(crate) fn cut(person: &Person) -> Cut {
     use UpperKind::*;
@@ -58,20 +55,24 @@ pub(crate) fn cut(person: &Person) -> Cut {
         Blouse | Shirt | ShortShirt => 0.52,
         _ => 0.51 - 0.05 * u,
     };
-    let top_hem = hem(person.top.kind, own(person, 1));
-    let outer_hem = person.outer.as_ref().map_or(top_hem, |g| hem(g.kind, own(person, 2)));
+    let top_hem = hem(person.top.kind, variation(person, slot::TOP_HEM));
+    let outer_hem = person.outer.as_ref().map_or(top_hem, |g| hem(g.kind, variation(person, slot::OUTER_HEM)));
     let skirt_hem = match (&person.dress, person.lower.kind) {
-        (Some((_, length)), _) => Some([0.33, 0.27, 0.08][usize::from(*length)] - 0.03 * own(person, 3)),
-        (None, LowerKind::ShortSkirt) => Some(0.35 - 0.08 * own(person, 3)),
-        (None, LowerKind::LongSkirt) => Some(0.16 - 0.09 * own(person, 3)),
+        (Some((_, length)), _) => {
+            Some([0.33, 0.27, 0.08][usize::from(*length)] - 0.03 * variation(person, slot::SKIRT_HEM))
+        }
+        (None, LowerKind::ShortSkirt) => Some(0.35 - 0.08 * variation(person, slot::SKIRT_HEM)),
+        (None, LowerKind::LongSkirt) => Some(0.16 - 0.09 * variation(person, slot::SKIRT_HEM)),
         _ => None,
     };
     let neck = match person.visible_upper().kind {
-        Blouse | TankTop => 0.03 + 0.06 * own(person, 4),
-        TShirt | LongSleeve | Sweater => 0.01 + 0.05 * own(person, 4) * own(person, 5),
+        Blouse | TankTop => 0.03 + 0.06 * variation(person, slot::NECKLINE),
+        TShirt | LongSleeve | Sweater => {
+            0.01 + 0.05 * variation(person, slot::NECKLINE) * variation(person, slot::NECKLINE_OF_KNITS)
+        }
         _ => 0.015,
     };
-    Cut { top_hem, outer_hem, skirt_hem, neck, opening: 0.25 + 0.5 * own(person, 6) }
+    Cut { top_hem, outer_hem, skirt_hem, neck, opening: 0.25 + 0.5 * variation(person, slot::OPENING) }
 }
 
 /// A way to stand or walk.
@@ -210,7 +211,7 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         let knee_r = 0.032 * tall * (0.6 + 0.4 * girth) * loose.sqrt();
         let ankle_r = 0.021 * tall * loose;
         add(hip, knee, [thigh, thigh * 1.1], [knee_r; 2], 0.8, Paint::Leg { shin: false });
-        let flare = if own(person, 9) > 0.85 { 1.5 } else { 1.0 };
+        let flare = if variation(person, slot::FLARED_LEGS) > 0.85 { 1.5 } else { 1.0 };
         add(knee, ankle, [knee_r * 1.03; 2], [ankle_r * flare; 2], 0.5, Paint::Leg { shin: true });
         let pitch = (shin_angle * 0.7).clamp(-0.9, 0.5);
         let heel = [ankle[0], (ankle[1] - 0.012 * tall).max(0.018 * tall), ankle[2] - 0.02 * tall];
@@ -234,7 +235,7 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
     // Skirts, dresses, long coats.
     let spread = pose.stride * 0.05;
     if let Some(hem) = cut.skirt_hem {
-        let flare = 0.095 + 0.05 * own(person, 8) * (1.0 + (0.5 - hem)) + spread;
+        let flare = 0.095 + 0.05 * variation(person, slot::SKIRT_WIDTH) * (1.0 + (0.5 - hem)) + spread;
         add(
             [0.0, 0.56 * tall, 0.0],
             [0.0, hem * tall, 0.0],

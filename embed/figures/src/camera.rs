@@ -4,8 +4,8 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage};
 use rand::Rng;
 
-use super::person::{between, chance};
-use super::raster::{Canvas, speckle};
+use super::raster::{Canvas, cell_noise};
+use crate::random::{between, chance};
 
 /// Averages `canvas` down to `width` x `height` and treats it as a surveillance camera would.
 pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut impl Rng) -> RgbImage {
@@ -47,9 +47,9 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
     let coloured = between(rng, 0.2, 0.8);
     for (index, pixel) in linear.iter_mut().enumerate() {
         let (x, y) = ((index % width) as i32, (index / width) as i32);
-        let common = speckle(x, y, seed) - 0.5;
+        let common = cell_noise(x, y, seed) - 0.5;
         for (channel, value) in pixel.iter_mut().enumerate() {
-            let single = speckle(x, y, seed ^ ((channel as u32 + 1) * 7919)) - 0.5;
+            let single = cell_noise(x, y, seed ^ ((channel as u32 + 1) * 7919)) - 0.5;
             *value += noise * 2.0 * (common * (1.0 - coloured) + single * coloured);
         }
     }

@@ -6,10 +6,9 @@
 use rand::Rng;
 
 use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{
-    Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ThingKind, UpperKind, chance, pick, weighted,
-};
+use super::person::{Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ThingKind, UpperKind};
 use super::vocabulary::{self as v, Words};
+use crate::random::{chance, pick, weighted};
 
 /// Writes one caption of `person` with all words.
 pub fn caption(person: &Person, rng: &mut impl Rng) -> String {

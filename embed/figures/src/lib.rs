@@ -14,10 +14,12 @@ pub mod fuzzing;
 pub mod mesh;
 pub mod person;
 mod place;
+mod random;
 mod raster;
 mod sampling;
 mod scene;
 mod texture;
+mod variation;
 mod vocabulary;
 mod worn;
 pub mod write;
@@ -25,32 +27,25 @@ pub mod write;
 use std::sync::Arc;
 
 use image::RgbImage;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::Rng;
 
 pub use caption::{caption, caption_with};
 pub use mesh::{AssetError, Assets};
 pub use person::Person;
+pub use random::stream;
 pub use scene::draw;
 pub use vocabulary::Words;
+
+/// Random streams of one identity, as the last part of [`stream`]: the attributes use 0, view `v` uses 1 + `v`, caption `n` and
+/// the level of view `v` start far above them.
+const CAPTION_STREAM: u64 = 1 << 40;
+const LEVEL_STREAM: u64 = 1 << 41;
 
 /// All identities of a seed.
 #[derive(Debug, Clone)]
 pub struct Corpus {
     seed: u64,
     meshes: Option<(Arc<Assets>, f32)>,
-}
-
-/// A generator of its own for (seed, a, b): one SplitMix64 step each. The seed is mixed before `a` meets it; otherwise
-/// seeds would share their identities in another order (seed XOR index), and persons of one would leak into another.
-pub fn stream(seed: u64, a: u64, b: u64) -> StdRng {
-    let mut state = seed;
-    for part in [0x5157, a, b] {
-        state = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        state ^= state >> 31;
-    }
-    StdRng::seed_from_u64(state)
 }
 
 impl Corpus {
@@ -76,10 +71,9 @@ impl Corpus {
 
     /// Picture `view` of identity `index`.
     pub fn picture(&self, index: u64, view: u64) -> RgbImage {
-        let meshes = self
-            .meshes
-            .as_ref()
-            .filter(|(_, share)| *share >= 1.0 || stream(self.seed, index, (1 << 41) + view).random::<f32>() < *share);
+        let meshes = self.meshes.as_ref().filter(|(_, share)| {
+            *share >= 1.0 || stream(self.seed, index, LEVEL_STREAM + view).random::<f32>() < *share
+        });
         let assets = meshes.map(|(assets, _)| assets.as_ref());
         draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
     }
@@ -91,7 +85,7 @@ impl Corpus {
 
     /// Caption number `number` of identity `index` with the chosen words.
     pub fn caption_with(&self, index: u64, number: u64, words: Words) -> String {
-        caption_with(&self.person(index), words, &mut stream(self.seed, index, (1 << 40) + number))
+        caption_with(&self.person(index), words, &mut stream(self.seed, index, CAPTION_STREAM + number))
     }
 }
 

@@ -1,35 +1,6 @@
 //! Attributes of one drawn person: the single source for both the picture and the captions.
 
-use rand::Rng;
-
 use super::colour::Shade;
-
-/// Picks one of a slice.
-pub(crate) fn pick<'a, T: ?Sized>(rng: &mut impl Rng, from: &[&'a T]) -> &'a T {
-    from[rng.random_range(0..from.len())]
-}
-
-/// True with probability `p`.
-pub(crate) fn chance(rng: &mut impl Rng, p: f32) -> bool {
-    rng.random::<f32>() < p
-}
-
-/// Uniform in `lo..hi`.
-pub(crate) fn between(rng: &mut impl Rng, lo: f32, hi: f32) -> f32 {
-    lo + (hi - lo) * rng.random::<f32>()
-}
-
-/// Index drawn by weight.
-pub(crate) fn weighted(rng: &mut impl Rng, weights: &[f32]) -> usize {
-    let mut at = rng.random::<f32>() * weights.iter().sum::<f32>();
-    for (index, weight) in weights.iter().enumerate() {
-        at -= weight;
-        if at <= 0.0 {
-            return index;
-        }
-    }
-    weights.len() - 1
-}
 
 /// What covers the upper body next to the skin or over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

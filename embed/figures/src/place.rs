@@ -5,8 +5,8 @@
 
 use rand::Rng;
 
-use super::person::{between, chance, weighted};
-use super::raster::{Canvas, Light, View, noise, speckle};
+use super::raster::{Canvas, Light, View, cell_noise, value_noise};
+use crate::random::{between, chance, weighted};
 
 type Rgb = [f32; 3];
 
@@ -85,26 +85,26 @@ impl Material {
     }
 
     fn at(&self, x: f32, z: f32) -> Rgb {
-        let broad = noise(x * 0.9, z * 0.9, self.seed) - 0.5;
-        let fine = noise(x * 23.0, z * 23.0, self.seed + 1) - 0.5;
+        let broad = value_noise(x * 0.9, z * 0.9, self.seed) - 0.5;
+        let fine = value_noise(x * 23.0, z * 23.0, self.seed + 1) - 0.5;
         match self.kind {
             Ground::Asphalt | Ground::Concrete => scaled(self.colour, 1.0 + 0.25 * broad + 0.16 * fine),
             Ground::Grass => {
-                let blades = noise(x * 55.0, z * 40.0, self.seed + 2) - 0.5;
+                let blades = value_noise(x * 55.0, z * 40.0, self.seed + 2) - 0.5;
                 let dry = mixed(self.colour, [self.colour[1], self.colour[1], self.colour[2]], 0.35 + 0.6 * broad);
                 scaled(dry, 1.0 + 0.4 * fine + 0.6 * blades)
             }
             Ground::Planks => {
                 let row = (x / self.size).floor();
-                let shift = speckle(row as i32, 3, self.seed);
-                let board = speckle(row as i32, (z / 1.1 + shift).floor() as i32, self.seed);
-                let grain = noise(x * 60.0, z * 4.0, self.seed) - 0.5;
+                let shift = cell_noise(row as i32, 3, self.seed);
+                let board = cell_noise(row as i32, (z / 1.1 + shift).floor() as i32, self.seed);
+                let grain = value_noise(x * 60.0, z * 4.0, self.seed) - 0.5;
                 let gap = joint(x, self.size, 0.006) || joint(z / 1.1 + shift, 1.0, 0.006);
                 scaled(self.colour, (0.75 + 0.5 * board + 0.2 * grain) * if gap { 0.5 } else { 1.0 })
             }
             Ground::Tiles | Ground::Slabs => {
                 let (i, j) = ((x / self.size).floor(), (z / self.size).floor());
-                let own = speckle(i as i32, j as i32, self.seed);
+                let own = cell_noise(i as i32, j as i32, self.seed);
                 let odd = (i + j).rem_euclid(2.0) > 0.5;
                 let base = if odd && self.kind == Ground::Tiles { self.second } else { self.colour };
                 let gap = joint(x, self.size, 0.014) || joint(z, self.size, 0.014);
@@ -150,7 +150,7 @@ impl Backdrop {
             let frame = (x - x0).min(x1 - x).min(y1 - y) < 0.05;
             return scaled(colour, if frame { 0.6 } else { 0.9 + 0.1 * y });
         }
-        let soft = 1.0 + 0.12 * (noise(x * 0.8, y * 0.8, self.seed) - 0.5);
+        let soft = 1.0 + 0.12 * (value_noise(x * 0.8, y * 0.8, self.seed) - 0.5);
         match self.kind {
             Wall::None | Wall::Paint => {
                 let skirting = y < 0.1;
@@ -159,7 +159,7 @@ impl Backdrop {
             Wall::Bricks => {
                 let row = (y / 0.075).floor();
                 let shift = if row as i64 % 2 == 0 { 0.0 } else { 0.11 };
-                let own = speckle(((x + shift) / 0.22).floor() as i32, row as i32, self.seed);
+                let own = cell_noise(((x + shift) / 0.22).floor() as i32, row as i32, self.seed);
                 let gap = joint(y, 0.075, 0.01) || joint(x + shift, 0.22, 0.01);
                 if gap { [0.4, 0.38, 0.35] } else { scaled(self.colour, 0.75 + 0.5 * own) }
             }
@@ -169,7 +169,7 @@ impl Backdrop {
             }
             Wall::Glass => {
                 let bar = joint(x, self.pitch * 1.4, 0.06) || joint(y, 1.15, 0.05);
-                let shine = noise(x * 1.3 + y * 0.7, y * 1.1, self.seed);
+                let shine = value_noise(x * 1.3 + y * 0.7, y * 1.1, self.seed);
                 if bar { self.second } else { mixed(self.colour, [0.8, 0.85, 0.9], 0.6 * shine * shine) }
             }
             Wall::Shelves => {
@@ -179,19 +179,19 @@ impl Backdrop {
                 if up < 0.03 || joint(x, 1.3, 0.04) {
                     return scaled(self.colour, 0.9);
                 }
-                let size = 0.06 + 0.1 * speckle(row, 5, self.seed);
+                let size = 0.06 + 0.1 * cell_noise(row, 5, self.seed);
                 let item = (x / size).floor() as i32;
-                let tall = board * (0.35 + 0.6 * speckle(item, row, self.seed));
+                let tall = board * (0.35 + 0.6 * cell_noise(item, row, self.seed));
                 if up > tall || joint(x, size, 0.012) {
                     return scaled(self.colour, 0.25);
                 }
-                let tone = speckle(item / 3, row, self.seed + 9);
-                let base = mixed(self.second, [0.8, 0.8, 0.78], speckle(item, row, self.seed + 3));
+                let tone = cell_noise(item / 3, row, self.seed + 9);
+                let base = mixed(self.second, [0.8, 0.8, 0.78], cell_noise(item, row, self.seed + 3));
                 scaled(base, 0.4 + 0.9 * tone)
             }
             Wall::Hedge => {
-                let leaf = noise(x * 18.0, y * 18.0, self.seed);
-                scaled(self.colour, 0.4 + 1.4 * leaf * noise(x * 3.0, y * 3.0, self.seed + 1))
+                let leaf = value_noise(x * 18.0, y * 18.0, self.seed);
+                scaled(self.colour, 0.4 + 1.4 * leaf * value_noise(x * 3.0, y * 3.0, self.seed + 1))
             }
             Wall::Facade => {
                 let (w, h) = (1.2 + self.pitch, 2.6);
@@ -256,7 +256,7 @@ pub(super) fn surround(canvas: &mut Canvas, view: &View, light: &Light, rng: &mu
                 let over = edge.is_some_and(|(at, turn)| gx * turn.cos() + gz * turn.sin() > at);
                 let mut c = if over { other.at(u, v) } else { material.at(u, v) };
                 if lines && !over && ((u + line_at).rem_euclid(line_gap)) < 0.1 {
-                    c = mixed(c, line_colour, 0.35 + 0.4 * noise(u * 9.0, v * 9.0, material.seed));
+                    c = mixed(c, line_colour, 0.35 + 0.4 * value_noise(u * 9.0, v * 9.0, material.seed));
                 }
                 let near_wall = (1.0 - (gx * sin + gz * cos + far) / 0.5).clamp(0.0, 1.0);
                 let c = scaled(c, 1.0 - 0.35 * near_wall);

@@ -204,7 +204,7 @@ fn hash(x: i32, y: i32, seed: u32) -> f32 {
 }
 
 /// Value noise 0..1, smooth, one feature per unit.
-pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
+pub(crate) fn value_noise(x: f32, y: f32, seed: u32) -> f32 {
     let (fx, fy) = (x.floor(), y.floor());
     let (ix, iy) = (fx as i32, fy as i32);
     let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
@@ -215,6 +215,6 @@ pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
 }
 
 /// Unconnected noise 0..1 of a cell.
-pub(crate) fn speckle(x: i32, y: i32, seed: u32) -> f32 {
+pub(crate) fn cell_noise(x: i32, y: i32, seed: u32) -> f32 {
     hash(x, y, seed)
 }

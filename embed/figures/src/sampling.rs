@@ -3,10 +3,8 @@
 use rand::Rng;
 
 use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{
-    BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind, between, chance,
-    weighted,
-};
+use super::person::{BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind};
+use crate::random::{between, chance, weighted};
 
 fn pattern(rng: &mut impl Rng, kind: UpperKind) -> Pattern {
     use UpperKind::*;

@@ -8,10 +8,11 @@ use super::camera;
 use super::mesh::Assets;
 use super::mesh::figure::Figure;
 use super::mesh::triangles::occlude;
-use super::person::{Person, between, chance, weighted};
+use super::person::Person;
 use super::place::{block, place_colour, surround};
-use super::raster::{Canvas, Light, Part, View, noise, speckle};
+use super::raster::{Canvas, Light, Part, View, cell_noise, value_noise};
 use super::texture::albedo;
+use crate::random::{between, chance, weighted};
 
 /// A posed person of either level.
 enum Drawn<'a> {
@@ -180,7 +181,7 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
         let below = y - horizon;
         for px in 0..canvas.width {
             let x = px as f32 / w;
-            let grain = noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
+            let grain = value_noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
             let mut colour = if below > 0.0 {
                 let depth = 1.0 / (below + 0.25);
                 let (u, v) = ((x - 0.5) * depth * scale * 0.5 + slant * y, depth * scale);
@@ -192,7 +193,7 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
                     3 if (u * 0.3 + v * 0.1).rem_euclid(3.0) < 0.12 => c = second,
                     _ => {}
                 }
-                let fine = if grass { speckle(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
+                let fine = if grass { cell_noise(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
                 c.map(|v| v * (1.0 + grain * rough * 2.0 + 0.4 * fine + 0.25 * below))
             } else {
                 let mut c = wall;
@@ -200,7 +201,7 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
                     1 if (x * scale * 0.4).rem_euclid(1.0) < 0.1 => c = second,
                     2 if (y * scale).rem_euclid(1.0) < 0.08 => c = second.map(|v| v * 0.6),
                     3 => {
-                        let cell = speckle((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
+                        let cell = cell_noise((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
                         c = std::array::from_fn(|i| wall[i] * (1.0 - cell) + second[i] * cell);
                     }
                     _ => {}

@@ -1,8 +1,9 @@
 //! What each part of a person looks like: garment edges, patterns, folds, faces, hair.
 
-use super::body::{Cut, Paint, own};
+use super::body::{Cut, Paint};
 use super::person::{BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind};
-use super::raster::{Hit, noise, speckle};
+use super::raster::{Hit, cell_noise, value_noise};
+use crate::variation::{slot, variation};
 
 type Rgb = [f32; 3];
 
@@ -26,7 +27,7 @@ pub(super) fn cloth<K: Copy>(
     let base = garment.shade.albedo;
     let other = garment.second.albedo;
     let seed = person.texture_seed.wrapping_add(which * 977);
-    let u = |k: u32| own(person, which * 31 + k);
+    let u = |k: u32| variation(person, which * 31 + k);
     match garment.pattern {
         Pattern::Plain => base,
         Pattern::HStripes => {
@@ -47,14 +48,14 @@ pub(super) fn cloth<K: Copy>(
         Pattern::Print => {
             let (cx, half_w, half_h) = (0.25 * (u(1) - 0.5), 0.15 + 0.35 * u(2), 0.012 + 0.05 * u(3));
             let inside = part == 0 && (angle - cx).abs() < half_w && (height - 0.71).abs() < half_h;
-            if inside && noise(angle * 14.0, height * 190.0, seed) > 0.42 { other } else { base }
+            if inside && value_noise(angle * 14.0, height * 190.0, seed) > 0.42 { other } else { base }
         }
         Pattern::Floral => {
-            let n = noise(angle * 6.5, height * 75.0, seed);
+            let n = value_noise(angle * 6.5, height * 75.0, seed);
             if n > 0.66 { other } else { base }
         }
         Pattern::Marl => {
-            let n = speckle((angle * 60.0) as i32, (height * 420.0) as i32, seed);
+            let n = cell_noise((angle * 60.0) as i32, (height * 420.0) as i32, seed);
             mix(base, if n > 0.5 { [0.75; 3] } else { [0.04; 3] }, 0.30 * (n - 0.5).abs() * 2.0)
         }
         Pattern::Sleeves => {
@@ -74,8 +75,8 @@ pub(super) fn cloth<K: Copy>(
 /// Light and dark of folds.
 fn folds(person: &Person, which: u32, angle: f32, height: f32, strength: f32) -> f32 {
     let seed = person.texture_seed.wrapping_add(which * 31 + 5);
-    let broad = noise(angle * 1.6 + height * 9.0, height * 22.0, seed) - 0.5;
-    let fine = noise(angle * 4.0 - height * 12.0, height * 60.0, seed + 1) - 0.5;
+    let broad = value_noise(angle * 1.6 + height * 9.0, height * 22.0, seed) - 0.5;
+    let fine = value_noise(angle * 4.0 - height * 12.0, height * 60.0, seed + 1) - 0.5;
     1.0 + strength * (0.5 * broad + 0.3 * fine)
 }
 
@@ -92,8 +93,10 @@ fn upper(person: &Person, garment: &Garment<UpperKind>, which: u32, hit: &Hit, p
             gloss = 0.05;
         }
         LeatherJacket => gloss = 0.14,
-        Sweater | Cardigan => fold *= 0.92 + 0.16 * noise(angle * 22.0, height * 170.0, person.texture_seed),
-        DenimJacket => colour = scaled(colour, 0.85 + 0.3 * noise(angle * 2.0, height * 14.0, person.texture_seed + 2)),
+        Sweater | Cardigan => fold *= 0.92 + 0.16 * value_noise(angle * 22.0, height * 170.0, person.texture_seed),
+        DenimJacket => {
+            colour = scaled(colour, 0.85 + 0.3 * value_noise(angle * 2.0, height * 14.0, person.texture_seed + 2))
+        }
         HiVis if part == 0 && UpperKind::reflects(angle, height) => return ([0.5, 0.51, 0.52], 0.25),
         _ => {}
     }
@@ -114,9 +117,11 @@ fn lower(person: &Person, hit: &Hit, part: u8) -> (Rgb, f32) {
     let mut colour = cloth(person, garment, 3, hit.angle, hit.height, part);
     let mut fold = folds(person, 3, hit.angle, hit.height, 0.5);
     if garment.kind == LowerKind::Jeans {
-        let fade = own(person, 21) * (1.0 - ((hit.height - 0.38) / 0.12).powi(2)).max(0.0) * hit.angle.cos().max(0.0);
+        let fade = variation(person, slot::JEANS_FADE)
+            * (1.0 - ((hit.height - 0.38) / 0.12).powi(2)).max(0.0)
+            * hit.angle.cos().max(0.0);
         colour = mix(colour, [0.45, 0.52, 0.62], 0.28 * fade);
-        fold *= 0.93 + 0.14 * noise(hit.angle * 12.0, hit.height * 120.0, person.texture_seed + 9);
+        fold *= 0.93 + 0.14 * value_noise(hit.angle * 12.0, hit.height * 120.0, person.texture_seed + 9);
     }
     (scaled(colour, fold), 0.0)
 }
@@ -137,7 +142,7 @@ pub(super) fn hair_grows(person: &Person, local: [f32; 3]) -> bool {
 pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
     let [x, y, z] = hit.local;
     let hair = person.hair_shade.albedo;
-    let strand = 0.8 + 0.4 * noise(hit.angle * 9.0, hit.local[1] * 3.0, person.texture_seed + 4);
+    let strand = 0.8 + 0.4 * value_noise(hit.angle * 9.0, hit.local[1] * 3.0, person.texture_seed + 4);
     let hair_here = hair_grows(person, hit.local);
     if hair_here {
         let blend = if person.hair == HairStyle::Cropped { mix(hair, person.skin, 0.12) } else { hair };
@@ -168,12 +173,12 @@ pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
 fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
     let front = hit.angle.abs();
     if let Some((kind, shade)) = person.bag {
-        let side = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
+        let side = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
         let strap = match kind {
             BagKind::Backpack => hit.height > 0.655 && (front - 0.62).abs() < 0.1,
             BagKind::Shoulder => {
                 let line = (0.80 - hit.height) / 0.26;
-                let across = own(person, 16) > 0.35;
+                let across = variation(person, slot::STRAP_ACROSS) > 0.35;
                 let x = hit.angle.sin() * side;
                 let wanted = if across { -0.7 + 1.6 * line } else { 0.85 };
                 (x - wanted).abs() < 0.065 && hit.height > 0.54
@@ -205,7 +210,7 @@ fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
     if hit.height > hem {
         return Some(upper(person, garment, 1, hit, 0));
     }
-    if hit.height > hem - 0.012 && own(person, 22) > 0.6 && person.dress.is_none() {
+    if hit.height > hem - 0.012 && variation(person, slot::BELT) > 0.6 && person.dress.is_none() {
         return Some(([0.03, 0.025, 0.02], 0.05));
     }
     Some(lower(person, hit, 2))
@@ -213,7 +218,7 @@ fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
 
 fn sleeve(person: &Person, hit: &Hit, fore: bool) -> (Rgb, f32) {
     let at = hit.along + if fore { 1.0 } else { 0.0 };
-    let rolled = own(person, 23) > 0.82;
+    let rolled = variation(person, slot::ROLLED_SLEEVES) > 0.82;
     let reach = |kind: UpperKind| if kind.sleeve() > 1.0 && rolled { 1.3 } else { kind.sleeve() };
     let surface = Hit { height: 0.79 - 0.16 * at, ..*hit };
     if let Some(outer) = person.outer.as_ref().filter(|outer| at < reach(outer.kind)) {
@@ -228,14 +233,14 @@ fn sleeve(person: &Person, hit: &Hit, fore: bool) -> (Rgb, f32) {
 
 fn leg(person: &Person, cut: &Cut, hit: &Hit, shin: bool) -> (Rgb, f32) {
     let at = hit.along + if shin { 1.0 } else { 0.0 };
-    let tights = own(person, 24);
+    let tights = variation(person, slot::TIGHTS);
     if cut.skirt_hem.is_some() {
         return if tights > 0.6 { ([0.02, 0.02, 0.022], 0.0) } else { (person.skin, 0.02) };
     }
     let reach = match person.lower.kind {
-        LowerKind::Shorts => 0.65 + 0.45 * own(person, 25),
+        LowerKind::Shorts => 0.65 + 0.45 * variation(person, slot::LEG_LENGTH),
         LowerKind::Capri => 1.35,
-        LowerKind::Leggings | LowerKind::Jeans => 1.86 + 0.2 * own(person, 25),
+        LowerKind::Leggings | LowerKind::Jeans => 1.86 + 0.2 * variation(person, slot::LEG_LENGTH),
         _ => 2.1,
     };
     if at < reach { lower(person, hit, 2) } else { (person.skin, 0.02) }
@@ -250,7 +255,7 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
             if hit.local[2] > 0.55 && person.hair != HairStyle::Ponytail && person.hair != HairStyle::Bun {
                 return None;
             }
-            let strand = 0.7 + 0.6 * noise(hit.angle * 11.0, hit.height * 30.0, person.texture_seed + 4);
+            let strand = 0.7 + 0.6 * value_noise(hit.angle * 11.0, hit.height * 30.0, person.texture_seed + 4);
             Some((scaled(person.hair_shade.albedo, strand), 0.05))
         }
         Paint::Torso => torso(person, cut, hit),
@@ -271,7 +276,7 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
         Paint::Leg { shin } => Some(leg(person, cut, hit, shin)),
         Paint::Shoe => {
             let (kind, shade) = person.shoes;
-            if kind == ShoeKind::Trainers && hit.local[1] < -0.35 && own(person, 26) > 0.3 {
+            if kind == ShoeKind::Trainers && hit.local[1] < -0.35 && variation(person, slot::WHITE_SOLES) > 0.3 {
                 return Some(([0.72, 0.72, 0.70], 0.0));
             }
             Some((shade.albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
@@ -282,8 +287,11 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
                 return None;
             }
             let band = kind == HatKind::Brimmed && paint == Paint::Hat && hit.along > 0.55;
-            let knit =
-                if kind == HatKind::Beanie { 0.85 + 0.3 * noise(hit.angle * 12.0, hit.height * 90.0, 3) } else { 1.0 };
+            let knit = if kind == HatKind::Beanie {
+                0.85 + 0.3 * value_noise(hit.angle * 12.0, hit.height * 90.0, 3)
+            } else {
+                1.0
+            };
             Some((
                 if band { [0.03, 0.03, 0.03] } else { scaled(shade.albedo, knit) },
                 if kind == HatKind::HardHat { 0.25 } else { 0.0 },

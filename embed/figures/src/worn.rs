@@ -1,9 +1,10 @@
 //! What is on the head and in the hands: skull and hair, hats and hoods, bags, carried things.
 
+use super::body::Paint;
 use super::body::Pose;
-use super::body::{Paint, own};
 use super::person::{BagKind, HairStyle, HatKind, Person, ThingKind, UpperKind};
 use super::raster::V3;
+use crate::variation::{slot, variation};
 
 pub(super) type Adder<'a> = dyn FnMut(V3, V3, [f32; 2], [f32; 2], f32, Paint) + 'a;
 
@@ -36,7 +37,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 Paint::Hair,
             ),
             Long => {
-                let end = 0.80 - 0.14 * own(person, 11);
+                let end = 0.80 - 0.14 * variation(person, slot::HAIR_HEIGHT);
                 add(
                     behind(0.0, 0.95, -0.006),
                     behind(0.0, 0.85, -0.034),
@@ -57,7 +58,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
             Ponytail => {
                 add(
                     behind(0.0, 0.95, -0.035),
-                    behind(0.0, 0.81 - 0.04 * own(person, 11), -0.07),
+                    behind(0.0, 0.81 - 0.04 * variation(person, slot::HAIR_HEIGHT), -0.07),
                     [r * 0.4; 2],
                     [r * 0.33; 2],
                     1.0,
@@ -65,7 +66,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 );
             }
             Bun => {
-                let y = 0.955 + 0.035 * own(person, 11);
+                let y = 0.955 + 0.035 * variation(person, slot::HAIR_HEIGHT);
                 add(
                     behind(0.0, y, -0.035),
                     behind(0.0, y - 0.006, -0.037),
@@ -162,7 +163,8 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
         None => {
             let kind = person.visible_upper().kind;
             let hooded = kind == UpperKind::Hoodie
-                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
+                || (variation(person, slot::HOOD_ON_JACKET) > 0.6
+                    && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
             let under = person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
             if hooded || under {
                 add(
@@ -186,10 +188,10 @@ pub(super) fn carried(
     chest: [f32; 2],
     add: &mut Adder<'_>,
 ) {
-    let side: f32 = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
+    let side: f32 = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
     let hand = hands[usize::from(side > 0.0)];
     let free = hands[usize::from(side < 0.0)];
-    let size = 0.8 + 0.45 * own(person, 14);
+    let size = 0.8 + 0.45 * variation(person, slot::BAG_SIZE);
     match person.bag.map(|(kind, _)| kind) {
         Some(BagKind::Backpack) => {
             let back = chest[1] / tall + 0.03;
@@ -204,7 +206,7 @@ pub(super) fn carried(
         }
         Some(BagKind::Shoulder) => {
             let x = side * (chest[0] / tall + 0.005);
-            let drop = 0.06 * own(person, 15);
+            let drop = 0.06 * variation(person, slot::SHOULDER_BAG_DROP);
             add(
                 at(x, 0.555 - drop, -0.01),
                 at(x, 0.47 - drop, -0.01),

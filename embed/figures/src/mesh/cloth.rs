@@ -3,9 +3,9 @@
 
 use super::math::{add, dot, scale, sub};
 use super::surface::{Region, Surface};
-use crate::body::own;
 use crate::person::{Garment, LowerKind, Person, UpperKind};
-use crate::raster::{V3, noise};
+use crate::raster::{V3, value_noise};
+use crate::variation::{slot, variation};
 
 /// Thickness of an upper garment's cloth with what is usually below it, metres.
 fn thickness(kind: UpperKind) -> f32 {
@@ -104,7 +104,7 @@ pub(crate) fn upper(
     fit.bridge(3, 0.5);
     fit.inflate(|region, place| {
         let [t, height, angle, _] = *place;
-        let wave = noise(angle * 1.3 + height * 6.0, height * 17.0 + t * 4.0, seed) - 0.5;
+        let wave = value_noise(angle * 1.3 + height * 6.0, height * 17.0 + t * 4.0, seed) - 0.5;
         match region {
             Region::Trunk => {
                 let low = ((0.8 - height) / 0.18).clamp(0.0, 1.0);
@@ -157,13 +157,13 @@ pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> 
     let mut fit = Fit::new(surface, body, person);
     let slack = (person.lower.loose - 1.0).max(0.0);
     let tight = matches!(person.lower.kind, Leggings | Capri);
-    let flare = if own(person, 9) > 0.85 && !tight { 0.02 } else { 0.0 };
+    let flare = if variation(person, slot::FLARED_LEGS) > 0.85 && !tight { 0.02 } else { 0.0 };
     let seed = person.texture_seed.wrapping_add(3 * 613);
     let base = if tight { 0.002 } else { 0.006 };
     fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.places[v][0] < 0.5);
     fit.inflate(|region, place| {
         let [t, height, angle, _] = *place;
-        let wave = noise(angle * 1.2, t * 4.5 + height * 20.0, seed) - 0.5;
+        let wave = value_noise(angle * 1.2, t * 4.5 + height * 20.0, seed) - 0.5;
         match region {
             Region::Leg | Region::Foot if !tight => {
                 let low = (t / 2.0).clamp(0.0, 1.0);
@@ -183,13 +183,13 @@ pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> 
 pub(crate) fn skirt(surface: &Surface, body: &[V3], person: &Person, width: f32, off: f32, which: u32) -> Vec<V3> {
     let mut fit = Fit::new(surface, body, person);
     let seed = person.texture_seed.wrapping_add(which * 613);
-    let pleats = (5.0 + 9.0 * own(person, 210 + which)).round();
-    let depth = 0.02 * own(person, 220 + which);
+    let pleats = (5.0 + 9.0 * variation(person, slot::PLEAT_COUNT + which)).round();
+    let depth = 0.02 * variation(person, slot::PLEAT_DEPTH + which);
     fit.inflate(|_, place| {
         let [_, height, angle, _] = *place;
         let low = ((0.56 - height) / 0.4).clamp(0.0, 1.0);
-        let pleat = (angle * pleats + 3.0 * noise(angle * 2.0, 1.0, seed)).sin();
-        off + low * (depth * pleat + 0.03 * (noise(angle * 1.5, height * 6.0, seed) - 0.5))
+        let pleat = (angle * pleats + 3.0 * value_noise(angle * 2.0, 1.0, seed)).sin();
+        off + low * (depth * pleat + 0.03 * (value_noise(angle * 1.5, height * 6.0, seed) - 0.5))
     });
     for (v, point) in fit.points.iter_mut().enumerate() {
         let low = ((0.53 - fit.surface.places[v][1]) / 0.45).clamp(0.0, 1.0);

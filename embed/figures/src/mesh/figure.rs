@@ -10,10 +10,11 @@ use super::solid;
 use super::surface::{Region, Surface, Triangle};
 use super::triangles::{Posed3, cast, darken, draw};
 use super::wardrobe;
-use crate::body::{Paint, Pose, cut, own};
+use crate::body::{Paint, Pose, cut};
 use crate::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
 use crate::raster::{Canvas, Light, Part, V3, View};
 use crate::texture::albedo;
+use crate::variation::{slot, variation};
 use crate::worn::carried;
 
 /// One posed surface.
@@ -117,7 +118,7 @@ impl<'a> Figure<'a> {
         let person = self.person;
         let cut = cut(person);
         let tights = &assets.tights;
-        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || own(person, 23) > 0.82;
+        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || variation(person, slot::ROLLED_SLEEVES) > 0.82;
         let legs = cut.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
         let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
         self.put(Layer::Skin, &assets.skin, &assets.skin.at_rest(body), posed, 0.0, false, (bare, limit));
@@ -130,7 +131,7 @@ impl<'a> Figure<'a> {
         }
         let skirt = &assets.skirt;
         if cut.skirt_hem.is_some() {
-            let width = 0.15 + 0.85 * own(person, 8);
+            let width = 0.15 + 0.85 * variation(person, slot::SKIRT_WIDTH);
             let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
             self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
         } else if let Some(piece) = wardrobe::lower(assets, person) {
@@ -178,7 +179,7 @@ impl<'a> Figure<'a> {
         if long {
             let garment = person.visible_upper();
             let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
-            let width = 0.1 + 0.35 * own(person, 17);
+            let width = 0.1 + 0.35 * variation(person, slot::COAT_SKIRT_WIDTH);
             let points = cloth::skirt(skirt, body, person, width, off, 2);
             self.put(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (everywhere, 0.0));
         }
@@ -190,10 +191,10 @@ impl<'a> Figure<'a> {
         let skin = &assets.skin;
         let seed = person.texture_seed;
         let lump = move |place: &[f32; 4], f: f32| {
-            super::super::raster::noise(place[0].atan2(place[2]) * f, place[1] * f, seed) - 0.5
+            crate::raster::value_noise(place[0].atan2(place[2]) * f, place[1] * f, seed) - 0.5
         };
         let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
-        let volume = 0.7 + 0.6 * own(person, 240);
+        let volume = 0.7 + 0.6 * variation(person, slot::HAIR_VOLUME);
         let up = if person.hat.is_some() { 0.004 } else { 1.0 };
         if !hooded {
             let (thick, rough) = match person.hair {

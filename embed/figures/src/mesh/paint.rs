@@ -2,10 +2,11 @@
 
 use super::surface::Region;
 use super::triangles::Look;
-use crate::body::{Cut, cut, own};
+use crate::body::{Cut, cut};
 use crate::person::{BagKind, Garment, LowerKind, Person, UpperKind};
-use crate::raster::{Hit, noise};
+use crate::raster::{Hit, value_noise};
 use crate::texture::{cloth, face, hair_grows, mix, scaled};
+use crate::variation::{slot, variation};
 
 /// Which surface is painted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +42,9 @@ pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Look {
 /// Slopes of a field of long creases at (`u`, `v`).
 pub(super) fn creases(u: f32, v: f32, seed: u32) -> [f32; 2] {
     let field = |u: f32, v: f32| {
-        let warp = noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;
-        let one = 1.0 - (2.0 * noise(u + warp, v, seed) - 1.0).abs();
-        let two = noise(u * 2.3 - 0.7 * v, v * 1.7 + warp, seed ^ 0x77);
+        let warp = value_noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;
+        let one = 1.0 - (2.0 * value_noise(u + warp, v, seed) - 1.0).abs();
+        let two = value_noise(u * 2.3 - 0.7 * v, v * 1.7 + warp, seed ^ 0x77);
         0.7 * one * one + 0.45 * two
     };
     let at = field(u, v);
@@ -85,11 +86,11 @@ impl<'a> Painter<'a> {
             let (albedo, gloss) = face(self.person, &hit);
             return Some(plain(albedo, gloss));
         }
-        let tights = own(self.person, 24) > 0.6 && self.cut.skirt_hem.is_some();
+        let tights = variation(self.person, slot::TIGHTS) > 0.6 && self.cut.skirt_hem.is_some();
         if tights && matches!(region, Region::Leg | Region::Foot) {
             return Some(plain([0.02, 0.02, 0.022], 0.0));
         }
-        let blush = 0.94 + 0.12 * noise(place[2] * 3.0, place[1] * 30.0, self.person.texture_seed);
+        let blush = 0.94 + 0.12 * value_noise(place[2] * 3.0, place[1] * 30.0, self.person.texture_seed);
         Some(plain(scaled(self.person.skin, blush), 0.025))
     }
 
@@ -142,12 +143,12 @@ impl<'a> Painter<'a> {
                 strength = 1.2;
             }
             Sweater | Cardigan => {
-                shade = 0.92 + 0.16 * noise(angle * 22.0, height * 170.0, seed);
+                shade = 0.92 + 0.16 * value_noise(angle * 22.0, height * 170.0, seed);
                 strength = 0.8;
             }
             Blazer | Coat => strength = 0.7,
             DenimJacket => {
-                colour = scaled(colour, 0.85 + 0.3 * noise(angle * 2.0, height * 14.0, seed + 2));
+                colour = scaled(colour, 0.85 + 0.3 * value_noise(angle * 2.0, height * 14.0, seed + 2));
                 if part == 0 && ((height - 0.735).abs() < 0.003 || (angle.abs() - 0.45).abs() < 0.02) {
                     shade = 0.7;
                 }
@@ -159,7 +160,10 @@ impl<'a> Painter<'a> {
         let hem = if which == 2 { self.cut.outer_hem } else { self.cut.top_hem };
         match part {
             0 => {
-                if closed && angle.abs() < 0.045 && (garment.kind != Hoodie || own(person, 230) > 0.5) {
+                if closed
+                    && angle.abs() < 0.045
+                    && (garment.kind != Hoodie || variation(person, slot::HOODIE_ZIP) > 0.5)
+                {
                     shade *= 0.62;
                     if matches!(garment.kind, Shirt | ShortShirt | Cardigan | Coat)
                         && (height / 0.042).rem_euclid(1.0) < 0.16
@@ -197,11 +201,11 @@ impl<'a> Painter<'a> {
 
     /// Where a sleeve ends: 0 shoulder, 1 elbow, 2 wrist.
     fn reach(&self, kind: UpperKind) -> f32 {
-        let rolled = own(self.person, 23) > 0.82;
+        let rolled = variation(self.person, slot::ROLLED_SLEEVES) > 0.82;
         match kind.sleeve() {
             s if s > 1.0 && rolled && !kind.is_outer() => 1.25,
             s if s > 1.0 => 1.98,
-            s if s > 0.1 => 0.5 + 0.4 * own(self.person, 231),
+            s if s > 0.1 => 0.5 + 0.4 * variation(self.person, slot::SHORT_SLEEVE_LENGTH),
             _ => 0.0,
         }
     }
@@ -211,13 +215,13 @@ impl<'a> Painter<'a> {
         let (kind, shade) = person.bag?;
         let [_, height, angle, _] = place;
         let front = angle.abs();
-        let side = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
+        let side = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
         let on = match kind {
             BagKind::Backpack => height > 0.655 && (front - 0.62).abs() < 0.12,
             BagKind::Shoulder => {
                 let line = (0.80 - height) / 0.26;
                 let x = angle.sin() * side;
-                let wanted = if own(person, 16) > 0.35 { -0.7 + 1.6 * line } else { 0.85 };
+                let wanted = if variation(person, slot::STRAP_ACROSS) > 0.35 { -0.7 + 1.6 * line } else { 0.85 };
                 (x - wanted).abs() < 0.065 && height > 0.54
             }
             _ => false,
@@ -325,9 +329,9 @@ impl<'a> Painter<'a> {
         let person = self.person;
         let [t, height, angle, _] = place;
         let reach = match person.lower.kind {
-            LowerKind::Shorts => 0.65 + 0.45 * own(person, 25),
+            LowerKind::Shorts => 0.65 + 0.45 * variation(person, slot::LEG_LENGTH),
             LowerKind::Capri => 1.35,
-            LowerKind::Leggings | LowerKind::Jeans => 1.86 + 0.2 * own(person, 25),
+            LowerKind::Leggings | LowerKind::Jeans => 1.86 + 0.2 * variation(person, slot::LEG_LENGTH),
             _ => 2.06,
         };
         let ends = match region {
@@ -339,7 +343,7 @@ impl<'a> Painter<'a> {
         if ends {
             return None;
         }
-        if region == Region::Trunk && height > self.cut.top_hem - 0.014 && own(person, 22) > 0.6 {
+        if region == Region::Trunk && height > self.cut.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
             return Some(plain([0.03, 0.025, 0.02], 0.05));
         }
         let garment = &person.lower;
@@ -348,9 +352,11 @@ impl<'a> Painter<'a> {
         let mut strength = 0.9;
         match garment.kind {
             LowerKind::Jeans => {
-                let fade = own(person, 21) * (1.0 - ((height - 0.38) / 0.12).powi(2)).max(0.0) * angle.cos().max(0.0);
+                let fade = variation(person, slot::JEANS_FADE)
+                    * (1.0 - ((height - 0.38) / 0.12).powi(2)).max(0.0)
+                    * angle.cos().max(0.0);
                 colour = mix(colour, [0.45, 0.52, 0.62], 0.28 * fade);
-                shade = 0.93 + 0.14 * noise(angle * 12.0, height * 120.0, person.texture_seed + 9);
+                shade = 0.93 + 0.14 * value_noise(angle * 12.0, height * 120.0, person.texture_seed + 9);
                 let back = (angle.abs() - std::f32::consts::PI).abs();
                 if region != Region::Trunk && (angle.abs() - 1.57).abs() < 0.05
                     || (height - 0.53).abs() < 0.003 && back < 1.2
@@ -359,7 +365,9 @@ impl<'a> Painter<'a> {
                 }
             }
             LowerKind::Leggings | LowerKind::Capri => strength = 0.25,
-            LowerKind::Trousers if region == Region::Leg && angle.abs() < 0.06 && own(person, 232) > 0.5 => {
+            LowerKind::Trousers
+                if region == Region::Leg && angle.abs() < 0.06 && variation(person, slot::TROUSER_CREASE) > 0.5 =>
+            {
                 shade = 1.18
             }
             _ => {}

@@ -3,17 +3,17 @@
 use super::paint::{Painter, creases, plain};
 use super::surface::Region;
 use super::triangles::Look;
-use crate::body::own;
 use crate::person::{HairStyle, HatKind, ShoeKind};
-use crate::raster::{noise, speckle};
+use crate::raster::{cell_noise, value_noise};
 use crate::texture::{mix, scaled};
+use crate::variation::{slot, variation};
 
 impl Painter<'_> {
     pub(super) fn shoes(&self, region: Region, place: [f32; 4]) -> Option<Look> {
         let (kind, shade) = self.person.shoes;
         let [t, height, ..] = place;
         let top = match kind {
-            ShoeKind::Boots => 1.62 + 0.2 * own(self.person, 233),
+            ShoeKind::Boots => 1.62 + 0.2 * variation(self.person, slot::BOOT_HEIGHT),
             ShoeKind::Trainers => 1.99,
             ShoeKind::Leather => 2.0,
             ShoeKind::Flats => 2.05,
@@ -26,15 +26,15 @@ impl Painter<'_> {
         if !here {
             return None;
         }
-        if kind == ShoeKind::Trainers && height < 0.011 && own(self.person, 26) > 0.3 {
+        if kind == ShoeKind::Trainers && height < 0.011 && variation(self.person, slot::WHITE_SOLES) > 0.3 {
             return Some(plain([0.72, 0.72, 0.70], 0.0));
         }
         if height < 0.008 {
             return Some(plain(scaled(shade.albedo, 0.45), 0.0));
         }
         let stripe = kind == ShoeKind::Trainers
-            && own(self.person, 234) > 0.5
-            && noise(place[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
+            && variation(self.person, slot::TRAINER_STRIPE) > 0.5
+            && value_noise(place[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
         let albedo = if stripe { mix(shade.albedo, [0.75; 3], 0.7) } else { shade.albedo };
         Some(plain(albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
     }
@@ -45,11 +45,11 @@ impl Painter<'_> {
         let angle = x.atan2(z);
         let curly = self.person.hair == HairStyle::Curly;
         let (fu, fv) = if curly { (9.0, 8.0) } else { (13.0, 1.1) };
-        let at = noise(angle * fu, y * fv + noise(angle * 2.0, y, seed), seed);
-        let fine = speckle((angle * 40.0) as i32, (y * if curly { 20.0 } else { 2.0 }) as i32, seed);
-        let next = noise((angle + 0.05) * fu, y * fv + noise(angle * 2.0, y, seed), seed);
+        let at = value_noise(angle * fu, y * fv + value_noise(angle * 2.0, y, seed), seed);
+        let fine = cell_noise((angle * 40.0) as i32, (y * if curly { 20.0 } else { 2.0 }) as i32, seed);
+        let next = value_noise((angle + 0.05) * fu, y * fv + value_noise(angle * 2.0, y, seed), seed);
         // Tips are often lighter than roots.
-        let tip = ((0.2 - y) * 0.25 * own(self.person, 235)).clamp(0.0, 0.5);
+        let tip = ((0.2 - y) * 0.25 * variation(self.person, slot::LIGHT_HAIR_TIPS)).clamp(0.0, 0.5);
         let albedo = scaled(self.person.hair_shade.albedo, (0.62 + 0.6 * at + 0.15 * fine) * (1.0 + tip));
         Look { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
     }
@@ -59,10 +59,10 @@ impl Painter<'_> {
         let end = match self.person.hair {
             HairStyle::Chin => 0.865,
             HairStyle::Shoulder => 0.82,
-            HairStyle::Long => 0.79 - 0.12 * own(self.person, 11),
+            HairStyle::Long => 0.79 - 0.12 * variation(self.person, slot::HAIR_HEIGHT),
             _ => 0.0,
         };
-        end + 0.02 * (noise(place[0].atan2(place[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
+        end + 0.02 * (value_noise(place[0].atan2(place[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
     }
 
     /// Hair of a piece of its own, cut to length.
@@ -73,10 +73,10 @@ impl Painter<'_> {
     /// Hair that hangs: it leaves the face free and ends at its length.
     pub(super) fn curtain(&self, place: [f32; 4]) -> Option<Look> {
         let [x, y, z, height] = place;
-        let side = 0.2 + 0.5 * own(self.person, 236);
-        let fringe = own(self.person, 237) > 0.6;
+        let side = 0.2 + 0.5 * variation(self.person, slot::HAIR_IN_FRONT_SHARE);
+        let fringe = variation(self.person, slot::FRINGE) > 0.6;
         let face = z > 0.25 && x.abs() < 0.95 && y < if fringe { 0.4 } else { 0.62 };
-        let front = z > 0.1 && height < 0.86 && own(self.person, 238) > 0.35 * side;
+        let front = z > 0.1 && height < 0.86 && variation(self.person, slot::HAIR_IN_FRONT) > 0.35 * side;
         (!face && !front && height > self.tips(place)).then(|| self.hair(place))
     }
 

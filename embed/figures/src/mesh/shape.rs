@@ -1,9 +1,9 @@
 //! The body of one person: MakeHuman's macro targets mixed by sex, age, build and origin, scaled to the person's height.
 
 use super::assets::{Assets, span};
-use crate::body::own;
 use crate::person::Person;
 use crate::raster::V3;
+use crate::variation::{slot, variation};
 
 /// Shares of the low, middle and high target of a slider at `at` (0 low, 0.5 middle, 1 high).
 fn shares(at: f32) -> [(&'static str, f32); 3] {
@@ -19,9 +19,9 @@ pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<V3> {
     let old = [0.0, 0.3, 0.8][usize::from(person.age.min(2))];
     let brightness = person.skin.iter().sum::<f32>() / 3.0;
     let african = (1.0 - (brightness / 0.28)).clamp(0.0, 1.0);
-    let asian = (1.0 - african) * if own(person, 201) > 0.75 { 0.8 } else { 0.0 };
+    let asian = (1.0 - african) * if variation(person, slot::ORIGIN) > 0.75 { 0.8 } else { 0.0 };
     let races = [("african", african), ("asian", asian), ("caucasian", 1.0 - african - asian)];
-    let fit = own(person, 202);
+    let fit = variation(person, slot::MUSCLE);
     let muscle = if person.woman { 0.3 + 0.3 * fit } else { 0.42 + 0.38 * fit };
     let weight = if person.girth < 1.0 { 0.5 + (person.girth - 1.0) * 1.9 } else { 0.5 + (person.girth - 1.0) * 0.8 };
     for (age, part) in [("young", 1.0 - old), ("old", old)] {

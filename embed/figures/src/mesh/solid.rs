@@ -2,9 +2,10 @@
 
 use super::math::{add, scale};
 use super::rig::{Posed, Rig};
-use crate::body::{Paint, own};
+use crate::body::Paint;
 use crate::person::{HairStyle, HatKind, Person, UpperKind};
 use crate::raster::V3;
+use crate::variation::{slot, variation};
 use crate::worn::Adder;
 
 /// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
@@ -19,7 +20,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
     if !hooded {
         match person.hair {
             HairStyle::Ponytail if tied => {
-                let low = own(person, 11);
+                let low = variation(person, slot::HAIR_HEIGHT);
                 put(
                     at(0.0, 0.45 - 0.5 * low, -1.35),
                     at(0.0, -0.3 - 0.5 * low, -1.75),
@@ -38,7 +39,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
                 );
             }
             HairStyle::Bun => {
-                let high = own(person, 11);
+                let high = variation(person, slot::HAIR_HEIGHT);
                 put(
                     at(0.0, 0.3 + 0.8 * high, -1.25 + 0.4 * high),
                     at(0.0, 0.25 + 0.8 * high, -1.35 + 0.4 * high),
@@ -65,7 +66,8 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
         None => {
             let kind = person.visible_upper().kind;
             let hood = kind == UpperKind::Hoodie
-                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket))
+                || (variation(person, slot::HOOD_ON_JACKET) > 0.6
+                    && matches!(kind, UpperKind::Puffer | UpperKind::Jacket))
                 || person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
             if hood {
                 put(

@@ -5,8 +5,8 @@
 
 use super::assets::Assets;
 use super::surface::Surface;
-use crate::body::own;
 use crate::person::{HairStyle, LowerKind, Person, ShoeKind, UpperKind};
+use crate::variation::{slot, variation};
 
 /// Share of the persons whose garments are grown from the body although there are pieces.
 const GROWN: f32 = 0.35;
@@ -18,7 +18,7 @@ fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface
 
 /// Hair with its own strands; nothing under a hat.
 pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if person.hat.is_some() || own(person, 241) < GROWN {
+    if person.hat.is_some() || variation(person, slot::HAIR_HAS_PIECE) < GROWN {
         return None;
     }
     let names: &[&str] = match person.hair {
@@ -29,13 +29,13 @@ pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfac
         HairStyle::Curly => &["afro01/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 242))
+    choose(assets, names, variation(person, slot::HAIR_PIECE))
 }
 
 /// The inner upper garment.
 pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     use UpperKind::*;
-    if own(person, 243) < GROWN || person.dress.is_some() {
+    if variation(person, slot::TOP_HAS_PIECE) < GROWN || person.dress.is_some() {
         return None;
     }
     let names: &[&str] = match (person.top.kind, person.woman) {
@@ -44,13 +44,13 @@ pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface
         (LongSleeve | Sweater | Shirt | Hoodie, false) => &["male_casualsuit02/0", "male_casualsuit03/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 244))
+    choose(assets, names, variation(person, slot::TOP_PIECE))
 }
 
 /// The outer garment.
 pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     let garment = person.outer.as_ref()?;
-    if own(person, 245) < GROWN {
+    if variation(person, slot::OUTER_HAS_PIECE) < GROWN {
         return None;
     }
     let names: &[&str] = match (garment.kind, person.woman) {
@@ -64,7 +64,7 @@ pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
 
 /// Trousers or shorts.
 pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if own(person, 246) < GROWN {
+    if variation(person, slot::LOWER_HAS_PIECE) < GROWN {
         return None;
     }
     let names: &[&str] = match (person.lower.kind, person.woman) {
@@ -75,12 +75,12 @@ pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
         (LowerKind::Shorts, true) => &["female_casualsuit02/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 247))
+    choose(assets, names, variation(person, slot::LOWER_PIECE))
 }
 
 /// Shoes.
 pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if own(person, 248) < GROWN {
+    if variation(person, slot::SHOES_HAVE_PIECE) < GROWN {
         return None;
     }
     let names: &[&str] = match person.shoes.0 {
@@ -88,5 +88,5 @@ pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
         ShoeKind::Leather => &["shoes02/0", "shoes05/0", "shoes06/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 249))
+    choose(assets, names, variation(person, slot::SHOES_PIECE))
 }
