@@ -24,7 +24,7 @@ pub(crate) enum Paint {
     HatBrim,
     HoodBack,
     Bag,
-    Thing,
+    HeldItem,
 }
 
 /// Lengths of the garments as fractions of body height.
@@ -169,7 +169,7 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
     };
     let (shoulder_half, hip_half) = if person.woman { (0.1, 0.098) } else { (0.117, 0.09) };
-    let wear = person.visible_upper().loose;
+    let wear = person.visible_upper().looseness;
     let bulk = (0.6 + 0.4 * girth) * (0.72 + 0.28 * wear);
     let chest_deep = if person.woman { 0.068 } else { 0.07 } * (0.3 + 0.7 * girth) * (0.6 + 0.4 * wear);
     let belly = if girth > 1.15 { 1.22 } else { 1.0 };
@@ -195,7 +195,7 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
     }
     add(at(0.0, 0.87, -0.005), at(0.0, 0.80, -0.01), [0.031 * tall; 2], [0.04 * tall; 2], 0.4, Paint::Skin);
     // Legs.
-    let lower = person.lower.loose;
+    let lower = person.lower.looseness;
     let trousered = cut.skirt_hem.is_none();
     for (index, side) in [-1.0f32, 1.0].into_iter().enumerate() {
         let swing = (pose.phase + index as f32 * std::f32::consts::PI).sin() * pose.stride;

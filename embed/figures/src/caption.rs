@@ -5,8 +5,8 @@
 
 use rand::Rng;
 
-use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ThingKind, UpperKind};
+use super::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS, Shade};
+use super::person::{Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, UpperKind};
 use super::vocabulary::{self as v, Words};
 use crate::random::{chance, pick, weighted};
 
@@ -30,7 +30,7 @@ fn article(words: &str) -> String {
 }
 
 fn shade_word(shade: &Shade, words: Words, rng: &mut impl Rng) -> &'static str {
-    shade.word(&REGIONS, words, rng)
+    shade.word(&GARMENT_COLOURS, words, rng)
 }
 
 fn subject(person: &Person, words: Words, rng: &mut impl Rng) -> String {
@@ -63,7 +63,7 @@ fn hair(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     if hidden || (person.hat.is_some() && short) {
         return None;
     }
-    let colour = person.hair_shade.word(&HAIRS, words, rng);
+    let colour = person.hair_shade.word(&HAIR_COLOURS, words, rng);
     let curl = pick(rng, &["", "", "straight ", "wavy "]);
     Some(match person.hair {
         HairStyle::Bald => words.pick(rng, &v::BALD).to_string(),
@@ -98,17 +98,17 @@ fn extras(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static 
 }
 
 fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rng: &mut impl Rng) -> String {
-    let other = shade_word(&garment.second, words, rng);
+    let other = shade_word(&garment.second_shade, words, rng);
     let both = chance(rng, 0.5);
     match garment.pattern {
         _ if chance(rng, 0.25) => format!("{colour} {noun}"),
         Pattern::Plain => format!("{}{colour} {noun}", if chance(rng, 0.06) { "plain " } else { "" }),
-        Pattern::HStripes => match (both, chance(rng, 0.5)) {
+        Pattern::HorizontalStripes => match (both, chance(rng, 0.5)) {
             (true, true) => format!("{colour} and {other} striped {noun}"),
             (true, false) => format!("{colour} {noun} with {other} {}", words.pick(rng, &v::STRIPES)),
             _ => format!("{} {colour} {noun}", words.pick(rng, &v::STRIPED)),
         },
-        Pattern::VStripes => {
+        Pattern::VerticalStripes => {
             if both {
                 format!("{colour} {noun} with {other} {}", words.pick(rng, &v::UPRIGHT))
             } else {
@@ -136,11 +136,11 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rn
         Pattern::Marl => {
             format!("{} {colour} {noun}", words.pick(rng, &v::MARL))
         }
-        Pattern::Sleeves => match both {
+        Pattern::ContrastSleeves => match both {
             true => format!("{colour} {noun} with {other} sleeves"),
             false => format!("{colour} and {other} {noun}"),
         },
-        Pattern::Panels => {
+        Pattern::SidePanels => {
             format!("{colour} {noun} with {other} {}", words.pick(rng, &v::PANELS))
         }
     }
@@ -148,16 +148,16 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rn
 
 fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, words: Words, rng: &mut impl Rng) -> String {
     use UpperKind::*;
-    let palette = if garment.kind == DenimJacket { &DENIMS[..] } else { &REGIONS[..] };
+    let palette = if garment.kind == DenimJacket { &DENIM_COLOURS[..] } else { &GARMENT_COLOURS[..] };
     let colour = garment.shade.word(palette, words, rng);
     let noun = words.pick(rng, v::upper(garment.kind));
     let mut text = patterned(garment, colour, noun, words, rng);
     if garment.kind == HiVis && chance(rng, 0.4) {
         text += words.pick(rng, &v::REFLECTIVE);
     }
-    if outer && person.open && chance(rng, 0.3) {
+    if outer && person.outer_open && chance(rng, 0.3) {
         text = format!("open {text}");
-    } else if garment.loose > 1.2 && chance(rng, 0.12) {
+    } else if garment.looseness > 1.2 && chance(rng, 0.12) {
         text = format!("{} {text}", words.pick(rng, &v::LOOSE));
     }
     text
@@ -167,7 +167,7 @@ fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, words: Word
 fn uppers(person: &Person, brief: bool, words: Words, rng: &mut impl Rng) -> String {
     if let Some(outer) = &person.outer {
         let first = article(&upper(outer, person, true, words, rng));
-        let seen = person.open
+        let seen = person.outer_open
             || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
         if brief || !seen || chance(rng, 0.25) {
             return first;
@@ -204,10 +204,10 @@ fn lower(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     use LowerKind::*;
     Some(match garment.kind {
         Jeans => {
-            let colour = garment.shade.word(&DENIMS, words, rng);
+            let colour = garment.shade.word(&DENIM_COLOURS, words, rng);
             match weighted(rng, &[0.72, 0.14, 0.14]) {
                 0 => format!("{}{colour} jeans", pick(rng, &["", "", "", "", "slim "])),
-                1 if garment.shade.region < 3 => words.pick(rng, &v::ANY_JEANS).to_string(),
+                1 if garment.shade.colour < 3 => words.pick(rng, &v::ANY_JEANS).to_string(),
                 _ => format!("{colour} {}", words.pick(rng, &v::JEANS)),
             }
         }
@@ -249,14 +249,14 @@ fn bag(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
 }
 
 fn thing(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
-    let (kind, shade) = person.thing?;
+    let (kind, shade) = person.held_item?;
     let colour = shade_word(&shade, words, rng);
     Some(match kind {
-        ThingKind::Paper => words.pick(rng, &v::PAPER).to_string(),
-        ThingKind::Phone => words.pick(rng, &v::PHONE).to_string(),
-        ThingKind::Shopping => article(&format!("{colour} {}", words.pick(rng, &v::SHOPPING))),
-        ThingKind::Box => words.pick(rng, &v::BOX).to_string(),
-        ThingKind::Cup => words.pick(rng, &v::CUP).to_string(),
+        HeldItem::Paper => words.pick(rng, &v::PAPER).to_string(),
+        HeldItem::Phone => words.pick(rng, &v::PHONE).to_string(),
+        HeldItem::Shopping => article(&format!("{colour} {}", words.pick(rng, &v::SHOPPING))),
+        HeldItem::Box => words.pick(rng, &v::BOX).to_string(),
+        HeldItem::Cup => words.pick(rng, &v::CUP).to_string(),
     })
 }
 
@@ -309,7 +309,7 @@ fn sentence(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     if !carried.is_empty() {
         let verb = pick(rng, &["and carries", "carrying", "and is carrying", "with", "and holds", "holding"]);
         text = format!("{text}, {verb} {}", listed(carried));
-    } else if person.bag.is_none() && person.thing.is_none() && chance(rng, 0.05) {
+    } else if person.bag.is_none() && person.held_item.is_none() && chance(rng, 0.05) {
         text += pick(rng, &[" and carries no bag", ", without a bag"]);
     }
     text + "."

@@ -130,8 +130,8 @@ mod tests {
     #[test]
     fn held_out_words_are_kept_out_of_training_and_make_up_the_test() {
         let corpus = Corpus::new(4);
-        let regions = colour::REGIONS.iter().chain(&colour::DENIMS).chain(&colour::HAIRS);
-        let mut kept: Vec<&str> = regions.flat_map(|region| region.held_out.iter().copied()).collect();
+        let palettes = colour::GARMENT_COLOURS.iter().chain(&colour::DENIM_COLOURS).chain(&colour::HAIR_COLOURS);
+        let mut kept: Vec<&str> = palettes.flat_map(|named| named.held_out.iter().copied()).collect();
         kept.extend(["tee", "pullover", "anorak", "overcoat", "slacks", "joggers", "rucksack", "satchel", "tote bag"]);
         kept.extend(["fedora", "woolly hat", "frizzy", "tartan", "lettering", "smartphone", "spectacles", "denims"]);
         let mut tested = 0;

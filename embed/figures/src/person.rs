@@ -45,14 +45,14 @@ pub enum LowerKind {
 #[allow(missing_docs)]
 pub enum Pattern {
     Plain,
-    HStripes,
-    VStripes,
+    HorizontalStripes,
+    VerticalStripes,
     Checks,
     Print,
     Floral,
     Marl,
-    Sleeves,
-    Panels,
+    ContrastSleeves,
+    SidePanels,
 }
 
 /// One garment.
@@ -65,9 +65,9 @@ pub struct Garment<K> {
     /// Pattern.
     pub pattern: Pattern,
     /// Second colour, of the pattern.
-    pub second: Shade,
+    pub second_shade: Shade,
     /// Width over the body, 1 = tight.
-    pub loose: f32,
+    pub looseness: f32,
 }
 
 /// Hair style.
@@ -110,7 +110,7 @@ pub enum BagKind {
 /// Thing in a hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ThingKind {
+pub enum HeldItem {
     Paper,
     Phone,
     Shopping,
@@ -143,7 +143,7 @@ pub struct Person {
     pub skin: [f32; 3],
     /// Hair style.
     pub hair: HairStyle,
-    /// Hair colour (palette [`HAIRS`](super::colour::HAIRS)).
+    /// Hair colour (palette [`HAIR_COLOURS`](super::colour::HAIR_COLOURS)).
     pub hair_shade: Shade,
     /// Beard.
     pub beard: bool,
@@ -156,17 +156,17 @@ pub struct Person {
     /// Jacket, coat, cardigan, vest.
     pub outer: Option<Garment<UpperKind>>,
     /// Whether `outer` is worn open.
-    pub open: bool,
+    pub outer_open: bool,
     /// Trousers, skirt.
     pub lower: Garment<LowerKind>,
     /// A dress instead of top and lower: (garment, hem: 0 above knee, 1 knee, 2 ankle).
     pub dress: Option<(Garment<UpperKind>, u8)>,
-    /// Shoes (palette [`REGIONS`](super::colour::REGIONS)).
+    /// Shoes (palette [`GARMENT_COLOURS`](super::colour::GARMENT_COLOURS)).
     pub shoes: (ShoeKind, Shade),
     /// Bag and its colour.
     pub bag: Option<(BagKind, Shade)>,
     /// Thing in hand and its colour.
-    pub thing: Option<(ThingKind, Shade)>,
+    pub held_item: Option<(HeldItem, Shade)>,
     /// Folds and prints differ from garment to garment.
     pub texture_seed: u32,
 }

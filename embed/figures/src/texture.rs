@@ -1,7 +1,7 @@
 //! What each part of a person looks like: garment edges, patterns, folds, faces, hair.
 
 use super::body::{Cut, Paint};
-use super::person::{BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind};
+use super::person::{BagKind, Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, ShoeKind, UpperKind};
 use super::raster::{Hit, cell_noise, value_noise};
 use crate::variation::{slot, variation};
 
@@ -25,17 +25,17 @@ pub(super) fn cloth<K: Copy>(
     part: u8,
 ) -> Rgb {
     let base = garment.shade.albedo;
-    let other = garment.second.albedo;
+    let other = garment.second_shade.albedo;
     let seed = person.texture_seed.wrapping_add(which * 977);
     let u = |k: u32| variation(person, which * 31 + k);
     match garment.pattern {
         Pattern::Plain => base,
-        Pattern::HStripes => {
+        Pattern::HorizontalStripes => {
             let period = 0.018 + 0.055 * u(1) * u(1);
             let duty = 0.25 + 0.4 * u(2);
             if (height / period).rem_euclid(1.0) < duty { other } else { base }
         }
-        Pattern::VStripes => {
+        Pattern::VerticalStripes => {
             let period = 0.12 + 0.3 * u(1);
             if (angle / period).rem_euclid(1.0) < 0.35 { other } else { base }
         }
@@ -58,14 +58,14 @@ pub(super) fn cloth<K: Copy>(
             let n = cell_noise((angle * 60.0) as i32, (height * 420.0) as i32, seed);
             mix(base, if n > 0.5 { [0.75; 3] } else { [0.04; 3] }, 0.30 * (n - 0.5).abs() * 2.0)
         }
-        Pattern::Sleeves => {
+        Pattern::ContrastSleeves => {
             if part == 1 || height > 0.765 + 0.03 * u(1) {
                 other
             } else {
                 base
             }
         }
-        Pattern::Panels => {
+        Pattern::SidePanels => {
             let on = if part == 2 { (angle.abs() - 1.57).abs() < 0.25 } else { (0.28..0.62).contains(&angle.abs()) };
             if on { other } else { base }
         }
@@ -190,7 +190,8 @@ fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
         }
     }
     if let Some(outer) = &person.outer {
-        let lapel = cut.opening * if person.open { (0.4 + (hit.height - 0.5) * 1.8).clamp(0.25, 1.0) } else { 0.0 };
+        let lapel =
+            cut.opening * if person.outer_open { (0.4 + (hit.height - 0.5) * 1.8).clamp(0.25, 1.0) } else { 0.0 };
         let blazer_v = outer.kind == UpperKind::Blazer && hit.height > 0.72 && front < (hit.height - 0.72) * 6.0;
         let vest_sides = matches!(outer.kind, UpperKind::HiVis) && hit.height > 0.70 && front > 1.15 && front < 2.0;
         if hit.height > cut.outer_hem && front >= lapel && !blazer_v && !vest_sides {
@@ -269,7 +270,7 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
         },
         Paint::CoatSkirt => {
             let garment = person.outer.as_ref().unwrap_or(&person.top);
-            let gap = if person.open { cut.opening * 1.1 } else { 0.0 };
+            let gap = if person.outer_open { cut.opening * 1.1 } else { 0.0 };
             (hit.angle.abs() >= gap).then(|| upper(person, garment, 2, hit, 3))
         }
         Paint::Sleeve { fore } => Some(sleeve(person, hit, fore)),
@@ -310,8 +311,8 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
                 if kind == BagKind::Suitcase { 0.08 } else { 0.03 },
             ))
         }
-        Paint::Thing => match person.thing {
-            Some((ThingKind::Paper, shade)) => Some((scaled(shade.albedo, 1.05), 0.0)),
+        Paint::HeldItem => match person.held_item {
+            Some((HeldItem::Paper, shade)) => Some((scaled(shade.albedo, 1.05), 0.0)),
             Some((_, shade)) => Some((shade.albedo, 0.02)),
             None => Some(([0.05; 3], 0.1)),
         },

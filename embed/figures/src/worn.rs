@@ -2,7 +2,7 @@
 
 use super::body::Paint;
 use super::body::Pose;
-use super::person::{BagKind, HairStyle, HatKind, Person, ThingKind, UpperKind};
+use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person, UpperKind};
 use super::raster::V3;
 use crate::variation::{slot, variation};
 
@@ -251,52 +251,52 @@ pub(super) fn carried(
                 [0.007 * tall; 2],
                 [0.007 * tall; 2],
                 0.5,
-                Paint::Thing,
+                Paint::HeldItem,
             );
         }
         None => {}
     }
     let [x, y, z] = free;
-    match person.thing.map(|(kind, _)| kind) {
-        Some(ThingKind::Paper) => add(
+    match person.held_item.map(|(kind, _)| kind) {
+        Some(HeldItem::Paper) => add(
             [x, y + 0.045 * tall, z + 0.02 * tall],
             [x, y - 0.045 * tall, z + 0.03 * tall],
             [0.05 * tall, 0.012 * tall],
             [0.05 * tall, 0.012 * tall],
             0.05,
-            Paint::Thing,
+            Paint::HeldItem,
         ),
-        Some(ThingKind::Phone) => add(
+        Some(HeldItem::Phone) => add(
             [x, y + 0.03 * tall, z + 0.01 * tall],
             [x, y - 0.01 * tall, z + 0.02 * tall],
             [0.016 * tall, 0.006 * tall],
             [0.016 * tall, 0.006 * tall],
             0.1,
-            Paint::Thing,
+            Paint::HeldItem,
         ),
-        Some(ThingKind::Shopping) => add(
+        Some(HeldItem::Shopping) => add(
             [x, y - 0.04 * tall, z],
             [x, y - (0.1 + 0.1 * size) * tall, z],
             [0.045 * tall, 0.06 * tall],
             [0.06 * tall * size, 0.075 * tall * size],
             0.15,
-            Paint::Thing,
+            Paint::HeldItem,
         ),
-        Some(ThingKind::Box) => add(
+        Some(HeldItem::Box) => add(
             [x * 0.6, y + 0.07 * tall, z + 0.06 * tall],
             [x * 0.6, y - 0.05 * tall, z + 0.06 * tall],
             [0.11 * tall * size, 0.08 * tall],
             [0.11 * tall * size, 0.08 * tall],
             0.05,
-            Paint::Thing,
+            Paint::HeldItem,
         ),
-        Some(ThingKind::Cup) => add(
+        Some(HeldItem::Cup) => add(
             [x, y + 0.04 * tall, z + 0.02 * tall],
             [x, y - 0.015 * tall, z + 0.02 * tall],
             [0.018 * tall; 2],
             [0.014 * tall; 2],
             0.1,
-            Paint::Thing,
+            Paint::HeldItem,
         ),
         None => {}
     }

@@ -96,7 +96,7 @@ pub(crate) fn upper(
     let base = thickness(garment.kind) + below;
     // What is worn over something is at least as wide as that.
     let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
-    let loose = if which == 2 { garment.loose.max(inner.loose) } else { garment.loose };
+    let loose = if which == 2 { garment.looseness.max(inner.looseness) } else { garment.looseness };
     let slack = (loose - 1.0).max(0.0);
     let seed = person.texture_seed.wrapping_add(which * 613);
     let padded = garment.kind == Puffer;
@@ -109,7 +109,7 @@ pub(crate) fn upper(
             Region::Trunk => {
                 let low = ((0.8 - height) / 0.18).clamp(0.0, 1.0);
                 let rib = if padded { 0.006 * (height / 0.034 * std::f32::consts::TAU).sin() } else { 0.0 };
-                let trousers = if height < 0.6 { 0.008 + 0.018 * (person.lower.loose - 1.0).max(0.0) } else { 0.0 };
+                let trousers = if height < 0.6 { 0.008 + 0.018 * (person.lower.looseness - 1.0).max(0.0) } else { 0.0 };
                 // Ribbed and belted hems draw in over the hips.
                 let hips = if gathered { 1.0 - 0.7 * ((0.57 - height) / 0.06).clamp(0.0, 1.0) } else { 1.0 };
                 base * (0.4 + 0.6 * hips)
@@ -155,7 +155,7 @@ pub(crate) fn piece(surface: &Surface, body: &[V3], person: &Person, more: f32) 
 pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
     use LowerKind::*;
     let mut fit = Fit::new(surface, body, person);
-    let slack = (person.lower.loose - 1.0).max(0.0);
+    let slack = (person.lower.looseness - 1.0).max(0.0);
     let tight = matches!(person.lower.kind, Leggings | Capri);
     let flare = if variation(person, slot::FLARED_LEGS) > 0.85 && !tight { 0.02 } else { 0.0 };
     let seed = person.texture_seed.wrapping_add(3 * 613);

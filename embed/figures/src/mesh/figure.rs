@@ -135,7 +135,7 @@ impl<'a> Figure<'a> {
             let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
             self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
         } else if let Some(piece) = wardrobe::lower(assets, person) {
-            let points = cloth::piece(piece, body, person, slack(person.lower.loose));
+            let points = cloth::piece(piece, body, person, slack(person.lower.looseness));
             self.put(Layer::Lower, piece, &points, posed, 0.004, true, (everywhere, 0.0));
         } else {
             let points = cloth::lower(tights, body, person);
@@ -143,7 +143,7 @@ impl<'a> Figure<'a> {
         }
         let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
         let covered = person.outer.as_ref().is_some_and(|outer| {
-            !person.open
+            !person.outer_open
                 && outer.kind.sleeve() > 1.0
                 && !matches!(outer.kind, UpperKind::Blazer)
                 && cut.top_hem >= cut.outer_hem - 0.005
@@ -152,7 +152,7 @@ impl<'a> Figure<'a> {
             let own = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
             let surface = own.unwrap_or(tights);
             let points = match own {
-                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.loose)),
+                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.looseness)),
                 None => cloth::upper(tights, body, person, inner, 1, 0.0),
             };
             let hem = if person.dress.is_some() { 0.48 } else { cut.top_hem - 0.03 };
@@ -162,7 +162,7 @@ impl<'a> Figure<'a> {
         if let Some(outer) = &person.outer {
             let own = wardrobe::outer(assets, person);
             let points = match own {
-                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.loose)),
+                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.looseness)),
                 None => cloth::upper(tights, body, person, outer, 2, 0.006),
             };
             self.put(
@@ -171,14 +171,14 @@ impl<'a> Figure<'a> {
                 &points,
                 posed,
                 0.013,
-                person.open || own.is_some(),
+                person.outer_open || own.is_some(),
                 (upperbody, cut.outer_hem - 0.03),
             );
         }
         let long = person.outer.as_ref().is_some_and(|_| cut.outer_hem < LEGS_PART);
         if long {
             let garment = person.visible_upper();
-            let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
+            let off = 0.022 + (garment.looseness - 1.0).max(0.0) * 0.09;
             let width = 0.1 + 0.35 * variation(person, slot::COAT_SKIRT_WIDTH);
             let points = cloth::skirt(skirt, body, person, width, off, 2);
             self.put(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (everywhere, 0.0));

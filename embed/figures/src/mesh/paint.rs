@@ -248,7 +248,7 @@ impl<'a> Painter<'a> {
             let inside = match region {
                 Region::Trunk => {
                     let neck = if outer.kind == UpperKind::Blazer { 0.7 } else { 0.8 };
-                    (!person.open || angle.abs() > 1.7) && height > self.cut.outer_hem + 0.02 && height < neck
+                    (!person.outer_open || angle.abs() > 1.7) && height > self.cut.outer_hem + 0.02 && height < neck
                 }
                 _ => t < self.reach(outer.kind) - 0.06,
             };
@@ -280,7 +280,7 @@ impl<'a> Painter<'a> {
     }
 
     fn opening(&self, height: f32) -> f32 {
-        if !self.person.open {
+        if !self.person.outer_open {
             return 0.0;
         }
         self.cut.opening * (0.55 + (0.72 - height).max(0.0) * 1.6).clamp(0.4, 1.3)
@@ -316,7 +316,7 @@ impl<'a> Painter<'a> {
                 let lapel = matches!(garment.kind, UpperKind::Blazer | UpperKind::Coat)
                     && height > 0.7
                     && (edge - 0.28 - (height - 0.7)).abs() < 0.03;
-                if lapel || (person.open && edge < 0.04) {
+                if lapel || (person.outer_open && edge < 0.04) {
                     look.albedo = scaled(look.albedo, 0.75);
                 }
                 Some(look)
