@@ -5,24 +5,24 @@
 //! variety of cameras, places and wording counts for more than beauty. Everything follows from a seed: identity `i` of
 //! seed `s` is always the same person, view `v` of it always the same picture, on any machine and any thread.
 
+mod accessories;
 mod body;
 mod camera;
 mod caption;
 pub mod colour;
+pub mod dataset;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod mesh;
 pub mod person;
-mod place;
 mod random;
 mod raster;
 mod sampling;
 mod scene;
+mod scenery;
 mod texture;
 mod variation;
 mod vocabulary;
-mod worn;
-pub mod write;
 
 use std::sync::Arc;
 

@@ -5,10 +5,10 @@
 //! View space: x to the right, y up, z towards the camera, metres.
 
 /// Three coordinates.
-pub(crate) type V3 = [f32; 3];
+pub(crate) type Vec3 = [f32; 3];
 
 /// `a + (b - a) t`.
-pub(crate) fn lerp3(a: V3, b: V3, t: f32) -> V3 {
+pub(crate) fn lerp3(a: Vec3, b: Vec3, t: f32) -> Vec3 {
     std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
 }
 
@@ -16,21 +16,21 @@ pub(crate) fn lerp3(a: V3, b: V3, t: f32) -> V3 {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part<P> {
     /// Ends, body space (y up, z = where the person faces).
-    pub a: V3,
+    pub a: Vec3,
     /// Other end.
-    pub b: V3,
+    pub b: Vec3,
     /// Radii (lateral, front to back) at `a`.
-    pub ra: [f32; 2],
+    pub radii_a: [f32; 2],
     /// Radii at `b`.
-    pub rb: [f32; 2],
+    pub radii_b: [f32; 2],
     /// Roundness of the ends: 1 = half sphere, near 0 = flat.
     pub cap: f32,
     /// Height of the ends as a fraction of the body's, for textures that run over several parts.
-    pub ha: f32,
+    pub height_a: f32,
     /// The same at `b`.
-    pub hb: f32,
+    pub height_b: f32,
     /// What to paint it with.
-    pub paint: P,
+    pub kind: P,
 }
 
 /// Where the camera stands relative to the person.
@@ -47,12 +47,12 @@ pub(crate) struct View {
     /// Half the body's height: the point that stays put.
     pub middle: f32,
     /// Moves the person in view space.
-    pub shift: V3,
+    pub shift: Vec3,
 }
 
 impl View {
     /// Body space to view space, with the perspective scale there.
-    pub fn project(&self, p: V3) -> (V3, f32) {
+    pub fn project(&self, p: Vec3) -> (Vec3, f32) {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (x, y, z) = (p[0] * cy + p[2] * sy, p[1] - self.middle, -p[0] * sy + p[2] * cy);
@@ -74,14 +74,14 @@ pub(crate) struct Hit {
     /// Angle around the body: 0 front, positive to its `+x` side, +-pi back.
     pub angle: f32,
     /// Normal in body space (without pose), for heads.
-    pub local: V3,
+    pub local: Vec3,
 }
 
 /// Light in view space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Light {
     /// Towards the light, unit length.
-    pub towards: V3,
+    pub towards: Vec3,
     /// Share that comes from everywhere.
     pub ambient: f32,
 }
@@ -117,7 +117,7 @@ impl Canvas {
     }
 
     /// Forgets depth, so that what comes next is drawn over everything.
-    pub fn in_front(&mut self) {
+    pub fn clear_depth(&mut self) {
         self.depth.fill(f32::MIN);
     }
 
@@ -134,7 +134,8 @@ impl Canvas {
         let (sy, cy) = view.yaw.sin_cos();
         let across = |r: [f32; 2], f: f32| f * ((r[0] * cy).powi(2) + (r[1] * sy).powi(2)).sqrt();
         let deep = |r: [f32; 2], f: f32| f * ((r[0] * sy).powi(2) + (r[1] * cy).powi(2)).sqrt();
-        let (ra, rb, da, db) = (across(part.ra, fa), across(part.rb, fb), deep(part.ra, fa), deep(part.rb, fb));
+        let (ra, rb, da, db) =
+            (across(part.radii_a, fa), across(part.radii_b, fb), deep(part.radii_a, fa), deep(part.radii_b, fb));
         let (dx, dy, dz) = (b[0] - a[0], b[1] - a[1], b[2] - a[2]);
         let flat_len = (dx * dx + dy * dy).sqrt();
         let full_len = (flat_len * flat_len + dz * dz).sqrt().max(1e-6);
@@ -177,8 +178,8 @@ impl Canvas {
                 let local = [normal[0] * cy - back_z * sy, back_y, normal[0] * sy + back_z * cy];
                 let mut angle = side.clamp(-1.0, 1.0).asin() - view.yaw;
                 angle -= (angle / std::f32::consts::TAU).round() * std::f32::consts::TAU;
-                let hit = Hit { along, height: part.ha + (part.hb - part.ha) * along, angle, local };
-                if let Some((albedo, gloss)) = paint(part.paint, &hit) {
+                let hit = Hit { along, height: part.height_a + (part.height_b - part.height_a) * along, angle, local };
+                if let Some((albedo, gloss)) = paint(part.kind, &hit) {
                     let facing =
                         normal[0] * light.towards[0] + normal[1] * light.towards[1] + normal[2] * light.towards[2];
                     let diffuse = light.ambient * (0.75 + 0.25 * normal[1]) + (1.0 - light.ambient) * facing.max(0.0);

@@ -3,28 +3,28 @@
 use image::RgbImage;
 use rand::Rng;
 
-use super::body::{Cut, Paint, Pose, build, cut};
+use super::body::{GarmentLengths, PartKind, Pose, build_parts};
 use super::camera;
 use super::mesh::Assets;
 use super::mesh::figure::Figure;
 use super::mesh::triangles::occlude;
 use super::person::Person;
-use super::place::{block, place_colour, surround};
 use super::raster::{Canvas, Light, Part, View, cell_noise, value_noise};
+use super::scenery::{draw_block, draw_surroundings, scenery_colour};
 use super::texture::albedo;
 use crate::random::{between, chance, weighted};
 
 /// A posed person of either level.
-enum Drawn<'a> {
-    Parts(&'a Person, Cut, Vec<Part<Paint>>),
+enum PosedPerson<'a> {
+    Parts(&'a Person, GarmentLengths, Vec<Part<PartKind>>),
     Mesh(Box<Figure<'a>>),
 }
 
-impl<'a> Drawn<'a> {
+impl<'a> PosedPerson<'a> {
     fn new(person: &'a Person, assets: Option<&'a Assets>, pose: &Pose) -> Self {
         match assets {
             Some(assets) => Self::Mesh(Box::new(Figure::new(assets, person, pose))),
-            None => Self::Parts(person, cut(person), build(person, pose)),
+            None => Self::Parts(person, GarmentLengths::of(person), build_parts(person, pose)),
         }
     }
 
@@ -35,7 +35,7 @@ impl<'a> Drawn<'a> {
             Self::Mesh(figure) => bounds = figure.bounds(view),
             Self::Parts(_, _, parts) => {
                 for part in parts {
-                    for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+                    for (end, radii) in [(part.a, part.radii_a), (part.b, part.radii_b)] {
                         let (p, scale) = view.project(end);
                         let r = radii[0].max(radii[1]) * scale * 0.85;
                         bounds = [
@@ -52,23 +52,23 @@ impl<'a> Drawn<'a> {
     }
 
     /// Its shadow on the ground that is on the canvas.
-    fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+    fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         if let Self::Mesh(figure) = self {
-            figure.shade(canvas, view, light);
+            figure.cast_shadow(canvas, view, light);
         }
     }
 
     /// Draws it over what is on the canvas.
-    fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
-        canvas.in_front();
+    fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
+        canvas.clear_depth();
         match self {
-            Self::Parts(person, measures, parts) => {
+            Self::Parts(person, lengths, parts) => {
                 for part in parts {
-                    canvas.draw(part, view, light, |paint, hit| albedo(person, measures, paint, hit));
+                    canvas.draw(part, view, light, |kind, hit| albedo(person, lengths, kind, hit));
                 }
             }
             Self::Mesh(figure) => {
-                figure.draw(canvas, view, light, creased);
+                figure.draw(canvas, view, light, crease_depth);
                 occlude(canvas, 0.07, 0.75);
             }
         }
@@ -76,30 +76,30 @@ impl<'a> Drawn<'a> {
 }
 
 /// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
-/// 60 to 400 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else drawn parts (level 1).
+/// 60 to 400 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else posed parts (level 1).
 pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
     let pose = Pose::sample(rng);
-    let drawn = Drawn::new(person, assets, &pose);
-    let creased = between(rng, 0.6, 1.4);
+    let posed = PosedPerson::new(person, assets, &pose);
+    let crease_depth = between(rng, 0.6, 1.4);
     let high = chance(rng, 0.35);
     let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
-    let near = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
-    let tilt = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
+    let distance = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
+    let roll = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
     let yaw = match weighted(rng, &[0.3, 0.28, 0.42]) {
         0 => between(rng, -0.6, 0.6),
         1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
         _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
     };
-    let view = View { yaw, pitch, distance: near, roll: tilt, middle: 0.5 * person.height, shift: [0.0; 3] };
+    let view = View { yaw, pitch, distance: distance, roll: roll, middle: 0.5 * person.height, shift: [0.0; 3] };
     // The box a detector would draw, loosely.
-    let bounds = drawn.bounds(&view);
+    let bounds = posed.bounds(&view);
     let [mut x0, mut y0, mut x1, mut y1] = bounds;
     let (wide, tall) = (x1 - x0, y1 - y0);
-    let sloppy = if chance(rng, 0.25) { 0.16 } else { 0.07 };
-    x0 -= wide * between(rng, -0.06, sloppy * 1.6);
-    x1 += wide * between(rng, -0.06, sloppy * 1.6);
-    y1 += tall * between(rng, -0.004, sloppy * 0.7);
-    y0 -= tall * between(rng, -0.02, sloppy * 0.7);
+    let margin = if chance(rng, 0.25) { 0.16 } else { 0.07 };
+    x0 -= wide * between(rng, -0.06, margin * 1.6);
+    x1 += wide * between(rng, -0.06, margin * 1.6);
+    y1 += tall * between(rng, -0.004, margin * 0.7);
+    y0 -= tall * between(rng, -0.02, margin * 0.7);
     if chance(rng, 0.22) {
         y0 += tall * between(rng, 0.15, 0.52);
     }
@@ -111,38 +111,38 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     // Size on the sensor, then over-sampling for soft edges.
     let out_h = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
     let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
-    let over = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
-    let (w, h) = ((out_w as f32 * over) as usize, (out_h as f32 * over) as usize);
+    let oversampling = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
+    let (w, h) = ((out_w as f32 * oversampling) as usize, (out_h as f32 * oversampling) as usize);
     let mut canvas = Canvas::new(w, h, [x0, y0, x1, y1]);
     let side = between(rng, -1.0, 1.0);
     let up = between(rng, 0.2, 1.0);
     let toward = between(rng, 0.1, 1.0);
     let length = (side * side + up * up + toward * toward).sqrt();
     let light = Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) };
-    let seen_place = chance(rng, 0.75);
-    if seen_place {
-        surround(&mut canvas, &view, &light, rng);
+    let in_perspective = chance(rng, 0.75);
+    if in_perspective {
+        draw_surroundings(&mut canvas, &view, &light, rng);
     } else {
         background(&mut canvas, pitch, &light, rng);
     }
-    drawn.shade(&mut canvas, &view, &light);
+    posed.cast_shadow(&mut canvas, &view, &light);
     // Others behind, the person, others and things in front.
     if chance(rng, 0.28) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
+        draw_passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
     }
-    drawn.draw(&mut canvas, &view, &light, creased);
+    posed.draw(&mut canvas, &view, &light, crease_depth);
     if chance(rng, 0.12) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, true, rng);
+        draw_passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, true, rng);
     }
     if chance(rng, 0.16) {
-        obstacle(&mut canvas, rng);
+        draw_obstacle(&mut canvas, rng);
     }
     camera::expose(&canvas, out_w, out_h, rng)
 }
 
-fn passer_by(
+fn draw_passer_by(
     canvas: &mut Canvas,
     (other, assets): (&Person, Option<&Assets>),
     view: &View,
@@ -152,26 +152,26 @@ fn passer_by(
     rng: &mut impl Rng,
 ) {
     let side = if chance(rng, 0.5) { 1.0 } else { -1.0 };
-    let near = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
-    let theirs = View {
+    let distance = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
+    let other_view = View {
         yaw: between(rng, -3.1, 3.1),
         distance: view.distance * if front { 1.0 } else { between(rng, 1.0, 1.3) },
-        shift: [side * wide * near, between(rng, -0.25, 0.25), 0.0],
+        shift: [side * wide * distance, between(rng, -0.25, 0.25), 0.0],
         middle: 0.5 * other.height,
         ..*view
     };
-    Drawn::new(other, assets, &Pose::sample(rng)).draw(canvas, &theirs, light, 1.0);
+    PosedPerson::new(other, assets, &Pose::sample(rng)).draw(canvas, &other_view, light, 1.0);
 }
 
 fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let (wall, floor) = (place_colour(rng), place_colour(rng));
+    let (wall, floor) = (scenery_colour(rng), scenery_colour(rng));
     let grass = chance(rng, 0.14);
     let floor = if grass { [0.06, 0.14, 0.03].map(|c| c * between(rng, 0.7, 1.8)) } else { floor };
     let horizon = if pitch > 0.45 { between(rng, -0.6, 0.45) } else { between(rng, 0.1, 1.05) };
     let seed: u32 = rng.random();
     let style = weighted(rng, &[0.35, 0.25, 0.2, 0.2]);
-    let second = place_colour(rng);
+    let second = scenery_colour(rng);
     let rough = between(rng, 0.02, 0.25);
     let (scale, slant) = (between(rng, 3.0, 16.0), between(rng, -1.2, 1.2));
     let shade_x = between(rng, -0.4, 0.4);
@@ -213,14 +213,14 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
         }
     }
     for _ in 0..weighted(rng, &[0.35, 0.3, 0.2, 0.15]) {
-        let colour = place_colour(rng);
+        let colour = scenery_colour(rng);
         let (cx, cy) = (between(rng, -0.1, 1.1), between(rng, 0.0, 1.0));
         let (rx, ry) = match weighted(rng, &[0.5, 0.25, 0.25]) {
             0 => (between(rng, 0.08, 0.4), between(rng, 0.05, 0.35)),
             1 => (between(rng, 0.01, 0.05), 1.2),
             _ => (1.2, between(rng, 0.005, 0.05)),
         };
-        block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
+        draw_block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
     }
     // Shadow on the ground at the feet.
     let (cx, strength) = (0.5 + between(rng, -0.3, 0.3), between(rng, 0.2, 0.75));
@@ -239,8 +239,8 @@ fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng
     }
 }
 
-fn obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
-    let colour = place_colour(rng).map(|v| v * 0.9);
+fn draw_obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
+    let colour = scenery_colour(rng).map(|v| v * 0.9);
     let round = chance(rng, 0.3);
     let area = match weighted(rng, &[0.4, 0.35, 0.25]) {
         0 => [between(rng, -0.4, 0.4), between(rng, 0.62, 0.9), between(rng, 0.6, 1.4), 1.3],
@@ -258,5 +258,5 @@ fn obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
             [-0.1, y, 1.1, y + between(rng, 0.01, 0.04)]
         }
     };
-    block(canvas, area, round, colour);
+    draw_block(canvas, area, round, colour);
 }

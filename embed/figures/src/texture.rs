@@ -1,6 +1,6 @@
 //! What each part of a person looks like: garment edges, patterns, folds, faces, hair.
 
-use super::body::{Cut, Paint};
+use super::body::{GarmentLengths, PartKind};
 use super::person::{BagKind, Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, ShoeKind, UpperKind};
 use super::raster::{Hit, cell_noise, value_noise};
 use crate::variation::{slot, variation};
@@ -16,7 +16,7 @@ pub(super) fn scaled(a: Rgb, s: f32) -> Rgb {
 }
 
 /// Colour of a garment's cloth at (angle, height); `part` 0 torso, 1 sleeve, 2 leg, 3 skirt.
-pub(super) fn cloth<K: Copy>(
+pub(super) fn cloth_albedo<K: Copy>(
     person: &Person,
     garment: &Garment<K>,
     which: u32,
@@ -83,7 +83,7 @@ fn folds(person: &Person, which: u32, angle: f32, height: f32, strength: f32) ->
 fn upper(person: &Person, garment: &Garment<UpperKind>, which: u32, hit: &Hit, part: u8) -> (Rgb, f32) {
     use UpperKind::*;
     let (angle, height) = (hit.angle, hit.height);
-    let mut colour = cloth(person, garment, which, angle, height, part);
+    let mut colour = cloth_albedo(person, garment, which, angle, height, part);
     let mut fold = folds(person, which, angle, height, 0.55);
     let mut gloss = 0.0;
     match garment.kind {
@@ -114,7 +114,7 @@ fn upper(person: &Person, garment: &Garment<UpperKind>, which: u32, hit: &Hit, p
 
 fn lower(person: &Person, hit: &Hit, part: u8) -> (Rgb, f32) {
     let garment = &person.lower;
-    let mut colour = cloth(person, garment, 3, hit.angle, hit.height, part);
+    let mut colour = cloth_albedo(person, garment, 3, hit.angle, hit.height, part);
     let mut fold = folds(person, 3, hit.angle, hit.height, 0.5);
     if garment.kind == LowerKind::Jeans {
         let fade = variation(person, slot::JEANS_FADE)
@@ -139,7 +139,7 @@ pub(super) fn hair_grows(person: &Person, local: [f32; 3]) -> bool {
     }
 }
 
-pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
+pub(super) fn head_albedo(person: &Person, hit: &Hit) -> (Rgb, f32) {
     let [x, y, z] = hit.local;
     let hair = person.hair_shade.albedo;
     let strand = 0.8 + 0.4 * value_noise(hit.angle * 9.0, hit.local[1] * 3.0, person.texture_seed + 4);
@@ -170,7 +170,7 @@ pub(super) fn face(person: &Person, hit: &Hit) -> (Rgb, f32) {
     (colour, 0.03)
 }
 
-fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
+fn torso(person: &Person, lengths: &GarmentLengths, hit: &Hit) -> Option<(Rgb, f32)> {
     let front = hit.angle.abs();
     if let Some((kind, shade)) = person.bag {
         let side = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
@@ -190,18 +190,18 @@ fn torso(person: &Person, cut: &Cut, hit: &Hit) -> Option<(Rgb, f32)> {
         }
     }
     if let Some(outer) = &person.outer {
-        let lapel =
-            cut.opening * if person.outer_open { (0.4 + (hit.height - 0.5) * 1.8).clamp(0.25, 1.0) } else { 0.0 };
+        let lapel = lengths.opening_angle
+            * if person.outer_open { (0.4 + (hit.height - 0.5) * 1.8).clamp(0.25, 1.0) } else { 0.0 };
         let blazer_v = outer.kind == UpperKind::Blazer && hit.height > 0.72 && front < (hit.height - 0.72) * 6.0;
         let vest_sides = matches!(outer.kind, UpperKind::HiVis) && hit.height > 0.70 && front > 1.15 && front < 2.0;
-        if hit.height > cut.outer_hem && front >= lapel && !blazer_v && !vest_sides {
+        if hit.height > lengths.outer_hem && front >= lapel && !blazer_v && !vest_sides {
             return Some(upper(person, outer, 2, hit, 0));
         }
     }
-    let neckline = 0.815 - cut.neck * (1.0 - front / 0.7).max(0.0);
+    let neckline = 0.815 - lengths.neckline_depth * (1.0 - front / 0.7).max(0.0);
     let (garment, hem) = match &person.dress {
         Some((dress, _)) => (dress, 0.0),
-        None => (&person.top, cut.top_hem),
+        None => (&person.top, lengths.top_hem),
     };
     if hit.height > neckline
         || (garment.kind == UpperKind::TankTop && hit.height > 0.775 && !(0.25..0.75).contains(&front))
@@ -232,10 +232,10 @@ fn sleeve(person: &Person, hit: &Hit, fore: bool) -> (Rgb, f32) {
     (person.skin, 0.02)
 }
 
-fn leg(person: &Person, cut: &Cut, hit: &Hit, shin: bool) -> (Rgb, f32) {
+fn leg(person: &Person, lengths: &GarmentLengths, hit: &Hit, shin: bool) -> (Rgb, f32) {
     let at = hit.along + if shin { 1.0 } else { 0.0 };
     let tights = variation(person, slot::TIGHTS);
-    if cut.skirt_hem.is_some() {
+    if lengths.skirt_hem.is_some() {
         return if tights > 0.6 { ([0.02, 0.02, 0.022], 0.0) } else { (person.skin, 0.02) };
     }
     let reach = match person.lower.kind {
@@ -248,46 +248,46 @@ fn leg(person: &Person, cut: &Cut, hit: &Hit, shin: bool) -> (Rgb, f32) {
 }
 
 /// Albedo and gloss of `paint` at `hit`; nothing where an open garment lets the one below be seen.
-pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Option<(Rgb, f32)> {
+pub(crate) fn albedo(person: &Person, lengths: &GarmentLengths, paint: PartKind, hit: &Hit) -> Option<(Rgb, f32)> {
     match paint {
-        Paint::Skin => Some((person.skin, 0.02)),
-        Paint::Head => Some(face(person, hit)),
-        Paint::Hair => {
+        PartKind::Skin => Some((person.skin, 0.02)),
+        PartKind::Head => Some(head_albedo(person, hit)),
+        PartKind::Hair => {
             if hit.local[2] > 0.55 && person.hair != HairStyle::Ponytail && person.hair != HairStyle::Bun {
                 return None;
             }
             let strand = 0.7 + 0.6 * value_noise(hit.angle * 11.0, hit.height * 30.0, person.texture_seed + 4);
             Some((scaled(person.hair_shade.albedo, strand), 0.05))
         }
-        Paint::Torso => torso(person, cut, hit),
-        Paint::Skirt => match &person.dress {
+        PartKind::Torso => torso(person, lengths, hit),
+        PartKind::Skirt => match &person.dress {
             Some((dress, _)) => Some(upper(person, dress, 1, hit, 3)),
             None => {
                 let garment = &person.lower;
-                let colour = cloth(person, garment, 3, hit.angle, hit.height, 3);
+                let colour = cloth_albedo(person, garment, 3, hit.angle, hit.height, 3);
                 Some((scaled(colour, folds(person, 3, hit.angle * 2.5, hit.height * 0.4, 0.7)), 0.0))
             }
         },
-        Paint::CoatSkirt => {
+        PartKind::CoatSkirt => {
             let garment = person.outer.as_ref().unwrap_or(&person.top);
-            let gap = if person.outer_open { cut.opening * 1.1 } else { 0.0 };
+            let gap = if person.outer_open { lengths.opening_angle * 1.1 } else { 0.0 };
             (hit.angle.abs() >= gap).then(|| upper(person, garment, 2, hit, 3))
         }
-        Paint::Sleeve { fore } => Some(sleeve(person, hit, fore)),
-        Paint::Leg { shin } => Some(leg(person, cut, hit, shin)),
-        Paint::Shoe => {
+        PartKind::Sleeve { fore } => Some(sleeve(person, hit, fore)),
+        PartKind::Leg { shin } => Some(leg(person, lengths, hit, shin)),
+        PartKind::Shoe => {
             let (kind, shade) = person.shoes;
             if kind == ShoeKind::Trainers && hit.local[1] < -0.35 && variation(person, slot::WHITE_SOLES) > 0.3 {
                 return Some(([0.72, 0.72, 0.70], 0.0));
             }
             Some((shade.albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
         }
-        Paint::Hat | Paint::HatBrim => {
+        PartKind::Hat | PartKind::HatBrim => {
             let (kind, shade) = person.hat?;
             if kind == HatKind::Hood && hit.local[2] > 0.5 {
                 return None;
             }
-            let band = kind == HatKind::Brimmed && paint == Paint::Hat && hit.along > 0.55;
+            let band = kind == HatKind::Brimmed && paint == PartKind::Hat && hit.along > 0.55;
             let knit = if kind == HatKind::Beanie {
                 0.85 + 0.3 * value_noise(hit.angle * 12.0, hit.height * 90.0, 3)
             } else {
@@ -298,11 +298,11 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
                 if kind == HatKind::HardHat { 0.25 } else { 0.0 },
             ))
         }
-        Paint::HoodBack => {
+        PartKind::HoodBack => {
             let garment = person.outer.as_ref().filter(|_| person.top.kind != UpperKind::Hoodie).unwrap_or(&person.top);
             Some((scaled(garment.shade.albedo, 0.85), 0.0))
         }
-        Paint::Bag => {
+        PartKind::Bag => {
             let (kind, shade) = person.bag?;
             let fold = folds(person, 7, hit.angle, hit.height, 0.4);
             let pocket = kind == BagKind::Backpack && hit.along > 0.5 && (hit.along - 0.55).abs() < 0.04;
@@ -311,7 +311,7 @@ pub(crate) fn albedo(person: &Person, cut: &Cut, paint: Paint, hit: &Hit) -> Opt
                 if kind == BagKind::Suitcase { 0.08 } else { 0.03 },
             ))
         }
-        Paint::HeldItem => match person.held_item {
+        PartKind::HeldItem => match person.held_item {
             Some((HeldItem::Paper, shade)) => Some((scaled(shade.albedo, 1.05), 0.0)),
             Some((_, shade)) => Some((shade.albedo, 0.02)),
             None => Some(([0.05; 3], 0.1)),

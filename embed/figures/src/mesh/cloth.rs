@@ -4,7 +4,7 @@
 use super::math::{add, dot, scale, sub};
 use super::surface::{Region, Surface};
 use crate::person::{Garment, LowerKind, Person, UpperKind};
-use crate::raster::{V3, value_noise};
+use crate::raster::{Vec3, value_noise};
 use crate::variation::{slot, variation};
 
 /// Thickness of an upper garment's cloth with what is usually below it, metres.
@@ -26,13 +26,13 @@ fn thickness(kind: UpperKind) -> f32 {
 /// Points of a garment over the points of `surface` on the body at rest.
 struct Fit<'a> {
     surface: &'a Surface,
-    points: Vec<V3>,
-    normals: Vec<V3>,
+    points: Vec<Vec3>,
+    normals: Vec<Vec3>,
     size: f32,
 }
 
 impl<'a> Fit<'a> {
-    fn new(surface: &'a Surface, body: &[V3], person: &Person) -> Self {
+    fn new(surface: &'a Surface, body: &[Vec3], person: &Person) -> Self {
         let points = surface.at_rest(body);
         let normals = surface.normals(&points);
         Self { surface, points, normals, size: person.height / 1.75 }
@@ -85,12 +85,12 @@ impl<'a> Fit<'a> {
 /// An upper garment (`which`: 1 top or dress, 2 outer) over `below` metres of other clothes, from the suit that covers the body.
 pub(crate) fn upper(
     surface: &Surface,
-    body: &[V3],
+    body: &[Vec3],
     person: &Person,
     garment: &Garment<UpperKind>,
     which: u32,
     below: f32,
-) -> Vec<V3> {
+) -> Vec<Vec3> {
     use UpperKind::*;
     let mut fit = Fit::new(surface, body, person);
     let base = thickness(garment.kind) + below;
@@ -143,7 +143,7 @@ pub(crate) fn upper(
 }
 
 /// A piece with a cut of its own, let out by `more` metres where the garment is loose.
-pub(crate) fn piece(surface: &Surface, body: &[V3], person: &Person, more: f32) -> Vec<V3> {
+pub(crate) fn piece(surface: &Surface, body: &[Vec3], person: &Person, more: f32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     if more > 0.0 {
         fit.inflate(|_, _| more);
@@ -152,7 +152,7 @@ pub(crate) fn piece(surface: &Surface, body: &[V3], person: &Person, more: f32) 
 }
 
 /// Trousers, shorts or leggings from the suit.
-pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
+pub(crate) fn lower(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Vec3> {
     use LowerKind::*;
     let mut fit = Fit::new(surface, body, person);
     let slack = (person.lower.looseness - 1.0).max(0.0);
@@ -180,7 +180,7 @@ pub(crate) fn lower(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> 
 }
 
 /// A skirt from the base mesh's wide one: `width` 0 follows the legs, 1 is a bell; `off` metres from the body.
-pub(crate) fn skirt(surface: &Surface, body: &[V3], person: &Person, width: f32, off: f32, which: u32) -> Vec<V3> {
+pub(crate) fn skirt(surface: &Surface, body: &[Vec3], person: &Person, width: f32, off: f32, which: u32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     let seed = person.texture_seed.wrapping_add(which * 613);
     let pleats = (5.0 + 9.0 * variation(person, slot::PLEAT_COUNT + which)).round();
@@ -201,7 +201,7 @@ pub(crate) fn skirt(surface: &Surface, body: &[V3], person: &Person, width: f32,
 }
 
 /// Shoes over the feet (and shins, for boots).
-pub(crate) fn shoes(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> {
+pub(crate) fn shoes(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.regions[v] == Region::Foot);
     fit.inflate(|region, place| if region == Region::Foot || place[0] > 1.5 { 0.009 } else { 0.005 });
@@ -209,7 +209,7 @@ pub(crate) fn shoes(surface: &Surface, body: &[V3], person: &Person) -> Vec<V3> 
 }
 
 /// The head's surface raised by `off(place)` metres: hair with volume, knitted hats, helmets.
-pub(crate) fn scalp(surface: &Surface, body: &[V3], person: &Person, off: impl Fn(&[f32; 4]) -> f32) -> Vec<V3> {
+pub(crate) fn scalp(surface: &Surface, body: &[Vec3], person: &Person, off: impl Fn(&[f32; 4]) -> f32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     // Ears stay below: the skull's direction is used and not the ear's own normals.
     for (v, normal) in fit.normals.iter_mut().enumerate() {

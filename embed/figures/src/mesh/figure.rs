@@ -2,20 +2,20 @@
 
 use super::assets::Assets;
 use super::cloth;
+use super::head_wear::add_head_wear;
 use super::math::sub;
 use super::paint::{LEGS_PART, Layer, Painter};
 use super::rig::Posed;
 use super::shape::shape;
-use super::solid;
 use super::surface::{Region, Surface, Triangle};
 use super::triangles::{Posed3, cast, darken, draw};
 use super::wardrobe;
-use crate::body::{Paint, Pose, cut};
+use crate::accessories::add_carried;
+use crate::body::{GarmentLengths, PartKind, Pose};
 use crate::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
-use crate::raster::{Canvas, Light, Part, V3, View};
+use crate::raster::{Canvas, Light, Part, Vec3, View};
 use crate::texture::albedo;
 use crate::variation::{slot, variation};
-use crate::worn::carried;
 
 /// One posed surface.
 struct Piece<'a> {
@@ -24,8 +24,8 @@ struct Piece<'a> {
     keep: fn(&Triangle, f32) -> bool,
     /// Passed to `keep`.
     limit: f32,
-    points: Vec<V3>,
-    normals: Vec<V3>,
+    points: Vec<Vec3>,
+    normals: Vec<Vec3>,
     lift: f32,
     double: bool,
 }
@@ -34,7 +34,7 @@ struct Piece<'a> {
 pub(crate) struct Figure<'a> {
     person: &'a Person,
     pieces: Vec<Piece<'a>>,
-    parts: Vec<Part<Paint>>,
+    parts: Vec<Part<PartKind>>,
 }
 
 fn everywhere(_: &Triangle, _: f32) -> bool {
@@ -94,7 +94,7 @@ impl<'a> Figure<'a> {
         &mut self,
         layer: Layer,
         surface: &'a Surface,
-        at_rest: &[V3],
+        at_rest: &[Vec3],
         posed: &Posed,
         lift: f32,
         double: bool,
@@ -114,12 +114,12 @@ impl<'a> Figure<'a> {
         });
     }
 
-    fn dress(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn dress(&mut self, assets: &'a Assets, body: &[Vec3], posed: &Posed) {
         let person = self.person;
-        let cut = cut(person);
+        let lengths = GarmentLengths::of(person);
         let tights = &assets.tights;
         let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || variation(person, slot::ROLLED_SLEEVES) > 0.82;
-        let legs = cut.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
+        let legs = lengths.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
         let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
         self.put(Layer::Skin, &assets.skin, &assets.skin.at_rest(body), posed, 0.0, false, (bare, limit));
         let slack = |loose: f32| 0.03 * (loose - 1.0).max(0.0);
@@ -130,7 +130,7 @@ impl<'a> Figure<'a> {
             self.put(Layer::Shoes, piece, &points, posed, 0.004, false, (everywhere, 0.0));
         }
         let skirt = &assets.skirt;
-        if cut.skirt_hem.is_some() {
+        if lengths.skirt_hem.is_some() {
             let width = 0.15 + 0.85 * variation(person, slot::SKIRT_WIDTH);
             let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
             self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
@@ -146,7 +146,7 @@ impl<'a> Figure<'a> {
             !person.outer_open
                 && outer.kind.sleeve() > 1.0
                 && !matches!(outer.kind, UpperKind::Blazer)
-                && cut.top_hem >= cut.outer_hem - 0.005
+                && lengths.top_hem >= lengths.outer_hem - 0.005
         });
         if !covered || person.dress.is_some() {
             let own = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
@@ -155,7 +155,7 @@ impl<'a> Figure<'a> {
                 Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.looseness)),
                 None => cloth::upper(tights, body, person, inner, 1, 0.0),
             };
-            let hem = if person.dress.is_some() { 0.48 } else { cut.top_hem - 0.03 };
+            let hem = if person.dress.is_some() { 0.48 } else { lengths.top_hem - 0.03 };
             let open = own.is_some();
             self.put(Layer::Top, surface, &points, posed, 0.008, open, (upperbody, hem));
         }
@@ -172,10 +172,10 @@ impl<'a> Figure<'a> {
                 posed,
                 0.013,
                 person.outer_open || own.is_some(),
-                (upperbody, cut.outer_hem - 0.03),
+                (upperbody, lengths.outer_hem - 0.03),
             );
         }
-        let long = person.outer.as_ref().is_some_and(|_| cut.outer_hem < LEGS_PART);
+        let long = person.outer.as_ref().is_some_and(|_| lengths.outer_hem < LEGS_PART);
         if long {
             let garment = person.visible_upper();
             let off = 0.022 + (garment.looseness - 1.0).max(0.0) * 0.09;
@@ -185,7 +185,7 @@ impl<'a> Figure<'a> {
         }
     }
 
-    fn head(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn head(&mut self, assets: &'a Assets, body: &[Vec3], posed: &Posed) {
         use HairStyle::*;
         let person = self.person;
         let skin = &assets.skin;
@@ -275,7 +275,7 @@ impl<'a> Figure<'a> {
     /// The box around what `view` sees of it: x0, y0, x1, y1.
     pub fn bounds(&self, view: &View) -> [f32; 4] {
         let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
-        let mut meet = |p: V3, r: f32| {
+        let mut meet = |p: Vec3, r: f32| {
             let (p, scale) = view.project(p);
             let r = r * scale;
             bounds =
@@ -286,7 +286,7 @@ impl<'a> Figure<'a> {
             piece.points.iter().step_by(8).for_each(|&p| meet(p, 0.01));
         }
         for part in &self.parts {
-            for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+            for (end, radii) in [(part.a, part.radii_a), (part.b, part.radii_b)] {
                 meet(end, radii[0].max(radii[1]) * 0.85);
             }
         }
@@ -294,7 +294,7 @@ impl<'a> Figure<'a> {
     }
 
     /// Its shadow on the ground, harder the less light comes from everywhere.
-    pub fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+    pub fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         let mut mask = vec![0.0; canvas.width * canvas.height];
         for piece in &self.pieces {
             if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Strands | Layer::Hat) {
@@ -307,22 +307,22 @@ impl<'a> Figure<'a> {
         darken(canvas, &mask, radius, 0.25 + 0.5 * hard);
     }
 
-    /// Draws it; `creased` scales the folds of the clothes.
-    pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
-        let painter = Painter::new(self.person, creased);
+    /// Draws it; `crease_depth` scales the folds of the clothes.
+    pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
+        let painter = Painter::new(self.person, crease_depth);
         for piece in &self.pieces {
             let posed =
                 Posed3 { points: &piece.points, normals: &piece.normals, double: piece.double, lift: piece.lift };
             let shown = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit));
             draw(canvas, &posed, shown, view, light, |region, place| painter.look(piece.layer, region, place));
         }
-        let measures = &painter.cut;
+        let measures = &painter.lengths;
         for part in &self.parts {
-            canvas.draw(part, view, light, |paint, hit| albedo(self.person, measures, paint, hit));
+            canvas.draw(part, view, light, |kind, hit| albedo(self.person, measures, kind, hit));
         }
     }
 
-    fn carry(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn carry(&mut self, assets: &'a Assets, body: &[Vec3], posed: &Posed) {
         let person = self.person;
         let tall = person.height;
         let rig = &assets.rig;
@@ -330,12 +330,12 @@ impl<'a> Figure<'a> {
         let at = |x: f32, y: f32, z: f32| posed.moved(spine, [x * tall, y * tall, z * tall]);
         let hands = [0, 1].map(|side| posed.moved(rig.named.hand_of(side), rig.palm(body, side)));
         let parts = &mut self.parts;
-        let mut add = |a: V3, b: V3, ra: [f32; 2], rb: [f32; 2], cap: f32, paint: Paint| {
-            parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
+        let mut add = |a: Vec3, b: Vec3, radii_a: [f32; 2], radii_b: [f32; 2], cap: f32, kind: PartKind| {
+            parts.push(Part { a, b, radii_a, radii_b, cap, height_a: a[1] / tall, height_b: b[1] / tall, kind });
         };
         let chest = [0.105 * tall * person.girth.sqrt(), 0.072 * tall * person.girth];
-        carried(person, tall, &at, &hands, chest, &mut add);
+        add_carried(person, tall, &at, &hands, chest, &mut add);
         let tied = wardrobe::hair(assets, person).is_none();
-        solid::head_wear(person, posed, rig, body, tied, &mut add);
+        add_head_wear(person, posed, rig, body, tied, &mut add);
     }
 }

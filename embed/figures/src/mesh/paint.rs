@@ -2,10 +2,10 @@
 
 use super::surface::Region;
 use super::triangles::Look;
-use crate::body::{Cut, cut};
+use crate::body::GarmentLengths;
 use crate::person::{BagKind, Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Hit, value_noise};
-use crate::texture::{cloth, face, hair_grows, mix, scaled};
+use crate::texture::{cloth_albedo, hair_grows, head_albedo, mix, scaled};
 use crate::variation::{slot, variation};
 
 /// Which surface is painted.
@@ -30,9 +30,9 @@ pub(super) const LEGS_PART: f32 = 0.455;
 /// Paints one person.
 pub(crate) struct Painter<'a> {
     pub person: &'a Person,
-    pub cut: Cut,
-    /// How deeply cloth is creased in this view.
-    pub creased: f32,
+    pub lengths: GarmentLengths,
+    /// How deeply cloth is crease_depth in this view.
+    pub crease_depth: f32,
 }
 
 pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Look {
@@ -52,8 +52,8 @@ pub(super) fn creases(u: f32, v: f32, seed: u32) -> [f32; 2] {
 }
 
 impl<'a> Painter<'a> {
-    pub fn new(person: &'a Person, creased: f32) -> Self {
-        Self { person, cut: cut(person), creased }
+    pub fn new(person: &'a Person, crease_depth: f32) -> Self {
+        Self { person, lengths: GarmentLengths::of(person), crease_depth }
     }
 
     /// What `layer` shows at a place; nothing where it ends.
@@ -83,10 +83,10 @@ impl<'a> Painter<'a> {
         if region == Region::Head {
             let local = [place[0], place[1], place[2]];
             let hit = Hit { along: 0.0, height: place[3], angle: local[0].atan2(local[2]), local };
-            let (albedo, gloss) = face(self.person, &hit);
+            let (albedo, gloss) = head_albedo(self.person, &hit);
             return Some(plain(albedo, gloss));
         }
-        let tights = variation(self.person, slot::TIGHTS) > 0.6 && self.cut.skirt_hem.is_some();
+        let tights = variation(self.person, slot::TIGHTS) > 0.6 && self.lengths.skirt_hem.is_some();
         if tights && matches!(region, Region::Leg | Region::Foot) {
             return Some(plain([0.02, 0.02, 0.022], 0.0));
         }
@@ -115,7 +115,7 @@ impl<'a> Painter<'a> {
                 (creases(angle * 1.3 + height * 9.0, height * 15.0, seed), 0.35 + 0.4 * waist + 0.4 * arms)
             }
         };
-        let k = 0.15 * strength * amount * self.creased;
+        let k = 0.15 * strength * amount * self.crease_depth;
         [slopes[0] * k, slopes[1] * k]
     }
 
@@ -124,7 +124,7 @@ impl<'a> Painter<'a> {
         let person = self.person;
         let hit = Self::hit(region, place);
         let (angle, height) = (hit.angle, hit.height);
-        let mut colour = cloth(person, garment, which, angle, height, part);
+        let mut colour = cloth_albedo(person, garment, which, angle, height, part);
         let seed = person.texture_seed;
         let mut gloss = 0.0;
         let mut strength = 1.0;
@@ -157,7 +157,7 @@ impl<'a> Painter<'a> {
             _ => {}
         }
         let closed = garment.kind.fastens();
-        let hem = if which == 2 { self.cut.outer_hem } else { self.cut.top_hem };
+        let hem = if which == 2 { self.lengths.outer_hem } else { self.lengths.top_hem };
         match part {
             0 => {
                 if closed
@@ -233,14 +233,14 @@ impl<'a> Painter<'a> {
     fn neckline(&self, kind: UpperKind, angle: f32) -> f32 {
         let collared = matches!(kind, UpperKind::Shirt | UpperKind::Polo | UpperKind::ShortShirt);
         let round = 0.838 - 0.014 * angle.cos() + if collared { 0.014 } else { 0.0 };
-        round - self.cut.neck * (1.0 - angle.abs() / 0.7).max(0.0)
+        round - self.lengths.neckline_depth * (1.0 - angle.abs() / 0.7).max(0.0)
     }
 
     fn top(&self, region: Region, place: [f32; 4]) -> Option<Look> {
         let person = self.person;
         let (garment, hem) = match &person.dress {
             Some((dress, _)) => (dress, 0.5),
-            None => (&person.top, self.cut.top_hem),
+            None => (&person.top, self.lengths.top_hem),
         };
         let [t, height, angle, _] = place;
         // A closed garment hides the one below it but for its neck, hem and cuffs.
@@ -248,7 +248,7 @@ impl<'a> Painter<'a> {
             let inside = match region {
                 Region::Trunk => {
                     let neck = if outer.kind == UpperKind::Blazer { 0.7 } else { 0.8 };
-                    (!person.outer_open || angle.abs() > 1.7) && height > self.cut.outer_hem + 0.02 && height < neck
+                    (!person.outer_open || angle.abs() > 1.7) && height > self.lengths.outer_hem + 0.02 && height < neck
                 }
                 _ => t < self.reach(outer.kind) - 0.06,
             };
@@ -283,7 +283,7 @@ impl<'a> Painter<'a> {
         if !self.person.outer_open {
             return 0.0;
         }
-        self.cut.opening * (0.55 + (0.72 - height).max(0.0) * 1.6).clamp(0.4, 1.3)
+        self.lengths.opening_angle * (0.55 + (0.72 - height).max(0.0) * 1.6).clamp(0.4, 1.3)
     }
 
     fn outer(&self, region: Region, place: [f32; 4]) -> Option<Look> {
@@ -300,7 +300,7 @@ impl<'a> Painter<'a> {
                 let sides =
                     garment.kind == UpperKind::HiVis && height > 0.70 && height < 0.8 && (1.2..1.95).contains(&front);
                 let collar = 0.852 - 0.012 * angle.cos();
-                if height < self.cut.outer_hem.max(LEGS_PART)
+                if height < self.lengths.outer_hem.max(LEGS_PART)
                     || height > collar
                     || blazer
                     || sides
@@ -343,11 +343,11 @@ impl<'a> Painter<'a> {
         if ends {
             return None;
         }
-        if region == Region::Trunk && height > self.cut.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
+        if region == Region::Trunk && height > self.lengths.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
             return Some(plain([0.03, 0.025, 0.02], 0.05));
         }
         let garment = &person.lower;
-        let mut colour = cloth(person, garment, 3, angle, height, 2);
+        let mut colour = cloth_albedo(person, garment, 3, angle, height, 2);
         let mut shade = 1.0;
         let mut strength = 0.9;
         match garment.kind {
@@ -379,7 +379,7 @@ impl<'a> Painter<'a> {
     }
 
     fn skirt(&self, place: [f32; 4]) -> Option<Look> {
-        let hem = self.cut.skirt_hem?;
+        let hem = self.lengths.skirt_hem?;
         let [_, height, angle, _] = place;
         if height < hem || height > 0.61 {
             return None;
@@ -387,15 +387,15 @@ impl<'a> Painter<'a> {
         if let Some((dress, _)) = &self.person.dress {
             return Some(self.cloth_of(dress, 1, Region::Trunk, place, 3));
         }
-        let colour = cloth(self.person, &self.person.lower, 3, angle, height, 3);
+        let colour = cloth_albedo(self.person, &self.person.lower, 3, angle, height, 3);
         let edge = if height - hem < 0.008 { 0.82 } else { 1.0 };
         let slope = self.folds(Region::Trunk, [0.0, height * 0.35, angle * 2.2, 0.0], 3, 1.0);
         Some(Look { albedo: scaled(colour, edge), gloss: 0.0, slope })
     }
 
     fn coat_skirt(&self, place: [f32; 4]) -> Option<Look> {
-        let garment = self.person.outer.as_ref().filter(|_| self.cut.outer_hem < LEGS_PART)?;
-        let hem = self.cut.outer_hem;
+        let garment = self.person.outer.as_ref().filter(|_| self.lengths.outer_hem < LEGS_PART)?;
+        let hem = self.lengths.outer_hem;
         let [_, height, angle, _] = place;
         let gap = self.opening(height);
         let slit =

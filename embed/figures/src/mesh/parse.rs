@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
-use crate::raster::V3;
+use crate::raster::Vec3;
 
 /// A malformed line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ fn bad(line: usize, what: impl Into<String>) -> Malformed {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Obj {
     /// Positions.
-    pub vertices: Vec<V3>,
+    pub vertices: Vec<Vec3>,
     /// Vertex indices, all below `vertices.len()`; polygons are cut into fans.
     pub triangles: Vec<[u32; 3]>,
     /// Texture coordinate of each vertex (the last one named for it), 0 where there is none.
@@ -120,7 +120,7 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
 ///
 /// # Errors
 /// A malformed line.
-pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, V3)>, Malformed> {
+pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, Vec3)>, Malformed> {
     let mut out = Vec::new();
     for (line, content) in text.lines().enumerate() {
         let mut words = content.split_whitespace();
@@ -197,7 +197,7 @@ pub struct Binding {
     /// Their shares.
     pub shares: [f32; 3],
     /// Offset, in units of [`Clothes::scales`].
-    pub offset: V3,
+    pub offset: Vec3,
 }
 
 /// A `.mhclo` file.

@@ -1,9 +1,9 @@
 //! The skeleton: joints of a shaped body, the pose's turns, and skinning.
 
-use super::math::{IDENTITY, M3, add, align, apply, scale, sub, times, turn, unit};
+use super::math::{IDENTITY, Mat3, add, align, apply, scale, sub, times, turn, unit};
 use super::surface::{Region, Skin, along, around};
 use crate::body::Pose;
-use crate::raster::V3;
+use crate::raster::Vec3;
 
 /// One bone.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl Named {
 pub(crate) struct Rig {
     pub bones: Vec<Bone>,
     pub named: Named,
-    joints: Vec<V3>,
+    joints: Vec<Vec3>,
     regions: Vec<Region>,
     sides: Vec<usize>,
     sole: f32,
@@ -82,13 +82,13 @@ pub(crate) struct Rig {
 /// Movement of each bone: a point `p` at rest goes to `turn * p + shift`.
 #[derive(Debug, Clone)]
 pub(crate) struct Posed {
-    pub turns: Vec<M3>,
-    pub shifts: Vec<V3>,
+    pub turns: Vec<Mat3>,
+    pub shifts: Vec<Vec3>,
 }
 
 impl Rig {
     /// The skeleton in `body`, which stands from `sole` to `crown`.
-    pub fn new(bones: Vec<Bone>, named: Named, body: &[V3], sole: f32, crown: f32) -> Self {
+    pub fn new(bones: Vec<Bone>, named: Named, body: &[Vec3], sole: f32, crown: f32) -> Self {
         let mut regions = vec![Region::Trunk; bones.len()];
         let mut sides = vec![0; bones.len()];
         for at in 0..bones.len() {
@@ -114,7 +114,7 @@ impl Rig {
     }
 
     /// Joints on a shaped body.
-    pub fn joints_of(&self, body: &[V3]) -> Vec<V3> {
+    pub fn joints_of(&self, body: &[Vec3]) -> Vec<Vec3> {
         self.bones
             .iter()
             .map(|bone| {
@@ -134,7 +134,7 @@ impl Rig {
     }
 
     /// The region of a vertex at `point`; hips count as trunk down to where the legs part, so that hems run level there.
-    pub fn region_at(&self, skin: &Skin, point: V3) -> Region {
+    pub fn region_at(&self, skin: &Skin, point: Vec3) -> Region {
         match self.region(skin) {
             Region::Leg if (point[1] - self.sole) / (self.crown - self.sole) > 0.445 => Region::Trunk,
             region => region,
@@ -142,7 +142,7 @@ impl Rig {
     }
 
     /// Attributes of a point of the undeformed body in `region`: see [`super::surface::Triangle`].
-    pub fn place(&self, point: V3, skin: &Skin, region: Region) -> [f32; 4] {
+    pub fn place(&self, point: Vec3, skin: &Skin, region: Region) -> [f32; 4] {
         let height = (point[1] - self.sole) / (self.crown - self.sole);
         let side = skin
             .iter()
@@ -179,18 +179,18 @@ impl Rig {
     }
 
     /// Middle of a hand at rest: beyond the wrist, along the forearm.
-    pub fn palm(&self, body: &[V3], side: usize) -> V3 {
+    pub fn palm(&self, body: &[Vec3], side: usize) -> Vec3 {
         let joints = self.joints_of(body);
         let (elbow, wrist) = (joints[self.named.forearm[side]], joints[self.named.hand[side]]);
         add(wrist, scale(sub(wrist, elbow), 0.32))
     }
 
     /// Turns the bones of a body with these `joints` into `pose`.
-    pub fn pose(&self, joints: &[V3], pose: &Pose) -> Posed {
+    pub fn pose(&self, joints: &[Vec3], pose: &Pose) -> Posed {
         let n = &self.named;
         let count = self.bones.len();
-        let mut own: Vec<Option<M3>> = vec![None; count];
-        let mut bend: Vec<Option<M3>> = vec![None; count];
+        let mut own: Vec<Option<Mat3>> = vec![None; count];
+        let mut bend: Vec<Option<Mat3>> = vec![None; count];
         let x_axis = [1.0, 0.0, 0.0];
         let y_axis = [0.0, 1.0, 0.0];
         let z_axis = [0.0, 0.0, 1.0];
@@ -254,12 +254,12 @@ impl Rig {
 
 impl Posed {
     /// A point at rest that belongs to one bone.
-    pub fn moved(&self, bone: usize, point: V3) -> V3 {
+    pub fn moved(&self, bone: usize, point: Vec3) -> Vec3 {
         add(apply(&self.turns[bone], point), self.shifts[bone])
     }
 
     /// Linear blend skinning of `points`.
-    pub fn skinned(&self, points: &[V3], skin: &[Skin]) -> Vec<V3> {
+    pub fn skinned(&self, points: &[Vec3], skin: &[Skin]) -> Vec<Vec3> {
         points
             .iter()
             .zip(skin)

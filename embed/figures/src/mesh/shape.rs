@@ -2,7 +2,7 @@
 
 use super::assets::{Assets, span};
 use crate::person::Person;
-use crate::raster::V3;
+use crate::raster::Vec3;
 use crate::variation::{slot, variation};
 
 /// Shares of the low, middle and high target of a slider at `at` (0 low, 0.5 middle, 1 high).
@@ -13,7 +13,7 @@ fn shares(at: f32) -> [(&'static str, f32); 3] {
 }
 
 /// Vertices of the whole base mesh for `person`, metres, soles at y = 0.
-pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<V3> {
+pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<Vec3> {
     let mut points = assets.body.clone();
     let sex = if person.woman { "female" } else { "male" };
     let old = [0.0, 0.3, 0.8][usize::from(person.age.min(2))];
@@ -43,7 +43,7 @@ pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<V3> {
     points
 }
 
-fn mix(assets: &Assets, points: &mut [V3], name: &str, share: f32) {
+fn mix(assets: &Assets, points: &mut [Vec3], name: &str, share: f32) {
     if share < 1e-3 {
         return;
     }

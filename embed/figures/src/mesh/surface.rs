@@ -5,7 +5,7 @@ use std::f32::consts::{PI, TAU};
 use super::math::{add, cross, dot, length, scale, sub, unit};
 use super::parse::Binding;
 use super::rig::Rig;
-use crate::raster::V3;
+use crate::raster::Vec3;
 
 /// Part of the body a triangle belongs to; it decides what [`Triangle::attributes`] mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn mixed(binding: &Binding, skins: &[Skin]) -> Skin {
 }
 
 /// Positions of bound vertices on `body` (all vertices of the base mesh).
-pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3], body: &[V3]) -> Vec<V3> {
+pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3], body: &[Vec3]) -> Vec<Vec3> {
     let size: [f32; 3] = std::array::from_fn(|axis| match scales[axis] {
         Some((a, b, distance)) if distance.abs() > 1e-6 => {
             (body[a as usize][axis] - body[b as usize][axis]).abs() / distance.abs()
@@ -97,7 +97,7 @@ pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3],
     bindings
         .iter()
         .map(|binding| {
-            let mut at: V3 = std::array::from_fn(|axis| binding.offset[axis] * size[axis]);
+            let mut at: Vec3 = std::array::from_fn(|axis| binding.offset[axis] * size[axis]);
             for (vertex, share) in binding.vertices.iter().zip(binding.shares) {
                 at = add(at, scale(body[*vertex as usize], share));
             }
@@ -113,7 +113,7 @@ impl Surface {
         bindings: Vec<Binding>,
         scales: [Option<(u32, u32, f32)>; 3],
         faces: &[[u32; 3]],
-        (body, skins, rig): (&[V3], &[Skin], &Rig),
+        (body, skins, rig): (&[Vec3], &[Skin], &Rig),
         forced: Option<Region>,
     ) -> Self {
         let skin: Vec<Skin> = bindings.iter().map(|binding| mixed(binding, skins)).collect();
@@ -143,7 +143,7 @@ impl Surface {
     }
 
     /// The part of a body mesh made of `faces`, with its own numbering.
-    pub fn of_body(faces: &[[u32; 3]], whole: (&[V3], &[Skin], &Rig), forced: Option<Region>) -> Self {
+    pub fn of_body(faces: &[[u32; 3]], whole: (&[Vec3], &[Skin], &Rig), forced: Option<Region>) -> Self {
         let mut number = vec![u32::MAX; whole.0.len()];
         let mut bindings = Vec::new();
         let own: Vec<[u32; 3]> = faces
@@ -188,12 +188,12 @@ impl Surface {
     }
 
     /// Where the vertices lie on the shaped `body`, before posing.
-    pub fn at_rest(&self, body: &[V3]) -> Vec<V3> {
+    pub fn at_rest(&self, body: &[Vec3]) -> Vec<Vec3> {
         place(&self.bindings, &self.scales, body)
     }
 
     /// Unit normals of the vertices at `points`.
-    pub fn normals(&self, points: &[V3]) -> Vec<V3> {
+    pub fn normals(&self, points: &[Vec3]) -> Vec<Vec3> {
         let mut out = vec![[0.0f32; 3]; points.len()];
         for triangle in &self.triangles {
             let [a, b, c] = triangle.vertices.map(|v| points[v as usize]);
@@ -206,7 +206,7 @@ impl Surface {
     }
 
     /// Moves each vertex for which `free` holds towards the middle of its neighbours, `rounds` times.
-    pub fn smooth(&self, points: &mut [V3], rounds: usize, strength: f32, free: impl Fn(usize) -> bool) {
+    pub fn smooth(&self, points: &mut [Vec3], rounds: usize, strength: f32, free: impl Fn(usize) -> bool) {
         for _ in 0..rounds {
             let before = points.to_vec();
             for (v, point) in points.iter_mut().enumerate() {
@@ -241,13 +241,13 @@ fn neighbours(vertices: usize, faces: &[[u32; 3]]) -> (Vec<u32>, Vec<u32>) {
 }
 
 /// Angle of `point` around the upright axis through `centre`: 0 in front, positive on the body's left.
-pub(crate) fn around(point: V3, centre: V3) -> f32 {
+pub(crate) fn around(point: Vec3, centre: Vec3) -> f32 {
     (point[0] - centre[0]).atan2(point[2] - centre[2])
 }
 
 /// How far along the polyline `joints` (0, 1, 2 at its three points) and at which angle and distance around it `point`
 /// lies; before the first joint the distance along is negative.
-pub(crate) fn along(point: V3, joints: [V3; 3]) -> (f32, f32, f32) {
+pub(crate) fn along(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
     let mut best = (f32::MAX, 0.0, 0.0);
     for part in 0..2 {
         let (a, b) = (joints[part], joints[part + 1]);

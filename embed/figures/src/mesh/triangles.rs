@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::math::{add, cross, dot, scale, unit};
 use super::surface::{Region, Triangle};
-use crate::raster::{Canvas, Light, V3, View};
+use crate::raster::{Canvas, Light, Vec3, View};
 
 /// What a surface looks like at a point.
 #[derive(Debug, Clone, Copy)]
@@ -20,9 +20,9 @@ pub(crate) struct Look {
 /// A posed surface ready to be drawn.
 pub(crate) struct Posed3<'a> {
     /// Corners in body space.
-    pub points: &'a [V3],
+    pub points: &'a [Vec3],
     /// Unit normals there.
-    pub normals: &'a [V3],
+    pub normals: &'a [Vec3],
     /// Draws back faces too.
     pub double: bool,
     /// Metres by which it is drawn nearer than it is, so that what is worn above never sinks into what is below.
@@ -31,7 +31,7 @@ pub(crate) struct Posed3<'a> {
 
 impl View {
     /// A direction of view space in body space: the inverse of [`View::direction`].
-    pub(crate) fn to_body(self, v: V3) -> V3 {
+    pub(crate) fn to_body(self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (y, z) = (v[1] * cp + v[2] * sp, -v[1] * sp + v[2] * cp);
@@ -39,7 +39,7 @@ impl View {
     }
 
     /// A direction of body space in view space (without roll, which light ignores).
-    pub(crate) fn direction(&self, v: V3) -> V3 {
+    pub(crate) fn direction(&self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (x, y, z) = (v[0] * cy + v[2] * sy, v[1], -v[0] * sy + v[2] * cy);
@@ -48,7 +48,7 @@ impl View {
 }
 
 /// Light that leaves a surface with this unit `normal` towards the camera.
-pub(crate) fn lit(light: &Light, normal: V3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
+pub(crate) fn lit(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
     let facing = dot(normal, light.towards);
     // Skies and ceilings are wide: light wraps around edges.
     let direct = ((facing + 0.25) / 1.25).max(0.0);
@@ -80,7 +80,7 @@ pub(crate) fn draw<'t>(
     light: &Light,
     paint: impl Fn(Region, [f32; 4]) -> Option<Look>,
 ) {
-    let pixels: Vec<V3> = posed
+    let pixels: Vec<Vec3> = posed
         .points
         .iter()
         .map(|&point| {
@@ -88,7 +88,7 @@ pub(crate) fn draw<'t>(
             [(p[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - p[1]) / canvas.step[1] - 0.5, p[2]]
         })
         .collect();
-    let normals: Vec<V3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
+    let normals: Vec<Vec3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
     let upward = view.direction([0.0, 1.0, 0.0]);
     for triangle in triangles {
         let [a, b, c] = triangle.vertices.map(|v| pixels[v as usize]);
@@ -139,7 +139,7 @@ pub(crate) fn draw<'t>(
 pub(crate) fn cast<'t>(
     canvas: &Canvas,
     mask: &mut [f32],
-    points: &[V3],
+    points: &[Vec3],
     triangles: impl Iterator<Item = &'t Triangle>,
     view: &View,
     light: &Light,

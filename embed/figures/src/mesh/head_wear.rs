@@ -2,14 +2,21 @@
 
 use super::math::{add, scale};
 use super::rig::{Posed, Rig};
-use crate::body::Paint;
+use crate::accessories::AddPart;
+use crate::body::PartKind;
 use crate::person::{HairStyle, HatKind, Person, UpperKind};
-use crate::raster::V3;
+use crate::raster::Vec3;
 use crate::variation::{slot, variation};
-use crate::worn::Adder;
 
 /// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
-pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], tied: bool, put: &mut Adder<'_>) {
+pub(crate) fn add_head_wear(
+    person: &Person,
+    posed: &Posed,
+    rig: &Rig,
+    body: &[Vec3],
+    tied: bool,
+    put: &mut AddPart<'_>,
+) {
     let tall = person.height;
     let joint = rig.joints_of(body)[rig.named.head];
     let r = 0.052 * tall;
@@ -27,7 +34,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
                     [r * 0.34; 2],
                     [r * 0.42; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
                 put(
                     at(0.0, -0.3 - 0.5 * low, -1.75),
@@ -35,7 +42,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
                     [r * 0.42; 2],
                     [r * 0.2; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             HairStyle::Bun => {
@@ -46,22 +53,32 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
                     [r * 0.55; 2],
                     [r * 0.5; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             _ => {}
         }
     }
     match person.hat.map(|(kind, _)| kind) {
-        Some(HatKind::Cap) => {
-            put(at(0.0, 0.5, 1.2), at(0.0, 0.42, 1.75), [r * 0.85, r * 0.08], [r * 0.7, r * 0.06], 0.3, Paint::HatBrim)
-        }
+        Some(HatKind::Cap) => put(
+            at(0.0, 0.5, 1.2),
+            at(0.0, 0.42, 1.75),
+            [r * 0.85, r * 0.08],
+            [r * 0.7, r * 0.06],
+            0.3,
+            PartKind::HatBrim,
+        ),
         Some(HatKind::Brimmed) => {
-            put(at(0.0, 0.55, 0.0), at(0.0, 0.5, 0.0), [r * 2.0, r * 2.2], [r * 2.05, r * 2.25], 0.1, Paint::HatBrim)
+            put(at(0.0, 0.55, 0.0), at(0.0, 0.5, 0.0), [r * 2.0, r * 2.2], [r * 2.05, r * 2.25], 0.1, PartKind::HatBrim)
         }
-        Some(HatKind::HardHat) => {
-            put(at(0.0, 0.45, 0.15), at(0.0, 0.4, 0.2), [r * 1.45, r * 1.85], [r * 1.45, r * 1.85], 0.1, Paint::HatBrim)
-        }
+        Some(HatKind::HardHat) => put(
+            at(0.0, 0.45, 0.15),
+            at(0.0, 0.4, 0.2),
+            [r * 1.45, r * 1.85],
+            [r * 1.45, r * 1.85],
+            0.1,
+            PartKind::HatBrim,
+        ),
         Some(_) => {}
         None => {
             let kind = person.visible_upper().kind;
@@ -76,7 +93,7 @@ pub(crate) fn head_wear(person: &Person, posed: &Posed, rig: &Rig, body: &[V3], 
                     [r * 1.3, r * 0.75],
                     [r * 0.95, r * 0.45],
                     0.8,
-                    Paint::HoodBack,
+                    PartKind::HoodBack,
                 );
             }
         }

@@ -1,20 +1,26 @@
 //! What is on the head and in the hands: skull and hair, hats and hoods, bags, carried things.
 
-use super::body::Paint;
+use super::body::PartKind;
 use super::body::Pose;
 use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person, UpperKind};
-use super::raster::V3;
+use super::raster::Vec3;
 use crate::variation::{slot, variation};
 
-pub(super) type Adder<'a> = dyn FnMut(V3, V3, [f32; 2], [f32; 2], f32, Paint) + 'a;
+pub(super) type AddPart<'a> = dyn FnMut(Vec3, Vec3, [f32; 2], [f32; 2], f32, PartKind) + 'a;
 
-pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32, f32) -> V3, add: &mut Adder<'_>) {
+pub(super) fn add_head(
+    person: &Person,
+    pose: &Pose,
+    tall: f32,
+    at: &dyn Fn(f32, f32, f32) -> Vec3,
+    add: &mut AddPart<'_>,
+) {
     let nod = pose.head_nod * 0.06;
     let turn = pose.head_yaw * 0.02;
     let r = 0.051 * tall;
     let top = at(turn, 0.948, 0.008 + nod);
     let chin = at(turn, 0.908, 0.014 + nod * 0.8);
-    add(top, chin, [r, r * 1.15], [r * 0.8, r * 0.95], 1.0, Paint::Head);
+    add(top, chin, [r, r * 1.15], [r * 0.8, r * 0.95], 1.0, PartKind::Head);
     let behind = |x: f32, y: f32, z: f32| at(x + turn, y, z);
     use HairStyle::*;
     let covered = matches!(person.hat, Some((HatKind::Hood, _)));
@@ -26,7 +32,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.14, r * 1.1],
                 [r * 1.2, r * 0.9],
                 0.8,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             Shoulder => add(
                 behind(0.0, 0.95, -0.006),
@@ -34,7 +40,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.14, r * 1.1],
                 [r * 1.3, r * 0.62],
                 0.6,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             Long => {
                 let end = 0.80 - 0.14 * variation(person, slot::HAIR_HEIGHT);
@@ -44,7 +50,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 1.14, r * 1.1],
                     [r * 1.3, r * 0.62],
                     0.6,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
                 add(
                     behind(0.0, 0.86, -0.04),
@@ -52,7 +58,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 1.28, r * 0.55],
                     [r * 0.95, r * 0.4],
                     0.8,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Ponytail => {
@@ -62,7 +68,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 0.4; 2],
                     [r * 0.33; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Bun => {
@@ -73,7 +79,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 0.55; 2],
                     [r * 0.55; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Curly => add(
@@ -82,7 +88,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.45, r * 1.35],
                 [r * 1.35, r * 1.1],
                 0.95,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             _ => {}
         }
@@ -95,7 +101,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.08, r * 1.2],
                 [r * 1.1, r * 1.22],
                 0.8,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.952, 0.03),
@@ -103,7 +109,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 0.8, r * 0.12],
                 [r * 0.7, r * 0.12],
                 0.4,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::Beanie, _)) => add(
@@ -112,7 +118,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
             [r * 1.1, r * 1.2],
             [r * 1.14, r * 1.26],
             0.9,
-            Paint::Hat,
+            PartKind::Hat,
         ),
         Some((HatKind::Brimmed, _)) => {
             add(
@@ -121,7 +127,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.0, r * 1.1],
                 [r * 1.12, r * 1.22],
                 0.45,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.957, 0.0),
@@ -129,7 +135,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.8, r * 1.9],
                 [r * 1.85, r * 1.95],
                 0.1,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::HardHat, _)) => {
@@ -139,7 +145,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.2, r * 1.35],
                 [r * 1.28, r * 1.42],
                 0.95,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.952, 0.008),
@@ -147,7 +153,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.4, r * 1.7],
                 [r * 1.4, r * 1.7],
                 0.1,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::Hood, _)) => {
@@ -157,7 +163,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.28, r * 1.3],
                 [r * 1.35, r * 1.1],
                 0.95,
-                Paint::Hat,
+                PartKind::Hat,
             );
         }
         None => {
@@ -173,20 +179,20 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 1.35, r * 0.75],
                     [r * 0.9, r * 0.5],
                     0.8,
-                    Paint::HoodBack,
+                    PartKind::HoodBack,
                 );
             }
         }
     }
 }
 
-pub(super) fn carried(
+pub(super) fn add_carried(
     person: &Person,
     tall: f32,
-    at: &dyn Fn(f32, f32, f32) -> V3,
-    hands: &[V3; 2],
+    at: &dyn Fn(f32, f32, f32) -> Vec3,
+    hands: &[Vec3; 2],
     chest: [f32; 2],
-    add: &mut Adder<'_>,
+    add: &mut AddPart<'_>,
 ) {
     let side: f32 = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
     let hand = hands[usize::from(side > 0.0)];
@@ -201,7 +207,7 @@ pub(super) fn carried(
                 [0.075 * tall * size, 0.05 * tall * size],
                 [0.085 * tall * size, 0.06 * tall * size],
                 0.35,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Shoulder) => {
@@ -213,7 +219,7 @@ pub(super) fn carried(
                 [0.035 * tall, 0.075 * tall * size],
                 [0.038 * tall, 0.085 * tall * size],
                 0.2,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Handbag) => {
@@ -224,7 +230,7 @@ pub(super) fn carried(
                 [0.03 * tall, 0.075 * tall * size],
                 [0.034 * tall, 0.09 * tall * size],
                 0.15,
-                Paint::Bag,
+                PartKind::Bag,
             );
             add(
                 [x, y, z],
@@ -232,7 +238,7 @@ pub(super) fn carried(
                 [0.006 * tall, 0.05 * tall],
                 [0.006 * tall, 0.06 * tall],
                 0.5,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Suitcase) => {
@@ -243,7 +249,7 @@ pub(super) fn carried(
                 [0.07 * tall * size, 0.05 * tall],
                 [0.07 * tall * size, 0.05 * tall],
                 0.1,
-                Paint::Bag,
+                PartKind::Bag,
             );
             add(
                 [x * 0.95, 0.48 * tall, z],
@@ -251,7 +257,7 @@ pub(super) fn carried(
                 [0.007 * tall; 2],
                 [0.007 * tall; 2],
                 0.5,
-                Paint::HeldItem,
+                PartKind::HeldItem,
             );
         }
         None => {}
@@ -264,7 +270,7 @@ pub(super) fn carried(
             [0.05 * tall, 0.012 * tall],
             [0.05 * tall, 0.012 * tall],
             0.05,
-            Paint::HeldItem,
+            PartKind::HeldItem,
         ),
         Some(HeldItem::Phone) => add(
             [x, y + 0.03 * tall, z + 0.01 * tall],
@@ -272,7 +278,7 @@ pub(super) fn carried(
             [0.016 * tall, 0.006 * tall],
             [0.016 * tall, 0.006 * tall],
             0.1,
-            Paint::HeldItem,
+            PartKind::HeldItem,
         ),
         Some(HeldItem::Shopping) => add(
             [x, y - 0.04 * tall, z],
@@ -280,7 +286,7 @@ pub(super) fn carried(
             [0.045 * tall, 0.06 * tall],
             [0.06 * tall * size, 0.075 * tall * size],
             0.15,
-            Paint::HeldItem,
+            PartKind::HeldItem,
         ),
         Some(HeldItem::Box) => add(
             [x * 0.6, y + 0.07 * tall, z + 0.06 * tall],
@@ -288,7 +294,7 @@ pub(super) fn carried(
             [0.11 * tall * size, 0.08 * tall],
             [0.11 * tall * size, 0.08 * tall],
             0.05,
-            Paint::HeldItem,
+            PartKind::HeldItem,
         ),
         Some(HeldItem::Cup) => add(
             [x, y + 0.04 * tall, z + 0.02 * tall],
@@ -296,7 +302,7 @@ pub(super) fn carried(
             [0.018 * tall; 2],
             [0.014 * tall; 2],
             0.1,
-            Paint::HeldItem,
+            PartKind::HeldItem,
         ),
         None => {}
     }
