@@ -7,7 +7,7 @@ use crate::mesh::parse;
 pub fn meshes(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(mesh) = parse::obj(&text) {
-        let triangles = mesh.of(|_| true);
+        let triangles = mesh.faces_of(|_| true);
         assert!(triangles.iter().flatten().all(|&v| (v as usize) < mesh.vertices.len()), "a corner of nothing");
     }
     let _ = parse::target(&text, 100);

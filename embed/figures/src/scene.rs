@@ -7,7 +7,7 @@ use super::body::{GarmentLengths, PartKind, Pose, build_parts};
 use super::camera;
 use super::mesh::Assets;
 use super::mesh::figure::Figure;
-use super::mesh::triangles::occlude;
+use super::mesh::triangles::ambient_occlusion;
 use super::person::Person;
 use super::raster::{Canvas, Light, Part, View, cell_noise, value_noise};
 use super::scenery::{draw_block, draw_surroundings, scenery_colour};
@@ -69,7 +69,7 @@ impl<'a> PosedPerson<'a> {
             }
             Self::Mesh(figure) => {
                 figure.draw(canvas, view, light, crease_depth);
-                occlude(canvas, 0.07, 0.75);
+                ambient_occlusion(canvas, 0.07, 0.75);
             }
         }
     }

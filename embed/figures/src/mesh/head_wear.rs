@@ -1,7 +1,7 @@
 //! What is not a surface of the body: ponytails and buns, brims and peaks of hats, hoods that hang down.
 
 use super::math::{add, scale};
-use super::rig::{Posed, Rig};
+use super::rig::{BoneTransforms, Rig};
 use crate::accessories::AddPart;
 use crate::body::PartKind;
 use crate::person::{HairStyle, HatKind, Person, UpperKind};
@@ -11,24 +11,24 @@ use crate::variation::{slot, variation};
 /// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
 pub(crate) fn add_head_wear(
     person: &Person,
-    posed: &Posed,
+    posed: &BoneTransforms,
     rig: &Rig,
     body: &[Vec3],
     tied: bool,
-    put: &mut AddPart<'_>,
+    add_part: &mut AddPart<'_>,
 ) {
     let tall = person.height;
     let joint = rig.joints_of(body)[rig.named.head];
     let r = 0.052 * tall;
     // Middle of the head at rest, then in head radii right, up and forward of it.
     let middle = add(joint, [0.0, 0.035 * tall, 0.012 * tall]);
-    let at = |x: f32, y: f32, z: f32| posed.moved(rig.named.head, add(middle, scale([x, y, z], r)));
+    let at = |x: f32, y: f32, z: f32| posed.transform_point(rig.named.head, add(middle, scale([x, y, z], r)));
     let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
     if !hooded {
         match person.hair {
             HairStyle::Ponytail if tied => {
                 let low = variation(person, slot::HAIR_HEIGHT);
-                put(
+                add_part(
                     at(0.0, 0.45 - 0.5 * low, -1.35),
                     at(0.0, -0.3 - 0.5 * low, -1.75),
                     [r * 0.34; 2],
@@ -36,7 +36,7 @@ pub(crate) fn add_head_wear(
                     1.0,
                     PartKind::Hair,
                 );
-                put(
+                add_part(
                     at(0.0, -0.3 - 0.5 * low, -1.75),
                     at(0.0, -1.5 - 0.8 * low, -1.55),
                     [r * 0.42; 2],
@@ -47,7 +47,7 @@ pub(crate) fn add_head_wear(
             }
             HairStyle::Bun => {
                 let high = variation(person, slot::HAIR_HEIGHT);
-                put(
+                add_part(
                     at(0.0, 0.3 + 0.8 * high, -1.25 + 0.4 * high),
                     at(0.0, 0.25 + 0.8 * high, -1.35 + 0.4 * high),
                     [r * 0.55; 2],
@@ -60,7 +60,7 @@ pub(crate) fn add_head_wear(
         }
     }
     match person.hat.map(|(kind, _)| kind) {
-        Some(HatKind::Cap) => put(
+        Some(HatKind::Cap) => add_part(
             at(0.0, 0.5, 1.2),
             at(0.0, 0.42, 1.75),
             [r * 0.85, r * 0.08],
@@ -68,10 +68,15 @@ pub(crate) fn add_head_wear(
             0.3,
             PartKind::HatBrim,
         ),
-        Some(HatKind::Brimmed) => {
-            put(at(0.0, 0.55, 0.0), at(0.0, 0.5, 0.0), [r * 2.0, r * 2.2], [r * 2.05, r * 2.25], 0.1, PartKind::HatBrim)
-        }
-        Some(HatKind::HardHat) => put(
+        Some(HatKind::Brimmed) => add_part(
+            at(0.0, 0.55, 0.0),
+            at(0.0, 0.5, 0.0),
+            [r * 2.0, r * 2.2],
+            [r * 2.05, r * 2.25],
+            0.1,
+            PartKind::HatBrim,
+        ),
+        Some(HatKind::HardHat) => add_part(
             at(0.0, 0.45, 0.15),
             at(0.0, 0.4, 0.2),
             [r * 1.45, r * 1.85],
@@ -87,7 +92,7 @@ pub(crate) fn add_head_wear(
                     && matches!(kind, UpperKind::Puffer | UpperKind::Jacket))
                 || person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
             if hood {
-                put(
+                add_part(
                     at(0.0, -1.35, -0.75),
                     at(0.0, -2.1, -1.25),
                     [r * 1.3, r * 0.75],

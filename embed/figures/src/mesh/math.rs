@@ -33,21 +33,21 @@ pub(crate) fn length(a: Vec3) -> f32 {
 }
 
 /// Unit vector along `a`; straight up where `a` has no length.
-pub(crate) fn unit(a: Vec3) -> Vec3 {
+pub(crate) fn normalize(a: Vec3) -> Vec3 {
     let l = length(a);
     if l > 1e-9 { scale(a, 1.0 / l) } else { [0.0, 1.0, 0.0] }
 }
 
-pub(crate) fn apply(m: &Mat3, v: Vec3) -> Vec3 {
+pub(crate) fn transform(m: &Mat3, v: Vec3) -> Vec3 {
     [dot(m[0], v), dot(m[1], v), dot(m[2], v)]
 }
 
-pub(crate) fn times(a: &Mat3, b: &Mat3) -> Mat3 {
+pub(crate) fn matmul(a: &Mat3, b: &Mat3) -> Mat3 {
     std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
 }
 
 /// Right-handed turn by `angle` about the unit vector `axis` (Rodrigues' formula).
-pub(crate) fn turn(axis: Vec3, angle: f32) -> Mat3 {
+pub(crate) fn rotation(axis: Vec3, angle: f32) -> Mat3 {
     let (s, c) = angle.sin_cos();
     let [x, y, z] = axis;
     let k = 1.0 - c;
@@ -59,8 +59,8 @@ pub(crate) fn turn(axis: Vec3, angle: f32) -> Mat3 {
 }
 
 /// The shortest turn that takes direction `from` to direction `to`.
-pub(crate) fn align(from: Vec3, to: Vec3) -> Mat3 {
-    let (from, to) = (unit(from), unit(to));
+pub(crate) fn rotation_between(from: Vec3, to: Vec3) -> Mat3 {
+    let (from, to) = (normalize(from), normalize(to));
     let axis = cross(from, to);
     let (s, c) = (length(axis), dot(from, to));
     if s < 1e-6 {
@@ -68,9 +68,9 @@ pub(crate) fn align(from: Vec3, to: Vec3) -> Mat3 {
             return IDENTITY;
         }
         let other = if from[0].abs() < 0.9 { [1.0, 0.0, 0.0] } else { [0.0, 1.0, 0.0] };
-        return turn(unit(cross(from, other)), std::f32::consts::PI);
+        return rotation(normalize(cross(from, other)), std::f32::consts::PI);
     }
-    turn(scale(axis, 1.0 / s), s.atan2(c))
+    rotation(scale(axis, 1.0 / s), s.atan2(c))
 }
 
 #[cfg(test)]
@@ -85,8 +85,8 @@ mod tests {
             ([1.0, 2.0, 3.0], [-2.0, 0.5, 1.0]),
             ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0]),
         ] {
-            let got = apply(&align(from, to), unit(from));
-            assert!(length(sub(got, unit(to))) < 1e-5, "{from:?} {to:?} {got:?}");
+            let got = transform(&rotation_between(from, to), normalize(from));
+            assert!(length(sub(got, normalize(to))) < 1e-5, "{from:?} {to:?} {got:?}");
         }
     }
 }

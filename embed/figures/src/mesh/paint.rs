@@ -1,7 +1,7 @@
 //! What the surfaces of a meshed person look like: cut lines, cloth, seams, folds, face and hair.
 
-use super::surface::Region;
-use super::triangles::Look;
+use super::surface::BodyRegion;
+use super::triangles::Material;
 use crate::body::GarmentLengths;
 use crate::person::{BagKind, Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Hit, value_noise};
@@ -19,13 +19,13 @@ pub(crate) enum Layer {
     Skirt,
     CoatSkirt,
     Scalp,
-    Hair,
-    Strands,
+    HairCurtain,
+    HairPiece,
     Hat,
 }
 
 /// Height to which the suit can be worn as a trunk; what hangs lower is cut from the skirt.
-pub(super) const LEGS_PART: f32 = 0.455;
+pub(super) const CROTCH_HEIGHT: f32 = 0.455;
 
 /// Paints one person.
 pub(crate) struct Painter<'a> {
@@ -35,12 +35,12 @@ pub(crate) struct Painter<'a> {
     pub crease_depth: f32,
 }
 
-pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Look {
-    Look { albedo, gloss, slope: [0.0; 2] }
+pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Material {
+    Material { albedo, gloss, slope: [0.0; 2] }
 }
 
-/// Slopes of a field of long creases at (`u`, `v`).
-pub(super) fn creases(u: f32, v: f32, seed: u32) -> [f32; 2] {
+/// Slopes of a field of long crease_slopes at (`u`, `v`).
+pub(super) fn crease_slopes(u: f32, v: f32, seed: u32) -> [f32; 2] {
     let field = |u: f32, v: f32| {
         let warp = value_noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;
         let one = 1.0 - (2.0 * value_noise(u + warp, v, seed) - 1.0).abs();
@@ -56,73 +56,80 @@ impl<'a> Painter<'a> {
         Self { person, lengths: GarmentLengths::of(person), crease_depth }
     }
 
-    /// What `layer` shows at a place; nothing where it ends.
-    pub fn look(&self, layer: Layer, region: Region, place: [f32; 4]) -> Option<Look> {
+    /// What `layer` shows at a coords; nothing where it ends.
+    pub fn material_at(&self, layer: Layer, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         match layer {
-            Layer::Skin => self.skin(region, place),
-            Layer::Shoes => self.shoes(region, place),
-            Layer::Lower => self.lower(region, place),
-            Layer::Top => self.top(region, place),
-            Layer::Outer => self.outer(region, place),
-            Layer::Skirt => self.skirt(place),
-            Layer::CoatSkirt => self.coat_skirt(place),
-            Layer::Scalp => hair_grows(self.person, [place[0], place[1], place[2]]).then(|| self.hair(place)),
-            Layer::Hair => self.curtain(place),
-            Layer::Strands => self.strands(place),
-            Layer::Hat => self.hat(place),
+            Layer::Skin => self.skin(region, coords),
+            Layer::Shoes => self.shoes(region, coords),
+            Layer::Lower => self.lower(region, coords),
+            Layer::Top => self.top(region, coords),
+            Layer::Outer => self.outer(region, coords),
+            Layer::Skirt => self.skirt(coords),
+            Layer::CoatSkirt => self.coat_skirt(coords),
+            Layer::Scalp => hair_grows(self.person, [coords[0], coords[1], coords[2]]).then(|| self.hair(coords)),
+            Layer::HairCurtain => self.hair_curtain(coords),
+            Layer::HairPiece => self.hair_piece(coords),
+            Layer::Hat => self.hat(coords),
         }
     }
 
-    fn hit(region: Region, place: [f32; 4]) -> Hit {
-        let [t, height, angle, _] = place;
-        let height = if matches!(region, Region::Arm | Region::Hand) { 0.79 - 0.16 * t } else { height };
+    fn hit(region: BodyRegion, coords: [f32; 4]) -> Hit {
+        let [t, height, angle, _] = coords;
+        let height = if matches!(region, BodyRegion::Arm | BodyRegion::Hand) { 0.79 - 0.16 * t } else { height };
         Hit { along: t, height, angle, local: [0.0; 3] }
     }
 
-    fn skin(&self, region: Region, place: [f32; 4]) -> Option<Look> {
-        if region == Region::Head {
-            let local = [place[0], place[1], place[2]];
-            let hit = Hit { along: 0.0, height: place[3], angle: local[0].atan2(local[2]), local };
+    fn skin(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
+        if region == BodyRegion::Head {
+            let local = [coords[0], coords[1], coords[2]];
+            let hit = Hit { along: 0.0, height: coords[3], angle: local[0].atan2(local[2]), local };
             let (albedo, gloss) = head_albedo(self.person, &hit);
             return Some(plain(albedo, gloss));
         }
         let tights = variation(self.person, slot::TIGHTS) > 0.6 && self.lengths.skirt_hem.is_some();
-        if tights && matches!(region, Region::Leg | Region::Foot) {
+        if tights && matches!(region, BodyRegion::Leg | BodyRegion::Foot) {
             return Some(plain([0.02, 0.02, 0.022], 0.0));
         }
-        let blush = 0.94 + 0.12 * value_noise(place[2] * 3.0, place[1] * 30.0, self.person.texture_seed);
+        let blush = 0.94 + 0.12 * value_noise(coords[2] * 3.0, coords[1] * 30.0, self.person.texture_seed);
         Some(plain(scaled(self.person.skin, blush), 0.025))
     }
 
-    /// Folds of cloth: slopes at a place, with creases where joints bend.
-    fn folds(&self, region: Region, place: [f32; 4], which: u32, strength: f32) -> [f32; 2] {
-        let [t, height, angle, _] = place;
+    /// Folds of cloth: slopes at a coords, with crease_slopes where joints bend.
+    fn folds(&self, region: BodyRegion, coords: [f32; 4], which: u32, strength: f32) -> [f32; 2] {
+        let [t, height, angle, _] = coords;
         let seed = self.person.texture_seed.wrapping_add(which * 31 + 5);
         let (slopes, amount) = match region {
-            Region::Arm | Region::Hand => {
+            BodyRegion::Arm | BodyRegion::Hand => {
                 let elbow = (1.0 - (t - 1.0).abs() * 1.6).max(0.0);
-                (creases(angle * 0.8 + t * 1.1, t * 5.5, seed), 0.45 + 0.55 * elbow)
+                (crease_slopes(angle * 0.8 + t * 1.1, t * 5.5, seed), 0.45 + 0.55 * elbow)
             }
-            Region::Leg | Region::Foot => {
+            BodyRegion::Leg | BodyRegion::Foot => {
                 let knee = (1.0 - (t - 1.0).abs() * 2.2).max(0.0);
                 let ankle = ((t - 1.55) * 2.0).clamp(0.0, 1.0);
                 let hip = (1.0 - t * 2.5).clamp(0.0, 1.0);
-                (creases(angle * 0.7 + t * 0.8, t * 5.0, seed), 0.3 + 0.5 * knee + 0.6 * ankle + 0.35 * hip)
+                (crease_slopes(angle * 0.7 + t * 0.8, t * 5.0, seed), 0.3 + 0.5 * knee + 0.6 * ankle + 0.35 * hip)
             }
             _ => {
                 let waist = (1.0 - (height - 0.6).abs() * 7.0).max(0.0);
                 let arms = ((height - 0.68) * 8.0).clamp(0.0, 1.0) * (1.0 - (angle.abs() - 1.57).abs()).max(0.0);
-                (creases(angle * 1.3 + height * 9.0, height * 15.0, seed), 0.35 + 0.4 * waist + 0.4 * arms)
+                (crease_slopes(angle * 1.3 + height * 9.0, height * 15.0, seed), 0.35 + 0.4 * waist + 0.4 * arms)
             }
         };
         let k = 0.15 * strength * amount * self.crease_depth;
         [slopes[0] * k, slopes[1] * k]
     }
 
-    fn cloth_of(&self, garment: &Garment<UpperKind>, which: u32, region: Region, place: [f32; 4], part: u8) -> Look {
+    fn upper_cloth(
+        &self,
+        garment: &Garment<UpperKind>,
+        which: u32,
+        region: BodyRegion,
+        coords: [f32; 4],
+        part: u8,
+    ) -> Material {
         use UpperKind::*;
         let person = self.person;
-        let hit = Self::hit(region, place);
+        let hit = Self::hit(region, coords);
         let (angle, height) = (hit.angle, hit.height);
         let mut colour = cloth_albedo(person, garment, which, angle, height, part);
         let seed = person.texture_seed;
@@ -187,20 +194,20 @@ impl<'a> Painter<'a> {
                 }
             }
             1 => {
-                let end = self.reach(garment.kind);
+                let end = self.sleeve_end(garment.kind);
                 if (hit.along - 0.02).abs() < 0.02 || (end - hit.along) < 0.03 {
                     shade *= 0.82;
                 }
             }
             _ => {}
         }
-        let mut slope = self.folds(region, place, which, strength);
+        let mut slope = self.folds(region, coords, which, strength);
         slope[1] += rib;
-        Look { albedo: scaled(colour, shade), gloss, slope }
+        Material { albedo: scaled(colour, shade), gloss, slope }
     }
 
     /// Where a sleeve ends: 0 shoulder, 1 elbow, 2 wrist.
-    fn reach(&self, kind: UpperKind) -> f32 {
+    fn sleeve_end(&self, kind: UpperKind) -> f32 {
         let rolled = variation(self.person, slot::ROLLED_SLEEVES) > 0.82;
         match kind.sleeve() {
             s if s > 1.0 && rolled && !kind.is_outer() => 1.25,
@@ -210,10 +217,10 @@ impl<'a> Painter<'a> {
         }
     }
 
-    fn strap(&self, place: [f32; 4]) -> Option<Look> {
+    fn strap(&self, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
         let (kind, shade) = person.bag?;
-        let [_, height, angle, _] = place;
+        let [_, height, angle, _] = coords;
         let front = angle.abs();
         let side = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
         let on = match kind {
@@ -236,44 +243,44 @@ impl<'a> Painter<'a> {
         round - self.lengths.neckline_depth * (1.0 - angle.abs() / 0.7).max(0.0)
     }
 
-    fn top(&self, region: Region, place: [f32; 4]) -> Option<Look> {
+    fn top(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
         let (garment, hem) = match &person.dress {
             Some((dress, _)) => (dress, 0.5),
             None => (&person.top, self.lengths.top_hem),
         };
-        let [t, height, angle, _] = place;
+        let [t, height, angle, _] = coords;
         // A closed garment hides the one below it but for its neck, hem and cuffs.
         if let Some(outer) = person.outer.as_ref().filter(|outer| outer.kind.sleeve() > 1.0) {
             let inside = match region {
-                Region::Trunk => {
+                BodyRegion::Trunk => {
                     let neck = if outer.kind == UpperKind::Blazer { 0.7 } else { 0.8 };
                     (!person.outer_open || angle.abs() > 1.7) && height > self.lengths.outer_hem + 0.02 && height < neck
                 }
-                _ => t < self.reach(outer.kind) - 0.06,
+                _ => t < self.sleeve_end(outer.kind) - 0.06,
             };
             if inside {
                 return None;
             }
         }
         match region {
-            Region::Arm | Region::Hand => {
+            BodyRegion::Arm | BodyRegion::Hand => {
                 if garment.kind == UpperKind::TankTop && (t > 0.02 || angle.abs() > 2.4) {
                     return None;
                 }
-                (t < self.reach(garment.kind)).then(|| self.cloth_of(garment, 1, region, place, 1))
+                (t < self.sleeve_end(garment.kind)).then(|| self.upper_cloth(garment, 1, region, coords, 1))
             }
-            Region::Trunk => {
+            BodyRegion::Trunk => {
                 let bare = garment.kind == UpperKind::TankTop && height > 0.79 && (1.15..1.95).contains(&angle.abs());
                 if height > self.neckline(garment.kind, angle) || height < hem || bare {
                     return None;
                 }
                 if person.outer.is_none()
-                    && let Some(strap) = self.strap(place)
+                    && let Some(strap) = self.strap(coords)
                 {
                     return Some(strap);
                 }
-                Some(self.cloth_of(garment, 1, region, place, 0))
+                Some(self.upper_cloth(garment, 1, region, coords, 0))
             }
             _ => None,
         }
@@ -286,21 +293,21 @@ impl<'a> Painter<'a> {
         self.lengths.opening_angle * (0.55 + (0.72 - height).max(0.0) * 1.6).clamp(0.4, 1.3)
     }
 
-    fn outer(&self, region: Region, place: [f32; 4]) -> Option<Look> {
+    fn outer(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
         let garment = person.outer.as_ref()?;
-        let [t, height, angle, _] = place;
+        let [t, height, angle, _] = coords;
         match region {
-            Region::Arm | Region::Hand => {
-                (t < self.reach(garment.kind)).then(|| self.cloth_of(garment, 2, region, place, 1))
+            BodyRegion::Arm | BodyRegion::Hand => {
+                (t < self.sleeve_end(garment.kind)).then(|| self.upper_cloth(garment, 2, region, coords, 1))
             }
-            Region::Trunk => {
+            BodyRegion::Trunk => {
                 let front = angle.abs();
                 let blazer = garment.kind == UpperKind::Blazer && height > 0.72 && front < (height - 0.72) * 6.0;
                 let sides =
                     garment.kind == UpperKind::HiVis && height > 0.70 && height < 0.8 && (1.2..1.95).contains(&front);
                 let collar = 0.852 - 0.012 * angle.cos();
-                if height < self.lengths.outer_hem.max(LEGS_PART)
+                if height < self.lengths.outer_hem.max(CROTCH_HEIGHT)
                     || height > collar
                     || blazer
                     || sides
@@ -308,10 +315,10 @@ impl<'a> Painter<'a> {
                 {
                     return None;
                 }
-                if let Some(strap) = self.strap(place) {
+                if let Some(strap) = self.strap(coords) {
                     return Some(strap);
                 }
-                let mut look = self.cloth_of(garment, 2, region, place, 0);
+                let mut look = self.upper_cloth(garment, 2, region, coords, 0);
                 let edge = front - self.opening(height);
                 let lapel = matches!(garment.kind, UpperKind::Blazer | UpperKind::Coat)
                     && height > 0.7
@@ -325,9 +332,9 @@ impl<'a> Painter<'a> {
         }
     }
 
-    fn lower(&self, region: Region, place: [f32; 4]) -> Option<Look> {
+    fn lower(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
-        let [t, height, angle, _] = place;
+        let [t, height, angle, _] = coords;
         let reach = match person.lower.kind {
             LowerKind::Shorts => 0.65 + 0.45 * variation(person, slot::LEG_LENGTH),
             LowerKind::Capri => 1.35,
@@ -335,15 +342,15 @@ impl<'a> Painter<'a> {
             _ => 2.06,
         };
         let ends = match region {
-            Region::Leg => t > reach,
-            Region::Foot => reach < 2.0 || height < 0.036,
-            Region::Trunk => height > 0.6,
+            BodyRegion::Leg => t > reach,
+            BodyRegion::Foot => reach < 2.0 || height < 0.036,
+            BodyRegion::Trunk => height > 0.6,
             _ => true,
         };
         if ends {
             return None;
         }
-        if region == Region::Trunk && height > self.lengths.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
+        if region == BodyRegion::Trunk && height > self.lengths.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
             return Some(plain([0.03, 0.025, 0.02], 0.05));
         }
         let garment = &person.lower;
@@ -358,7 +365,7 @@ impl<'a> Painter<'a> {
                 colour = mix(colour, [0.45, 0.52, 0.62], 0.28 * fade);
                 shade = 0.93 + 0.14 * value_noise(angle * 12.0, height * 120.0, person.texture_seed + 9);
                 let back = (angle.abs() - std::f32::consts::PI).abs();
-                if region != Region::Trunk && (angle.abs() - 1.57).abs() < 0.05
+                if region != BodyRegion::Trunk && (angle.abs() - 1.57).abs() < 0.05
                     || (height - 0.53).abs() < 0.003 && back < 1.2
                 {
                     shade *= 0.78;
@@ -366,43 +373,43 @@ impl<'a> Painter<'a> {
             }
             LowerKind::Leggings | LowerKind::Capri => strength = 0.25,
             LowerKind::Trousers
-                if region == Region::Leg && angle.abs() < 0.06 && variation(person, slot::TROUSER_CREASE) > 0.5 =>
+                if region == BodyRegion::Leg && angle.abs() < 0.06 && variation(person, slot::TROUSER_CREASE) > 0.5 =>
             {
                 shade = 1.18
             }
             _ => {}
         }
-        if region == Region::Leg && reach - t < 0.02 {
+        if region == BodyRegion::Leg && reach - t < 0.02 {
             shade *= 0.8;
         }
-        Some(Look { albedo: scaled(colour, shade), gloss: 0.0, slope: self.folds(region, place, 3, strength) })
+        Some(Material { albedo: scaled(colour, shade), gloss: 0.0, slope: self.folds(region, coords, 3, strength) })
     }
 
-    fn skirt(&self, place: [f32; 4]) -> Option<Look> {
+    fn skirt(&self, coords: [f32; 4]) -> Option<Material> {
         let hem = self.lengths.skirt_hem?;
-        let [_, height, angle, _] = place;
+        let [_, height, angle, _] = coords;
         if height < hem || height > 0.61 {
             return None;
         }
         if let Some((dress, _)) = &self.person.dress {
-            return Some(self.cloth_of(dress, 1, Region::Trunk, place, 3));
+            return Some(self.upper_cloth(dress, 1, BodyRegion::Trunk, coords, 3));
         }
         let colour = cloth_albedo(self.person, &self.person.lower, 3, angle, height, 3);
         let edge = if height - hem < 0.008 { 0.82 } else { 1.0 };
-        let slope = self.folds(Region::Trunk, [0.0, height * 0.35, angle * 2.2, 0.0], 3, 1.0);
-        Some(Look { albedo: scaled(colour, edge), gloss: 0.0, slope })
+        let slope = self.folds(BodyRegion::Trunk, [0.0, height * 0.35, angle * 2.2, 0.0], 3, 1.0);
+        Some(Material { albedo: scaled(colour, edge), gloss: 0.0, slope })
     }
 
-    fn coat_skirt(&self, place: [f32; 4]) -> Option<Look> {
-        let garment = self.person.outer.as_ref().filter(|_| self.lengths.outer_hem < LEGS_PART)?;
+    fn coat_skirt(&self, coords: [f32; 4]) -> Option<Material> {
+        let garment = self.person.outer.as_ref().filter(|_| self.lengths.outer_hem < CROTCH_HEIGHT)?;
         let hem = self.lengths.outer_hem;
-        let [_, height, angle, _] = place;
+        let [_, height, angle, _] = coords;
         let gap = self.opening(height);
         let slit =
             garment.kind == UpperKind::Coat && height < 0.42 && (angle.abs() - std::f32::consts::PI).abs() < 0.03;
         if height < hem || height > 0.545 || angle.abs() < gap || slit {
             return None;
         }
-        Some(self.cloth_of(garment, 2, Region::Trunk, place, 3))
+        Some(self.upper_cloth(garment, 2, BodyRegion::Trunk, coords, 3))
     }
 }

@@ -1,17 +1,17 @@
 //! What head and feet look like: hair, hats and hoods, shoes.
 
-use super::paint::{Painter, creases, plain};
-use super::surface::Region;
-use super::triangles::Look;
+use super::paint::{Painter, crease_slopes, plain};
+use super::surface::BodyRegion;
+use super::triangles::Material;
 use crate::person::{HairStyle, HatKind, ShoeKind};
 use crate::raster::{cell_noise, value_noise};
 use crate::texture::{mix, scaled};
 use crate::variation::{slot, variation};
 
 impl Painter<'_> {
-    pub(super) fn shoes(&self, region: Region, place: [f32; 4]) -> Option<Look> {
+    pub(super) fn shoes(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let (kind, shade) = self.person.shoes;
-        let [t, height, ..] = place;
+        let [t, height, ..] = coords;
         let top = match kind {
             ShoeKind::Boots => 1.62 + 0.2 * variation(self.person, slot::BOOT_HEIGHT),
             ShoeKind::Trainers => 1.99,
@@ -19,8 +19,8 @@ impl Painter<'_> {
             ShoeKind::Flats => 2.05,
         };
         let here = match region {
-            Region::Foot => kind != ShoeKind::Flats || height < 0.03,
-            Region::Leg => t > top,
+            BodyRegion::Foot => kind != ShoeKind::Flats || height < 0.03,
+            BodyRegion::Leg => t > top,
             _ => false,
         };
         if !here {
@@ -34,13 +34,13 @@ impl Painter<'_> {
         }
         let stripe = kind == ShoeKind::Trainers
             && variation(self.person, slot::TRAINER_STRIPE) > 0.5
-            && value_noise(place[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
+            && value_noise(coords[2] * 4.0, height * 90.0, self.person.texture_seed) > 0.68;
         let albedo = if stripe { mix(shade.albedo, [0.75; 3], 0.7) } else { shade.albedo };
         Some(plain(albedo, if kind == ShoeKind::Leather { 0.1 } else { 0.02 }))
     }
 
-    pub(super) fn hair(&self, place: [f32; 4]) -> Look {
-        let [x, y, z, _] = place;
+    pub(super) fn hair(&self, coords: [f32; 4]) -> Material {
+        let [x, y, z, _] = coords;
         let seed = self.person.texture_seed + 4;
         let angle = x.atan2(z);
         let curly = self.person.hair == HairStyle::Curly;
@@ -51,38 +51,38 @@ impl Painter<'_> {
         // Tips are often lighter than roots.
         let tip = ((0.2 - y) * 0.25 * variation(self.person, slot::LIGHT_HAIR_TIPS)).clamp(0.0, 0.5);
         let albedo = scaled(self.person.hair_shade.albedo, (0.62 + 0.6 * at + 0.15 * fine) * (1.0 + tip));
-        Look { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
+        Material { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
     }
 
     /// Where hanging hair ends, as a height of the body.
-    fn tips(&self, place: [f32; 4]) -> f32 {
+    fn tips(&self, coords: [f32; 4]) -> f32 {
         let end = match self.person.hair {
             HairStyle::Chin => 0.865,
             HairStyle::Shoulder => 0.82,
             HairStyle::Long => 0.79 - 0.12 * variation(self.person, slot::HAIR_HEIGHT),
             _ => 0.0,
         };
-        end + 0.02 * (value_noise(place[0].atan2(place[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
+        end + 0.02 * (value_noise(coords[0].atan2(coords[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
     }
 
     /// Hair of a piece of its own, cut to length.
-    pub(super) fn strands(&self, place: [f32; 4]) -> Option<Look> {
-        (place[3] > self.tips(place)).then(|| self.hair(place))
+    pub(super) fn hair_piece(&self, coords: [f32; 4]) -> Option<Material> {
+        (coords[3] > self.tips(coords)).then(|| self.hair(coords))
     }
 
     /// Hair that hangs: it leaves the face free and ends at its length.
-    pub(super) fn curtain(&self, place: [f32; 4]) -> Option<Look> {
-        let [x, y, z, height] = place;
+    pub(super) fn hair_curtain(&self, coords: [f32; 4]) -> Option<Material> {
+        let [x, y, z, height] = coords;
         let side = 0.2 + 0.5 * variation(self.person, slot::HAIR_IN_FRONT_SHARE);
         let fringe = variation(self.person, slot::FRINGE) > 0.6;
         let face = z > 0.25 && x.abs() < 0.95 && y < if fringe { 0.4 } else { 0.62 };
         let front = z > 0.1 && height < 0.86 && variation(self.person, slot::HAIR_IN_FRONT) > 0.35 * side;
-        (!face && !front && height > self.tips(place)).then(|| self.hair(place))
+        (!face && !front && height > self.tips(coords)).then(|| self.hair(coords))
     }
 
-    pub(super) fn hat(&self, place: [f32; 4]) -> Option<Look> {
+    pub(super) fn hat(&self, coords: [f32; 4]) -> Option<Material> {
         let (kind, shade) = self.person.hat?;
-        let [x, y, z, _] = place;
+        let [x, y, z, _] = coords;
         let angle = x.atan2(z);
         let edge = match kind {
             HatKind::Cap | HatKind::Brimmed => 0.36,
@@ -90,8 +90,8 @@ impl Painter<'_> {
             HatKind::HardHat => 0.3,
             HatKind::Hood => {
                 return (z < 0.42 && y > -1.2).then(|| {
-                    let slope = creases(angle * 1.5, y * 2.0, self.person.texture_seed);
-                    Look { albedo: scaled(shade.albedo, 0.95), gloss: 0.0, slope: slope.map(|s| s * 0.15) }
+                    let slope = crease_slopes(angle * 1.5, y * 2.0, self.person.texture_seed);
+                    Material { albedo: scaled(shade.albedo, 0.95), gloss: 0.0, slope: slope.map(|s| s * 0.15) }
                 });
             }
         };
@@ -112,6 +112,6 @@ impl Painter<'_> {
             _ => (1.0, [0.0; 2]),
         };
         let gloss = if kind == HatKind::HardHat { 0.22 } else { 0.0 };
-        Some(Look { albedo: scaled(shade.albedo, shade_by), gloss, slope })
+        Some(Material { albedo: scaled(shade.albedo, shade_by), gloss, slope })
     }
 }

@@ -17,7 +17,7 @@ pub struct Malformed {
     pub what: String,
 }
 
-fn bad(line: usize, what: impl Into<String>) -> Malformed {
+fn malformed(line: usize, what: impl Into<String>) -> Malformed {
     Malformed { line: line + 1, what: what.into() }
 }
 
@@ -36,7 +36,7 @@ pub struct Obj {
 
 impl Obj {
     /// Triangles of all groups whose name satisfies `wanted`.
-    pub fn of(&self, wanted: impl Fn(&str) -> bool) -> Vec<[u32; 3]> {
+    pub fn faces_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<[u32; 3]> {
         self.groups
             .iter()
             .filter(|(name, _)| wanted(name))
@@ -48,10 +48,10 @@ impl Obj {
 fn floats<const N: usize>(words: &mut std::str::SplitWhitespace<'_>, line: usize) -> Result<[f32; N], Malformed> {
     let mut out = [0.0f32; N];
     for value in &mut out {
-        let word = words.next().ok_or_else(|| bad(line, format!("expected {N} numbers")))?;
-        *value = word.parse().map_err(|_| bad(line, format!("{word:?} is not a number")))?;
+        let word = words.next().ok_or_else(|| malformed(line, format!("expected {N} numbers")))?;
+        *value = word.parse().map_err(|_| malformed(line, format!("{word:?} is not a number")))?;
         if !value.is_finite() {
-            return Err(bad(line, format!("{word:?} is not a finite number")));
+            return Err(malformed(line, format!("{word:?} is not a finite number")));
         }
     }
     Ok(out)
@@ -59,10 +59,10 @@ fn floats<const N: usize>(words: &mut std::str::SplitWhitespace<'_>, line: usize
 
 /// Index of a corner: counted from 1, or from the end when negative.
 fn corner(word: &str, count: usize, line: usize) -> Result<u32, Malformed> {
-    let index: i64 = word.parse().map_err(|_| bad(line, format!("{word:?} is not an index")))?;
+    let index: i64 = word.parse().map_err(|_| malformed(line, format!("{word:?} is not an index")))?;
     let at = if index > 0 { index - 1 } else { count as i64 + index };
     if index == 0 || at < 0 || at >= count as i64 {
-        return Err(bad(line, format!("index {index}, but {count} are defined so far")));
+        return Err(malformed(line, format!("index {index}, but {count} are defined so far")));
     }
     Ok(at as u32)
 }
@@ -73,7 +73,7 @@ fn corner(word: &str, count: usize, line: usize) -> Result<u32, Malformed> {
 /// A malformed line, or a file without a face (for example a Git LFS pointer).
 pub fn obj(text: &str) -> Result<Obj, Malformed> {
     if text.starts_with("version https://git-lfs") {
-        return Err(bad(0, "this is a Git LFS pointer, not a mesh; fetch the file itself (git lfs pull)"));
+        return Err(malformed(0, "this is a Git LFS pointer, not a mesh; fetch the file itself (git lfs pull)"));
     }
     let mut out = Obj::default();
     let mut textures: Vec<[f32; 2]> = Vec::new();
@@ -99,7 +99,7 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
                     polygon.push(vertex);
                 }
                 if polygon.len() < 3 {
-                    return Err(bad(line, "a face needs three corners"));
+                    return Err(malformed(line, "a face needs three corners"));
                 }
                 out.triangles.extend((1..polygon.len() - 1).map(|i| [polygon[0], polygon[i], polygon[i + 1]]));
                 if let Some((_, range)) = out.groups.last_mut() {
@@ -110,7 +110,7 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
         }
     }
     if out.triangles.is_empty() {
-        return Err(bad(text.lines().count(), "the file ends without a face"));
+        return Err(malformed(text.lines().count(), "the file ends without a face"));
     }
     out.uv = (0..out.vertices.len() as u32).map(|v| uv.get(&v).map_or([0.0; 2], |&t| textures[t as usize])).collect();
     Ok(out)
@@ -128,9 +128,9 @@ pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, Vec3)>, Malformed
             None => {}
             Some(word) if word.starts_with('#') => {}
             Some(word) => {
-                let vertex: usize = word.parse().map_err(|_| bad(line, format!("{word:?} is not a vertex")))?;
+                let vertex: usize = word.parse().map_err(|_| malformed(line, format!("{word:?} is not a vertex")))?;
                 if vertex >= vertices {
-                    return Err(bad(line, format!("vertex {vertex} of a mesh of {vertices}")));
+                    return Err(malformed(line, format!("vertex {vertex} of a mesh of {vertices}")));
                 }
                 out.push((vertex as u32, floats(&mut words, line)?));
             }
@@ -195,7 +195,7 @@ pub struct Binding {
     /// Vertices of the body.
     pub vertices: [u32; 3],
     /// Their shares.
-    pub shares: [f32; 3],
+    pub weights: [f32; 3],
     /// Offset, in units of [`Clothes::scales`].
     pub offset: Vec3,
 }
@@ -219,10 +219,10 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
     let mut out = Clothes::default();
     let mut binding = false;
     let index = |word: Option<&str>, line: usize| {
-        let word = word.ok_or_else(|| bad(line, "a vertex is missing"))?;
+        let word = word.ok_or_else(|| malformed(line, "a vertex is missing"))?;
         match word.parse::<usize>() {
             Ok(vertex) if vertex < vertices => Ok(vertex as u32),
-            _ => Err(bad(line, format!("{word:?} is not a vertex of a body of {vertices}"))),
+            _ => Err(malformed(line, format!("{word:?} is not a vertex of a body of {vertices}"))),
         }
     };
     for (line, content) in text.lines().enumerate() {
@@ -232,10 +232,10 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
             let a = index(Some(first), line)?;
             let count = content.split_whitespace().count();
             out.bindings.push(if count == 1 {
-                Binding { vertices: [a; 3], shares: [1.0, 0.0, 0.0], offset: [0.0; 3] }
+                Binding { vertices: [a; 3], weights: [1.0, 0.0, 0.0], offset: [0.0; 3] }
             } else {
                 let vertices = [a, index(words.next(), line)?, index(words.next(), line)?];
-                Binding { vertices, shares: floats(&mut words, line)?, offset: floats(&mut words, line)? }
+                Binding { vertices, weights: floats(&mut words, line)?, offset: floats(&mut words, line)? }
             });
             continue;
         }
@@ -251,7 +251,7 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
         }
     }
     if out.bindings.is_empty() {
-        return Err(bad(text.lines().count(), "the file ends without \"verts\" and bindings"));
+        return Err(malformed(text.lines().count(), "the file ends without \"verts\" and bindings"));
     }
     Ok(out)
 }
@@ -270,7 +270,7 @@ mod tests {
         let mesh = obj(CUBE).unwrap();
         assert_eq!(mesh.vertices.len(), 4);
         assert_eq!(mesh.triangles, [[0, 1, 2], [0, 2, 3], [3, 2, 1]]);
-        assert_eq!(mesh.of(|g| g == "right"), [[3, 2, 1]]);
+        assert_eq!(mesh.faces_of(|g| g == "right"), [[3, 2, 1]]);
         assert_eq!(mesh.uv[2], [0.5, 0.25]);
     }
 

@@ -1,6 +1,6 @@
 //! The body of one person: MakeHuman's macro targets mixed by sex, age, build and origin, scaled to the person's height.
 
-use super::assets::{Assets, span};
+use super::assets::{Assets, height_span};
 use crate::person::Person;
 use crate::raster::Vec3;
 use crate::variation::{slot, variation};
@@ -14,7 +14,7 @@ fn shares(at: f32) -> [(&'static str, f32); 3] {
 
 /// Vertices of the whole base mesh for `person`, metres, soles at y = 0.
 pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<Vec3> {
-    let mut points = assets.body.clone();
+    let mut points = assets.base_vertices.clone();
     let sex = if person.woman { "female" } else { "male" };
     let old = [0.0, 0.3, 0.8][usize::from(person.age.min(2))];
     let brightness = person.skin.iter().sum::<f32>() / 3.0;
@@ -35,7 +35,7 @@ pub(crate) fn shape(assets: &Assets, person: &Person) -> Vec<Vec3> {
             }
         }
     }
-    let (sole, crown) = span(&points, &assets.visible);
+    let (sole, crown) = height_span(&points, &assets.visible_vertices);
     let factor = person.height / (crown - sole).max(1e-3);
     for point in &mut points {
         *point = [point[0] * factor, (point[1] - sole) * factor, point[2] * factor];

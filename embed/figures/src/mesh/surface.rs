@@ -2,14 +2,14 @@
 
 use std::f32::consts::{PI, TAU};
 
-use super::math::{add, cross, dot, length, scale, sub, unit};
+use super::math::{add, cross, dot, length, normalize, scale, sub};
 use super::parse::Binding;
 use super::rig::Rig;
 use crate::raster::Vec3;
 
 /// Part of the body a triangle belongs to; it decides what [`Triangle::attributes`] mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Region {
+pub(crate) enum BodyRegion {
     Head,
     Trunk,
     Arm,
@@ -24,7 +24,7 @@ pub(crate) struct Triangle {
     /// Its corners.
     pub vertices: [u32; 3],
     /// Where it lies.
-    pub region: Region,
+    pub region: BodyRegion,
     /// Of each corner. Head: the point on a sphere around the head (x, y, z) and the height. Elsewhere: how far along the
     /// limb (0 shoulder or hip, 1 elbow or knee, 2 wrist or ankle), the height (0 sole, 1 crown), the angle around the
     /// trunk or limb (0 front, unwrapped within the triangle), and the distance from its axis in metres.
@@ -32,7 +32,7 @@ pub(crate) struct Triangle {
 }
 
 /// Weights of up to four bones.
-pub(crate) type Skin = [(u8, f32); 4];
+pub(crate) type BoneWeights = [(u8, f32); 4];
 
 /// A surface, at rest on the undeformed body.
 #[derive(Debug, Clone)]
@@ -42,11 +42,11 @@ pub(crate) struct Surface {
     /// Body vertices that set the size of the bindings' offsets, per axis.
     pub scales: [Option<(u32, u32, f32)>; 3],
     /// How each vertex follows the bones.
-    pub skin: Vec<Skin>,
+    pub bone_weights: Vec<BoneWeights>,
     /// Part of the body of each vertex.
-    pub regions: Vec<Region>,
+    pub regions: Vec<BodyRegion>,
     /// As [`Triangle::attributes`], per vertex, of the trunk (along 0) for trunk and skirts and of the limb for limbs.
-    pub places: Vec<[f32; 4]>,
+    pub coords: Vec<[f32; 4]>,
     /// The triangles.
     pub triangles: Vec<Triangle>,
     /// Neighbours of vertex `i`: `edges[starts[i]..starts[i + 1]]`.
@@ -56,7 +56,7 @@ pub(crate) struct Surface {
 }
 
 /// Strongest four weights, summing to one.
-pub(crate) fn strongest(mut all: Vec<(u8, f32)>) -> Skin {
+pub(crate) fn strongest_weights(mut all: Vec<(u8, f32)>) -> BoneWeights {
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     all.truncate(4);
     let sum: f32 = all.iter().map(|w| w.1).sum();
@@ -71,10 +71,10 @@ pub(crate) fn strongest(mut all: Vec<(u8, f32)>) -> Skin {
     out
 }
 
-fn mixed(binding: &Binding, skins: &[Skin]) -> Skin {
+fn mixed_weights(binding: &Binding, all_weights: &[BoneWeights]) -> BoneWeights {
     let mut all: Vec<(u8, f32)> = Vec::with_capacity(12);
-    for (vertex, share) in binding.vertices.iter().zip(binding.shares) {
-        for (bone, weight) in skins[*vertex as usize] {
+    for (vertex, share) in binding.vertices.iter().zip(binding.weights) {
+        for (bone, weight) in all_weights[*vertex as usize] {
             let weight = weight * share.max(0.0);
             match all.iter_mut().find(|w| w.0 == bone) {
                 Some(known) => known.1 += weight,
@@ -83,11 +83,11 @@ fn mixed(binding: &Binding, skins: &[Skin]) -> Skin {
             }
         }
     }
-    strongest(all)
+    strongest_weights(all)
 }
 
 /// Positions of bound vertices on `body` (all vertices of the base mesh).
-pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3], body: &[Vec3]) -> Vec<Vec3> {
+pub(crate) fn bound_positions(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3], body: &[Vec3]) -> Vec<Vec3> {
     let size: [f32; 3] = std::array::from_fn(|axis| match scales[axis] {
         Some((a, b, distance)) if distance.abs() > 1e-6 => {
             (body[a as usize][axis] - body[b as usize][axis]).abs() / distance.abs()
@@ -98,7 +98,7 @@ pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3],
         .iter()
         .map(|binding| {
             let mut at: Vec3 = std::array::from_fn(|axis| binding.offset[axis] * size[axis]);
-            for (vertex, share) in binding.vertices.iter().zip(binding.shares) {
+            for (vertex, share) in binding.vertices.iter().zip(binding.weights) {
                 at = add(at, scale(body[*vertex as usize], share));
             }
             at
@@ -108,28 +108,32 @@ pub(crate) fn place(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3],
 
 impl Surface {
     /// Binds triangles over `bindings` to the undeformed body (its vertices, their skinning weights and the rig). Skirts
-    /// and hair lie in a `forced` region, wherever the bones are that move them.
+    /// and hair lie in a `fixed_region` region, wherever the bones are that move them.
     pub fn new(
         bindings: Vec<Binding>,
         scales: [Option<(u32, u32, f32)>; 3],
         faces: &[[u32; 3]],
-        (body, skins, rig): (&[Vec3], &[Skin], &Rig),
-        forced: Option<Region>,
+        (body, all_weights, rig): (&[Vec3], &[BoneWeights], &Rig),
+        fixed_region: Option<BodyRegion>,
     ) -> Self {
-        let skin: Vec<Skin> = bindings.iter().map(|binding| mixed(binding, skins)).collect();
-        let points = place(&bindings, &scales, body);
-        let regions: Vec<Region> =
-            skin.iter().zip(&points).map(|(s, &point)| forced.unwrap_or_else(|| rig.region_at(s, point))).collect();
-        let places = (0..points.len()).map(|v| rig.place(points[v], &skin[v], regions[v])).collect();
+        let bone_weights: Vec<BoneWeights> =
+            bindings.iter().map(|binding| mixed_weights(binding, all_weights)).collect();
+        let points = bound_positions(&bindings, &scales, body);
+        let regions: Vec<BodyRegion> = bone_weights
+            .iter()
+            .zip(&points)
+            .map(|(s, &point)| fixed_region.unwrap_or_else(|| rig.region_at(s, point)))
+            .collect();
+        let coords = (0..points.len()).map(|v| rig.surface_coords(points[v], &bone_weights[v], regions[v])).collect();
         let triangles = faces
             .iter()
             .map(|corners| {
                 let of = corners.map(|v| regions[v as usize]);
                 let region = if of[1] == of[2] { of[1] } else { of[0] };
                 let whose = corners.iter().find(|&&v| regions[v as usize] == region).unwrap_or(&corners[0]);
-                let owner = skin[*whose as usize];
-                let mut attributes = corners.map(|v| rig.place(points[v as usize], &owner, region));
-                if region != Region::Head {
+                let owner = bone_weights[*whose as usize];
+                let mut attributes = corners.map(|v| rig.surface_coords(points[v as usize], &owner, region));
+                if region != BodyRegion::Head {
                     let first = attributes[0][2];
                     for corner in &mut attributes[1..] {
                         corner[2] -= ((corner[2] - first) / TAU).round() * TAU;
@@ -139,31 +143,35 @@ impl Surface {
             })
             .collect();
         let (starts, edges) = neighbours(points.len(), faces);
-        Self { bindings, scales, skin, regions, places, triangles, starts, edges }
+        Self { bindings, scales, bone_weights, regions, coords, triangles, starts, edges }
     }
 
     /// The part of a body mesh made of `faces`, with its own numbering.
-    pub fn of_body(faces: &[[u32; 3]], whole: (&[Vec3], &[Skin], &Rig), forced: Option<Region>) -> Self {
+    pub fn from_body(
+        faces: &[[u32; 3]],
+        whole: (&[Vec3], &[BoneWeights], &Rig),
+        fixed_region: Option<BodyRegion>,
+    ) -> Self {
         let mut number = vec![u32::MAX; whole.0.len()];
         let mut bindings = Vec::new();
-        let own: Vec<[u32; 3]> = faces
+        let renumbered: Vec<[u32; 3]> = faces
             .iter()
             .map(|corners| {
                 corners.map(|v| {
                     let slot = &mut number[v as usize];
                     if *slot == u32::MAX {
                         *slot = bindings.len() as u32;
-                        bindings.push(Binding { vertices: [v; 3], shares: [1.0, 0.0, 0.0], offset: [0.0; 3] });
+                        bindings.push(Binding { vertices: [v; 3], weights: [1.0, 0.0, 0.0], offset: [0.0; 3] });
                     }
                     *slot
                 })
             })
             .collect();
-        Self::new(bindings, [None; 3], &own, whole, forced)
+        Self::new(bindings, [None; 3], &renumbered, whole, fixed_region)
     }
 
     /// The connected parts of the surface, largest first, as lists of triangles.
-    pub fn parts(faces: &[[u32; 3]], vertices: usize) -> Vec<Vec<[u32; 3]>> {
+    pub fn connected_parts(faces: &[[u32; 3]], vertices: usize) -> Vec<Vec<[u32; 3]>> {
         let mut parent: Vec<u32> = (0..vertices as u32).collect();
         fn root(parent: &mut [u32], mut at: u32) -> u32 {
             while parent[at as usize] != at {
@@ -189,7 +197,7 @@ impl Surface {
 
     /// Where the vertices lie on the shaped `body`, before posing.
     pub fn at_rest(&self, body: &[Vec3]) -> Vec<Vec3> {
-        place(&self.bindings, &self.scales, body)
+        bound_positions(&self.bindings, &self.scales, body)
     }
 
     /// Unit normals of the vertices at `points`.
@@ -202,16 +210,16 @@ impl Surface {
                 out[v as usize] = add(out[v as usize], normal);
             }
         }
-        out.into_iter().map(unit).collect()
+        out.into_iter().map(normalize).collect()
     }
 
-    /// Moves each vertex for which `free` holds towards the middle of its neighbours, `rounds` times.
-    pub fn smooth(&self, points: &mut [Vec3], rounds: usize, strength: f32, free: impl Fn(usize) -> bool) {
+    /// Moves each vertex for which `movable` holds towards the middle of its neighbours, `rounds` times.
+    pub fn smooth(&self, points: &mut [Vec3], rounds: usize, strength: f32, movable: impl Fn(usize) -> bool) {
         for _ in 0..rounds {
             let before = points.to_vec();
             for (v, point) in points.iter_mut().enumerate() {
                 let around = &self.edges[self.starts[v] as usize..self.starts[v + 1] as usize];
-                if around.is_empty() || !free(v) {
+                if around.is_empty() || !movable(v) {
                     continue;
                 }
                 let sum = around.iter().fold([0.0; 3], |sum, &n| add(sum, before[n as usize]));
@@ -241,13 +249,13 @@ fn neighbours(vertices: usize, faces: &[[u32; 3]]) -> (Vec<u32>, Vec<u32>) {
 }
 
 /// Angle of `point` around the upright axis through `centre`: 0 in front, positive on the body's left.
-pub(crate) fn around(point: Vec3, centre: Vec3) -> f32 {
+pub(crate) fn angle_around(point: Vec3, centre: Vec3) -> f32 {
     (point[0] - centre[0]).atan2(point[2] - centre[2])
 }
 
 /// How far along the polyline `joints` (0, 1, 2 at its three points) and at which angle and distance around it `point`
 /// lies; before the first joint the distance along is negative.
-pub(crate) fn along(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
+pub(crate) fn limb_coords(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
     let mut best = (f32::MAX, 0.0, 0.0);
     for part in 0..2 {
         let (a, b) = (joints[part], joints[part + 1]);
@@ -258,8 +266,8 @@ pub(crate) fn along(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
         let far = length(out);
         if far < best.0 {
             // Front is where the body faces, seen along the limb.
-            let down = unit(axis);
-            let front = unit(sub([0.0, 0.0, 1.0], scale(down, down[2])));
+            let down = normalize(axis);
+            let front = normalize(sub([0.0, 0.0, 1.0], scale(down, down[2])));
             let left = cross(front, down);
             best = (far, part as f32 + held, dot(out, left).atan2(dot(out, front)));
         }
@@ -273,25 +281,25 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart() {
-        let parts = Surface::parts(&[[0, 1, 2], [3, 4, 5], [2, 1, 6]], 7);
+        let parts = Surface::connected_parts(&[[0, 1, 2], [3, 4, 5], [2, 1, 6]], 7);
         assert_eq!(parts, vec![vec![[0, 1, 2], [2, 1, 6]], vec![[3, 4, 5]]]);
     }
 
     #[test]
     fn limbs_are_measured_along_and_around() {
         let joints = [[0.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]];
-        let (t, angle, far) = along([0.0, 0.5, 0.3], joints);
+        let (t, angle, far) = limb_coords([0.0, 0.5, 0.3], joints);
         assert!((t - 1.5).abs() < 1e-5 && angle.abs() < 1e-5 && (far - 0.3).abs() < 1e-5);
-        let (t, angle, _) = along([0.2, 1.75, 0.0], joints);
+        let (t, angle, _) = limb_coords([0.2, 1.75, 0.0], joints);
         assert!((t - 0.25).abs() < 1e-5 && (angle.abs() - PI / 2.0).abs() < 1e-5);
-        assert!(along([0.0, 2.5, 0.1], joints).0 < 0.0);
+        assert!(limb_coords([0.0, 2.5, 0.1], joints).0 < 0.0);
     }
 
     #[test]
     fn weights_keep_the_strongest_and_sum_to_one() {
-        let skin = strongest(vec![(1, 0.1), (2, 0.5), (3, 0.2), (4, 0.15), (5, 0.05)]);
-        assert_eq!(skin[0].0, 2);
-        assert!((skin.iter().map(|w| w.1).sum::<f32>() - 1.0).abs() < 1e-6);
-        assert_eq!(strongest(Vec::new())[0].1, 1.0);
+        let bone_weights = strongest_weights(vec![(1, 0.1), (2, 0.5), (3, 0.2), (4, 0.15), (5, 0.05)]);
+        assert_eq!(bone_weights[0].0, 2);
+        assert!((bone_weights.iter().map(|w| w.1).sum::<f32>() - 1.0).abs() < 1e-6);
+        assert_eq!(strongest_weights(Vec::new())[0].1, 1.0);
     }
 }

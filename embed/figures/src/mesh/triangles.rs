@@ -2,13 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use super::math::{add, cross, dot, scale, unit};
-use super::surface::{Region, Triangle};
+use super::math::{add, cross, dot, normalize, scale};
+use super::surface::{BodyRegion, Triangle};
 use crate::raster::{Canvas, Light, Vec3, View};
 
 /// What a surface looks like at a point.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct Material {
     /// Linear RGB.
     pub albedo: [f32; 3],
     /// Strength of the highlight.
@@ -18,15 +18,15 @@ pub(crate) struct Look {
 }
 
 /// A posed surface ready to be drawn.
-pub(crate) struct Posed3<'a> {
+pub(crate) struct PosedSurface<'a> {
     /// Corners in body space.
     pub points: &'a [Vec3],
     /// Unit normals there.
     pub normals: &'a [Vec3],
     /// Draws back faces too.
-    pub double: bool,
+    pub double_sided: bool,
     /// Metres by which it is drawn nearer than it is, so that what is worn above never sinks into what is below.
-    pub lift: f32,
+    pub depth_bias: f32,
 }
 
 impl View {
@@ -48,19 +48,19 @@ impl View {
 }
 
 /// Light that leaves a surface with this unit `normal` towards the camera.
-pub(crate) fn lit(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
+pub(crate) fn shade(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
     let facing = dot(normal, light.towards);
     // Skies and ceilings are wide: light wraps around edges.
     let direct = ((facing + 0.25) / 1.25).max(0.0);
     let sky = 0.62 + 0.38 * normal[1];
     let diffuse = light.ambient * sky + (1.0 - light.ambient) * direct;
-    let half = unit(add(light.towards, [0.0, 0.0, 1.0]));
+    let half = normalize(add(light.towards, [0.0, 0.0, 1.0]));
     let shine = gloss * dot(normal, half).max(0.0).powi(14);
     albedo.map(|c| c * diffuse * 1.35 + shine)
 }
 
 /// Columns and rows of the canvas whose pixels a triangle may cover, if any.
-fn window<const N: usize>(
+fn pixel_bounds<const N: usize>(
     corners: [&[f32; N]; 3],
     canvas: &Canvas,
 ) -> Option<(RangeInclusive<usize>, RangeInclusive<usize>)> {
@@ -74,11 +74,11 @@ fn window<const N: usize>(
 /// Draws the `triangles` of `posed`; `paint` is asked at every visible pixel and answers nothing where the surface ends.
 pub(crate) fn draw<'t>(
     canvas: &mut Canvas,
-    posed: &Posed3<'_>,
+    posed: &PosedSurface<'_>,
     triangles: impl Iterator<Item = &'t Triangle>,
     view: &View,
     light: &Light,
-    paint: impl Fn(Region, [f32; 4]) -> Option<Look>,
+    material_at: impl Fn(BodyRegion, [f32; 4]) -> Option<Material>,
 ) {
     let pixels: Vec<Vec3> = posed
         .points
@@ -95,10 +95,10 @@ pub(crate) fn draw<'t>(
         let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
         // Rows grow downwards, so front faces turn clockwise here.
         let back = area > 0.0;
-        if area.abs() < 1e-6 || (back && !posed.double) {
+        if area.abs() < 1e-6 || (back && !posed.double_sided) {
             continue;
         }
-        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        let Some((columns, rows)) = pixel_bounds([&a, &b, &c], canvas) else { continue };
         let [na, nb, nc] = triangle.vertices.map(|v| normals[v as usize]);
         let inverse = 1.0 / area;
         for py in rows {
@@ -111,23 +111,23 @@ pub(crate) fn draw<'t>(
                 if wa < 0.0 || wb < 0.0 || wc < 0.0 {
                     continue;
                 }
-                let depth = wa * a[2] + wb * b[2] + wc * c[2] + posed.lift;
+                let depth = wa * a[2] + wb * b[2] + wc * c[2] + posed.depth_bias;
                 let at = py * canvas.width + px;
                 if depth <= canvas.depth[at] {
                     continue;
                 }
                 let [ta, tb, tc] = &triangle.attributes;
-                let place = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
-                let Some(look) = paint(triangle.region, place) else { continue };
+                let coords = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
+                let Some(material) = material_at(triangle.region, coords) else { continue };
                 let mut normal = add(add(scale(na, wa), scale(nb, wb)), scale(nc, wc));
                 if back {
                     normal = scale(normal, -1.0);
                 }
                 let across = cross(upward, normal);
-                let bent = add(normal, add(scale(across, -look.slope[0]), scale(upward, -look.slope[1])));
-                let normal = unit(bent);
+                let bent = add(normal, add(scale(across, -material.slope[0]), scale(upward, -material.slope[1])));
+                let normal = normalize(bent);
                 let inside = if back { 0.55 } else { 1.0 };
-                let colour = lit(light, normal, look.albedo, look.gloss);
+                let colour = shade(light, normal, material.albedo, material.gloss);
                 canvas.depth[at] = depth;
                 canvas.rgb[at] = colour.map(|v| v * inside);
             }
@@ -136,7 +136,7 @@ pub(crate) fn draw<'t>(
 }
 
 /// Where `points` throw their shadow on the ground (y = 0): `mask` becomes 1 there. Nothing if the light stands too low.
-pub(crate) fn cast<'t>(
+pub(crate) fn cast_shadow<'t>(
     canvas: &Canvas,
     mask: &mut [f32],
     points: &[Vec3],
@@ -162,7 +162,7 @@ pub(crate) fn cast<'t>(
         if area.abs() < 1e-6 {
             continue;
         }
-        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        let Some((columns, rows)) = pixel_bounds([&a, &b, &c], canvas) else { continue };
         for py in rows {
             for px in columns.clone() {
                 let (x, y) = (px as f32, py as f32);
@@ -177,7 +177,7 @@ pub(crate) fn cast<'t>(
 }
 
 /// Darkens the canvas where `mask` is set, with edges softened over `radius` pixels.
-pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
+pub(crate) fn darken_shadow(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
     let (width, height) = (canvas.width, canvas.height);
     let soft = |from: &[f32], across: bool| -> Vec<f32> {
         let (lines, count, step, stride) = if across { (height, width, 1, width) } else { (width, height, width, 1) };
@@ -199,7 +199,7 @@ pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength:
 }
 
 /// Darkens what lies behind something near it: armpits, between the legs, under hems and hair. `reach` in metres.
-pub(crate) fn occlude(canvas: &mut Canvas, reach: f32, strength: f32) {
+pub(crate) fn ambient_occlusion(canvas: &mut Canvas, reach: f32, strength: f32) {
     let (width, height) = (canvas.width as isize, canvas.height as isize);
     let (rx, ry) = (reach / canvas.step[0], reach / canvas.step[1]);
     let taps: Vec<(isize, isize)> = (0..12)
@@ -250,16 +250,17 @@ mod tests {
         let light = Light { towards: [0.0, 0.0, 1.0], ambient: 0.5 };
         let mut canvas = Canvas::new(8, 8, [-1.0, -1.0, 1.0, 1.0]);
         let triangle =
-            Triangle { vertices: [0, 1, 2], region: Region::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
-        let paint = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
+            Triangle { vertices: [0, 1, 2], region: BodyRegion::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
+        let material_at = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
             let points = [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 6.0, z]];
-            let posed = Posed3 { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double: false, lift: 0.0 };
+            let posed =
+                PosedSurface { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double_sided: false, depth_bias: 0.0 };
             draw(canvas, &posed, [triangle].iter(), &view, &light, |_, _| {
-                Some(Look { albedo, gloss: 0.0, slope: [0.0; 2] })
+                Some(Material { albedo, gloss: 0.0, slope: [0.0; 2] })
             });
         };
-        paint(0.0, [0.8, 0.0, 0.0], &mut canvas);
-        paint(-1.0, [0.0, 0.8, 0.0], &mut canvas);
+        material_at(0.0, [0.8, 0.0, 0.0], &mut canvas);
+        material_at(-1.0, [0.0, 0.8, 0.0], &mut canvas);
         assert!(canvas.rgb.iter().all(|c| c[0] > 0.5 && c[1] == 0.0), "{:?}", canvas.rgb[0]);
     }
 }

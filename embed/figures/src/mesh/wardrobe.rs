@@ -9,7 +9,7 @@ use crate::person::{HairStyle, LowerKind, Person, ShoeKind, UpperKind};
 use crate::variation::{slot, variation};
 
 /// Share of the persons whose garments are grown from the body although there are pieces.
-const GROWN: f32 = 0.35;
+const WITHOUT_PIECES: f32 = 0.35;
 
 fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface> {
     let at = ((at * names.len() as f32) as usize).min(names.len().checked_sub(1)?);
@@ -18,7 +18,7 @@ fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface
 
 /// Hair with its own strands; nothing under a hat.
 pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if person.hat.is_some() || variation(person, slot::HAIR_HAS_PIECE) < GROWN {
+    if person.hat.is_some() || variation(person, slot::HAIR_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match person.hair {
@@ -35,7 +35,7 @@ pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfac
 /// The inner upper garment.
 pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     use UpperKind::*;
-    if variation(person, slot::TOP_HAS_PIECE) < GROWN || person.dress.is_some() {
+    if variation(person, slot::TOP_HAS_PIECE) < WITHOUT_PIECES || person.dress.is_some() {
         return None;
     }
     let names: &[&str] = match (person.top.kind, person.woman) {
@@ -50,7 +50,7 @@ pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface
 /// The outer garment.
 pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     let garment = person.outer.as_ref()?;
-    if variation(person, slot::OUTER_HAS_PIECE) < GROWN {
+    if variation(person, slot::OUTER_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match (garment.kind, person.woman) {
@@ -64,7 +64,7 @@ pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
 
 /// Trousers or shorts.
 pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if variation(person, slot::LOWER_HAS_PIECE) < GROWN {
+    if variation(person, slot::LOWER_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match (person.lower.kind, person.woman) {
@@ -80,7 +80,7 @@ pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
 
 /// Shoes.
 pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if variation(person, slot::SHOES_HAVE_PIECE) < GROWN {
+    if variation(person, slot::SHOES_HAVE_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match person.shoes.0 {
