@@ -2,7 +2,8 @@
 
 use super::body::PartKind;
 use super::body::Pose;
-use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person, UpperKind};
+use super::garments::{bag_side, hood_hangs};
+use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person};
 use super::raster::Vec3;
 use crate::variation::{slot, variation};
 
@@ -167,12 +168,7 @@ pub(super) fn add_head(
             );
         }
         None => {
-            let kind = person.visible_upper().kind;
-            let hooded = kind == UpperKind::Hoodie
-                || (variation(person, slot::HOOD_ON_JACKET) > 0.6
-                    && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
-            let under = person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
-            if hooded || under {
+            if hood_hangs(person) {
                 add(
                     behind(0.0, 0.845, -0.035),
                     behind(0.0, 0.80, -0.05),
@@ -194,7 +190,7 @@ pub(super) fn add_carried(
     chest: [f32; 2],
     add: &mut AddPart<'_>,
 ) {
-    let side: f32 = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
+    let side = bag_side(person);
     let hand = hands[usize::from(side > 0.0)];
     let free = hands[usize::from(side < 0.0)];
     let size = 0.8 + 0.45 * variation(person, slot::BAG_SIZE);

@@ -3,7 +3,8 @@
 use rand::Rng;
 
 use super::accessories::{add_carried, add_head};
-use super::person::{LowerKind, Person, ShoeKind, UpperKind};
+use super::garments::GarmentLengths;
+use super::person::{Person, ShoeKind};
 use super::raster::{Part, Vec3, lerp3};
 use crate::random::{between, chance, weighted};
 use crate::variation::{slot, variation};
@@ -17,7 +18,7 @@ pub(crate) enum PartKind {
     Torso,
     Skirt,
     CoatSkirt,
-    Sleeve { fore: bool },
+    Sleeve { forearm: bool },
     Leg { shin: bool },
     Shoe,
     Hat,
@@ -25,62 +26,6 @@ pub(crate) enum PartKind {
     HoodBack,
     Bag,
     HeldItem,
-}
-
-/// Lengths of the garments as fractions of body height.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GarmentLengths {
-    /// Lower edge of the top.
-    pub top_hem: f32,
-    /// Lower edge of the outer garment (= `top_hem` without one).
-    pub outer_hem: f32,
-    /// Skirt or dress hem.
-    pub skirt_hem: Option<f32>,
-    /// Depth of the neckline below the neck.
-    pub neckline_depth: f32,
-    /// Angle at which an open garment ends.
-    pub opening_angle: f32,
-}
-
-impl GarmentLengths {
-    /// Lengths of what `person` wears.
-    pub fn of(person: &Person) -> Self {
-        use UpperKind::*;
-        let hem = |kind: UpperKind, u: f32| match kind {
-            Coat => 0.40 - 0.17 * u,
-            Cardigan => 0.47 - 0.20 * u,
-            Puffer | Jacket | Blazer | Hoodie => 0.485 - 0.05 * u,
-            LeatherJacket | DenimJacket => 0.52 - 0.03 * u,
-            HiVis | Gilet => 0.50 - 0.03 * u,
-            ShortShirt | Shirt if u > 0.4 => 0.47,
-            Blouse | Shirt | ShortShirt => 0.52,
-            _ => 0.51 - 0.05 * u,
-        };
-        let top_hem = hem(person.top.kind, variation(person, slot::TOP_HEM));
-        let outer_hem = person.outer.as_ref().map_or(top_hem, |g| hem(g.kind, variation(person, slot::OUTER_HEM)));
-        let skirt_hem = match (&person.dress, person.lower.kind) {
-            (Some((_, length)), _) => {
-                Some([0.33, 0.27, 0.08][usize::from(*length)] - 0.03 * variation(person, slot::SKIRT_HEM))
-            }
-            (None, LowerKind::ShortSkirt) => Some(0.35 - 0.08 * variation(person, slot::SKIRT_HEM)),
-            (None, LowerKind::LongSkirt) => Some(0.16 - 0.09 * variation(person, slot::SKIRT_HEM)),
-            _ => None,
-        };
-        let neckline_depth = match person.visible_upper().kind {
-            Blouse | TankTop => 0.03 + 0.06 * variation(person, slot::NECKLINE),
-            TShirt | LongSleeve | Sweater => {
-                0.01 + 0.05 * variation(person, slot::NECKLINE) * variation(person, slot::NECKLINE_OF_KNITS)
-            }
-            _ => 0.015,
-        };
-        Self {
-            top_hem,
-            outer_hem,
-            skirt_hem,
-            neckline_depth,
-            opening_angle: 0.25 + 0.5 * variation(person, slot::OPENING),
-        }
-    }
 }
 
 /// A way to stand or walk.
@@ -290,8 +235,8 @@ pub(crate) fn build_parts(person: &Person, pose: &Pose) -> Vec<Part<PartKind>> {
         let upper_r = 0.034 * tall * thick;
         let fore_r = 0.027 * tall * if sleeve > 1.0 { thick } else { 0.85 };
         let wrist_r = if sleeve > 1.0 { 0.024 * tall * thick } else { 0.017 * tall };
-        add(shoulder, elbow, [upper_r * 1.1; 2], [fore_r; 2], 0.9, PartKind::Sleeve { fore: false });
-        add(elbow, wrist, [fore_r; 2], [wrist_r; 2], 0.7, PartKind::Sleeve { fore: true });
+        add(shoulder, elbow, [upper_r * 1.1; 2], [fore_r; 2], 0.9, PartKind::Sleeve { forearm: false });
+        add(elbow, wrist, [fore_r; 2], [wrist_r; 2], 0.7, PartKind::Sleeve { forearm: true });
         let hand = lerp3(elbow, wrist, 1.2);
         add(lerp3(elbow, wrist, 1.06), hand, [0.02 * tall; 2], [0.018 * tall; 2], 1.0, PartKind::Skin);
         hands[index] = hand;

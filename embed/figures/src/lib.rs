@@ -13,6 +13,7 @@ pub mod colour;
 pub mod dataset;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod garments;
 pub mod mesh;
 pub mod person;
 mod random;

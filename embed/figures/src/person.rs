@@ -178,32 +178,6 @@ impl UpperKind {
         matches!(self, Jacket | DenimJacket | LeatherJacket | Puffer | Blazer | Coat | Cardigan | Gilet | HiVis)
     }
 
-    /// Closed by a zip or buttons down the front.
-    pub(crate) fn fastens(self) -> bool {
-        use UpperKind::*;
-        matches!(
-            self,
-            Jacket
-                | Puffer
-                | Coat
-                | Shirt
-                | ShortShirt
-                | Hoodie
-                | LeatherJacket
-                | DenimJacket
-                | Blazer
-                | Cardigan
-                | Gilet
-        )
-    }
-
-    /// Whether a high-visibility vest has a reflecting band at `angle` round the body (0 in front) and `height` up it.
-    pub(crate) fn reflects(angle: f32, height: f32) -> bool {
-        let across = (height - 0.58).abs() < 0.014 || (height - 0.645).abs() < 0.012;
-        let braces = height > 0.64 && (angle.abs() - 0.52).abs() < 0.13;
-        across || braces
-    }
-
     /// Sleeve length: 0 none, 1 to the elbow, 2 to the wrist.
     pub fn sleeve(self) -> f32 {
         use UpperKind::*;
@@ -223,5 +197,10 @@ impl Person {
             (None, Some((dress, _))) => dress,
             _ => &self.top,
         }
+    }
+
+    /// The garment below an outer one, or the only one: dress or top.
+    pub(crate) fn inner_upper(&self) -> &Garment<UpperKind> {
+        self.dress.as_ref().map_or(&self.top, |(dress, _)| dress)
     }
 }

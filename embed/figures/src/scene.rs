@@ -3,8 +3,9 @@
 use image::RgbImage;
 use rand::Rng;
 
-use super::body::{GarmentLengths, PartKind, Pose, build_parts};
+use super::body::{PartKind, Pose, build_parts};
 use super::camera;
+use super::garments::GarmentLengths;
 use super::mesh::Assets;
 use super::mesh::figure::Figure;
 use super::mesh::triangles::ambient_occlusion;

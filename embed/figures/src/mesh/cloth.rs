@@ -3,6 +3,7 @@
 
 use super::math::{add, dot, scale, sub};
 use super::surface::{BodyRegion, Surface};
+use crate::garments::garment_id;
 use crate::person::{Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Vec3, value_noise};
 use crate::variation::{slot, variation};
@@ -88,17 +89,17 @@ pub(crate) fn upper(
     body: &[Vec3],
     person: &Person,
     garment: &Garment<UpperKind>,
-    which: u32,
+    id: u32,
     below: f32,
 ) -> Vec<Vec3> {
     use UpperKind::*;
     let mut fit = Fit::new(surface, body, person);
     let base = thickness(garment.kind) + below;
     // What is worn over something is at least as wide as that.
-    let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
-    let loose = if which == 2 { garment.looseness.max(inner.looseness) } else { garment.looseness };
+    let inner = person.inner_upper();
+    let loose = if id == garment_id::OUTER { garment.looseness.max(inner.looseness) } else { garment.looseness };
     let slack = (loose - 1.0).max(0.0);
-    let seed = person.texture_seed.wrapping_add(which * 613);
+    let seed = person.texture_seed.wrapping_add(id * 613);
     let padded = garment.kind == Puffer;
     let gathered = matches!(garment.kind, Jacket | Hoodie | LeatherJacket | DenimJacket | Sweater | Puffer | Polo);
     fit.smooth_hollows(3, 0.5);
@@ -135,7 +136,7 @@ pub(crate) fn upper(
             _ => 0.12,
         }
     };
-    let fall = if which == 2 { falls(garment.kind).min(falls(inner.kind)) } else { falls(garment.kind) };
+    let fall = if id == garment_id::OUTER { falls(garment.kind).min(falls(inner.kind)) } else { falls(garment.kind) };
     let fall = fall / (0.4 + 2.5 * slack);
     fit.hang_from_widest(fall, person.height);
     fit.smooth_hollows(2, 0.4);
@@ -158,7 +159,7 @@ pub(crate) fn lower(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Ve
     let slack = (person.lower.looseness - 1.0).max(0.0);
     let tight = matches!(person.lower.kind, Leggings | Capri);
     let flare = if variation(person, slot::FLARED_LEGS) > 0.85 && !tight { 0.02 } else { 0.0 };
-    let seed = person.texture_seed.wrapping_add(3 * 613);
+    let seed = person.texture_seed.wrapping_add(garment_id::LOWER * 613);
     let base = if tight { 0.002 } else { 0.006 };
     fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.coords[v][0] < 0.5);
     fit.inflate(|region, coords| {
@@ -180,11 +181,11 @@ pub(crate) fn lower(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Ve
 }
 
 /// A skirt from the base mesh's wide one: `width` 0 follows the legs, 1 is a bell; `off` metres from the body.
-pub(crate) fn skirt(surface: &Surface, body: &[Vec3], person: &Person, width: f32, off: f32, which: u32) -> Vec<Vec3> {
+pub(crate) fn skirt(surface: &Surface, body: &[Vec3], person: &Person, width: f32, off: f32, id: u32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
-    let seed = person.texture_seed.wrapping_add(which * 613);
-    let pleats = (5.0 + 9.0 * variation(person, slot::PLEAT_COUNT + which)).round();
-    let depth = 0.02 * variation(person, slot::PLEAT_DEPTH + which);
+    let seed = person.texture_seed.wrapping_add(id * 613);
+    let pleats = (5.0 + 9.0 * variation(person, slot::PLEAT_COUNT + id)).round();
+    let depth = 0.02 * variation(person, slot::PLEAT_DEPTH + id);
     fit.inflate(|_, coords| {
         let [_, height, angle, _] = *coords;
         let low = ((0.56 - height) / 0.4).clamp(0.0, 1.0);

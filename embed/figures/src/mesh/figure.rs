@@ -11,7 +11,8 @@ use super::surface::{BodyRegion, Surface, Triangle};
 use super::triangles::{PosedSurface, cast_shadow, darken_shadow, draw};
 use super::wardrobe;
 use crate::accessories::add_carried;
-use crate::body::{GarmentLengths, PartKind, Pose};
+use crate::body::{PartKind, Pose};
+use crate::garments::{GarmentLengths, garment_id, rolls_sleeves};
 use crate::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
 use crate::raster::{Canvas, Light, Part, Vec3, View};
 use crate::texture::albedo;
@@ -118,7 +119,7 @@ impl<'a> Figure<'a> {
         let person = self.person;
         let lengths = GarmentLengths::of(person);
         let tights = &assets.tights;
-        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || variation(person, slot::ROLLED_SLEEVES) > 0.82;
+        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || rolls_sleeves(person);
         let legs = lengths.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
         let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
         self.add_surface(Layer::Skin, &assets.body, &assets.body.at_rest(body), posed, 0.0, false, (bare_skin, limit));
@@ -140,7 +141,7 @@ impl<'a> Figure<'a> {
         let skirt = &assets.skirt;
         if lengths.skirt_hem.is_some() {
             let width = 0.15 + 0.85 * variation(person, slot::SKIRT_WIDTH);
-            let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
+            let points = cloth::skirt(skirt, body, person, width, 0.008, garment_id::LOWER);
             self.add_surface(Layer::Skirt, skirt, &points, posed, 0.03, true, (all_of_it, 0.0));
         } else if let Some(piece) = wardrobe::lower(assets, person) {
             let points = cloth::piece(piece, body, person, slack(person.lower.looseness));
@@ -149,7 +150,7 @@ impl<'a> Figure<'a> {
             let points = cloth::lower(tights, body, person);
             self.add_surface(Layer::Lower, tights, &points, posed, 0.004, true, (lower_body, 0.0));
         }
-        let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
+        let inner = person.inner_upper();
         let covered = person.outer.as_ref().is_some_and(|outer| {
             !person.outer_open
                 && outer.kind.sleeve() > 1.0
@@ -161,7 +162,7 @@ impl<'a> Figure<'a> {
             let surface = makehuman_piece.unwrap_or(tights);
             let points = match makehuman_piece {
                 Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.looseness)),
-                None => cloth::upper(tights, body, person, inner, 1, 0.0),
+                None => cloth::upper(tights, body, person, inner, garment_id::INNER, 0.0),
             };
             let hem = if person.dress.is_some() { 0.48 } else { lengths.top_hem - 0.03 };
             let open = makehuman_piece.is_some();
@@ -171,7 +172,7 @@ impl<'a> Figure<'a> {
             let makehuman_piece = wardrobe::outer(assets, person);
             let points = match makehuman_piece {
                 Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.looseness)),
-                None => cloth::upper(tights, body, person, outer, 2, 0.006),
+                None => cloth::upper(tights, body, person, outer, garment_id::OUTER, 0.006),
             };
             self.add_surface(
                 Layer::Outer,
@@ -188,7 +189,7 @@ impl<'a> Figure<'a> {
             let garment = person.visible_upper();
             let off = 0.022 + (garment.looseness - 1.0).max(0.0) * 0.09;
             let width = 0.1 + 0.35 * variation(person, slot::COAT_SKIRT_WIDTH);
-            let points = cloth::skirt(skirt, body, person, width, off, 2);
+            let points = cloth::skirt(skirt, body, person, width, off, garment_id::OUTER);
             self.add_surface(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (all_of_it, 0.0));
         }
     }

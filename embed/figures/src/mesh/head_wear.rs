@@ -4,7 +4,8 @@ use super::math::{add, scale};
 use super::rig::{BoneTransforms, Rig};
 use crate::accessories::AddPart;
 use crate::body::PartKind;
-use crate::person::{HairStyle, HatKind, Person, UpperKind};
+use crate::garments::hood_hangs;
+use crate::person::{HairStyle, HatKind, Person};
 use crate::raster::Vec3;
 use crate::variation::{slot, variation};
 
@@ -86,12 +87,7 @@ pub(crate) fn add_head_wear(
         ),
         Some(_) => {}
         None => {
-            let kind = person.visible_upper().kind;
-            let hood = kind == UpperKind::Hoodie
-                || (variation(person, slot::HOOD_ON_JACKET) > 0.6
-                    && matches!(kind, UpperKind::Puffer | UpperKind::Jacket))
-                || person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
-            if hood {
+            if hood_hangs(person) {
                 add_part(
                     at(0.0, -1.35, -0.75),
                     at(0.0, -2.1, -1.25),

@@ -1,14 +1,17 @@
-//! What the surfaces of a meshed person look like: cut lines, cloth, seams, folds, face and hair.
+//! Level 2 materials of body and clothes: where garments end, cloth, seams, folds.
+//!
+//! Head, hair, hats and shoes are in [`super::paint_head_feet`]. Surface coordinates are those of
+//! [`Triangle::coords`](super::surface::Triangle).
 
 use super::surface::BodyRegion;
 use super::triangles::Material;
-use crate::body::GarmentLengths;
-use crate::person::{BagKind, Garment, LowerKind, Person, UpperKind};
+use crate::garments::{self, GarmentLengths, GarmentPart, garment_id};
+use crate::person::{Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Hit, value_noise};
-use crate::texture::{cloth_albedo, hair_grows, head_albedo, mix, scaled};
+use crate::texture::{cloth_albedo, hair_grows, head_albedo, scaled};
 use crate::variation::{slot, variation};
 
-/// Which surface is painted.
+/// Which surface of a figure is painted, from the skin outwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
     Skin,
@@ -17,29 +20,35 @@ pub(crate) enum Layer {
     Top,
     Outer,
     Skirt,
+    /// What of a coat hangs below the hips.
     CoatSkirt,
+    /// Hair that follows the skull.
     Scalp,
+    /// Hanging hair cut from the base mesh's curtain of hair.
     HairCurtain,
+    /// Hair that is a MakeHuman piece.
     HairPiece,
     Hat,
 }
 
-/// Height to which the suit can be worn as a trunk; what hangs lower is cut from the skirt.
+/// Height above which a garment can follow the trunk; what hangs lower is cut from the skirt.
 pub(super) const CROTCH_HEIGHT: f32 = 0.455;
 
-/// Paints one person.
+/// Materials of one person in one view.
 pub(crate) struct Painter<'a> {
     pub person: &'a Person,
     pub lengths: GarmentLengths,
-    /// How deeply cloth is crease_depth in this view.
+    /// Factor on the depth of the folds in this view; 1 is usual.
     pub crease_depth: f32,
 }
 
+/// A material without folds.
 pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Material {
     Material { albedo, gloss, slope: [0.0; 2] }
 }
 
-/// Slopes of a field of long crease_slopes at (`u`, `v`).
+/// Slopes along `u` and `v` of a height field of long creases: ridges of warped value noise, of which
+/// one crease takes about one unit. The two constants part the noises of one seed.
 pub(super) fn crease_slopes(u: f32, v: f32, seed: u32) -> [f32; 2] {
     let field = |u: f32, v: f32| {
         let warp = value_noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;
@@ -56,7 +65,7 @@ impl<'a> Painter<'a> {
         Self { person, lengths: GarmentLengths::of(person), crease_depth }
     }
 
-    /// What `layer` shows at a coords; nothing where it ends.
+    /// Material of `layer` at a point of its surface; `None` beyond its hem, neckline or cuff.
     pub fn material_at(&self, layer: Layer, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         match layer {
             Layer::Skin => self.skin(region, coords),
@@ -73,6 +82,7 @@ impl<'a> Painter<'a> {
         }
     }
 
+    /// The point as level 1 textures see it; on arms they run down the arm as down the trunk.
     fn hit(region: BodyRegion, coords: [f32; 4]) -> Hit {
         let [t, height, angle, _] = coords;
         let height = if matches!(region, BodyRegion::Arm | BodyRegion::Hand) { 0.79 - 0.16 * t } else { height };
@@ -86,18 +96,18 @@ impl<'a> Painter<'a> {
             let (albedo, gloss) = head_albedo(self.person, &hit);
             return Some(plain(albedo, gloss));
         }
-        let tights = variation(self.person, slot::TIGHTS) > 0.6 && self.lengths.skirt_hem.is_some();
+        let tights = garments::wears_tights(self.person) && self.lengths.skirt_hem.is_some();
         if tights && matches!(region, BodyRegion::Leg | BodyRegion::Foot) {
-            return Some(plain([0.02, 0.02, 0.022], 0.0));
+            return Some(plain(garments::TIGHTS, 0.0));
         }
         let blush = 0.94 + 0.12 * value_noise(coords[2] * 3.0, coords[1] * 30.0, self.person.texture_seed);
         Some(plain(scaled(self.person.skin, blush), 0.025))
     }
 
-    /// Folds of cloth: slopes at a coords, with crease_slopes where joints bend.
-    fn folds(&self, region: BodyRegion, coords: [f32; 4], which: u32, strength: f32) -> [f32; 2] {
+    /// Slopes of the folds of cloth, deeper where joints bend: elbow, knee, ankle, waist, armpit.
+    fn folds(&self, region: BodyRegion, coords: [f32; 4], id: u32, strength: f32) -> [f32; 2] {
         let [t, height, angle, _] = coords;
-        let seed = self.person.texture_seed.wrapping_add(which * 31 + 5);
+        let seed = self.person.texture_seed.wrapping_add(id * 31 + 5);
         let (slopes, amount) = match region {
             BodyRegion::Arm | BodyRegion::Hand => {
                 let elbow = (1.0 - (t - 1.0).abs() * 1.6).max(0.0);
@@ -119,27 +129,28 @@ impl<'a> Painter<'a> {
         [slopes[0] * k, slopes[1] * k]
     }
 
+    /// Dress, top or outer garment with pattern, seams, pockets and folds.
     fn upper_cloth(
         &self,
         garment: &Garment<UpperKind>,
-        which: u32,
+        id: u32,
         region: BodyRegion,
         coords: [f32; 4],
-        part: u8,
+        part: GarmentPart,
     ) -> Material {
         use UpperKind::*;
         let person = self.person;
         let hit = Self::hit(region, coords);
         let (angle, height) = (hit.angle, hit.height);
-        let mut colour = cloth_albedo(person, garment, which, angle, height, part);
-        let seed = person.texture_seed;
+        let mut colour = cloth_albedo(person, garment, id, angle, height, part);
         let mut gloss = 0.0;
         let mut strength = 1.0;
         let mut shade = 1.0;
         let mut rib = 0.0;
         match garment.kind {
             Puffer => {
-                let at = if part == 1 { hit.along / 0.21 } else { height / 0.034 } * std::f32::consts::TAU;
+                let at =
+                    if part == GarmentPart::Sleeve { hit.along / 0.21 } else { height / 0.034 } * std::f32::consts::TAU;
                 rib = -0.55 * at.cos();
                 shade = 0.9 + 0.1 * at.sin();
                 gloss = 0.04;
@@ -150,24 +161,25 @@ impl<'a> Painter<'a> {
                 strength = 1.2;
             }
             Sweater | Cardigan => {
-                shade = 0.92 + 0.16 * value_noise(angle * 22.0, height * 170.0, seed);
+                shade = garments::knit(person, angle, height);
                 strength = 0.8;
             }
             Blazer | Coat => strength = 0.7,
             DenimJacket => {
-                colour = scaled(colour, 0.85 + 0.3 * value_noise(angle * 2.0, height * 14.0, seed + 2));
-                if part == 0 && ((height - 0.735).abs() < 0.003 || (angle.abs() - 0.45).abs() < 0.02) {
+                colour = scaled(colour, garments::denim_wash(person, angle, height));
+                if part == GarmentPart::Torso && ((height - 0.735).abs() < 0.003 || (angle.abs() - 0.45).abs() < 0.02) {
                     shade = 0.7;
                 }
             }
-            HiVis if part == 0 && UpperKind::reflects(angle, height) => return plain([0.5, 0.51, 0.52], 0.2),
+            HiVis if part == GarmentPart::Torso && garment.kind.reflective_band(angle, height) => {
+                return plain(garments::REFLECTIVE_BAND, 0.2);
+            }
             _ => {}
         }
-        let closed = garment.kind.fastens();
-        let hem = if which == 2 { self.lengths.outer_hem } else { self.lengths.top_hem };
+        let hem = if id == garment_id::OUTER { self.lengths.outer_hem } else { self.lengths.top_hem };
         match part {
-            0 => {
-                if closed
+            GarmentPart::Torso => {
+                if garment.kind.fastens()
                     && angle.abs() < 0.045
                     && (garment.kind != Hoodie || variation(person, slot::HOODIE_ZIP) > 0.5)
                 {
@@ -193,22 +205,22 @@ impl<'a> Painter<'a> {
                     shade *= 0.8;
                 }
             }
-            1 => {
+            GarmentPart::Sleeve => {
                 let end = self.sleeve_end(garment.kind);
                 if (hit.along - 0.02).abs() < 0.02 || (end - hit.along) < 0.03 {
                     shade *= 0.82;
                 }
             }
-            _ => {}
+            GarmentPart::Leg | GarmentPart::Skirt => {}
         }
-        let mut slope = self.folds(region, coords, which, strength);
+        let mut slope = self.folds(region, coords, id, strength);
         slope[1] += rib;
         Material { albedo: scaled(colour, shade), gloss, slope }
     }
 
-    /// Where a sleeve ends: 0 shoulder, 1 elbow, 2 wrist.
+    /// Where a sleeve ends along the arm: 0 shoulder, 1 elbow, 2 wrist.
     fn sleeve_end(&self, kind: UpperKind) -> f32 {
-        let rolled = variation(self.person, slot::ROLLED_SLEEVES) > 0.82;
+        let rolled = garments::rolls_sleeves(self.person);
         match kind.sleeve() {
             s if s > 1.0 && rolled && !kind.is_outer() => 1.25,
             s if s > 1.0 => 1.98,
@@ -218,39 +230,22 @@ impl<'a> Painter<'a> {
     }
 
     fn strap(&self, coords: [f32; 4]) -> Option<Material> {
-        let person = self.person;
-        let (kind, shade) = person.bag?;
         let [_, height, angle, _] = coords;
-        let front = angle.abs();
-        let side = if variation(person, slot::BAG_SIDE) > 0.5 { 1.0 } else { -1.0 };
-        let on = match kind {
-            BagKind::Backpack => height > 0.655 && (front - 0.62).abs() < 0.12,
-            BagKind::Shoulder => {
-                let line = (0.80 - height) / 0.26;
-                let x = angle.sin() * side;
-                let wanted = if variation(person, slot::STRAP_ACROSS) > 0.35 { -0.7 + 1.6 * line } else { 0.85 };
-                (x - wanted).abs() < 0.065 && height > 0.54
-            }
-            _ => false,
-        };
-        on.then(|| plain(scaled(shade.albedo, 0.9), 0.02))
+        garments::bag_strap(self.person, angle, height, 0.12).map(|albedo| plain(albedo, 0.02))
     }
 
     /// Height of the neckline of the inner garment at `angle`.
     fn neckline(&self, kind: UpperKind, angle: f32) -> f32 {
         let collared = matches!(kind, UpperKind::Shirt | UpperKind::Polo | UpperKind::ShortShirt);
         let round = 0.838 - 0.014 * angle.cos() + if collared { 0.014 } else { 0.0 };
-        round - self.lengths.neckline_depth * (1.0 - angle.abs() / 0.7).max(0.0)
+        round - self.lengths.neckline_dip(angle)
     }
 
     fn top(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
-        let (garment, hem) = match &person.dress {
-            Some((dress, _)) => (dress, 0.5),
-            None => (&person.top, self.lengths.top_hem),
-        };
+        let (garment, hem) = (person.inner_upper(), if person.dress.is_some() { 0.5 } else { self.lengths.top_hem });
         let [t, height, angle, _] = coords;
-        // A closed garment hides the one below it but for its neck, hem and cuffs.
+        // An outer garment hides the inner one except at its neck, hem and cuffs.
         if let Some(outer) = person.outer.as_ref().filter(|outer| outer.kind.sleeve() > 1.0) {
             let inside = match region {
                 BodyRegion::Trunk => {
@@ -268,7 +263,8 @@ impl<'a> Painter<'a> {
                 if garment.kind == UpperKind::TankTop && (t > 0.02 || angle.abs() > 2.4) {
                     return None;
                 }
-                (t < self.sleeve_end(garment.kind)).then(|| self.upper_cloth(garment, 1, region, coords, 1))
+                (t < self.sleeve_end(garment.kind))
+                    .then(|| self.upper_cloth(garment, garment_id::INNER, region, coords, GarmentPart::Sleeve))
             }
             BodyRegion::Trunk => {
                 let bare = garment.kind == UpperKind::TankTop && height > 0.79 && (1.15..1.95).contains(&angle.abs());
@@ -280,12 +276,13 @@ impl<'a> Painter<'a> {
                 {
                     return Some(strap);
                 }
-                Some(self.upper_cloth(garment, 1, region, coords, 0))
+                Some(self.upper_cloth(garment, garment_id::INNER, region, coords, GarmentPart::Torso))
             }
             _ => None,
         }
     }
 
+    /// Angle from the front at which an outer garment worn open begins; it widens downwards.
     fn opening(&self, height: f32) -> f32 {
         if !self.person.outer_open {
             return 0.0;
@@ -298,12 +295,11 @@ impl<'a> Painter<'a> {
         let garment = person.outer.as_ref()?;
         let [t, height, angle, _] = coords;
         match region {
-            BodyRegion::Arm | BodyRegion::Hand => {
-                (t < self.sleeve_end(garment.kind)).then(|| self.upper_cloth(garment, 2, region, coords, 1))
-            }
+            BodyRegion::Arm | BodyRegion::Hand => (t < self.sleeve_end(garment.kind))
+                .then(|| self.upper_cloth(garment, garment_id::OUTER, region, coords, GarmentPart::Sleeve)),
             BodyRegion::Trunk => {
                 let front = angle.abs();
-                let blazer = garment.kind == UpperKind::Blazer && height > 0.72 && front < (height - 0.72) * 6.0;
+                let blazer = garment.kind.blazer_opening(angle, height);
                 let sides =
                     garment.kind == UpperKind::HiVis && height > 0.70 && height < 0.8 && (1.2..1.95).contains(&front);
                 let collar = 0.852 - 0.012 * angle.cos();
@@ -318,7 +314,7 @@ impl<'a> Painter<'a> {
                 if let Some(strap) = self.strap(coords) {
                     return Some(strap);
                 }
-                let mut look = self.upper_cloth(garment, 2, region, coords, 0);
+                let mut look = self.upper_cloth(garment, garment_id::OUTER, region, coords, GarmentPart::Torso);
                 let edge = front - self.opening(height);
                 let lapel = matches!(garment.kind, UpperKind::Blazer | UpperKind::Coat)
                     && height > 0.7
@@ -335,35 +331,26 @@ impl<'a> Painter<'a> {
     fn lower(&self, region: BodyRegion, coords: [f32; 4]) -> Option<Material> {
         let person = self.person;
         let [t, height, angle, _] = coords;
-        let reach = match person.lower.kind {
-            LowerKind::Shorts => 0.65 + 0.45 * variation(person, slot::LEG_LENGTH),
-            LowerKind::Capri => 1.35,
-            LowerKind::Leggings | LowerKind::Jeans => 1.86 + 0.2 * variation(person, slot::LEG_LENGTH),
-            _ => 2.06,
-        };
-        let ends = match region {
-            BodyRegion::Leg => t > reach,
-            BodyRegion::Foot => reach < 2.0 || height < 0.036,
+        let leg_end = garments::leg_end(person, 2.06);
+        let beyond = match region {
+            BodyRegion::Leg => t > leg_end,
+            BodyRegion::Foot => leg_end < 2.0 || height < 0.036,
             BodyRegion::Trunk => height > 0.6,
             _ => true,
         };
-        if ends {
+        if beyond {
             return None;
         }
-        if region == BodyRegion::Trunk && height > self.lengths.top_hem - 0.014 && variation(person, slot::BELT) > 0.6 {
-            return Some(plain([0.03, 0.025, 0.02], 0.05));
+        if region == BodyRegion::Trunk && height > self.lengths.top_hem - 0.014 && garments::wears_belt(person) {
+            return Some(plain(garments::BELT, 0.05));
         }
         let garment = &person.lower;
-        let mut colour = cloth_albedo(person, garment, 3, angle, height, 2);
+        let mut colour = cloth_albedo(person, garment, garment_id::LOWER, angle, height, GarmentPart::Leg);
         let mut shade = 1.0;
         let mut strength = 0.9;
         match garment.kind {
             LowerKind::Jeans => {
-                let fade = variation(person, slot::JEANS_FADE)
-                    * (1.0 - ((height - 0.38) / 0.12).powi(2)).max(0.0)
-                    * angle.cos().max(0.0);
-                colour = mix(colour, [0.45, 0.52, 0.62], 0.28 * fade);
-                shade = 0.93 + 0.14 * value_noise(angle * 12.0, height * 120.0, person.texture_seed + 9);
+                (colour, shade) = garments::jeans(person, colour, angle, height);
                 let back = (angle.abs() - std::f32::consts::PI).abs();
                 if region != BodyRegion::Trunk && (angle.abs() - 1.57).abs() < 0.05
                     || (height - 0.53).abs() < 0.003 && back < 1.2
@@ -379,10 +366,14 @@ impl<'a> Painter<'a> {
             }
             _ => {}
         }
-        if region == BodyRegion::Leg && reach - t < 0.02 {
+        if region == BodyRegion::Leg && leg_end - t < 0.02 {
             shade *= 0.8;
         }
-        Some(Material { albedo: scaled(colour, shade), gloss: 0.0, slope: self.folds(region, coords, 3, strength) })
+        Some(Material {
+            albedo: scaled(colour, shade),
+            gloss: 0.0,
+            slope: self.folds(region, coords, garment_id::LOWER, strength),
+        })
     }
 
     fn skirt(&self, coords: [f32; 4]) -> Option<Material> {
@@ -392,11 +383,12 @@ impl<'a> Painter<'a> {
             return None;
         }
         if let Some((dress, _)) = &self.person.dress {
-            return Some(self.upper_cloth(dress, 1, BodyRegion::Trunk, coords, 3));
+            return Some(self.upper_cloth(dress, garment_id::INNER, BodyRegion::Trunk, coords, GarmentPart::Skirt));
         }
-        let colour = cloth_albedo(self.person, &self.person.lower, 3, angle, height, 3);
+        let colour =
+            cloth_albedo(self.person, &self.person.lower, garment_id::LOWER, angle, height, GarmentPart::Skirt);
         let edge = if height - hem < 0.008 { 0.82 } else { 1.0 };
-        let slope = self.folds(BodyRegion::Trunk, [0.0, height * 0.35, angle * 2.2, 0.0], 3, 1.0);
+        let slope = self.folds(BodyRegion::Trunk, [0.0, height * 0.35, angle * 2.2, 0.0], garment_id::LOWER, 1.0);
         Some(Material { albedo: scaled(colour, edge), gloss: 0.0, slope })
     }
 
@@ -410,6 +402,6 @@ impl<'a> Painter<'a> {
         if height < hem || height > 0.545 || angle.abs() < gap || slit {
             return None;
         }
-        Some(self.upper_cloth(garment, 2, BodyRegion::Trunk, coords, 3))
+        Some(self.upper_cloth(garment, garment_id::OUTER, BodyRegion::Trunk, coords, GarmentPart::Skirt))
     }
 }

@@ -3,6 +3,7 @@
 use super::paint::{Painter, crease_slopes, plain};
 use super::surface::BodyRegion;
 use super::triangles::Material;
+use crate::garments;
 use crate::person::{HairStyle, HatKind, ShoeKind};
 use crate::raster::{cell_noise, value_noise};
 use crate::texture::{mix, scaled};
@@ -26,8 +27,8 @@ impl Painter<'_> {
         if !here {
             return None;
         }
-        if kind == ShoeKind::Trainers && height < 0.011 && variation(self.person, slot::WHITE_SOLES) > 0.3 {
-            return Some(plain([0.72, 0.72, 0.70], 0.0));
+        if kind == ShoeKind::Trainers && height < 0.011 && garments::has_white_soles(self.person) {
+            return Some(plain(garments::WHITE_SOLE, 0.0));
         }
         if height < 0.008 {
             return Some(plain(scaled(shade.albedo, 0.45), 0.0));
