@@ -10,7 +10,7 @@ mod body;
 mod camera;
 mod caption;
 pub mod colour;
-pub mod dataset;
+mod dataset;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod garments;
@@ -31,6 +31,7 @@ use image::RgbImage;
 use rand::Rng;
 
 pub use caption::{caption, caption_with};
+pub use dataset::{DatasetSummary, write_dataset};
 pub use mesh::{AssetError, Assets};
 pub use person::Person;
 pub use random::stream;

@@ -10,8 +10,8 @@ use super::mesh::Assets;
 use super::mesh::figure::Figure;
 use super::mesh::triangles::ambient_occlusion;
 use super::person::Person;
-use super::raster::{Canvas, Light, Part, View, cell_noise, value_noise};
-use super::scenery::{draw_block, draw_surroundings, scenery_colour};
+use super::raster::{Canvas, Light, Part, View};
+use super::scenery::{draw_flat_backdrop, draw_obstacle, draw_surroundings};
 use super::texture::albedo;
 use crate::random::{between, chance, weighted};
 
@@ -124,7 +124,7 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     if in_perspective {
         draw_surroundings(&mut canvas, &view, &light, rng);
     } else {
-        background(&mut canvas, pitch, &light, rng);
+        draw_flat_backdrop(&mut canvas, pitch, &light, rng);
     }
     posed.cast_shadow(&mut canvas, &view, &light);
     // Others behind, the person, others and things in front.
@@ -162,102 +162,4 @@ fn draw_passer_by(
         ..*view
     };
     PosedPerson::new(other, assets, &Pose::sample(rng)).draw(canvas, &other_view, light, 1.0);
-}
-
-fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
-    let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let (wall, floor) = (scenery_colour(rng), scenery_colour(rng));
-    let grass = chance(rng, 0.14);
-    let floor = if grass { [0.06, 0.14, 0.03].map(|c| c * between(rng, 0.7, 1.8)) } else { floor };
-    let horizon = if pitch > 0.45 { between(rng, -0.6, 0.45) } else { between(rng, 0.1, 1.05) };
-    let seed: u32 = rng.random();
-    let style = weighted(rng, &[0.35, 0.25, 0.2, 0.2]);
-    let second = scenery_colour(rng);
-    let rough = between(rng, 0.02, 0.25);
-    let (scale, slant) = (between(rng, 3.0, 16.0), between(rng, -1.2, 1.2));
-    let shade_x = between(rng, -0.4, 0.4);
-    let day = 0.55 + 0.45 * light.ambient;
-    for py in 0..canvas.height {
-        let y = py as f32 / h;
-        let below = y - horizon;
-        for px in 0..canvas.width {
-            let x = px as f32 / w;
-            let grain = value_noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
-            let mut colour = if below > 0.0 {
-                let depth = 1.0 / (below + 0.25);
-                let (u, v) = ((x - 0.5) * depth * scale * 0.5 + slant * y, depth * scale);
-                let mut c = floor;
-                match style {
-                    0 if grass => {}
-                    1 if u.rem_euclid(1.0) < 0.06 => c = c.map(|v| v * 0.55),
-                    2 if (u.rem_euclid(1.0) < 0.5) != (v.rem_euclid(1.0) < 0.5) => c = second,
-                    3 if (u * 0.3 + v * 0.1).rem_euclid(3.0) < 0.12 => c = second,
-                    _ => {}
-                }
-                let fine = if grass { cell_noise(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
-                c.map(|v| v * (1.0 + grain * rough * 2.0 + 0.4 * fine + 0.25 * below))
-            } else {
-                let mut c = wall;
-                match style {
-                    1 if (x * scale * 0.4).rem_euclid(1.0) < 0.1 => c = second,
-                    2 if (y * scale).rem_euclid(1.0) < 0.08 => c = second.map(|v| v * 0.6),
-                    3 => {
-                        let cell = cell_noise((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
-                        c = std::array::from_fn(|i| wall[i] * (1.0 - cell) + second[i] * cell);
-                    }
-                    _ => {}
-                }
-                c.map(|v| v * (1.0 + grain * rough))
-            };
-            colour = colour.map(|v| v.max(0.0) * day * (1.0 + shade_x * (x - 0.5)));
-            canvas.rgb[py * canvas.width + px] = colour;
-        }
-    }
-    for _ in 0..weighted(rng, &[0.35, 0.3, 0.2, 0.15]) {
-        let colour = scenery_colour(rng);
-        let (cx, cy) = (between(rng, -0.1, 1.1), between(rng, 0.0, 1.0));
-        let (rx, ry) = match weighted(rng, &[0.5, 0.25, 0.25]) {
-            0 => (between(rng, 0.08, 0.4), between(rng, 0.05, 0.35)),
-            1 => (between(rng, 0.01, 0.05), 1.2),
-            _ => (1.2, between(rng, 0.005, 0.05)),
-        };
-        draw_block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
-    }
-    // Shadow on the ground at the feet.
-    let (cx, strength) = (0.5 + between(rng, -0.3, 0.3), between(rng, 0.2, 0.75));
-    if chance(rng, 0.7) {
-        let (rx, ry) = (between(rng, 0.25, 0.7), between(rng, 0.02, 0.09));
-        for py in (canvas.height * 4 / 5)..canvas.height {
-            for px in 0..canvas.width {
-                let d = ((px as f32 / w - cx) / rx).powi(2) + ((py as f32 / h - 0.95) / ry).powi(2);
-                if d < 1.0 {
-                    let k = 1.0 - strength * (1.0 - d);
-                    let at = py * canvas.width + px;
-                    canvas.rgb[at] = canvas.rgb[at].map(|v| v * k);
-                }
-            }
-        }
-    }
-}
-
-fn draw_obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
-    let colour = scenery_colour(rng).map(|v| v * 0.9);
-    let round = chance(rng, 0.3);
-    let area = match weighted(rng, &[0.4, 0.35, 0.25]) {
-        0 => [between(rng, -0.4, 0.4), between(rng, 0.62, 0.9), between(rng, 0.6, 1.4), 1.3],
-        1 => {
-            let left = chance(rng, 0.5);
-            let reach = between(rng, 0.05, 0.28);
-            if left {
-                [-0.2, between(rng, -0.2, 0.6), reach, 1.2]
-            } else {
-                [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2]
-            }
-        }
-        _ => {
-            let y = between(rng, 0.45, 0.9);
-            [-0.1, y, 1.1, y + between(rng, 0.01, 0.04)]
-        }
-    };
-    draw_block(canvas, area, round, colour);
 }

@@ -34,7 +34,7 @@ enum WallKind {
 }
 
 /// A colour that walls, floors and things have.
-pub(super) fn scenery_colour(rng: &mut impl Rng) -> Rgb {
+fn scenery_colour(rng: &mut impl Rng) -> Rgb {
     let base = between(rng, 0.05, 0.75);
     let tint: Rgb =
         [[1.0, 1.0, 1.0], [1.0, 0.93, 0.82], [0.92, 0.97, 1.0], [1.0, 0.72, 0.5], [0.75, 1.0, 0.6], [0.7, 0.85, 1.0]]
@@ -298,7 +298,7 @@ fn draw_clutter(canvas: &mut Canvas, rng: &mut impl Rng) {
 }
 
 /// A flat rectangle or ellipse, in fractions of the picture.
-pub(super) fn draw_block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colour: Rgb) {
+fn draw_block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colour: Rgb) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
     let span = |lo: f32, hi: f32, n: f32| ((lo * n).clamp(0.0, n) as usize, (hi * n).clamp(0.0, n) as usize);
     let ((px0, px1), (py0, py1)) = (span(x0, x1, w), span(y0, y1, h));
@@ -311,4 +311,108 @@ pub(super) fn draw_block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round:
             }
         }
     }
+}
+
+/// Draws wall and floor as two flat areas with a horizon anywhere, stripes or squares, and a shadow at
+/// the feet.
+///
+/// A quarter of the pictures have it instead of [`draw_surroundings`]: its perspective is wrong on
+/// purpose cheaply, and its bytes are part of what a seed means, so the two are not merged.
+pub(super) fn draw_flat_backdrop(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
+    let (w, h) = (canvas.width as f32, canvas.height as f32);
+    let (wall, floor) = (scenery_colour(rng), scenery_colour(rng));
+    let grass = chance(rng, 0.14);
+    let floor = if grass { [0.06, 0.14, 0.03].map(|c| c * between(rng, 0.7, 1.8)) } else { floor };
+    let horizon = if pitch > 0.45 { between(rng, -0.6, 0.45) } else { between(rng, 0.1, 1.05) };
+    let seed: u32 = rng.random();
+    let style = weighted(rng, &[0.35, 0.25, 0.2, 0.2]);
+    let second_colour = scenery_colour(rng);
+    let rough = between(rng, 0.02, 0.25);
+    let (scale, slant) = (between(rng, 3.0, 16.0), between(rng, -1.2, 1.2));
+    let shade_x = between(rng, -0.4, 0.4);
+    let day = 0.55 + 0.45 * light.ambient;
+    for py in 0..canvas.height {
+        let y = py as f32 / h;
+        let below = y - horizon;
+        for px in 0..canvas.width {
+            let x = px as f32 / w;
+            let grain = value_noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
+            let mut colour = if below > 0.0 {
+                let depth = 1.0 / (below + 0.25);
+                let (u, v) = ((x - 0.5) * depth * scale * 0.5 + slant * y, depth * scale);
+                let mut c = floor;
+                match style {
+                    0 if grass => {}
+                    1 if u.rem_euclid(1.0) < 0.06 => c = c.map(|v| v * 0.55),
+                    2 if (u.rem_euclid(1.0) < 0.5) != (v.rem_euclid(1.0) < 0.5) => c = second_colour,
+                    3 if (u * 0.3 + v * 0.1).rem_euclid(3.0) < 0.12 => c = second_colour,
+                    _ => {}
+                }
+                let fine = if grass { cell_noise(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
+                c.map(|v| v * (1.0 + grain * rough * 2.0 + 0.4 * fine + 0.25 * below))
+            } else {
+                let mut c = wall;
+                match style {
+                    1 if (x * scale * 0.4).rem_euclid(1.0) < 0.1 => c = second_colour,
+                    2 if (y * scale).rem_euclid(1.0) < 0.08 => c = second_colour.map(|v| v * 0.6),
+                    3 => {
+                        let cell = cell_noise((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
+                        c = std::array::from_fn(|i| wall[i] * (1.0 - cell) + second_colour[i] * cell);
+                    }
+                    _ => {}
+                }
+                c.map(|v| v * (1.0 + grain * rough))
+            };
+            colour = colour.map(|v| v.max(0.0) * day * (1.0 + shade_x * (x - 0.5)));
+            canvas.rgb[py * canvas.width + px] = colour;
+        }
+    }
+    for _ in 0..weighted(rng, &[0.35, 0.3, 0.2, 0.15]) {
+        let colour = scenery_colour(rng);
+        let (cx, cy) = (between(rng, -0.1, 1.1), between(rng, 0.0, 1.0));
+        let (rx, ry) = match weighted(rng, &[0.5, 0.25, 0.25]) {
+            0 => (between(rng, 0.08, 0.4), between(rng, 0.05, 0.35)),
+            1 => (between(rng, 0.01, 0.05), 1.2),
+            _ => (1.2, between(rng, 0.005, 0.05)),
+        };
+        draw_block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
+    }
+    // Shadow on the ground at the feet.
+    let (cx, strength) = (0.5 + between(rng, -0.3, 0.3), between(rng, 0.2, 0.75));
+    if chance(rng, 0.7) {
+        let (rx, ry) = (between(rng, 0.25, 0.7), between(rng, 0.02, 0.09));
+        for py in (canvas.height * 4 / 5)..canvas.height {
+            for px in 0..canvas.width {
+                let d = ((px as f32 / w - cx) / rx).powi(2) + ((py as f32 / h - 0.95) / ry).powi(2);
+                if d < 1.0 {
+                    let k = 1.0 - strength * (1.0 - d);
+                    let at = py * canvas.width + px;
+                    canvas.rgb[at] = canvas.rgb[at].map(|v| v * k);
+                }
+            }
+        }
+    }
+}
+
+/// Draws what stands before the person: a table edge, a post or wall at one side, a rail.
+pub(super) fn draw_obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
+    let colour = scenery_colour(rng).map(|v| v * 0.9);
+    let round = chance(rng, 0.3);
+    let area = match weighted(rng, &[0.4, 0.35, 0.25]) {
+        0 => [between(rng, -0.4, 0.4), between(rng, 0.62, 0.9), between(rng, 0.6, 1.4), 1.3],
+        1 => {
+            let left = chance(rng, 0.5);
+            let reach = between(rng, 0.05, 0.28);
+            if left {
+                [-0.2, between(rng, -0.2, 0.6), reach, 1.2]
+            } else {
+                [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2]
+            }
+        }
+        _ => {
+            let y = between(rng, 0.45, 0.9);
+            [-0.1, y, 1.1, y + between(rng, 0.01, 0.04)]
+        }
+    };
+    draw_block(canvas, area, round, colour);
 }
