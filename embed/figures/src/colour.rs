@@ -124,6 +124,19 @@ pub(crate) mod index {
     pub const WHITE_HAIR: usize = 7;
 }
 
+/// Linear RGB, 0..1 a channel where it is an albedo.
+pub(crate) type Rgb = [f32; 3];
+
+/// Linear interpolation: `a` for `t` = 0, `b` for 1.
+pub(crate) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
+    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
+}
+
+/// `a` with every channel multiplied by `s`.
+pub(crate) fn scaled(a: Rgb, s: f32) -> Rgb {
+    a.map(|c| c * s)
+}
+
 /// Linear light 0..1 of an sRGB byte, by the plain power of 2.2 that the whole renderer uses.
 pub fn to_linear(byte: u8) -> f32 {
     (f32::from(byte) / 255.0).powf(2.2)

@@ -8,19 +8,19 @@
 //! Heights are fractions of the body height (0 sole, 1 crown), angles are radians around the body or
 //! limb (0 front, pi back).
 
+use crate::colour::{Rgb, mix, scaled};
 use crate::person::{BagKind, LowerKind, Person, UpperKind};
 use crate::raster::value_noise;
-use crate::texture::{mix, scaled};
 use crate::variation::{slot, variation};
 
 /// Albedo of black tights.
-pub(crate) const TIGHTS: [f32; 3] = [0.02, 0.02, 0.022];
+pub(crate) const TIGHTS: Rgb = [0.02, 0.02, 0.022];
 /// Albedo of a belt.
-pub(crate) const BELT: [f32; 3] = [0.03, 0.025, 0.02];
+pub(crate) const BELT: Rgb = [0.03, 0.025, 0.02];
 /// Albedo of the reflecting bands of a high-visibility vest.
-pub(crate) const REFLECTIVE_BAND: [f32; 3] = [0.5, 0.51, 0.52];
+pub(crate) const REFLECTIVE_BAND: Rgb = [0.5, 0.51, 0.52];
 /// Albedo of the soles of trainers that have white ones.
-pub(crate) const WHITE_SOLE: [f32; 3] = [0.72, 0.72, 0.70];
+pub(crate) const WHITE_SOLE: Rgb = [0.72, 0.72, 0.70];
 
 /// Which garment of a person is painted: folds and patterns of two garments must not be the same.
 pub(crate) mod garment_id {
@@ -138,7 +138,7 @@ impl UpperKind {
 
 /// Albedo of the strap of a backpack or shoulder bag, where one crosses the trunk. `half_width` is that
 /// of a backpack's strap, radians.
-pub(crate) fn bag_strap(person: &Person, angle: f32, height: f32, half_width: f32) -> Option<[f32; 3]> {
+pub(crate) fn bag_strap(person: &Person, angle: f32, height: f32, half_width: f32) -> Option<Rgb> {
     let (kind, shade) = person.bag?;
     let covers = match kind {
         BagKind::Backpack => height > 0.655 && (angle.abs() - 0.62).abs() < half_width,
@@ -201,7 +201,7 @@ pub(crate) fn leg_end(person: &Person, trousers: f32) -> f32 {
 }
 
 /// Jeans of `colour` where they fade (the front of the thighs), and the light and dark of their weave.
-pub(crate) fn jeans(person: &Person, colour: [f32; 3], angle: f32, height: f32) -> ([f32; 3], f32) {
+pub(crate) fn jeans(person: &Person, colour: Rgb, angle: f32, height: f32) -> (Rgb, f32) {
     let (thigh, front) = ((1.0 - ((height - 0.38) / 0.12).powi(2)).max(0.0), angle.cos().max(0.0));
     let fade = variation(person, slot::JEANS_FADE) * thigh * front;
     let weave = 0.93 + 0.14 * value_noise(angle * 12.0, height * 120.0, person.texture_seed + 9);

@@ -3,25 +3,14 @@
 //! [`cloth_albedo`], [`head_albedo`] and [`hair_grows`] serve level 2 as well.
 
 use super::body::PartKind;
+use super::colour::{Rgb, mix, scaled};
 use super::garments::{self, GarmentLengths, GarmentPart, garment_id};
 use super::person::{BagKind, Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, ShoeKind, UpperKind};
 use super::raster::{Hit, cell_noise, value_noise};
 use crate::variation::variation;
 
-/// Linear RGB.
-type Rgb = [f32; 3];
-
 /// Albedo and strength of the highlight.
 type AlbedoGloss = (Rgb, f32);
-
-/// `a` for `t` = 0, `b` for 1.
-pub(crate) fn mix(a: Rgb, b: Rgb, t: f32) -> Rgb {
-    std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
-}
-
-pub(crate) fn scaled(a: Rgb, s: f32) -> Rgb {
-    a.map(|c| c * s)
-}
 
 /// Albedo of a garment's cloth by its pattern, without folds, at an angle around the body or limb and a
 /// height on the body. `id` is the garment's [`garment_id`].

@@ -5,10 +5,11 @@
 
 use super::surface::BodyRegion;
 use super::triangles::Material;
+use crate::colour::scaled;
 use crate::garments::{self, GarmentLengths, GarmentPart, garment_id};
 use crate::person::{Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Hit, value_noise};
-use crate::texture::{cloth_albedo, hair_grows, head_albedo, scaled};
+use crate::texture::{cloth_albedo, hair_grows, head_albedo};
 use crate::variation::{slot, variation};
 
 /// Which surface of a figure is painted, from the skin outwards.

@@ -3,10 +3,10 @@
 use super::paint::{Painter, crease_slopes, plain};
 use super::surface::BodyRegion;
 use super::triangles::Material;
+use crate::colour::{mix, scaled};
 use crate::garments;
 use crate::person::{HairStyle, HatKind, ShoeKind};
 use crate::raster::{cell_noise, value_noise};
-use crate::texture::{mix, scaled};
 use crate::variation::{slot, variation};
 
 impl Painter<'_> {
