@@ -1,4 +1,5 @@
-//! What is on the head and in the hands: skull and hair, hats and hoods, bags, carried things.
+//! Level 1 head and accessories: skull, hair, hats, hoods, bags and held items as tapered
+//! cylinders. Level 2 uses the bags and held items.
 
 use super::body::PartKind;
 use super::body::Pose;
@@ -7,8 +8,12 @@ use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person};
 use super::raster::Vec3;
 use crate::variation::{slot, variation};
 
-pub(super) type AddPart<'a> = dyn FnMut(Vec3, Vec3, [f32; 2], [f32; 2], f32, PartKind) + 'a;
+/// Adds a part: ends `a` and `b`, radii (lateral, front to back) at each, roundness of the ends,
+/// kind.
+pub(crate) type AddPart<'a> = dyn FnMut(Vec3, Vec3, [f32; 2], [f32; 2], f32, PartKind) + 'a;
 
+/// Adds skull, hair, hat and hood. `at` gives a point of the leaning trunk in fractions of `tall`,
+/// the body height in metres.
 pub(super) fn add_head(
     person: &Person,
     pose: &Pose,
@@ -182,7 +187,8 @@ pub(super) fn add_head(
     }
 }
 
-pub(super) fn add_carried(
+/// Adds the bag and the held item; `chest` is the half width and half depth of the chest in metres.
+pub(crate) fn add_carried(
     person: &Person,
     tall: f32,
     at: &dyn Fn(f32, f32, f32) -> Vec3,

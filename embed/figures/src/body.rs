@@ -1,4 +1,5 @@
-//! A posed person as parts: skeleton proportions, walking and standing, garments, hair, hats, bags.
+//! Level 1 body: a posed person as tapered cylinders, from the proportions of the skeleton to
+//! garments, hair and bags. Poses serve level 2 as well.
 
 use rand::Rng;
 
@@ -9,7 +10,7 @@ use super::raster::{Part, Vec3, lerp3};
 use crate::random::{between, chance, weighted};
 use crate::variation::{slot, variation};
 
-/// What a part shows.
+/// What a part is, which decides its texture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum PartKind {
     Skin,
@@ -28,32 +29,37 @@ pub(crate) enum PartKind {
     HeldItem,
 }
 
-/// A way to stand or walk.
+/// How a person stands or walks. Angles in radians, right side first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pose {
+    /// Swing of the legs, 0 standing still.
     pub(super) stride: f32,
+    /// Where in the step the legs are, 0..2 pi.
     pub(super) phase: f32,
+    /// Forward lean of the trunk, as a slope.
     pub(super) lean: f32,
     pub(super) head_yaw: f32,
     pub(super) head_nod: f32,
     pub(super) arms: [Arm; 2],
+    /// Sideways lean of the trunk, as a slope.
     pub(super) sway: f32,
 }
 
-/// Where one arm points.
+/// Angles of one arm.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arm {
-    /// Upper arm: forward swing and outward angle.
+    /// Upper arm forwards.
     pub(super) swing: f32,
+    /// Upper arm outwards.
     pub(super) out: f32,
-    /// Elbow bend forward.
+    /// Bend of the elbow forwards.
     pub(super) bend: f32,
-    /// Forearm turned inward.
+    /// Forearm towards the body's middle.
     pub(super) inward: f32,
 }
 
 impl Pose {
-    /// Draws a pose.
+    /// Draws a pose: three in five walk, some arms are bent, in pockets, or at a phone or table.
     pub fn sample(rng: &mut impl Rng) -> Self {
         let walking = chance(rng, 0.6);
         let stride = if walking { between(rng, 0.2, 0.6) } else { between(rng, 0.0, 0.1) };
@@ -82,7 +88,7 @@ impl Pose {
                 _ => {}
             }
         }
-        // Both hands busy in front (at a table, a shelf, a phone), or in the pockets.
+        // Both hands are busy in front (at a table, a shelf, a phone), or in the pockets.
         let both = if walking { weighted(rng, &[0.9, 0.03, 0.07]) } else { weighted(rng, &[0.5, 0.3, 0.2]) };
         if both > 0 {
             let arm = match both {
@@ -108,7 +114,7 @@ impl Pose {
     }
 }
 
-/// All parts of `person` in `pose`, body space, metres; feet near y = 0.
+/// Parts of `person` in `pose`: body space, metres, feet near y = 0.
 pub(crate) fn build_parts(person: &Person, pose: &Pose) -> Vec<Part<PartKind>> {
     let tall = person.height;
     let girth = person.girth;

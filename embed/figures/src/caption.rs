@@ -1,7 +1,8 @@
-//! What people would write about a drawn person: sentences, lists and short search queries.
+//! Captions of a drawn person: sentences, lists and short search queries.
 //!
-//! Order, omitted details, synonyms and spelling vary; what is said is always true of the person (a vague word such as
-//! "dark" included). The wording follows person-retrieval captions: two long sentences or one, present tense.
+//! Order, omitted details, synonyms and spelling vary. Every statement is true of the person, a
+//! vague word such as "dark" included. The wording follows the captions of person retrieval data
+//! sets: one or two long sentences in the present tense.
 
 use rand::Rng;
 
@@ -10,12 +11,12 @@ use super::person::{Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, P
 use super::vocabulary::{self as v, Words};
 use crate::random::{chance, pick, weighted};
 
-/// Writes one caption of `person` with all words.
+/// One caption of `person` with [`Words::All`].
 pub fn caption(person: &Person, rng: &mut impl Rng) -> String {
     caption_with(person, Words::All, rng)
 }
 
-/// Writes one caption of `person` with the chosen words.
+/// One caption of `person` that keeps to `words`.
 pub fn caption_with(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     match weighted(rng, &[0.5, 0.28, 0.22]) {
         0 => sentence(person, words, rng),
@@ -24,6 +25,7 @@ pub fn caption_with(person: &Person, words: Words, rng: &mut impl Rng) -> String
     }
 }
 
+/// `words` with "a" or "an" before them.
 fn article(words: &str) -> String {
     let an = words.starts_with(['a', 'e', 'i', 'o']) || words.starts_with("un") && !words.starts_with("uni");
     format!("{} {words}", if an { "an" } else { "a" })
@@ -56,7 +58,7 @@ fn subject(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     text
 }
 
-/// "long blonde hair", "a shaved head", "her dark hair in a ponytail"; nothing if a hat hides it.
+/// Hair: "long blonde hair", "a shaved head", "dark hair in a ponytail". `None` if a hat hides it.
 fn hair(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     let hidden = matches!(person.hat, Some((HatKind::Hood, _)));
     let short = matches!(person.hair, HairStyle::Short | HairStyle::Cropped | HairStyle::Balding | HairStyle::Bald);
@@ -89,7 +91,8 @@ fn hair(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     })
 }
 
-fn extras(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static str> {
+/// Beard or glasses, when mentioned.
+fn beard_or_glasses(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static str> {
     match (person.beard, person.glasses) {
         (true, _) if chance(rng, 0.6) => Some(words.pick(rng, &v::BEARD)),
         (_, true) if chance(rng, 0.6) => Some(words.pick(rng, &v::GLASSES)),
@@ -97,6 +100,7 @@ fn extras(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static 
     }
 }
 
+/// Colour, pattern and noun of a garment: "red and white striped shirt".
 fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rng: &mut impl Rng) -> String {
     let other = shade_word(&garment.second_shade, words, rng);
     let both = chance(rng, 0.5);
@@ -163,7 +167,7 @@ fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, words: Word
     text
 }
 
-/// With its article: "a red jacket over a white t-shirt".
+/// Upper garments with their articles: "a red jacket over a white t-shirt".
 fn uppers(person: &Person, brief: bool, words: Words, rng: &mut impl Rng) -> String {
     if let Some(outer) = &person.outer {
         let first = article(&upper(outer, person, true, words, rng));
@@ -195,7 +199,7 @@ fn dress_words(dress: &Garment<UpperKind>, length: u8, words: Words, rng: &mut i
     format!("{size}{noun}")
 }
 
-/// "dark blue jeans", "a black skirt"; nothing with a dress.
+/// Lower garment: "dark blue jeans", "a black skirt". `None` with a dress.
 fn lower(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     if person.dress.is_some() {
         return None;
@@ -248,7 +252,7 @@ fn bag(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     Some(if chance(rng, 0.8) { article(&format!("{} {noun}", shade_word(&shade, words, rng))) } else { article(noun) })
 }
 
-fn thing(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
+fn held_item(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     let (kind, shade) = person.held_item?;
     let colour = shade_word(&shade, words, rng);
     Some(match kind {
@@ -267,6 +271,7 @@ fn hat(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     Some(if kind == HatKind::Hood { noun.to_string() } else { article(&format!("{colour} {noun}")) })
 }
 
+/// "a, b and c".
 fn listed(mut items: Vec<String>) -> String {
     let last = items.pop();
     match (items.is_empty(), last) {
@@ -275,7 +280,7 @@ fn listed(mut items: Vec<String>) -> String {
     }
 }
 
-/// Clothes from the top down; each but the first may be left out.
+/// Clothes from the top down; each except the first may be left out.
 fn clothes(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
     let mut items = vec![uppers(person, false, words, rng)];
     if let Some(words) = lower(person, words, rng).filter(|_| chance(rng, 0.93)) {
@@ -290,8 +295,9 @@ fn clothes(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
     items
 }
 
-fn burden(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
-    [bag(person, words, rng).filter(|_| chance(rng, 0.85)), thing(person, words, rng).filter(|_| chance(rng, 0.8))]
+/// Bag and held item, when mentioned.
+fn carried_items(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
+    [bag(person, words, rng).filter(|_| chance(rng, 0.85)), held_item(person, words, rng).filter(|_| chance(rng, 0.8))]
         .into_iter()
         .flatten()
         .collect()
@@ -301,11 +307,11 @@ fn sentence(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let start = if chance(rng, 0.6) { article(&who) } else { format!("the {who}") };
     let mut features: Vec<String> = hair(person, words, rng).filter(|_| chance(rng, 0.7)).into_iter().collect();
-    features.extend(extras(person, words, rng).map(str::to_string));
+    features.extend(beard_or_glasses(person, words, rng).map(str::to_string));
     let with = if features.is_empty() { String::new() } else { format!(" with {}", listed(features)) };
     let verb = pick(rng, &["wears", "wearing", "is wearing", "is dressed in", "in", "has on", "wears"]);
     let mut text = format!("{start}{with} {verb} {}", listed(clothes(person, words, rng)));
-    let carried = burden(person, words, rng);
+    let carried = carried_items(person, words, rng);
     if !carried.is_empty() {
         let verb = pick(rng, &["and carries", "carrying", "and is carrying", "with", "and holds", "holding"]);
         text = format!("{text}, {verb} {}", listed(carried));
@@ -319,7 +325,7 @@ fn two_sentences(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let pronoun = if person.woman { "She" } else { "He" };
     let mut features: Vec<String> = hair(person, words, rng).into_iter().collect();
-    features.extend(extras(person, words, rng).map(str::to_string));
+    features.extend(beard_or_glasses(person, words, rng).map(str::to_string));
     let look = (!features.is_empty()).then(|| listed(features));
     let verb = pick(rng, &["is dressed in", "is wearing", "wears", "has on"]);
     let dressed = format!("{verb} {}", listed(clothes(person, words, rng)));
@@ -328,14 +334,14 @@ fn two_sentences(person: &Person, words: Words, rng: &mut impl Rng) -> String {
         (Some(look), false) => format!("The {who} {dressed}. {pronoun} has {look}."),
         (None, _) => format!("{} {dressed}.", article(&who)),
     };
-    let carried = burden(person, words, rng);
+    let carried = carried_items(person, words, rng);
     if !carried.is_empty() {
         text += &format!(" {pronoun} {} {}.", pick(rng, &["carries", "is carrying", "holds", "has"]), listed(carried));
     }
     text
 }
 
-/// What an operator types.
+/// A search query as an operator types it: "man red jacket, jeans, backpack".
 fn query(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let top = uppers(person, chance(rng, 0.7), words, rng);

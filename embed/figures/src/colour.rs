@@ -1,8 +1,8 @@
 //! Named colours: what people call a colour, and which albedos a camera may see under that name.
 //!
 //! A caption says "navy"; a garment is one of very many dark blues. Each [`NamedColour`] therefore
-//! holds all words in use for it and a centre around which albedos vary widely, so that a model learns
-//! the range that a word covers and not one value.
+//! holds all words in use for it and a centre around which albedos vary widely, so that a model
+//! learns the range that a word covers and not one value.
 
 use rand::Rng;
 
@@ -33,7 +33,8 @@ const fn colour(
     NamedColour { words, held_out, vague, centre, weight }
 }
 
-/// Colours of clothes, shoes, bags and hats; [`index`] names their positions.
+/// Colours of clothes, shoes, bags and hats. Positions are class labels of trained models: append,
+/// never reorder.
 pub static GARMENT_COLOURS: [NamedColour; 31] = [
     colour(&["black"], &["jet black"], "dark", [20, 20, 22], 15.0),
     colour(&["dark grey", "charcoal", "dark gray", "grey"], &["graphite"], "dark", [62, 62, 66], 5.0),
@@ -137,11 +138,6 @@ pub(crate) fn scaled(a: Rgb, s: f32) -> Rgb {
     a.map(|c| c * s)
 }
 
-/// Linear light 0..1 of an sRGB byte, by the plain power of 2.2 that the whole renderer uses.
-pub fn to_linear(byte: u8) -> f32 {
-    (f32::from(byte) / 255.0).powf(2.2)
-}
-
 /// The colour of one thing: a position in a palette, and an albedo within that named colour.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shade {
@@ -152,8 +148,8 @@ pub struct Shade {
 }
 
 impl Shade {
-    /// Draws an albedo of `palette[colour]`: up to 21 % lighter or darker as a whole, and each channel
-    /// up to 6 % by itself.
+    /// Draws an albedo of `palette[colour]`: up to 21 % lighter or darker as a whole, and each
+    /// channel up to 6 % by itself.
     pub fn sample_of(palette: &[NamedColour], colour: usize, rng: &mut impl Rng) -> Self {
         let lightness = (rng.random::<f32>() - 0.5) * 0.42;
         let albedo = palette[colour].centre.map(|byte| {
@@ -165,7 +161,8 @@ impl Shade {
         Self { colour, albedo }
     }
 
-    /// Draws a colour by weight (`flat` makes all colours about equally likely), then an albedo of it.
+    /// Draws a colour by weight (`flat` makes all colours about equally likely), then an albedo of
+    /// it.
     pub fn sample(palette: &[NamedColour], flat: bool, rng: &mut impl Rng) -> Self {
         let weight = |named: &NamedColour| if flat { named.weight.powf(0.25) } else { named.weight };
         let total: f32 = palette.iter().map(weight).sum();

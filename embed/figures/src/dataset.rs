@@ -30,8 +30,8 @@ fn thread_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Writes `identities` persons with `views` pictures each under `out`, on every core. Each picture has
-/// two captions. The last tenth of the identities is split `test`, the tenth before it `val`.
+/// Writes `identities` persons with `views` pictures each under `out`, on every core. Each picture
+/// has two captions. The last tenth of the identities is split `test`, the tenth before it `val`.
 /// `progress` is called with the number of pictures written so far, from any thread.
 ///
 /// # Errors

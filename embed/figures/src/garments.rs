@@ -1,12 +1,12 @@
 //! Garment rules of both levels: where garments end, what crosses them and what shows below them.
 //!
-//! Level 1 ([`texture`](crate::texture)) and level 2 ([`mesh`](crate::mesh)) paint different surfaces
-//! with the same clothes. A rule that both follow stands here once. Where the levels differ on purpose
-//! (bulges of a mesh need other margins than tapered cylinders), the difference is an argument or
-//! stays with the level.
+//! Level 1 ([`texture`](crate::texture)) and level 2 ([`mesh`](crate::mesh)) paint different
+//! surfaces with the same clothes. A rule that both follow stands here once. Where the levels
+//! differ on purpose (bulges of a mesh need other margins than tapered cylinders), the difference
+//! is an argument or stays with the level.
 //!
-//! Heights are fractions of the body height (0 sole, 1 crown), angles are radians around the body or
-//! limb (0 front, pi back).
+//! Heights are fractions of the body height (0 sole, 1 crown), angles are radians around the body
+//! or limb (0 front, pi back).
 
 use crate::colour::{Rgb, mix, scaled};
 use crate::person::{BagKind, LowerKind, Person, UpperKind};
@@ -128,7 +128,8 @@ impl UpperKind {
         self == UpperKind::Blazer && height > 0.72 && angle.abs() < (height - 0.72) * 6.0
     }
 
-    /// Whether a high-visibility vest has a reflecting band here: two around, one over each shoulder.
+    /// Whether a high-visibility vest has a reflecting band here: two around, one over each
+    /// shoulder.
     pub fn reflective_band(self, angle: f32, height: f32) -> bool {
         let around = (height - 0.58).abs() < 0.014 || (height - 0.645).abs() < 0.012;
         let over_shoulder = height > 0.64 && (angle.abs() - 0.52).abs() < 0.13;
@@ -136,8 +137,8 @@ impl UpperKind {
     }
 }
 
-/// Albedo of the strap of a backpack or shoulder bag, where one crosses the trunk. `half_width` is that
-/// of a backpack's strap, radians.
+/// Albedo of the strap of a backpack or shoulder bag, where one crosses the trunk. `half_width` is
+/// that of a backpack's strap, radians.
 pub(crate) fn bag_strap(person: &Person, angle: f32, height: f32, half_width: f32) -> Option<Rgb> {
     let (kind, shade) = person.bag?;
     let covers = match kind {
@@ -188,8 +189,8 @@ pub(crate) fn hood_hangs(person: &Person) -> bool {
         || (person.outer.is_some() && person.top.kind == UpperKind::Hoodie)
 }
 
-/// Where trouser legs end along the leg (0 hip, 1 knee, 2 ankle); `trousers` for wide ones, which reach
-/// over the shoe.
+/// Where trouser legs end along the leg (0 hip, 1 knee, 2 ankle); `trousers` for wide ones, which
+/// reach over the shoe.
 pub(crate) fn leg_end(person: &Person, trousers: f32) -> f32 {
     let length = variation(person, slot::LEG_LENGTH);
     match person.lower.kind {
@@ -200,7 +201,8 @@ pub(crate) fn leg_end(person: &Person, trousers: f32) -> f32 {
     }
 }
 
-/// Jeans of `colour` where they fade (the front of the thighs), and the light and dark of their weave.
+/// Jeans of `colour` where they fade (the front of the thighs), and the light and dark of their
+/// weave.
 pub(crate) fn jeans(person: &Person, colour: Rgb, angle: f32, height: f32) -> (Rgb, f32) {
     let (thigh, front) = ((1.0 - ((height - 0.38) / 0.12).powi(2)).max(0.0), angle.cos().max(0.0));
     let fade = variation(person, slot::JEANS_FADE) * thigh * front;

@@ -1,8 +1,11 @@
-//! Attributes of one drawn person: the single source for both the picture and the captions.
+//! Attributes of one drawn person: the single source of both pictures and captions.
+//!
+//! Whatever a caption may say stands here. What no caption says (how low a hem is) is in
+//! `variation.rs`.
 
 use super::colour::Shade;
 
-/// What covers the upper body next to the skin or over it.
+/// Kind of a garment for the upper body, worn next to the skin or over another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum UpperKind {
@@ -26,7 +29,7 @@ pub enum UpperKind {
     HiVis,
 }
 
-/// What covers the legs.
+/// Kind of a garment for the legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LowerKind {
@@ -40,7 +43,7 @@ pub enum LowerKind {
     LongSkirt,
 }
 
-/// What is printed on or woven into a garment.
+/// Pattern printed on or woven into a garment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Pattern {
@@ -55,22 +58,23 @@ pub enum Pattern {
     SidePanels,
 }
 
-/// One garment.
+/// One garment; `K` is [`UpperKind`] or [`LowerKind`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Garment<K> {
-    /// What it is.
+    /// Decides its cut, thickness and names.
     pub kind: K,
-    /// Main colour.
+    /// Main colour, from [`DENIM_COLOURS`](crate::colour::DENIM_COLOURS) for jeans and denim
+    /// jackets, else from [`GARMENT_COLOURS`](crate::colour::GARMENT_COLOURS).
     pub shade: Shade,
-    /// Pattern.
+    /// [`Pattern::Plain`] leaves `second_shade` unused.
     pub pattern: Pattern,
-    /// Second colour, of the pattern.
+    /// Colour of the pattern, clearly different from `shade`.
     pub second_shade: Shade,
-    /// Width over the body, 1 = tight.
+    /// Width relative to the body: 1 tight, 1.5 very wide.
     pub looseness: f32,
 }
 
-/// Hair style.
+/// Hair style; the length is part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HairStyle {
@@ -86,7 +90,7 @@ pub enum HairStyle {
     Curly,
 }
 
-/// What is on the head.
+/// Headwear; a hood that is not worn is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HatKind {
@@ -97,7 +101,7 @@ pub enum HatKind {
     Hood,
 }
 
-/// Bag.
+/// Bag, worn or carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BagKind {
@@ -107,7 +111,7 @@ pub enum BagKind {
     Suitcase,
 }
 
-/// Thing in a hand.
+/// Item held in the hand that carries no bag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HeldItem {
@@ -118,7 +122,7 @@ pub enum HeldItem {
     Cup,
 }
 
-/// Shoes.
+/// Kind of shoes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ShoeKind {
@@ -128,57 +132,59 @@ pub enum ShoeKind {
     Flats,
 }
 
-/// One person and what they wear: an identity.
+/// An identity: one person and what they wear. Pictures of it differ in pose, place and camera
+/// only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Person {
-    /// Drawn and named as a woman (else a man).
+    /// Drawn and described as a woman, else as a man.
     pub woman: bool,
     /// 0 young, 1 middle, 2 old.
     pub age: u8,
-    /// Metres.
+    /// Body height in metres, 1.45 to 2.05.
     pub height: f32,
-    /// Girth, 1 = average.
+    /// Girth relative to the average of that height, 0.84 to 1.42.
     pub girth: f32,
-    /// Linear RGB.
+    /// Linear RGB albedo.
     pub skin: [f32; 3],
-    /// Hair style.
+    /// May be hidden by `hat`.
     pub hair: HairStyle,
-    /// Hair colour (palette [`HAIR_COLOURS`](super::colour::HAIR_COLOURS)).
+    /// Hair colour, from [`HAIR_COLOURS`](super::colour::HAIR_COLOURS).
     pub hair_shade: Shade,
-    /// Beard.
+    /// Only men have one.
     pub beard: bool,
-    /// Glasses.
+    /// A dark frame is drawn.
     pub glasses: bool,
-    /// Hat or hood with its colour.
+    /// Headwear with its colour; a hood has that of its garment.
     pub hat: Option<(HatKind, Shade)>,
-    /// Shirt, sweater, top; under `outer` if there is one. With `dress`, unused.
+    /// Shirt, sweater or top, below `outer` if there is one; unused with `dress`.
     pub top: Garment<UpperKind>,
-    /// Jacket, coat, cardigan, vest.
+    /// Jacket, coat, cardigan or vest.
     pub outer: Option<Garment<UpperKind>>,
-    /// Whether `outer` is worn open.
+    /// Whether `outer` is worn open, so that the garment below shows.
     pub outer_open: bool,
-    /// Trousers, skirt.
+    /// Trousers, shorts or skirt; unused with `dress`.
     pub lower: Garment<LowerKind>,
-    /// A dress instead of top and lower: (garment, hem: 0 above knee, 1 knee, 2 ankle).
+    /// Dress instead of `top` and `lower`, with its hem: 0 above the knee, 1 at the knee, 2 at the
+    /// ankle.
     pub dress: Option<(Garment<UpperKind>, u8)>,
-    /// Shoes (palette [`GARMENT_COLOURS`](super::colour::GARMENT_COLOURS)).
+    /// Shoes with their colour, from [`GARMENT_COLOURS`](super::colour::GARMENT_COLOURS).
     pub shoes: (ShoeKind, Shade),
-    /// Bag and its colour.
+    /// Bag with its colour.
     pub bag: Option<(BagKind, Shade)>,
-    /// Thing in hand and its colour.
+    /// Held item with its colour.
     pub held_item: Option<(HeldItem, Shade)>,
-    /// Folds and prints differ from garment to garment.
+    /// Seed of folds, prints and everything in `variation.rs`, the same in all views.
     pub texture_seed: u32,
 }
 
 impl UpperKind {
-    /// Worn over another garment.
+    /// Whether it is worn over another garment.
     pub fn is_outer(self) -> bool {
         use UpperKind::*;
         matches!(self, Jacket | DenimJacket | LeatherJacket | Puffer | Blazer | Coat | Cardigan | Gilet | HiVis)
     }
 
-    /// Sleeve length: 0 none, 1 to the elbow, 2 to the wrist.
+    /// Sleeve length along the arm: 0 none, 1 to the elbow, 2 to the wrist.
     pub fn sleeve(self) -> f32 {
         use UpperKind::*;
         match self {
@@ -190,7 +196,7 @@ impl UpperKind {
 }
 
 impl Person {
-    /// The garment seen first on the upper body: dress, outer or top.
+    /// Outermost garment of the upper body: outer garment, else dress, else top.
     pub fn visible_upper(&self) -> &Garment<UpperKind> {
         match (&self.outer, &self.dress) {
             (Some(outer), _) => outer,
@@ -199,7 +205,7 @@ impl Person {
         }
     }
 
-    /// The garment below an outer one, or the only one: dress or top.
+    /// Innermost garment of the upper body: dress, else top.
     pub(crate) fn inner_upper(&self) -> &Garment<UpperKind> {
         self.dress.as_ref().map_or(&self.top, |(dress, _)| dress)
     }

@@ -1,57 +1,58 @@
-//! A small software rasteriser for rounded, tapered, elliptic cylinders.
+//! Rasteriser of level 1: rounded, tapered, elliptic cylinders with a depth buffer; and the noise
+//! of all textures.
 //!
-//! A person of a hundred pixels needs outlines, folds and colours, not meshes: every body part and garment is a swept
-//! ellipse between two points, drawn with a depth buffer, a normal for shading and surface coordinates for textures.
-//! View space: x to the right, y up, z towards the camera, metres.
+//! A person of a hundred pixels needs outlines, folds and colours, not meshes. Every body part and
+//! garment is therefore an ellipse swept between two points, with a normal for shading and surface
+//! coordinates for textures.
+//!
+//! Body space: x to the person's left, y up, z where the person faces. View space: x to the right,
+//! y up, z towards the camera. Both in metres.
 
-/// Three coordinates.
+/// A point or direction in body or view space.
 pub(crate) type Vec3 = [f32; 3];
 
-/// `a + (b - a) t`.
+/// Point between `a` (`t` = 0) and `b` (`t` = 1).
 pub(crate) fn lerp3(a: Vec3, b: Vec3, t: f32) -> Vec3 {
     std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
 }
 
-/// One part: a swept ellipse from `a` to `b`.
+/// An ellipse swept from `a` to `b`, both in body space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part<P> {
-    /// Ends, body space (y up, z = where the person faces).
     pub a: Vec3,
-    /// Other end.
     pub b: Vec3,
-    /// Radii (lateral, front to back) at `a`.
+    /// Radii at `a` in metres: lateral, front to back.
     pub radii_a: [f32; 2],
-    /// Radii at `b`.
     pub radii_b: [f32; 2],
-    /// Roundness of the ends: 1 = half sphere, near 0 = flat.
+    /// Roundness of the ends: 1 is a half sphere, near 0 is flat.
     pub cap: f32,
-    /// Height of the ends as a fraction of the body's, for textures that run over several parts.
+    /// Heights of the ends as fractions of the body height, for textures that run over several
+    /// parts.
     pub height_a: f32,
-    /// The same at `b`.
     pub height_b: f32,
-    /// What to paint it with.
+    /// Handed to the texture.
     pub kind: P,
 }
 
 /// Where the camera stands relative to the person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
-    /// 0 = the person faces the camera, pi = seen from behind.
+    /// Turn of the person, radians: 0 faces the camera, pi shows the back.
     pub yaw: f32,
-    /// Camera looks down by this angle.
+    /// Angle by which the camera looks down, radians.
     pub pitch: f32,
-    /// Metres to the body's middle; sets the perspective.
+    /// Metres from the camera to the body's middle; sets the perspective.
     pub distance: f32,
-    /// Rotation of the picture.
+    /// Rotation of the picture, radians.
     pub roll: f32,
-    /// Half the body's height: the point that stays put.
+    /// Height of the point that projects to the origin, metres: half the body height.
     pub middle: f32,
-    /// Moves the person in view space.
+    /// Moves the person in view space, metres.
     pub shift: Vec3,
 }
 
 impl View {
-    /// Body space to view space, with the perspective scale there.
+    /// Projects from body space to view space; the second value is the perspective scale there.
     pub fn project(&self, p: Vec3) -> (Vec3, f32) {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
@@ -64,46 +65,44 @@ impl View {
     }
 }
 
-/// What a pixel of a part looks like to its paint.
+/// Surface coordinates of the point of a part that a pixel shows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hit {
     /// 0 at `a`, 1 at `b`.
     pub along: f32,
-    /// Height on the body (fraction).
+    /// Height as a fraction of the body height.
     pub height: f32,
-    /// Angle around the body: 0 front, positive to its `+x` side, +-pi back.
+    /// Angle around the part: 0 in front, positive towards +x, pi or -pi at the back.
     pub angle: f32,
-    /// Normal in body space (without pose), for heads.
+    /// Normal in body space, without the pose; on a head the point on a unit sphere.
     pub local: Vec3,
 }
 
-/// Light in view space.
+/// One light, in view space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Light {
-    /// Towards the light, unit length.
+    /// Unit vector towards the light.
     pub towards: Vec3,
-    /// Share that comes from everywhere.
+    /// Share of the light that comes from all directions, 0..1.
     pub ambient: f32,
 }
 
-/// Picture under construction: linear RGB and depth.
+/// Picture being drawn: linear light and depth, row by row.
 pub(crate) struct Canvas {
-    /// Width in pixels.
     pub width: usize,
-    /// Height in pixels.
     pub height: usize,
-    /// Row-major linear RGB.
+    /// Linear RGB.
     pub rgb: Vec<[f32; 3]>,
-    /// Depth: larger is nearer.
+    /// View-space z of what is drawn; larger is nearer.
     pub depth: Vec<f32>,
-    /// View-space x at the left edge and y at the top edge.
+    /// View-space x of the left edge and y of the top edge.
     pub origin: [f32; 2],
-    /// Metres a pixel, x and y.
+    /// Width and height of a pixel in metres.
     pub step: [f32; 2],
 }
 
 impl Canvas {
-    /// A black picture that shows the box `x0..x1`, `y0..y1` of view space.
+    /// A black picture of the box x0, y0, x1, y1 of view space.
     pub fn new(width: usize, height: usize, bounds: [f32; 4]) -> Self {
         let [x0, y0, x1, y1] = bounds;
         Self {
@@ -116,12 +115,13 @@ impl Canvas {
         }
     }
 
-    /// Forgets depth, so that what comes next is drawn over everything.
+    /// Clears the depth, so that what comes next is drawn over everything.
     pub fn clear_depth(&mut self) {
         self.depth.fill(f32::MIN);
     }
 
-    /// Draws one part; `paint` gives albedo and gloss, or nothing where the part is open.
+    /// Draws one part with Lambert shading and a highlight. `paint` gives albedo and gloss, or
+    /// `None` where the part is open and what lies behind shows.
     pub fn draw<P: Copy>(
         &mut self,
         part: &Part<P>,
@@ -193,6 +193,8 @@ impl Canvas {
     }
 }
 
+/// Integer hash as a number in 0..1: multipliers of xxHash32, then a mix of two rounds found by
+/// hash-prospector (15 2c1b3c6d 12 297a2d39 15).
 fn hash(x: i32, y: i32, seed: u32) -> f32 {
     let mut h =
         (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
@@ -204,7 +206,7 @@ fn hash(x: i32, y: i32, seed: u32) -> f32 {
     (h >> 8) as f32 / 16_777_216.0
 }
 
-/// Value noise 0..1, smooth, one feature per unit.
+/// Value noise: smooth, 0..1, one feature per unit.
 pub(crate) fn value_noise(x: f32, y: f32, seed: u32) -> f32 {
     let (fx, fy) = (x.floor(), y.floor());
     let (ix, iy) = (fx as i32, fy as i32);
@@ -215,7 +217,7 @@ pub(crate) fn value_noise(x: f32, y: f32, seed: u32) -> f32 {
     top * (1.0 - ty) + bottom * ty
 }
 
-/// Unconnected noise 0..1 of a cell.
+/// Cell noise: 0..1, independent for each integer cell.
 pub(crate) fn cell_noise(x: i32, y: i32, seed: u32) -> f32 {
     hash(x, y, seed)
 }

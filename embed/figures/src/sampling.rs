@@ -1,4 +1,7 @@
-//! How attributes come together: who wears what, with which colours, how often.
+//! Sampling of attributes: who wears what, in which colours, how often.
+//!
+//! The probabilities are estimates of what streets, shops and stations show. Half of the persons draw
+//! their colours evenly instead, so that a model sees enough of the rare ones.
 
 use rand::Rng;
 
@@ -34,7 +37,7 @@ fn pattern(rng: &mut impl Rng, kind: UpperKind) -> Pattern {
     ][weighted(rng, &[stripes, vertical, checks, print, floral, marl, sleeves, 0.01, rest])]
 }
 
-/// A second colour that can be told from the first.
+/// A second colour that is clearly different from `shade`.
 fn second_shade(rng: &mut impl Rng, shade: &Shade) -> Shade {
     loop {
         let other = Shade::sample(&GARMENT_COLOURS, false, rng);
@@ -105,7 +108,8 @@ fn lower(rng: &mut impl Rng, woman: bool, flat: bool) -> Garment<LowerKind> {
 }
 
 impl Person {
-    /// Draws a person: half of them as the street has it (much black, grey, denim), half with colours evenly spread.
+    /// Draws a person. Half of them have the colours of the street (much black, grey, denim), half
+    /// have all colours about equally often.
     pub fn sample(rng: &mut impl Rng) -> Self {
         let flat = chance(rng, 0.5);
         let woman = chance(rng, 0.48);
@@ -153,7 +157,8 @@ impl Person {
         person
     }
 
-    /// Someone easily confused with `self`: the same but for one or two attributes. The hard negatives of a batch.
+    /// A person who is easily confused with `self`: all but one or two attributes are the same.
+    /// These are the hard negatives of a batch.
     pub fn sibling(&self, rng: &mut impl Rng) -> Self {
         let mut other = self.clone();
         let flat = chance(rng, 0.7);

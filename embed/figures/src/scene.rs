@@ -1,4 +1,5 @@
-//! One view of a person: place, light, other people, things in the way, the detector's box, the camera.
+//! Scene: one view of a person with scenery, light, passers-by and obstacles, cut out as a detector
+//! would and seen by a camera.
 
 use image::RgbImage;
 use rand::Rng;
@@ -29,7 +30,7 @@ impl<'a> PosedPerson<'a> {
         }
     }
 
-    /// What a tight box around it holds, x0, y0, x1, y1.
+    /// Tight box around the person in view space: x0, y0, x1, y1 in metres.
     fn bounds(&self, view: &View) -> [f32; 4] {
         let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
         match self {
@@ -52,14 +53,14 @@ impl<'a> PosedPerson<'a> {
         bounds
     }
 
-    /// Its shadow on the ground that is on the canvas.
+    /// Darkens the ground on the canvas where the person's shadow falls; level 1 casts none.
     fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         if let Self::Mesh(figure) = self {
             figure.cast_shadow(canvas, view, light);
         }
     }
 
-    /// Draws it over what is on the canvas.
+    /// Draws the person over what is on the canvas.
     fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
         canvas.clear_depth();
         match self {
@@ -76,8 +77,9 @@ impl<'a> PosedPerson<'a> {
     }
 }
 
-/// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
-/// 60 to 400 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else posed parts (level 1).
+/// Draws `person` once; pose, view, scenery and camera come from `rng`. The picture has the size of
+/// a detector's crop, 60 to 400 pixels high and at least 20 wide. With `assets` all persons in it
+/// are meshes (level 2), else parts (level 1).
 pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
     let pose = Pose::sample(rng);
     let posed = PosedPerson::new(person, assets, &pose);
@@ -91,8 +93,9 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
         1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
         _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
     };
-    let view = View { yaw, pitch, distance: distance, roll: roll, middle: 0.5 * person.height, shift: [0.0; 3] };
-    // The box a detector would draw, loosely.
+    let view = View { yaw, pitch, distance, roll, middle: 0.5 * person.height, shift: [0.0; 3] };
+    // The box of a detector: loose, sometimes a little too tight, sometimes without the feet or
+    // legs.
     let bounds = posed.bounds(&view);
     let [mut x0, mut y0, mut x1, mut y1] = bounds;
     let (wide, tall) = (x1 - x0, y1 - y0);
@@ -109,7 +112,7 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
         x0 -= more;
         x1 += more;
     }
-    // Size on the sensor, then over-sampling for soft edges.
+    // Size of the crop, log-uniform in height, and oversampling for soft edges.
     let out_h = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
     let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
     let oversampling = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
@@ -127,7 +130,7 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
         draw_flat_backdrop(&mut canvas, pitch, &light, rng);
     }
     posed.cast_shadow(&mut canvas, &view, &light);
-    // Others behind, the person, others and things in front.
+    // From back to front: passers-by behind, the person, passers-by and obstacles in front.
     if chance(rng, 0.28) {
         let other = Person::sample(rng);
         draw_passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
@@ -143,6 +146,8 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     camera::expose(&canvas, out_w, out_h, rng)
 }
 
+/// Draws another person at the left or right edge, behind or in `front`; `wide` is the width of the
+/// box in metres.
 fn draw_passer_by(
     canvas: &mut Canvas,
     (other, assets): (&Person, Option<&Assets>),

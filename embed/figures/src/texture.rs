@@ -1,4 +1,5 @@
-//! Level 1 textures: what each part of a person looks like (garment edges, patterns, folds, face, hair).
+//! Level 1 textures: what each part of a person looks like (garment edges, patterns, folds, face,
+//! hair).
 //!
 //! [`cloth_albedo`], [`head_albedo`] and [`hair_grows`] serve level 2 as well.
 
@@ -12,8 +13,8 @@ use crate::variation::variation;
 /// Albedo and strength of the highlight.
 type AlbedoGloss = (Rgb, f32);
 
-/// Albedo of a garment's cloth by its pattern, without folds, at an angle around the body or limb and a
-/// height on the body. `id` is the garment's [`garment_id`].
+/// Albedo of a garment's cloth by its pattern, without folds, at an angle around the body or limb
+/// and a height on the body. `id` is the garment's [`garment_id`].
 pub(super) fn cloth_albedo<K: Copy>(
     person: &Person,
     garment: &Garment<K>,
@@ -128,8 +129,8 @@ fn lower(person: &Person, hit: &Hit, part: GarmentPart) -> AlbedoGloss {
     (scaled(colour, fold), 0.0)
 }
 
-/// Whether hair covers the head at `local`, a point on the unit sphere around it (x left of the body,
-/// y up, z forward).
+/// Whether hair covers the head at `local`, a point on the unit sphere around it (x left of the
+/// body, y up, z forward).
 pub(super) fn hair_grows(person: &Person, local: [f32; 3]) -> bool {
     let [x, y, z] = local;
     match person.hair {

@@ -1,8 +1,9 @@
 //! Variation: numbers in 0..1 that belong to one person and are the same in every view.
 //!
-//! Attributes say "t-shirt" and "backpack"; how low the hem is or on which side the bag hangs is in no
-//! caption, yet it must not change between two pictures of one person. Each such number is a hash of
-//! the person's texture seed and a slot. Slots are fixed for good: another number is another picture.
+//! Attributes say "t-shirt" and "backpack"; how low the hem is or on which side the bag hangs is in
+//! no caption, yet it must not change between two pictures of one person. Each such number is a
+//! hash of the person's texture seed and a slot. Slots are fixed for good: another number is
+//! another picture.
 
 use crate::person::Person;
 use crate::raster::cell_noise;

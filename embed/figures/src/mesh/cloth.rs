@@ -1,5 +1,8 @@
-//! How garments sit on the body: distance from the skin by kind and coords, smoothing over hollows, cloth that hangs from
-//! what stands out, and skirts.
+//! Cloth: how garments sit on the body at rest, by distance from the skin, smoothing over hollows,
+//! hanging from what stands out, and skirts.
+//!
+//! A few geometric rules stand for a simulation: a crop shows the silhouette of a garment, and little
+//! more.
 
 use super::math::{add, dot, scale, sub};
 use super::surface::{BodyRegion, Surface};
@@ -8,7 +11,7 @@ use crate::person::{Garment, LowerKind, Person, UpperKind};
 use crate::raster::{Vec3, value_noise};
 use crate::variation::{slot, variation};
 
-/// Thickness of an upper garment's cloth with what is usually below it, metres.
+/// Thickness of an upper garment with what is usually worn below it, metres.
 fn thickness(kind: UpperKind) -> f32 {
     use UpperKind::*;
     match kind {
@@ -24,11 +27,13 @@ fn thickness(kind: UpperKind) -> f32 {
     }
 }
 
-/// Points of a garment over the points of `surface` on the body at rest.
+/// A garment being fitted: the points of `surface` on the body at rest, moved outwards step by
+/// step.
 struct Fit<'a> {
     surface: &'a Surface,
     points: Vec<Vec3>,
     normals: Vec<Vec3>,
+    /// Body height relative to 1.75 m, for which distances are given.
     size: f32,
 }
 
@@ -39,7 +44,7 @@ impl<'a> Fit<'a> {
         Self { surface, points, normals, size: person.height / 1.75 }
     }
 
-    /// Moves every vertex out by what `off` says of its region and coords.
+    /// Moves every vertex along its normal by `off(region, coords)` metres.
     fn inflate(&mut self, off: impl Fn(BodyRegion, &[f32; 4]) -> f32) {
         for (v, point) in self.points.iter_mut().enumerate() {
             let by = off(self.surface.regions[v], &self.surface.coords[v]) * self.size;
@@ -47,7 +52,7 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Smooths the cloth of the trunk over hollows; it never sinks below where it is.
+    /// Smooths the cloth of the trunk over hollows; no vertex sinks inwards.
     fn smooth_hollows(&mut self, rounds: usize, strength: f32) {
         let before = self.points.clone();
         self.surface.smooth(&mut self.points, rounds, strength, |v| self.surface.regions[v] == BodyRegion::Trunk);
@@ -57,8 +62,8 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Lets the cloth of the trunk fall from shoulders, chest and belly: going down, it draws in by no more than `fall`
-    /// metres a metre.
+    /// Hangs the cloth of the trunk from shoulders, chest and belly: downwards it draws in by at
+    /// most `fall` metres per metre.
     fn hang_from_widest(&mut self, fall: f32, tall: f32) {
         const BINS: usize = 32;
         let mut order: Vec<usize> = (0..self.points.len())
@@ -83,7 +88,8 @@ impl<'a> Fit<'a> {
     }
 }
 
-/// An upper garment (`which`: 1 top or dress, 2 outer) over `below` metres of other clothes, from the suit that covers the body.
+/// An upper garment cut from the suit, over `below` metres of other clothes. `id` is its
+/// [`garment_id`].
 pub(crate) fn upper(
     surface: &Surface,
     body: &[Vec3],
@@ -95,7 +101,7 @@ pub(crate) fn upper(
     use UpperKind::*;
     let mut fit = Fit::new(surface, body, person);
     let base = thickness(garment.kind) + below;
-    // What is worn over something is at least as wide as that.
+    // An outer garment is at least as wide as the inner one.
     let inner = person.inner_upper();
     let loose = if id == garment_id::OUTER { garment.looseness.max(inner.looseness) } else { garment.looseness };
     let slack = (loose - 1.0).max(0.0);
@@ -143,7 +149,7 @@ pub(crate) fn upper(
     fit.points
 }
 
-/// A piece with a cut of its own, let out by `more` metres where the garment is loose.
+/// A MakeHuman piece, which has a cut of its own, moved out by `more` metres.
 pub(crate) fn piece(surface: &Surface, body: &[Vec3], person: &Person, more: f32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     if more > 0.0 {
@@ -152,7 +158,7 @@ pub(crate) fn piece(surface: &Surface, body: &[Vec3], person: &Person, more: f32
     fit.points
 }
 
-/// Trousers, shorts or leggings from the suit.
+/// Trousers, shorts or leggings cut from the suit.
 pub(crate) fn lower(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Vec3> {
     use LowerKind::*;
     let mut fit = Fit::new(surface, body, person);
@@ -180,7 +186,8 @@ pub(crate) fn lower(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Ve
     fit.points
 }
 
-/// A skirt from the base mesh's wide one: `width` 0 follows the legs, 1 is a bell; `off` metres from the body.
+/// A skirt cut from the wide one of the base mesh: `width` 0 follows the legs, 1 is a bell; `off`
+/// is its distance from the body in metres.
 pub(crate) fn skirt(surface: &Surface, body: &[Vec3], person: &Person, width: f32, off: f32, id: u32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     let seed = person.texture_seed.wrapping_add(id * 613);
@@ -201,7 +208,7 @@ pub(crate) fn skirt(surface: &Surface, body: &[Vec3], person: &Person, width: f3
     fit.points
 }
 
-/// Shoes over the feet (and shins, for boots).
+/// Shoes over the feet and, for boots, the shins.
 pub(crate) fn shoes(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
     fit.surface.smooth(&mut fit.points, 2, 0.4, |v| fit.surface.regions[v] == BodyRegion::Foot);
@@ -209,10 +216,10 @@ pub(crate) fn shoes(surface: &Surface, body: &[Vec3], person: &Person) -> Vec<Ve
     fit.points
 }
 
-/// The head's surface raised by `off(coords)` metres: hair with volume, knitted hats, helmets.
+/// The surface of the head raised by `off(coords)` metres: hair with volume, knitted hats, helmets.
 pub(crate) fn scalp(surface: &Surface, body: &[Vec3], person: &Person, off: impl Fn(&[f32; 4]) -> f32) -> Vec<Vec3> {
     let mut fit = Fit::new(surface, body, person);
-    // Ears stay below: the skull's direction is used and not the ear's own normals.
+    // The direction from the middle of the skull, not the normals, so that ears stay below.
     for (v, normal) in fit.normals.iter_mut().enumerate() {
         let [x, y, z, _] = fit.surface.coords[v];
         if fit.surface.regions[v] == BodyRegion::Head {

@@ -1,4 +1,5 @@
-//! A person as posed surfaces: body, clothes layer by layer, hair, hat, shoes; bags and carried things as rounded solids.
+//! Figure: a person of level 2 as posed surfaces, which are body, clothes layer by layer, hair, hat
+//! and shoes. Bags and held items are parts of level 1.
 
 use super::assets::Assets;
 use super::cloth;
@@ -18,12 +19,12 @@ use crate::raster::{Canvas, Light, Part, Vec3, View};
 use crate::texture::albedo;
 use crate::variation::{slot, variation};
 
-/// One posed surface.
+/// One posed surface and the triangles of it that are drawn.
 struct Piece<'a> {
     layer: Layer,
     triangles: std::borrow::Cow<'a, [Triangle]>,
     is_worn: fn(&Triangle, f32) -> bool,
-    /// Passed to `is_worn`.
+    /// Second argument of `is_worn`.
     limit: f32,
     points: Vec<Vec3>,
     normals: Vec<Vec3>,
@@ -31,7 +32,7 @@ struct Piece<'a> {
     double_sided: bool,
 }
 
-/// A person in a pose.
+/// A posed person, in body space.
 pub(crate) struct Figure<'a> {
     person: &'a Person,
     pieces: Vec<Piece<'a>>,
@@ -42,43 +43,47 @@ fn all_of_it(_: &Triangle, _: f32) -> bool {
     true
 }
 
-/// Bare skin: the head, the hands and what clothes do not cover; `limit` is 1 with bare_skin arms, 2 with bare_skin legs, 3 with both.
+/// Skin that may show; `limit` is 1 with bare arms, 2 with bare legs, 3 with both.
 fn bare_skin(triangle: &Triangle, limit: f32) -> bool {
     match triangle.region {
         BodyRegion::Head | BodyRegion::Hand => true,
-        BodyRegion::Trunk => triangle.attributes[0][1] > 0.72,
-        BodyRegion::Arm => limit as u8 & 1 != 0 || triangle.attributes[0][0] > 1.6,
-        BodyRegion::Leg => limit as u8 & 2 != 0 || triangle.attributes[0][0] > 1.5,
+        BodyRegion::Trunk => triangle.coords[0][1] > 0.72,
+        BodyRegion::Arm => limit as u8 & 1 != 0 || triangle.coords[0][0] > 1.6,
+        BodyRegion::Leg => limit as u8 & 2 != 0 || triangle.coords[0][0] > 1.5,
         BodyRegion::Foot => true,
     }
 }
 
+/// Trunk above the height `limit`, and arms.
 fn upper_body(triangle: &Triangle, limit: f32) -> bool {
     match triangle.region {
-        BodyRegion::Trunk => triangle.attributes.iter().any(|a| a[1] > limit),
+        BodyRegion::Trunk => triangle.coords.iter().any(|a| a[1] > limit),
         BodyRegion::Arm | BodyRegion::Hand => true,
         _ => false,
     }
 }
 
+/// Hips and legs.
 fn lower_body(triangle: &Triangle, _: f32) -> bool {
     match triangle.region {
-        BodyRegion::Trunk => triangle.attributes[0][1] < 0.63,
+        BodyRegion::Trunk => triangle.coords[0][1] < 0.63,
         BodyRegion::Leg | BodyRegion::Foot => true,
         _ => false,
     }
 }
 
+/// Feet, and shins from `limit` along the leg.
 fn on_feet(triangle: &Triangle, limit: f32) -> bool {
-    triangle.region == BodyRegion::Foot || triangle.region == BodyRegion::Leg && triangle.attributes[0][0] > limit
+    triangle.region == BodyRegion::Foot || triangle.region == BodyRegion::Leg && triangle.coords[0][0] > limit
 }
 
+/// Head above `limit`, where 0 is its middle and 1 its top.
 fn on_head(triangle: &Triangle, limit: f32) -> bool {
-    triangle.region == BodyRegion::Head && triangle.attributes.iter().any(|a| a[1] > limit)
+    triangle.region == BodyRegion::Head && triangle.coords.iter().any(|a| a[1] > limit)
 }
 
 impl<'a> Figure<'a> {
-    /// `person` in `pose`, feet on y = 0.
+    /// Shapes, dresses and poses `person`; the feet stand on y = 0.
     pub fn new(assets: &'a Assets, person: &'a Person, pose: &Pose) -> Self {
         let body = shape(assets, person);
         let posed = assets.rig.pose(&assets.rig.joints_of(&body), pose);
@@ -90,6 +95,7 @@ impl<'a> Figure<'a> {
         figure
     }
 
+    /// Adds `surface`, whose points `at_rest` are posed. See [`PosedSurface`] for bias and sides.
     #[allow(clippy::too_many_arguments)]
     fn add_surface(
         &mut self,
@@ -262,7 +268,7 @@ impl<'a> Figure<'a> {
         );
     }
 
-    /// Ground under the lowest point.
+    /// Moves the figure so that the lowest point of the shoes is at y = 0.
     fn stand_on_ground(&mut self) {
         let low = self.pieces.iter().filter(|p| p.layer == Layer::Shoes).flat_map(|p| {
             p.triangles
@@ -281,7 +287,7 @@ impl<'a> Figure<'a> {
         }
     }
 
-    /// The box around what `view` sees of it: x0, y0, x1, y1.
+    /// Tight box in view space: x0, y0, x1, y1 in metres.
     pub fn bounds(&self, view: &View) -> [f32; 4] {
         let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
         let mut meet = |p: Vec3, r: f32| {
@@ -291,7 +297,7 @@ impl<'a> Figure<'a> {
                 [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
         };
         for piece in self.pieces.iter().filter(|p| matches!(p.layer, Layer::Skin | Layer::Scalp | Layer::Hat)) {
-            // Every eighth vertex is near enough to every other.
+            // Every eighth vertex is dense enough for a box.
             piece.points.iter().step_by(8).for_each(|&p| meet(p, 0.01));
         }
         for part in &self.parts {
@@ -302,7 +308,7 @@ impl<'a> Figure<'a> {
         bounds
     }
 
-    /// Its shadow on the ground, harder the less light comes from all_of_it.
+    /// Darkens the ground where the shadow falls; less ambient light makes it harder.
     pub fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         let mut mask = vec![0.0; canvas.width * canvas.height];
         for piece in &self.pieces {
@@ -317,7 +323,7 @@ impl<'a> Figure<'a> {
         darken_shadow(canvas, &mask, radius, 0.25 + 0.5 * hard);
     }
 
-    /// Draws it; `crease_depth` scales the folds of the clothes.
+    /// Draws the figure; `crease_depth` scales the folds of the clothes.
     pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
         let painter = Painter::new(self.person, crease_depth);
         for piece in &self.pieces {

@@ -1,4 +1,5 @@
-//! What is not a surface of the body: ponytails and buns, brims and peaks of hats, hoods that hang down.
+//! Head wear of level 2 that no surface of the body can form: ponytails, buns, brims and peaks of
+//! hats, hoods that hang down the back. They are parts of level 1.
 
 use super::math::{add, scale};
 use super::rig::{BoneTransforms, Rig};
@@ -9,7 +10,7 @@ use crate::person::{HairStyle, HatKind, Person};
 use crate::raster::Vec3;
 use crate::variation::{slot, variation};
 
-/// Adds what `person` has on and behind the head; hair that is `tied` back unless a piece of its own shows it.
+/// Adds these parts; a ponytail only if `tied`, because a MakeHuman piece has its own.
 pub(crate) fn add_head_wear(
     person: &Person,
     posed: &BoneTransforms,
@@ -21,7 +22,7 @@ pub(crate) fn add_head_wear(
     let tall = person.height;
     let joint = rig.joints_of(body)[rig.named.head];
     let r = 0.052 * tall;
-    // Middle of the head at rest, then in head radii right, up and forward of it.
+    // The middle of the head at rest; `at` is in head radii left, up and forward of it.
     let middle = add(joint, [0.0, 0.035 * tall, 0.012 * tall]);
     let at = |x: f32, y: f32, z: f32| posed.transform_point(rig.named.head, add(middle, scale([x, y, z], r)));
     let hooded = matches!(person.hat, Some((HatKind::Hood, _)));

@@ -1,11 +1,13 @@
-//! Vectors and rotations of three dimensions.
+//! Vectors and matrices of three dimensions.
+//!
+//! Written here because a linear algebra crate may order its sums otherwise, and pictures are
+//! pinned to the byte.
 
 use crate::raster::Vec3;
 
-/// Rotation (or any linear map), row-major.
+/// Row-major 3x3 matrix.
 pub(crate) type Mat3 = [[f32; 3]; 3];
 
-/// The map that changes nothing.
 pub(crate) const IDENTITY: Mat3 = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 pub(crate) fn add(a: Vec3, b: Vec3) -> Vec3 {
@@ -32,7 +34,7 @@ pub(crate) fn length(a: Vec3) -> f32 {
     dot(a, a).sqrt()
 }
 
-/// Unit vector along `a`; straight up where `a` has no length.
+/// Unit vector along `a`; straight up if `a` has no length.
 pub(crate) fn normalize(a: Vec3) -> Vec3 {
     let l = length(a);
     if l > 1e-9 { scale(a, 1.0 / l) } else { [0.0, 1.0, 0.0] }
@@ -46,7 +48,7 @@ pub(crate) fn matmul(a: &Mat3, b: &Mat3) -> Mat3 {
     std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
 }
 
-/// Right-handed turn by `angle` about the unit vector `axis` (Rodrigues' formula).
+/// Right-handed rotation by `angle` about the unit vector `axis` (Rodrigues' formula).
 pub(crate) fn rotation(axis: Vec3, angle: f32) -> Mat3 {
     let (s, c) = angle.sin_cos();
     let [x, y, z] = axis;
@@ -58,7 +60,7 @@ pub(crate) fn rotation(axis: Vec3, angle: f32) -> Mat3 {
     ]
 }
 
-/// The shortest turn that takes direction `from` to direction `to`.
+/// Shortest rotation that takes direction `from` to direction `to`.
 pub(crate) fn rotation_between(from: Vec3, to: Vec3) -> Mat3 {
     let (from, to) = (normalize(from), normalize(to));
     let axis = cross(from, to);

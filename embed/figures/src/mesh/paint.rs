@@ -21,7 +21,7 @@ pub(crate) enum Layer {
     Top,
     Outer,
     Skirt,
-    /// What of a coat hangs below the hips.
+    /// The part of a coat that hangs below the hips.
     CoatSkirt,
     /// Hair that follows the skull.
     Scalp,
@@ -48,8 +48,8 @@ pub(super) fn plain(albedo: [f32; 3], gloss: f32) -> Material {
     Material { albedo, gloss, slope: [0.0; 2] }
 }
 
-/// Slopes along `u` and `v` of a height field of long creases: ridges of warped value noise, of which
-/// one crease takes about one unit. The two constants part the noises of one seed.
+/// Slopes along `u` and `v` of a height field of long creases: ridges of warped value noise, of
+/// which one crease takes about one unit. The two constants part the noises of one seed.
 pub(super) fn crease_slopes(u: f32, v: f32, seed: u32) -> [f32; 2] {
     let field = |u: f32, v: f32| {
         let warp = value_noise(u * 0.7, v * 0.6, seed ^ 0x55) * 1.3;

@@ -1,4 +1,4 @@
-//! What head and feet look like: hair, hats and hoods, shoes.
+//! Level 2 materials of head and feet: hair, hats and hoods, shoes.
 
 use super::paint::{Painter, crease_slopes, plain};
 use super::surface::BodyRegion;
@@ -49,13 +49,13 @@ impl Painter<'_> {
         let at = value_noise(angle * fu, y * fv + value_noise(angle * 2.0, y, seed), seed);
         let fine = cell_noise((angle * 40.0) as i32, (y * if curly { 20.0 } else { 2.0 }) as i32, seed);
         let next = value_noise((angle + 0.05) * fu, y * fv + value_noise(angle * 2.0, y, seed), seed);
-        // Tips are often lighter than roots.
+        // The tips of hair are often lighter than the roots.
         let tip = ((0.2 - y) * 0.25 * variation(self.person, slot::LIGHT_HAIR_TIPS)).clamp(0.0, 0.5);
         let albedo = scaled(self.person.hair_shade.albedo, (0.62 + 0.6 * at + 0.15 * fine) * (1.0 + tip));
         Material { albedo, gloss: 0.05, slope: [(next - at) * 4.0, 0.0] }
     }
 
-    /// Where hanging hair ends, as a height of the body.
+    /// Height on the body at which hanging hair ends, with uneven tips.
     fn tips(&self, coords: [f32; 4]) -> f32 {
         let end = match self.person.hair {
             HairStyle::Chin => 0.865,
@@ -66,12 +66,12 @@ impl Painter<'_> {
         end + 0.02 * (value_noise(coords[0].atan2(coords[2]) * 7.0, 0.0, self.person.texture_seed) - 0.5)
     }
 
-    /// Hair of a piece of its own, cut to length.
+    /// Hair that is a MakeHuman piece, cut to length.
     pub(super) fn hair_piece(&self, coords: [f32; 4]) -> Option<Material> {
         (coords[3] > self.tips(coords)).then(|| self.hair(coords))
     }
 
-    /// Hair that hangs: it leaves the face free and ends at its length.
+    /// Hair cut from the curtain: it leaves the face free and ends at its length.
     pub(super) fn hair_curtain(&self, coords: [f32; 4]) -> Option<Material> {
         let [x, y, z, height] = coords;
         let side = 0.2 + 0.5 * variation(self.person, slot::HAIR_IN_FRONT_SHARE);

@@ -1,5 +1,7 @@
-//! Readers of the text forms of meshes: Wavefront OBJ, MakeHuman shape targets, rigs, skinning weights and the binding
-//! of clothes to the body (`.mhclo`). No input makes them panic; what is malformed is named with its line.
+//! Parsers of mesh files: Wavefront OBJ, MakeHuman shape targets, rigs, skinning weights and
+//! bindings of clothes to the body (`.mhclo`).
+//!
+//! The files are downloads: no input makes a parser panic, and an error names the line.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,21 +23,21 @@ fn malformed(line: usize, what: impl Into<String>) -> Malformed {
     Malformed { line: line + 1, what: what.into() }
 }
 
-/// Vertices and triangles of an OBJ file.
+/// Mesh of an OBJ file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Obj {
-    /// Positions.
+    /// In the unit of the file.
     pub vertices: Vec<Vec3>,
     /// Vertex indices, all below `vertices.len()`; polygons are cut into fans.
     pub triangles: Vec<[u32; 3]>,
-    /// Texture coordinate of each vertex (the last one named for it), 0 where there is none.
+    /// Texture coordinates of each vertex: the last ones named for it, 0 without any.
     pub uv: Vec<[f32; 2]>,
-    /// Triangles of each named group, as a range of `triangles` (a group may come in several ranges).
+    /// Ranges of `triangles` by group; a group may have several ranges.
     pub groups: Vec<(String, std::ops::Range<usize>)>,
 }
 
 impl Obj {
-    /// Triangles of all groups whose name satisfies `wanted`.
+    /// Triangles of the groups whose name satisfies `wanted`.
     pub fn faces_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<[u32; 3]> {
         self.groups
             .iter()
@@ -57,7 +59,7 @@ fn floats<const N: usize>(words: &mut std::str::SplitWhitespace<'_>, line: usize
     Ok(out)
 }
 
-/// Index of a corner: counted from 1, or from the end when negative.
+/// Zero-based index of a corner; files count from 1, or backwards from the last when negative.
 fn corner(word: &str, count: usize, line: usize) -> Result<u32, Malformed> {
     let index: i64 = word.parse().map_err(|_| malformed(line, format!("{word:?} is not an index")))?;
     let at = if index > 0 { index - 1 } else { count as i64 + index };
@@ -67,7 +69,7 @@ fn corner(word: &str, count: usize, line: usize) -> Result<u32, Malformed> {
     Ok(at as u32)
 }
 
-/// Reads an OBJ file.
+/// Parses an OBJ file.
 ///
 /// # Errors
 /// A malformed line, or a file without a face (for example a Git LFS pointer).
@@ -116,7 +118,7 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
     Ok(out)
 }
 
-/// Reads a shape target: lines "vertex dx dy dz". Vertices must be below `vertices`.
+/// Parses a shape target: lines "vertex dx dy dz" with vertices below `vertices`.
 ///
 /// # Errors
 /// A malformed line.
@@ -139,23 +141,18 @@ pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, Vec3)>, Malformed
     Ok(out)
 }
 
-/// Where a joint lies on the body.
+/// How a rig file places a joint on the body.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "strategy", rename_all = "UPPERCASE")]
 pub enum Joint {
-    /// Middle of a cube of the base mesh.
+    /// Middle of the vertices of a group of the base mesh, a small cube.
     Cube {
-        /// Its group.
         cube_name: String,
     },
-    /// Mean of vertices.
     Mean {
-        /// Which.
         vertex_indices: Vec<u32>,
     },
-    /// One vertex.
     Vertex {
-        /// Which.
         vertex_index: u32,
     },
 }
@@ -163,24 +160,24 @@ pub enum Joint {
 /// One bone of a rig file.
 #[derive(Debug, Clone, Deserialize)]
 pub struct BoneEntry {
-    /// The joint it turns about.
+    /// The joint about which it rotates.
     pub head: Joint,
-    /// Name of the bone it hangs on, empty for the root.
+    /// Name of its parent, empty for the root.
     pub parent: String,
 }
 
-/// Reads a rig.
+/// Parses a rig: bones by name.
 ///
 /// # Errors
-/// What serde says.
+/// Malformed JSON or a missing field.
 pub fn rig(bytes: &[u8]) -> Result<BTreeMap<String, BoneEntry>, serde_json::Error> {
     serde_json::from_slice(bytes)
 }
 
-/// Reads skinning weights: for each bone pairs (vertex, weight).
+/// Parses skinning weights: pairs (vertex, weight) by name of the bone.
 ///
 /// # Errors
-/// What serde says.
+/// Malformed JSON or a missing field.
 pub fn weights(bytes: &[u8]) -> Result<BTreeMap<String, Vec<(u32, f32)>>, serde_json::Error> {
     #[derive(Deserialize)]
     struct File {
@@ -189,29 +186,30 @@ pub fn weights(bytes: &[u8]) -> Result<BTreeMap<String, Vec<(u32, f32)>>, serde_
     Ok(serde_json::from_slice::<File>(bytes)?.weights)
 }
 
-/// How a vertex of a garment hangs on the body.
+/// Binding of a vertex of a garment to a triangle of the body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Binding {
     /// Vertices of the body.
     pub vertices: [u32; 3],
-    /// Their shares.
+    /// Barycentric weights of the three.
     pub weights: [f32; 3],
-    /// Offset, in units of [`Clothes::scales`].
+    /// Added to the point on the triangle, in units of [`Clothes::scales`].
     pub offset: Vec3,
 }
 
-/// A `.mhclo` file.
+/// Content of a `.mhclo` file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Clothes {
-    /// The mesh beside it.
+    /// File name of the mesh in the same folder; may be empty.
     pub obj_file: String,
-    /// For x, y, z: two body vertices and their distance along that axis on the body the garment was made for.
+    /// For x, y, z: two body vertices, and their distance along that axis on the body that the
+    /// garment was made for.
     pub scales: [Option<(u32, u32, f32)>; 3],
-    /// One for each vertex of the mesh.
+    /// One per vertex of the mesh.
     pub bindings: Vec<Binding>,
 }
 
-/// Reads a `.mhclo` file; vertices of the body must be below `vertices`.
+/// Parses a `.mhclo` file; vertices of the body must be below `vertices`.
 ///
 /// # Errors
 /// A malformed line, or a file without bindings.

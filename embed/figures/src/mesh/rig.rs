@@ -1,18 +1,18 @@
-//! The skeleton: joints of a shaped body, the pose's turns, and skinning.
+//! Rig: the skeleton of a shaped body, its pose, and linear blend skinning.
 
 use super::math::{IDENTITY, Mat3, add, matmul, normalize, rotation, rotation_between, scale, sub, transform};
 use super::surface::{BodyRegion, BoneWeights, angle_around, limb_coords};
 use crate::body::Pose;
 use crate::raster::Vec3;
 
-/// One bone.
+/// A bone of the rig.
 #[derive(Debug, Clone)]
 pub(crate) struct Bone {
     /// Name in the rig file.
     pub name: String,
-    /// The bone it hangs on; always an earlier one.
+    /// Index of the parent, always an earlier one; `None` for the root.
     pub parent: Option<usize>,
-    /// Vertices of the body whose middle is its joint.
+    /// Vertices of the body whose mean is the joint.
     pub joint: Vec<u32>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct NamedBones {
 }
 
 impl NamedBones {
-    /// Finds them by name; the first that is missing is the error.
+    /// Finds the bones by name; the error names the first that is missing.
     pub fn find(bones: &[Bone]) -> Result<Self, String> {
         let one = |name: &str| {
             bones.iter().position(|bone| bone.name == name).ok_or_else(|| format!("the rig has no bone {name:?}"))
@@ -56,18 +56,18 @@ impl NamedBones {
 }
 
 impl NamedBones {
-    /// The bone of the chest, which bags hang on.
+    /// Bone of the chest, from which bags hang.
     pub fn chest(&self) -> usize {
         self.spine[2]
     }
 
-    /// The bone of a hand (0 right, 1 left).
+    /// Bone of a hand: 0 right, 1 left.
     pub fn hand(&self, side: usize) -> usize {
         self.hand[side]
     }
 }
 
-/// Skeleton with the joints of the undeformed body (metres).
+/// Skeleton in the undeformed body; joints, sole and crown in metres.
 #[derive(Debug, Clone)]
 pub(crate) struct Rig {
     pub bones: Vec<Bone>,
@@ -79,7 +79,7 @@ pub(crate) struct Rig {
     crown: f32,
 }
 
-/// Movement of each bone: a point `p` at rest goes to `turn * p + shift`.
+/// Transform of each bone: a point `p` at rest goes to `rotation * p + translation`.
 #[derive(Debug, Clone)]
 pub(crate) struct BoneTransforms {
     pub rotations: Vec<Mat3>,
@@ -87,7 +87,7 @@ pub(crate) struct BoneTransforms {
 }
 
 impl Rig {
-    /// The skeleton in `body`, which stands from `sole` to `crown`.
+    /// Places the skeleton in `body`, which stands from `sole` to `crown`.
     pub fn new(bones: Vec<Bone>, named: NamedBones, body: &[Vec3], sole: f32, crown: f32) -> Self {
         let mut regions = vec![BodyRegion::Trunk; bones.len()];
         let mut sides = vec![0; bones.len()];
@@ -113,7 +113,7 @@ impl Rig {
         rig
     }
 
-    /// Joints on a shaped body.
+    /// Joints of a shaped body.
     pub fn joints_of(&self, body: &[Vec3]) -> Vec<Vec3> {
         self.bones
             .iter()
@@ -124,7 +124,7 @@ impl Rig {
             .collect()
     }
 
-    /// The region in which a vertex has most of its weight.
+    /// Region of a vertex: the one with most of its weight.
     pub fn region(&self, weights: &BoneWeights) -> BodyRegion {
         use BodyRegion::*;
         let sum = |region: BodyRegion| -> f32 {
@@ -133,7 +133,8 @@ impl Rig {
         [Head, Trunk, Arm, Hand, Leg, Foot].into_iter().max_by(|&a, &b| sum(a).total_cmp(&sum(b))).unwrap_or(Trunk)
     }
 
-    /// The region of a vertex at `point`; hips count as trunk down to where the legs part, so that hems run level there.
+    /// Region of a vertex at `point`. Hips belong to the trunk down to where the legs part, so that
+    /// hems run level there.
     pub fn region_at(&self, weights: &BoneWeights, point: Vec3) -> BodyRegion {
         match self.region(weights) {
             BodyRegion::Leg if (point[1] - self.sole) / (self.crown - self.sole) > 0.445 => BodyRegion::Trunk,
@@ -141,7 +142,8 @@ impl Rig {
         }
     }
 
-    /// Attributes of a point of the undeformed body in `region`: see [`super::surface::Triangle`].
+    /// Surface coordinates of a point of the undeformed body in `region`; see
+    /// [`Triangle::coords`](super::surface::Triangle).
     pub fn surface_coords(&self, point: Vec3, weights: &BoneWeights, region: BodyRegion) -> [f32; 4] {
         let height = (point[1] - self.sole) / (self.crown - self.sole);
         let side = weights
@@ -179,14 +181,14 @@ impl Rig {
         }
     }
 
-    /// Middle of a hand at rest: beyond the wrist, along the forearm.
+    /// Middle of a hand at rest: past the wrist, in the direction of the forearm.
     pub fn palm(&self, body: &[Vec3], side: usize) -> Vec3 {
         let joints = self.joints_of(body);
         let (elbow, wrist) = (joints[self.named.forearm[side]], joints[self.named.hand[side]]);
         add(wrist, scale(sub(wrist, elbow), 0.32))
     }
 
-    /// Turns the bones of a body with these `joints` into `pose`.
+    /// Transforms of the bones of a body with these `joints` in `pose`.
     pub fn pose(&self, joints: &[Vec3], pose: &Pose) -> BoneTransforms {
         let n = &self.named;
         let count = self.bones.len();
@@ -261,7 +263,7 @@ impl Rig {
 }
 
 impl BoneTransforms {
-    /// A point at rest that belongs to one bone.
+    /// Moves a point that belongs to one bone from rest to the pose.
     pub fn transform_point(&self, bone: usize, point: Vec3) -> Vec3 {
         add(transform(&self.rotations[bone], point), self.translations[bone])
     }

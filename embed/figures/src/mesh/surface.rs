@@ -1,4 +1,5 @@
-//! A surface bound to the body: its triangles, how it follows shape and skeleton, and where on the body each point lies.
+//! Surface: triangles bound to the body, which follow its shape and skeleton and know where on the
+//! body they lie.
 
 use std::f32::consts::{PI, TAU};
 
@@ -7,7 +8,7 @@ use super::parse::Binding;
 use super::rig::Rig;
 use crate::raster::Vec3;
 
-/// Part of the body a triangle belongs to; it decides what [`Triangle::attributes`] mean.
+/// Part of the body that a triangle lies on; decides what [`Triangle::coords`] mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyRegion {
     Head,
@@ -18,44 +19,42 @@ pub(crate) enum BodyRegion {
     Foot,
 }
 
-/// One triangle.
+/// A triangle and its place on the body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Triangle {
-    /// Its corners.
     pub vertices: [u32; 3],
-    /// Where it lies.
     pub region: BodyRegion,
-    /// Of each corner. Head: the point on a sphere around the head (x, y, z) and the height. Elsewhere: how far along the
-    /// limb (0 shoulder or hip, 1 elbow or knee, 2 wrist or ankle), the height (0 sole, 1 crown), the angle around the
-    /// trunk or limb (0 front, unwrapped within the triangle), and the distance from its axis in metres.
-    pub attributes: [[f32; 4]; 3],
+    /// Surface coordinates of each corner. Head: the point on a unit sphere around the head (x, y,
+    /// z) and the height. Elsewhere: the position along the limb (0 shoulder or hip, 1 elbow or
+    /// knee, 2 wrist or ankle; 0 on the trunk), the height (0 sole, 1 crown), the angle around
+    /// trunk or limb (0 front, unwrapped within the triangle) and the distance from the axis in
+    /// metres.
+    pub coords: [[f32; 4]; 3],
 }
 
-/// Weights of up to four bones.
+/// Weights of up to four bones (index, weight), summing to 1.
 pub(crate) type BoneWeights = [(u8, f32); 4];
 
-/// A surface, at rest on the undeformed body.
+/// A surface at rest on the undeformed body.
 #[derive(Debug, Clone)]
 pub(crate) struct Surface {
     /// How each vertex follows the body's shape.
     pub bindings: Vec<Binding>,
-    /// Body vertices that set the size of the bindings' offsets, per axis.
+    /// See [`Clothes::scales`](super::parse::Clothes::scales).
     pub scales: [Option<(u32, u32, f32)>; 3],
     /// How each vertex follows the bones.
     pub bone_weights: Vec<BoneWeights>,
-    /// Part of the body of each vertex.
+    /// Region of each vertex.
     pub regions: Vec<BodyRegion>,
-    /// As [`Triangle::attributes`], per vertex, of the trunk (along 0) for trunk and skirts and of the limb for limbs.
+    /// Surface coordinates of each vertex in its own region, as [`Triangle::coords`].
     pub coords: Vec<[f32; 4]>,
-    /// The triangles.
     pub triangles: Vec<Triangle>,
-    /// Neighbours of vertex `i`: `edges[starts[i]..starts[i + 1]]`.
+    /// Neighbours of vertex `i` are `edges[starts[i]..starts[i + 1]]`.
     pub starts: Vec<u32>,
-    /// See `starts`.
     pub edges: Vec<u32>,
 }
 
-/// Strongest four weights, summing to one.
+/// The four largest weights, scaled to sum to 1; bone 0 alone if there are none.
 pub(crate) fn strongest_weights(mut all: Vec<(u8, f32)>) -> BoneWeights {
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     all.truncate(4);
@@ -71,6 +70,7 @@ pub(crate) fn strongest_weights(mut all: Vec<(u8, f32)>) -> BoneWeights {
     out
 }
 
+/// Bone weights of a bound vertex, by its shares of three body vertices.
 fn mixed_weights(binding: &Binding, all_weights: &[BoneWeights]) -> BoneWeights {
     let mut all: Vec<(u8, f32)> = Vec::with_capacity(12);
     for (vertex, share) in binding.vertices.iter().zip(binding.weights) {
@@ -86,7 +86,7 @@ fn mixed_weights(binding: &Binding, all_weights: &[BoneWeights]) -> BoneWeights 
     strongest_weights(all)
 }
 
-/// Positions of bound vertices on `body` (all vertices of the base mesh).
+/// Positions of bound vertices; `body` holds all vertices of the base mesh.
 pub(crate) fn bound_positions(bindings: &[Binding], scales: &[Option<(u32, u32, f32)>; 3], body: &[Vec3]) -> Vec<Vec3> {
     let size: [f32; 3] = std::array::from_fn(|axis| match scales[axis] {
         Some((a, b, distance)) if distance.abs() > 1e-6 => {
@@ -107,8 +107,8 @@ pub(crate) fn bound_positions(bindings: &[Binding], scales: &[Option<(u32, u32, 
 }
 
 impl Surface {
-    /// Binds triangles over `bindings` to the undeformed body (its vertices, their skinning weights and the rig). Skirts
-    /// and hair lie in a `fixed_region` region, wherever the bones are that move them.
+    /// Binds triangles to the undeformed body, given by its vertices, their bone weights and the
+    /// rig. Skirts and hair have a `fixed_region`, whichever bones move them.
     pub fn new(
         bindings: Vec<Binding>,
         scales: [Option<(u32, u32, f32)>; 3],
@@ -132,21 +132,21 @@ impl Surface {
                 let region = if of[1] == of[2] { of[1] } else { of[0] };
                 let whose = corners.iter().find(|&&v| regions[v as usize] == region).unwrap_or(&corners[0]);
                 let owner = bone_weights[*whose as usize];
-                let mut attributes = corners.map(|v| rig.surface_coords(points[v as usize], &owner, region));
+                let mut coords = corners.map(|v| rig.surface_coords(points[v as usize], &owner, region));
                 if region != BodyRegion::Head {
-                    let first = attributes[0][2];
-                    for corner in &mut attributes[1..] {
+                    let first = coords[0][2];
+                    for corner in &mut coords[1..] {
                         corner[2] -= ((corner[2] - first) / TAU).round() * TAU;
                     }
                 }
-                Triangle { vertices: *corners, region, attributes }
+                Triangle { vertices: *corners, region, coords }
             })
             .collect();
         let (starts, edges) = neighbours(points.len(), faces);
         Self { bindings, scales, bone_weights, regions, coords, triangles, starts, edges }
     }
 
-    /// The part of a body mesh made of `faces`, with its own numbering.
+    /// The part of the base mesh made of `faces`, with vertices numbered anew.
     pub fn from_body(
         faces: &[[u32; 3]],
         whole: (&[Vec3], &[BoneWeights], &Rig),
@@ -170,7 +170,7 @@ impl Surface {
         Self::new(bindings, [None; 3], &renumbered, whole, fixed_region)
     }
 
-    /// The connected parts of the surface, largest first, as lists of triangles.
+    /// Connected parts of a mesh, largest first, as lists of triangles (union-find).
     pub fn connected_parts(faces: &[[u32; 3]], vertices: usize) -> Vec<Vec<[u32; 3]>> {
         let mut parent: Vec<u32> = (0..vertices as u32).collect();
         fn root(parent: &mut [u32], mut at: u32) -> u32 {
@@ -195,7 +195,7 @@ impl Surface {
         parts
     }
 
-    /// Where the vertices lie on the shaped `body`, before posing.
+    /// Positions of the vertices on the shaped `body`, before posing.
     pub fn at_rest(&self, body: &[Vec3]) -> Vec<Vec3> {
         bound_positions(&self.bindings, &self.scales, body)
     }
@@ -213,7 +213,8 @@ impl Surface {
         out.into_iter().map(normalize).collect()
     }
 
-    /// Moves each vertex for which `movable` holds towards the middle of its neighbours, `rounds` times.
+    /// Laplacian smoothing: moves each `movable` vertex towards the mean of its neighbours,
+    /// `rounds` times.
     pub fn smooth(&self, points: &mut [Vec3], rounds: usize, strength: f32, movable: impl Fn(usize) -> bool) {
         for _ in 0..rounds {
             let before = points.to_vec();
@@ -230,6 +231,7 @@ impl Surface {
     }
 }
 
+/// Adjacency of the vertices; see [`Surface::starts`].
 fn neighbours(vertices: usize, faces: &[[u32; 3]]) -> (Vec<u32>, Vec<u32>) {
     let mut pairs: Vec<(u32, u32)> = faces
         .iter()
@@ -248,13 +250,14 @@ fn neighbours(vertices: usize, faces: &[[u32; 3]]) -> (Vec<u32>, Vec<u32>) {
     (starts, pairs.into_iter().map(|(_, b)| b).collect())
 }
 
-/// Angle of `point` around the upright axis through `centre`: 0 in front, positive on the body's left.
+/// Angle of `point` around the vertical axis through `centre`: 0 in front, positive on the body's
+/// left.
 pub(crate) fn angle_around(point: Vec3, centre: Vec3) -> f32 {
     (point[0] - centre[0]).atan2(point[2] - centre[2])
 }
 
-/// How far along the polyline `joints` (0, 1, 2 at its three points) and at which angle and distance around it `point`
-/// lies; before the first joint the distance along is negative.
+/// Position of `point` along the limb with these `joints` (0, 1, 2 at the joints, negative before
+/// the first), its angle around the limb and its distance from the axis.
 pub(crate) fn limb_coords(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
     let mut best = (f32::MAX, 0.0, 0.0);
     for part in 0..2 {
@@ -265,7 +268,7 @@ pub(crate) fn limb_coords(point: Vec3, joints: [Vec3; 3]) -> (f32, f32, f32) {
         let out = sub(point, add(a, scale(axis, held)));
         let far = length(out);
         if far < best.0 {
-            // Front is where the body faces, seen along the limb.
+            // Angle 0 is where the body faces, seen along the limb.
             let down = normalize(axis);
             let front = normalize(sub([0.0, 0.0, 1.0], scale(down, down[2])));
             let left = cross(front, down);

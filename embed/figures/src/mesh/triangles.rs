@@ -1,4 +1,5 @@
-//! Triangles on the canvas: depth, interpolated places and normals, light; and the soft dark where surfaces meet.
+//! Rasteriser of level 2: triangles with depth buffer, interpolated coordinates and normals,
+//! shading, cast shadows and ambient occlusion.
 
 use std::ops::RangeInclusive;
 
@@ -6,31 +7,32 @@ use super::math::{add, cross, dot, normalize, scale};
 use super::surface::{BodyRegion, Triangle};
 use crate::raster::{Canvas, Light, Vec3, View};
 
-/// What a surface looks like at a point.
+/// Material of a surface at a point.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Material {
-    /// Linear RGB.
+    /// Linear RGB, 0..1.
     pub albedo: [f32; 3],
-    /// Strength of the highlight.
+    /// Strength of the highlight, added to the light.
     pub gloss: f32,
-    /// Slope of the folds around and up the body.
+    /// Slopes of the folds around and up the body, which tilt the normal.
     pub slope: [f32; 2],
 }
 
 /// A posed surface ready to be drawn.
 pub(crate) struct PosedSurface<'a> {
-    /// Corners in body space.
+    /// In body space.
     pub points: &'a [Vec3],
-    /// Unit normals there.
+    /// Unit normals, one per point.
     pub normals: &'a [Vec3],
-    /// Draws back faces too.
+    /// Whether back faces are drawn too: the inside of open garments shows.
     pub double_sided: bool,
-    /// Metres by which it is drawn nearer than it is, so that what is worn above never sinks into what is below.
+    /// Metres by which the surface is drawn nearer than it is, so that an outer layer never sinks
+    /// into an inner one.
     pub depth_bias: f32,
 }
 
 impl View {
-    /// A direction of view space in body space: the inverse of [`View::direction`].
+    /// Direction of view space in body space, the inverse of [`View::direction`].
     pub(crate) fn to_body(self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
@@ -38,7 +40,7 @@ impl View {
         [v[0] * cy - z * sy, y, v[0] * sy + z * cy]
     }
 
-    /// A direction of body space in view space (without roll, which light ignores).
+    /// Direction of body space in view space, without roll, which the light ignores.
     pub(crate) fn direction(&self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
@@ -47,10 +49,11 @@ impl View {
     }
 }
 
-/// Light that leaves a surface with this unit `normal` towards the camera.
+/// Light from a surface with this unit `normal` to the camera: wrapped Lambert, sky and a
+/// Blinn-Phong highlight.
 pub(crate) fn shade(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
     let facing = dot(normal, light.towards);
-    // Skies and ceilings are wide: light wraps around edges.
+    // Light wraps around edges, because skies and ceilings are wide.
     let direct = ((facing + 0.25) / 1.25).max(0.0);
     let sky = 0.62 + 0.38 * normal[1];
     let diffuse = light.ambient * sky + (1.0 - light.ambient) * direct;
@@ -59,7 +62,7 @@ pub(crate) fn shade(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -
     albedo.map(|c| c * diffuse * 1.35 + shine)
 }
 
-/// Columns and rows of the canvas whose pixels a triangle may cover, if any.
+/// Columns and rows of the pixels that a triangle may cover; `None` off the canvas.
 fn pixel_bounds<const N: usize>(
     corners: [&[f32; N]; 3],
     canvas: &Canvas,
@@ -71,7 +74,8 @@ fn pixel_bounds<const N: usize>(
     (x0 <= x1 && y0 <= y1).then_some((x0 as usize..=x1 as usize, y0 as usize..=y1 as usize))
 }
 
-/// Draws the `triangles` of `posed`; `paint` is asked at every visible pixel and answers nothing where the surface ends.
+/// Draws `triangles` of `posed`. `material_at` is called for every visible pixel and returns `None`
+/// beyond the hem.
 pub(crate) fn draw<'t>(
     canvas: &mut Canvas,
     posed: &PosedSurface<'_>,
@@ -116,7 +120,7 @@ pub(crate) fn draw<'t>(
                 if depth <= canvas.depth[at] {
                     continue;
                 }
-                let [ta, tb, tc] = &triangle.attributes;
+                let [ta, tb, tc] = &triangle.coords;
                 let coords = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
                 let Some(material) = material_at(triangle.region, coords) else { continue };
                 let mut normal = add(add(scale(na, wa), scale(nb, wb)), scale(nc, wc));
@@ -135,7 +139,8 @@ pub(crate) fn draw<'t>(
     }
 }
 
-/// Where `points` throw their shadow on the ground (y = 0): `mask` becomes 1 there. Nothing if the light stands too low.
+/// Sets `mask` to 1 where the triangles cast their shadow on the ground (y = 0). A light too low
+/// casts none.
 pub(crate) fn cast_shadow<'t>(
     canvas: &Canvas,
     mask: &mut [f32],
@@ -176,7 +181,7 @@ pub(crate) fn cast_shadow<'t>(
     }
 }
 
-/// Darkens the canvas where `mask` is set, with edges softened over `radius` pixels.
+/// Darkens the canvas where `mask` is set; a box blur over `radius` pixels softens the edges.
 pub(crate) fn darken_shadow(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
     let (width, height) = (canvas.width, canvas.height);
     let soft = |from: &[f32], across: bool| -> Vec<f32> {
@@ -198,7 +203,8 @@ pub(crate) fn darken_shadow(canvas: &mut Canvas, mask: &[f32], radius: usize, st
     }
 }
 
-/// Darkens what lies behind something near it: armpits, between the legs, under hems and hair. `reach` in metres.
+/// Ambient occlusion in screen space: darkens what lies behind something within `reach` metres,
+/// such as armpits, the space between legs, and skin under hems and hair.
 pub(crate) fn ambient_occlusion(canvas: &mut Canvas, reach: f32, strength: f32) {
     let (width, height) = (canvas.width as isize, canvas.height as isize);
     let (rx, ry) = (reach / canvas.step[0], reach / canvas.step[1]);
@@ -250,7 +256,7 @@ mod tests {
         let light = Light { towards: [0.0, 0.0, 1.0], ambient: 0.5 };
         let mut canvas = Canvas::new(8, 8, [-1.0, -1.0, 1.0, 1.0]);
         let triangle =
-            Triangle { vertices: [0, 1, 2], region: BodyRegion::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
+            Triangle { vertices: [0, 1, 2], region: BodyRegion::Trunk, coords: [[0.0; 4], [1.0; 4], [2.0; 4]] };
         let material_at = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
             let points = [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 6.0, z]];
             let posed =

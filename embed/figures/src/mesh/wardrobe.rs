@@ -1,22 +1,25 @@
-//! Which of MakeHuman's pieces stand for a person's hair, clothes and shoes, when the folder of assets has them.
+//! Wardrobe: which MakeHuman pieces a person wears as hair, clothes and shoes, if the assets have
+//! them.
 //!
-//! Two thirds of the persons wear them; the others keep garments grown from the body itself, so that a model does not
-//! learn one cut. Which do follows from the person, so it is the same in every view.
+//! Two thirds of the persons wear pieces. The others wear garments cut from the base mesh, so that
+//! a model does not learn the cut of a few pieces. The choice is a [`variation`], the same in every
+//! view.
 
 use super::assets::Assets;
 use super::surface::Surface;
 use crate::person::{HairStyle, LowerKind, Person, ShoeKind, UpperKind};
 use crate::variation::{slot, variation};
 
-/// Share of the persons whose garments are grown from the body although there are pieces.
+/// Share of the persons whose garments are cut from the base mesh although there are pieces.
 const WITHOUT_PIECES: f32 = 0.35;
 
+/// One of the pieces `names`, by `at` in 0..1.
 fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface> {
     let at = ((at * names.len() as f32) as usize).min(names.len().checked_sub(1)?);
     assets.pieces.get(names[at])
 }
 
-/// Hair with its own strands; nothing under a hat.
+/// Hair; `None` under a hat, which no piece fits.
 pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     if person.hat.is_some() || variation(person, slot::HAIR_HAS_PIECE) < WITHOUT_PIECES {
         return None;
@@ -32,7 +35,7 @@ pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfac
     choose(assets, names, variation(person, slot::HAIR_PIECE))
 }
 
-/// The inner upper garment.
+/// Top, the inner upper garment.
 pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     use UpperKind::*;
     if variation(person, slot::TOP_HAS_PIECE) < WITHOUT_PIECES || person.dress.is_some() {
@@ -47,7 +50,7 @@ pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface
     choose(assets, names, variation(person, slot::TOP_PIECE))
 }
 
-/// The outer garment.
+/// Outer garment.
 pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     let garment = person.outer.as_ref()?;
     if variation(person, slot::OUTER_HAS_PIECE) < WITHOUT_PIECES {

@@ -1,7 +1,7 @@
 //! Scenery: where a person is seen, with what stands about and in the way.
 //!
-//! The ray of every pixel is followed to the ground or to the wall behind. Planks, tiles, parking lines
-//! and shelves therefore shrink and tilt as the camera that sees the person would show them.
+//! The ray of every pixel is followed to the ground or to the wall behind. Planks, tiles, parking
+//! lines and shelves therefore shrink and tilt as the camera that sees the person would show them.
 
 mod textures;
 
@@ -12,8 +12,8 @@ use crate::random::{between, chance, weighted};
 use crate::raster::{Canvas, Light, View, cell_noise, value_noise};
 use textures::{GroundKind, GroundTexture, WallKind, WallTexture};
 
-/// A colour of walls, floors and things: mostly grey, sometimes tinted towards wood, brick, plants or
-/// glass.
+/// A colour of walls, floors and things: mostly grey, sometimes tinted towards wood, brick, plants
+/// or glass.
 fn scenery_colour(rng: &mut impl Rng) -> Rgb {
     let base = between(rng, 0.05, 0.75);
     let tint: Rgb =
@@ -22,7 +22,7 @@ fn scenery_colour(rng: &mut impl Rng) -> Rgb {
     tint.map(|t| (base * t * between(rng, 0.93, 1.07)).clamp(0.01, 0.95))
 }
 
-/// Paints the place that `view` looks at behind the person.
+/// Draws floor or ground and wall in the perspective of `view`, indoors or outdoors, with clutter.
 pub(super) fn draw_surroundings(canvas: &mut Canvas, view: &View, light: &Light, rng: &mut impl Rng) {
     use GroundKind::*;
     let outdoors = chance(rng, 0.5);
@@ -93,7 +93,7 @@ pub(super) fn draw_surroundings(canvas: &mut Canvas, view: &View, light: &Light,
     draw_clutter(canvas, rng);
 }
 
-/// Things that stand about: boxes, posts, table tops, rails.
+/// Draws what stands about behind the person: boxes, posts, table tops, rails.
 fn draw_clutter(canvas: &mut Canvas, rng: &mut impl Rng) {
     for _ in 0..weighted(rng, &[0.4, 0.3, 0.2, 0.1]) {
         let colour = scenery_colour(rng);
@@ -108,7 +108,7 @@ fn draw_clutter(canvas: &mut Canvas, rng: &mut impl Rng) {
     }
 }
 
-/// A flat rectangle or ellipse, in fractions of the picture.
+/// Draws a flat rectangle or ellipse; x0, y0, x1, y1 are fractions of the picture.
 fn draw_block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colour: Rgb) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
     let span = |lo: f32, hi: f32, n: f32| ((lo * n).clamp(0.0, n) as usize, (hi * n).clamp(0.0, n) as usize);
@@ -124,11 +124,11 @@ fn draw_block(canvas: &mut Canvas, [x0, y0, x1, y1]: [f32; 4], round: bool, colo
     }
 }
 
-/// Draws wall and floor as two flat areas with a horizon anywhere, stripes or squares, and a shadow at
-/// the feet.
+/// Draws wall and floor as two flat areas with a horizon anywhere, stripes or squares, and a shadow
+/// at the feet.
 ///
-/// A quarter of the pictures have it instead of [`draw_surroundings`]: its perspective is wrong on
-/// purpose cheaply, and its bytes are part of what a seed means, so the two are not merged.
+/// A quarter of the pictures have it instead of [`draw_surroundings`]. The two are not merged,
+/// because every seed's pictures would change.
 pub(super) fn draw_flat_backdrop(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
     let (w, h) = (canvas.width as f32, canvas.height as f32);
     let (wall, floor) = (scenery_colour(rng), scenery_colour(rng));

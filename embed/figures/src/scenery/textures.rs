@@ -1,5 +1,5 @@
-//! Textures of floors, ground and walls, in metres, so that planks and bricks have their real size at
-//! any distance.
+//! Textures of floors, ground and walls, in metres, so that planks and bricks have their real size
+//! at any distance.
 
 use rand::Rng;
 
