@@ -1,105 +1,65 @@
-//! A posed person as parts: skeleton proportions, walking and standing, garments, hair, hats, bags.
+//! Level 1 body: a posed person as tapered cylinders, from the proportions of the skeleton to
+//! garments, hair and bags. Poses serve level 2 as well.
 
 use rand::Rng;
 
-use super::person::{LowerKind, Person, ShoeKind, UpperKind, between, chance, weighted};
-use super::raster::{Part, V3, lerp3};
-use super::worn::{carried, head};
+use super::accessories::{add_carried, add_head};
+use super::garments::GarmentLengths;
+use super::person::{Person, ShoeKind};
+use super::raster::{Part, Vec3, lerp3};
+use crate::random::{between, chance, weighted};
+use crate::variation::{slot, variation};
 
-/// What a part shows.
+/// What a part is, which decides its texture.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Paint {
+pub(crate) enum PartKind {
     Skin,
     Head,
     Hair,
     Torso,
     Skirt,
     CoatSkirt,
-    Sleeve { fore: bool },
+    Sleeve { forearm: bool },
     Leg { shin: bool },
     Shoe,
     Hat,
     HatBrim,
     HoodBack,
     Bag,
-    Thing,
+    HeldItem,
 }
 
-/// Lengths of the garments as fractions of body height.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut {
-    /// Lower edge of the top.
-    pub top_hem: f32,
-    /// Lower edge of the outer garment (= `top_hem` without one).
-    pub outer_hem: f32,
-    /// Skirt or dress hem.
-    pub skirt_hem: Option<f32>,
-    /// Depth of the neckline below the neck.
-    pub neck: f32,
-    /// Angle at which an open garment ends.
-    pub opening: f32,
-}
-
-/// A number 0..1 of this garment's own, the same in every view.
-pub(crate) fn own(person: &Person, which: u32) -> f32 {
-    super::raster::speckle(which as i32, 7, person.texture_seed)
-}
-
-/// Measures the garments of `person`.
-pub(crate) fn cut(person: &Person) -> Cut {
-    use UpperKind::*;
-    let hem = |kind: UpperKind, u: f32| match kind {
-        Coat => 0.40 - 0.17 * u,
-        Cardigan => 0.47 - 0.20 * u,
-        Puffer | Jacket | Blazer | Hoodie => 0.485 - 0.05 * u,
-        LeatherJacket | DenimJacket => 0.52 - 0.03 * u,
-        HiVis | Gilet => 0.50 - 0.03 * u,
-        ShortShirt | Shirt if u > 0.4 => 0.47,
-        Blouse | Shirt | ShortShirt => 0.52,
-        _ => 0.51 - 0.05 * u,
-    };
-    let top_hem = hem(person.top.kind, own(person, 1));
-    let outer_hem = person.outer.as_ref().map_or(top_hem, |g| hem(g.kind, own(person, 2)));
-    let skirt_hem = match (&person.dress, person.lower.kind) {
-        (Some((_, length)), _) => Some([0.33, 0.27, 0.08][usize::from(*length)] - 0.03 * own(person, 3)),
-        (None, LowerKind::ShortSkirt) => Some(0.35 - 0.08 * own(person, 3)),
-        (None, LowerKind::LongSkirt) => Some(0.16 - 0.09 * own(person, 3)),
-        _ => None,
-    };
-    let neck = match person.visible_upper().kind {
-        Blouse | TankTop => 0.03 + 0.06 * own(person, 4),
-        TShirt | LongSleeve | Sweater => 0.01 + 0.05 * own(person, 4) * own(person, 5),
-        _ => 0.015,
-    };
-    Cut { top_hem, outer_hem, skirt_hem, neck, opening: 0.25 + 0.5 * own(person, 6) }
-}
-
-/// A way to stand or walk.
+/// How a person stands or walks. Angles in radians, right side first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pose {
+    /// Swing of the legs, 0 standing still.
     pub(super) stride: f32,
+    /// Where in the step the legs are, 0..2 pi.
     pub(super) phase: f32,
+    /// Forward lean of the trunk, as a slope.
     pub(super) lean: f32,
     pub(super) head_yaw: f32,
     pub(super) head_nod: f32,
     pub(super) arms: [Arm; 2],
+    /// Sideways lean of the trunk, as a slope.
     pub(super) sway: f32,
 }
 
-/// Where one arm points.
+/// Angles of one arm.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arm {
-    /// Upper arm: forward swing and outward angle.
+    /// Upper arm forwards.
     pub(super) swing: f32,
+    /// Upper arm outwards.
     pub(super) out: f32,
-    /// Elbow bend forward.
+    /// Bend of the elbow forwards.
     pub(super) bend: f32,
-    /// Forearm turned inward.
+    /// Forearm towards the body's middle.
     pub(super) inward: f32,
 }
 
 impl Pose {
-    /// Draws a pose.
+    /// Draws a pose: three in five walk, some arms are bent, in pockets, or at a phone or table.
     pub fn sample(rng: &mut impl Rng) -> Self {
         let walking = chance(rng, 0.6);
         let stride = if walking { between(rng, 0.2, 0.6) } else { between(rng, 0.0, 0.1) };
@@ -128,7 +88,7 @@ impl Pose {
                 _ => {}
             }
         }
-        // Both hands busy in front (at a table, a shelf, a phone), or in the pockets.
+        // Both hands are busy in front (at a table, a shelf, a phone), or in the pockets.
         let both = if walking { weighted(rng, &[0.9, 0.03, 0.07]) } else { weighted(rng, &[0.5, 0.3, 0.2]) };
         if both > 0 {
             let arm = match both {
@@ -154,21 +114,21 @@ impl Pose {
     }
 }
 
-/// All parts of `person` in `pose`, body space, metres; feet near y = 0.
-pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
+/// Parts of `person` in `pose`: body space, metres, feet near y = 0.
+pub(crate) fn build_parts(person: &Person, pose: &Pose) -> Vec<Part<PartKind>> {
     let tall = person.height;
     let girth = person.girth;
-    let cut = cut(person);
-    let mut parts: Vec<Part<Paint>> = Vec::with_capacity(40);
-    let leaned = |p: V3| -> V3 {
+    let lengths = GarmentLengths::of(person);
+    let mut parts: Vec<Part<PartKind>> = Vec::with_capacity(40);
+    let leaned = |p: Vec3| -> Vec3 {
         let above = (p[1] - 0.52 * tall).max(0.0);
         [p[0] + pose.sway * above, p[1], p[2] + pose.lean * above]
     };
-    let mut add = |a: V3, b: V3, ra: [f32; 2], rb: [f32; 2], cap: f32, paint: Paint| {
-        parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
+    let mut add = |a: Vec3, b: Vec3, radii_a: [f32; 2], radii_b: [f32; 2], cap: f32, kind: PartKind| {
+        parts.push(Part { a, b, radii_a, radii_b, cap, height_a: a[1] / tall, height_b: b[1] / tall, kind });
     };
     let (shoulder_half, hip_half) = if person.woman { (0.1, 0.098) } else { (0.117, 0.09) };
-    let wear = person.visible_upper().loose;
+    let wear = person.visible_upper().looseness;
     let bulk = (0.6 + 0.4 * girth) * (0.72 + 0.28 * wear);
     let chest_deep = if person.woman { 0.068 } else { 0.07 } * (0.3 + 0.7 * girth) * (0.6 + 0.4 * wear);
     let belly = if girth > 1.15 { 1.22 } else { 1.0 };
@@ -178,8 +138,8 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
     let chest = [shoulder_half * bulk * tall, chest_deep * tall];
     let waist = [waist_half * tall, chest_deep * belly * tall];
     let hips = [hip_half * (0.45 + 0.55 * girth) * (0.8 + 0.2 * wear) * tall, (0.07 * (0.4 + 0.6 * girth)) * tall];
-    add(at(0.0, 0.80, 0.0), at(0.0, 0.635, 0.0), chest, waist, 0.5, Paint::Torso);
-    add(at(0.0, 0.645, 0.0), at(0.0, 0.50, 0.0), waist, hips, 0.25, Paint::Torso);
+    add(at(0.0, 0.80, 0.0), at(0.0, 0.635, 0.0), chest, waist, 0.5, PartKind::Torso);
+    add(at(0.0, 0.645, 0.0), at(0.0, 0.50, 0.0), waist, hips, 0.25, PartKind::Torso);
     if person.woman {
         for side in [-1.0, 1.0] {
             add(
@@ -188,14 +148,14 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
                 [0.036 * tall * bulk; 2],
                 [0.036 * tall * bulk; 2],
                 1.0,
-                Paint::Torso,
+                PartKind::Torso,
             );
         }
     }
-    add(at(0.0, 0.87, -0.005), at(0.0, 0.80, -0.01), [0.031 * tall; 2], [0.04 * tall; 2], 0.4, Paint::Skin);
+    add(at(0.0, 0.87, -0.005), at(0.0, 0.80, -0.01), [0.031 * tall; 2], [0.04 * tall; 2], 0.4, PartKind::Skin);
     // Legs.
-    let lower = person.lower.loose;
-    let trousered = cut.skirt_hem.is_none();
+    let lower = person.lower.looseness;
+    let trousered = lengths.skirt_hem.is_none();
     for (index, side) in [-1.0f32, 1.0].into_iter().enumerate() {
         let swing = (pose.phase + index as f32 * std::f32::consts::PI).sin() * pose.stride;
         let lift = (pose.phase + index as f32 * std::f32::consts::PI + 1.2).sin().max(0.0) * pose.stride * 1.3;
@@ -209,9 +169,9 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         let thigh = 0.047 * tall * (0.4 + 0.6 * girth) * wide;
         let knee_r = 0.032 * tall * (0.6 + 0.4 * girth) * loose.sqrt();
         let ankle_r = 0.021 * tall * loose;
-        add(hip, knee, [thigh, thigh * 1.1], [knee_r; 2], 0.8, Paint::Leg { shin: false });
-        let flare = if own(person, 9) > 0.85 { 1.5 } else { 1.0 };
-        add(knee, ankle, [knee_r * 1.03; 2], [ankle_r * flare; 2], 0.5, Paint::Leg { shin: true });
+        add(hip, knee, [thigh, thigh * 1.1], [knee_r; 2], 0.8, PartKind::Leg { shin: false });
+        let flare = if variation(person, slot::FLARED_LEGS) > 0.85 { 1.5 } else { 1.0 };
+        add(knee, ankle, [knee_r * 1.03; 2], [ankle_r * flare; 2], 0.5, PartKind::Leg { shin: true });
         let pitch = (shin_angle * 0.7).clamp(-0.9, 0.5);
         let heel = [ankle[0], (ankle[1] - 0.012 * tall).max(0.018 * tall), ankle[2] - 0.02 * tall];
         let toe = [
@@ -219,7 +179,7 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
             heel[1] - 0.006 * tall + 0.1 * tall * pitch.min(0.0).sin().abs() * -0.4,
             heel[2] + 0.105 * tall * pitch.cos(),
         ];
-        add(heel, toe, [0.024 * tall, 0.024 * tall], [0.021 * tall, 0.02 * tall], 1.0, Paint::Shoe);
+        add(heel, toe, [0.024 * tall, 0.024 * tall], [0.021 * tall, 0.02 * tall], 1.0, PartKind::Shoe);
         if person.shoes.0 == ShoeKind::Boots {
             add(
                 lerp3(knee, ankle, 0.62),
@@ -227,33 +187,33 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
                 [ankle_r.max(0.026 * tall) * 1.12; 2],
                 [0.027 * tall; 2],
                 0.2,
-                Paint::Shoe,
+                PartKind::Shoe,
             );
         }
     }
     // Skirts, dresses, long coats.
     let spread = pose.stride * 0.05;
-    if let Some(hem) = cut.skirt_hem {
-        let flare = 0.095 + 0.05 * own(person, 8) * (1.0 + (0.5 - hem)) + spread;
+    if let Some(hem) = lengths.skirt_hem {
+        let flare = 0.095 + 0.05 * variation(person, slot::SKIRT_WIDTH) * (1.0 + (0.5 - hem)) + spread;
         add(
             [0.0, 0.56 * tall, 0.0],
             [0.0, hem * tall, 0.0],
             [hips[0] * 0.97, hips[1]],
             [flare * girth.sqrt() * tall, (flare * 0.8 + spread) * tall],
             0.06,
-            Paint::Skirt,
+            PartKind::Skirt,
         );
     }
-    if cut.outer_hem < 0.485 {
-        let fall = (0.5 - cut.outer_hem) * 0.12;
+    if lengths.outer_hem < 0.485 {
+        let fall = (0.5 - lengths.outer_hem) * 0.12;
         let half = hips[0] * 1.05 + fall * tall + spread * 0.5 * tall;
         add(
             [0.0, 0.58 * tall, 0.0],
-            [0.0, cut.outer_hem * tall, 0.0],
+            [0.0, lengths.outer_hem * tall, 0.0],
             [hips[0] * 1.06, hips[1] * 1.12],
             [half, hips[1] * 1.15 + fall * tall + spread * tall],
             0.06,
-            Paint::CoatSkirt,
+            PartKind::CoatSkirt,
         );
     }
     // Arms.
@@ -281,13 +241,13 @@ pub(crate) fn build(person: &Person, pose: &Pose) -> Vec<Part<Paint>> {
         let upper_r = 0.034 * tall * thick;
         let fore_r = 0.027 * tall * if sleeve > 1.0 { thick } else { 0.85 };
         let wrist_r = if sleeve > 1.0 { 0.024 * tall * thick } else { 0.017 * tall };
-        add(shoulder, elbow, [upper_r * 1.1; 2], [fore_r; 2], 0.9, Paint::Sleeve { fore: false });
-        add(elbow, wrist, [fore_r; 2], [wrist_r; 2], 0.7, Paint::Sleeve { fore: true });
+        add(shoulder, elbow, [upper_r * 1.1; 2], [fore_r; 2], 0.9, PartKind::Sleeve { forearm: false });
+        add(elbow, wrist, [fore_r; 2], [wrist_r; 2], 0.7, PartKind::Sleeve { forearm: true });
         let hand = lerp3(elbow, wrist, 1.2);
-        add(lerp3(elbow, wrist, 1.06), hand, [0.02 * tall; 2], [0.018 * tall; 2], 1.0, Paint::Skin);
+        add(lerp3(elbow, wrist, 1.06), hand, [0.02 * tall; 2], [0.018 * tall; 2], 1.0, PartKind::Skin);
         hands[index] = hand;
     }
-    head(person, pose, tall, &at, &mut add);
-    carried(person, tall, &at, &hands, chest, &mut add);
+    add_head(person, pose, tall, &at, &mut add);
+    add_carried(person, tall, &at, &hands, chest, &mut add);
     parts
 }

@@ -1,15 +1,19 @@
-//! From light to a stored crop: exposure, colour cast, haze, blur, sensor noise, sharpening, JPEG.
+//! Camera: from linear light to a stored crop, by exposure, colour cast, haze, blur, sensor noise,
+//! video compression, sharpening and JPEG.
+//!
+//! Each step is drawn per picture, because a model that sees one camera only learns its colours.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage};
 use rand::Rng;
 
-use super::person::{between, chance};
-use super::raster::{Canvas, speckle};
+use super::raster::{Canvas, cell_noise};
+use crate::random::{between, chance};
 
-/// Averages `canvas` down to `width` x `height` and treats it as a surveillance camera would.
+/// Averages `canvas` down to `width` x `height` pixels and degrades it as a surveillance camera
+/// does.
 pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut impl Rng) -> RgbImage {
-    let mut linear = shrink(canvas, width, height);
+    let mut linear = downsample(canvas, width, height);
     let mean: f32 = linear.iter().map(|c| (c[0] + c[1] + c[2]) / 3.0).sum::<f32>() / linear.len() as f32;
     let target = between(rng, 0.1, 0.34);
     let automatic = (target / mean.max(0.02)).clamp(0.45, 2.4);
@@ -47,14 +51,14 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
     let coloured = between(rng, 0.2, 0.8);
     for (index, pixel) in linear.iter_mut().enumerate() {
         let (x, y) = ((index % width) as i32, (index / width) as i32);
-        let common = speckle(x, y, seed) - 0.5;
+        let common = cell_noise(x, y, seed) - 0.5;
         for (channel, value) in pixel.iter_mut().enumerate() {
-            let single = speckle(x, y, seed ^ ((channel as u32 + 1) * 7919)) - 0.5;
+            let single = cell_noise(x, y, seed ^ ((channel as u32 + 1) * 7919)) - 0.5;
             *value += noise * 2.0 * (common * (1.0 - coloured) + single * coloured);
         }
     }
     if chance(rng, 0.45) {
-        smear(&mut linear, width, height, rng);
+        compress_like_video(&mut linear, width, height, rng);
     }
     if chance(rng, 0.4) {
         let before = linear.clone();
@@ -71,12 +75,12 @@ pub(crate) fn expose(canvas: &Canvas, width: usize, height: usize, rng: &mut imp
         let at = (y as usize * width + x as usize) * 3;
         image::Rgb([bytes[at], bytes[at + 1], bytes[at + 2]])
     });
-    if chance(rng, 0.75) { recompressed(picture, between(rng, 22.0, 92.0) as u8) } else { picture }
+    if chance(rng, 0.75) { jpeg_round_trip(picture, between(rng, 22.0, 92.0) as u8) } else { picture }
 }
 
-/// What a video encoder short of bits does: colour at a fraction of the resolution, and faint texture flattened while
-/// strong edges stay.
-fn smear(picture: &mut [[f32; 3]], width: usize, height: usize, rng: &mut impl Rng) {
+/// Video compression short of bits: colour keeps a fraction of the resolution, faint texture is
+/// flattened, strong edges stay.
+fn compress_like_video(picture: &mut [[f32; 3]], width: usize, height: usize, rng: &mut impl Rng) {
     let mut soft = picture.to_vec();
     let sigma = between(rng, 0.8, 2.2) * (height as f32 / 200.0).max(0.5);
     blur(&mut soft, width, height, sigma, true);
@@ -91,8 +95,8 @@ fn smear(picture: &mut [[f32; 3]], width: usize, height: usize, rng: &mut impl R
     }
 }
 
-/// Through JPEG and back; a picture that does not survive it is kept as it was.
-fn recompressed(picture: RgbImage, quality: u8) -> RgbImage {
+/// Encodes as JPEG and decodes again; a picture that the codec refuses stays as it is.
+fn jpeg_round_trip(picture: RgbImage, quality: u8) -> RgbImage {
     let mut stored = Vec::with_capacity(16 << 10);
     let encoded = JpegEncoder::new_with_quality(&mut stored, quality).encode(
         picture.as_raw(),
@@ -106,7 +110,8 @@ fn recompressed(picture: RgbImage, quality: u8) -> RgbImage {
     }
 }
 
-fn shrink(canvas: &Canvas, width: usize, height: usize) -> Vec<[f32; 3]> {
+/// Box average of linear light; highlights are cut at 1.6, where a sensor saturates.
+fn downsample(canvas: &Canvas, width: usize, height: usize) -> Vec<[f32; 3]> {
     let (sx, sy) = (canvas.width as f32 / width as f32, canvas.height as f32 / height as f32);
     let mut out = Vec::with_capacity(width * height);
     for y in 0..height {
@@ -128,6 +133,7 @@ fn shrink(canvas: &Canvas, width: usize, height: usize) -> Vec<[f32; 3]> {
     out
 }
 
+/// Gaussian blur in one direction, at most 6 pixels to each side.
 fn blur(picture: &mut [[f32; 3]], width: usize, height: usize, sigma: f32, along_x: bool) {
     let radius = (sigma * 2.0).ceil().clamp(1.0, 6.0) as isize;
     let mut weights: Vec<f32> = (-radius..=radius).map(|i| (-(i * i) as f32 / (2.0 * sigma * sigma)).exp()).collect();

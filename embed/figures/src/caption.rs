@@ -1,22 +1,22 @@
-//! What people would write about a drawn person: sentences, lists and short search queries.
+//! Captions of a drawn person: sentences, lists and short search queries.
 //!
-//! Order, omitted details, synonyms and spelling vary; what is said is always true of the person (a vague word such as
-//! "dark" included). The wording follows person-retrieval captions: two long sentences or one, present tense.
+//! Order, omitted details, synonyms and spelling vary. Every statement is true of the person, a
+//! vague word such as "dark" included. The wording follows the captions of person retrieval data
+//! sets: one or two long sentences in the present tense.
 
 use rand::Rng;
 
-use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{
-    Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ThingKind, UpperKind, chance, pick, weighted,
-};
+use super::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS, Shade};
+use super::person::{Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, UpperKind};
 use super::vocabulary::{self as v, Words};
+use crate::random::{chance, pick, weighted};
 
-/// Writes one caption of `person` with all words.
+/// One caption of `person` with [`Words::All`].
 pub fn caption(person: &Person, rng: &mut impl Rng) -> String {
     caption_with(person, Words::All, rng)
 }
 
-/// Writes one caption of `person` with the chosen words.
+/// One caption of `person` that keeps to `words`.
 pub fn caption_with(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     match weighted(rng, &[0.5, 0.28, 0.22]) {
         0 => sentence(person, words, rng),
@@ -25,13 +25,14 @@ pub fn caption_with(person: &Person, words: Words, rng: &mut impl Rng) -> String
     }
 }
 
+/// `words` with "a" or "an" before them.
 fn article(words: &str) -> String {
     let an = words.starts_with(['a', 'e', 'i', 'o']) || words.starts_with("un") && !words.starts_with("uni");
     format!("{} {words}", if an { "an" } else { "a" })
 }
 
 fn shade_word(shade: &Shade, words: Words, rng: &mut impl Rng) -> &'static str {
-    shade.word(&REGIONS, words, rng)
+    shade.word(&GARMENT_COLOURS, words, rng)
 }
 
 fn subject(person: &Person, words: Words, rng: &mut impl Rng) -> String {
@@ -57,14 +58,14 @@ fn subject(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     text
 }
 
-/// "long blonde hair", "a shaved head", "her dark hair in a ponytail"; nothing if a hat hides it.
+/// Hair: "long blonde hair", "a shaved head", "dark hair in a ponytail". `None` if a hat hides it.
 fn hair(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     let hidden = matches!(person.hat, Some((HatKind::Hood, _)));
     let short = matches!(person.hair, HairStyle::Short | HairStyle::Cropped | HairStyle::Balding | HairStyle::Bald);
     if hidden || (person.hat.is_some() && short) {
         return None;
     }
-    let colour = person.hair_shade.word(&HAIRS, words, rng);
+    let colour = person.hair_shade.word(&HAIR_COLOURS, words, rng);
     let curl = pick(rng, &["", "", "straight ", "wavy "]);
     Some(match person.hair {
         HairStyle::Bald => words.pick(rng, &v::BALD).to_string(),
@@ -90,7 +91,8 @@ fn hair(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     })
 }
 
-fn extras(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static str> {
+/// Beard or glasses, when mentioned.
+fn beard_or_glasses(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static str> {
     match (person.beard, person.glasses) {
         (true, _) if chance(rng, 0.6) => Some(words.pick(rng, &v::BEARD)),
         (_, true) if chance(rng, 0.6) => Some(words.pick(rng, &v::GLASSES)),
@@ -98,18 +100,19 @@ fn extras(person: &Person, words: Words, rng: &mut impl Rng) -> Option<&'static 
     }
 }
 
+/// Colour, pattern and noun of a garment: "red and white striped shirt".
 fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rng: &mut impl Rng) -> String {
-    let other = shade_word(&garment.second, words, rng);
+    let other = shade_word(&garment.second_shade, words, rng);
     let both = chance(rng, 0.5);
     match garment.pattern {
         _ if chance(rng, 0.25) => format!("{colour} {noun}"),
         Pattern::Plain => format!("{}{colour} {noun}", if chance(rng, 0.06) { "plain " } else { "" }),
-        Pattern::HStripes => match (both, chance(rng, 0.5)) {
+        Pattern::HorizontalStripes => match (both, chance(rng, 0.5)) {
             (true, true) => format!("{colour} and {other} striped {noun}"),
             (true, false) => format!("{colour} {noun} with {other} {}", words.pick(rng, &v::STRIPES)),
             _ => format!("{} {colour} {noun}", words.pick(rng, &v::STRIPED)),
         },
-        Pattern::VStripes => {
+        Pattern::VerticalStripes => {
             if both {
                 format!("{colour} {noun} with {other} {}", words.pick(rng, &v::UPRIGHT))
             } else {
@@ -137,11 +140,11 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rn
         Pattern::Marl => {
             format!("{} {colour} {noun}", words.pick(rng, &v::MARL))
         }
-        Pattern::Sleeves => match both {
+        Pattern::ContrastSleeves => match both {
             true => format!("{colour} {noun} with {other} sleeves"),
             false => format!("{colour} and {other} {noun}"),
         },
-        Pattern::Panels => {
+        Pattern::SidePanels => {
             format!("{colour} {noun} with {other} {}", words.pick(rng, &v::PANELS))
         }
     }
@@ -149,26 +152,26 @@ fn patterned<K>(garment: &Garment<K>, colour: &str, noun: &str, words: Words, rn
 
 fn upper(garment: &Garment<UpperKind>, person: &Person, outer: bool, words: Words, rng: &mut impl Rng) -> String {
     use UpperKind::*;
-    let palette = if garment.kind == DenimJacket { &DENIMS[..] } else { &REGIONS[..] };
+    let palette = if garment.kind == DenimJacket { &DENIM_COLOURS[..] } else { &GARMENT_COLOURS[..] };
     let colour = garment.shade.word(palette, words, rng);
     let noun = words.pick(rng, v::upper(garment.kind));
     let mut text = patterned(garment, colour, noun, words, rng);
     if garment.kind == HiVis && chance(rng, 0.4) {
         text += words.pick(rng, &v::REFLECTIVE);
     }
-    if outer && person.open && chance(rng, 0.3) {
+    if outer && person.outer_open && chance(rng, 0.3) {
         text = format!("open {text}");
-    } else if garment.loose > 1.2 && chance(rng, 0.12) {
+    } else if garment.looseness > 1.2 && chance(rng, 0.12) {
         text = format!("{} {text}", words.pick(rng, &v::LOOSE));
     }
     text
 }
 
-/// With its article: "a red jacket over a white t-shirt".
+/// Upper garments with their articles: "a red jacket over a white t-shirt".
 fn uppers(person: &Person, brief: bool, words: Words, rng: &mut impl Rng) -> String {
     if let Some(outer) = &person.outer {
         let first = article(&upper(outer, person, true, words, rng));
-        let seen = person.open
+        let seen = person.outer_open
             || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
         if brief || !seen || chance(rng, 0.25) {
             return first;
@@ -196,7 +199,7 @@ fn dress_words(dress: &Garment<UpperKind>, length: u8, words: Words, rng: &mut i
     format!("{size}{noun}")
 }
 
-/// "dark blue jeans", "a black skirt"; nothing with a dress.
+/// Lower garment: "dark blue jeans", "a black skirt". `None` with a dress.
 fn lower(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     if person.dress.is_some() {
         return None;
@@ -205,10 +208,10 @@ fn lower(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     use LowerKind::*;
     Some(match garment.kind {
         Jeans => {
-            let colour = garment.shade.word(&DENIMS, words, rng);
+            let colour = garment.shade.word(&DENIM_COLOURS, words, rng);
             match weighted(rng, &[0.72, 0.14, 0.14]) {
                 0 => format!("{}{colour} jeans", pick(rng, &["", "", "", "", "slim "])),
-                1 if garment.shade.region < 3 => words.pick(rng, &v::ANY_JEANS).to_string(),
+                1 if garment.shade.colour < 3 => words.pick(rng, &v::ANY_JEANS).to_string(),
                 _ => format!("{colour} {}", words.pick(rng, &v::JEANS)),
             }
         }
@@ -249,15 +252,15 @@ fn bag(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     Some(if chance(rng, 0.8) { article(&format!("{} {noun}", shade_word(&shade, words, rng))) } else { article(noun) })
 }
 
-fn thing(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
-    let (kind, shade) = person.thing?;
+fn held_item(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
+    let (kind, shade) = person.held_item?;
     let colour = shade_word(&shade, words, rng);
     Some(match kind {
-        ThingKind::Paper => words.pick(rng, &v::PAPER).to_string(),
-        ThingKind::Phone => words.pick(rng, &v::PHONE).to_string(),
-        ThingKind::Shopping => article(&format!("{colour} {}", words.pick(rng, &v::SHOPPING))),
-        ThingKind::Box => words.pick(rng, &v::BOX).to_string(),
-        ThingKind::Cup => words.pick(rng, &v::CUP).to_string(),
+        HeldItem::Paper => words.pick(rng, &v::PAPER).to_string(),
+        HeldItem::Phone => words.pick(rng, &v::PHONE).to_string(),
+        HeldItem::Shopping => article(&format!("{colour} {}", words.pick(rng, &v::SHOPPING))),
+        HeldItem::Box => words.pick(rng, &v::BOX).to_string(),
+        HeldItem::Cup => words.pick(rng, &v::CUP).to_string(),
     })
 }
 
@@ -268,6 +271,7 @@ fn hat(person: &Person, words: Words, rng: &mut impl Rng) -> Option<String> {
     Some(if kind == HatKind::Hood { noun.to_string() } else { article(&format!("{colour} {noun}")) })
 }
 
+/// "a, b and c".
 fn listed(mut items: Vec<String>) -> String {
     let last = items.pop();
     match (items.is_empty(), last) {
@@ -276,7 +280,7 @@ fn listed(mut items: Vec<String>) -> String {
     }
 }
 
-/// Clothes from the top down; each but the first may be left out.
+/// Clothes from the top down; each except the first may be left out.
 fn clothes(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
     let mut items = vec![uppers(person, false, words, rng)];
     if let Some(words) = lower(person, words, rng).filter(|_| chance(rng, 0.93)) {
@@ -291,8 +295,9 @@ fn clothes(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
     items
 }
 
-fn burden(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
-    [bag(person, words, rng).filter(|_| chance(rng, 0.85)), thing(person, words, rng).filter(|_| chance(rng, 0.8))]
+/// Bag and held item, when mentioned.
+fn carried_items(person: &Person, words: Words, rng: &mut impl Rng) -> Vec<String> {
+    [bag(person, words, rng).filter(|_| chance(rng, 0.85)), held_item(person, words, rng).filter(|_| chance(rng, 0.8))]
         .into_iter()
         .flatten()
         .collect()
@@ -302,15 +307,15 @@ fn sentence(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let start = if chance(rng, 0.6) { article(&who) } else { format!("the {who}") };
     let mut features: Vec<String> = hair(person, words, rng).filter(|_| chance(rng, 0.7)).into_iter().collect();
-    features.extend(extras(person, words, rng).map(str::to_string));
+    features.extend(beard_or_glasses(person, words, rng).map(str::to_string));
     let with = if features.is_empty() { String::new() } else { format!(" with {}", listed(features)) };
     let verb = pick(rng, &["wears", "wearing", "is wearing", "is dressed in", "in", "has on", "wears"]);
     let mut text = format!("{start}{with} {verb} {}", listed(clothes(person, words, rng)));
-    let carried = burden(person, words, rng);
+    let carried = carried_items(person, words, rng);
     if !carried.is_empty() {
         let verb = pick(rng, &["and carries", "carrying", "and is carrying", "with", "and holds", "holding"]);
         text = format!("{text}, {verb} {}", listed(carried));
-    } else if person.bag.is_none() && person.thing.is_none() && chance(rng, 0.05) {
+    } else if person.bag.is_none() && person.held_item.is_none() && chance(rng, 0.05) {
         text += pick(rng, &[" and carries no bag", ", without a bag"]);
     }
     text + "."
@@ -320,7 +325,7 @@ fn two_sentences(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let pronoun = if person.woman { "She" } else { "He" };
     let mut features: Vec<String> = hair(person, words, rng).into_iter().collect();
-    features.extend(extras(person, words, rng).map(str::to_string));
+    features.extend(beard_or_glasses(person, words, rng).map(str::to_string));
     let look = (!features.is_empty()).then(|| listed(features));
     let verb = pick(rng, &["is dressed in", "is wearing", "wears", "has on"]);
     let dressed = format!("{verb} {}", listed(clothes(person, words, rng)));
@@ -329,14 +334,14 @@ fn two_sentences(person: &Person, words: Words, rng: &mut impl Rng) -> String {
         (Some(look), false) => format!("The {who} {dressed}. {pronoun} has {look}."),
         (None, _) => format!("{} {dressed}.", article(&who)),
     };
-    let carried = burden(person, words, rng);
+    let carried = carried_items(person, words, rng);
     if !carried.is_empty() {
         text += &format!(" {pronoun} {} {}.", pick(rng, &["carries", "is carrying", "holds", "has"]), listed(carried));
     }
     text
 }
 
-/// What an operator types.
+/// A search query as an operator types it: "man red jacket, jeans, backpack".
 fn query(person: &Person, words: Words, rng: &mut impl Rng) -> String {
     let who = subject(person, words, rng);
     let top = uppers(person, chance(rng, 0.7), words, rng);

@@ -1,70 +1,82 @@
-//! Training persons: level 1 is drawn procedurally, without any asset; level 2 ([`mesh`]) from body and clothes meshes.
+//! Drawn persons with captions, to train on without pictures of real people.
 //!
-//! No picture of a real person may be shipped, so Sightline draws its own: an identity is a [`Person`] (attributes),
-//! from which both pictures ([`draw`]) and captions ([`caption()`]) come. Aimed at transfer to real surveillance crops, so
-//! variety of cameras, places and wording counts for more than beauty. Everything follows from a seed: identity `i` of
-//! seed `s` is always the same person, view `v` of it always the same picture, on any machine and any thread.
+//! An identity is a [`Person`]: its attributes. Both pictures ([`draw`]) and captions
+//! ([`caption()`]) come from the attributes, so a caption is always true. Level 1 draws persons
+//! from tapered cylinders and needs no files; level 2 ([`Assets`]) draws body and clothes meshes
+//! that are downloaded apart. The aim is transfer to crops of surveillance cameras: variety of
+//! cameras, places and wording counts for more than beauty.
+//!
+//! ```text
+//! seed -> Corpus -> Person (sampling) -+-> caption (vocabulary)
+//!                                      +-> pose -> parts (body) or meshes (mesh)
+//!                                          -> scene (scenery, passers-by, obstacles)
+//!                                          -> camera -> crop
+//! ```
+//!
+//! Everything follows from a seed: identity `i` of seed `s` is always the same person, and view `v`
+//! of it the same picture to the byte, on any thread. Across machines the last bit of sines and
+//! powers is the C library's.
 
+mod accessories;
 mod body;
 mod camera;
 mod caption;
 pub mod colour;
+mod dataset;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-pub mod mesh;
+mod garments;
+mod mesh;
 pub mod person;
-mod place;
+mod random;
 mod raster;
 mod sampling;
 mod scene;
+mod scenery;
 mod texture;
+mod variation;
 mod vocabulary;
-mod worn;
-pub mod write;
 
 use std::sync::Arc;
 
 use image::RgbImage;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::Rng;
 
 pub use caption::{caption, caption_with};
+pub use dataset::{DatasetSummary, write_dataset};
 pub use mesh::{AssetError, Assets};
 pub use person::Person;
+pub use random::stream;
 pub use scene::draw;
 pub use vocabulary::Words;
 
-/// All identities of a seed.
+/// Third part of [`stream`] of caption 0. The attributes of an identity use 0 and its view `v` uses
+/// `1 + v`; captions, and the choice of the level, start far above them.
+const CAPTION_STREAM: u64 = 1 << 40;
+/// Third part of [`stream`] of the choice between level 1 and 2 for view 0.
+const LEVEL_STREAM: u64 = 1 << 41;
+
+/// All identities of one seed: an endless, indexed set of persons. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Corpus {
     seed: u64,
     meshes: Option<(Arc<Assets>, f32)>,
 }
 
-/// A generator of its own for (seed, a, b): one SplitMix64 step each. The seed is mixed before `a` meets it; otherwise
-/// seeds would share their identities in another order (seed XOR index), and persons of one would leak into another.
-pub fn stream(seed: u64, a: u64, b: u64) -> StdRng {
-    let mut state = seed;
-    for part in [0x5157, a, b] {
-        state = (state ^ part).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        state ^= state >> 31;
-    }
-    StdRng::seed_from_u64(state)
-}
-
 impl Corpus {
-    /// The corpus of `seed`, its pictures of level 1.
+    /// All pictures are of level 1.
     pub fn new(seed: u64) -> Self {
         Self { seed, meshes: None }
     }
 
-    /// The same identities and captions, but every picture with probability `share` of level 2.
+    /// The identities and captions of [`Corpus::new`], but a share (0..1) of the pictures is of
+    /// level 2.
     pub fn with_assets(seed: u64, assets: Arc<Assets>, share: f32) -> Self {
         Self { seed, meshes: Some((assets, share)) }
     }
 
-    /// Identity `index`. Every fourth one is a sibling of the one before: the same but for one or two attributes.
+    /// Attributes of identity `index`. Every fourth identity is a sibling of the one before it and
+    /// differs in one or two attributes: a hard negative.
     pub fn person(&self, index: u64) -> Person {
         let mut rng = stream(self.seed, index, 0);
         if index % 4 == 3 {
@@ -74,24 +86,24 @@ impl Corpus {
         }
     }
 
-    /// Picture `view` of identity `index`.
+    /// Picture of identity `index`; every `view` has a pose, place and camera of its own. The size
+    /// is that of a detector's crop, 60 to 400 pixels high.
     pub fn picture(&self, index: u64, view: u64) -> RgbImage {
-        let meshes = self
-            .meshes
-            .as_ref()
-            .filter(|(_, share)| *share >= 1.0 || stream(self.seed, index, (1 << 41) + view).random::<f32>() < *share);
+        let meshes = self.meshes.as_ref().filter(|(_, share)| {
+            *share >= 1.0 || stream(self.seed, index, LEVEL_STREAM + view).random::<f32>() < *share
+        });
         let assets = meshes.map(|(assets, _)| assets.as_ref());
         draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
     }
 
-    /// Caption number `number` of identity `index`, with all words.
+    /// Caption of identity `index` with [`Words::All`]; every `number` is worded anew.
     pub fn caption(&self, index: u64, number: u64) -> String {
         self.caption_with(index, number, Words::All)
     }
 
-    /// Caption number `number` of identity `index` with the chosen words.
+    /// Caption of identity `index` that keeps to `words`.
     pub fn caption_with(&self, index: u64, number: u64, words: Words) -> String {
-        caption_with(&self.person(index), words, &mut stream(self.seed, index, (1 << 40) + number))
+        caption_with(&self.person(index), words, &mut stream(self.seed, index, CAPTION_STREAM + number))
     }
 }
 
@@ -128,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Whether `phrase` stands in `text` as whole words.
+    /// Whether `text` contains `phrase` as whole words.
     fn says(text: &str, phrase: &str) -> bool {
         format!(" {} ", text.to_lowercase().replace([',', '.'], "")).contains(&format!(" {phrase} "))
     }
@@ -136,8 +148,8 @@ mod tests {
     #[test]
     fn held_out_words_are_kept_out_of_training_and_make_up_the_test() {
         let corpus = Corpus::new(4);
-        let regions = colour::REGIONS.iter().chain(&colour::DENIMS).chain(&colour::HAIRS);
-        let mut kept: Vec<&str> = regions.flat_map(|region| region.held_out.iter().copied()).collect();
+        let palettes = colour::GARMENT_COLOURS.iter().chain(&colour::DENIM_COLOURS).chain(&colour::HAIR_COLOURS);
+        let mut kept: Vec<&str> = palettes.flat_map(|named| named.held_out.iter().copied()).collect();
         kept.extend(["tee", "pullover", "anorak", "overcoat", "slacks", "joggers", "rucksack", "satchel", "tote bag"]);
         kept.extend(["fedora", "woolly hat", "frizzy", "tartan", "lettering", "smartphone", "spectacles", "denims"]);
         let mut tested = 0;

@@ -1,37 +1,11 @@
-//! Attributes of one drawn person: the single source for both the picture and the captions.
-
-use rand::Rng;
+//! Attributes of one drawn person: the single source of both pictures and captions.
+//!
+//! Whatever a caption may say stands here. What no caption says (how low a hem is) is in
+//! `variation.rs`.
 
 use super::colour::Shade;
 
-/// Picks one of a slice.
-pub(crate) fn pick<'a, T: ?Sized>(rng: &mut impl Rng, from: &[&'a T]) -> &'a T {
-    from[rng.random_range(0..from.len())]
-}
-
-/// True with probability `p`.
-pub(crate) fn chance(rng: &mut impl Rng, p: f32) -> bool {
-    rng.random::<f32>() < p
-}
-
-/// Uniform in `lo..hi`.
-pub(crate) fn between(rng: &mut impl Rng, lo: f32, hi: f32) -> f32 {
-    lo + (hi - lo) * rng.random::<f32>()
-}
-
-/// Index drawn by weight.
-pub(crate) fn weighted(rng: &mut impl Rng, weights: &[f32]) -> usize {
-    let mut at = rng.random::<f32>() * weights.iter().sum::<f32>();
-    for (index, weight) in weights.iter().enumerate() {
-        at -= weight;
-        if at <= 0.0 {
-            return index;
-        }
-    }
-    weights.len() - 1
-}
-
-/// What covers the upper body next to the skin or over it.
+/// Kind of a garment for the upper body, worn next to the skin or over another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum UpperKind {
@@ -55,7 +29,7 @@ pub enum UpperKind {
     HiVis,
 }
 
-/// What covers the legs.
+/// Kind of a garment for the legs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LowerKind {
@@ -69,37 +43,38 @@ pub enum LowerKind {
     LongSkirt,
 }
 
-/// What is printed on or woven into a garment.
+/// Pattern printed on or woven into a garment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Pattern {
     Plain,
-    HStripes,
-    VStripes,
+    HorizontalStripes,
+    VerticalStripes,
     Checks,
     Print,
     Floral,
     Marl,
-    Sleeves,
-    Panels,
+    ContrastSleeves,
+    SidePanels,
 }
 
-/// One garment.
+/// One garment; `K` is [`UpperKind`] or [`LowerKind`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Garment<K> {
-    /// What it is.
+    /// Decides its cut, thickness and names.
     pub kind: K,
-    /// Main colour.
+    /// Main colour, from [`DENIM_COLOURS`](crate::colour::DENIM_COLOURS) for jeans and denim
+    /// jackets, else from [`GARMENT_COLOURS`](crate::colour::GARMENT_COLOURS).
     pub shade: Shade,
-    /// Pattern.
+    /// [`Pattern::Plain`] leaves `second_shade` unused.
     pub pattern: Pattern,
-    /// Second colour, of the pattern.
-    pub second: Shade,
-    /// Width over the body, 1 = tight.
-    pub loose: f32,
+    /// Colour of the pattern, clearly different from `shade`.
+    pub second_shade: Shade,
+    /// Width relative to the body: 1 tight, 1.5 very wide.
+    pub looseness: f32,
 }
 
-/// Hair style.
+/// Hair style; the length is part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HairStyle {
@@ -115,7 +90,7 @@ pub enum HairStyle {
     Curly,
 }
 
-/// What is on the head.
+/// Headwear; a hood that is not worn is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum HatKind {
@@ -126,7 +101,7 @@ pub enum HatKind {
     Hood,
 }
 
-/// Bag.
+/// Bag, worn or carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum BagKind {
@@ -136,10 +111,10 @@ pub enum BagKind {
     Suitcase,
 }
 
-/// Thing in a hand.
+/// Item held in the hand that carries no bag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum ThingKind {
+pub enum HeldItem {
     Paper,
     Phone,
     Shopping,
@@ -147,7 +122,7 @@ pub enum ThingKind {
     Cup,
 }
 
-/// Shoes.
+/// Kind of shoes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ShoeKind {
@@ -157,83 +132,59 @@ pub enum ShoeKind {
     Flats,
 }
 
-/// One person and what they wear: an identity.
+/// An identity: one person and what they wear. Pictures of it differ in pose, place and camera
+/// only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Person {
-    /// Drawn and named as a woman (else a man).
+    /// Drawn and described as a woman, else as a man.
     pub woman: bool,
     /// 0 young, 1 middle, 2 old.
     pub age: u8,
-    /// Metres.
+    /// Body height in metres, 1.45 to 2.05.
     pub height: f32,
-    /// Girth, 1 = average.
+    /// Girth relative to the average of that height, 0.84 to 1.42.
     pub girth: f32,
-    /// Linear RGB.
+    /// Linear RGB albedo.
     pub skin: [f32; 3],
-    /// Hair style.
+    /// May be hidden by `hat`.
     pub hair: HairStyle,
-    /// Hair colour (palette [`HAIRS`](super::colour::HAIRS)).
+    /// Hair colour, from [`HAIR_COLOURS`](super::colour::HAIR_COLOURS).
     pub hair_shade: Shade,
-    /// Beard.
+    /// Only men have one.
     pub beard: bool,
-    /// Glasses.
+    /// A dark frame is drawn.
     pub glasses: bool,
-    /// Hat or hood with its colour.
+    /// Headwear with its colour; a hood has that of its garment.
     pub hat: Option<(HatKind, Shade)>,
-    /// Shirt, sweater, top; under `outer` if there is one. With `dress`, unused.
+    /// Shirt, sweater or top, below `outer` if there is one; unused with `dress`.
     pub top: Garment<UpperKind>,
-    /// Jacket, coat, cardigan, vest.
+    /// Jacket, coat, cardigan or vest.
     pub outer: Option<Garment<UpperKind>>,
-    /// Whether `outer` is worn open.
-    pub open: bool,
-    /// Trousers, skirt.
+    /// Whether `outer` is worn open, so that the garment below shows.
+    pub outer_open: bool,
+    /// Trousers, shorts or skirt; unused with `dress`.
     pub lower: Garment<LowerKind>,
-    /// A dress instead of top and lower: (garment, hem: 0 above knee, 1 knee, 2 ankle).
+    /// Dress instead of `top` and `lower`, with its hem: 0 above the knee, 1 at the knee, 2 at the
+    /// ankle.
     pub dress: Option<(Garment<UpperKind>, u8)>,
-    /// Shoes (palette [`REGIONS`](super::colour::REGIONS)).
+    /// Shoes with their colour, from [`GARMENT_COLOURS`](super::colour::GARMENT_COLOURS).
     pub shoes: (ShoeKind, Shade),
-    /// Bag and its colour.
+    /// Bag with its colour.
     pub bag: Option<(BagKind, Shade)>,
-    /// Thing in hand and its colour.
-    pub thing: Option<(ThingKind, Shade)>,
-    /// Folds and prints differ from garment to garment.
+    /// Held item with its colour.
+    pub held_item: Option<(HeldItem, Shade)>,
+    /// Seed of folds, prints and everything in `variation.rs`, the same in all views.
     pub texture_seed: u32,
 }
 
 impl UpperKind {
-    /// Worn over another garment.
+    /// Whether it is worn over another garment.
     pub fn is_outer(self) -> bool {
         use UpperKind::*;
         matches!(self, Jacket | DenimJacket | LeatherJacket | Puffer | Blazer | Coat | Cardigan | Gilet | HiVis)
     }
 
-    /// Closed by a zip or buttons down the front.
-    pub(crate) fn fastens(self) -> bool {
-        use UpperKind::*;
-        matches!(
-            self,
-            Jacket
-                | Puffer
-                | Coat
-                | Shirt
-                | ShortShirt
-                | Hoodie
-                | LeatherJacket
-                | DenimJacket
-                | Blazer
-                | Cardigan
-                | Gilet
-        )
-    }
-
-    /// Whether a high-visibility vest has a reflecting band at `angle` round the body (0 in front) and `height` up it.
-    pub(crate) fn reflects(angle: f32, height: f32) -> bool {
-        let across = (height - 0.58).abs() < 0.014 || (height - 0.645).abs() < 0.012;
-        let braces = height > 0.64 && (angle.abs() - 0.52).abs() < 0.13;
-        across || braces
-    }
-
-    /// Sleeve length: 0 none, 1 to the elbow, 2 to the wrist.
+    /// Sleeve length along the arm: 0 none, 1 to the elbow, 2 to the wrist.
     pub fn sleeve(self) -> f32 {
         use UpperKind::*;
         match self {
@@ -245,12 +196,17 @@ impl UpperKind {
 }
 
 impl Person {
-    /// The garment seen first on the upper body: dress, outer or top.
+    /// Outermost garment of the upper body: outer garment, else dress, else top.
     pub fn visible_upper(&self) -> &Garment<UpperKind> {
         match (&self.outer, &self.dress) {
             (Some(outer), _) => outer,
             (None, Some((dress, _))) => dress,
             _ => &self.top,
         }
+    }
+
+    /// Innermost garment of the upper body: dress, else top.
+    pub(crate) fn inner_upper(&self) -> &Garment<UpperKind> {
+        self.dress.as_ref().map_or(&self.top, |(dress, _)| dress)
     }
 }

@@ -1,58 +1,59 @@
-//! A small software rasteriser for rounded, tapered, elliptic cylinders.
+//! Rasteriser of level 1: rounded, tapered, elliptic cylinders with a depth buffer; and the noise
+//! of all textures.
 //!
-//! A person of a hundred pixels needs outlines, folds and colours, not meshes: every body part and garment is a swept
-//! ellipse between two points, drawn with a depth buffer, a normal for shading and surface coordinates for textures.
-//! View space: x to the right, y up, z towards the camera, metres.
+//! A person of a hundred pixels needs outlines, folds and colours, not meshes. Every body part and
+//! garment is therefore an ellipse swept between two points, with a normal for shading and surface
+//! coordinates for textures.
+//!
+//! Body space: x to the person's left, y up, z where the person faces. View space: x to the right,
+//! y up, z towards the camera. Both in metres.
 
-/// Three coordinates.
-pub(crate) type V3 = [f32; 3];
+/// A point or direction in body or view space.
+pub(crate) type Vec3 = [f32; 3];
 
-/// `a + (b - a) t`.
-pub(crate) fn lerp3(a: V3, b: V3, t: f32) -> V3 {
+/// Point between `a` (`t` = 0) and `b` (`t` = 1).
+pub(crate) fn lerp3(a: Vec3, b: Vec3, t: f32) -> Vec3 {
     std::array::from_fn(|i| a[i] + (b[i] - a[i]) * t)
 }
 
-/// One part: a swept ellipse from `a` to `b`.
+/// An ellipse swept from `a` to `b`, both in body space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part<P> {
-    /// Ends, body space (y up, z = where the person faces).
-    pub a: V3,
-    /// Other end.
-    pub b: V3,
-    /// Radii (lateral, front to back) at `a`.
-    pub ra: [f32; 2],
-    /// Radii at `b`.
-    pub rb: [f32; 2],
-    /// Roundness of the ends: 1 = half sphere, near 0 = flat.
+    pub a: Vec3,
+    pub b: Vec3,
+    /// Radii at `a` in metres: lateral, front to back.
+    pub radii_a: [f32; 2],
+    pub radii_b: [f32; 2],
+    /// Roundness of the ends: 1 is a half sphere, near 0 is flat.
     pub cap: f32,
-    /// Height of the ends as a fraction of the body's, for textures that run over several parts.
-    pub ha: f32,
-    /// The same at `b`.
-    pub hb: f32,
-    /// What to paint it with.
-    pub paint: P,
+    /// Heights of the ends as fractions of the body height, for textures that run over several
+    /// parts.
+    pub height_a: f32,
+    pub height_b: f32,
+    /// Handed to the texture.
+    pub kind: P,
 }
 
 /// Where the camera stands relative to the person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
-    /// 0 = the person faces the camera, pi = seen from behind.
+    /// Turn of the person, radians: 0 faces the camera, pi shows the back.
     pub yaw: f32,
-    /// Camera looks down by this angle.
+    /// Angle by which the camera looks down, radians.
     pub pitch: f32,
-    /// Metres to the body's middle; sets the perspective.
+    /// Metres from the camera to the body's middle; sets the perspective.
     pub distance: f32,
-    /// Rotation of the picture.
+    /// Rotation of the picture, radians.
     pub roll: f32,
-    /// Half the body's height: the point that stays put.
+    /// Height of the point that projects to the origin, metres: half the body height.
     pub middle: f32,
-    /// Moves the person in view space.
-    pub shift: V3,
+    /// Moves the person in view space, metres.
+    pub shift: Vec3,
 }
 
 impl View {
-    /// Body space to view space, with the perspective scale there.
-    pub fn project(&self, p: V3) -> (V3, f32) {
+    /// Projects from body space to view space; the second value is the perspective scale there.
+    pub fn project(&self, p: Vec3) -> (Vec3, f32) {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (x, y, z) = (p[0] * cy + p[2] * sy, p[1] - self.middle, -p[0] * sy + p[2] * cy);
@@ -64,46 +65,44 @@ impl View {
     }
 }
 
-/// What a pixel of a part looks like to its paint.
+/// Surface coordinates of the point of a part that a pixel shows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hit {
     /// 0 at `a`, 1 at `b`.
     pub along: f32,
-    /// Height on the body (fraction).
+    /// Height as a fraction of the body height.
     pub height: f32,
-    /// Angle around the body: 0 front, positive to its `+x` side, +-pi back.
+    /// Angle around the part: 0 in front, positive towards +x, pi or -pi at the back.
     pub angle: f32,
-    /// Normal in body space (without pose), for heads.
-    pub local: V3,
+    /// Normal in body space, without the pose; on a head the point on a unit sphere.
+    pub local: Vec3,
 }
 
-/// Light in view space.
+/// One light, in view space.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Light {
-    /// Towards the light, unit length.
-    pub towards: V3,
-    /// Share that comes from everywhere.
+    /// Unit vector towards the light.
+    pub towards: Vec3,
+    /// Share of the light that comes from all directions, 0..1.
     pub ambient: f32,
 }
 
-/// Picture under construction: linear RGB and depth.
+/// Picture being drawn: linear light and depth, row by row.
 pub(crate) struct Canvas {
-    /// Width in pixels.
     pub width: usize,
-    /// Height in pixels.
     pub height: usize,
-    /// Row-major linear RGB.
+    /// Linear RGB.
     pub rgb: Vec<[f32; 3]>,
-    /// Depth: larger is nearer.
+    /// View-space z of what is drawn; larger is nearer.
     pub depth: Vec<f32>,
-    /// View-space x at the left edge and y at the top edge.
+    /// View-space x of the left edge and y of the top edge.
     pub origin: [f32; 2],
-    /// Metres a pixel, x and y.
+    /// Width and height of a pixel in metres.
     pub step: [f32; 2],
 }
 
 impl Canvas {
-    /// A black picture that shows the box `x0..x1`, `y0..y1` of view space.
+    /// A black picture of the box x0, y0, x1, y1 of view space.
     pub fn new(width: usize, height: usize, bounds: [f32; 4]) -> Self {
         let [x0, y0, x1, y1] = bounds;
         Self {
@@ -116,12 +115,13 @@ impl Canvas {
         }
     }
 
-    /// Forgets depth, so that what comes next is drawn over everything.
-    pub fn in_front(&mut self) {
+    /// Clears the depth, so that what comes next is drawn over everything.
+    pub fn clear_depth(&mut self) {
         self.depth.fill(f32::MIN);
     }
 
-    /// Draws one part; `paint` gives albedo and gloss, or nothing where the part is open.
+    /// Draws one part with Lambert shading and a highlight. `paint` gives albedo and gloss, or
+    /// `None` where the part is open and what lies behind shows.
     pub fn draw<P: Copy>(
         &mut self,
         part: &Part<P>,
@@ -134,7 +134,8 @@ impl Canvas {
         let (sy, cy) = view.yaw.sin_cos();
         let across = |r: [f32; 2], f: f32| f * ((r[0] * cy).powi(2) + (r[1] * sy).powi(2)).sqrt();
         let deep = |r: [f32; 2], f: f32| f * ((r[0] * sy).powi(2) + (r[1] * cy).powi(2)).sqrt();
-        let (ra, rb, da, db) = (across(part.ra, fa), across(part.rb, fb), deep(part.ra, fa), deep(part.rb, fb));
+        let (ra, rb, da, db) =
+            (across(part.radii_a, fa), across(part.radii_b, fb), deep(part.radii_a, fa), deep(part.radii_b, fb));
         let (dx, dy, dz) = (b[0] - a[0], b[1] - a[1], b[2] - a[2]);
         let flat_len = (dx * dx + dy * dy).sqrt();
         let full_len = (flat_len * flat_len + dz * dz).sqrt().max(1e-6);
@@ -177,8 +178,8 @@ impl Canvas {
                 let local = [normal[0] * cy - back_z * sy, back_y, normal[0] * sy + back_z * cy];
                 let mut angle = side.clamp(-1.0, 1.0).asin() - view.yaw;
                 angle -= (angle / std::f32::consts::TAU).round() * std::f32::consts::TAU;
-                let hit = Hit { along, height: part.ha + (part.hb - part.ha) * along, angle, local };
-                if let Some((albedo, gloss)) = paint(part.paint, &hit) {
+                let hit = Hit { along, height: part.height_a + (part.height_b - part.height_a) * along, angle, local };
+                if let Some((albedo, gloss)) = paint(part.kind, &hit) {
                     let facing =
                         normal[0] * light.towards[0] + normal[1] * light.towards[1] + normal[2] * light.towards[2];
                     let diffuse = light.ambient * (0.75 + 0.25 * normal[1]) + (1.0 - light.ambient) * facing.max(0.0);
@@ -192,6 +193,8 @@ impl Canvas {
     }
 }
 
+/// Integer hash as a number in 0..1: multipliers of xxHash32, then a mix of two rounds found by
+/// hash-prospector (15 2c1b3c6d 12 297a2d39 15).
 fn hash(x: i32, y: i32, seed: u32) -> f32 {
     let mut h =
         (x as u32).wrapping_mul(0x9E37_79B1) ^ (y as u32).wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
@@ -203,8 +206,8 @@ fn hash(x: i32, y: i32, seed: u32) -> f32 {
     (h >> 8) as f32 / 16_777_216.0
 }
 
-/// Value noise 0..1, smooth, one feature per unit.
-pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
+/// Value noise: smooth, 0..1, one feature per unit.
+pub(crate) fn value_noise(x: f32, y: f32, seed: u32) -> f32 {
     let (fx, fy) = (x.floor(), y.floor());
     let (ix, iy) = (fx as i32, fy as i32);
     let smooth = |t: f32| t * t * (3.0 - 2.0 * t);
@@ -214,7 +217,7 @@ pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
     top * (1.0 - ty) + bottom * ty
 }
 
-/// Unconnected noise 0..1 of a cell.
-pub(crate) fn speckle(x: i32, y: i32, seed: u32) -> f32 {
+/// Cell noise: 0..1, independent for each integer cell.
+pub(crate) fn cell_noise(x: i32, y: i32, seed: u32) -> f32 {
     hash(x, y, seed)
 }

@@ -1,12 +1,14 @@
-//! How attributes come together: who wears what, with which colours, how often.
+//! Sampling of attributes: who wears what, in which colours, how often.
+//!
+//! The probabilities are estimates of what streets, shops and stations show. Half of the persons draw
+//! their colours evenly instead, so that a model sees enough of the rare ones.
 
 use rand::Rng;
 
-use super::colour::{DENIMS, HAIRS, REGIONS, Shade};
-use super::person::{
-    BagKind, Garment, HairStyle, HatKind, LowerKind, Pattern, Person, ShoeKind, ThingKind, UpperKind, between, chance,
-    weighted,
-};
+use super::colour::index::*;
+use super::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS, Shade};
+use super::person::{BagKind, Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, Person, ShoeKind, UpperKind};
+use crate::random::{between, chance, weighted};
 
 fn pattern(rng: &mut impl Rng, kind: UpperKind) -> Pattern {
     use UpperKind::*;
@@ -23,22 +25,22 @@ fn pattern(rng: &mut impl Rng, kind: UpperKind) -> Pattern {
     };
     let rest = 1.0 - (stripes + vertical + checks + print + floral + marl + sleeves) - 0.01;
     [
-        Pattern::HStripes,
-        Pattern::VStripes,
+        Pattern::HorizontalStripes,
+        Pattern::VerticalStripes,
         Pattern::Checks,
         Pattern::Print,
         Pattern::Floral,
         Pattern::Marl,
-        Pattern::Sleeves,
-        Pattern::Panels,
+        Pattern::ContrastSleeves,
+        Pattern::SidePanels,
         Pattern::Plain,
     ][weighted(rng, &[stripes, vertical, checks, print, floral, marl, sleeves, 0.01, rest])]
 }
 
-/// A second colour that can be told from the first.
-fn second(rng: &mut impl Rng, shade: &Shade) -> Shade {
+/// A second colour that is clearly different from `shade`.
+fn second_shade(rng: &mut impl Rng, shade: &Shade) -> Shade {
     loop {
-        let other = Shade::draw(&REGIONS, false, rng);
+        let other = Shade::sample(&GARMENT_COLOURS, false, rng);
         let far: f32 = other.albedo.iter().zip(shade.albedo).map(|(a, b)| (a.powf(0.45) - b.powf(0.45)).abs()).sum();
         if far > 0.45 {
             return other;
@@ -48,26 +50,26 @@ fn second(rng: &mut impl Rng, shade: &Shade) -> Shade {
 
 fn upper(rng: &mut impl Rng, kind: UpperKind, flat: bool) -> Garment<UpperKind> {
     let shade = match kind {
-        UpperKind::DenimJacket => Shade::draw(&DENIMS[..3], false, rng),
+        UpperKind::DenimJacket => Shade::sample(&DENIM_COLOURS[..3], false, rng),
         UpperKind::HiVis => {
-            let region = [27, 29, 15][weighted(rng, &[0.55, 0.4, 0.05])];
-            let mut bright = Shade::within(&REGIONS, region, rng);
+            let colour = [ORANGE, YELLOW, LIGHT_GREEN][weighted(rng, &[0.55, 0.4, 0.05])];
+            let mut bright = Shade::sample_of(&GARMENT_COLOURS, colour, rng);
             bright.albedo = bright.albedo.map(|c| (c * 1.15).min(1.0));
             bright
         }
         UpperKind::LeatherJacket => {
-            let region = [0, 10, 9][weighted(rng, &[0.75, 0.15, 0.1])];
-            Shade::within(&REGIONS, region, rng)
+            let colour = [BLACK, DARK_BROWN, BROWN][weighted(rng, &[0.75, 0.15, 0.1])];
+            Shade::sample_of(&GARMENT_COLOURS, colour, rng)
         }
-        _ => Shade::draw(&REGIONS, flat, rng),
+        _ => Shade::sample(&GARMENT_COLOURS, flat, rng),
     };
-    let loose = match kind {
+    let looseness = match kind {
         UpperKind::Puffer => between(rng, 1.25, 1.45),
         UpperKind::Coat | UpperKind::Jacket | UpperKind::Hoodie => between(rng, 1.12, 1.32),
         UpperKind::TankTop | UpperKind::Blouse => between(rng, 1.0, 1.15),
         _ => between(rng, 1.03, 1.25),
     };
-    Garment { kind, shade, pattern: pattern(rng, kind), second: second(rng, &shade), loose }
+    Garment { kind, shade, pattern: pattern(rng, kind), second_shade: second_shade(rng, &shade), looseness }
 }
 
 fn lower(rng: &mut impl Rng, woman: bool, flat: bool) -> Garment<LowerKind> {
@@ -79,34 +81,35 @@ fn lower(rng: &mut impl Rng, woman: bool, flat: bool) -> Garment<LowerKind> {
     };
     let kind = [Jeans, Trousers, Sweatpants, Leggings, Capri, Shorts, ShortSkirt, LongSkirt][weighted(rng, &weights)];
     let shade = match kind {
-        Jeans => Shade::draw(&DENIMS, flat, rng),
-        Leggings | Capri if chance(rng, 0.7) => Shade::within(&REGIONS, 0, rng),
+        Jeans => Shade::sample(&DENIM_COLOURS, flat, rng),
+        Leggings | Capri if chance(rng, 0.7) => Shade::sample_of(&GARMENT_COLOURS, BLACK, rng),
         Trousers | Sweatpants if !flat || chance(rng, 0.6) => {
-            let region =
-                [0, 1, 2, 17, 6, 7, 8, 10, 12, 3][weighted(rng, &[6.0, 3.0, 2.0, 3.0, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0])];
-            Shade::within(&REGIONS, region, rng)
+            let colour = [BLACK, DARK_GREY, GREY, NAVY, BEIGE, TAN, KHAKI, DARK_BROWN, OLIVE, LIGHT_GREY]
+                [weighted(rng, &[6.0, 3.0, 2.0, 3.0, 1.5, 1.0, 1.5, 1.0, 1.0, 1.0])];
+            Shade::sample_of(&GARMENT_COLOURS, colour, rng)
         }
-        _ => Shade::draw(&REGIONS, flat, rng),
+        _ => Shade::sample(&GARMENT_COLOURS, flat, rng),
     };
     let pattern = match kind {
         Jeans | Leggings | Capri => Pattern::Plain,
-        Sweatpants if chance(rng, 0.2) => Pattern::Panels,
-        ShortSkirt | LongSkirt => [Pattern::Plain, Pattern::Floral, Pattern::VStripes, Pattern::Checks]
+        Sweatpants if chance(rng, 0.2) => Pattern::SidePanels,
+        ShortSkirt | LongSkirt => [Pattern::Plain, Pattern::Floral, Pattern::VerticalStripes, Pattern::Checks]
             [weighted(rng, &[0.7, 0.12, 0.08, 0.1])],
         Shorts | Trousers if chance(rng, 0.07) => Pattern::Checks,
         _ => Pattern::Plain,
     };
-    let loose = match kind {
+    let looseness = match kind {
         Leggings | Capri => 1.0,
         Sweatpants => between(rng, 1.2, 1.5),
         Jeans if woman => between(rng, 1.0, 1.25),
         _ => between(rng, 1.08, 1.5),
     };
-    Garment { kind, shade, pattern, second: second(rng, &shade), loose }
+    Garment { kind, shade, pattern, second_shade: second_shade(rng, &shade), looseness }
 }
 
 impl Person {
-    /// Draws a person: half of them as the street has it (much black, grey, denim), half with colours evenly spread.
+    /// Draws a person. Half of them have the colours of the street (much black, grey, denim), half
+    /// have all colours about equally often.
     pub fn sample(rng: &mut impl Rng) -> Self {
         let flat = chance(rng, 0.5);
         let woman = chance(rng, 0.48);
@@ -125,25 +128,25 @@ impl Person {
                 [weighted(rng, &[0.3, 0.5, 0.2])],
             skin,
             hair: HairStyle::Short,
-            hair_shade: Shade::draw(&HAIRS, flat, rng),
+            hair_shade: Shade::sample(&HAIR_COLOURS, flat, rng),
             beard: !woman && chance(rng, 0.25),
             glasses: chance(rng, 0.2),
             hat: None,
             top: upper(rng, UpperKind::TShirt, flat),
             outer: None,
-            open: false,
+            outer_open: false,
             lower: lower(rng, woman, flat),
             dress: None,
-            shoes: (ShoeKind::Trainers, Shade::draw(&REGIONS, false, rng)),
+            shoes: (ShoeKind::Trainers, Shade::sample(&GARMENT_COLOURS, false, rng)),
             bag: None,
-            thing: None,
+            held_item: None,
             texture_seed: rng.random(),
         };
         if age == 2 && chance(rng, 0.75) {
-            let region = 6 + usize::from(chance(rng, 0.3));
-            person.hair_shade = Shade::within(&HAIRS, region, rng);
+            let colour = if chance(rng, 0.3) { WHITE_HAIR } else { GREY_HAIR };
+            person.hair_shade = Shade::sample_of(&HAIR_COLOURS, colour, rng);
         } else if skin_level > 0.6 && chance(rng, 0.85) {
-            person.hair_shade = Shade::within(&HAIRS, 0, rng);
+            person.hair_shade = Shade::sample_of(&HAIR_COLOURS, BLACK_HAIR, rng);
         }
         person.draw_hair(rng);
         person.draw_hat(rng);
@@ -154,7 +157,8 @@ impl Person {
         person
     }
 
-    /// Someone easily confused with `self`: the same but for one or two attributes. The hard negatives of a batch.
+    /// A person who is easily confused with `self`: all but one or two attributes are the same.
+    /// These are the hard negatives of a batch.
     pub fn sibling(&self, rng: &mut impl Rng) -> Self {
         let mut other = self.clone();
         let flat = chance(rng, 0.7);
@@ -198,7 +202,7 @@ impl Person {
     }
 
     fn recolour_upper(&mut self, rng: &mut impl Rng) {
-        let shade = Shade::draw(&REGIONS, true, rng);
+        let shade = Shade::sample(&GARMENT_COLOURS, true, rng);
         match (&mut self.outer, &mut self.dress) {
             (Some(g), _) if !matches!(g.kind, UpperKind::DenimJacket | UpperKind::HiVis) => g.shade = shade,
             (None, Some((g, _))) => g.shade = shade,
@@ -230,14 +234,14 @@ impl Person {
         let kind = [Cap, Beanie, Brimmed, HardHat][weighted(rng, &[0.45, 0.25, 0.17, 0.13])];
         let shade = match kind {
             HardHat => {
-                let region = [29, 4, 27, 18][weighted(rng, &[0.5, 0.3, 0.1, 0.1])];
-                Shade::within(&REGIONS, region, rng)
+                let colour = [YELLOW, WHITE, ORANGE, BLUE][weighted(rng, &[0.5, 0.3, 0.1, 0.1])];
+                Shade::sample_of(&GARMENT_COLOURS, colour, rng)
             }
             Brimmed if chance(rng, 0.5) => {
-                let region = [6, 7, 30][rng.random_range(0..3)];
-                Shade::within(&REGIONS, region, rng)
+                let colour = [BEIGE, TAN, MUSTARD][rng.random_range(0..3)];
+                Shade::sample_of(&GARMENT_COLOURS, colour, rng)
             }
-            _ => Shade::draw(&REGIONS, false, rng),
+            _ => Shade::sample(&GARMENT_COLOURS, false, rng),
         };
         self.hat = Some((kind, shade));
     }
@@ -250,14 +254,14 @@ impl Person {
         let kind = kinds[weighted(rng, if self.woman { &women } else { &men })];
         self.top = upper(rng, kind, flat);
         self.outer = None;
-        self.open = false;
+        self.outer_open = false;
         if chance(rng, 0.48) {
             let women: [f32; 9] = [0.26, 0.06, 0.07, 0.13, 0.06, 0.2, 0.17, 0.02, 0.03];
             let men: [f32; 9] = [0.38, 0.05, 0.08, 0.16, 0.1, 0.1, 0.04, 0.03, 0.06];
             let kinds = [Jacket, DenimJacket, LeatherJacket, Puffer, Blazer, Coat, Cardigan, Gilet, HiVis];
             let kind = kinds[weighted(rng, if self.woman { &women } else { &men })];
             let garment = upper(rng, kind, flat);
-            self.open = chance(rng, if kind == Cardigan { 0.75 } else { 0.4 });
+            self.outer_open = chance(rng, if kind == Cardigan { 0.75 } else { 0.4 });
             self.outer = Some(garment);
         }
         let hooded = matches!(self.outer.as_ref().map_or(self.top.kind, |g| g.kind), Hoodie | Puffer | Jacket);
@@ -273,7 +277,7 @@ impl Person {
                 [UpperKind::TankTop, UpperKind::TShirt, UpperKind::LongSleeve][weighted(rng, &[0.4, 0.35, 0.25])];
             let even = flat || chance(rng, 0.5);
             let mut garment = upper(rng, kind, even);
-            garment.pattern = [Pattern::Plain, Pattern::Floral, Pattern::HStripes, Pattern::Checks]
+            garment.pattern = [Pattern::Plain, Pattern::Floral, Pattern::HorizontalStripes, Pattern::Checks]
                 [weighted(rng, &[0.6, 0.25, 0.09, 0.06])];
             self.dress = Some((garment, weighted(rng, &[0.4, 0.4, 0.2]) as u8));
         }
@@ -283,38 +287,41 @@ impl Person {
         use ShoeKind::*;
         let kind = [Trainers, Leather, Boots, Flats]
             [weighted(rng, if self.woman { &[0.42, 0.12, 0.24, 0.22] } else { &[0.55, 0.3, 0.13, 0.02] })];
-        let region = match kind {
-            Trainers => [4, 0, 3, 2, 17, 25, 18][weighted(rng, &[5.0, 4.0, 1.5, 1.5, 1.0, 0.7, 0.6])],
-            Flats => [0, 3, 7, 4, 23, 25, 6][weighted(rng, &[3.0, 1.0, 1.0, 1.5, 0.6, 0.6, 1.0])],
-            _ => [0, 10, 9, 7, 2][weighted(rng, &[5.0, 1.5, 1.5, 0.8, 0.4])],
-        };
-        self.shoes = (kind, Shade::within(&REGIONS, region, rng));
+        let colour =
+            match kind {
+                Trainers => [WHITE, BLACK, LIGHT_GREY, GREY, NAVY, RED, BLUE]
+                    [weighted(rng, &[5.0, 4.0, 1.5, 1.5, 1.0, 0.7, 0.6])],
+                Flats => [BLACK, LIGHT_GREY, TAN, WHITE, PINK, RED, BEIGE]
+                    [weighted(rng, &[3.0, 1.0, 1.0, 1.5, 0.6, 0.6, 1.0])],
+                _ => [BLACK, DARK_BROWN, BROWN, TAN, GREY][weighted(rng, &[5.0, 1.5, 1.5, 0.8, 0.4])],
+            };
+        self.shoes = (kind, Shade::sample_of(&GARMENT_COLOURS, colour, rng));
     }
 
     fn draw_carried(&mut self, rng: &mut impl Rng) {
         use BagKind::*;
         self.bag = None;
-        self.thing = None;
+        self.held_item = None;
         if chance(rng, 0.42) {
             let kind = [Backpack, Shoulder, Handbag, Suitcase]
                 [weighted(rng, if self.woman { &[0.3, 0.38, 0.24, 0.08] } else { &[0.52, 0.28, 0.1, 0.1] })];
-            let region = if chance(rng, 0.55) {
-                [0, 10, 9, 17, 1, 2][weighted(rng, &[5.0, 1.0, 1.5, 1.0, 1.0, 1.0])]
+            let colour = if chance(rng, 0.55) {
+                [BLACK, DARK_BROWN, BROWN, NAVY, DARK_GREY, GREY][weighted(rng, &[5.0, 1.0, 1.5, 1.0, 1.0, 1.0])]
             } else {
-                rng.random_range(0..REGIONS.len())
+                rng.random_range(0..GARMENT_COLOURS.len())
             };
-            self.bag = Some((kind, Shade::within(&REGIONS, region, rng)));
+            self.bag = Some((kind, Shade::sample_of(&GARMENT_COLOURS, colour, rng)));
         }
         if chance(rng, 0.17) {
-            use ThingKind::*;
+            use HeldItem::*;
             let kind = [Paper, Phone, Shopping, Box, Cup][weighted(rng, &[0.25, 0.25, 0.3, 0.12, 0.08])];
-            let region = match kind {
-                Paper | Cup => 4,
-                Phone => 0,
-                Box => 7,
-                Shopping => [4, 25, 6, 29, 0, 13, 18][rng.random_range(0..7)],
+            let colour = match kind {
+                Paper | Cup => WHITE,
+                Phone => BLACK,
+                Box => TAN,
+                Shopping => [WHITE, RED, BEIGE, YELLOW, BLACK, GREEN, BLUE][rng.random_range(0..7)],
             };
-            self.thing = Some((kind, Shade::within(&REGIONS, region, rng)));
+            self.held_item = Some((kind, Shade::sample_of(&GARMENT_COLOURS, colour, rng)));
         }
     }
 }

@@ -1,40 +1,43 @@
-//! One view of a person: place, light, other people, things in the way, the detector's box, the camera.
+//! Scene: one view of a person with scenery, light, passers-by and obstacles, cut out as a detector
+//! would and seen by a camera.
 
 use image::RgbImage;
 use rand::Rng;
 
-use super::body::{Cut, Paint, Pose, build, cut};
+use super::body::{PartKind, Pose, build_parts};
 use super::camera;
+use super::garments::GarmentLengths;
 use super::mesh::Assets;
 use super::mesh::figure::Figure;
-use super::mesh::triangles::occlude;
-use super::person::{Person, between, chance, weighted};
-use super::place::{block, place_colour, surround};
-use super::raster::{Canvas, Light, Part, View, noise, speckle};
+use super::mesh::triangles::ambient_occlusion;
+use super::person::Person;
+use super::raster::{Canvas, Light, Part, View};
+use super::scenery::{draw_flat_backdrop, draw_obstacle, draw_surroundings};
 use super::texture::albedo;
+use crate::random::{between, chance, weighted};
 
 /// A posed person of either level.
-enum Drawn<'a> {
-    Parts(&'a Person, Cut, Vec<Part<Paint>>),
+enum PosedPerson<'a> {
+    Parts(&'a Person, GarmentLengths, Vec<Part<PartKind>>),
     Mesh(Box<Figure<'a>>),
 }
 
-impl<'a> Drawn<'a> {
+impl<'a> PosedPerson<'a> {
     fn new(person: &'a Person, assets: Option<&'a Assets>, pose: &Pose) -> Self {
         match assets {
             Some(assets) => Self::Mesh(Box::new(Figure::new(assets, person, pose))),
-            None => Self::Parts(person, cut(person), build(person, pose)),
+            None => Self::Parts(person, GarmentLengths::of(person), build_parts(person, pose)),
         }
     }
 
-    /// What a tight box around it holds, x0, y0, x1, y1.
+    /// Tight box around the person in view space: x0, y0, x1, y1 in metres.
     fn bounds(&self, view: &View) -> [f32; 4] {
         let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
         match self {
             Self::Mesh(figure) => bounds = figure.bounds(view),
             Self::Parts(_, _, parts) => {
                 for part in parts {
-                    for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+                    for (end, radii) in [(part.a, part.radii_a), (part.b, part.radii_b)] {
                         let (p, scale) = view.project(end);
                         let r = radii[0].max(radii[1]) * scale * 0.85;
                         bounds = [
@@ -50,55 +53,57 @@ impl<'a> Drawn<'a> {
         bounds
     }
 
-    /// Its shadow on the ground that is on the canvas.
-    fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+    /// Darkens the ground on the canvas where the person's shadow falls; level 1 casts none.
+    fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         if let Self::Mesh(figure) = self {
-            figure.shade(canvas, view, light);
+            figure.cast_shadow(canvas, view, light);
         }
     }
 
-    /// Draws it over what is on the canvas.
-    fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
-        canvas.in_front();
+    /// Draws the person over what is on the canvas.
+    fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
+        canvas.clear_depth();
         match self {
-            Self::Parts(person, measures, parts) => {
+            Self::Parts(person, lengths, parts) => {
                 for part in parts {
-                    canvas.draw(part, view, light, |paint, hit| albedo(person, measures, paint, hit));
+                    canvas.draw(part, view, light, |kind, hit| albedo(person, lengths, kind, hit));
                 }
             }
             Self::Mesh(figure) => {
-                figure.draw(canvas, view, light, creased);
-                occlude(canvas, 0.07, 0.75);
+                figure.draw(canvas, view, light, crease_depth);
+                ambient_occlusion(canvas, 0.07, 0.75);
             }
         }
     }
 }
 
-/// Draws `person` once: pose, view, place and camera come from `rng`. The picture has a detector crop's own size,
-/// 60 to 400 pixels high, and its own aspect. With `assets` the persons are meshes (level 2), else drawn parts (level 1).
+/// Draws `person` once; pose, view, scenery and camera come from `rng`. The picture has the size of
+/// a detector's crop, 60 to 400 pixels high and at least 20 wide. With `assets` all persons in it
+/// are meshes (level 2), else parts (level 1).
 pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
     let pose = Pose::sample(rng);
-    let drawn = Drawn::new(person, assets, &pose);
-    let creased = between(rng, 0.6, 1.4);
+    let posed = PosedPerson::new(person, assets, &pose);
+    let crease_depth = between(rng, 0.6, 1.4);
     let high = chance(rng, 0.35);
     let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
-    let near = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
-    let tilt = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
+    let distance = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
+    let roll = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
     let yaw = match weighted(rng, &[0.3, 0.28, 0.42]) {
         0 => between(rng, -0.6, 0.6),
         1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
         _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
     };
-    let view = View { yaw, pitch, distance: near, roll: tilt, middle: 0.5 * person.height, shift: [0.0; 3] };
-    // The box a detector would draw, loosely.
-    let bounds = drawn.bounds(&view);
+    let view = View { yaw, pitch, distance, roll, middle: 0.5 * person.height, shift: [0.0; 3] };
+    // The box of a detector: loose, sometimes a little too tight, sometimes without the feet or
+    // legs.
+    let bounds = posed.bounds(&view);
     let [mut x0, mut y0, mut x1, mut y1] = bounds;
     let (wide, tall) = (x1 - x0, y1 - y0);
-    let sloppy = if chance(rng, 0.25) { 0.16 } else { 0.07 };
-    x0 -= wide * between(rng, -0.06, sloppy * 1.6);
-    x1 += wide * between(rng, -0.06, sloppy * 1.6);
-    y1 += tall * between(rng, -0.004, sloppy * 0.7);
-    y0 -= tall * between(rng, -0.02, sloppy * 0.7);
+    let margin = if chance(rng, 0.25) { 0.16 } else { 0.07 };
+    x0 -= wide * between(rng, -0.06, margin * 1.6);
+    x1 += wide * between(rng, -0.06, margin * 1.6);
+    y1 += tall * between(rng, -0.004, margin * 0.7);
+    y0 -= tall * between(rng, -0.02, margin * 0.7);
     if chance(rng, 0.22) {
         y0 += tall * between(rng, 0.15, 0.52);
     }
@@ -107,41 +112,43 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
         x0 -= more;
         x1 += more;
     }
-    // Size on the sensor, then over-sampling for soft edges.
+    // Size of the crop, log-uniform in height, and oversampling for soft edges.
     let out_h = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
     let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
-    let over = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
-    let (w, h) = ((out_w as f32 * over) as usize, (out_h as f32 * over) as usize);
+    let oversampling = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
+    let (w, h) = ((out_w as f32 * oversampling) as usize, (out_h as f32 * oversampling) as usize);
     let mut canvas = Canvas::new(w, h, [x0, y0, x1, y1]);
     let side = between(rng, -1.0, 1.0);
     let up = between(rng, 0.2, 1.0);
     let toward = between(rng, 0.1, 1.0);
     let length = (side * side + up * up + toward * toward).sqrt();
     let light = Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) };
-    let seen_place = chance(rng, 0.75);
-    if seen_place {
-        surround(&mut canvas, &view, &light, rng);
+    let in_perspective = chance(rng, 0.75);
+    if in_perspective {
+        draw_surroundings(&mut canvas, &view, &light, rng);
     } else {
-        background(&mut canvas, pitch, &light, rng);
+        draw_flat_backdrop(&mut canvas, pitch, &light, rng);
     }
-    drawn.shade(&mut canvas, &view, &light);
-    // Others behind, the person, others and things in front.
+    posed.cast_shadow(&mut canvas, &view, &light);
+    // From back to front: passers-by behind, the person, passers-by and obstacles in front.
     if chance(rng, 0.28) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
+        draw_passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, false, rng);
     }
-    drawn.draw(&mut canvas, &view, &light, creased);
+    posed.draw(&mut canvas, &view, &light, crease_depth);
     if chance(rng, 0.12) {
         let other = Person::sample(rng);
-        passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, true, rng);
+        draw_passer_by(&mut canvas, (&other, assets), &view, &light, x1 - x0, true, rng);
     }
     if chance(rng, 0.16) {
-        obstacle(&mut canvas, rng);
+        draw_obstacle(&mut canvas, rng);
     }
     camera::expose(&canvas, out_w, out_h, rng)
 }
 
-fn passer_by(
+/// Draws another person at the left or right edge, behind or in `front`; `wide` is the width of the
+/// box in metres.
+fn draw_passer_by(
     canvas: &mut Canvas,
     (other, assets): (&Person, Option<&Assets>),
     view: &View,
@@ -151,111 +158,13 @@ fn passer_by(
     rng: &mut impl Rng,
 ) {
     let side = if chance(rng, 0.5) { 1.0 } else { -1.0 };
-    let near = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
-    let theirs = View {
+    let distance = if front { between(rng, 0.62, 0.85) } else { between(rng, 0.4, 0.9) };
+    let other_view = View {
         yaw: between(rng, -3.1, 3.1),
         distance: view.distance * if front { 1.0 } else { between(rng, 1.0, 1.3) },
-        shift: [side * wide * near, between(rng, -0.25, 0.25), 0.0],
+        shift: [side * wide * distance, between(rng, -0.25, 0.25), 0.0],
         middle: 0.5 * other.height,
         ..*view
     };
-    Drawn::new(other, assets, &Pose::sample(rng)).draw(canvas, &theirs, light, 1.0);
-}
-
-fn background(canvas: &mut Canvas, pitch: f32, light: &Light, rng: &mut impl Rng) {
-    let (w, h) = (canvas.width as f32, canvas.height as f32);
-    let (wall, floor) = (place_colour(rng), place_colour(rng));
-    let grass = chance(rng, 0.14);
-    let floor = if grass { [0.06, 0.14, 0.03].map(|c| c * between(rng, 0.7, 1.8)) } else { floor };
-    let horizon = if pitch > 0.45 { between(rng, -0.6, 0.45) } else { between(rng, 0.1, 1.05) };
-    let seed: u32 = rng.random();
-    let style = weighted(rng, &[0.35, 0.25, 0.2, 0.2]);
-    let second = place_colour(rng);
-    let rough = between(rng, 0.02, 0.25);
-    let (scale, slant) = (between(rng, 3.0, 16.0), between(rng, -1.2, 1.2));
-    let shade_x = between(rng, -0.4, 0.4);
-    let day = 0.55 + 0.45 * light.ambient;
-    for py in 0..canvas.height {
-        let y = py as f32 / h;
-        let below = y - horizon;
-        for px in 0..canvas.width {
-            let x = px as f32 / w;
-            let grain = noise(x * scale * 2.0, y * scale * 4.0, seed) - 0.5;
-            let mut colour = if below > 0.0 {
-                let depth = 1.0 / (below + 0.25);
-                let (u, v) = ((x - 0.5) * depth * scale * 0.5 + slant * y, depth * scale);
-                let mut c = floor;
-                match style {
-                    0 if grass => {}
-                    1 if u.rem_euclid(1.0) < 0.06 => c = c.map(|v| v * 0.55),
-                    2 if (u.rem_euclid(1.0) < 0.5) != (v.rem_euclid(1.0) < 0.5) => c = second,
-                    3 if (u * 0.3 + v * 0.1).rem_euclid(3.0) < 0.12 => c = second,
-                    _ => {}
-                }
-                let fine = if grass { speckle(px as i32, py as i32, seed) - 0.5 } else { 0.0 };
-                c.map(|v| v * (1.0 + grain * rough * 2.0 + 0.4 * fine + 0.25 * below))
-            } else {
-                let mut c = wall;
-                match style {
-                    1 if (x * scale * 0.4).rem_euclid(1.0) < 0.1 => c = second,
-                    2 if (y * scale).rem_euclid(1.0) < 0.08 => c = second.map(|v| v * 0.6),
-                    3 => {
-                        let cell = speckle((x * scale * 0.7) as i32, (y * scale * 1.4) as i32, seed);
-                        c = std::array::from_fn(|i| wall[i] * (1.0 - cell) + second[i] * cell);
-                    }
-                    _ => {}
-                }
-                c.map(|v| v * (1.0 + grain * rough))
-            };
-            colour = colour.map(|v| v.max(0.0) * day * (1.0 + shade_x * (x - 0.5)));
-            canvas.rgb[py * canvas.width + px] = colour;
-        }
-    }
-    for _ in 0..weighted(rng, &[0.35, 0.3, 0.2, 0.15]) {
-        let colour = place_colour(rng);
-        let (cx, cy) = (between(rng, -0.1, 1.1), between(rng, 0.0, 1.0));
-        let (rx, ry) = match weighted(rng, &[0.5, 0.25, 0.25]) {
-            0 => (between(rng, 0.08, 0.4), between(rng, 0.05, 0.35)),
-            1 => (between(rng, 0.01, 0.05), 1.2),
-            _ => (1.2, between(rng, 0.005, 0.05)),
-        };
-        block(canvas, [cx - rx, cy - ry, cx + rx, cy + ry], chance(rng, 0.25), colour);
-    }
-    // Shadow on the ground at the feet.
-    let (cx, strength) = (0.5 + between(rng, -0.3, 0.3), between(rng, 0.2, 0.75));
-    if chance(rng, 0.7) {
-        let (rx, ry) = (between(rng, 0.25, 0.7), between(rng, 0.02, 0.09));
-        for py in (canvas.height * 4 / 5)..canvas.height {
-            for px in 0..canvas.width {
-                let d = ((px as f32 / w - cx) / rx).powi(2) + ((py as f32 / h - 0.95) / ry).powi(2);
-                if d < 1.0 {
-                    let k = 1.0 - strength * (1.0 - d);
-                    let at = py * canvas.width + px;
-                    canvas.rgb[at] = canvas.rgb[at].map(|v| v * k);
-                }
-            }
-        }
-    }
-}
-
-fn obstacle(canvas: &mut Canvas, rng: &mut impl Rng) {
-    let colour = place_colour(rng).map(|v| v * 0.9);
-    let round = chance(rng, 0.3);
-    let area = match weighted(rng, &[0.4, 0.35, 0.25]) {
-        0 => [between(rng, -0.4, 0.4), between(rng, 0.62, 0.9), between(rng, 0.6, 1.4), 1.3],
-        1 => {
-            let left = chance(rng, 0.5);
-            let reach = between(rng, 0.05, 0.28);
-            if left {
-                [-0.2, between(rng, -0.2, 0.6), reach, 1.2]
-            } else {
-                [1.0 - reach, between(rng, -0.2, 0.6), 1.2, 1.2]
-            }
-        }
-        _ => {
-            let y = between(rng, 0.45, 0.9);
-            [-0.1, y, 1.1, y + between(rng, 0.01, 0.04)]
-        }
-    };
-    block(canvas, area, round, colour);
+    PosedPerson::new(other, assets, &Pose::sample(rng)).draw(canvas, &other_view, light, 1.0);
 }

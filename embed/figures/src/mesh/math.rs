@@ -1,53 +1,55 @@
-//! Vectors and rotations of three dimensions.
+//! Vectors and matrices of three dimensions.
+//!
+//! Written here because a linear algebra crate may order its sums otherwise, and pictures are
+//! pinned to the byte.
 
-use crate::raster::V3;
+use crate::raster::Vec3;
 
-/// Rotation (or any linear map), row-major.
-pub(crate) type M3 = [[f32; 3]; 3];
+/// Row-major 3x3 matrix.
+pub(crate) type Mat3 = [[f32; 3]; 3];
 
-/// The map that changes nothing.
-pub(crate) const IDENTITY: M3 = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+pub(crate) const IDENTITY: Mat3 = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
-pub(crate) fn add(a: V3, b: V3) -> V3 {
+pub(crate) fn add(a: Vec3, b: Vec3) -> Vec3 {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
-pub(crate) fn sub(a: V3, b: V3) -> V3 {
+pub(crate) fn sub(a: Vec3, b: Vec3) -> Vec3 {
     [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
-pub(crate) fn scale(a: V3, s: f32) -> V3 {
+pub(crate) fn scale(a: Vec3, s: f32) -> Vec3 {
     [a[0] * s, a[1] * s, a[2] * s]
 }
 
-pub(crate) fn dot(a: V3, b: V3) -> f32 {
+pub(crate) fn dot(a: Vec3, b: Vec3) -> f32 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-pub(crate) fn cross(a: V3, b: V3) -> V3 {
+pub(crate) fn cross(a: Vec3, b: Vec3) -> Vec3 {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-pub(crate) fn length(a: V3) -> f32 {
+pub(crate) fn length(a: Vec3) -> f32 {
     dot(a, a).sqrt()
 }
 
-/// Unit vector along `a`; straight up where `a` has no length.
-pub(crate) fn unit(a: V3) -> V3 {
+/// Unit vector along `a`; straight up if `a` has no length.
+pub(crate) fn normalize(a: Vec3) -> Vec3 {
     let l = length(a);
     if l > 1e-9 { scale(a, 1.0 / l) } else { [0.0, 1.0, 0.0] }
 }
 
-pub(crate) fn apply(m: &M3, v: V3) -> V3 {
+pub(crate) fn transform(m: &Mat3, v: Vec3) -> Vec3 {
     [dot(m[0], v), dot(m[1], v), dot(m[2], v)]
 }
 
-pub(crate) fn times(a: &M3, b: &M3) -> M3 {
+pub(crate) fn matmul(a: &Mat3, b: &Mat3) -> Mat3 {
     std::array::from_fn(|r| std::array::from_fn(|c| (0..3).map(|k| a[r][k] * b[k][c]).sum()))
 }
 
-/// Right-handed turn by `angle` about the unit vector `axis` (Rodrigues' formula).
-pub(crate) fn turn(axis: V3, angle: f32) -> M3 {
+/// Right-handed rotation by `angle` about the unit vector `axis` (Rodrigues' formula).
+pub(crate) fn rotation(axis: Vec3, angle: f32) -> Mat3 {
     let (s, c) = angle.sin_cos();
     let [x, y, z] = axis;
     let k = 1.0 - c;
@@ -58,9 +60,9 @@ pub(crate) fn turn(axis: V3, angle: f32) -> M3 {
     ]
 }
 
-/// The shortest turn that takes direction `from` to direction `to`.
-pub(crate) fn align(from: V3, to: V3) -> M3 {
-    let (from, to) = (unit(from), unit(to));
+/// Shortest rotation that takes direction `from` to direction `to`.
+pub(crate) fn rotation_between(from: Vec3, to: Vec3) -> Mat3 {
+    let (from, to) = (normalize(from), normalize(to));
     let axis = cross(from, to);
     let (s, c) = (length(axis), dot(from, to));
     if s < 1e-6 {
@@ -68,9 +70,9 @@ pub(crate) fn align(from: V3, to: V3) -> M3 {
             return IDENTITY;
         }
         let other = if from[0].abs() < 0.9 { [1.0, 0.0, 0.0] } else { [0.0, 1.0, 0.0] };
-        return turn(unit(cross(from, other)), std::f32::consts::PI);
+        return rotation(normalize(cross(from, other)), std::f32::consts::PI);
     }
-    turn(scale(axis, 1.0 / s), s.atan2(c))
+    rotation(scale(axis, 1.0 / s), s.atan2(c))
 }
 
 #[cfg(test)]
@@ -85,8 +87,8 @@ mod tests {
             ([1.0, 2.0, 3.0], [-2.0, 0.5, 1.0]),
             ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0]),
         ] {
-            let got = apply(&align(from, to), unit(from));
-            assert!(length(sub(got, unit(to))) < 1e-5, "{from:?} {to:?} {got:?}");
+            let got = transform(&rotation_between(from, to), normalize(from));
+            assert!(length(sub(got, normalize(to))) < 1e-5, "{from:?} {to:?} {got:?}");
         }
     }
 }

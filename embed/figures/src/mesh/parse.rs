@@ -1,11 +1,13 @@
-//! Readers of the text forms of meshes: Wavefront OBJ, MakeHuman shape targets, rigs, skinning weights and the binding
-//! of clothes to the body (`.mhclo`). No input makes them panic; what is malformed is named with its line.
+//! Parsers of mesh files: Wavefront OBJ, MakeHuman shape targets, rigs, skinning weights and
+//! bindings of clothes to the body (`.mhclo`).
+//!
+//! The files are downloads: no input makes a parser panic, and an error names the line.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
-use crate::raster::V3;
+use crate::raster::Vec3;
 
 /// A malformed line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,26 +19,26 @@ pub struct Malformed {
     pub what: String,
 }
 
-fn bad(line: usize, what: impl Into<String>) -> Malformed {
+fn malformed(line: usize, what: impl Into<String>) -> Malformed {
     Malformed { line: line + 1, what: what.into() }
 }
 
-/// Vertices and triangles of an OBJ file.
+/// Mesh of an OBJ file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Obj {
-    /// Positions.
-    pub vertices: Vec<V3>,
+    /// In the unit of the file.
+    pub vertices: Vec<Vec3>,
     /// Vertex indices, all below `vertices.len()`; polygons are cut into fans.
     pub triangles: Vec<[u32; 3]>,
-    /// Texture coordinate of each vertex (the last one named for it), 0 where there is none.
+    /// Texture coordinates of each vertex: the last ones named for it, 0 without any.
     pub uv: Vec<[f32; 2]>,
-    /// Triangles of each named group, as a range of `triangles` (a group may come in several ranges).
+    /// Ranges of `triangles` by group; a group may have several ranges.
     pub groups: Vec<(String, std::ops::Range<usize>)>,
 }
 
 impl Obj {
-    /// Triangles of all groups whose name satisfies `wanted`.
-    pub fn of(&self, wanted: impl Fn(&str) -> bool) -> Vec<[u32; 3]> {
+    /// Triangles of the groups whose name satisfies `wanted`.
+    pub fn faces_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<[u32; 3]> {
         self.groups
             .iter()
             .filter(|(name, _)| wanted(name))
@@ -48,32 +50,32 @@ impl Obj {
 fn floats<const N: usize>(words: &mut std::str::SplitWhitespace<'_>, line: usize) -> Result<[f32; N], Malformed> {
     let mut out = [0.0f32; N];
     for value in &mut out {
-        let word = words.next().ok_or_else(|| bad(line, format!("expected {N} numbers")))?;
-        *value = word.parse().map_err(|_| bad(line, format!("{word:?} is not a number")))?;
+        let word = words.next().ok_or_else(|| malformed(line, format!("expected {N} numbers")))?;
+        *value = word.parse().map_err(|_| malformed(line, format!("{word:?} is not a number")))?;
         if !value.is_finite() {
-            return Err(bad(line, format!("{word:?} is not a finite number")));
+            return Err(malformed(line, format!("{word:?} is not a finite number")));
         }
     }
     Ok(out)
 }
 
-/// Index of a corner: counted from 1, or from the end when negative.
+/// Zero-based index of a corner; files count from 1, or backwards from the last when negative.
 fn corner(word: &str, count: usize, line: usize) -> Result<u32, Malformed> {
-    let index: i64 = word.parse().map_err(|_| bad(line, format!("{word:?} is not an index")))?;
+    let index: i64 = word.parse().map_err(|_| malformed(line, format!("{word:?} is not an index")))?;
     let at = if index > 0 { index - 1 } else { count as i64 + index };
     if index == 0 || at < 0 || at >= count as i64 {
-        return Err(bad(line, format!("index {index}, but {count} are defined so far")));
+        return Err(malformed(line, format!("index {index}, but {count} are defined so far")));
     }
     Ok(at as u32)
 }
 
-/// Reads an OBJ file.
+/// Parses an OBJ file.
 ///
 /// # Errors
 /// A malformed line, or a file without a face (for example a Git LFS pointer).
 pub fn obj(text: &str) -> Result<Obj, Malformed> {
     if text.starts_with("version https://git-lfs") {
-        return Err(bad(0, "this is a Git LFS pointer, not a mesh; fetch the file itself (git lfs pull)"));
+        return Err(malformed(0, "this is a Git LFS pointer, not a mesh; fetch the file itself (git lfs pull)"));
     }
     let mut out = Obj::default();
     let mut textures: Vec<[f32; 2]> = Vec::new();
@@ -99,7 +101,7 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
                     polygon.push(vertex);
                 }
                 if polygon.len() < 3 {
-                    return Err(bad(line, "a face needs three corners"));
+                    return Err(malformed(line, "a face needs three corners"));
                 }
                 out.triangles.extend((1..polygon.len() - 1).map(|i| [polygon[0], polygon[i], polygon[i + 1]]));
                 if let Some((_, range)) = out.groups.last_mut() {
@@ -110,17 +112,17 @@ pub fn obj(text: &str) -> Result<Obj, Malformed> {
         }
     }
     if out.triangles.is_empty() {
-        return Err(bad(text.lines().count(), "the file ends without a face"));
+        return Err(malformed(text.lines().count(), "the file ends without a face"));
     }
     out.uv = (0..out.vertices.len() as u32).map(|v| uv.get(&v).map_or([0.0; 2], |&t| textures[t as usize])).collect();
     Ok(out)
 }
 
-/// Reads a shape target: lines "vertex dx dy dz". Vertices must be below `vertices`.
+/// Parses a shape target: lines "vertex dx dy dz" with vertices below `vertices`.
 ///
 /// # Errors
 /// A malformed line.
-pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, V3)>, Malformed> {
+pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, Vec3)>, Malformed> {
     let mut out = Vec::new();
     for (line, content) in text.lines().enumerate() {
         let mut words = content.split_whitespace();
@@ -128,9 +130,9 @@ pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, V3)>, Malformed> 
             None => {}
             Some(word) if word.starts_with('#') => {}
             Some(word) => {
-                let vertex: usize = word.parse().map_err(|_| bad(line, format!("{word:?} is not a vertex")))?;
+                let vertex: usize = word.parse().map_err(|_| malformed(line, format!("{word:?} is not a vertex")))?;
                 if vertex >= vertices {
-                    return Err(bad(line, format!("vertex {vertex} of a mesh of {vertices}")));
+                    return Err(malformed(line, format!("vertex {vertex} of a mesh of {vertices}")));
                 }
                 out.push((vertex as u32, floats(&mut words, line)?));
             }
@@ -139,23 +141,18 @@ pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, V3)>, Malformed> 
     Ok(out)
 }
 
-/// Where a joint lies on the body.
+/// How a rig file places a joint on the body.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "strategy", rename_all = "UPPERCASE")]
 pub enum Joint {
-    /// Middle of a cube of the base mesh.
+    /// Middle of the vertices of a group of the base mesh, a small cube.
     Cube {
-        /// Its group.
         cube_name: String,
     },
-    /// Mean of vertices.
     Mean {
-        /// Which.
         vertex_indices: Vec<u32>,
     },
-    /// One vertex.
     Vertex {
-        /// Which.
         vertex_index: u32,
     },
 }
@@ -163,24 +160,24 @@ pub enum Joint {
 /// One bone of a rig file.
 #[derive(Debug, Clone, Deserialize)]
 pub struct BoneEntry {
-    /// The joint it turns about.
+    /// The joint about which it rotates.
     pub head: Joint,
-    /// Name of the bone it hangs on, empty for the root.
+    /// Name of its parent, empty for the root.
     pub parent: String,
 }
 
-/// Reads a rig.
+/// Parses a rig: bones by name.
 ///
 /// # Errors
-/// What serde says.
+/// Malformed JSON or a missing field.
 pub fn rig(bytes: &[u8]) -> Result<BTreeMap<String, BoneEntry>, serde_json::Error> {
     serde_json::from_slice(bytes)
 }
 
-/// Reads skinning weights: for each bone pairs (vertex, weight).
+/// Parses skinning weights: pairs (vertex, weight) by name of the bone.
 ///
 /// # Errors
-/// What serde says.
+/// Malformed JSON or a missing field.
 pub fn weights(bytes: &[u8]) -> Result<BTreeMap<String, Vec<(u32, f32)>>, serde_json::Error> {
     #[derive(Deserialize)]
     struct File {
@@ -189,29 +186,30 @@ pub fn weights(bytes: &[u8]) -> Result<BTreeMap<String, Vec<(u32, f32)>>, serde_
     Ok(serde_json::from_slice::<File>(bytes)?.weights)
 }
 
-/// How a vertex of a garment hangs on the body.
+/// Binding of a vertex of a garment to a triangle of the body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Binding {
     /// Vertices of the body.
     pub vertices: [u32; 3],
-    /// Their shares.
-    pub shares: [f32; 3],
-    /// Offset, in units of [`Clothes::scales`].
-    pub offset: V3,
+    /// Barycentric weights of the three.
+    pub weights: [f32; 3],
+    /// Added to the point on the triangle, in units of [`Clothes::scales`].
+    pub offset: Vec3,
 }
 
-/// A `.mhclo` file.
+/// Content of a `.mhclo` file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Clothes {
-    /// The mesh beside it.
+    /// File name of the mesh in the same folder; may be empty.
     pub obj_file: String,
-    /// For x, y, z: two body vertices and their distance along that axis on the body the garment was made for.
+    /// For x, y, z: two body vertices, and their distance along that axis on the body that the
+    /// garment was made for.
     pub scales: [Option<(u32, u32, f32)>; 3],
-    /// One for each vertex of the mesh.
+    /// One per vertex of the mesh.
     pub bindings: Vec<Binding>,
 }
 
-/// Reads a `.mhclo` file; vertices of the body must be below `vertices`.
+/// Parses a `.mhclo` file; vertices of the body must be below `vertices`.
 ///
 /// # Errors
 /// A malformed line, or a file without bindings.
@@ -219,10 +217,10 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
     let mut out = Clothes::default();
     let mut binding = false;
     let index = |word: Option<&str>, line: usize| {
-        let word = word.ok_or_else(|| bad(line, "a vertex is missing"))?;
+        let word = word.ok_or_else(|| malformed(line, "a vertex is missing"))?;
         match word.parse::<usize>() {
             Ok(vertex) if vertex < vertices => Ok(vertex as u32),
-            _ => Err(bad(line, format!("{word:?} is not a vertex of a body of {vertices}"))),
+            _ => Err(malformed(line, format!("{word:?} is not a vertex of a body of {vertices}"))),
         }
     };
     for (line, content) in text.lines().enumerate() {
@@ -232,10 +230,10 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
             let a = index(Some(first), line)?;
             let count = content.split_whitespace().count();
             out.bindings.push(if count == 1 {
-                Binding { vertices: [a; 3], shares: [1.0, 0.0, 0.0], offset: [0.0; 3] }
+                Binding { vertices: [a; 3], weights: [1.0, 0.0, 0.0], offset: [0.0; 3] }
             } else {
                 let vertices = [a, index(words.next(), line)?, index(words.next(), line)?];
-                Binding { vertices, shares: floats(&mut words, line)?, offset: floats(&mut words, line)? }
+                Binding { vertices, weights: floats(&mut words, line)?, offset: floats(&mut words, line)? }
             });
             continue;
         }
@@ -251,7 +249,7 @@ pub fn mhclo(text: &str, vertices: usize) -> Result<Clothes, Malformed> {
         }
     }
     if out.bindings.is_empty() {
-        return Err(bad(text.lines().count(), "the file ends without \"verts\" and bindings"));
+        return Err(malformed(text.lines().count(), "the file ends without \"verts\" and bindings"));
     }
     Ok(out)
 }
@@ -270,7 +268,7 @@ mod tests {
         let mesh = obj(CUBE).unwrap();
         assert_eq!(mesh.vertices.len(), 4);
         assert_eq!(mesh.triangles, [[0, 1, 2], [0, 2, 3], [3, 2, 1]]);
-        assert_eq!(mesh.of(|g| g == "right"), [[3, 2, 1]]);
+        assert_eq!(mesh.faces_of(|g| g == "right"), [[3, 2, 1]]);
         assert_eq!(mesh.uv[2], [0.5, 0.25]);
     }
 

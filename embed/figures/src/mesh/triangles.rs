@@ -1,45 +1,47 @@
-//! Triangles on the canvas: depth, interpolated places and normals, light; and the soft dark where surfaces meet.
+//! Rasteriser of level 2: triangles with depth buffer, interpolated coordinates and normals,
+//! shading, cast shadows and ambient occlusion.
 
 use std::ops::RangeInclusive;
 
-use super::math::{add, cross, dot, scale, unit};
-use super::surface::{Region, Triangle};
-use crate::raster::{Canvas, Light, V3, View};
+use super::math::{add, cross, dot, normalize, scale};
+use super::surface::{BodyRegion, Triangle};
+use crate::raster::{Canvas, Light, Vec3, View};
 
-/// What a surface looks like at a point.
+/// Material of a surface at a point.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
-    /// Linear RGB.
+pub(crate) struct Material {
+    /// Linear RGB, 0..1.
     pub albedo: [f32; 3],
-    /// Strength of the highlight.
+    /// Strength of the highlight, added to the light.
     pub gloss: f32,
-    /// Slope of the folds around and up the body.
+    /// Slopes of the folds around and up the body, which tilt the normal.
     pub slope: [f32; 2],
 }
 
 /// A posed surface ready to be drawn.
-pub(crate) struct Posed3<'a> {
-    /// Corners in body space.
-    pub points: &'a [V3],
-    /// Unit normals there.
-    pub normals: &'a [V3],
-    /// Draws back faces too.
-    pub double: bool,
-    /// Metres by which it is drawn nearer than it is, so that what is worn above never sinks into what is below.
-    pub lift: f32,
+pub(crate) struct PosedSurface<'a> {
+    /// In body space.
+    pub points: &'a [Vec3],
+    /// Unit normals, one per point.
+    pub normals: &'a [Vec3],
+    /// Whether back faces are drawn too: the inside of open garments shows.
+    pub double_sided: bool,
+    /// Metres by which the surface is drawn nearer than it is, so that an outer layer never sinks
+    /// into an inner one.
+    pub depth_bias: f32,
 }
 
 impl View {
-    /// A direction of view space in body space: the inverse of [`View::direction`].
-    pub(crate) fn to_body(self, v: V3) -> V3 {
+    /// Direction of view space in body space, the inverse of [`View::direction`].
+    pub(crate) fn to_body(self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (y, z) = (v[1] * cp + v[2] * sp, -v[1] * sp + v[2] * cp);
         [v[0] * cy - z * sy, y, v[0] * sy + z * cy]
     }
 
-    /// A direction of body space in view space (without roll, which light ignores).
-    pub(crate) fn direction(&self, v: V3) -> V3 {
+    /// Direction of body space in view space, without roll, which the light ignores.
+    pub(crate) fn direction(&self, v: Vec3) -> Vec3 {
         let (sy, cy) = self.yaw.sin_cos();
         let (sp, cp) = self.pitch.sin_cos();
         let (x, y, z) = (v[0] * cy + v[2] * sy, v[1], -v[0] * sy + v[2] * cy);
@@ -47,20 +49,21 @@ impl View {
     }
 }
 
-/// Light that leaves a surface with this unit `normal` towards the camera.
-pub(crate) fn lit(light: &Light, normal: V3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
+/// Light from a surface with this unit `normal` to the camera: wrapped Lambert, sky and a
+/// Blinn-Phong highlight.
+pub(crate) fn shade(light: &Light, normal: Vec3, albedo: [f32; 3], gloss: f32) -> [f32; 3] {
     let facing = dot(normal, light.towards);
-    // Skies and ceilings are wide: light wraps around edges.
+    // Light wraps around edges, because skies and ceilings are wide.
     let direct = ((facing + 0.25) / 1.25).max(0.0);
     let sky = 0.62 + 0.38 * normal[1];
     let diffuse = light.ambient * sky + (1.0 - light.ambient) * direct;
-    let half = unit(add(light.towards, [0.0, 0.0, 1.0]));
+    let half = normalize(add(light.towards, [0.0, 0.0, 1.0]));
     let shine = gloss * dot(normal, half).max(0.0).powi(14);
     albedo.map(|c| c * diffuse * 1.35 + shine)
 }
 
-/// Columns and rows of the canvas whose pixels a triangle may cover, if any.
-fn window<const N: usize>(
+/// Columns and rows of the pixels that a triangle may cover; `None` off the canvas.
+fn pixel_bounds<const N: usize>(
     corners: [&[f32; N]; 3],
     canvas: &Canvas,
 ) -> Option<(RangeInclusive<usize>, RangeInclusive<usize>)> {
@@ -71,16 +74,17 @@ fn window<const N: usize>(
     (x0 <= x1 && y0 <= y1).then_some((x0 as usize..=x1 as usize, y0 as usize..=y1 as usize))
 }
 
-/// Draws the `triangles` of `posed`; `paint` is asked at every visible pixel and answers nothing where the surface ends.
+/// Draws `triangles` of `posed`. `material_at` is called for every visible pixel and returns `None`
+/// beyond the hem.
 pub(crate) fn draw<'t>(
     canvas: &mut Canvas,
-    posed: &Posed3<'_>,
+    posed: &PosedSurface<'_>,
     triangles: impl Iterator<Item = &'t Triangle>,
     view: &View,
     light: &Light,
-    paint: impl Fn(Region, [f32; 4]) -> Option<Look>,
+    material_at: impl Fn(BodyRegion, [f32; 4]) -> Option<Material>,
 ) {
-    let pixels: Vec<V3> = posed
+    let pixels: Vec<Vec3> = posed
         .points
         .iter()
         .map(|&point| {
@@ -88,17 +92,17 @@ pub(crate) fn draw<'t>(
             [(p[0] - canvas.origin[0]) / canvas.step[0] - 0.5, (canvas.origin[1] - p[1]) / canvas.step[1] - 0.5, p[2]]
         })
         .collect();
-    let normals: Vec<V3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
+    let normals: Vec<Vec3> = posed.normals.iter().map(|&n| view.direction(n)).collect();
     let upward = view.direction([0.0, 1.0, 0.0]);
     for triangle in triangles {
         let [a, b, c] = triangle.vertices.map(|v| pixels[v as usize]);
         let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
         // Rows grow downwards, so front faces turn clockwise here.
         let back = area > 0.0;
-        if area.abs() < 1e-6 || (back && !posed.double) {
+        if area.abs() < 1e-6 || (back && !posed.double_sided) {
             continue;
         }
-        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        let Some((columns, rows)) = pixel_bounds([&a, &b, &c], canvas) else { continue };
         let [na, nb, nc] = triangle.vertices.map(|v| normals[v as usize]);
         let inverse = 1.0 / area;
         for py in rows {
@@ -111,23 +115,23 @@ pub(crate) fn draw<'t>(
                 if wa < 0.0 || wb < 0.0 || wc < 0.0 {
                     continue;
                 }
-                let depth = wa * a[2] + wb * b[2] + wc * c[2] + posed.lift;
+                let depth = wa * a[2] + wb * b[2] + wc * c[2] + posed.depth_bias;
                 let at = py * canvas.width + px;
                 if depth <= canvas.depth[at] {
                     continue;
                 }
-                let [ta, tb, tc] = &triangle.attributes;
-                let place = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
-                let Some(look) = paint(triangle.region, place) else { continue };
+                let [ta, tb, tc] = &triangle.coords;
+                let coords = std::array::from_fn(|i| wa * ta[i] + wb * tb[i] + wc * tc[i]);
+                let Some(material) = material_at(triangle.region, coords) else { continue };
                 let mut normal = add(add(scale(na, wa), scale(nb, wb)), scale(nc, wc));
                 if back {
                     normal = scale(normal, -1.0);
                 }
                 let across = cross(upward, normal);
-                let bent = add(normal, add(scale(across, -look.slope[0]), scale(upward, -look.slope[1])));
-                let normal = unit(bent);
+                let bent = add(normal, add(scale(across, -material.slope[0]), scale(upward, -material.slope[1])));
+                let normal = normalize(bent);
                 let inside = if back { 0.55 } else { 1.0 };
-                let colour = lit(light, normal, look.albedo, look.gloss);
+                let colour = shade(light, normal, material.albedo, material.gloss);
                 canvas.depth[at] = depth;
                 canvas.rgb[at] = colour.map(|v| v * inside);
             }
@@ -135,11 +139,12 @@ pub(crate) fn draw<'t>(
     }
 }
 
-/// Where `points` throw their shadow on the ground (y = 0): `mask` becomes 1 there. Nothing if the light stands too low.
-pub(crate) fn cast<'t>(
+/// Sets `mask` to 1 where the triangles cast their shadow on the ground (y = 0). A light too low
+/// casts none.
+pub(crate) fn cast_shadow<'t>(
     canvas: &Canvas,
     mask: &mut [f32],
-    points: &[V3],
+    points: &[Vec3],
     triangles: impl Iterator<Item = &'t Triangle>,
     view: &View,
     light: &Light,
@@ -162,7 +167,7 @@ pub(crate) fn cast<'t>(
         if area.abs() < 1e-6 {
             continue;
         }
-        let Some((columns, rows)) = window([&a, &b, &c], canvas) else { continue };
+        let Some((columns, rows)) = pixel_bounds([&a, &b, &c], canvas) else { continue };
         for py in rows {
             for px in columns.clone() {
                 let (x, y) = (px as f32, py as f32);
@@ -176,8 +181,8 @@ pub(crate) fn cast<'t>(
     }
 }
 
-/// Darkens the canvas where `mask` is set, with edges softened over `radius` pixels.
-pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
+/// Darkens the canvas where `mask` is set; a box blur over `radius` pixels softens the edges.
+pub(crate) fn darken_shadow(canvas: &mut Canvas, mask: &[f32], radius: usize, strength: f32) {
     let (width, height) = (canvas.width, canvas.height);
     let soft = |from: &[f32], across: bool| -> Vec<f32> {
         let (lines, count, step, stride) = if across { (height, width, 1, width) } else { (width, height, width, 1) };
@@ -198,8 +203,9 @@ pub(crate) fn darken(canvas: &mut Canvas, mask: &[f32], radius: usize, strength:
     }
 }
 
-/// Darkens what lies behind something near it: armpits, between the legs, under hems and hair. `reach` in metres.
-pub(crate) fn occlude(canvas: &mut Canvas, reach: f32, strength: f32) {
+/// Ambient occlusion in screen space: darkens what lies behind something within `reach` metres,
+/// such as armpits, the space between legs, and skin under hems and hair.
+pub(crate) fn ambient_occlusion(canvas: &mut Canvas, reach: f32, strength: f32) {
     let (width, height) = (canvas.width as isize, canvas.height as isize);
     let (rx, ry) = (reach / canvas.step[0], reach / canvas.step[1]);
     let taps: Vec<(isize, isize)> = (0..12)
@@ -250,16 +256,17 @@ mod tests {
         let light = Light { towards: [0.0, 0.0, 1.0], ambient: 0.5 };
         let mut canvas = Canvas::new(8, 8, [-1.0, -1.0, 1.0, 1.0]);
         let triangle =
-            Triangle { vertices: [0, 1, 2], region: Region::Trunk, attributes: [[0.0; 4], [1.0; 4], [2.0; 4]] };
-        let paint = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
+            Triangle { vertices: [0, 1, 2], region: BodyRegion::Trunk, coords: [[0.0; 4], [1.0; 4], [2.0; 4]] };
+        let material_at = |z: f32, albedo: [f32; 3], canvas: &mut Canvas| {
             let points = [[-3.0, -3.0, z], [3.0, -3.0, z], [0.0, 6.0, z]];
-            let posed = Posed3 { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double: false, lift: 0.0 };
+            let posed =
+                PosedSurface { points: &points, normals: &[[0.0, 0.0, 1.0]; 3], double_sided: false, depth_bias: 0.0 };
             draw(canvas, &posed, [triangle].iter(), &view, &light, |_, _| {
-                Some(Look { albedo, gloss: 0.0, slope: [0.0; 2] })
+                Some(Material { albedo, gloss: 0.0, slope: [0.0; 2] })
             });
         };
-        paint(0.0, [0.8, 0.0, 0.0], &mut canvas);
-        paint(-1.0, [0.0, 0.8, 0.0], &mut canvas);
+        material_at(0.0, [0.8, 0.0, 0.0], &mut canvas);
+        material_at(-1.0, [0.0, 0.8, 0.0], &mut canvas);
         assert!(canvas.rgb.iter().all(|c| c[0] > 0.5 && c[1] == 0.0), "{:?}", canvas.rgb[0]);
     }
 }

@@ -1,24 +1,27 @@
-//! Which of MakeHuman's pieces stand for a person's hair, clothes and shoes, when the folder of assets has them.
+//! Wardrobe: which MakeHuman pieces a person wears as hair, clothes and shoes, if the assets have
+//! them.
 //!
-//! Two thirds of the persons wear them; the others keep garments grown from the body itself, so that a model does not
-//! learn one cut. Which do follows from the person, so it is the same in every view.
+//! Two thirds of the persons wear pieces. The others wear garments cut from the base mesh, so that
+//! a model does not learn the cut of a few pieces. The choice is a [`variation`], the same in every
+//! view.
 
 use super::assets::Assets;
 use super::surface::Surface;
-use crate::body::own;
 use crate::person::{HairStyle, LowerKind, Person, ShoeKind, UpperKind};
+use crate::variation::{slot, variation};
 
-/// Share of the persons whose garments are grown from the body although there are pieces.
-const GROWN: f32 = 0.35;
+/// Share of the persons whose garments are cut from the base mesh although there are pieces.
+const WITHOUT_PIECES: f32 = 0.35;
 
+/// One of the pieces `names`, by `at` in 0..1.
 fn choose<'a>(assets: &'a Assets, names: &[&str], at: f32) -> Option<&'a Surface> {
     let at = ((at * names.len() as f32) as usize).min(names.len().checked_sub(1)?);
     assets.pieces.get(names[at])
 }
 
-/// Hair with its own strands; nothing under a hat.
+/// Hair; `None` under a hat, which no piece fits.
 pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if person.hat.is_some() || own(person, 241) < GROWN {
+    if person.hat.is_some() || variation(person, slot::HAIR_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match person.hair {
@@ -29,13 +32,13 @@ pub(crate) fn hair<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfac
         HairStyle::Curly => &["afro01/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 242))
+    choose(assets, names, variation(person, slot::HAIR_PIECE))
 }
 
-/// The inner upper garment.
+/// Top, the inner upper garment.
 pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     use UpperKind::*;
-    if own(person, 243) < GROWN || person.dress.is_some() {
+    if variation(person, slot::TOP_HAS_PIECE) < WITHOUT_PIECES || person.dress.is_some() {
         return None;
     }
     let names: &[&str] = match (person.top.kind, person.woman) {
@@ -44,13 +47,13 @@ pub(crate) fn top<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface
         (LongSleeve | Sweater | Shirt | Hoodie, false) => &["male_casualsuit02/0", "male_casualsuit03/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 244))
+    choose(assets, names, variation(person, slot::TOP_PIECE))
 }
 
-/// The outer garment.
+/// Outer garment.
 pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
     let garment = person.outer.as_ref()?;
-    if own(person, 245) < GROWN {
+    if variation(person, slot::OUTER_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match (garment.kind, person.woman) {
@@ -64,7 +67,7 @@ pub(crate) fn outer<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
 
 /// Trousers or shorts.
 pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if own(person, 246) < GROWN {
+    if variation(person, slot::LOWER_HAS_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match (person.lower.kind, person.woman) {
@@ -75,12 +78,12 @@ pub(crate) fn lower<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
         (LowerKind::Shorts, true) => &["female_casualsuit02/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 247))
+    choose(assets, names, variation(person, slot::LOWER_PIECE))
 }
 
 /// Shoes.
 pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surface> {
-    if own(person, 248) < GROWN {
+    if variation(person, slot::SHOES_HAVE_PIECE) < WITHOUT_PIECES {
         return None;
     }
     let names: &[&str] = match person.shoes.0 {
@@ -88,5 +91,5 @@ pub(crate) fn shoes<'a>(assets: &'a Assets, person: &Person) -> Option<&'a Surfa
         ShoeKind::Leather => &["shoes02/0", "shoes05/0", "shoes06/0"],
         _ => &[],
     };
-    choose(assets, names, own(person, 249))
+    choose(assets, names, variation(person, slot::SHOES_PIECE))
 }

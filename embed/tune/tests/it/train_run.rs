@@ -226,7 +226,7 @@ fn a_time_limit_fixes_the_steps_so_that_the_fall_fits() {
 
 /// Writes `identities` drawn persons with two pictures each as a dataset.
 pub fn dataset(root: &Path, identities: u64) {
-    sightline_figures::write::write(root, &Corpus::new(4), identities, 2, |_| {}).expect("written");
+    sightline_figures::write_dataset(root, &Corpus::new(4), identities, 2, |_| {}).expect("written");
 }
 
 #[test]

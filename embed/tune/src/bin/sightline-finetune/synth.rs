@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::json;
-use sightline_figures::{Assets, Corpus, write};
+use sightline_figures::{Assets, Corpus, write_dataset};
 
 use crate::report::counted;
 
@@ -49,7 +49,7 @@ pub fn run(args: &SynthArgs) -> Result<()> {
     let start = Instant::now();
     let (counted, total) = (counted(), (args.identities * args.views) as usize);
     let told = |done: u64| counted("pictures", done as usize, total);
-    let written = write::write(&args.out, &corpus, args.identities, args.views, told)
+    let written = write_dataset(&args.out, &corpus, args.identities, args.views, told)
         .with_context(|| format!("writing {}", args.out.display()))?;
     let wall = start.elapsed().as_secs_f64();
     let drawing = written.drawing.as_secs_f64();

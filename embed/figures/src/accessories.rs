@@ -1,19 +1,32 @@
-//! What is on the head and in the hands: skull and hair, hats and hoods, bags, carried things.
+//! Level 1 head and accessories: skull, hair, hats, hoods, bags and held items as tapered
+//! cylinders. Level 2 uses the bags and held items.
 
+use super::body::PartKind;
 use super::body::Pose;
-use super::body::{Paint, own};
-use super::person::{BagKind, HairStyle, HatKind, Person, ThingKind, UpperKind};
-use super::raster::V3;
+use super::garments::{bag_side, hood_hangs};
+use super::person::{BagKind, HairStyle, HatKind, HeldItem, Person};
+use super::raster::Vec3;
+use crate::variation::{slot, variation};
 
-pub(super) type Adder<'a> = dyn FnMut(V3, V3, [f32; 2], [f32; 2], f32, Paint) + 'a;
+/// Adds a part: ends `a` and `b`, radii (lateral, front to back) at each, roundness of the ends,
+/// kind.
+pub(crate) type AddPart<'a> = dyn FnMut(Vec3, Vec3, [f32; 2], [f32; 2], f32, PartKind) + 'a;
 
-pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32, f32) -> V3, add: &mut Adder<'_>) {
+/// Adds skull, hair, hat and hood. `at` gives a point of the leaning trunk in fractions of `tall`,
+/// the body height in metres.
+pub(super) fn add_head(
+    person: &Person,
+    pose: &Pose,
+    tall: f32,
+    at: &dyn Fn(f32, f32, f32) -> Vec3,
+    add: &mut AddPart<'_>,
+) {
     let nod = pose.head_nod * 0.06;
     let turn = pose.head_yaw * 0.02;
     let r = 0.051 * tall;
     let top = at(turn, 0.948, 0.008 + nod);
     let chin = at(turn, 0.908, 0.014 + nod * 0.8);
-    add(top, chin, [r, r * 1.15], [r * 0.8, r * 0.95], 1.0, Paint::Head);
+    add(top, chin, [r, r * 1.15], [r * 0.8, r * 0.95], 1.0, PartKind::Head);
     let behind = |x: f32, y: f32, z: f32| at(x + turn, y, z);
     use HairStyle::*;
     let covered = matches!(person.hat, Some((HatKind::Hood, _)));
@@ -25,7 +38,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.14, r * 1.1],
                 [r * 1.2, r * 0.9],
                 0.8,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             Shoulder => add(
                 behind(0.0, 0.95, -0.006),
@@ -33,17 +46,17 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.14, r * 1.1],
                 [r * 1.3, r * 0.62],
                 0.6,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             Long => {
-                let end = 0.80 - 0.14 * own(person, 11);
+                let end = 0.80 - 0.14 * variation(person, slot::HAIR_HEIGHT);
                 add(
                     behind(0.0, 0.95, -0.006),
                     behind(0.0, 0.85, -0.034),
                     [r * 1.14, r * 1.1],
                     [r * 1.3, r * 0.62],
                     0.6,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
                 add(
                     behind(0.0, 0.86, -0.04),
@@ -51,28 +64,28 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                     [r * 1.28, r * 0.55],
                     [r * 0.95, r * 0.4],
                     0.8,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Ponytail => {
                 add(
                     behind(0.0, 0.95, -0.035),
-                    behind(0.0, 0.81 - 0.04 * own(person, 11), -0.07),
+                    behind(0.0, 0.81 - 0.04 * variation(person, slot::HAIR_HEIGHT), -0.07),
                     [r * 0.4; 2],
                     [r * 0.33; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Bun => {
-                let y = 0.955 + 0.035 * own(person, 11);
+                let y = 0.955 + 0.035 * variation(person, slot::HAIR_HEIGHT);
                 add(
                     behind(0.0, y, -0.035),
                     behind(0.0, y - 0.006, -0.037),
                     [r * 0.55; 2],
                     [r * 0.55; 2],
                     1.0,
-                    Paint::Hair,
+                    PartKind::Hair,
                 );
             }
             Curly => add(
@@ -81,7 +94,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.45, r * 1.35],
                 [r * 1.35, r * 1.1],
                 0.95,
-                Paint::Hair,
+                PartKind::Hair,
             ),
             _ => {}
         }
@@ -94,7 +107,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.08, r * 1.2],
                 [r * 1.1, r * 1.22],
                 0.8,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.952, 0.03),
@@ -102,7 +115,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 0.8, r * 0.12],
                 [r * 0.7, r * 0.12],
                 0.4,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::Beanie, _)) => add(
@@ -111,7 +124,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
             [r * 1.1, r * 1.2],
             [r * 1.14, r * 1.26],
             0.9,
-            Paint::Hat,
+            PartKind::Hat,
         ),
         Some((HatKind::Brimmed, _)) => {
             add(
@@ -120,7 +133,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.0, r * 1.1],
                 [r * 1.12, r * 1.22],
                 0.45,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.957, 0.0),
@@ -128,7 +141,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.8, r * 1.9],
                 [r * 1.85, r * 1.95],
                 0.1,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::HardHat, _)) => {
@@ -138,7 +151,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.2, r * 1.35],
                 [r * 1.28, r * 1.42],
                 0.95,
-                Paint::Hat,
+                PartKind::Hat,
             );
             add(
                 behind(0.0, 0.952, 0.008),
@@ -146,7 +159,7 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.4, r * 1.7],
                 [r * 1.4, r * 1.7],
                 0.1,
-                Paint::HatBrim,
+                PartKind::HatBrim,
             );
         }
         Some((HatKind::Hood, _)) => {
@@ -156,40 +169,37 @@ pub(super) fn head(person: &Person, pose: &Pose, tall: f32, at: &dyn Fn(f32, f32
                 [r * 1.28, r * 1.3],
                 [r * 1.35, r * 1.1],
                 0.95,
-                Paint::Hat,
+                PartKind::Hat,
             );
         }
         None => {
-            let kind = person.visible_upper().kind;
-            let hooded = kind == UpperKind::Hoodie
-                || (own(person, 12) > 0.6 && matches!(kind, UpperKind::Puffer | UpperKind::Jacket));
-            let under = person.outer.is_some() && person.top.kind == UpperKind::Hoodie;
-            if hooded || under {
+            if hood_hangs(person) {
                 add(
                     behind(0.0, 0.845, -0.035),
                     behind(0.0, 0.80, -0.05),
                     [r * 1.35, r * 0.75],
                     [r * 0.9, r * 0.5],
                     0.8,
-                    Paint::HoodBack,
+                    PartKind::HoodBack,
                 );
             }
         }
     }
 }
 
-pub(super) fn carried(
+/// Adds the bag and the held item; `chest` is the half width and half depth of the chest in metres.
+pub(crate) fn add_carried(
     person: &Person,
     tall: f32,
-    at: &dyn Fn(f32, f32, f32) -> V3,
-    hands: &[V3; 2],
+    at: &dyn Fn(f32, f32, f32) -> Vec3,
+    hands: &[Vec3; 2],
     chest: [f32; 2],
-    add: &mut Adder<'_>,
+    add: &mut AddPart<'_>,
 ) {
-    let side: f32 = if own(person, 13) > 0.5 { 1.0 } else { -1.0 };
+    let side = bag_side(person);
     let hand = hands[usize::from(side > 0.0)];
     let free = hands[usize::from(side < 0.0)];
-    let size = 0.8 + 0.45 * own(person, 14);
+    let size = 0.8 + 0.45 * variation(person, slot::BAG_SIZE);
     match person.bag.map(|(kind, _)| kind) {
         Some(BagKind::Backpack) => {
             let back = chest[1] / tall + 0.03;
@@ -199,19 +209,19 @@ pub(super) fn carried(
                 [0.075 * tall * size, 0.05 * tall * size],
                 [0.085 * tall * size, 0.06 * tall * size],
                 0.35,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Shoulder) => {
             let x = side * (chest[0] / tall + 0.005);
-            let drop = 0.06 * own(person, 15);
+            let drop = 0.06 * variation(person, slot::SHOULDER_BAG_DROP);
             add(
                 at(x, 0.555 - drop, -0.01),
                 at(x, 0.47 - drop, -0.01),
                 [0.035 * tall, 0.075 * tall * size],
                 [0.038 * tall, 0.085 * tall * size],
                 0.2,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Handbag) => {
@@ -222,7 +232,7 @@ pub(super) fn carried(
                 [0.03 * tall, 0.075 * tall * size],
                 [0.034 * tall, 0.09 * tall * size],
                 0.15,
-                Paint::Bag,
+                PartKind::Bag,
             );
             add(
                 [x, y, z],
@@ -230,7 +240,7 @@ pub(super) fn carried(
                 [0.006 * tall, 0.05 * tall],
                 [0.006 * tall, 0.06 * tall],
                 0.5,
-                Paint::Bag,
+                PartKind::Bag,
             );
         }
         Some(BagKind::Suitcase) => {
@@ -241,7 +251,7 @@ pub(super) fn carried(
                 [0.07 * tall * size, 0.05 * tall],
                 [0.07 * tall * size, 0.05 * tall],
                 0.1,
-                Paint::Bag,
+                PartKind::Bag,
             );
             add(
                 [x * 0.95, 0.48 * tall, z],
@@ -249,52 +259,52 @@ pub(super) fn carried(
                 [0.007 * tall; 2],
                 [0.007 * tall; 2],
                 0.5,
-                Paint::Thing,
+                PartKind::HeldItem,
             );
         }
         None => {}
     }
     let [x, y, z] = free;
-    match person.thing.map(|(kind, _)| kind) {
-        Some(ThingKind::Paper) => add(
+    match person.held_item.map(|(kind, _)| kind) {
+        Some(HeldItem::Paper) => add(
             [x, y + 0.045 * tall, z + 0.02 * tall],
             [x, y - 0.045 * tall, z + 0.03 * tall],
             [0.05 * tall, 0.012 * tall],
             [0.05 * tall, 0.012 * tall],
             0.05,
-            Paint::Thing,
+            PartKind::HeldItem,
         ),
-        Some(ThingKind::Phone) => add(
+        Some(HeldItem::Phone) => add(
             [x, y + 0.03 * tall, z + 0.01 * tall],
             [x, y - 0.01 * tall, z + 0.02 * tall],
             [0.016 * tall, 0.006 * tall],
             [0.016 * tall, 0.006 * tall],
             0.1,
-            Paint::Thing,
+            PartKind::HeldItem,
         ),
-        Some(ThingKind::Shopping) => add(
+        Some(HeldItem::Shopping) => add(
             [x, y - 0.04 * tall, z],
             [x, y - (0.1 + 0.1 * size) * tall, z],
             [0.045 * tall, 0.06 * tall],
             [0.06 * tall * size, 0.075 * tall * size],
             0.15,
-            Paint::Thing,
+            PartKind::HeldItem,
         ),
-        Some(ThingKind::Box) => add(
+        Some(HeldItem::Box) => add(
             [x * 0.6, y + 0.07 * tall, z + 0.06 * tall],
             [x * 0.6, y - 0.05 * tall, z + 0.06 * tall],
             [0.11 * tall * size, 0.08 * tall],
             [0.11 * tall * size, 0.08 * tall],
             0.05,
-            Paint::Thing,
+            PartKind::HeldItem,
         ),
-        Some(ThingKind::Cup) => add(
+        Some(HeldItem::Cup) => add(
             [x, y + 0.04 * tall, z + 0.02 * tall],
             [x, y - 0.015 * tall, z + 0.02 * tall],
             [0.018 * tall; 2],
             [0.014 * tall; 2],
             0.1,
-            Paint::Thing,
+            PartKind::HeldItem,
         ),
         None => {}
     }

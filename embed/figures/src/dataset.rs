@@ -1,4 +1,6 @@
-//! Writes drawn persons in the CUHK-PEDES layout: `imgs/` and `reid_raw.json`.
+//! Writes drawn persons as a dataset in the CUHK-PEDES layout: `imgs/` and `reid_raw.json`.
+//!
+//! The layout is that of the public benchmark, so that whatever reads the real data reads these.
 
 use std::fs;
 use std::io;
@@ -13,33 +15,34 @@ use serde_json::{Value, json};
 
 use super::Corpus;
 
-/// What was written.
+/// How much was written, and what drawing it cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct DatasetSummary {
     /// Files under `imgs/`.
     pub pictures: u64,
-    /// Processor time that drawing took, summed over all threads; encoding and writing are not in it.
+    /// Processor time of drawing, summed over all threads, without JPEG encoding and writing.
     pub drawing: Duration,
 }
 
-/// Processor time this thread has used.
+/// Processor time of this thread; the clock on the wall would count other threads' work.
 fn thread_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Writes `identities` persons with `views` pictures each under `out`, on every core. The last tenth is split `test`, the
-/// tenth before it `val`. `progress` hears the number of pictures written, in any order.
+/// Writes `identities` persons with `views` pictures each under `out`, on every core. Each picture
+/// has two captions. The last tenth of the identities is split `test`, the tenth before it `val`.
+/// `progress` is called with the number of pictures written so far, from any thread.
 ///
 /// # Errors
 /// A folder or file that cannot be written.
-pub fn write(
+pub fn write_dataset(
     out: &Path,
     corpus: &Corpus,
     identities: u64,
     views: u64,
     progress: impl Fn(u64) + Sync,
-) -> io::Result<Written> {
+) -> io::Result<DatasetSummary> {
     let done = AtomicU64::new(0);
     let nanoseconds = AtomicU64::new(0);
     let entries: Vec<Vec<Value>> = (0..identities)
@@ -77,5 +80,5 @@ pub fn write(
         .collect::<io::Result<_>>()?;
     let all: Vec<&Value> = entries.iter().flatten().collect();
     fs::write(out.join("reid_raw.json"), serde_json::to_vec_pretty(&all)?)?;
-    Ok(Written { pictures: all.len() as u64, drawing: Duration::from_nanos(nanoseconds.into_inner()) })
+    Ok(DatasetSummary { pictures: all.len() as u64, drawing: Duration::from_nanos(nanoseconds.into_inner()) })
 }
