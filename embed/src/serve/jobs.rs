@@ -24,7 +24,7 @@ pub(crate) struct ImageWork {
 pub(crate) enum Job {
     Images(ImageWork),
     Text { caption: Caption, reply: Reply<TextQuery> },
-    Match { query: TextQuery, images: Vec<PatchFeatures>, reply: Reply<Vec<MatchScore>> },
+    Match { query: TextQuery, images: Vec<PatchFeatures>, reply: Reply<Vec<Option<MatchScore>>> },
 }
 
 impl Job {

@@ -152,7 +152,7 @@ impl Model {
     /// Features of pictures of any size, in one batch.
     ///
     /// # Errors
-    /// A picture without a pixel, or features that are not finite.
+    /// A picture without a pixel, or features that are not finite (patch features: in f16).
     pub fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError> {
         if images.is_empty() {
             return Ok(Vec::new());
@@ -166,14 +166,18 @@ impl Model {
         let features = finite(&l2_normalize(&projected)?)?;
         let (_, rows, width) = embeds.dims3()?;
         let patches = embeds.flatten_from(1)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-        let pack = |values: Vec<f32>| {
+        let pack = |(feature, values): (Vec<f32>, Vec<f32>)| {
             let mut half = vec![f16::ZERO; values.len()];
             half.convert_from_f32_slice(&values);
+            // A feature beyond f16's range becomes infinite here; it would fail every search that meets it.
+            if !half.iter().all(|v| v.is_finite()) {
+                return Err(EmbedError::NotFinite);
+            }
             let data: Vec<u8> = half.iter().flat_map(|v| v.to_le_bytes()).collect();
-            PatchFeatures { rows: rows as u32, width: width as u32, data: Bytes::from(data) }
+            let patches = PatchFeatures { rows: rows as u32, width: width as u32, data: Bytes::from(data) };
+            Ok(ImageFeatures { feature, patches })
         };
-        let both = features.into_iter().zip(patches);
-        Ok(both.map(|(feature, p)| ImageFeatures { feature, patches: pack(p) }).collect())
+        features.into_iter().zip(patches).map(pack).collect()
     }
 
     /// Global features of captions, in one batch (padded to the longest).
@@ -207,7 +211,8 @@ impl Model {
         Ok(TextQuery { text: caption.text, ids: caption.ids, feature, truncated: caption.truncated })
     }
 
-    /// Both match logits of `query` against every picture, in their order: `[no match, match]`.
+    /// Both match logits of `query` against every picture, in their order: `[no match, match]`. Those of a damaged picture
+    /// may not be finite.
     ///
     /// # Errors
     /// Patch features of another model.
@@ -234,23 +239,31 @@ impl Model {
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
             let pair_logits =
                 self.precision.scope(|| self.cada.itm_logits(&self.cada.fused(&tokens, &embeds, None)?))?;
-            logits.extend(finite(&pair_logits)?.into_iter().map(|row| [row[0], row[1]]));
+            logits.extend(pair_logits.to_vec2::<f32>()?.into_iter().map(|row| [row[0], row[1]]));
         }
         Ok(logits)
     }
 
-    /// [`Model::match_logits`] as scores.
+    /// [`Model::match_logits`] as scores. A picture whose stored features are damaged has none: one bad picture must not fail
+    /// a search among many.
     ///
     /// # Errors
     /// Patch features of another model.
-    pub fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<MatchScore>, EmbedError> {
+    pub fn match_scores(
+        &self,
+        query: &TextQuery,
+        images: &[PatchFeatures],
+    ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         let calibration = &self.config.calibration;
         let near = self.nearness(query, images)?;
         let logits = self.match_logits(query, images)?;
-        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| MatchScore {
-            logit: logits[1],
-            hubness: self.bank.as_ref().map(|_| hubness),
-            probability: calibration.probability(&Evidence { logits, cosine, hubness }),
+        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| {
+            let finite = [logits[0], logits[1], cosine, hubness].iter().all(|v| v.is_finite());
+            finite.then(|| MatchScore {
+                logit: logits[1],
+                hubness: self.bank.as_ref().map(|_| hubness),
+                probability: calibration.probability(&Evidence { logits, cosine, hubness }),
+            })
         };
         Ok(logits.into_iter().zip(near).map(score).collect())
     }
@@ -274,7 +287,7 @@ impl Model {
             None => vec![0.0; images.len()],
         };
         let dot = |f: Vec<f32>| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
-        Ok(finite(&features)?.into_iter().zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
+        Ok(features.to_vec2::<f32>()?.into_iter().zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
     }
 }
 

@@ -94,12 +94,13 @@ fn compare(model: &Model, path: &Path) -> Result<(), EmbedError> {
     for (name, now) in [("image_feature", &now.image), ("text_feature", &now.text)] {
         let stored = floats(name)?;
         let dot: f64 = stored.iter().zip(now).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        if stored.len() != now.len() || dot < MIN_COSINE {
+        if stored.len() != now.len() || dot.is_nan() || dot < MIN_COSINE {
             return Err(bad(format!("{name} has moved: cosine {dot:.4} to what it was, at least {MIN_COSINE} needed")));
         }
     }
     for (stored, now) in floats("logits")?.iter().zip(now.logits) {
-        if f64::from((stored - now).abs()) > MAX_LOGIT_DIFFERENCE {
+        let moved = f64::from((stored - now).abs());
+        if moved.is_nan() || moved > MAX_LOGIT_DIFFERENCE {
             return Err(bad(format!("a match logit has moved from {stored:.3} to {now:.3}")));
         }
     }
