@@ -25,7 +25,7 @@ impl std::fmt::Debug for EncodedText {
     }
 }
 
-/// How well one picture matches a text, by the decoder.
+/// How well one picture matches a text, by the decoder; all values are finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MatchScore {
     /// Raw logit of "match".
@@ -76,11 +76,16 @@ pub trait QueryEncoder: Send + Sync {
     /// [`EncodeError::Failed`].
     fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError>;
 
-    /// How well each picture matches the text, one score per picture in their order.
+    /// How well each picture matches the text, one answer per picture in their order. `None` says that a picture's stored
+    /// features are damaged and give no finite score; it fails no other picture's.
     ///
     /// # Errors
     /// [`EncodeError::Failed`].
-    fn match_scores(&self, text: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError>;
+    fn match_scores(
+        &self,
+        text: &EncodedText,
+        pictures: Vec<PatchFeatures>,
+    ) -> Result<Vec<Option<MatchScore>>, EncodeError>;
 }
 
 impl From<EmbedError> for EncodeError {
@@ -123,17 +128,21 @@ impl QueryEncoder for Embedder {
         features.pop().map(|f| f.feature).ok_or_else(|| EncodeError::Failed("no feature for the picture".into()))
     }
 
-    fn match_scores(&self, text: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
+    fn match_scores(
+        &self,
+        text: &EncodedText,
+        pictures: Vec<PatchFeatures>,
+    ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
         let query = text
             .inner
             .downcast_ref::<TextQuery>()
             .ok_or_else(|| EncodeError::Failed("the text was encoded by something else".into()))?;
-        let scores = self.match_logits_blocking(query, pictures)?;
+        let scores = self.match_scores_blocking(query, pictures)?;
         let score = |s: sightline_embed::MatchScore| MatchScore {
             logit: s.logit,
             hubness: s.hubness,
             probability: s.probability,
         };
-        Ok(scores.into_iter().map(score).collect())
+        Ok(scores.into_iter().map(|s| s.map(score)).collect())
     }
 }

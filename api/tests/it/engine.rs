@@ -46,10 +46,14 @@ impl QueryEncoder for Double {
         Err(EncodeError::Failed("no memory left on the device".into()))
     }
 
-    fn match_scores(&self, _: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
+    fn match_scores(
+        &self,
+        _: &EncodedText,
+        pictures: Vec<PatchFeatures>,
+    ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
         let logit = |p: &PatchFeatures| f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
         let score = |l: f32| MatchScore { logit: l, hubness: None, probability: 1.0 / (1.0 + (-l).exp()) };
-        Ok(pictures.iter().map(|p| score(logit(p))).collect())
+        Ok(pictures.iter().map(|p| Some(score(logit(p)))).collect())
     }
 }
 

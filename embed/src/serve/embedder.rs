@@ -141,11 +141,12 @@ impl Embedder {
         self.shared.tokenizer.encode_query(text)
     }
 
-    /// The decoder's judgement of `query` against every picture, in their order.
+    /// The decoder's judgement of `query` against every picture, in their order; none for a picture whose features are
+    /// damaged.
     ///
     /// # Errors
     /// Patch features of another model, or a stopped thread.
-    pub async fn match_logits(
+    pub async fn match_scores(
         &self,
         query: &TextQuery,
         images: Vec<PatchFeatures>,
@@ -153,11 +154,11 @@ impl Embedder {
         wait(self.ask(|reply| Job::Match { query: query.clone(), images, reply })?).await
     }
 
-    /// [`Embedder::match_logits`] for threads. Panics inside an async task.
+    /// [`Embedder::match_scores`] for threads. Panics inside an async task.
     ///
     /// # Errors
-    /// As [`Embedder::match_logits`].
-    pub fn match_logits_blocking(
+    /// As [`Embedder::match_scores`].
+    pub fn match_scores_blocking(
         &self,
         query: &TextQuery,
         images: Vec<PatchFeatures>,

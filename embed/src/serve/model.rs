@@ -150,7 +150,7 @@ impl Model {
     /// Features of pictures of any size, in one batch.
     ///
     /// # Errors
-    /// A picture without a pixel, or features that are not finite.
+    /// A picture without a pixel, or features that are not finite (patch features: in f16).
     pub fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError> {
         if images.is_empty() {
             return Ok(Vec::new());

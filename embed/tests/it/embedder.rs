@@ -3,18 +3,15 @@
 use std::path::Path;
 
 use candle_core::Tensor;
+use half::f16;
 use sightline_core::config::{EmbedConfig, EmbedPrecision};
 use sightline_core::{PatchFeatures, RgbImage};
-use sightline_embed::{EmbedError, Embedder, MatchScore, ModelFolder, write_self_test};
+use sightline_embed::{EmbedError, Embedder, ImageFeatures, MatchScore, Model, ModelFolder, write_self_test};
 
 use crate::{folder, golden};
 
 fn start(dir: &Path) -> Result<Embedder, EmbedError> {
     Embedder::start(dir, &folder::config())
-}
-
-fn scored(scores: Result<Vec<Option<MatchScore>>, EmbedError>) -> Vec<MatchScore> {
-    scores.unwrap().into_iter().map(|s| s.expect("a sound picture has a score")).collect()
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f32 {
@@ -40,9 +37,9 @@ fn end_to_end_equals_the_reference() {
     for (t, caption) in folder::captions().iter().enumerate() {
         let query = embedder.encode_text_blocking(caption).unwrap();
         assert!(distance(&query.feature, &text_feats[t]) < 5e-5, "{caption}");
-        let scores = scored(embedder.match_logits_blocking(&query, patches.clone()));
+        let scores = embedder.match_scores_blocking(&query, patches.clone()).unwrap();
         for (i, score) in scores.iter().enumerate() {
-            let want = &logits[t * 6 + i];
+            let (score, want) = (score.unwrap(), &logits[t * 6 + i]);
             worst = worst.max((score.logit - want[1]).abs());
             let probability = 1.0 / (1.0 + (want[0] - want[1]).exp());
             assert!((score.probability - probability).abs() < 5e-3);
@@ -64,7 +61,8 @@ fn automatic_precision_stays_close() {
         let query = e.encode_text_blocking("a man in a black coat").unwrap();
         let images = e.embed_images_blocking(folder::pictures()).unwrap();
         let features: Vec<Vec<f32>> = images.iter().map(|i| i.feature.clone()).chain([query.feature.clone()]).collect();
-        let scores = scored(e.match_logits_blocking(&query, images.into_iter().map(|i| i.patches).collect()));
+        let scores = e.match_scores_blocking(&query, images.into_iter().map(|i| i.patches).collect()).unwrap();
+        let scores: Vec<MatchScore> = scores.into_iter().map(Option::unwrap).collect();
         (features, scores)
     };
     let ((fa, sa), (fb, sb)) = (answers(&exact), answers(&auto));
@@ -112,7 +110,8 @@ fn calibration_reaches_the_answer() {
         let e = start(dir.path()).unwrap();
         let query = e.encode_text_blocking("a red jacket").unwrap();
         let patches = e.embed_images_blocking(folder::pictures()).unwrap().into_iter().map(|i| i.patches).collect();
-        scored(e.match_logits_blocking(&query, patches))
+        let scores = e.match_scores_blocking(&query, patches).unwrap();
+        scores.into_iter().map(Option::unwrap).collect::<Vec<MatchScore>>()
     };
     let plain = ask();
     let mut config = golden::config();
@@ -193,12 +192,68 @@ fn bad_questions_are_refused_and_the_thread_lives_on() {
     let query = e.encode_text_blocking(&"red jacket ".repeat(5_000)).unwrap();
     assert!(query.truncated && query.ids.len() == 73);
     let odd = PatchFeatures { rows: 9, width: 64, data: vec![0u8; 10].into() };
-    assert!(matches!(e.match_logits_blocking(&query, vec![odd]), Err(EmbedError::PatchFeatures { .. })));
+    assert!(matches!(e.match_scores_blocking(&query, vec![odd]), Err(EmbedError::PatchFeatures { .. })));
     let nothing = RgbImage::new(0, 0, Vec::new()).unwrap();
     assert!(matches!(e.embed_images_blocking(vec![nothing]), Err(EmbedError::EmptyImage { .. })));
-    assert!(scored(e.match_logits_blocking(&query, vec![])).is_empty());
+    assert!(e.match_scores_blocking(&query, vec![]).unwrap().is_empty());
     assert!(e.embed_images_blocking(vec![]).unwrap().is_empty());
     assert!(e.is_alive() && e.encode_text_blocking("a red jacket").is_ok());
+}
+
+/// A damaged picture has no score, whatever it is damaged with, and moves no other picture's.
+#[test]
+fn poisoned_patch_features_have_no_score() {
+    let dir = folder::model();
+    let e = start(dir.path()).unwrap();
+    let query = e.encode_text_blocking("a red jacket").unwrap();
+    let mut patches: Vec<PatchFeatures> =
+        e.embed_images_blocking(folder::pictures()).unwrap().into_iter().map(|i| i.patches).collect();
+    let sound = e.match_scores_blocking(&query, patches.clone()).unwrap();
+    for (at, value) in [(1, f16::NAN), (4, f16::NEG_INFINITY)] {
+        let mut data = patches[at].data.to_vec();
+        let last = data.len() - 2;
+        data[last..].copy_from_slice(&value.to_le_bytes());
+        patches[at].data = data.into();
+    }
+    for (i, (score, sound)) in e.match_scores_blocking(&query, patches).unwrap().iter().zip(&sound).enumerate() {
+        assert_eq!(score, if i == 1 || i == 4 { &None } else { sound }, "picture {i}");
+    }
+}
+
+/// Patch features are stored in f16. A picture whose features it cannot hold is refused, not stored with infinities.
+#[test]
+fn patch_features_beyond_f16_are_refused() {
+    let pictures = folder::pictures();
+    let embed = |dir: &Path, pictures: &[RgbImage]| {
+        // Without the self-test, whose own pictures may overflow as well.
+        Model::load(&ModelFolder::open(dir).unwrap(), "cpu").unwrap().embed_images(pictures)
+    };
+    let largest = |features: &ImageFeatures| {
+        let values = features.patches.data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32().abs());
+        values.fold(0.0, f32::max)
+    };
+    let plain = embed(folder::model().path(), &pictures).unwrap();
+    let mut order: Vec<usize> = (0..pictures.len()).collect();
+    order.sort_by(|a, b| largest(&plain[*b]).total_cmp(&largest(&plain[*a])));
+    let (first, second) = (largest(&plain[order[0]]), largest(&plain[order[1]]));
+    assert!(first > 1.002 * second, "{first} {second}: f16 could not tell them apart");
+    // The final norm scales the patch features: the largest of one picture alone is now beyond 65,504.
+    let scale = f64::from(65_504.0 / ((first + second) / 2.0));
+    let scaled = folder::model_with(|t| {
+        for name in ["visual_encoder.norm.weight", "visual_encoder.norm.bias"] {
+            let larger = (&t[name] * scale).unwrap();
+            t.insert(name.into(), larger);
+        }
+    });
+    for (i, picture) in pictures.iter().enumerate() {
+        let alone = embed(scaled.path(), std::slice::from_ref(picture));
+        if i == order[0] {
+            assert!(matches!(alone, Err(EmbedError::NotFinite)), "picture {i}");
+        } else {
+            assert!(largest(&alone.unwrap()[0]).is_finite(), "picture {i}");
+        }
+    }
+    assert!(matches!(embed(scaled.path(), &pictures), Err(EmbedError::NotFinite)));
 }
 
 /// Many callers at once, async and blocking, each get their own answer.

@@ -179,29 +179,30 @@ impl Parts {
         }
 
         let searching = Instant::now();
-        let judged = if query.text.is_some() { rerank } else { 0 };
-        let shown = judged.max(request.limit);
+        let to_judge = if query.text.is_some() { rerank } else { 0 };
+        let shown = to_judge.max(request.limit);
         let found = candidates::find(&*self.store, &query.vector, &query.filter, shown.max(DEPTH), shown)?;
         timings.search = milliseconds(searching);
 
         let mut matches = HashMap::new();
-        if let Some(text) = query.text.as_ref().filter(|_| judged > 0) {
+        if let Some(text) = query.text.as_ref().filter(|_| to_judge > 0) {
             let fetching = Instant::now();
-            let best = &found[..judged.min(found.len())];
+            let best = &found[..to_judge.min(found.len())];
             let fetched = rank::fetch(&*self.gallery, best, self.encoder.patch_shape());
-            degraded.extend(fetched.degraded());
             timings.fetch = milliseconds(fetching);
             let judging = Instant::now();
-            matches = rank::judge(&*self.encoder, text, fetched)?;
+            let judged = rank::judge(&*self.encoder, text, fetched)?;
+            degraded.extend(judged.degraded());
+            matches = judged.matches;
             if let Some(persons) = self.encoder.persons() {
-                rank::among(&mut matches, persons, self.tracks(&found, judged, &query.filter)?);
+                rank::among(&mut matches, persons, self.tracks(&found, to_judge, &query.filter)?);
             }
             timings.rerank = milliseconds(judging);
         }
         let form = request.score.unwrap_or(self.config.score);
         let ranked = rank::rank(found, &matches, form, request.sort);
 
-        let mut answer = self.answer(request, ranked, judged > 0, degraded);
+        let mut answer = self.answer(request, ranked, to_judge > 0, degraded);
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)

@@ -17,7 +17,7 @@ use crate::gallery::Gallery;
 /// Pictures in one pass of the decoder: the paper's K, and no more memory than that takes.
 const PASS: usize = 32;
 
-/// What was read from the gallery, and what was not to be had.
+/// Patch features that were read from the gallery, and a count of those that were not.
 #[derive(Default)]
 pub(super) struct Fetched {
     pictures: Vec<(SightingId, PatchFeatures)>,
@@ -26,18 +26,30 @@ pub(super) struct Fetched {
     misshapen: usize,
 }
 
-impl Fetched {
-    /// Says for people what is missing.
+/// Match scores by picture, and a count of the pictures that have none, by reason.
+#[derive(Default)]
+pub(super) struct Judged {
+    pub matches: HashMap<SightingId, MatchScore>,
+    missing: usize,
+    unreadable: usize,
+    misshapen: usize,
+    /// The decoder gave no finite score.
+    unscored: usize,
+}
+
+impl Judged {
+    /// Says for people which pictures have no score and why; `None` when all have one.
     pub fn degraded(&self) -> Option<String> {
-        let lost = self.missing + self.unreadable + self.misshapen;
+        let lost = self.missing + self.unreadable + self.misshapen + self.unscored;
         (lost > 0).then(|| {
             format!(
                 "{lost} of {} pictures could not be re-ranked and count by similarity only (patch features: {} missing, \
-                 {} unreadable, {} of the wrong shape)",
-                lost + self.pictures.len(),
+                 {} unreadable, {} of the wrong shape, {} not finite)",
+                lost + self.matches.len(),
                 self.missing,
                 self.unreadable,
-                self.misshapen
+                self.misshapen,
+                self.unscored
             )
         })
     }
@@ -67,13 +79,11 @@ pub(super) fn fetch(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32
     fetched
 }
 
-/// Match scores by picture. A score that is not a number counts as none.
-pub(super) fn judge(
-    encoder: &dyn QueryEncoder,
-    text: &EncodedText,
-    fetched: Fetched,
-) -> Result<HashMap<SightingId, MatchScore>, EncodeError> {
-    let (ids, mut pictures): (Vec<_>, Vec<_>) = fetched.pictures.into_iter().unzip();
+/// Scores the pictures. One without a finite score is logged and counted: it must not spoil the answer for the others.
+pub(super) fn judge(encoder: &dyn QueryEncoder, text: &EncodedText, fetched: Fetched) -> Result<Judged, EncodeError> {
+    let Fetched { pictures, missing, unreadable, misshapen } = fetched;
+    let (ids, mut pictures): (Vec<_>, Vec<_>) = pictures.into_iter().unzip();
+    let mut judged = Judged { missing, unreadable, misshapen, ..Judged::default() };
     let mut scores = Vec::with_capacity(ids.len());
     while !pictures.is_empty() {
         let rest = pictures.split_off(pictures.len().min(PASS));
@@ -85,9 +95,16 @@ pub(super) fn judge(
         }
         scores.extend(got);
     }
-    let sound =
-        |m: &MatchScore| m.logit.is_finite() && m.probability.is_finite() && m.hubness.is_none_or(f32::is_finite);
-    Ok(ids.into_iter().zip(scores).filter(|(_, m)| sound(m)).collect())
+    for (id, score) in ids.into_iter().zip(scores) {
+        if let Some(score) = score {
+            judged.matches.insert(id, score);
+        } else {
+            tracing::error!(sighting = %id, "patch features give no finite match score");
+            judged.unscored += 1;
+        }
+    }
+    metrics::counter!("sightline_search_unscored_pictures_total").increment(judged.unscored as u64);
+    Ok(judged)
 }
 
 /// Fewer tracks than these count as so many: the person looked for may not be there at all, and what holds among a handful was

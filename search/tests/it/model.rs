@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use candle_core::{Device, Tensor};
+use half::f16;
 use sightline_core::config::{EmbedConfig, EmbedPrecision, ScoreForm, SearchConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
@@ -13,8 +15,8 @@ use sightline_core::{Config, Forget, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
 use sightline_embed::model::weights;
 use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, IndexerOptions, SearchError,
-    SearchRequest, Searcher, VectorStore, indexer,
+    Coverage, EdgeOptions, EdgeStore, EncodeError, Exhibit, Filter, FolderGallery, Gallery, IndexerOptions,
+    SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -56,8 +58,15 @@ fn sentences() -> Vec<String> {
     cases["cases"].as_array().unwrap()[..6].iter().map(|c| c["raw"].as_str().unwrap().to_owned()).collect()
 }
 
-#[test]
-fn searches_equal_the_reference() {
+/// The six pictures of the reference in a store and a gallery; each is a track of its own, born at its number.
+struct World {
+    embedder: Embedder,
+    store: Arc<dyn VectorStore>,
+    gallery: Arc<dyn Gallery>,
+    _folder: tempfile::TempDir,
+}
+
+fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let embedder = embedder();
     let (id, width) = (embedder.info().id.clone(), embedder.info().feature_dim);
@@ -68,7 +77,6 @@ fn searches_equal_the_reference() {
     let (queue, coverage) = (Queue::new(16), Coverage::default());
     let features = embedder.embed_images_blocking(pictures()).unwrap();
     for (i, f) in features.iter().enumerate() {
-        // Each picture is a track of its own, born at its number.
         let mut s = sighting("gate", i as i64, 0, i as i64, f.feature.clone());
         (s.patches, s.model_id) = (f.patches.clone(), id.clone());
         queue.push_wait(IndexEvent::Sighting(Box::new(s))).unwrap();
@@ -79,7 +87,51 @@ fn searches_equal_the_reference() {
     indexer::run(&queue, &*store, &*gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
     let gate = coverage.get(&camera("gate")).unwrap();
     assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
+    World { embedder, store, gallery, _folder: folder }
+}
 
+/// Bytes can be damaged before their checksum is taken, by a broken worker: NaN in one picture, infinity in another. All
+/// others are found and judged as ever.
+#[test]
+fn poisoned_patch_features_cost_their_own_pictures_alone() {
+    let World { embedder, store, gallery, _folder } = world();
+    let ask = SearchRequest { query: Some(sentences()[0].clone()), limit: 10, ..SearchRequest::default() };
+    let config = SearchConfig { rerank: 6, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw };
+    let searcher = Searcher::new(Arc::new(embedder), store, Arc::clone(&gallery), config).unwrap();
+    let whole = searcher.search_blocking(&ask).unwrap();
+    let best = &whole.hits[0].clone();
+    let middle = &whole.hits[2].clone();
+    for (hit, value) in [(best, f16::NAN), (middle, f16::INFINITY)] {
+        let mut patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let mut data = patches.data.to_vec();
+        // In the class token and in the last patch.
+        let end = data.len() - 2;
+        for at in [0, end] {
+            data[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+        patches.data = data.into();
+        gallery.put(&[Exhibit { id: hit.sighting, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
+    }
+    let answer = searcher.search_blocking(&ask).unwrap();
+    let scores = |hits: &[TrackHit]| hits.iter().map(|h| (h.sighting, h.match_logit)).collect::<Vec<_>>();
+    let poisoned = |h: &TrackHit| h.sighting == best.sighting || h.sighting == middle.sighting;
+    let (mut behind, sound): (Vec<TrackHit>, Vec<TrackHit>) = whole.hits.iter().cloned().partition(poisoned);
+    assert_eq!(scores(&answer.hits[..4]), scores(&sound));
+    behind.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
+    for (hit, was) in answer.hits[4..].iter().zip(&behind) {
+        assert_eq!((hit.sighting, hit.match_logit, hit.probability), (was.sighting, None, None));
+        assert_eq!(hit.score, hit.similarity);
+    }
+    assert!(
+        answer.degraded.iter().any(|d| d.contains("2 of 6") && d.contains("2 not finite")),
+        "{:?}",
+        answer.degraded
+    );
+}
+
+#[test]
+fn searches_equal_the_reference() {
+    let World { embedder, store, gallery, _folder } = world();
     let config = SearchConfig { rerank: 4, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw };
     let searcher = Searcher::new(Arc::new(embedder), store, gallery, config).unwrap();
     let want = tensors("cada-tiny/eval.safetensors");

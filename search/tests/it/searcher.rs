@@ -210,6 +210,24 @@ fn missing_and_damaged_features_are_told_and_ranked_behind() {
 }
 
 #[test]
+fn a_picture_without_a_score_is_told_and_ranked_behind() {
+    let mut points: Vec<(Point, f32)> = (0..4).map(|i| (near(i, 0.1 * i as f32), 2.0)).collect();
+    points[1].1 = f32::NAN;
+    points[0].1 = f32::INFINITY;
+    // A second picture of the nearest track has a score, so the track has one.
+    points.push((point("gate", 0, 1, 0, turned(0, 0.6)), 1.0));
+    let world = World::of(&points);
+    let answer = world.ask(text("axis 0"));
+    assert_eq!(births(&answer.hits), [2, 3, 0, 1]);
+    let judged: Vec<bool> = answer.hits.iter().map(|h| h.probability.is_some()).collect();
+    assert_eq!(judged, [true, true, true, false]);
+    assert_eq!(answer.hits[2].crops, [points[4].0.id, points[0].0.id]);
+    assert_eq!(answer.hits[3].score, answer.hits[3].similarity);
+    assert!(answer.degraded.len() == 1 && answer.degraded[0].contains("2 of 5"), "{:?}", answer.degraded);
+    assert!(answer.degraded[0].contains("2 not finite"), "{:?}", answer.degraded);
+}
+
+#[test]
 fn pictures_search_without_a_match_and_compose_with_text() {
     let world = World::of(&[
         (point("gate", 1, 0, 1, turned(0, 0.0)), 1.0),

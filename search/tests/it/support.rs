@@ -148,10 +148,15 @@ impl QueryEncoder for Double {
         Ok(turned(usize::from(image.data()[0]), 0.0))
     }
 
-    fn match_scores(&self, _: &EncodedText, pictures: Vec<PatchFeatures>) -> Result<Vec<MatchScore>, EncodeError> {
+    fn match_scores(
+        &self,
+        _: &EncodedText,
+        pictures: Vec<PatchFeatures>,
+    ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
         let score = |p: &PatchFeatures| {
             let logit = half::f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
-            MatchScore { logit, hubness: Some(logit / 8.0), probability: 1.0 / (1.0 + (-logit).exp()) }
+            let score = MatchScore { logit, hubness: Some(logit / 8.0), probability: 1.0 / (1.0 + (-logit).exp()) };
+            logit.is_finite().then_some(score)
         };
         Ok(pictures.iter().map(score).collect())
     }
