@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{repository, tiny_model};
+use crate::support::{repository, tiny_model, tiny_weights};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sightline");
 
@@ -177,8 +177,7 @@ fn a_bad_model_is_named() {
     std::fs::write(&weights, b"").unwrap();
     let failed = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
     assert!(failed.contains("model.safetensors"), "{failed}");
-    let golden = repository("embed/tests/golden/cada-tiny/weights.pth");
-    let mut tensors = sightline_embed::model::weights::read(&golden).unwrap();
+    let mut tensors = tiny_weights();
     let name = tensors.keys().find(|k| k.contains("vision_proj.weight")).unwrap().clone();
     tensors.insert(name.clone(), tensors[&name].t().unwrap().contiguous().unwrap());
     candle_core::safetensors::save(&tensors, &weights).unwrap();

@@ -1,12 +1,13 @@
 //! A running server with doubles behind it, and a plain client.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use candle_core::Tensor;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -38,8 +39,15 @@ pub fn tiny_model(folder: &Path) {
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden.join(file), folder.join(file)).unwrap();
     }
-    let tensors = sightline_embed::model::weights::read(&golden.join("weights.pth")).unwrap();
-    candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+    candle_core::safetensors::save(&tiny_weights(), folder.join("model.safetensors")).unwrap();
+}
+
+/// The tiny golden model's weights.
+pub fn tiny_weights() -> HashMap<String, Tensor> {
+    let golden = repository("embed/tests/golden/cada-tiny/weights.pth");
+    let all = candle_core::pickle::read_all_with_key(golden, Some("model")).unwrap();
+    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
+    float.map(|(name, t)| (name, t.contiguous().unwrap())).collect()
 }
 
 pub fn camera(id: &str) -> CameraId {

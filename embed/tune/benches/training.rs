@@ -9,8 +9,8 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarMap;
 use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, TokenBatch};

@@ -13,7 +13,6 @@ use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, Forget, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
-use sightline_embed::model::weights;
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Exhibit, Filter, FolderGallery, Gallery, IndexerOptions,
     SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
@@ -35,7 +34,9 @@ fn embedder() -> Embedder {
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden("cada-tiny").join(file), dir.path().join(file)).unwrap();
     }
-    let weights = weights::read(&golden("cada-tiny/weights.pth")).unwrap();
+    let all = candle_core::pickle::read_all_with_key(golden("cada-tiny/weights.pth"), Some("model")).unwrap();
+    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
+    let weights: HashMap<String, Tensor> = float.map(|(name, t)| (name, t.contiguous().unwrap())).collect();
     candle_core::safetensors::save(&weights, dir.path().join("model.safetensors")).unwrap();
     // The reference computed in f32; bf16 moves the tiny model's cosines by some thousandths.
     let config = EmbedConfig { precision: EmbedPrecision::F32, ..Config::layered(None, []).unwrap().embed };
