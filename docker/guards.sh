@@ -100,7 +100,6 @@ embed/src/serve/device.rs: mallopt, a call into glibc, so that it keeps large bu
 embed/benches/crops.rs: getrusage, a call into libc, for the processor time of all threads
 embed/tune/src/bin/sightline-finetune/main.rs: set_var, before any other thread runs; candle reads its threads there
 embed/tune/benches/training.rs: the same
-embed/src/nn/: inner loops of layers, which move into the kernel
 '
 # A line counts when `unsafe` stands in it as a word, not behind `//`.
 with_unsafe=$(git ls-files --cached --others --exclude-standard 'embed/*.rs' | grep -v '^embed/src/kernel/' |
