@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use candle_core::{D, DType, Device, IndexOp, Tensor};
+use candle_core::{DType, Device, IndexOp, Tensor};
 use sightline_embed::model::{Cada, Pass, TokenBatch};
 use sightline_embed::nn::l2_normalize;
+use sightline_embed::train::evaluate::{Form, judge};
 
 use crate::golden;
 
@@ -80,7 +81,7 @@ fn outputs(cada: &Cada, want: &std::collections::HashMap<String, Tensor>, pixels
         put(&format!("cross_attn_pair11_layer{i}"), p);
     }
     masked_words(cada, want, &image1, &mut put);
-    scores(&cosine, &logits, &mut put);
+    scores(cada, &t, pixels, &mut put);
     put("image_embeds", images);
     put("image_proj", image_proj);
     put("image_feats", image_feats);
@@ -117,29 +118,19 @@ fn masked_words(
     }
 }
 
-/// The reference's evaluation(): the top K by cosine get cosine + raw match logit, the rest cosine - 100; and the
-/// paper's form with the probability.
-fn scores(cosine: &Tensor, logits: &Tensor, put: &mut impl FnMut(&str, Tensor)) {
-    let cos = cosine.to_vec2::<f32>().unwrap();
-    let raw = logits.to_vec2::<f32>().unwrap();
-    let probability = candle_nn::ops::softmax(logits, D::Minus1).unwrap().to_vec2::<f32>().unwrap();
-    let form = |k: usize, rest: f32, add: &dyn Fn(usize) -> f32| {
-        let mut all = Vec::new();
-        for (t, row) in cos.iter().enumerate() {
-            let mut order: Vec<usize> = (0..6).collect();
-            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-            let mut line: Vec<f32> = row.iter().map(|c| c + rest).collect();
-            for i in order.into_iter().take(k) {
-                line[i] = row[i] + add(t * 6 + i);
-            }
-            all.extend(line);
-        }
-        Tensor::from_vec(all, (6, 6), &Device::Cpu).unwrap()
-    };
-    put("score_k3", form(3, -100.0, &|p| raw[p][1]));
-    put("score_k6", form(6, -100.0, &|p| raw[p][1]));
-    put("score_global", form(0, -100.0, &|_| 0.0));
-    put("score_paper_k3", form(3, 0.0, &|p| probability[p][1]));
+/// The protocols of `eval`, from pixels and token ids to scores, against the reference's evaluation().
+fn scores(cada: &Cada, texts: &TokenBatch, pixels: &Tensor, put: &mut impl FnMut(&str, Tensor)) {
+    let ids: Vec<Vec<u32>> = (0..6).map(|text| texts.select(&[text]).ids()[..texts.lengths()[text]].to_vec()).collect();
+    let some = |range: std::ops::Range<usize>| pixels.narrow(0, range.start, range.len());
+    for (name, k, form) in [
+        ("score_k3", 3, Form::Reference),
+        ("score_k6", 6, Form::Reference),
+        ("score_global", 0, Form::Reference),
+        ("score_paper_k3", 3, Form::Paper),
+    ] {
+        let scores = judge(cada, &ids, 6, some, k, None, |_, _, _| {}).unwrap();
+        put(name, Tensor::new(scores.local(&form), &Device::Cpu).unwrap());
+    }
 }
 
 fn check(names: &[&str]) {

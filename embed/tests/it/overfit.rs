@@ -6,7 +6,7 @@ use sightline_embed::nn::backward;
 use sightline_embed::synth::Corpus;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::train::batch::{Batch, plain};
-use sightline_embed::train::evaluate::{Ranks, evaluate, ranks};
+use sightline_embed::train::evaluate::{self, Form, Ranks, ranks};
 use sightline_embed::train::objective::{Objective, loss};
 use sightline_embed::train::pool::Pool;
 use sightline_embed::train::run::Trainee;
@@ -57,9 +57,9 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
 
 fn judge(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
     let pixels = |range: std::ops::Range<usize>| all.pixels.narrow(0, range.start, range.len());
-    let found = evaluate(&trainee.model, ids, PAIRS, pixels, 8, |_, _| ()).unwrap();
-    let rank = |scores: &[Vec<f32>]| ranks(scores, &all.identities, &all.identities);
-    (rank(&found.cosine), rank(&found.local))
+    let found = evaluate::judge(&trainee.model, ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();
+    let global = ranks(&found.cosine, &all.identities, &all.identities);
+    (global, found.ranks(&Form::Reference, &all.identities, &all.identities))
 }
 
 #[test]

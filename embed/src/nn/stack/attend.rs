@@ -61,8 +61,9 @@ struct Spot {
 impl<'a> Plan<'a> {
     fn new(at: &'a Rows, side: &'a Rows, heads: usize, cross: bool) -> Self {
         let most = at.before(at.batch()).max(side.before(side.batch()));
-        // As many chunks on one thread as on another, of about the same size.
-        let target = most.div_ceil(most.div_ceil(CHUNK_ROWS).next_multiple_of(2).max(1)).max(1);
+        // As many chunks on one thread as on another, of about the same size: sums over chunks round by their number.
+        let threads = rayon::current_num_threads().max(2);
+        let target = most.div_ceil(most.div_ceil(CHUNK_ROWS).next_multiple_of(threads).max(1)).max(1);
         let (mut chunks, mut from) = (Vec::new(), 0);
         while from < at.batch() {
             let full = |to: usize| (at.before(to) - at.before(from)).max(side.before(to) - side.before(from)) >= target;
@@ -393,4 +394,22 @@ fn pieces_mut<'a>(all: &'a mut [f32], sizes: &[usize]) -> Vec<&'a mut [f32]> {
         piece
     };
     sizes.iter().map(next).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_has_chunks_and_as_many_as_any_other() {
+        // A batch of the default preset: 64 pictures of 33 rows.
+        let at = Rows::new([33; 64], 256);
+        for threads in [1, 2, 4, 8, 16] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+            let chunks = pool.install(|| Plan::new(&at, &at, 4, false).chunks);
+            assert_eq!(chunks.len() % threads, 0, "{} chunks on {threads} threads", chunks.len());
+            let items: Vec<usize> = chunks.into_iter().flatten().collect();
+            assert_eq!(items, (0..64).collect::<Vec<_>>());
+        }
+    }
 }

@@ -230,6 +230,7 @@ impl Grid<'_> {
                 // The top k are the first k of the top of more.
                 let judged = scores.judged.iter().map(|j| j.iter().copied().take(cell.k).collect()).collect();
                 let top = Scores { judged, ..scores.clone() };
+                let by = |form: &Form| top.ranks(form, &held.gallery.text_ids, &held.gallery.image_ids);
                 lines.push(Line {
                     table: cell.table,
                     row: cell.row.clone(),
@@ -240,8 +241,8 @@ impl Grid<'_> {
                     images: held.gallery.len(),
                     global,
                     bank: global_bank,
-                    local: matches.then(|| of(&top.local(&Form::Reference))),
-                    calibrated: form.as_ref().map(|form| of(&top.local(form))),
+                    local: matches.then(|| by(&Form::Reference)),
+                    calibrated: form.as_ref().map(by),
                     seconds: start.elapsed().as_secs_f64(),
                 });
             }
