@@ -153,13 +153,14 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// L2-normalises the last dimension: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`.
+/// L2-normalises the last dimension: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`, and with its gradient: that
+/// of a row of zeros is the outer one times 1e12. The floor is below the root, whose own slope at 0 is infinite.
 ///
 /// # Errors
 /// When candle fails.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
-    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
-    x.broadcast_div(&norm.maximum(&norm.ones_like()?.affine(1e-12, 0.0)?)?)
+    let squares = x.sqr()?.sum_keepdim(D::Minus1)?;
+    x.broadcast_div(&squares.maximum(&squares.ones_like()?.affine(1e-24, 0.0)?)?.sqrt()?)
 }
 
 /// softmax(q kᵀ / sqrt(head width) + mask) v for every head.

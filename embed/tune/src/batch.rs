@@ -3,6 +3,7 @@
 //! A batch depends on the seed and its number alone, so that a resumed run sees what an uninterrupted one would.
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use super::Result;
 use super::attributes::Labels;
@@ -60,9 +61,11 @@ impl Batches<'_> {
         let size = chosen.len();
         let mut pixels = vec![0f32; size * 3 * h * w];
         let (mut ids, mut spans) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        for (choice, out) in chosen.iter().zip(pixels.chunks_exact_mut(3 * h * w)) {
-            let picture = self.source.picture(choice.identity, choice.view)?;
-            self.augment.apply(&picture, [h, w], self.prep, out, &mut rng);
+        // Most of the work, where pictures are drawn or read for the first time, and none of it draws from `rng`.
+        let pictures: Vec<_> =
+            chosen.par_iter().map(|choice| self.source.picture(choice.identity, choice.view)).collect();
+        for ((choice, picture), out) in chosen.iter().zip(pictures).zip(pixels.chunks_exact_mut(3 * h * w)) {
+            self.augment.apply(&picture?, [h, w], self.prep, out, &mut rng);
             let text = self.source.caption(choice.identity, choice.view, choice.caption, &mut rng);
             let text = drop_words(&text, self.word_drop, &mut rng);
             let tagged = TaggedCaption::new(self.texts, &text)?;

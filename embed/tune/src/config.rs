@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
 use super::objective::Objective;
+use super::optimizer::LATE_WARMUP;
 use super::schedule::Schedule;
 use super::source::Order;
 use super::{Result, TrainError};
@@ -29,6 +30,10 @@ pub struct RunConfig {
     pub lr: f64,
     /// Weight decay.
     pub decay: f64,
+    /// Updates over which the learning rate of a parameter rises that starts after the run's first step: those of a loss
+    /// that begins later, and the word embeddings when they are frozen at first. 0 for none.
+    #[serde(default = "late_warmup")]
+    pub late_warmup: usize,
     /// Largest gradient norm; none in the reference.
     pub clip: Option<f64>,
     /// What is minimised.
@@ -45,6 +50,10 @@ pub struct RunConfig {
     pub validate_every: usize,
 }
 
+fn late_warmup() -> usize {
+    LATE_WARMUP
+}
+
 impl RunConfig {
     /// `objective` on batches of `batch` pairs over `steps` steps, everything else as the default preset has it.
     pub fn new(seed: u64, batch: usize, steps: usize, objective: Objective) -> Self {
@@ -56,6 +65,7 @@ impl RunConfig {
             schedule: Schedule::Fall { warmup: 200.min(steps / 10), fall: steps / 4 },
             lr: 5e-4,
             decay: 0.05,
+            late_warmup: LATE_WARMUP,
             clip: Some(5.0),
             objective,
             words_from: 0,
@@ -69,6 +79,16 @@ impl RunConfig {
     /// Learning rate of `step` (from 0).
     pub fn rate(&self, step: usize) -> f64 {
         self.lr * self.schedule.factor(step, self.steps)
+    }
+
+    /// Pairs of picture and text in a step.
+    pub(super) fn pairs(&self) -> usize {
+        self.batch * self.accumulate
+    }
+
+    /// Pairs of picture and text that a run has seen after `step` steps.
+    pub fn pairs_until(&self, step: usize) -> usize {
+        step * self.pairs()
     }
 
     /// Whether every number is one a run can use.

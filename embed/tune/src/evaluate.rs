@@ -1,6 +1,7 @@
 //! The paper's protocols: global (cosine) and local (the top K by cosine ranked anew with the decoder's judgement),
 //! Rank-1/5/10 and mAP over the whole gallery.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -27,22 +28,37 @@ pub struct Ranks {
     pub map: f64,
 }
 
+/// A score to sort by with `total_cmp`: what is not a number is behind everything, and both zeros are equal.
+fn rankable(score: f32) -> f32 {
+    if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
+}
+
+/// Of two images the one with the higher score first.
+fn falling(row: &[f32], a: usize, b: usize) -> Ordering {
+    rankable(row[b]).total_cmp(&rankable(row[a]))
+}
+
 /// Images from the highest score to the lowest; equal ones keep their order.
 fn order(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by(|&a, &b| row[b].partial_cmp(&row[a]).unwrap_or(std::cmp::Ordering::Equal));
+    order.sort_by(|&a, &b| falling(row, a, b));
     order
 }
 
 /// Ranks each text's row of `scores` (texts x images): hits are images of the text's identity. Rank-k: one of them is
 /// among the first k; mAP: mean over texts of the mean precision at each hit. Equal scores keep the order of the images.
 pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-    let judged: Vec<(usize, f64)> = scores
+    ranks_of(|text| order(&scores[text]), text_ids, image_ids)
+}
+
+/// The same of the orders of images that `order` gives for each text.
+fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+    let judged: Vec<(usize, f64)> = text_ids
         .par_iter()
-        .zip(text_ids)
-        .map(|(row, id)| {
+        .enumerate()
+        .map(|(text, id)| {
             let (mut hits, mut sum, mut best) = (0usize, 0f64, usize::MAX);
-            for (rank, &image) in order(row).iter().enumerate() {
+            for (rank, &image) in order(text).iter().enumerate() {
                 if image_ids[image] == *id {
                     hits += 1;
                     sum += hits as f64 / (rank + 1) as f64;
@@ -67,6 +83,7 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Form {
     /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
+    /// Scores alone do not say the second: [`Scores::ranks`] does.
     Sightline(Calibration),
     /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
     Reference,
@@ -80,8 +97,7 @@ const BEHIND: f32 = 100.0;
 impl Form {
     fn judged(&self, pair: &Evidence) -> f32 {
         match self {
-            // A trace of the cosine parts equal probabilities.
-            Self::Sightline(calibration) => calibration.probability(pair) + 1e-7 * pair.cosine,
+            Self::Sightline(calibration) => calibration.probability(pair),
             Self::Reference => pair.cosine + pair.logits[1],
             Self::Paper => pair.cosine + Calibration::default().probability(pair),
         }
@@ -113,24 +129,56 @@ pub struct Scores {
 impl Scores {
     /// Scores of the local protocol, texts x images.
     pub fn local(&self, form: &Form) -> Vec<Vec<f32>> {
-        self.local_top(form, usize::MAX)
+        (0..self.cosine.len()).into_par_iter().map(|text| self.row(form, text, usize::MAX)).collect()
+    }
+
+    /// Scores of all images for a text, as if the decoder had judged the first `k` alone.
+    fn row(&self, form: &Form, text: usize, k: usize) -> Vec<f32> {
+        let cosine = &self.cosine[text];
+        let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
+        for &(image, logits) in self.judged[text].iter().take(k) {
+            let pair = self.evidence(cosine, image, logits);
+            let score = form.judged(&pair);
+            // A search takes what is not a number for not judged, too.
+            if score.is_finite() && pair.logits.iter().all(|logit| logit.is_finite()) {
+                row[image] = score;
+            }
+        }
+        row
+    }
+
+    /// Ranks by the local protocol, in the order in which `form` shows the images.
+    pub fn ranks(&self, form: &Form, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        self.ranks_top(form, usize::MAX, text_ids, image_ids)
     }
 
     /// The same as if the decoder had judged the first `k` images of every text alone.
-    pub fn local_top(&self, form: &Form, k: usize) -> Vec<Vec<f32>> {
-        let rows = self.cosine.par_iter().zip(&self.judged);
-        rows.map(|(cosine, judged)| {
-            let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
-            for &(image, logits) in judged.iter().take(k) {
-                row[image] = form.judged(&self.evidence(cosine, image, logits));
-            }
-            row
-        })
-        .collect()
+    pub fn ranks_top(&self, form: &Form, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        ranks_of(|text| self.order_top(form, text, k), text_ids, image_ids)
+    }
+
+    /// All images for a text, first to last, as `form` ranks them.
+    pub fn order(&self, form: &Form, text: usize) -> Vec<usize> {
+        self.order_top(form, text, usize::MAX)
+    }
+
+    fn order_top(&self, form: &Form, text: usize, k: usize) -> Vec<usize> {
+        let (row, cosine) = (self.row(form, text, k), &self.cosine[text]);
+        let mut order = order(&row);
+        if matches!(form, Form::Sightline(_)) {
+            order.sort_by(|&a, &b| falling(&row, a, b).then(falling(cosine, a, b)));
+        }
+        order
     }
 
     fn evidence(&self, cosine: &[f32], image: usize, logits: [f32; 2]) -> Evidence {
         Evidence { logits, cosine: cosine[image], hubness: self.hubness.get(image).copied().unwrap_or_default() }
+    }
+
+    /// Those of some texts.
+    pub fn of_texts(&self, texts: &[usize]) -> Self {
+        let (cosine, judged) = texts.iter().map(|&text| (self.cosine[text].clone(), self.judged[text].clone())).unzip();
+        Self { cosine, judged, hubness: self.hubness.clone(), half: self.half }
     }
 
     /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
@@ -295,36 +343,6 @@ fn decide(
     Ok(judged)
 }
 
-/// Both protocols with the scores of the authors' code.
-pub struct Evaluation {
-    /// Cosine of every text with every image.
-    pub cosine: Vec<Vec<f32>>,
-    /// [`Form::Reference`] scores.
-    pub local: Vec<Vec<f32>>,
-}
-
-/// [`judge`] with the scores of the authors' code, for validation while training; `progress` hears of texts.
-///
-/// # Errors
-/// What `pixels` says, or what the network does.
-pub fn evaluate(
-    network: &Network,
-    texts: &[Vec<u32>],
-    pictures: usize,
-    pixels: impl Fn(Range<usize>) -> std::result::Result<Vec<f32>, EmbedError>,
-    k: usize,
-    progress: impl Fn(usize, usize),
-) -> std::result::Result<Evaluation, EmbedError> {
-    let told = |stage, done, of| {
-        if stage == Stage::Pairs {
-            progress(done, of)
-        }
-    };
-    let scores = judge(network, texts, pictures, pixels, k, None, told)?;
-    let local = scores.local(&Form::Reference);
-    Ok(Evaluation { cosine: scores.cosine, local })
-}
-
 /// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one, `score_local`, with the identity
 /// of every row and column as `text_ids` and `image_ids` (i64), to a safetensors file.
 ///
@@ -375,6 +393,40 @@ mod tests {
     fn same(a: Ranks, b: Ranks) -> bool {
         let near = |x: f64, y: f64| (x - y).abs() < 1e-9;
         near(a.rank1, b.rank1) && near(a.rank5, b.rank5) && near(a.rank10, b.rank10) && near(a.map, b.map)
+    }
+
+    #[test]
+    fn what_is_no_number_is_ranked_last_and_stops_nothing() {
+        // Enough of them that a sort notices an order that contradicts itself.
+        let row: Vec<f32> = (0..300).map(|i| if i % 3 == 0 { f32::NAN } else { ((i * 7919) % 300) as f32 }).collect();
+        let sorted = order(&row);
+        assert!(sorted[..200].windows(2).all(|two| row[two[0]] >= row[two[1]]), "{sorted:?}");
+        assert!(sorted[200..].iter().all(|image| row[*image].is_nan()));
+        assert_eq!(order(&[-0.0, 0.0, f32::NAN, -f32::NAN, f32::NEG_INFINITY]), [0, 1, 2, 3, 4], "equal ones");
+        let found = ranks(&[row.clone()], &[7], &vec![7; row.len()]);
+        assert_eq!((found.rank1, found.map), (100.0, 100.0));
+    }
+
+    /// The order of six images, of which the first four are judged.
+    fn served(logits: [f32; 4], cosine: [f32; 6], calibration: Calibration) -> Vec<usize> {
+        let judged = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
+        let scores = Scores { cosine: vec![cosine.to_vec()], judged, hubness: Vec::new(), half: false };
+        scores.order(&Form::Sightline(calibration), 0)
+    }
+
+    #[test]
+    fn probabilities_are_ranked_by_themselves_however_small_and_equal_ones_by_cosine() {
+        let cosine = [0.1, 0.2, 0.3, 0.4, 0.05, 0.06];
+        let order = |logits| served(logits, cosine, Calibration::default());
+        // Far below what a trace of the cosine would be: clear mismatches, the likelier first.
+        assert_eq!(order([-20.0, -21.0, -22.0, -23.0]), [0, 1, 2, 3, 5, 4]);
+        // Near 1 two steps of an f32 apart.
+        assert_eq!(order([16.0, 15.5, 15.0, 14.5]), [0, 1, 2, 3, 5, 4]);
+        // Equal ones.
+        assert_eq!(order([1.0, 1.0, 1.0, 1.0]), [3, 2, 1, 0, 5, 4]);
+        assert_eq!(order([90.0, 80.0, 70.0, 60.0]), [3, 2, 1, 0, 5, 4], "all of them 1 in f32");
+        // What is no number counts as not judged.
+        assert_eq!(order([f32::NAN, -9.0, f32::INFINITY, -9.5]), [1, 3, 2, 0, 5, 4]);
     }
 
     proptest! {

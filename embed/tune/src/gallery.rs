@@ -55,6 +55,11 @@ pub const BANK: usize = 2000;
 /// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
 const CAPTION: u64 = 5;
 
+/// Whether identity `id` belongs to the first of two halves of all persons, as by chance.
+pub(super) fn in_first_half(id: u32) -> bool {
+    id.wrapping_mul(0x9E37_79B1) >> 31 == 0
+}
+
 impl Gallery {
     /// All pictures of `entries`, and all their captions.
     pub fn of_entries(entries: Vec<Entry>) -> Self {
@@ -141,8 +146,7 @@ impl Gallery {
     /// Two galleries that share no identity: what is fitted on one can be measured on the other. Which identity goes
     /// where follows from its number alone.
     pub fn halves(self) -> (Self, Self) {
-        let first = |id: u32| id.wrapping_mul(0x9E37_79B1) >> 31 == 0;
-        (self.only(first), self.only(|id| !first(id)))
+        (self.only(in_first_half), self.only(|id| !in_first_half(id)))
     }
 
     fn only(&self, keep: impl Fn(u32) -> bool) -> Self {

@@ -282,6 +282,7 @@ impl Recipe {
                 schedule: Schedule::Cosine { epoch: 0 },
                 lr: 1e-5,
                 clip: None,
+                late_warmup: 0,
                 words_from: 0,
                 order: Order::Epochs,
                 augment: Augment::Reference,

@@ -81,7 +81,7 @@ pub fn curves(run: &Path) -> Result<()> {
                 losses.entry(name.clone()).or_default().push((step, value));
             }
         }
-        for protocol in ["global", "local"] {
+        for protocol in ["global", "local", "served"] {
             for (field, name) in [("rank1", "Rank-1"), ("map", "mAP")] {
                 if let Some(value) = line["validation"][protocol][field].as_f64() {
                     ranks.entry(format!("{protocol} {name}")).or_default().push((step, value));

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::batch::{Batch, Batches};
 use super::finite::{odd_gradient, odd_parts, odd_variable};
 use super::objective::loss;
-use super::optimizer::AdamW;
+use super::optimizer::{AdamW, AdamWConfig};
 use super::record::Log;
 use super::source::{Sequence, Source};
 use super::validation::{Merit, Scores, Validation};
@@ -108,9 +108,10 @@ impl<'a> Run<'a> {
     /// that cannot be written. The last checkpoint stays; before an error of the data there is a new one.
     pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Outcome> {
         self.config.check()?;
-        let mut optimizer = self.trainee.optimizer(self.config.decay);
+        let RunConfig { decay, late_warmup, .. } = self.config;
+        let mut optimizer = self.trainee.optimizer_with(AdamWConfig { decay, late_warmup, ..AdamWConfig::default() });
         let state = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
-        let memory: Memory = state.and_then(|s| serde_json::from_value(s).ok()).unwrap_or_default();
+        let memory = self.memory(state.unwrap_or_default())?;
         let start = optimizer.steps();
         let log = Log::open(self.folder, start)?;
         if start > 0 {
@@ -174,6 +175,21 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// What the checkpoint remembers, as it stands in its state. Going on with nothing instead would take the next validation
+    /// for the best and overwrite a better one.
+    fn memory(&self, state: Value) -> Result<Memory> {
+        if state.is_null() {
+            return Ok(Memory::default());
+        }
+        serde_json::from_value(state).map_err(|e| {
+            let message = format!(
+                "the time spent, the steps planned for a time limit and which validation was best cannot be read ({e}); \
+                 without \"run\" in the file the run goes on and starts them afresh"
+            );
+            TrainError::content(&self.folder.join("checkpoint/state.json"), message)
+        })
+    }
+
     /// Whether the objective teaches matching at `step`, so that the local protocol means something.
     fn matches(&self, step: usize) -> bool {
         self.config.objective.atp.as_ref().is_some_and(|atp| atp.global && step >= atp.from)
@@ -212,7 +228,7 @@ impl Going<'_, '_> {
                     return Err(e);
                 }
             };
-            pairs += self.pairs();
+            pairs += self.config.pairs();
             step += 1;
             self.times.push_back(Instant::now());
             if self.times.len() > WINDOW {
@@ -297,11 +313,6 @@ impl Going<'_, '_> {
         })
     }
 
-    /// Pairs of picture and text in a step.
-    fn pairs(&self) -> usize {
-        self.config.batch * self.config.accumulate
-    }
-
     fn diverged(&self, step: usize, what: String) -> TrainError {
         let run = self.run.folder.to_owned();
         TrainError::Diverged { step: step + 1, what, kept: checkpoint::step(&run), run }
@@ -318,7 +329,7 @@ impl Going<'_, '_> {
     }
 
     fn minutes_left(&self, step: usize, pairs_per_second: f64) -> f64 {
-        let per_step = self.pairs() as f64 / pairs_per_second.max(1e-9);
+        let per_step = self.config.pairs() as f64 / pairs_per_second.max(1e-9);
         let by_steps = (self.config.steps - step) as f64 * per_step;
         let by_clock = self.run.limit.map_or(f64::INFINITY, |limit| (limit.as_secs_f64() - self.seconds()).max(0.0));
         let left = if self.memory.planned.is_some() { by_steps } else { by_steps.min(by_clock) };

@@ -66,11 +66,16 @@ impl Trainee {
         Ok(crate::weights::network(self.model.arch(), &self.variables)?)
     }
 
-    /// The optimiser for all of them.
+    /// The optimiser for all of them, with the usual settings but for `decay`.
     pub fn optimizer(&self, decay: f64) -> AdamW {
+        self.optimizer_with(AdamWConfig { decay, ..AdamWConfig::default() })
+    }
+
+    /// The optimiser for all of them.
+    pub fn optimizer_with(&self, config: AdamWConfig) -> AdamW {
         let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        AdamW::new(all, AdamWConfig { decay, ..AdamWConfig::default() })
+        AdamW::new(all, config)
     }
 }
 

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::calibrate::{Method, fit};
 use super::dataset::Entry;
-use super::evaluate::{Ranks, evaluate, ranks};
+use super::evaluate::{Form, Ranks, Scores as Judged, judge, ranks};
+use super::gallery::in_first_half;
 use super::pool::Pool;
 use super::{Result, TrainError};
 use sightline_embed::EmbedError;
@@ -27,14 +29,17 @@ pub struct Validation {
 pub struct Scores {
     /// Ranked by the cosine of the global features.
     pub global: Ranks,
-    /// The first K ranked again by the matching score; none before a run learns to match.
+    /// The first K ranked again by the matching score, as the authors' code; none before a run learns to match.
     pub local: Option<Ranks>,
+    /// The first K ranked again by calibrated match probability, as Sightline searches; none before a run learns to match,
+    /// and while its logits are no evidence that a calibration could weigh.
+    pub served: Option<Ranks>,
 }
 
 /// By what a checkpoint is better than another.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Merit {
-    /// By the local protocol, which counts for more than any global result.
+    /// The run has begun to learn matching by then, which counts for more than any result before.
     pub local: bool,
     /// Rank-1 in per cent.
     pub rank1: f64,
@@ -43,9 +48,10 @@ pub struct Merit {
 }
 
 impl Scores {
-    /// By what a checkpoint with these scores is chosen.
+    /// By what a checkpoint with these scores is chosen: what a search would show. The authors' form adds raw logits to
+    /// cosines, which a search never does; a model that ranks well may rank badly by it.
     pub fn merit(&self) -> Merit {
-        let by = self.local.unwrap_or(self.global);
+        let by = self.served.unwrap_or(self.global);
         Merit { local: self.local.is_some(), rank1: by.rank1, map: by.map }
     }
 
@@ -113,10 +119,33 @@ impl Validation {
             Ok(normalize_all(&self.pictures[range], prep))
         };
         let k = if local { self.k } else { 0 };
-        let done = evaluate(network, &self.texts, self.pictures.len(), pixels, k, |_, _| {})?;
-        let of = |scores: &[Vec<f32>]| ranks(scores, &self.text_ids, &self.image_ids);
-        Ok(Scores { global: of(&done.cosine), local: local.then(|| of(&done.local)) })
+        let done = judge(network, &self.texts, self.pictures.len(), pixels, k, None, |_, _, _| {})?;
+        let global = ranks(&done.cosine, &self.text_ids, &self.image_ids);
+        let (mut reference, mut served) = (None, None);
+        if local {
+            reference = Some(done.ranks(&Form::Reference, &self.text_ids, &self.image_ids));
+            served = served_ranks(&done, &self.text_ids, &self.image_ids);
+        }
+        Ok(Scores { global, local: reference, served })
     }
+}
+
+/// Ranks of all texts against the whole gallery, those of each half of the persons by a calibration that was fitted on the
+/// texts of the other half. Nothing where one of them cannot be fitted.
+fn served_ranks(scores: &Judged, text_ids: &[u32], image_ids: &[u32]) -> Option<Ranks> {
+    let texts =
+        |first: bool| -> Vec<usize> { (0..text_ids.len()).filter(|&t| in_first_half(text_ids[t]) == first).collect() };
+    let mut sums = [0.0; 4];
+    for (fitting, ranked) in [(texts(true), texts(false)), (texts(false), texts(true))] {
+        let (some, ids) = (scores.of_texts(&fitting), fitting.iter().map(|&t| text_ids[t]).collect::<Vec<_>>());
+        let form = Form::Sightline(fit(&some.pairs(&ids, image_ids), Method::Platt)?);
+        let ids: Vec<u32> = ranked.iter().map(|&t| text_ids[t]).collect();
+        let Ranks { rank1, rank5, rank10, map } = scores.of_texts(&ranked).ranks(&form, &ids, image_ids);
+        let share = ranked.len() as f64 / text_ids.len() as f64;
+        sums.iter_mut().zip([rank1, rank5, rank10, map]).for_each(|(sum, value)| *sum += share * value);
+    }
+    let [rank1, rank5, rank10, map] = sums;
+    Some(Ranks { rank1, rank5, rank10, map })
 }
 
 #[cfg(test)]
@@ -124,15 +153,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn local_counts_for_more_then_rank_then_precision() {
+    fn matching_counts_for_more_then_what_is_served_by_rank_and_precision() {
         let ranks = |rank1, map| Ranks { rank1, rank5: 90.0, rank10: 95.0, map };
-        let scores = |global, local| Scores { global, local }.merit();
+        // The authors' form says the opposite each time.
+        let scores = |global, local, served| Scores { global, local, served }.merit();
         let order = [
-            scores(ranks(80.0, 1.0), None),
-            scores(ranks(10.0, 1.0), Some(ranks(20.0, 5.0))),
-            scores(ranks(99.0, 1.0), Some(ranks(20.0, 6.0))),
-            scores(ranks(10.0, 1.0), Some(ranks(30.0, 1.0))),
+            scores(ranks(80.0, 1.0), None, None),
+            scores(ranks(10.0, 1.0), Some(ranks(90.0, 5.0)), None),
+            scores(ranks(10.0, 1.0), Some(ranks(80.0, 5.0)), Some(ranks(20.0, 5.0))),
+            scores(ranks(99.0, 1.0), Some(ranks(70.0, 6.0)), Some(ranks(20.0, 6.0))),
+            scores(ranks(10.0, 1.0), Some(ranks(60.0, 1.0)), Some(ranks(30.0, 1.0))),
+            scores(ranks(40.0, 1.0), Some(ranks(50.0, 1.0)), None),
         ];
         assert!(order.windows(2).all(|pair| pair[0] < pair[1]), "{order:?}");
+    }
+
+    /// Forty texts and as many images of forty persons: by cosine each text finds its own picture second, behind one of
+    /// another person, unless the logits, which are `gain` times a small evidence in the right direction, say better.
+    fn judged(gain: f32) -> (Judged, Vec<u32>) {
+        let ids: Vec<u32> = (0..40).collect();
+        let near = |text: usize, image: usize| match (image + 40 - text) % 40 {
+            0 => 0.70,
+            1 => 0.71,
+            other => 0.6 - other as f32 / 100.0,
+        };
+        let cosine: Vec<Vec<f32>> = (0..40).map(|t| (0..40).map(|i| near(t, i)).collect()).collect();
+        // Every fifth text's decoder is as wrong as the others' are right, so that labels cannot be told apart wholly.
+        let logits = |text: usize, image: usize| {
+            let right = f32::from(u8::from(text == image)) - f32::from(u8::from((image + 40 - text) % 40 == 1));
+            [0.0, gain * if text % 5 == 0 { -right } else { right }]
+        };
+        let top = |t: usize| (0..8).map(|i| ((t + i) % 40, logits(t, (t + i) % 40))).collect();
+        (Judged { cosine, judged: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
+    }
+
+    #[test]
+    fn what_is_served_is_ranked_by_a_calibration_of_other_persons() {
+        let (scores, ids) = judged(1.0);
+        assert_eq!(ranks(&scores.cosine, &ids, &ids).rank1, 0.0);
+        let served = served_ranks(&scores, &ids, &ids).expect("both halves can be fitted");
+        assert_eq!((served.rank1, served.rank10), (80.0, 100.0), "four of five decoders are right");
+        // A hundredfold logit is the same evidence to a calibration.
+        assert_eq!(served_ranks(&judged(100.0).0, &ids, &ids), Some(served));
+        assert_eq!(served_ranks(&judged(-1.0).0, &ids, &ids), None, "logits against matches are no evidence");
     }
 }

@@ -230,6 +230,7 @@ impl Grid<'_> {
             let global_bank = scores.without_hubness().as_deref().map(of);
             for cell in cells() {
                 // The top k are the first k of the top of more.
+                let by = |form: &Form| scores.ranks_top(form, cell.k, &held.gallery.text_ids, &held.gallery.image_ids);
                 lines.push(Line {
                     table: cell.table,
                     row: cell.row.clone(),
@@ -240,8 +241,8 @@ impl Grid<'_> {
                     images: held.gallery.len(),
                     global,
                     bank: global_bank,
-                    local: matches.then(|| of(&scores.local_top(&Form::Reference, cell.k))),
-                    calibrated: form.as_ref().map(|form| of(&scores.local_top(form, cell.k))),
+                    local: matches.then(|| by(&Form::Reference)),
+                    calibrated: form.as_ref().map(by),
                     seconds: start.elapsed().as_secs_f64(),
                 });
             }

@@ -56,6 +56,7 @@ fn pictures_and_words_give_the_scores_of_the_reference() {
     let gallery = dataset(root.path());
     let want = golden::tensors("cada-tiny/eval.safetensors");
     for (k, form, name) in [
+        (0, Form::Reference, "score_global"),
         (3, Form::Reference, "score_k3"),
         (6, Form::Reference, "score_k6"),
         (32, Form::Reference, "score_k6"),

@@ -56,6 +56,21 @@ fn linear() {
     );
 }
 
+/// Values and gradients of PyTorch 2.15's `F.normalize`, of a row of zeros too.
+#[test]
+fn a_row_of_zeros_has_a_finite_gradient() {
+    let x = Var::from_tensor(&Tensor::new(&[[0f32, 0.0, 0.0], [3.0, 4.0, 0.0]], &Device::Cpu).unwrap()).unwrap();
+    let outer = Tensor::new(&[[1f32, 2.0, 3.0], [1.0, 2.0, 3.0]], &Device::Cpu).unwrap();
+    let y = graph::l2_normalize(x.as_tensor()).unwrap();
+    assert_eq!(y.to_vec2::<f32>().unwrap(), [[0.0, 0.0, 0.0], [0.6, 0.8, 0.0]]);
+    let grads = (y * outer).unwrap().sum_all().unwrap().backward().unwrap();
+    let got = grads.get(x.as_tensor()).unwrap().to_vec2::<f32>().unwrap();
+    let want = [[1e12, 2e12, 3e12], [-0.064, 0.048, 0.6]];
+    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+        assert!((got - want).abs() <= 1e-6 * want.abs(), "{got}, {want} by PyTorch");
+    }
+}
+
 #[test]
 fn first_tensors_of_both_encoders() {
     let pixels = random(&[2, 3, 12, 8], 1).as_tensor().detach();

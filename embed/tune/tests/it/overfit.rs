@@ -7,7 +7,7 @@ use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::TaggedCaption;
 use sightline_figures::Corpus;
 use sightline_tune::batch::{Batch, plain};
-use sightline_tune::evaluate::{Ranks, evaluate, ranks};
+use sightline_tune::evaluate::{self, Form, Ranks, ranks};
 use sightline_tune::objective::{Objective, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
@@ -58,9 +58,9 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
 
 fn judge(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
     let pixels = |range: std::ops::Range<usize>| Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?));
-    let found = evaluate(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, |_, _| ()).unwrap();
-    let rank = |scores: &[Vec<f32>]| ranks(scores, &all.identities, &all.identities);
-    (rank(&found.cosine), rank(&found.local))
+    let found = evaluate::judge(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();
+    let global = ranks(&found.cosine, &all.identities, &all.identities);
+    (global, found.ranks(&Form::Reference, &all.identities, &all.identities))
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A whole run on a tiny model: it learns, stops and goes on exactly, and loses nothing when something breaks.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use candle_core::Tensor;
@@ -187,6 +187,23 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
 }
 
 #[test]
+fn a_memory_that_cannot_be_read_stops_the_run_and_says_what_would_be_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = |steps| RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 0 }, ..config(steps) };
+    train(folder.path(), config(2)).0.expect("trains");
+    let file = folder.path().join("checkpoint/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    state["run"]["best"] = "the third".into();
+    std::fs::write(&file, state.to_string()).unwrap();
+    let e = train(folder.path(), config(3)).0.expect_err("refused").to_string();
+    assert!(e.contains("state.json") && e.contains("which validation was best") && e.contains("\"run\""), "{e}");
+    assert_eq!(checkpoint::step(folder.path()), Some(2));
+    state.as_object_mut().unwrap().remove("run");
+    std::fs::write(&file, state.to_string()).unwrap();
+    assert_eq!(train(folder.path(), config(3)).0.expect("goes on").steps, 3);
+}
+
+#[test]
 fn accumulated_batches_are_one_step_each() {
     let folder = tempfile::tempdir().expect("a folder");
     let (outcome, _, lines) = train(folder.path(), RunConfig { accumulate: 3, ..config(2) });
@@ -357,4 +374,63 @@ fn a_picture_that_vanishes_stops_the_run_with_a_checkpoint() {
     let e = e.expect_err("no picture is left").to_string();
     assert!(e.contains("imgs/synth/000/"), "{e}");
     assert!(checkpoint::step(folder.path()).is_some_and(|step| step >= 2));
+}
+
+/// A pool that takes its time, and counts how many threads it is asked by at once.
+struct Slow {
+    pool: Pool,
+    asking: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Source for Slow {
+    fn size(&self) -> [usize; 2] {
+        Source::size(&self.pool)
+    }
+
+    fn identities(&self) -> usize {
+        Source::identities(&self.pool)
+    }
+
+    fn views(&self, identity: usize) -> usize {
+        Source::views(&self.pool, identity)
+    }
+
+    fn picture(&self, identity: usize, view: usize) -> sightline_embed::train::Result<std::borrow::Cow<'_, [u8]>> {
+        let asking = self.asking.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(asking, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(20));
+        self.asking.fetch_sub(1, Ordering::SeqCst);
+        Source::picture(&self.pool, identity, view)
+    }
+
+    fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut rand::rngs::StdRng) -> String {
+        self.pool.caption(identity, view, which, rng)
+    }
+}
+
+#[test]
+fn a_batch_is_drawn_by_every_thread_and_the_same_on_any_number() {
+    let (arch, texts) = tiny();
+    let build = |threads: usize| {
+        let source = Slow { pool: pool(), asking: AtomicUsize::new(0), most: AtomicUsize::new(0) };
+        let batches = Batches {
+            source: &source,
+            sequence: Sequence::new(&source, Order::IDENTITIES, 1, 16).expect("enough pairs"),
+            augment: Augment::Surveillance,
+            word_drop: 0.1,
+            arch: &arch,
+            prep: &Default::default(),
+            texts: &texts,
+            seed: 1,
+        };
+        let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let batch = workers.install(|| batches.build(5)).expect("a batch");
+        let pixels: Vec<f32> = batch.pixels.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+        (pixels, batch.tokens, batch.identities, source.most.into_inner())
+    };
+    let (one, four) = (build(1), build(4));
+    assert!((&one.0, &one.1, &one.2) == (&four.0, &four.1, &four.2), "the number of threads counts");
+    assert_eq!(one.3, 1);
+    assert!(four.3 > 1, "four threads, and pictures are drawn one by one");
 }

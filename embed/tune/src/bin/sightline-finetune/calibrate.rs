@@ -8,6 +8,7 @@ use serde_json::json;
 use sightline_embed::QUERY_BANK;
 use sightline_embed::model::{Calibration, QueryBank};
 use sightline_tune::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
+use sightline_tune::folder::Card;
 use sightline_tune::gallery::{BANK, Gallery};
 use sightline_tune::{TrainError, atomic, plot};
 
@@ -49,6 +50,9 @@ pub struct CalibrateArgs {
     /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
     #[arg(long)]
     prior: Option<f64>,
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for config.json.
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
     /// One JSON object instead of a table.
@@ -63,6 +67,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     if let Some(p) = args.prior {
         ensure!(p > 0.0 && p < 1.0, "--prior {p} is not between 0 and 1");
     }
+    let card = args.card.as_deref().map(Card::read).transpose()?.unwrap_or_default();
     let mut loaded = Loaded::open(&args.model, &args.machine)?;
     let (all, name) = args.data.gallery(&DEFAULTS)?;
     let (one, other) = all.halves();
@@ -109,6 +114,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
         loaded.config.provenance = json!({});
     }
     loaded.config.provenance["calibration"] = record.clone();
+    card.state(&mut loaded.config.provenance);
     let title = format!("{method} on other persons: ECE {:.4} (softmax {:.4})", after.ece, before.ece);
     let sets = [("softmax".to_owned(), before.bins.clone()), (method.to_owned(), after.bins.clone())];
     plot::reliability(&loaded.path.join("calibration.svg"), &title, &sets)?;

@@ -82,10 +82,11 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         (Judge::Cada(_), Preset::Paper) => Some(Form::Paper),
         (Judge::Baseline(..), _) => None,
     };
-    let matrix = form.as_ref().map(|form| scores.local(form));
-    let (global, local) = (rank(&scores.cosine), matrix.as_deref().map(rank));
+    let local = form.as_ref().map(|form| scores.ranks(form, &gallery.text_ids, &gallery.image_ids));
+    let global = rank(&scores.cosine);
     let bank = scores.without_hubness().as_deref().map(rank);
     if let Some(path) = &args.dump {
+        let matrix = form.as_ref().map(|form| scores.local(form));
         dump(path, &scores.cosine, matrix.as_deref(), &gallery.text_ids, &gallery.image_ids)?;
     }
     let (texts, images) = (gallery.captions.len(), gallery.len());

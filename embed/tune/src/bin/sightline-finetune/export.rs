@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
+use sightline_tune::folder::{self, Card};
 use sightline_tune::run::Trainee;
-use sightline_tune::source::DataSpec;
-use sightline_tune::{TrainError, atomic, checkpoint, folder};
+use sightline_tune::{TrainError, atomic, checkpoint};
 
 use crate::train::Record;
 
@@ -34,6 +34,10 @@ pub struct ExportArgs {
     /// Name of the model.
     #[arg(long, default_value = "sightline-default")]
     name: String,
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in place of what the run's
+    /// record says.
+    #[arg(long, value_name = "FILE")]
+    card: Option<PathBuf>,
 }
 
 pub fn run(args: &ExportArgs) -> Result<()> {
@@ -47,7 +51,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         checkpoint::load(&args.run, &trainee.variables, &mut trainee.optimizer(0.0))?
             .with_context(|| format!("{} has no checkpoint", args.run.display()))?;
     }
-    let step = model(&args.run, &record, &trainee, best, args.match_weight, &args.name, &args.out)?;
+    let card = args.card.as_deref().map(Card::read).transpose()?.unwrap_or_default();
+    let step = model(&args.run, &record, &trainee, best, args.match_weight, (&args.name, &card), &args.out)?;
     eprintln!("step {step} written to {}", args.out.display());
     Ok(())
 }
@@ -59,7 +64,7 @@ pub fn model(
     trainee: &Trainee,
     best: bool,
     match_weight: f64,
-    name: &str,
+    (name, card): (&str, &Card),
     out: &Path,
 ) -> Result<usize> {
     let mut validation = Value::Null;
@@ -79,17 +84,10 @@ pub fn model(
             var.set(&(var.as_tensor() * match_weight)?.detach())?;
         }
     }
-    let drawn = record.recipe.data.iter().all(|spec| matches!(spec, DataSpec::Synth { .. }));
     let mut config = record.model.clone();
     config.name = name.to_owned();
-    config.provenance = json!({
-        "data": if drawn { "persons drawn by sightline-finetune; no picture of a real person".into() } else { json!(record.recipe.without_paths().data) },
-        "step": step,
-        "chosen_by_validation": validation,
-        "match_weight": match_weight,
-        "recipe": record.recipe.without_paths(),
-        "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
-    });
+    config.provenance = folder::provenance(&record.recipe, step, &validation, match_weight);
+    card.state(&mut config.provenance);
     let tokenizer = fs::read(run.join("tokenizer.json"))?;
     atomic::folder(out, true, |part| {
         folder::write(part, &config, &trainee.variables, DType::F16, &tokenizer)?;

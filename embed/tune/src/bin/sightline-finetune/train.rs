@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_embed::model::{ModelConfig, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
+use sightline_tune::folder::Card;
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::init::{self, Taken};
 use sightline_tune::recipe::Recipe;
@@ -231,7 +232,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     }
     let best = outcome.best.is_some();
     let model = args.run.join("model");
-    let written = export::model(&args.run, &record, &trainee, best, 1.0, "sightline", &model)?;
+    let written = export::model(&args.run, &record, &trainee, best, 1.0, ("sightline", &Card::default()), &model)?;
     tell.value(&json!({"model": model, "of_step": written, "best": best}));
     tell.end(&format!("model folder of step {written} written to {}", model.display()));
     Ok(0)

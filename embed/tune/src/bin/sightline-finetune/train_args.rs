@@ -125,6 +125,10 @@ pub struct TrainArgs {
     /// Steps of warm-up (schedule fall).
     #[arg(long)]
     pub warmup: Option<usize>,
+    /// Updates over which the learning rate of a parameter rises whose first update comes after the first step of the run
+    /// (a loss that begins later, word embeddings that are frozen at first); 0 for none.
+    #[arg(long)]
+    pub late_warmup: Option<usize>,
     /// Steps of the final fall (schedule fall).
     #[arg(long)]
     pub fall: Option<usize>,
@@ -268,6 +272,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     set(&mut run.accumulate, &args.accumulate);
     set(&mut run.lr, &args.lr);
     set(&mut run.decay, &args.decay);
+    set(&mut run.late_warmup, &args.late_warmup);
     if let Some(clip) = args.clip {
         run.clip = (clip > 0.0).then_some(clip);
     }
