@@ -290,7 +290,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::nn::backward;
+    use crate::ops::backward;
 
     const PYTORCH: AdamWConfig = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.05, late_warmup: 0 };
 
@@ -451,7 +451,7 @@ mod tests {
         steps(&first, &mut optimizer, run, 0..3);
         let mut state = optimizer.state().expect("a state");
         state.retain(|name, _| name.starts_with("first.") || name.starts_with("second."));
-        let (_, mut other) = fresh(&run["initial"], PYTORCH);
+        let (second, mut other) = fresh(&run["initial"], PYTORCH);
         other.restore(&state, 3).expect("moments are enough");
         let told = |optimizer: &AdamW| -> Vec<(String, usize, bool)> {
             optimizer.slots.iter().map(|slot| (slot.name.clone(), slot.step, slot.late)).collect()
@@ -459,7 +459,7 @@ mod tests {
         let expected = [("late", 0), ("paused", 3), ("start", 3)].map(|(name, step)| (name.to_owned(), step, false));
         assert_eq!(told(&other), expected);
         // What has not moved yet starts late, as it would have without the stop.
-        steps(&first, &mut other, run, 4..5);
+        steps(&second, &mut other, run, 4..5);
         assert_eq!(told(&other)[0], ("late".to_owned(), 1, true));
         state.remove("first.late");
         let e = other.restore(&state, 3).expect_err("refused").to_string();

@@ -12,6 +12,7 @@ mod judge;
 mod objective;
 mod ops;
 mod overfit;
+mod shipped_model;
 mod train_cli;
 mod train_golden;
 mod train_golden_steps;

@@ -57,7 +57,9 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
 }
 
 fn judge(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
-    let pixels = |range: std::ops::Range<usize>| Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?));
+    let pixels = |range: std::ops::Range<usize>| -> sightline_tune::Result<Vec<f32>> {
+        Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?))
+    };
     let found = evaluate::judge(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();
     let global = ranks(&found.cosine, &all.identities, &all.identities);
     (global, found.ranks(&Form::Reference, &all.identities, &all.identities))

@@ -396,7 +396,7 @@ impl Source for Slow {
         Source::views(&self.pool, identity)
     }
 
-    fn picture(&self, identity: usize, view: usize) -> sightline_embed::train::Result<std::borrow::Cow<'_, [u8]>> {
+    fn picture(&self, identity: usize, view: usize) -> sightline_tune::Result<std::borrow::Cow<'_, [u8]>> {
         let asking = self.asking.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(asking, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(20));
