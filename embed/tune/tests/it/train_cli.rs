@@ -65,8 +65,8 @@ fn a_run_folder_is_complete_and_is_gone_on_with() {
         command.args(["export", "--force", "--run"]).arg(&run).arg("--out").arg(&stated).arg("--card").arg(card);
         command.output().unwrap()
     };
-    let done = export(&card);
-    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    let exported = export(&card);
+    assert_eq!(exported.status.code(), Some(0), "{}", said(&exported));
     let stated = ModelFolder::open(&stated).expect("a whole model folder").config.provenance;
     assert_eq!((&stated["quality"], &stated["pairs_seen"]), (&"not good at all".into(), &(8 * step).into()));
     std::fs::write(&card, r#"{"step": 9000}"#).unwrap();
