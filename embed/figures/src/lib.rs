@@ -22,6 +22,8 @@ mod body;
 mod camera;
 mod caption;
 pub mod colour;
+#[cfg(test)]
+mod colour_test;
 mod dataset;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

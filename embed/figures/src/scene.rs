@@ -81,53 +81,39 @@ impl<'a> PosedPerson<'a> {
 /// a detector's crop, 60 to 400 pixels high and at least 20 wide. With `assets` all persons in it
 /// are meshes (level 2), else parts (level 1).
 pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> RgbImage {
+    let Scene { canvas, width, height } = compose(person, assets, rng);
+    camera::expose(&canvas, width, height, rng)
+}
+
+/// What a camera is about to see.
+pub(crate) struct Scene {
+    /// Linear light, with more pixels than the crop for soft edges.
+    pub canvas: Canvas,
+    /// Width of the crop in pixels.
+    pub width: usize,
+    /// Height of the crop in pixels.
+    pub height: usize,
+}
+
+/// Draws everything except the camera.
+pub(crate) fn compose(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Scene {
     let pose = Pose::sample(rng);
     let posed = PosedPerson::new(person, assets, &pose);
     let crease_depth = between(rng, 0.6, 1.4);
-    let high = chance(rng, 0.35);
-    let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
-    let distance = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
-    let roll = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
-    let yaw = match weighted(rng, &[0.3, 0.28, 0.42]) {
-        0 => between(rng, -0.6, 0.6),
-        1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
-        _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
-    };
-    let view = View { yaw, pitch, distance, roll, middle: 0.5 * person.height, shift: [0.0; 3] };
-    // The box of a detector: loose, sometimes a little too tight, sometimes without the feet or
-    // legs.
-    let bounds = posed.bounds(&view);
-    let [mut x0, mut y0, mut x1, mut y1] = bounds;
-    let (wide, tall) = (x1 - x0, y1 - y0);
-    let margin = if chance(rng, 0.25) { 0.16 } else { 0.07 };
-    x0 -= wide * between(rng, -0.06, margin * 1.6);
-    x1 += wide * between(rng, -0.06, margin * 1.6);
-    y1 += tall * between(rng, -0.004, margin * 0.7);
-    y0 -= tall * between(rng, -0.02, margin * 0.7);
-    if chance(rng, 0.22) {
-        y0 += tall * between(rng, 0.15, 0.52);
-    }
-    if (x1 - x0) < 0.26 * (y1 - y0) {
-        let more = 0.13 * (y1 - y0) - 0.5 * (x1 - x0);
-        x0 -= more;
-        x1 += more;
-    }
-    // Size of the crop, log-uniform in height, and oversampling for soft edges.
-    let out_h = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
-    let out_w = ((out_h as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, out_h);
-    let oversampling = if out_h < 130 { 2.0 } else { (260.0 / out_h as f32).max(1.25) };
-    let (w, h) = ((out_w as f32 * oversampling) as usize, (out_h as f32 * oversampling) as usize);
-    let mut canvas = Canvas::new(w, h, [x0, y0, x1, y1]);
-    let side = between(rng, -1.0, 1.0);
-    let up = between(rng, 0.2, 1.0);
-    let toward = between(rng, 0.1, 1.0);
-    let length = (side * side + up * up + toward * toward).sqrt();
-    let light = Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) };
+    let view = sample_view(person, rng);
+    let [x0, y0, x1, y1] = detector_box(posed.bounds(&view), rng);
+    // Log-uniform in height.
+    let height = (60.0 * (between(rng, 0.0, 1.0) * (400.0f32 / 60.0).ln()).exp()) as usize;
+    let width = ((height as f32 * (x1 - x0) / (y1 - y0)) as usize).clamp(20, height);
+    let oversampling = if height < 130 { 2.0 } else { (260.0 / height as f32).max(1.25) };
+    let pixels = |n: usize| (n as f32 * oversampling) as usize;
+    let mut canvas = Canvas::new(pixels(width), pixels(height), [x0, y0, x1, y1]);
+    let light = sample_light(rng);
     let in_perspective = chance(rng, 0.75);
     if in_perspective {
         draw_surroundings(&mut canvas, &view, &light, rng);
     } else {
-        draw_flat_backdrop(&mut canvas, pitch, &light, rng);
+        draw_flat_backdrop(&mut canvas, view.pitch, &light, rng);
     }
     posed.cast_shadow(&mut canvas, &view, &light);
     // From back to front: passers-by behind, the person, passers-by and obstacles in front.
@@ -143,7 +129,52 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     if chance(rng, 0.16) {
         draw_obstacle(&mut canvas, rng);
     }
-    camera::expose(&canvas, out_w, out_h, rng)
+    Scene { canvas, width, height }
+}
+
+/// Where the camera stands: a third of them high, 2 to 14 m away, mostly level; persons are seen from
+/// the front, from behind and from any side.
+fn sample_view(person: &Person, rng: &mut impl Rng) -> View {
+    let high = chance(rng, 0.35);
+    let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };
+    let distance = if chance(rng, 0.3) { between(rng, 1.9, 3.5) } else { between(rng, 3.5, 14.0) };
+    let roll = between(rng, -0.07, 0.07) + if chance(rng, 0.08) { between(rng, -0.25, 0.25) } else { 0.0 };
+    let yaw = match weighted(rng, &[0.3, 0.28, 0.42]) {
+        0 => between(rng, -0.6, 0.6),
+        1 => std::f32::consts::PI + between(rng, -0.6, 0.6),
+        _ => between(rng, -std::f32::consts::PI, std::f32::consts::PI),
+    };
+    View { yaw, pitch, distance, roll, middle: 0.5 * person.height, shift: [0.0; 3] }
+}
+
+/// The box of a detector around tight `bounds`: loose or a little too tight, for a fifth of the
+/// pictures without the legs, and never very narrow.
+fn detector_box(bounds: [f32; 4], rng: &mut impl Rng) -> [f32; 4] {
+    let [mut x0, mut y0, mut x1, mut y1] = bounds;
+    let (wide, tall) = (x1 - x0, y1 - y0);
+    let margin = if chance(rng, 0.25) { 0.16 } else { 0.07 };
+    x0 -= wide * between(rng, -0.06, margin * 1.6);
+    x1 += wide * between(rng, -0.06, margin * 1.6);
+    y1 += tall * between(rng, -0.004, margin * 0.7);
+    y0 -= tall * between(rng, -0.02, margin * 0.7);
+    if chance(rng, 0.22) {
+        y0 += tall * between(rng, 0.15, 0.52);
+    }
+    if (x1 - x0) < 0.26 * (y1 - y0) {
+        let more = 0.13 * (y1 - y0) - 0.5 * (x1 - x0);
+        x0 -= more;
+        x1 += more;
+    }
+    [x0, y0, x1, y1]
+}
+
+/// A light above the camera's horizon, hard to soft.
+fn sample_light(rng: &mut impl Rng) -> Light {
+    let side = between(rng, -1.0, 1.0);
+    let up = between(rng, 0.2, 1.0);
+    let toward = between(rng, 0.1, 1.0);
+    let length = (side * side + up * up + toward * toward).sqrt();
+    Light { towards: [side / length, up / length, toward / length], ambient: between(rng, 0.35, 0.9) }
 }
 
 /// Draws another person at the left or right edge, behind or in `front`; `wide` is the width of the
