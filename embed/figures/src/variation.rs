@@ -10,7 +10,7 @@ use crate::raster::cell_noise;
 
 /// Slots of [`variation`].
 pub(crate) mod slot {
-    // GarmentLengths of the garments.
+    // Cut of the garments.
     pub const TOP_HEM: u32 = 1;
     pub const OUTER_HEM: u32 = 2;
     pub const SKIRT_HEM: u32 = 3;
