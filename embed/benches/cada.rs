@@ -48,7 +48,7 @@ fn on_gpu(arch: &Architecture, device: &candle_core::Device, precision: Precisio
     let tensors = tensors.collect::<Result<_, EmbedError>>()?;
     let vb = candle_nn::VarBuilder::from_tensors(tensors, dtype, device);
     let cada = Cada::new(arch, WordPredictor::None, vb)?;
-    Ok(Network::Graph(sightline_embed::model::GraphNetwork::of(cada, device.clone(), precision)))
+    Ok(Network::Graph(Box::new(sightline_embed::model::GraphNetwork::of(cada, device.clone(), precision))))
 }
 
 fn cada(c: &mut Criterion) {

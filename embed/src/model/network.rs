@@ -18,10 +18,10 @@ pub struct Encoded {
 #[derive(Debug)]
 pub enum Network {
     /// On the CPU.
-    Cpu(net::Cada),
+    Cpu(Box<net::Cada>),
     /// As a graph of candle's operations, on a GPU.
     #[cfg(feature = "candle")]
-    Graph(GraphNetwork),
+    Graph(Box<GraphNetwork>),
 }
 
 impl Network {
@@ -34,7 +34,7 @@ impl Network {
         weights: &mut dyn WeightSource,
         precision: Precision,
     ) -> Result<Self, EmbedError> {
-        Ok(Self::Cpu(net::Cada::new(arch, weights, precision)?))
+        Ok(Self::Cpu(Box::new(net::Cada::new(arch, weights, precision)?)))
     }
 
     /// From a file of weights, onto `device`. Every tensor the architecture needs is checked before any is used.
@@ -51,7 +51,9 @@ impl Network {
         match device {
             super::Device::Cpu => Self::on_cpu(arch, &mut file, precision),
             #[cfg(feature = "candle")]
-            super::Device::Candle(device) => Ok(Self::Graph(GraphNetwork::load(file, arch, device, precision)?)),
+            super::Device::Candle(device) => {
+                Ok(Self::Graph(Box::new(GraphNetwork::load(file, arch, device, precision)?)))
+            }
         }
     }
 

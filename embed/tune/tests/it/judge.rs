@@ -173,7 +173,7 @@ fn every_stage_is_told_to_its_end() {
     let texts = vec![vec![101, 110, 102], vec![101, 111, 112, 102]];
     let told = std::cell::RefCell::new(std::collections::HashMap::new());
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep);
-    judge(&Network::Cpu(golden::net(Precision::F32)), &texts, 6, pixels, 2, None, |stage, done, of| {
+    judge(&Network::Cpu(Box::new(golden::net(Precision::F32))), &texts, 6, pixels, 2, None, |stage, done, of| {
         told.borrow_mut().insert(stage, (done, of));
     })
     .unwrap();
