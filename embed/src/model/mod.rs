@@ -11,7 +11,7 @@ mod tokens;
 
 pub use calibration::{Calibration, Evidence, shift_odds};
 pub use config::{Architecture, Grid, ModelConfig, Preprocess};
-pub use decode::decode_image;
+pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 #[cfg(feature = "candle")]
 pub use network::GraphNetwork;

@@ -1,6 +1,8 @@
 //! The model at work: loaded, on a thread of its own, and as a stage of the pipeline.
 
 mod device;
+#[cfg(test)]
+mod double;
 mod embedder;
 mod jobs;
 mod model;
@@ -10,4 +12,4 @@ pub mod stage;
 pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
 pub use model::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
-pub use self_test::{self_test, write_self_test};
+pub use self_test::{SelfTest, self_test, write_self_test};

@@ -12,7 +12,7 @@ use crate::model::{Calibration, Evidence, ModelConfig, Network, QueryBank, Token
 use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{EmbedError, ModelFolder, choose_precision, device_name, open_device};
+use crate::{EmbedError, ModelFolder, SelfTest, choose_precision, device_name, open_device};
 
 /// What the model is and how it runs; told by the API and stored with every vector.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -40,6 +40,8 @@ pub struct ModelInfo {
     pub thresholds: serde_json::Value,
     /// Data, licences and numbers behind the weights.
     pub provenance: serde_json::Value,
+    /// How far the start-up self-test went; [`crate::Embedder::start`] runs it.
+    pub self_test: SelfTest,
 }
 
 /// Features of one picture.
@@ -104,7 +106,6 @@ impl Model {
     /// # Errors
     /// As [`Model::load`] and [`choose_precision`].
     pub fn load_as(folder: &ModelFolder, device: &str, wanted: EmbedPrecision) -> Result<Self, EmbedError> {
-        crate::keep_large_buffers();
         let device = open_device(device)?;
         let precision = choose_precision(wanted, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
@@ -123,6 +124,7 @@ impl Model {
             calibration: config.calibration.clone(),
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
+            self_test: SelfTest::NotRun,
         };
         Ok(Self { network, tokenizer, config, bank, precision, info })
     }
