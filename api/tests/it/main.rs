@@ -11,6 +11,8 @@ mod cameras;
 mod crash;
 mod engine;
 mod errors;
+#[cfg(feature = "all-in-one")]
+mod former_data;
 mod page;
 mod remote;
 mod search;

@@ -1,0 +1,238 @@
+//! What an earlier version made opens here and answers as it did: a model folder that `sightline-finetune import`
+//! wrote, and the data folders that `sightline serve` left behind, one of that model and one of the shipped one.
+//! `recorded.json` beside each holds what that version answered; tests/golden/former/README.md says
+//! how all of it was made, and what to do when a test fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::repository;
+
+/// Largest difference of a score. Both sides compute in f32; another CPU, or another order of the
+/// sums, moves cosines by some 1e-7 and the steepest calibrated probability by some 1e-5.
+const TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn an_imported_model_and_its_data_answer_as_before() {
+    let folder = former("tiny").join("model");
+    Reopened::start("tiny", &folder).check();
+}
+
+#[test]
+fn data_of_the_shipped_model_answers_as_before() {
+    Reopened::start("default", &repository("embed/models/default")).check();
+}
+
+fn former(name: &str) -> PathBuf {
+    repository("api/tests/golden/former").join(name)
+}
+
+/// Copies a folder; files named in `sizes` get the zeros back that were cut off their ends.
+fn restore(from: &Path, to: &Path, sizes: &Value) {
+    let mut left = vec![PathBuf::new()];
+    while let Some(inside) = left.pop() {
+        fs::create_dir_all(to.join(&inside)).unwrap();
+        for entry in fs::read_dir(from.join(&inside)).unwrap() {
+            let entry = entry.unwrap();
+            let path = inside.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                left.push(path);
+                continue;
+            }
+            fs::write(to.join(&path), fs::read(entry.path()).unwrap()).unwrap();
+            if let Some(size) = sizes[path.to_str().unwrap()].as_u64() {
+                File::options().write(true).open(to.join(&path)).unwrap().set_len(size).unwrap();
+            }
+        }
+    }
+}
+
+/// `sightline serve` over a copy of the data folder, without cameras.
+struct Reopened {
+    recorded: Value,
+    child: Child,
+    base: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Reopened {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Reopened {
+    fn start(name: &str, model: &Path) -> Self {
+        let text = fs::read_to_string(former(name).join("recorded.json")).unwrap();
+        let recorded: Value = serde_json::from_str(&text).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        restore(&former(name).join("data"), &dir.path().join("data"), &recorded["sizes"]);
+        let config = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = \"data\"\n[model]\nfolder = {model:?}\n\
+             [detect]\nweights = {:?}\n",
+            repository("models/nanodet-g.safetensors"),
+        );
+        fs::write(dir.path().join("sightline.toml"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sightline"));
+        command.args(["serve", "--config", "sightline.toml"]).current_dir(dir.path()).env_clear();
+        command.env("SIGHTLINE_LOG", "warn").env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // GStreamer's registry cache belongs into the test's own folder.
+        command.env("HOME", dir.path());
+        for (section, keys) in recorded["settings"].as_object().unwrap() {
+            for (key, value) in keys.as_object().unwrap() {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                command.env(format!("SIGHTLINE__{section}__{key}").to_uppercase(), value);
+            }
+        }
+        let said = File::create(dir.path().join("stderr")).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some((base, _)) = line.strip_prefix("Sightline is ready: ").and_then(|l| l.split_once("/?token=")) else {
+            let _ = child.kill();
+            let status = child.wait().unwrap();
+            let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
+            panic!("the data folder {name:?} of an earlier version cannot be opened ({status}): {line}{said}");
+        };
+        Self { base: base.to_owned(), recorded, child, _dir: dir }
+    }
+
+    /// A request that must succeed, with the token that the earlier version gave out.
+    fn raw(&self, path: &str, body: Option<&Value>) -> Vec<u8> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into();
+        let url = format!("{}{path}", self.base);
+        let bearer = format!("Bearer {}", self.recorded["token"].as_str().unwrap());
+        let response = match body {
+            Some(body) => agent.post(&url).header("authorization", &bearer).send_json(body),
+            None => agent.get(&url).header("authorization", &bearer).call(),
+        };
+        let mut response = response.unwrap_or_else(|e| panic!("{path}: {e}"));
+        let content = response.body_mut().read_to_vec().unwrap();
+        assert_eq!(response.status(), 200, "{path}: {}", String::from_utf8_lossy(&content));
+        content
+    }
+
+    fn call(&self, path: &str, body: Option<&Value>) -> Value {
+        serde_json::from_slice(&self.raw(path, body)).unwrap()
+    }
+
+    fn thumbnail(&self, id: &str) -> Vec<u8> {
+        self.raw(&format!("/v1/sightings/{id}/thumbnail.jpg"), None)
+    }
+
+    fn check(&self) {
+        let (now, then) = (self.call("/readyz", None), &self.recorded["model"]);
+        assert_eq!(&now["model"]["id"], then, "the model has another id: whoever was indexed with it is not found");
+        let pictures = by_id(&self.recorded["pictures"]);
+        self.everybody_is_there(&pictures);
+        for search in self.recorded["searches"].as_array().unwrap() {
+            self.answers_as_before(search, &pictures);
+        }
+        // Cameras that have left the configuration are kept for their people; the trail goes on.
+        let cameras = self.call("/v1/cameras", None);
+        let archived = |c: &Value| (c["id"].as_str().unwrap().to_owned(), c["archived"] == json!(true));
+        let cameras: BTreeMap<String, bool> = cameras["cameras"].as_array().unwrap().iter().map(archived).collect();
+        assert_eq!(cameras, [("corridor".to_owned(), true), ("entrance".to_owned(), true)].into());
+        let trail = self.call("/v1/audit?verify=true&limit=1000", None);
+        assert_eq!(trail["chain"]["intact"], true, "{}", trail["chain"]);
+        let records = trail["records"].as_array().unwrap();
+        assert!(records.iter().any(|r| r["purpose"] == "made by the version before"), "{trail}");
+    }
+
+    /// All pictures, no more and no fewer, with what was known of them, to the byte.
+    fn everybody_is_there(&self, pictures: &BTreeMap<&str, &Value>) {
+        let all = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
+        let mut found = BTreeSet::new();
+        for hit in all["results"].as_array().unwrap() {
+            let one = self.call(&format!("/v1/sightings/{}", hit["sighting_id"].as_str().unwrap()), None);
+            found.extend(ids(&one["track"]));
+        }
+        assert_eq!(found, pictures.keys().map(|id| (*id).to_owned()).collect(), "the sightings that are stored");
+        for (id, picture) in pictures {
+            let mut now = self.call(&format!("/v1/sightings/{id}"), None);
+            now["track"] = json!(ids(&now["track"]));
+            let jpeg = Sha256::digest(self.thumbnail(id));
+            now["sha256"] = json!(jpeg.iter().map(|b| format!("{b:02x}")).collect::<String>());
+            assert_same(picture, &now, id);
+        }
+    }
+
+    fn answers_as_before(&self, search: &Value, pictures: &BTreeMap<&str, &Value>) {
+        let (request, then) = (&search["request"], &search["answer"]);
+        let mut body = request.clone();
+        if let Some(id) = body.as_object_mut().unwrap().remove("image_of") {
+            body["image"] = json!(STANDARD.encode(self.thumbnail(id.as_str().unwrap())));
+        }
+        let mut now = self.call("/v1/search", Some(&body));
+        // That there is no note says that the patch features of every candidate were read.
+        let notes = now["degraded"].as_array().unwrap();
+        assert_eq!(json!(notes.len()), then["degraded"], "notes on {request}: {notes:?}");
+        now["more"] = json!(!now["next_cursor"].is_null());
+        for list in ["results", "nearest_misses"] {
+            let now = now.get(list).cloned().unwrap_or_else(|| json!([]));
+            same_hits(&then[list], &now, pictures, request);
+        }
+        for part in ["confident", "more", "coverage"] {
+            assert_same(&then[part], &now[part], &format!("{part} of {request}"));
+        }
+    }
+}
+
+fn by_id(list: &Value) -> BTreeMap<&str, &Value> {
+    list.as_array().unwrap().iter().map(|v| (v["sighting_id"].as_str().unwrap(), v)).collect()
+}
+
+fn ids(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|v| v["sighting_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The same pictures with the same scores, in the same order but for equal scores.
+fn same_hits(then: &Value, now: &Value, pictures: &BTreeMap<&str, &Value>, request: &Value) {
+    let (order, before) = (ids(then), by_id(then));
+    let found = ids(now);
+    let equal = |a: &str, b: &str| {
+        let score = |id: &str| before.get(id).and_then(|h| h["score"].as_f64());
+        let near = score(a).zip(score(b)).is_some_and(|(a, b)| (a - b).abs() <= TOLERANCE);
+        a == b || near && request["sort"] != "time"
+    };
+    let ordered = found.len() == order.len() && order.iter().zip(&found).all(|(a, b)| equal(a, b));
+    let complete = found.iter().collect::<BTreeSet<_>>() == order.iter().collect();
+    assert!(ordered && complete, "{request}: before {order:#?}, now {found:#?}");
+    for (id, hit) in by_id(now) {
+        assert_same(before[id], hit, &format!("{id} of {request}"));
+        for part in ["camera", "track_id", "first_seen", "last_seen", "captured_at", "box"] {
+            assert_same(&pictures[id][part], &hit[part], &format!("{part} of {id} of {request}"));
+        }
+    }
+}
+
+/// Everything in `then` is in `now`; numbers may differ by [`TOLERANCE`].
+fn assert_same(then: &Value, now: &Value, what: &str) {
+    match (then, now) {
+        (Value::Object(parts), Value::Object(_)) => {
+            parts.iter().for_each(|(key, part)| assert_same(part, &now[key], &format!("{key} of {what}")));
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).for_each(|(a, b)| assert_same(a, b, what));
+        }
+        (Value::Number(a), Value::Number(b)) => {
+            let off = (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            assert!(off <= TOLERANCE, "{what}: before {a}, now {b}");
+        }
+        _ => assert_eq!(then, now, "{what}: left is before, right is now"),
+    }
+}
