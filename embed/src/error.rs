@@ -118,6 +118,9 @@ pub enum EmbedError {
     /// A picture that is not a JPEG or PNG we can decode.
     #[error("the picture cannot be decoded: {0}")]
     Decode(#[from] image::ImageError),
+    /// A job made the model panic. The inference thread goes on; the job is lost.
+    #[error("the model panicked: {0}")]
+    Panicked(String),
     /// The inference thread has ended.
     #[error("the inference thread has stopped")]
     Stopped,
@@ -129,6 +132,12 @@ impl EmbedError {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// The first few of many.

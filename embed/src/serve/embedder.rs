@@ -1,9 +1,11 @@
 //! One inference thread behind a handle that anyone may clone.
 //!
-//! One thread, because two passes at once would only halve each other's speed and double the memory. Queries (texts,
-//! matches, example pictures) are taken before crops of the live stream: someone waits for the former. A batch of crops
-//! that is being computed is not interrupted, so a query waits for one batch at most.
+//! Two passes at once would halve each other's speed and double the memory, so one thread runs them one by one. It takes
+//! queries (texts, matches, example pictures) before crops of the live stream: someone waits for a query. It does not
+//! interrupt a batch of crops, so a query waits for one batch at most. A job that panics ends with an error for its
+//! caller; the thread lives on.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,8 +16,35 @@ use sightline_core::{PatchFeatures, RgbImage};
 use tokio::sync::oneshot;
 
 use super::jobs::{Job, Jobs, Reply};
+use crate::error::panic_message;
 use crate::text::{Caption, CaptionTokenizer};
 use crate::{EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, self_test};
+
+/// What the inference thread asks of a model; a seam, so that tests run the thread with a model they can foresee.
+pub(crate) trait Inference: Send + Sync + 'static {
+    /// See [`Model::embed_images`].
+    fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError>;
+
+    /// See [`Model::encode_caption`].
+    fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError>;
+
+    /// See [`Model::match_scores`].
+    fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Option<MatchScore>>, EmbedError>;
+}
+
+impl Inference for Model {
+    fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError> {
+        self.embed_images(images)
+    }
+
+    fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
+        self.encode_caption(caption)
+    }
+
+    fn match_scores(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Option<MatchScore>>, EmbedError> {
+        self.match_scores(query, images)
+    }
+}
 
 /// Handle on the inference thread; cheap to clone. The thread ends with the last handle.
 #[derive(Clone, Debug)]
@@ -68,19 +97,31 @@ impl Embedder {
             threads = pool.current_num_threads(), folder = %folder.path.display(), "model ready, self-test passed"
         );
         gauge!("sightline_embed_ready_info", "model" => info.id.clone(), "device" => info.device.clone()).set(1.0);
+        let tokenizer = model.tokenizer().clone();
+        Self::spawn(model, info, tokenizer, pool, cfg.batch)
+    }
+
+    /// Starts the thread over a loaded model. It computes with the threads of `pool`, of which it occupies one.
+    pub(crate) fn spawn(
+        model: impl Inference,
+        info: ModelInfo,
+        tokenizer: CaptionTokenizer,
+        pool: rayon::ThreadPool,
+        batch: usize,
+    ) -> Result<Self, EmbedError> {
         let jobs = Jobs::new();
-        let (queue, tokenizer, batch) = (jobs.clone(), model.tokenizer().clone(), cfg.batch.max(1));
+        let queue = jobs.clone();
         std::thread::Builder::new()
             .name("embed".into())
             .spawn(move || {
                 let end = AbandonAtEnd(queue);
-                pool.install(|| serve(&model, &end.0, batch));
+                pool.install(|| serve(&model, &end.0, batch.max(1)));
             })
             .map_err(EmbedError::io("the inference thread"))?;
         Ok(Self { shared: Arc::new(Shared { jobs, info, tokenizer }) })
     }
 
-    /// What runs, and where.
+    /// The model in use, and what it runs on.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
@@ -90,7 +131,8 @@ impl Embedder {
         !self.shared.jobs.is_closed()
     }
 
-    fn ask<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<Answer<T>, EmbedError> {
+    /// Queues the job that `job` makes of the sender of its answer.
+    fn submit<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<Answer<T>, EmbedError> {
         let (tx, rx) = oneshot::channel();
         if self.shared.jobs.push(job(tx)) { Ok(rx) } else { Err(EmbedError::Stopped) }
     }
@@ -98,9 +140,9 @@ impl Embedder {
     /// Features of pictures someone waits for, in their order.
     ///
     /// # Errors
-    /// A picture without a pixel, or a stopped thread.
+    /// A picture without a pixel or with features that are not finite, a job that panicked, or a stopped thread.
     pub async fn embed_images(&self, images: Vec<RgbImage>) -> Result<Vec<ImageFeatures>, EmbedError> {
-        wait(self.ask(|reply| Job::images(images, true, reply))?).await
+        wait(self.submit(|reply| Job::images(images, true, reply))?).await
     }
 
     /// [`Embedder::embed_images`] for threads. Panics inside an async task.
@@ -108,7 +150,7 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed_images`].
     pub fn embed_images_blocking(&self, images: Vec<RgbImage>) -> Result<Vec<ImageFeatures>, EmbedError> {
-        wait_blocking(self.ask(|reply| Job::images(images, true, reply))?)
+        wait_blocking(self.submit(|reply| Job::images(images, true, reply))?)
     }
 
     /// Features of crops of the live stream, which let queries go first. Panics inside an async task.
@@ -116,16 +158,16 @@ impl Embedder {
     /// # Errors
     /// As [`Embedder::embed_images`].
     pub fn embed_crops_blocking(&self, images: Vec<RgbImage>) -> Result<Vec<ImageFeatures>, EmbedError> {
-        wait_blocking(self.ask(|reply| Job::images(images, false, reply))?)
+        wait_blocking(self.submit(|reply| Job::images(images, false, reply))?)
     }
 
     /// Cleans, tokenises and encodes something to search for. Over-long texts are cut and flagged.
     ///
     /// # Errors
-    /// [`EmbedError::EmptyQuery`] when no word is left, or a stopped thread.
+    /// [`EmbedError::EmptyQuery`] when no word is left, a job that panicked, or a stopped thread.
     pub async fn encode_text(&self, text: &str) -> Result<TextQuery, EmbedError> {
         let caption = self.tokenize(text)?;
-        wait(self.ask(|reply| Job::Text { caption, reply })?).await
+        wait(self.submit(|reply| Job::Text { caption, reply })?).await
     }
 
     /// [`Embedder::encode_text`] for threads. Panics inside an async task.
@@ -134,7 +176,7 @@ impl Embedder {
     /// As [`Embedder::encode_text`].
     pub fn encode_text_blocking(&self, text: &str) -> Result<TextQuery, EmbedError> {
         let caption = self.tokenize(text)?;
-        wait_blocking(self.ask(|reply| Job::Text { caption, reply })?)
+        wait_blocking(self.submit(|reply| Job::Text { caption, reply })?)
     }
 
     fn tokenize(&self, text: &str) -> Result<Caption, EmbedError> {
@@ -145,13 +187,13 @@ impl Embedder {
     /// damaged.
     ///
     /// # Errors
-    /// Patch features of another model, or a stopped thread.
+    /// Patch features of another model, a job that panicked, or a stopped thread.
     pub async fn match_scores(
         &self,
         query: &TextQuery,
         images: Vec<PatchFeatures>,
     ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
-        wait(self.ask(|reply| Job::Match { query: query.clone(), images, reply })?).await
+        wait(self.submit(|reply| Job::Match { query: query.clone(), images, reply })?).await
     }
 
     /// [`Embedder::match_scores`] for threads. Panics inside an async task.
@@ -163,7 +205,7 @@ impl Embedder {
         query: &TextQuery,
         images: Vec<PatchFeatures>,
     ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
-        wait_blocking(self.ask(|reply| Job::Match { query: query.clone(), images, reply })?)
+        wait_blocking(self.submit(|reply| Job::Match { query: query.clone(), images, reply })?)
     }
 }
 
@@ -177,24 +219,25 @@ fn wait_blocking<T>(answer: Answer<T>) -> Result<T, EmbedError> {
     answer.blocking_recv().unwrap_or(Err(EmbedError::Stopped))
 }
 
-/// The inference thread: the most urgent job until the queue is closed and empty. Work whose caller has gone is skipped.
-fn serve(model: &Model, jobs: &Jobs, batch: usize) {
+/// The loop of the inference thread: runs the most urgent job until the queue is closed and empty. It skips work whose
+/// caller has gone.
+fn serve(model: &impl Inference, jobs: &Jobs, batch: usize) {
     while let Some(job) = jobs.pop() {
         let start = Instant::now();
         let kind = match job {
             Job::Text { caption, reply } if !reply.is_closed() => {
-                let _ = reply.send(model.encode_caption(caption));
+                let _ = reply.send(catch_panic("text", || model.encode_caption(caption)));
                 "text"
             }
             Job::Match { query, images, reply } if !reply.is_closed() => {
                 counter!("sightline_embed_match_pairs_total").increment(images.len() as u64);
-                let _ = reply.send(model.match_scores(&query, &images));
+                let _ = reply.send(catch_panic("match", || model.match_scores(&query, &images)));
                 "match"
             }
             Job::Images(mut work) if !work.reply.is_closed() => {
                 let n = work.waiting.len().min(batch);
                 let part: Vec<RgbImage> = work.waiting.drain(..n).collect();
-                match model.embed_images(&part) {
+                match catch_panic("image", || model.embed_images(&part)) {
                     Ok(features) => {
                         counter!("sightline_embed_images_total").increment(n as u64);
                         work.done.extend(features);
@@ -214,5 +257,56 @@ fn serve(model: &Model, jobs: &Jobs, batch: usize) {
             _ => continue,
         };
         histogram!("sightline_embed_inference_seconds", "kind" => kind).record(start.elapsed().as_secs_f64());
+    }
+}
+
+/// Runs one job; a panic becomes [`EmbedError::Panicked`] for its caller, and everybody else is still served. The model
+/// is only read, so no job finds what a panic left half-done.
+fn catch_panic<T>(kind: &'static str, job: impl FnOnce() -> Result<T, EmbedError>) -> Result<T, EmbedError> {
+    catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        tracing::error!(kind, message, "the model panicked; the inference thread goes on");
+        counter!("sightline_embed_panics_total", "kind" => kind).increment(1);
+        Err(EmbedError::Panicked(message))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::double::Double;
+
+    fn picture(width: u32) -> RgbImage {
+        RgbImage::new(width, 1, vec![0u8; width as usize * 3]).expect("fits")
+    }
+
+    /// The width of a picture comes back as its feature; 13 makes the model panic.
+    fn embedder() -> Embedder {
+        let model = Double::new(|images| {
+            assert!(images.iter().all(|i| i.width() != 13), "thirteen");
+            Ok(())
+        });
+        model.start(4)
+    }
+
+    #[test]
+    fn a_panic_costs_its_own_job_alone() {
+        let e = embedder();
+        let query = e.encode_text_blocking("a red jacket").expect("sound");
+        for _ in 0..3 {
+            let failed = e.embed_images_blocking(vec![picture(1), picture(13)]);
+            assert!(matches!(&failed, Err(EmbedError::Panicked(m)) if m == "thirteen"), "{failed:?}");
+            let failed = e.embed_crops_blocking(vec![picture(13)]);
+            assert!(matches!(&failed, Err(EmbedError::Panicked(_))), "{failed:?}");
+            let failed = e.encode_text_blocking("panic");
+            assert!(matches!(&failed, Err(EmbedError::Panicked(_))), "{failed:?}");
+            let nothing = PatchFeatures { rows: 0, width: 0, data: bytes::Bytes::new() };
+            let failed = e.match_scores_blocking(&query, vec![nothing]);
+            assert!(matches!(&failed, Err(EmbedError::Panicked(_))), "{failed:?}");
+        }
+        assert!(e.is_alive());
+        let features = e.embed_images_blocking((1..=9).map(picture).collect()).expect("sound");
+        let widths: Vec<f32> = features.iter().map(|f| f.feature[0]).collect();
+        assert_eq!(widths, (1..=9).map(|w| w as f32).collect::<Vec<_>>());
     }
 }

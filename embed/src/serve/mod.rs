@@ -1,6 +1,8 @@
 //! The model at work: loaded, on a thread of its own, and as a stage of the pipeline.
 
 mod device;
+#[cfg(test)]
+mod double;
 mod embedder;
 mod jobs;
 mod model;
