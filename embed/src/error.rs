@@ -115,7 +115,10 @@ pub enum EmbedError {
         /// Pixels down.
         height: u32,
     },
-    /// A picture that is not a JPEG or PNG we can decode.
+    /// Bytes that do not begin like a picture we know.
+    #[error("it is neither JPEG nor PNG")]
+    NotAPicture,
+    /// A JPEG or PNG that is damaged or too large.
     #[error("the picture cannot be decoded: {0}")]
     Decode(#[from] image::ImageError),
     /// A job made the model panic. The inference thread goes on; the job is lost.

@@ -12,7 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
+use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
+use sightline_embed::decode_image_within;
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -27,7 +28,7 @@ use crate::state::{AuditEntry, CameraRow, Role};
 /// Most characters of a query. The model reads 72 words; nobody describes a person in more than this.
 const MAX_QUERY_CHARS: usize = 2000;
 
-/// Longer side of an example picture in pixels.
+/// Longer side of an example picture in pixels: 200 MB when it is square. A small file may claim to be enormous.
 const MAX_IMAGE_SIDE: u32 = 8192;
 
 /// Most candidates the decoder re-ranks for one search; more would take minutes on a CPU.
@@ -199,8 +200,9 @@ pub async fn search(
         return Err(Error::Forbidden("this token may not see any camera that is there".into()));
     }
     if let Some(bytes) = image {
-        let decoded = tokio::task::spawn_blocking(move || decode(&bytes)).await;
-        query.image = Some(decoded.map_err(|e| Error::Internal(format!("decoding the example: {e}")))??);
+        let decoded = tokio::task::spawn_blocking(move || decode_image_within(&bytes, MAX_IMAGE_SIDE)).await;
+        let decoded = decoded.map_err(|e| Error::Internal(format!("decoding the example: {e}")))?;
+        query.image = Some(decoded.map_err(|e| Error::InvalidImage(e.to_string()))?);
     }
     let like = body.like;
     if let Some(id) = like {
@@ -305,19 +307,4 @@ fn chosen(visible: Vec<CameraRow>, wanted: Option<&[String]>) -> Result<Vec<Came
         return Err(Error::UnknownCamera(unknown.clone()));
     }
     Ok(visible.into_iter().filter(|r| wanted.iter().any(|w| r.spec.id.as_str() == w)).collect())
-}
-
-/// Decodes an example within limits: a small file may claim to be enormous.
-fn decode(bytes: &[u8]) -> Result<RgbImage, Error> {
-    let bad = |e: &dyn std::fmt::Display| Error::InvalidImage(e.to_string());
-    let mut reader = image::ImageReader::new(std::io::Cursor::new(bytes)).with_guessed_format().map_err(|e| bad(&e))?;
-    if reader.format().is_none() {
-        return Err(Error::InvalidImage("it is neither JPEG nor PNG".into()));
-    }
-    let mut limits = image::Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(MAX_IMAGE_SIDE), Some(MAX_IMAGE_SIDE));
-    reader.limits(limits);
-    let rgb = reader.decode().map_err(|e| bad(&e))?.into_rgb8();
-    let (w, h) = rgb.dimensions();
-    RgbImage::new(w, h, rgb.into_raw()).map_err(|e| bad(&e))
 }

@@ -62,6 +62,24 @@ fn every_part_of_the_request_reaches_the_engine() {
     assert_eq!((q.min_probability, q.sort), (Some(0.25), Sort::Time));
 }
 
+/// A phone held upright stores its picture lying down and says so in EXIF.
+#[test]
+fn an_example_image_is_turned_upright() {
+    let server = Server::start();
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    let lying = image::RgbImage::from_fn(40, 16, |x, _| image::Rgb(if x < 20 { [255, 0, 0] } else { [0, 0, 255] }));
+    lying.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    let exif = b"\xFF\xE1\0\x22Exif\0\0II\x2A\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let jpeg = jpeg.into_inner();
+    let bytes = [&jpeg[..2], exif, &jpeg[2..]].concat();
+    let image = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    assert_eq!(server.post("/v1/search", &json!({ "image": image })).0, 200);
+    let queries = server.engine.queries.lock().unwrap();
+    let upright = queries[0].image.as_ref().unwrap();
+    assert_eq!((upright.width(), upright.height()), (16, 40));
+    assert!(upright.row(0)[0] > 200 && upright.row(39)[2] > 200, "the stored left side is on top");
+}
+
 #[test]
 fn an_example_image_is_decoded() {
     let server = Server::start();

@@ -18,7 +18,7 @@ pub use bert::{Bert, BertLayer, MlmDecoder, Pass};
 pub use cada::{Cada, Decoder};
 pub use calibration::{Calibration, Evidence, shift_odds};
 pub use config::{Architecture, ModelConfig, Preprocess};
-pub use decode::decode_image;
+pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 pub use pos_embed::{Grid, resize_pos_embed};
 pub use query_bank::{LOGIT_SCALE, QueryBank};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use serde::Serialize;
-use sightline_core::{BBox, Config, RgbImage};
+use sightline_core::{BBox, Config};
 use sightline_detect::{Detection, Detector, NanoDet, draw};
 
 use crate::words::print_table;
@@ -70,16 +70,13 @@ fn load(args: &Args) -> anyhow::Result<NanoDet> {
 }
 
 fn one(args: &Args, detector: &mut NanoDet, path: &Path) -> anyhow::Result<()> {
-    let reader = image::ImageReader::open(path)?.with_guessed_format()?;
-    let rgb = reader.decode()?.into_rgb8();
-    let (width, height) = rgb.dimensions();
-    let picture = RgbImage::new(width, height, rgb.into_raw())?;
+    let picture = sightline_embed::decode_image(&std::fs::read(path)?)?;
     let persons = detector.detect(&picture)?;
     if let Some(out) = &args.out {
         let name = path.file_stem().context("it has no file name")?;
         let target = out.join(name).with_extension("png");
         let drawn = draw(&picture, &persons);
-        image::save_buffer(&target, drawn.data(), width, height, image::ExtendedColorType::Rgb8)
+        image::save_buffer(&target, drawn.data(), drawn.width(), drawn.height(), image::ExtendedColorType::Rgb8)
             .with_context(|| format!("cannot write {}", target.display()))?;
     }
     print(args, path, &persons)
