@@ -1,7 +1,7 @@
 //! The stage between cameras and index: order, batching, and crops that are no pictures.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image::ImageEncoder;
 use sightline_core::message::{CropQuality, Origin};
@@ -112,6 +112,37 @@ fn passes_news_on_at_once_and_stops_when_told() {
     let event = output.pop(Duration::from_secs(10)).unwrap().event;
     assert_eq!(label(&event), "east progress 7");
     shutdown.trigger();
+    worker.join().unwrap().unwrap();
+}
+
+/// The index takes one event and then nothing: the crops behind the batch are decoded all the same.
+#[test]
+fn decoding_goes_on_while_the_index_is_waited_for() {
+    let dir = folder::model();
+    let embedder = Embedder::start(dir.path(), &folder::config()).unwrap();
+    let picture = jpeg(&folder::pictures()[0]);
+    let (input, output, shutdown) = (Queue::new(8), Queue::new(1), Shutdown::new());
+    for n in 0..4 {
+        input.push_wait(crop("east", n, picture.clone())).unwrap();
+    }
+    input.push_wait(crop("east", 4, b"no picture".to_vec())).unwrap();
+    input.push_wait(crop("east", 5, picture)).unwrap();
+    input.close();
+    let kept: Arc<Kept> = Arc::default();
+    let worker = {
+        let (output, kept) = (output.clone(), Arc::clone(&kept));
+        std::thread::spawn(move || stage::run(&input, &embedder, &output, &*kept, &folder::config(), &shutdown))
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while kept.0.lock().unwrap().is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(kept.0.lock().unwrap().len(), 1, "the fifth crop has been looked at");
+    let mut got = Vec::new();
+    while got.len() < 5 {
+        got.push(label(&output.pop(Duration::from_secs(60)).unwrap().event));
+    }
+    assert_eq!(got, ["east crop 0", "east crop 1", "east crop 2", "east crop 3", "east crop 5"]);
     worker.join().unwrap().unwrap();
 }
 
