@@ -118,6 +118,7 @@ pub struct EmbedConfig {
     pub batch: usize,
     pub linger_ms: u64,
     pub threads: usize,
+    pub keep_large_buffers: bool,
 }
 
 /// What the pictures that the decoder judged are ranked by (specification, section 6).

@@ -64,8 +64,14 @@ pub fn choose_precision(wanted: EmbedPrecision, device: &Device) -> Result<Preci
     }
 }
 
-/// Tells glibc to keep buffers of tensor size instead of mapping and unmapping them: every activation is such a buffer,
-/// and fresh pages cost more than the arithmetic on them. Called once by whoever loads a model.
+/// Tells glibc's malloc to keep buffers of tensor size instead of mapping and unmapping them: every activation is such a
+/// buffer, and fresh pages cost more than the arithmetic on them. Does nothing elsewhere.
+///
+/// It holds for the whole process, not for the model alone: blocks of up to 32 MiB come from malloc's arenas, an arena
+/// gives memory back only when more than 256 MiB at its end are free, and both thresholds no longer adapt. Whatever else
+/// runs in the process (`sightline serve`: index, GStreamer) may thereby hold more memory than it uses. It overrides the
+/// environment's `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`. So programs call it, and loading a model does not;
+/// [`crate::Embedder::start`] calls it unless `embed.keep_large_buffers` is off.
 pub fn keep_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 use super::jobs::{Job, Jobs, Reply};
 use crate::error::panic_message;
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, self_test};
+use crate::{
+    EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, keep_large_buffers, self_test,
+};
 
 /// What the inference thread asks of a model; a seam, so that tests run the thread with a model they can foresee.
 pub(crate) trait Inference: Send + Sync + 'static {
@@ -86,6 +88,9 @@ impl Embedder {
             .thread_name(|i| format!("embed-{i}"))
             .build()
             .map_err(|e| EmbedError::Device { requested: cfg.device.clone(), message: e.to_string() })?;
+        if cfg.keep_large_buffers {
+            keep_large_buffers();
+        }
         let model = pool.install(|| -> Result<Model, EmbedError> {
             let model = Model::load_as(&folder, &cfg.device, cfg.precision)?;
             self_test(&model, &folder)?;

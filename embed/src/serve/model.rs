@@ -106,7 +106,6 @@ impl Model {
     /// # Errors
     /// As [`Model::load`] and [`choose_precision`].
     pub fn load_as(folder: &ModelFolder, device: &str, wanted: EmbedPrecision) -> Result<Self, EmbedError> {
-        crate::keep_large_buffers();
         let device = open_device(device)?;
         let precision = choose_precision(wanted, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
