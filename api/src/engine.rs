@@ -179,6 +179,8 @@ pub struct ModelView {
     /// What it was trained on and how good it is, as its folder says.
     #[schema(value_type = Object)]
     pub provenance: serde_json::Value,
+    /// How far its start-up self-test went: `compared` with stored answers, or `spread only` where its folder has none.
+    pub self_test: String,
 }
 
 /// Search, stored pictures and erasure.

@@ -335,6 +335,7 @@ pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<Loc
         image_size: info.image_size,
         feature_dim: info.feature_dim,
         provenance: info.provenance.clone(),
+        self_test: info.self_test.to_string(),
     };
     Ok(LocalEngine::new(LocalParts { model, searcher, store, gallery, coverage: index.coverage.clone(), journals }))
 }

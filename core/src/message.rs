@@ -115,7 +115,7 @@ pub struct TrackEnd {
 pub struct PatchFeatures {
     /// 1 + number of patches.
     pub rows: u32,
-    /// Width of the vision encoder (or of the projection the model folder names).
+    /// Width of the vision encoder (`architecture.vision_width` of the model folder's config.json).
     pub width: u32,
     /// `rows * width` IEEE half-precision values, little-endian.
     pub data: Bytes,

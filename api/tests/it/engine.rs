@@ -108,6 +108,7 @@ impl Index {
                 image_size: [1, 1],
                 feature_dim: WIDTH,
                 provenance: Value::Null,
+                self_test: "not run".into(),
             },
             searcher,
             store: Arc::clone(&store),

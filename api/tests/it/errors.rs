@@ -114,6 +114,7 @@ fn before_the_model_is_loaded() {
     let (status, ready) = server.get("/readyz");
     assert_eq!((status, &ready["ready"]), (200, &json!(true)));
     assert_eq!(ready["model"]["provenance"]["trained_on"], "nothing");
+    assert_eq!(ready["model"]["self_test"], "spread only");
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl Engine for FakeEngine {
             image_size: [64, 32],
             feature_dim: 4,
             provenance: json!({ "trained_on": "nothing" }),
+            self_test: "spread only".into(),
         }
     }
 

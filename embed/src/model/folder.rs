@@ -83,30 +83,39 @@ impl ModelFolder {
     }
 }
 
-/// Where the model folder `name` is. A path is taken as it is, relative to the working folder; [`DEFAULT_MODEL`] is
-/// looked for in `models/default` and `embed/models/default` of the working folder, then beside the executable and in
-/// every folder above it as `share/sightline/models/default` (installed) and `embed/models/default` (source tree).
+/// Where the model folder `name` is. A path is taken as it is, relative to the working folder. [`DEFAULT_MODEL`] belongs to
+/// the program: it is looked for beside the executable and in every folder above it, as `share/sightline/models/default`
+/// (installed) and `embed/models/default` (source tree). Only then come `models/default` and `embed/models/default` of the
+/// working folder, which may be anybody's. The choice is logged.
 ///
 /// # Errors
 /// [`EmbedError::NoModel`] with all places that were looked at.
 pub fn resolve_model_folder(name: &Path) -> Result<PathBuf, EmbedError> {
     let executable = std::env::current_exe().ok();
     let candidates = candidates(name, executable.as_deref());
-    match candidates.iter().find(|c| c.join("config.json").is_file()) {
-        Some(found) => Ok(found.clone()),
+    match first_model(&candidates) {
+        Some(found) => {
+            tracing::info!(name = %name.display(), folder = %found.display(), "model folder");
+            Ok(found.clone())
+        }
         None => Err(EmbedError::NoModel { name: name.to_owned(), tried: candidates }),
     }
+}
+
+fn first_model(candidates: &[PathBuf]) -> Option<&PathBuf> {
+    candidates.iter().find(|c| c.join("config.json").is_file())
 }
 
 fn candidates(name: &Path, executable: Option<&Path>) -> Vec<PathBuf> {
     if name != Path::new(DEFAULT_MODEL) {
         return vec![name.to_owned()];
     }
-    let mut all = vec![PathBuf::from("models/default"), PathBuf::from("embed/models/default")];
+    let mut all = Vec::new();
     for above in executable.iter().flat_map(|e| e.ancestors().skip(1)) {
         all.push(above.join("share/sightline/models/default"));
         all.push(above.join("embed/models/default"));
     }
+    all.extend([PathBuf::from("models/default"), PathBuf::from("embed/models/default")]);
     all
 }
 
@@ -120,6 +129,21 @@ mod tests {
         assert!(all.contains(&PathBuf::from("/opt/sightline/share/sightline/models/default")));
         assert!(all.contains(&PathBuf::from("/opt/sightline/embed/models/default")));
         assert_eq!(candidates(Path::new("m/x"), None), [PathBuf::from("m/x")]);
+    }
+
+    /// Whoever starts the program in a folder with a model of the same name gets the program's own.
+    #[test]
+    fn the_programs_own_model_comes_before_the_working_folders() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let executable = dir.path().join("bin/sightline");
+        let own = dir.path().join("share/sightline/models/default");
+        std::fs::create_dir_all(&own).expect("a folder");
+        std::fs::write(own.join("config.json"), "{}").expect("a file");
+        // Tests run in the crate's folder, where models/default is the model of the source tree.
+        assert!(Path::new("models/default/config.json").is_file());
+        assert_eq!(first_model(&candidates(Path::new(DEFAULT_MODEL), Some(&executable))), Some(&own));
+        let elsewhere = candidates(Path::new(DEFAULT_MODEL), Some(Path::new("/nowhere/bin/sightline")));
+        assert_eq!(first_model(&elsewhere), Some(&PathBuf::from("models/default")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use sightline_core::{PatchFeatures, RgbImage};
 use super::embedder::Inference;
 use crate::model::ModelConfig;
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{EmbedError, Embedder, ImageFeatures, MatchScore, ModelInfo, TextQuery};
+use crate::{EmbedError, Embedder, ImageFeatures, MatchScore, ModelInfo, SelfTest, TextQuery};
 
 type Look = Box<dyn Fn(&[RgbImage]) -> Result<(), EmbedError> + Send + Sync>;
 
@@ -41,6 +41,7 @@ impl Double {
             calibration: config.calibration,
             thresholds: serde_json::Value::Null,
             provenance: serde_json::Value::Null,
+            self_test: SelfTest::NotRun,
         };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("threads");
         Embedder::spawn(self, info, tokenizer, pool, batch).expect("a thread")

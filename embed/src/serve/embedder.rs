@@ -91,15 +91,15 @@ impl Embedder {
         if cfg.keep_large_buffers {
             keep_large_buffers();
         }
-        let model = pool.install(|| -> Result<Model, EmbedError> {
+        let (model, tested) = pool.install(|| -> Result<_, EmbedError> {
             let model = Model::load_as(&folder, &cfg.device, cfg.precision)?;
-            self_test(&model, &folder)?;
-            Ok(model)
+            let tested = self_test(&model, &folder)?;
+            Ok((model, tested))
         })?;
-        let info = model.info().clone();
+        let info = ModelInfo { self_test: tested, ..model.info().clone() };
         tracing::info!(
-            model = %info.id, name = %info.name, device = %info.device, dtype = %info.dtype,
-            threads = pool.current_num_threads(), folder = %folder.path.display(), "model ready, self-test passed"
+            model = %info.id, name = %info.name, device = %info.device, dtype = %info.dtype, self_test = %tested,
+            threads = pool.current_num_threads(), folder = %folder.path.display(), "model ready"
         );
         gauge!("sightline_embed_ready_info", "model" => info.id.clone(), "device" => info.device.clone()).set(1.0);
         let tokenizer = model.tokenizer().clone();

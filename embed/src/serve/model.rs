@@ -13,7 +13,7 @@ use crate::model::{Cada, Calibration, Decoder, Evidence, ModelConfig, QueryBank,
 use crate::nn::l2_normalize;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer};
-use crate::{EmbedError, ModelFolder, choose_precision, device_name, open_device};
+use crate::{EmbedError, ModelFolder, SelfTest, choose_precision, device_name, open_device};
 
 /// What the model is and how it runs; told by the API and stored with every vector.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -41,6 +41,8 @@ pub struct ModelInfo {
     pub thresholds: serde_json::Value,
     /// Data, licences and numbers behind the weights.
     pub provenance: serde_json::Value,
+    /// How far the start-up self-test went; [`crate::Embedder::start`] runs it.
+    pub self_test: SelfTest,
 }
 
 /// Features of one picture.
@@ -124,6 +126,7 @@ impl Model {
             calibration: config.calibration.clone(),
             thresholds: config.thresholds.clone(),
             provenance: config.provenance.clone(),
+            self_test: SelfTest::NotRun,
         };
         Ok(Self { cada, tokenizer, config, bank, device, precision, info })
     }

@@ -26,18 +26,52 @@ const SENTENCE: &str = "a woman in a red jacket and blue jeans carries a black b
 const SENTENCES: [&str; 4] =
     ["a man in a black coat", "a girl with a yellow dress", SENTENCE, "two white shoes, grey trousers"];
 
-/// Runs the test on a loaded model.
+/// How far the self-test of a model went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum SelfTest {
+    /// It was not run.
+    #[default]
+    #[serde(rename = "not run")]
+    NotRun,
+    /// Features depend on the input. The model folder has no stored answers (`selftest.safetensors`), so nobody knows
+    /// whether they are what they were when the model was made.
+    #[serde(rename = "spread only")]
+    SpreadOnly,
+    /// Features and logits equal the stored answers.
+    #[serde(rename = "compared")]
+    Compared,
+}
+
+impl std::fmt::Display for SelfTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotRun => "not run",
+            Self::SpreadOnly => "spread only",
+            Self::Compared => "compared",
+        })
+    }
+}
+
+/// Runs the test on a loaded model. Without stored answers it tests less, and a warning says so.
 ///
 /// # Errors
 /// [`EmbedError::SelfTest`] with what is wrong.
-pub fn self_test(model: &Model, folder: &ModelFolder) -> Result<(), EmbedError> {
+pub fn self_test(model: &Model, folder: &ModelFolder) -> Result<SelfTest, EmbedError> {
     let images: Vec<RgbImage> = (0..4).map(synthetic).collect::<Result<_, _>>()?;
     let features: Vec<Vec<f32>> = model.embed_images(&images)?.into_iter().map(|f| f.feature).collect();
     check_spread("pictures", &features)?;
     let captions = SENTENCES.iter().map(|s| model.tokenizer().encode(s)).collect::<Result<Vec<_>, _>>()?;
     check_spread("sentences", &model.embed_captions(&captions)?)?;
     let path = folder.self_test();
-    if path.exists() { compare(model, &path) } else { Ok(()) }
+    if !path.exists() {
+        tracing::warn!(
+            file = %path.display(),
+            "the model folder has no stored answers: the self-test cannot tell whether features are what they were"
+        );
+        return Ok(SelfTest::SpreadOnly);
+    }
+    compare(model, &path)?;
+    Ok(SelfTest::Compared)
 }
 
 /// Writes `selftest.safetensors` into the model folder at `path` from what the model computes now, on the CPU. To be

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use half::f16;
 use sightline_core::config::{EmbedConfig, EmbedPrecision};
 use sightline_core::{PatchFeatures, RgbImage};
-use sightline_embed::{EmbedError, Embedder, ImageFeatures, MatchScore, Model, ModelFolder, write_self_test};
+use sightline_embed::{EmbedError, Embedder, ImageFeatures, MatchScore, Model, ModelFolder, SelfTest, write_self_test};
 
 use crate::{folder, golden};
 
@@ -126,8 +126,9 @@ fn calibration_reaches_the_answer() {
 #[test]
 fn the_self_test_passes_where_it_was_written_and_catches_what_changed() {
     let dir = folder::model();
+    assert_eq!(start(dir.path()).unwrap().info().self_test, SelfTest::SpreadOnly);
     write_self_test(dir.path()).unwrap();
-    start(dir.path()).unwrap();
+    assert_eq!(start(dir.path()).unwrap().info().self_test, SelfTest::Compared);
     // Other weights than those the golden answers were made with.
     folder::write_weights(dir.path(), |t| {
         let moved = (t["vision_proj.weight"].roll(1, 1)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sightline_embed::{Model, ModelFolder, self_test};
+use sightline_embed::{Model, ModelFolder, SelfTest, self_test};
 
 #[test]
 fn the_default_model_passes_its_self_test() {
@@ -11,7 +11,7 @@ fn the_default_model_passes_its_self_test() {
     assert!(folder.config.calibration.calibrated);
     assert!(folder.self_test().is_file(), "without stored answers the self-test would not compare anything");
     let model = Model::load(&folder, "cpu").expect("it loads");
-    self_test(&model, &folder).expect("it computes what it did");
+    assert_eq!(self_test(&model, &folder).expect("it computes what it did"), SelfTest::Compared);
 }
 
 #[test]

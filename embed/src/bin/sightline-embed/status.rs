@@ -75,7 +75,12 @@ impl Status {
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let inner = self.lock();
         let Some(info) = inner.running.as_ref().map(|r| r.embedder.info()) else { return Vec::new() };
-        vec![("model", info.id.clone()), ("device", info.device.clone()), ("dtype", info.dtype.clone())]
+        vec![
+            ("model", info.id.clone()),
+            ("device", info.device.clone()),
+            ("dtype", info.dtype.clone()),
+            ("self_test", info.self_test.to_string()),
+        ]
     }
 }
 
