@@ -40,6 +40,8 @@ pub fn tiny_model(folder: &Path) {
         std::fs::copy(golden.join(file), folder.join(file)).unwrap();
     }
     candle_core::safetensors::save(&tiny_weights(), folder.join("model.safetensors")).unwrap();
+    // Without stored answers every start warns.
+    sightline_embed::write_self_test(folder).unwrap();
 }
 
 /// The tiny golden model's weights.
