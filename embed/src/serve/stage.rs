@@ -41,7 +41,7 @@ impl Decoded {
 
 /// A crop that is no picture, and why.
 struct Undecodable {
-    crop: Crop,
+    crop: Box<Crop>,
     reason: String,
     receipt: Receipt,
 }
@@ -135,7 +135,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
                     Err(Undecodable { crop, reason, receipt }) => {
                         let camera = crop.camera.to_string();
                         counter!("sightline_embed_undecodable_crops_total", "camera" => camera).increment(1);
-                        self.refuse(crop, &reason, receipt);
+                        self.refuse(*crop, &reason, receipt);
                     }
                 }
             }
@@ -157,7 +157,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         histogram!("sightline_embed_decode_seconds").record(start.elapsed().as_secs_f64());
         match image.unwrap_or_else(|panic| Err(format!("the decoder panicked: {}", panic_message(&*panic)))) {
             Ok(image) => Ok(Decoded::Crop(Box::new(crop), image, receipt)),
-            Err(error) => Err(Undecodable { crop, reason: format!("not a picture: {error}"), receipt }),
+            Err(error) => Err(Undecodable { crop: Box::new(crop), reason: format!("not a picture: {error}"), receipt }),
         }
     }
 

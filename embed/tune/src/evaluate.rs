@@ -136,7 +136,7 @@ impl Scores {
     fn row(&self, form: &Form, text: usize, k: usize) -> Vec<f32> {
         let cosine = &self.cosine[text];
         let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
-        for &(image, logits) in self.judged[text].iter().take(k) {
+        for &(image, logits) in self.judged.get(text).into_iter().flatten().take(k) {
             let pair = self.evidence(cosine, image, logits);
             let score = form.judged(&pair);
             // A search takes what is not a number for not judged, too.
@@ -177,7 +177,10 @@ impl Scores {
 
     /// Those of some texts.
     pub fn of_texts(&self, texts: &[usize]) -> Self {
-        let (cosine, judged) = texts.iter().map(|&text| (self.cosine[text].clone(), self.judged[text].clone())).unzip();
+        let (cosine, judged) = texts
+            .iter()
+            .map(|&text| (self.cosine[text].clone(), self.judged.get(text).cloned().unwrap_or_default()))
+            .unzip();
         Self { cosine, judged, hubness: self.hubness.clone(), half: self.half }
     }
 
