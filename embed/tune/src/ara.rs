@@ -49,33 +49,40 @@ pub struct Ara {
 
 /// Texts with hidden words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masked {
-    /// The texts, `[MASK]` in place of hidden pieces.
+pub struct MaskedTexts {
+    /// The texts, `[MASK]` in position of hidden pieces.
     pub tokens: TokenBatch,
     /// Where pieces are hidden, ascending, counted over the whole batch (row * tokens + position).
-    pub places: Vec<u32>,
+    pub positions: Vec<u32>,
     /// What was there.
     pub labels: Vec<u32>,
 }
 
 impl Ara {
     /// Hides words of the first texts of a batch.
-    pub fn mask(&self, tokens: &TokenBatch, spans: &[Spans], arch: &Architecture, seed: u64, step: usize) -> Masked {
+    pub fn mask(
+        &self,
+        tokens: &TokenBatch,
+        spans: &[Spans],
+        arch: &Architecture,
+        seed: u64,
+        step: usize,
+    ) -> MaskedTexts {
         let n = self.pairs.unwrap_or(usize::MAX).min(tokens.batch()).min(spans.len());
         let tokens = tokens.select(&(0..n).collect::<Vec<_>>());
         let mut rng = stream(seed, 0x4152_4100, step as u64);
-        let mut places = Vec::new();
+        let mut positions = Vec::new();
         for (row, spans) in spans.iter().take(n).enumerate() {
             let length = tokens.lengths()[row].min(tokens.tokens());
-            let hidden = self.hidden(spans, length, &mut rng);
-            places.extend(hidden.into_iter().map(|i| (row * tokens.tokens() + i) as u32));
+            let hidden = self.positions_to_mask(spans, length, &mut rng);
+            positions.extend(hidden.into_iter().map(|i| (row * tokens.tokens() + i) as u32));
         }
-        let labels = places.iter().map(|&place| tokens.ids()[place as usize]).collect();
-        Masked { tokens: tokens.with_replaced(&places, arch.mask_token_id), places, labels }
+        let labels = positions.iter().map(|&position| tokens.ids()[position as usize]).collect();
+        MaskedTexts { tokens: tokens.with_replaced(&positions, arch.mask_token_id), positions, labels }
     }
 
     /// Positions to hide in a text of `length` ids, ascending.
-    fn hidden(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
+    fn positions_to_mask(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
         let mut drawn = |n: usize| (0..n).map(|_| rng.random::<f32>() < self.probability).collect::<Vec<_>>();
         let mut hidden: Vec<usize> = match self.masking {
             Masking::Phrase => {
@@ -107,17 +114,17 @@ impl Ara {
         &self,
         model: &Cada,
         images: &Tensor,
-        masked: &Masked,
+        masked: &MaskedTexts,
         dropout: Option<&Dropout>,
     ) -> Result<Option<Tensor>> {
-        if masked.places.is_empty() {
+        if masked.positions.is_empty() {
             return Ok(None);
         }
         let Some(decoder) = &model.text_decoder else { bail!("the model was built without a decoder for ARA") };
         let images = images.narrow(0, 0, masked.tokens.batch())?;
         let pass = Pass { image: Some(&images), causal: self.causal, dropout };
         let hidden = network::bert(&decoder.bert, &masked.tokens, &pass)?.flatten(0, 1)?;
-        let hidden = hidden.index_select(&Tensor::new(masked.places.as_slice(), hidden.device())?, 0)?;
+        let hidden = hidden.index_select(&Tensor::new(masked.positions.as_slice(), hidden.device())?, 0)?;
         word_loss(&network::word_logits(decoder, &hidden)?, &masked.labels).map(Some)
     }
 }
@@ -151,17 +158,17 @@ mod tests {
         let arch = Architecture::cada_base();
         for (probability, expected) in [(0.0, 80..=80), (0.5, 90..=130), (1.0, 160..=160)] {
             let masked = ara(Masking::Phrase, probability).mask(&tokens, &spans, &arch, 4, 2);
-            assert!(expected.contains(&masked.places.len()), "{probability}: {}", masked.places.len());
+            assert!(expected.contains(&masked.positions.len()), "{probability}: {}", masked.positions.len());
             for row in 0..40u32 {
-                let hidden: Vec<u32> = masked.places.iter().filter(|p| **p / 9 == row).map(|p| p % 9).collect();
+                let hidden: Vec<u32> = masked.positions.iter().filter(|p| **p / 9 == row).map(|p| p % 9).collect();
                 assert!([&[1, 2][..], &[4, 5], &[1, 2, 4, 5]].contains(&hidden.as_slice()), "{hidden:?}");
             }
-            for (place, label) in masked.places.iter().zip(&masked.labels) {
-                assert_eq!(masked.tokens.ids()[*place as usize], 103);
-                assert_eq!(tokens.ids()[*place as usize], *label);
+            for (position, label) in masked.positions.iter().zip(&masked.labels) {
+                assert_eq!(masked.tokens.ids()[*position as usize], 103);
+                assert_eq!(tokens.ids()[*position as usize], *label);
             }
             let changed = masked.tokens.ids().iter().zip(tokens.ids()).filter(|(a, b)| a != b).count();
-            assert_eq!(changed, masked.places.len());
+            assert_eq!(changed, masked.positions.len());
         }
     }
 
@@ -171,8 +178,8 @@ mod tests {
         let arch = Architecture::cada_base();
         let word = ara(Masking::Word, 0.4);
         let masked = word.mask(&tokens, &spans, &arch, 4, 2);
-        assert!((40..90).contains(&masked.places.len()), "{}", masked.places.len());
-        assert!(masked.places.iter().all(|p| [1, 2, 4, 5].contains(&(p % 9))));
+        assert!((40..90).contains(&masked.positions.len()), "{}", masked.positions.len());
+        assert!(masked.positions.iter().all(|p| [1, 2, 4, 5].contains(&(p % 9))));
         assert_eq!(masked, word.mask(&tokens, &spans, &arch, 4, 2));
         assert_ne!(masked, word.mask(&tokens, &spans, &arch, 4, 3));
         let mistaken = Ara { mask_sep: true, ..word.clone() }.mask(&tokens, &spans, &arch, 4, 2);

@@ -14,7 +14,7 @@ use sightline_embed::model::{Architecture, TokenBatch};
 /// What the decoder's cross-attention starts from when matching begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Start {
+pub enum CrossAttentionStart {
     /// Its weights as they are: right for weights that know how to match.
     #[default]
     Fresh,
@@ -33,7 +33,7 @@ pub struct Atp {
     pub pairs: Option<usize>,
     /// What it starts from.
     #[serde(default)]
-    pub start: Start,
+    pub start: CrossAttentionStart,
     /// Rule for hard negatives.
     pub negatives: HardNegative,
     /// Token groups of the local half.
@@ -72,7 +72,7 @@ impl Atp {
     /// # Errors
     /// Variables of another model.
     pub fn prepare(&self, variables: &VarMap, arch: &Architecture, step: usize) -> Result<()> {
-        if self.start == Start::Fresh || step != self.from {
+        if self.start == CrossAttentionStart::Fresh || step != self.from {
             return Ok(());
         }
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -114,14 +114,14 @@ impl Atp {
         let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
         let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
         let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
-        self.judged(model, &tokens.select(&rows), &images, n, dropout)
+        self.match_pairs(model, &tokens.select(&rows), &images, n, dropout)
     }
 
     /// Fused pass over pairs of `tokens` and `images`, of which the first `positives` match.
     ///
     /// # Errors
     /// When candle fails.
-    pub fn judged(
+    pub fn match_pairs(
         &self,
         model: &Cada,
         tokens: &TokenBatch,

@@ -75,12 +75,12 @@ pub fn agreement(one: &Labels, other: &Labels) -> f32 {
 }
 
 /// One linear layer for all heads.
-pub struct Heads {
+pub struct AttributeHeads {
     all: Linear,
 }
 
-impl Heads {
-    /// Heads on features of `width`, variables under `vb`.
+impl AttributeHeads {
+    /// AttributeHeads on features of `width`, variables under `vb`.
     ///
     /// # Errors
     /// When candle fails.

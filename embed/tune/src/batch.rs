@@ -1,4 +1,4 @@
-//! Batches: chosen pairs as tensors.
+//! BatchBuilder: chosen pairs as tensors.
 //!
 //! A batch depends on the seed and its number alone, so that a resumed run sees what an uninterrupted one would.
 
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
-use super::source::{Sequence, Source};
+use super::source::{BatchSequence, Source};
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
@@ -30,11 +30,11 @@ pub struct Batch {
 }
 
 /// Makes batch after batch.
-pub struct Batches<'a> {
+pub struct BatchBuilder<'a> {
     /// Where pairs come from.
     pub source: &'a dyn Source,
     /// Which of them stand together.
-    pub sequence: Sequence<'a>,
+    pub sequence: BatchSequence<'a>,
     /// How pictures are varied.
     pub augment: Augment,
     /// Probability of leaving out a word.
@@ -49,7 +49,7 @@ pub struct Batches<'a> {
     pub seed: u64,
 }
 
-impl Batches<'_> {
+impl BatchBuilder<'_> {
     /// Batch `index`.
     ///
     /// # Errors
@@ -86,6 +86,6 @@ impl Batches<'_> {
 ///
 /// # Errors
 /// When candle fails.
-pub fn plain(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
+pub fn normalised_pixels(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
     Tensor::from_vec(normalize_all(pictures, prep), (pictures.len(), 3, h, w), &Device::Cpu)
 }

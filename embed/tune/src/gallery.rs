@@ -50,10 +50,10 @@ pub struct Gallery {
 }
 
 /// Texts of a query bank, where nothing else is asked for.
-pub const BANK: usize = 2000;
+pub const QUERY_BANK_TEXTS: usize = 2000;
 
 /// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
-const CAPTION: u64 = 5;
+const EVALUATION_CAPTION: u64 = 5;
 
 /// Whether identity `id` belongs to the first of two halves of all persons, as by chance.
 pub(super) fn in_first_half(id: u32) -> bool {
@@ -83,7 +83,7 @@ impl Gallery {
                 all.pictures.push(Picture::Drawn { corpus: corpus.clone(), identity, view });
                 all.image_ids.push(identity as u32);
             }
-            all.captions.push(corpus.caption_with(identity, CAPTION, words));
+            all.captions.push(corpus.caption_with(identity, EVALUATION_CAPTION, words));
             all.text_ids.push(identity as u32);
         }
         all
@@ -91,13 +91,13 @@ impl Gallery {
 
     /// `count` captions, in the chosen words, of persons none of whom is among the first `identities` or a sibling of one:
     /// a query bank for them.
-    pub fn bank(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
+    pub fn query_bank_texts(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
         let first = identities.next_multiple_of(4);
-        (first..first + count).map(|identity| corpus.caption_with(identity, CAPTION, words)).collect()
+        (first..first + count).map(|identity| corpus.caption_with(identity, EVALUATION_CAPTION, words)).collect()
     }
 
     /// `count` captions of `entries` at most, evenly spaced.
-    pub fn bank_of(entries: &[Entry], count: usize) -> Vec<String> {
+    pub fn query_bank_texts_of(entries: &[Entry], count: usize) -> Vec<String> {
         let all: Vec<&String> = entries.iter().flat_map(|entry| &entry.captions).collect();
         let count = count.min(all.len());
         (0..count).map(|i| all[i * all.len() / count].clone()).collect()
@@ -181,14 +181,14 @@ mod tests {
     #[test]
     fn a_bank_is_of_other_persons_and_evenly_spaced() {
         let corpus = Corpus::new(3);
-        let bank = Gallery::bank(&corpus, 10, 4, Words::All);
-        let of = |identity| corpus.caption_with(identity, CAPTION, Words::All);
+        let bank = Gallery::query_bank_texts(&corpus, 10, 4, Words::All);
+        let of = |identity| corpus.caption_with(identity, EVALUATION_CAPTION, Words::All);
         assert_eq!(bank, [of(12), of(13), of(14), of(15)]);
         let entry = |i: u32| Entry { path: "x".into(), identity: i, captions: vec![format!("{i}a"), format!("{i}b")] };
         let entries: Vec<Entry> = (0..3).map(entry).collect();
-        assert_eq!(Gallery::bank_of(&entries, 3), ["0a", "1a", "2a"]);
-        assert_eq!(Gallery::bank_of(&entries, 99).len(), 6);
-        assert!(Gallery::bank_of(&[], 5).is_empty());
+        assert_eq!(Gallery::query_bank_texts_of(&entries, 3), ["0a", "1a", "2a"]);
+        assert_eq!(Gallery::query_bank_texts_of(&entries, 99).len(), 6);
+        assert!(Gallery::query_bank_texts_of(&[], 5).is_empty());
     }
 
     #[test]

@@ -30,7 +30,7 @@ const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
 
 /// What to import, and how.
 #[derive(Debug, Clone)]
-pub struct Import {
+pub struct ImportOptions {
     /// `.pth`, `.pt`, `.bin` or `.safetensors`.
     pub checkpoint: PathBuf,
     /// tokenizer.json of bert-base-uncased, with or without `[DEC]` and `[ENC]`.
@@ -51,7 +51,7 @@ pub struct Import {
 
 /// What an import did.
 #[derive(Debug, Clone, Serialize)]
-pub struct Imported {
+pub struct ImportReport {
     /// Identity of the new model.
     pub model_id: String,
     /// "CADA" or "BLIP".
@@ -76,15 +76,15 @@ pub struct Imported {
 
 /// A checkpoint brought to an architecture.
 #[derive(Debug)]
-pub struct Mapped {
+pub struct MappedCheckpoint {
     /// Tensors of inference, all of them.
     pub tensors: Tensors,
-    /// As in [`Imported`].
-    pub report: Imported,
+    /// As in [`ImportReport`].
+    pub report: ImportReport,
 }
 
 /// Why `name` is left out, when it is known.
-fn dropped(name: &str) -> Option<&'static str> {
+fn reason_to_skip(name: &str) -> Option<&'static str> {
     let part = name.split('.').next().unwrap_or_default();
     if part.ends_with("_m") {
         Some("momentum copies")
@@ -112,13 +112,13 @@ pub fn map(
     image: Option<[usize; 2]>,
     own_size: bool,
     origin: &Path,
-) -> Result<Mapped> {
+) -> Result<MappedCheckpoint> {
     // Written by a data-parallel run: every name has this before it.
     if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with("module.")) {
         tensors = tensors.into_iter().map(|(name, t)| (name["module.".len()..].to_owned(), t)).collect();
     }
-    let blip = tensors.keys().any(|name| dropped(name) == Some("momentum copies"));
-    let mut report = Imported {
+    let blip = tensors.keys().any(|name| reason_to_skip(name) == Some("momentum copies"));
+    let mut report = ImportReport {
         model_id: String::new(),
         form: if blip { "BLIP" } else { "CADA" },
         mapped: 0,
@@ -131,12 +131,12 @@ pub fn map(
         added_pieces: Vec::new(),
     };
     for name in tensors.keys() {
-        if let Some(why) = dropped(name) {
+        if let Some(why) = reason_to_skip(name) {
             *report.dropped.entry(why).or_default() += 1;
         }
     }
-    tensors.retain(|name, _| dropped(name).is_none());
-    place(&mut tensors, arch, image, own_size, origin, &mut report)?;
+    tensors.retain(|name, _| reason_to_skip(name).is_none());
+    fit_position_embedding(&mut tensors, arch, image, own_size, origin, &mut report)?;
     let required = weights::required(arch, WordPredictor::None)?;
     let shared = required.keys().filter(|name| tensors.contains_key(*name)).count();
     if shared > 0 && LOCAL_HEAD.iter().all(|name| !tensors.contains_key(*name)) {
@@ -155,17 +155,17 @@ pub fn map(
     report.parameters = selection.used.values().map(Tensor::elem_count).sum();
     report.unused = selection.unused;
     report.image_size = arch.image_size;
-    Ok(Mapped { tensors: selection.used, report })
+    Ok(MappedCheckpoint { tensors: selection.used, report })
 }
 
 /// Brings the position embedding to the grid of the wanted size.
-fn place(
+fn fit_position_embedding(
     tensors: &mut Tensors,
     arch: &mut Architecture,
     image: Option<[usize; 2]>,
     own_size: bool,
     origin: &Path,
-    report: &mut Imported,
+    report: &mut ImportReport,
 ) -> Result<()> {
     let Some(stored) = tensors.get(POS_EMBED) else { return Ok(()) };
     let wrong = |message: String| TrainError::content(origin, format!("{POS_EMBED} {:?}: {message}", stored.dims()));
@@ -191,13 +191,13 @@ fn place(
     Ok(())
 }
 
-/// Reads the configuration of `plan`, or that of CADA as published.
-fn configuration(plan: &Import) -> Result<ModelConfig> {
-    let mut config = match &plan.config {
+/// Reads the configuration of `options`, or that of CADA as published.
+fn configuration(options: &ImportOptions) -> Result<ModelConfig> {
+    let mut config = match &options.config {
         Some(path) => ModelConfig::read(path)?,
         None => ModelConfig::new("", Architecture::cada_base()),
     };
-    config.name.clone_from(&plan.name);
+    config.name.clone_from(&options.name);
     Ok(config)
 }
 
@@ -230,28 +230,28 @@ fn digest(path: &Path) -> Result<String> {
 /// # Errors
 /// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists (without `force`) or
 /// cannot be written, or a model whose features are not finite or all the same. Nothing is left behind then.
-pub fn import(plan: &Import) -> Result<Imported> {
-    if plan.out.exists() && !plan.force {
-        return Err(TrainError::content(&plan.out, "it exists already; --force replaces it"));
+pub fn import(options: &ImportOptions) -> Result<ImportReport> {
+    if options.out.exists() && !options.force {
+        return Err(TrainError::content(&options.out, "it exists already; --force replaces it"));
     }
-    let mut config = configuration(plan)?;
-    let (words, added) = tokenizer(&plan.tokenizer, &config.architecture)?;
-    let tensors = weights::read(&plan.checkpoint)?;
-    let own_size = plan.config.is_none();
-    let mut mapped = map(tensors, &mut config.architecture, plan.image, own_size, &plan.checkpoint)?;
+    let mut config = configuration(options)?;
+    let (words, added) = tokenizer(&options.tokenizer, &config.architecture)?;
+    let tensors = weights::read(&options.checkpoint)?;
+    let own_size = options.config.is_none();
+    let mut mapped = map(tensors, &mut config.architecture, options.image, own_size, &options.checkpoint)?;
     mapped.report.added_pieces = added;
-    let file = plan.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = options.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     config.provenance = json!({"imported": {
         "checkpoint": file,
-        "sha256": digest(&plan.checkpoint)?,
+        "sha256": digest(&options.checkpoint)?,
         "form": mapped.report.form,
         "position_embedding_resized_from": mapped.report.resized_from,
         "drawn_afresh": mapped.report.fresh,
     }});
-    atomic::folder(&plan.out, plan.force, |to| {
+    atomic::folder(&options.out, options.force, |to| {
         let mut stored = Tensors::new();
         for (name, tensor) in &mapped.tensors {
-            stored.insert(name.clone(), super::folder::narrowed(name, tensor, plan.dtype, &plan.checkpoint)?);
+            stored.insert(name.clone(), super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?);
         }
         candle_core::safetensors::save(&stored, to.join("model.safetensors"))?;
         let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
@@ -259,7 +259,7 @@ pub fn import(plan: &Import) -> Result<Imported> {
         std::fs::write(to.join("tokenizer.json"), &words).map_err(TrainError::io(to))?;
         // Said of the file that was given, not of its copy.
         CaptionTokenizer::load(&to.join("tokenizer.json"), &config.architecture).map_err(|e| match e {
-            EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: plan.tokenizer.clone(), message },
+            EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: options.tokenizer.clone(), message },
             other => other,
         })?;
         write_self_test(to)?;

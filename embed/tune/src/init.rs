@@ -6,7 +6,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use serde_json::Value;
 
 use super::trainee::Trainee;
-use super::vocabulary::Cut;
+use super::vocabulary::CutVocabulary;
 use super::{Result, TrainError};
 use crate::pos_embed::resize_pos_embed;
 use crate::weights::{self, Tensors};
@@ -49,7 +49,7 @@ pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
 
 /// How much of a text encoder was taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum TextInit {
     /// Words, positions and this many layers.
     Layers(usize),
     /// Word embeddings alone, reduced to the model's width.
@@ -61,22 +61,22 @@ pub enum Taken {
 ///
 /// # Errors
 /// An unreadable folder, one without BERT tensors, or embeddings narrower than the model's.
-pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &Cut) -> Result<Taken> {
+pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &CutVocabulary) -> Result<TextInit> {
     let arch = trainee.model.arch();
     let path = folder.join("model.safetensors");
     let all = weights::read(&path)?;
     let bare = |name: &str| name.strip_prefix("bert.").unwrap_or(name).to_owned();
     let all: Tensors = all.into_iter().map(|(name, tensor)| (bare(&name), tensor)).collect();
     let mut taken = Tensors::new();
-    let layers = match fits(&all, folder, arch) {
+    let layers = match matching_layers(&all, folder, arch) {
         Some(layers) => {
-            whole(&all, arch, cut, &mut taken).map_err(|e| TrainError::content(&path, e))?;
-            Taken::Layers(layers)
+            take_all(&all, arch, cut, &mut taken).map_err(|e| TrainError::content(&path, e))?;
+            TextInit::Layers(layers)
         }
         None => {
             let words = cut.embeddings(folder, arch.text_hidden_size)?;
             taken.insert("embeddings.word_embeddings.weight".into(), words);
-            Taken::Words
+            TextInit::Words
         }
     };
     let mut named = Tensors::new();
@@ -89,7 +89,7 @@ pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &Cut) -> Result<
 }
 
 /// The model's layers, when the encoder has its widths and heads and as many layers at least.
-fn fits(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
+fn matching_layers(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
     let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
     let is = |key: &str, want: usize| config[key].as_u64() == Some(want as u64);
     let last = format!("encoder.layer.{}.output.dense.weight", arch.text_layers - 1);
@@ -101,7 +101,7 @@ fn fits(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
 }
 
 /// Every tensor of embeddings and layers. The encoder's first token type is part of its positions here: CADA has none.
-fn whole(all: &Tensors, arch: &Architecture, cut: &Cut, taken: &mut Tensors) -> candle_core::Result<()> {
+fn take_all(all: &Tensors, arch: &Architecture, cut: &CutVocabulary, taken: &mut Tensors) -> candle_core::Result<()> {
     let get = |name: &str| all.get(name).ok_or_else(|| candle_core::Error::Msg(format!("there is no {name}")));
     let mut rows: Vec<u32> = cut.full_ids.iter().map(|id| *id as u32).collect();
     rows.extend([arch.cls_token_id; 2]);

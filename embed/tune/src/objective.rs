@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Result;
-use super::ara::{Ara, Masked, Masking};
-use super::atp::{Atp, Start};
+use super::ara::{Ara, MaskedTexts, Masking};
+use super::atp::{Atp, CrossAttentionStart};
 use super::batch::Batch;
-use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
+use super::losses::{GlobalLoss, Groups, HardNegative, NdfVariant, global_loss, hard_negatives};
 use super::run::Trainee;
 use crate::ops::network;
 use sightline_embed::graph::Dropout;
@@ -20,12 +20,12 @@ use sightline_figures::stream;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
     /// The global loss.
-    pub global: Global,
+    pub global: GlobalLoss,
     /// Its factor in the total.
     pub global_weight: f64,
     /// Matching, if any.
     pub atp: Option<Atp>,
-    /// Masked attribute modelling, if any.
+    /// MaskedTexts attribute modelling, if any.
     pub ara: Option<Ara>,
     /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,
@@ -38,12 +38,12 @@ impl Default for Objective {
     /// phrases masked for a bidirectional decoder that shares the text encoder's weights.
     fn default() -> Self {
         Self {
-            global: Global::Ndf(Ndf::Paper),
+            global: GlobalLoss::Ndf(NdfVariant::Paper),
             global_weight: 1.0,
             atp: Some(Atp {
                 from: 0,
                 pairs: None,
-                start: Start::Fresh,
+                start: CrossAttentionStart::Fresh,
                 negatives: HardNegative::Cosine,
                 groups: Groups::of(36, true),
                 global: true,
@@ -71,7 +71,7 @@ impl Objective {
     pub fn reference() -> Self {
         let paper = Self::default();
         Self {
-            global: Global::Ndf(Ndf::Code),
+            global: GlobalLoss::Ndf(NdfVariant::Code),
             atp: paper.atp.map(|atp| Atp { negatives: HardNegative::Code, groups: Groups::of(36, false), ..atp }),
             ara: paper.ara.map(|ara| Ara {
                 masking: Masking::Word,
@@ -94,13 +94,13 @@ impl Objective {
             atp: paper.atp.map(|atp| Atp {
                 from: 1200,
                 pairs: Some(32),
-                start: Start::Projections,
+                start: CrossAttentionStart::Projections,
                 negatives: HardNegative::Sampled,
                 groups: Groups::of(12, true),
                 ..atp
             }),
             ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: WordPredictor::Tied, ..ara }),
-            global: Global::Ndf(Ndf::Code),
+            global: GlobalLoss::Ndf(NdfVariant::Code),
             attributes: 1.0,
             dropout: 0.0,
             ..paper
@@ -179,7 +179,7 @@ pub fn loss_with(
     trainee: &Trainee,
     config: &Objective,
     batch: &Batch,
-    masked: Option<&Masked>,
+    masked: Option<&MaskedTexts>,
     step: usize,
     seed: u64,
 ) -> Result<(Tensor, Value)> {
@@ -192,10 +192,10 @@ pub fn loss_with(
     let images = network::image_embeds(model, &batch.pixels)?;
     let texts = network::text_embeds(model, &batch.tokens, dropout)?;
     let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
-    let mut sum = Sum::default();
+    let mut sum = WeightedSum::default();
     let form = match config.global {
-        Global::Cmpm => "cmpm",
-        Global::Ndf(_) => "ndf",
+        GlobalLoss::Cmpm => "cmpm",
+        GlobalLoss::Ndf(_) => "ndf",
     };
     sum.add(form, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
     if config.attributes > 0.0 {
@@ -224,12 +224,12 @@ pub fn loss_with(
 
 /// A weighted sum that remembers its parts.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(super) struct WeightedSum {
     pub total: Option<Tensor>,
     pub parts: serde_json::Map<String, Value>,
 }
 
-impl Sum {
+impl WeightedSum {
     pub fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
         self.parts.insert(name.into(), json!(part.to_scalar::<f32>()?));
         let weighed = if weight == 1.0 { part } else { (part * weight)? };

@@ -43,7 +43,7 @@ impl Default for AdamWConfig {
     }
 }
 
-struct Slot {
+struct ParameterState {
     name: String,
     var: Var,
     first: Vec<f32>,
@@ -54,9 +54,9 @@ struct Slot {
     late: bool,
 }
 
-impl Slot {
+impl ParameterState {
     /// What the next update, at learning rate `lr`, does to every value; counts it.
-    fn rule(&mut self, config: &AdamWConfig, lr: f64, scale: f32, run_step: usize) -> Rule {
+    fn rule(&mut self, config: &AdamWConfig, lr: f64, scale: f32, run_step: usize) -> UpdateRule {
         if self.step == 0 {
             self.late = run_step > 1;
         }
@@ -65,7 +65,7 @@ impl Slot {
         let lr = lr * warm.min(1.0);
         let AdamWConfig { beta1, beta2, eps, decay, .. } = *config;
         let (fix1, fix2) = (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
-        Rule {
+        UpdateRule {
             scale,
             rate: (lr / fix1) as f32,
             root: (1.0 / fix2.sqrt()) as f32,
@@ -80,7 +80,7 @@ impl Slot {
 /// The optimiser and its moments.
 pub struct AdamW {
     config: AdamWConfig,
-    slots: Vec<Slot>,
+    parameters: Vec<ParameterState>,
     step: usize,
 }
 
@@ -88,14 +88,14 @@ impl AdamW {
     /// For `variables`, in the order of their names.
     pub fn new(mut variables: Vec<(String, Var)>, config: AdamWConfig) -> Self {
         variables.sort_by(|a, b| a.0.cmp(&b.0));
-        let slots = variables
+        let parameters = variables
             .into_iter()
             .map(|(name, var)| {
                 let n = var.elem_count();
-                Slot { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false }
+                ParameterState { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false }
             })
             .collect();
-        Self { config, slots, step: 0 }
+        Self { config, parameters, step: 0 }
     }
 
     /// Steps taken so far.
@@ -116,14 +116,16 @@ impl AdamW {
         frozen: impl Fn(&str) -> bool,
     ) -> Result<f64> {
         self.step += 1;
-        let gradient = |slot: &Slot| match grads.get(slot.var.as_tensor()) {
-            Some(g) if !frozen(&slot.name) => g.contiguous().map(Some),
+        let gradient = |parameter: &ParameterState| match grads.get(parameter.var.as_tensor()) {
+            Some(g) if !frozen(&parameter.name) => g.contiguous().map(Some),
             _ => Ok(None),
         };
-        let all = self.slots.iter().map(gradient).collect::<Result<Vec<_>>>()?;
+        let all = self.parameters.iter().map(gradient).collect::<Result<Vec<_>>>()?;
         // Each sum in a fixed order, so that a run repeats itself to the bit.
         let squares = |g: &Option<Tensor>| match g {
-            Some(g) => with_values(g, |g| g.par_chunks(GRAIN).map(square_sum).collect::<Vec<f64>>().iter().sum()),
+            Some(g) => {
+                with_values(g, |g| g.par_chunks(VALUES_PER_TASK).map(square_sum).collect::<Vec<f64>>().iter().sum())
+            }
             None => Ok(0.0),
         };
         let norm = all.par_iter().map(squares).collect::<Result<Vec<f64>>>()?.iter().sum::<f64>().sqrt();
@@ -132,11 +134,11 @@ impl AdamW {
         }
         let scale = clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32;
         let (config, run_step) = (self.config, self.step);
-        self.slots.par_iter_mut().zip(all).try_for_each(|(slot, gradient)| match gradient {
+        self.parameters.par_iter_mut().zip(all).try_for_each(|(parameter, gradient)| match gradient {
             Some(g) => {
-                let rule = slot.rule(&config, lr, scale, run_step);
-                let moments = RefCell::new((&mut slot.first[..], &mut slot.second[..]));
-                slot.var.inplace_op2(&g, &Update { rule, moments })
+                let rule = parameter.rule(&config, lr, scale, run_step);
+                let moments = RefCell::new((&mut parameter.first[..], &mut parameter.second[..]));
+                parameter.var.inplace_op2(&g, &Update { rule, moments })
             }
             None => Ok(()),
         })?;
@@ -150,15 +152,15 @@ impl AdamW {
     /// When candle fails.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut all = HashMap::new();
-        for slot in &self.slots {
-            for (prefix, values) in [("first", &slot.first), ("second", &slot.second)] {
+        for parameter in &self.parameters {
+            for (prefix, values) in [("first", &parameter.first), ("second", &parameter.second)] {
                 all.insert(
-                    format!("{prefix}.{}", slot.name),
-                    Tensor::from_slice(values, slot.var.shape(), &Device::Cpu)?,
+                    format!("{prefix}.{}", parameter.name),
+                    Tensor::from_slice(values, parameter.var.shape(), &Device::Cpu)?,
                 );
             }
-            for (prefix, count) in [("step", slot.step as u32), ("late", u32::from(slot.late))] {
-                all.insert(format!("{prefix}.{}", slot.name), Tensor::new(count, &Device::Cpu)?);
+            for (prefix, count) in [("step", parameter.step as u32), ("late", u32::from(parameter.late))] {
+                all.insert(format!("{prefix}.{}", parameter.name), Tensor::new(count, &Device::Cpu)?);
             }
         }
         Ok(all)
@@ -170,9 +172,9 @@ impl AdamW {
     /// # Errors
     /// A missing moment or one of another size, or a step that is no number.
     pub fn restore(&mut self, state: &HashMap<String, Tensor>, step: usize) -> Result<()> {
-        for slot in &mut self.slots {
-            for (prefix, values) in [("first", &mut slot.first), ("second", &mut slot.second)] {
-                let name = format!("{prefix}.{}", slot.name);
+        for parameter in &mut self.parameters {
+            for (prefix, values) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
+                let name = format!("{prefix}.{}", parameter.name);
                 match state.get(&name) {
                     Some(t) if t.elem_count() == values.len() => {
                         *values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?
@@ -180,13 +182,13 @@ impl AdamW {
                     _ => bail!("the checkpoint lacks {name} of {} values", values.len()),
                 }
             }
-            let count = |prefix: &str| match state.get(&format!("{prefix}.{}", slot.name)) {
+            let count = |prefix: &str| match state.get(&format!("{prefix}.{}", parameter.name)) {
                 Some(t) => t.to_dtype(DType::U32)?.to_scalar::<u32>().map(|n| Some(n as usize)),
                 None => Ok(None),
             };
-            let moved = slot.first.iter().chain(&slot.second).any(|v| *v != 0.0);
-            slot.step = count("step")?.unwrap_or(if moved { step } else { 0 });
-            slot.late = count("late")?.unwrap_or(0) != 0;
+            let moved = parameter.first.iter().chain(&parameter.second).any(|v| *v != 0.0);
+            parameter.step = count("step")?.unwrap_or(if moved { step } else { 0 });
+            parameter.late = count("late")?.unwrap_or(0) != 0;
         }
         self.step = step;
         Ok(())
@@ -194,11 +196,11 @@ impl AdamW {
 }
 
 /// Numbers a task handles.
-const GRAIN: usize = 1 << 15;
+const VALUES_PER_TASK: usize = 1 << 15;
 
 /// What one step does to every number.
 #[derive(Clone, Copy)]
-struct Rule {
+struct UpdateRule {
     scale: f32,
     rate: f32,
     root: f32,
@@ -210,7 +212,7 @@ struct Rule {
 
 /// The step of one variable, in place.
 struct Update<'a> {
-    rule: Rule,
+    rule: UpdateRule,
     moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
 }
 
@@ -228,10 +230,10 @@ impl InplaceOp2 for Update<'_> {
         let mut moments = self.moments.borrow_mut();
         let (first, second) = &mut *moments;
         let parts = (
-            values.par_chunks_mut(GRAIN),
-            g.par_chunks(GRAIN),
-            first.par_chunks_mut(GRAIN),
-            second.par_chunks_mut(GRAIN),
+            values.par_chunks_mut(VALUES_PER_TASK),
+            g.par_chunks(VALUES_PER_TASK),
+            first.par_chunks_mut(VALUES_PER_TASK),
+            second.par_chunks_mut(VALUES_PER_TASK),
         );
         let rule = self.rule;
         parts.into_par_iter().for_each(|(p, g, m, v)| update(rule, p, g, m, v));
@@ -240,8 +242,8 @@ impl InplaceOp2 for Update<'_> {
 }
 
 multiversion! {
-    fn update(rule: Rule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        let Rule { scale, rate, root, beta1, beta2, eps, keep } = rule;
+    fn update(rule: UpdateRule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let UpdateRule { scale, rate, root, beta1, beta2, eps, keep } = rule;
         let n = p.len();
         let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
         for i in 0..n {
@@ -454,7 +456,11 @@ mod tests {
         let (second, mut other) = fresh(&run["initial"], PYTORCH);
         other.restore(&state, 3).expect("moments are enough");
         let told = |optimizer: &AdamW| -> Vec<(String, usize, bool)> {
-            optimizer.slots.iter().map(|slot| (slot.name.clone(), slot.step, slot.late)).collect()
+            optimizer
+                .parameters
+                .iter()
+                .map(|parameter| (parameter.name.clone(), parameter.step, parameter.late))
+                .collect()
         };
         let expected = [("late", 0), ("paused", 3), ("start", 3)].map(|(name, step)| (name.to_owned(), step, false));
         assert_eq!(told(&other), expected);

@@ -62,7 +62,7 @@ impl Pool {
     }
 
     /// Attributes of the `index`th identity.
-    pub fn known(&self, index: usize) -> &Labels {
+    pub fn labels_of(&self, index: usize) -> &Labels {
         self.labels[index].get_or_init(|| attributes::labels(&self.corpus.person(self.first + index as u64)))
     }
 

@@ -99,7 +99,7 @@ impl Shape {
 
 /// What a run's best checkpoint is chosen on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Judge {
+pub struct ValidationConfig {
     /// Pictures and texts: `auto` (the validation split of the first dataset on disk, else drawn persons), `none`, or a
     /// source by name.
     pub on: String,
@@ -133,7 +133,8 @@ pub struct Recipe {
     /// Drawn persons are described with every word; else the synonyms kept back for testing are left out.
     pub all_words: bool,
     /// What the best checkpoint is chosen on.
-    pub judge: Judge,
+    #[serde(rename = "judge")]
+    pub validation: ValidationConfig,
     /// Passes over all pairs, when they decide the number of steps.
     pub epochs: Option<usize>,
     /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
@@ -213,7 +214,7 @@ impl Recipe {
             assets: None,
             mesh_share: 0.8,
             all_words: true,
-            judge: Judge { on: "auto".into(), k: 32 },
+            validation: ValidationConfig { on: "auto".into(), k: 32 },
             epochs: None,
             f32: false,
             run: RunConfig {
@@ -243,7 +244,7 @@ impl Recipe {
         };
         recipe.vocabulary = 2500;
         recipe.data = vec![DataSpec::Synth { identities: 1000, views: 2 }];
-        recipe.judge.k = 16;
+        recipe.validation.k = 16;
         recipe.run.steps = 600;
         recipe.run.batch = 32;
         recipe.run.schedule = Schedule::Fall { warmup: 50, fall: 200 };

@@ -60,7 +60,7 @@ fn lines(path: &Path) -> Result<Vec<Value>> {
 }
 
 /// Fields of a line that are no loss.
-const OTHER: [&str; 9] = ["step", "steps", "planned_steps", "fall", "ms", "lr", "norm", "pairs_per_s", "eta_min"];
+const NOT_A_LOSS: [&str; 9] = ["step", "steps", "planned_steps", "fall", "ms", "lr", "norm", "pairs_per_s", "eta_min"];
 
 /// Draws `run`/curves.svg from the log.
 ///
@@ -77,7 +77,7 @@ pub fn curves(run: &Path) -> Result<()> {
             rate.push((step, lr));
         }
         for (name, value) in line.as_object().into_iter().flatten() {
-            if let Some(value) = value.as_f64().filter(|_| !OTHER.contains(&name.as_str())) {
+            if let Some(value) = value.as_f64().filter(|_| !NOT_A_LOSS.contains(&name.as_str())) {
                 losses.entry(name.clone()).or_default().push((step, value));
             }
         }

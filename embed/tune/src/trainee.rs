@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::Result;
-use super::attributes::Heads;
+use super::attributes::AttributeHeads;
 use super::optimizer::{AdamW, AdamWConfig};
 use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::model::{Architecture, Network};
@@ -17,7 +17,7 @@ pub struct Trainee {
     /// The model.
     pub model: Cada,
     /// The auxiliary heads.
-    pub heads: Heads,
+    pub heads: AttributeHeads,
     /// All variables; the heads' begin with `attributes.`.
     pub variables: VarMap,
 }
@@ -39,7 +39,7 @@ impl Trainee {
     pub fn with_decoder(arch: &Architecture, decoder: WordPredictor, seed: u64) -> Result<Self> {
         let (model, variables) = crate::weights::trainable(arch, decoder, &Device::Cpu)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
+        let heads = AttributeHeads::new(arch.vision_width, vb.pp("attributes"))?;
         {
             let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {

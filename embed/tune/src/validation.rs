@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::calibrate::{Method, fit};
 use super::dataset::Entry;
-use super::evaluate::{Form, Ranks, Scores as Judged, judge, ranks};
+use super::evaluate::{LocalScore, Ranks, Scores as GalleryScores, ranks, score_gallery};
 use super::gallery::in_first_half;
 use super::pool::Pool;
 use super::{Result, TrainError};
@@ -26,7 +26,7 @@ pub struct Validation {
 
 /// What one validation gave.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Scores {
+pub struct ValidationScores {
     /// Ranked by the cosine of the global features.
     pub global: Ranks,
     /// The first K ranked again by the matching score, as the authors' code; none before a run learns to match.
@@ -38,7 +38,7 @@ pub struct Scores {
 
 /// By what a checkpoint is better than another.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-pub struct Merit {
+pub struct CheckpointScore {
     /// The run has begun to learn matching by then, which counts for more than any result before.
     pub local: bool,
     /// Rank-1 in per cent.
@@ -47,12 +47,12 @@ pub struct Merit {
     pub map: f64,
 }
 
-impl Scores {
+impl ValidationScores {
     /// By what a checkpoint with these scores is chosen: what a search would show. The authors' form adds raw logits to
     /// cosines, which a search never does; a model that ranks well may rank badly by it.
-    pub fn merit(&self) -> Merit {
+    pub fn checkpoint_score(&self) -> CheckpointScore {
         let by = self.served.unwrap_or(self.global);
-        Merit { local: self.local.is_some(), rank1: by.rank1, map: by.map }
+        CheckpointScore { local: self.local.is_some(), rank1: by.rank1, map: by.map }
     }
 
     /// As a line of the log.
@@ -114,31 +114,31 @@ impl Validation {
     ///
     /// # Errors
     /// What the network says.
-    pub fn scores(&self, network: &Network, prep: &Preprocess, local: bool) -> Result<Scores> {
+    pub fn scores(&self, network: &Network, prep: &Preprocess, local: bool) -> Result<ValidationScores> {
         let pixels = |range: std::ops::Range<usize>| -> std::result::Result<Vec<f32>, EmbedError> {
             Ok(normalize_all(&self.pictures[range], prep))
         };
         let k = if local { self.k } else { 0 };
-        let done = judge(network, &self.texts, self.pictures.len(), pixels, k, None, |_, _, _| {})?;
+        let done = score_gallery(network, &self.texts, self.pictures.len(), pixels, k, None, |_, _, _| {})?;
         let global = ranks(&done.cosine, &self.text_ids, &self.image_ids);
         let (mut reference, mut served) = (None, None);
         if local {
-            reference = Some(done.ranks(&Form::Reference, &self.text_ids, &self.image_ids));
+            reference = Some(done.ranks(&LocalScore::Reference, &self.text_ids, &self.image_ids));
             served = served_ranks(&done, &self.text_ids, &self.image_ids);
         }
-        Ok(Scores { global, local: reference, served })
+        Ok(ValidationScores { global, local: reference, served })
     }
 }
 
 /// Ranks of all texts against the whole gallery, those of each half of the persons by a calibration that was fitted on the
 /// texts of the other half. Nothing where one of them cannot be fitted.
-fn served_ranks(scores: &Judged, text_ids: &[u32], image_ids: &[u32]) -> Option<Ranks> {
+fn served_ranks(scores: &GalleryScores, text_ids: &[u32], image_ids: &[u32]) -> Option<Ranks> {
     let texts =
         |first: bool| -> Vec<usize> { (0..text_ids.len()).filter(|&t| in_first_half(text_ids[t]) == first).collect() };
     let mut sums = [0.0; 4];
     for (fitting, ranked) in [(texts(true), texts(false)), (texts(false), texts(true))] {
         let (some, ids) = (scores.of_texts(&fitting), fitting.iter().map(|&t| text_ids[t]).collect::<Vec<_>>());
-        let form = Form::Sightline(fit(&some.pairs(&ids, image_ids), Method::Platt)?);
+        let form = LocalScore::Sightline(fit(&some.pairs(&ids, image_ids), Method::Platt)?);
         let ids: Vec<u32> = ranked.iter().map(|&t| text_ids[t]).collect();
         let Ranks { rank1, rank5, rank10, map } = scores.of_texts(&ranked).ranks(&form, &ids, image_ids);
         let share = ranked.len() as f64 / text_ids.len() as f64;
@@ -156,7 +156,7 @@ mod tests {
     fn matching_counts_for_more_then_what_is_served_by_rank_and_precision() {
         let ranks = |rank1, map| Ranks { rank1, rank5: 90.0, rank10: 95.0, map };
         // The authors' form says the opposite each time.
-        let scores = |global, local, served| Scores { global, local, served }.merit();
+        let scores = |global, local, served| ValidationScores { global, local, served }.checkpoint_score();
         let order = [
             scores(ranks(80.0, 1.0), None, None),
             scores(ranks(10.0, 1.0), Some(ranks(90.0, 5.0)), None),
@@ -170,7 +170,7 @@ mod tests {
 
     /// Forty texts and as many images of forty persons: by cosine each text finds its own picture second, behind one of
     /// another person, unless the logits, which are `gain` times a small evidence in the right direction, say better.
-    fn judged(gain: f32) -> (Judged, Vec<u32>) {
+    fn judged(gain: f32) -> (GalleryScores, Vec<u32>) {
         let ids: Vec<u32> = (0..40).collect();
         let near = |text: usize, image: usize| match (image + 40 - text) % 40 {
             0 => 0.70,
@@ -184,7 +184,7 @@ mod tests {
             [0.0, gain * if text % 5 == 0 { -right } else { right }]
         };
         let top = |t: usize| (0..8).map(|i| ((t + i) % 40, logits(t, (t + i) % 40))).collect();
-        (Judged { cosine, judged: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
+        (GalleryScores { cosine, top_k: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
     }
 
     #[test]

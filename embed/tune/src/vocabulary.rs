@@ -18,7 +18,7 @@ use sightline_embed::model::Architecture;
 
 /// Pieces kept: ids in the full vocabulary, in order; `[DEC]` and `[ENC]` come after them.
 #[derive(Debug, Clone)]
-pub struct Cut {
+pub struct CutVocabulary {
     /// The pieces, special ones included, without `[DEC]` and `[ENC]`.
     pub pieces: Vec<String>,
     /// Their ids in the full vocabulary.
@@ -26,16 +26,16 @@ pub struct Cut {
 }
 
 /// Words of people, clothes, colours and places that must be kept whole where BERT has them.
-const DOMAIN: &str = include_str!("words.txt");
+const DOMAIN_WORDS: &str = include_str!("words.txt");
 
 /// Cuts the vocabulary of the BERT-layout encoder in `folder` to about `size` pieces (0 keeps all) and writes it as the
-/// tokenizer `out`; `examples` as in [`Cut::new`].
+/// tokenizer `out`; `examples` as in [`CutVocabulary::new`].
 ///
 /// # Errors
-/// As [`Cut::new`], and files that cannot be read or written.
-pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<Cut> {
+/// As [`CutVocabulary::new`], and files that cannot be read or written.
+pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<CutVocabulary> {
     let full = read(&folder.join("vocab.txt"))?;
-    let cut = if size == 0 { Cut::whole(&full)? } else { Cut::new(&full, size, examples)? };
+    let cut = if size == 0 { CutVocabulary::whole(&full)? } else { CutVocabulary::new(&full, size, examples)? };
     let json = cut.tokenizer_json(Architecture::cada_base().max_text_len);
     atomic::file(out, json.to_string().as_bytes())?;
     Ok(cut)
@@ -61,11 +61,11 @@ pub(super) fn is_word(piece: &str) -> bool {
 }
 
 /// The words that are kept whole.
-pub fn domain() -> impl Iterator<Item = &'static str> {
-    DOMAIN.split_whitespace()
+pub fn domain_words() -> impl Iterator<Item = &'static str> {
+    DOMAIN_WORDS.split_whitespace()
 }
 
-impl Cut {
+impl CutVocabulary {
     /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what must be segmented as by
     /// the full vocabulary.
     ///
@@ -73,7 +73,7 @@ impl Cut {
     /// A vocabulary that is not BERT's uncased one.
     pub fn new(full: &[String], size: usize, texts: impl Iterator<Item = String>) -> Result<Self> {
         let ids: HashMap<&str, usize> = full.iter().enumerate().map(|(i, w)| (w.as_str(), i)).collect();
-        bert(full)?;
+        check_bert_uncased(full)?;
         let mut keep: BTreeSet<usize> = (0..=103).collect();
         for (index, piece) in full.iter().enumerate().skip(104) {
             let bare = piece.strip_prefix("##").unwrap_or(piece);
@@ -102,7 +102,7 @@ impl Cut {
                 .map(str::to_string)
                 .collect()
         };
-        words(DOMAIN).iter().for_each(|w| segment(w));
+        words(DOMAIN_WORDS).iter().for_each(|w| segment(w));
         for text in texts {
             words(&text).iter().for_each(|w| segment(w));
         }
@@ -135,7 +135,7 @@ impl Cut {
     /// # Errors
     /// A vocabulary that is not BERT's uncased one.
     pub fn whole(full: &[String]) -> Result<Self> {
-        bert(full)?;
+        check_bert_uncased(full)?;
         Ok(Self { pieces: full.to_vec(), full_ids: (0..full.len()).collect() })
     }
 
@@ -218,7 +218,7 @@ impl Cut {
     }
 }
 
-fn bert(full: &[String]) -> Result<()> {
+fn check_bert_uncased(full: &[String]) -> Result<()> {
     match full.get(103) {
         Some(piece) if piece == "[MASK]" => Ok(()),
         _ => Err(TrainError::content(Path::new("vocab.txt"), "not bert-base-uncased: line 104 is not [MASK]")),

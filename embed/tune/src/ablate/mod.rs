@@ -27,10 +27,10 @@ use serde_json::{Value, json};
 
 use super::dataset::Dataset;
 use super::recipe::Recipe;
-use super::vocabulary::{self, Cut};
+use super::vocabulary::{self, CutVocabulary};
 use super::{Result, TrainError, atomic};
 use cell::Domains;
-pub use results::Line;
+pub use results::CellResult;
 use sightline_figures::Assets;
 pub use summary::{markdown, summarise};
 pub use tables::{Table, Variant, variants};
@@ -113,7 +113,7 @@ pub struct Grid<'a> {
 
 /// How a grid ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
+pub struct GridOutcome {
     /// Cells of the wanted tables that are done.
     pub cells: usize,
     /// All there are.
@@ -129,16 +129,16 @@ struct Job {
 }
 
 impl Grid<'_> {
-    /// Trains and judges what is not done yet, then writes tables and plots. `told` hears what happens.
+    /// Trains and judges what is not done yet, then writes tables and plots. `report` hears what happens.
     ///
     /// # Errors
     /// A folder that holds another grid, settings that make no sense, or what training and judging refuse. What is done
     /// stays done.
-    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Done> {
+    pub fn run(&self, mut report: impl FnMut(&Value)) -> Result<GridOutcome> {
         self.check()?;
         std::fs::create_dir_all(self.folder.join("runs")).map_err(TrainError::io(self.folder))?;
-        self.settle()?;
-        let (pieces, cut) = self.words()?;
+        self.check_settings()?;
+        let (pieces, cut) = self.tokenizer()?;
         let mut results = results::Results::open(self.folder)?;
         let jobs = self.jobs()?;
         let of = jobs.iter().map(|job| job.cells.len()).sum();
@@ -148,23 +148,23 @@ impl Grid<'_> {
             .filter(|job| !job.cells.is_empty())
             .collect();
         let left = open.iter().map(|job| job.cells.len()).sum::<usize>();
-        told(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
+        report(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
         let mut domains = Domains::new(&self.settings);
         let (began, trainings) = (Instant::now(), open.len());
         for (number, job) in open.iter().enumerate() {
             let per_job = (number > 0).then(|| began.elapsed().as_secs_f64() / number as f64);
-            told(&json!({
+            report(&json!({
                 "training": number + 1, "of": trainings, "seed": job.seed, "run": job.run,
                 "rows": job.cells.iter().map(|c| format!("{}: {}", c.table, c.row)).collect::<Vec<_>>(),
                 "eta_min": per_job.map(|s| s * (trainings - number) as f64 / 60.0),
             }));
             let start = Instant::now();
-            let Some(trained) = self.train(job, pieces, cut.as_ref(), &mut domains, &mut told)? else {
+            let Some(trained) = self.train(job, pieces, cut.as_ref(), &mut domains, &mut report)? else {
                 break;
             };
-            for line in self.judge(job, &trained, &mut domains, start, &mut told)? {
+            for line in self.evaluate(job, &trained, &mut domains, start, &mut report)? {
                 results.add(&line)?;
-                told(&json!({"result": line}));
+                report(&json!({"result": line}));
             }
             summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
             if self.stop.load(Ordering::Relaxed) {
@@ -174,7 +174,7 @@ impl Grid<'_> {
         summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
         let jobs = self.jobs()?;
         let done = jobs.iter().flat_map(|j| j.cells.iter().map(|c| results.has(c, j.seed))).filter(|d| *d).count();
-        Ok(Done { cells: done, of })
+        Ok(GridOutcome { cells: done, of })
     }
 
     fn check(&self) -> Result<()> {
@@ -206,7 +206,7 @@ impl Grid<'_> {
     }
 
     /// Writes grid.json, or holds the settings against it.
-    fn settle(&self) -> Result<()> {
+    fn check_settings(&self) -> Result<()> {
         let path = self.folder.join("grid.json");
         let wrong = |e: serde_json::Error| TrainError::content(&path, e);
         let text = serde_json::to_vec_pretty(&self.settings).map_err(wrong)?;
@@ -277,7 +277,7 @@ impl Grid<'_> {
     }
 
     /// tokenizer.json of the grid: number of its pieces, and what they were cut from.
-    fn words(&self) -> Result<(usize, Option<Cut>)> {
+    fn tokenizer(&self) -> Result<(usize, Option<CutVocabulary>)> {
         let (recipe, out) = (&self.settings.recipe, self.folder.join("tokenizer.json"));
         if let Some(folder) = &recipe.text_init {
             let corpus = sightline_figures::Corpus::new(self.settings.train.seed);
@@ -295,4 +295,4 @@ impl Grid<'_> {
 }
 
 /// Meshes by folder, loaded once.
-type Loaded = BTreeMap<PathBuf, Arc<Assets>>;
+type AssetsByFolder = BTreeMap<PathBuf, Arc<Assets>>;

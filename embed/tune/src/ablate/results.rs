@@ -12,7 +12,7 @@ use crate::{Result, TrainError, atomic};
 
 /// One cell that is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct CellResult {
     /// Its table.
     pub table: Table,
     /// Its row.
@@ -45,14 +45,14 @@ pub(super) struct Results {
     path: PathBuf,
     file: File,
     /// In the order they were done.
-    pub lines: Vec<Line>,
+    pub lines: Vec<CellResult>,
 }
 
 impl Results {
     /// Reads what is done; a line that a kill cut short is dropped.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("results.jsonl");
-        let mut lines: Vec<Line> = Vec::new();
+        let mut lines: Vec<CellResult> = Vec::new();
         if path.is_file() {
             let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
             let mut text = String::new();
@@ -76,7 +76,7 @@ impl Results {
     }
 
     /// Adds a line.
-    pub fn add(&mut self, line: &Line) -> Result<()> {
+    pub fn add(&mut self, line: &CellResult) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| TrainError::content(&self.path, e))? + "\n";
         self.file.write_all(text.as_bytes()).map_err(TrainError::io(&self.path))?;
         self.file.sync_data().map_err(TrainError::io(&self.path))?;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::losses::{Global, Groups};
+use crate::losses::{GlobalLoss, Groups};
 use crate::objective::Objective;
 use crate::recipe::{Recipe, Shape};
 use sightline_figures::Words;
@@ -186,9 +186,9 @@ pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Va
 
 /// Rows of Table IV with what the paper reports.
 fn losses(full: &Objective) -> Vec<(&'static str, Objective, [Option<f64>; 2])> {
-    let alone = |global: Global| Objective { global, atp: None, ara: None, ..full.clone() };
+    let alone = |global: GlobalLoss| Objective { global, atp: None, ara: None, ..full.clone() };
     let ndf = alone(full.global);
-    let baseline = alone(Global::Cmpm);
+    let baseline = alone(GlobalLoss::Cmpm);
     let half = |local: bool| full.atp.clone().map(|atp| crate::atp::Atp { local, ..atp });
     vec![
         ("baseline (CMPM)", baseline, [Some(64.36), None]),
@@ -230,7 +230,7 @@ mod tests {
             [has(0), has(1), has(2), has(4), has(5)],
             [(false, false), (false, false), (false, true), (true, false), (true, true)]
         );
-        assert_eq!(rows[0].objective.global, Global::Cmpm);
+        assert_eq!(rows[0].objective.global, GlobalLoss::Cmpm);
         assert!(rows[3].objective.atp.as_ref().is_some_and(|atp| atp.global && !atp.local));
         assert_eq!(rows[5].objective, base.run.objective);
     }

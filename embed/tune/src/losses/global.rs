@@ -15,7 +15,7 @@ const EPS: f64 = 1e-8;
 /// Which form of norm-aware distribution fitting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ndf {
+pub enum NdfVariant {
     /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as published).
     Paper,
     /// As the authors' code: element means, plus the cross-entropy against the targets.
@@ -25,21 +25,21 @@ pub enum Ndf {
 /// Which global loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Global {
+pub enum GlobalLoss {
     /// Cross-modal projection matching, the baseline of the paper's ablation.
     Cmpm,
     /// Norm-aware distribution fitting.
-    Ndf(Ndf),
+    Ndf(NdfVariant),
 }
 
-impl FromStr for Global {
+impl FromStr for GlobalLoss {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "cmpm" => Ok(Self::Cmpm),
-            "ndf-paper" => Ok(Self::Ndf(Ndf::Paper)),
-            "ndf-code" => Ok(Self::Ndf(Ndf::Code)),
+            "ndf-paper" => Ok(Self::Ndf(NdfVariant::Paper)),
+            "ndf-code" => Ok(Self::Ndf(NdfVariant::Code)),
             other => Err(format!("{other:?} is not cmpm, ndf-paper or ndf-code")),
         }
     }
@@ -49,10 +49,10 @@ impl FromStr for Global {
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], form: Global) -> Result<Tensor> {
+pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], form: GlobalLoss) -> Result<Tensor> {
     match form {
-        Global::Cmpm => cmpm(image, text, identities),
-        Global::Ndf(form) => ndf(image, text, identities, form),
+        GlobalLoss::Cmpm => cmpm(image, text, identities),
+        GlobalLoss::Ndf(form) => ndf(image, text, identities, form),
     }
 }
 
@@ -83,7 +83,7 @@ fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: Ndf) -> Result<Tensor> {
+pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: NdfVariant) -> Result<Tensor> {
     check(image, text, identities)?;
     let logits = (l2_normalize(image)?.matmul(&l2_normalize(text)?.t()?.contiguous()?)? * LOGIT_SCALE)?;
     let q = targets(identities, &logits)?;
@@ -93,8 +93,8 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: Ndf) -> Resu
         let p_q = (log_p.exp()? * (&log_p - &log_q)?)?;
         let q_p = (&q * (&log_q - &log_p)?)?;
         match form {
-            Ndf::Paper => (p_q + q_p)?.sum(D::Minus1)?.mean_all(),
-            Ndf::Code => {
+            NdfVariant::Paper => (p_q + q_p)?.sum(D::Minus1)?.mean_all(),
+            NdfVariant::Code => {
                 let ce = (&q * &log_p)?.sum(D::Minus1)?.mean_all()?.neg()?;
                 (p_q.mean_all()? + q_p.mean_all()?)? + ce
             }
@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn names_are_read() {
-        for (name, form) in [("cmpm", Global::Cmpm), ("ndf-paper", Global::Ndf(Ndf::Paper))] {
+        for (name, form) in [("cmpm", GlobalLoss::Cmpm), ("ndf-paper", GlobalLoss::Ndf(NdfVariant::Paper))] {
             assert_eq!(name.parse(), Ok(form));
         }
-        assert!("ndf".parse::<Global>().is_err());
+        assert!("ndf".parse::<GlobalLoss>().is_err());
     }
 }

@@ -10,7 +10,7 @@ mod negatives;
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-pub use global::{Global, Ndf, cmpm, global_loss, ndf};
+pub use global::{GlobalLoss, NdfVariant, cmpm, global_loss, ndf};
 pub use groups::Groups;
 pub use negatives::{HardNegative, Negatives, hard_negatives};
 

@@ -7,7 +7,7 @@ use sightline_embed::kernel::{Add, Buffer, Epilogue, Precision, ProjectionGradie
 use sightline_embed::net::{Attention, AttentionPlan, AttentionSaved, NormPlace, Other, Rows, pieces, pieces_mut};
 
 use super::dense::{Direction, NormSums, Sums, dense, gradients, norm, parameters, total};
-use super::feed_forward::plus;
+use super::feed_forward::residual;
 use super::stack::Gradients;
 
 /// Attention with its projections, residual and norm.
@@ -39,7 +39,7 @@ impl AttentionTensors {
         !self.other.is_empty()
     }
 
-    pub(super) fn packed(&self, precision: Precision) -> Result<Attention> {
+    pub(super) fn prepacked(&self, precision: Precision) -> Result<Attention> {
         let forward = |layers: &[Linear]| dense(layers, Direction::Forward, precision);
         Ok(Attention {
             place: self.place,
@@ -125,7 +125,7 @@ impl AttentionTensors {
                 }
                 let out_bias = column_sums(outer, d);
                 if self.place == NormPlace::After {
-                    own_layer.apply(d_own, dx, plus(between, d)?, 1).map_err(Error::wrap)?;
+                    own_layer.apply(d_own, dx, residual(between, d)?, 1).map_err(Error::wrap)?;
                 } else {
                     own_layer.apply(d_own, &mut inner, Epilogue::default(), 1).map_err(Error::wrap)?;
                     norm_sums.backward(&norm, x, &inner, dx);

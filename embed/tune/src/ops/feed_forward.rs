@@ -23,7 +23,7 @@ pub struct FeedForwardTensors {
 }
 
 /// The sum with `x`, rows of `width` numbers, as an epilogue.
-pub(super) fn plus(x: &[f32], width: usize) -> Result<Epilogue<'_>> {
+pub(super) fn residual(x: &[f32], width: usize) -> Result<Epilogue<'_>> {
     let x = Mat::new(x, x.len() / width.max(1), width).map_err(Error::wrap)?;
     Ok(Epilogue { add: Add::Matrix(x), ..Epilogue::default() })
 }
@@ -34,7 +34,7 @@ impl FeedForwardTensors {
         [&self.norm.weight, &self.norm.bias].into_iter().chain(linear).collect()
     }
 
-    pub(super) fn packed(&self, precision: Precision) -> Result<FeedForward> {
+    pub(super) fn prepacked(&self, precision: Precision) -> Result<FeedForward> {
         let forward = |layer| dense(std::slice::from_ref(layer), Direction::Forward, precision);
         Ok(FeedForward {
             place: self.place,
@@ -83,7 +83,7 @@ impl FeedForwardTensors {
                     norm_sums.backward(&norm, &sum[i * wide..][..x.len()], g, between);
                     second.apply(between, du, Epilogue::default(), 1).map_err(Error::wrap)?;
                     gelu_grad(u, du, h);
-                    first.apply(du, dx, plus(between, d)?, 1).map_err(Error::wrap)?;
+                    first.apply(du, dx, residual(between, d)?, 1).map_err(Error::wrap)?;
                     column_sums(between, d)
                 }
             };

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, 
 use sightline_embed::graph::Linear;
 use sightline_embed::kernel::{Epilogue, Mat, Precision, column_sums, product};
 
-use super::grads::give;
+use super::grads::pass_gradient;
 use super::{as_rows, contiguous, ours};
 
 /// `layer` on `x` `[.., inputs]` -> `[.., outputs]`.
@@ -81,10 +81,10 @@ impl CustomOp3 for LinearOp {
         };
         let (xm, wm, gm) = (matrix(xs, xl)?, matrix(ws, wl)?, matrix(gs, gl)?);
         // Nothing that can be trained lies behind pixels.
-        let dx = if x.track_op() { give(x, self.product(gm, wm, Epilogue::default())?)? } else { None };
+        let dx = if x.track_op() { pass_gradient(x, self.product(gm, wm, Epilogue::default())?)? } else { None };
         let dw = self.product(gm.t(), xm, Epilogue::default())?;
         let db = column_sums(contiguous("linear", gs, gl)?, gm.cols());
-        Ok((dx, give(weight, dw)?, give(bias, db)?))
+        Ok((dx, pass_gradient(weight, dw)?, pass_gradient(bias, db)?))
     }
 }
 

@@ -11,14 +11,14 @@ mod grads;
 mod inputs;
 mod linear;
 pub mod network;
-mod packed;
+mod padding;
 mod stack;
 
 pub use grads::backward;
 pub use inputs::{class_and_positions, patches, text_input};
 pub use linear::linear;
-pub use packed::{pack, unpack};
-pub use stack::{Sublayer, stack, stack_packed};
+pub use padding::{drop_padding, restore_padding};
+pub use stack::{Sublayer, stack, stack_without_padding};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 

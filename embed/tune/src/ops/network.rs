@@ -9,7 +9,10 @@ use sightline_embed::net::NormPlace;
 
 use super::attention::AttentionTensors;
 use super::feed_forward::FeedForwardTensors;
-use super::{Sublayer, class_and_positions, linear, ours, pack, patches, stack, stack_packed, text_input, unpack};
+use super::{
+    Sublayer, class_and_positions, drop_padding, linear, ours, patches, restore_padding, stack, stack_without_padding,
+    text_input,
+};
 
 /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
 ///
@@ -123,8 +126,8 @@ pub fn bert(bert: &Bert, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
         return stack(&sums, pass.image, Some(&mask), layers);
     }
     let lengths = tokens.lengths();
-    let packed = stack_packed(&pack(&sums, lengths)?, lengths, pass.image, Some(&mask), layers)?;
-    unpack(&packed, lengths, tokens.tokens())
+    let rows = stack_without_padding(&drop_padding(&sums, lengths)?, lengths, pass.image, Some(&mask), layers)?;
+    restore_padding(&rows, lengths, tokens.tokens())
 }
 
 fn bert_layer(layer: &BertLayer, with_image: bool) -> impl Iterator<Item = Sublayer> {

@@ -15,7 +15,7 @@ use super::attention::AttentionTensors;
 use super::contiguous;
 use super::dense::{Sums, norm, norm_backward};
 use super::feed_forward::FeedForwardTensors;
-use super::grads::{Slots, give, token};
+use super::grads::{GradientSlots, parameter_token, pass_gradient};
 
 /// The tensors of a sublayer that is trained.
 #[derive(Clone, Debug)]
@@ -44,10 +44,10 @@ impl Sublayer {
     }
 
     /// The same with its weights packed for the forward pass.
-    fn packed(&self, precision: Precision) -> Result<Layer> {
+    fn prepacked(&self, precision: Precision) -> Result<Layer> {
         Ok(match self {
-            Self::Attention(l) => Layer::Attention(l.packed(precision)?),
-            Self::FeedForward(l) => Layer::FeedForward(l.packed(precision)?),
+            Self::Attention(l) => Layer::Attention(l.prepacked(precision)?),
+            Self::FeedForward(l) => Layer::FeedForward(l.prepacked(precision)?),
             Self::Norm(l) => Layer::Norm(norm(l)?),
         })
     }
@@ -79,14 +79,14 @@ impl Sublayer {
 /// # Errors
 /// Shapes that do not fit each other, cross-attention without `other`.
 pub fn stack(x: &Tensor, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
-    over(x, even(x)?, other, mask, layers)
+    apply(x, equal_lengths(x)?, other, mask, layers)
 }
 
 /// The same for items of `lengths` rows, one behind the other in `x` `[sum of lengths, width]`.
 ///
 /// # Errors
 /// As [`stack()`], and lengths that are not those of `x`.
-pub fn stack_packed(
+pub fn stack_without_padding(
     x: &Tensor,
     lengths: &[usize],
     other: Option<&Tensor>,
@@ -98,24 +98,24 @@ pub fn stack_packed(
     if rows.count() != count || lengths.contains(&0) {
         bail!("{count} rows are not items of the lengths {lengths:?}");
     }
-    over(x, rows, other, mask, layers)
+    apply(x, rows, other, mask, layers)
 }
 
 /// The rows of `[batch, tokens, width]`.
-fn even(x: &Tensor) -> Result<Rows> {
+fn equal_lengths(x: &Tensor) -> Result<Rows> {
     let (batch, tokens, width) = x.dims3()?;
     Ok(Rows::even(batch, tokens, width))
 }
 
-fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
-    let other_rows = other.map(even).transpose()?;
+fn apply(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
+    let other_rows = other.map(equal_lengths).transpose()?;
     let parameters: Vec<&Tensor> = layers.iter().flat_map(Sublayer::parameters).collect();
-    let slots = Slots::default();
+    let slots = GradientSlots::default();
     let save = x.track_op() || other.is_some_and(Tensor::track_op) || parameters.iter().any(|p| p.track_op());
-    let token = token(&parameters, &slots)?;
+    let parameter_token = parameter_token(&parameters, &slots)?;
     let x = x.contiguous()?;
     let other = other.map_or(Ok(x.clone()), Tensor::contiguous)?;
-    let op = Stack {
+    let op = StackOp {
         rows,
         other: other_rows,
         mask: mask.cloned(),
@@ -125,15 +125,15 @@ fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, lay
         saved: Mutex::default(),
         layers,
     };
-    x.apply_op3(&other, &token, op)
+    x.apply_op3(&other, &parameter_token, op)
 }
 
-struct Stack {
+struct StackOp {
     rows: Rows,
     other: Option<Rows>,
     mask: Option<Mask>,
     precision: Precision,
-    slots: Slots,
+    slots: GradientSlots,
     /// Whether there will be a backward pass.
     save: bool,
     layers: Vec<Sublayer>,
@@ -147,7 +147,7 @@ struct AllSaved {
     outputs: Vec<Buffer>,
 }
 
-impl CustomOp3 for Stack {
+impl CustomOp3 for StackOp {
     fn name(&self) -> &'static str {
         "stack"
     }
@@ -168,7 +168,7 @@ impl CustomOp3 for Stack {
             let (mut all, mut last) = (AllSaved::default(), Buffer::default());
             for (i, layer) in self.layers.iter().enumerate() {
                 let input = if i == 0 { x } else { &last };
-                let packed = layer.packed(self.precision)?;
+                let packed = layer.prepacked(self.precision)?;
                 let (output, saved) =
                     packed.forward(&self.rows, input, other, self.mask.as_ref(), self.save).map_err(Error::wrap)?;
                 all.layers.extend(saved);
@@ -189,7 +189,7 @@ impl CustomOp3 for Stack {
         &self,
         x: &Tensor,
         other: &Tensor,
-        token: &Tensor,
+        parameter_token: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -230,14 +230,14 @@ impl CustomOp3 for Stack {
         let all = parameters.into_iter().rev().flatten().map(Some).collect();
         *self.slots.lock().unwrap_or_else(PoisonError::into_inner) = all;
         let dx = match flowing {
-            Some(dx) if x.track_op() => give(x, dx.into_vec())?,
+            Some(dx) if x.track_op() => pass_gradient(x, dx.into_vec())?,
             _ => None,
         };
         let dother = match other_gradient {
-            Some(d) if other.track_op() => give(other, d.into_vec())?,
+            Some(d) if other.track_op() => pass_gradient(other, d.into_vec())?,
             _ => None,
         };
-        let dtoken = if token.track_op() { Some(token.ones_like()?) } else { None };
+        let dtoken = if parameter_token.track_op() { Some(parameter_token.ones_like()?) } else { None };
         Ok((dx, dother, dtoken))
     }
 }

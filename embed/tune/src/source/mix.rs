@@ -10,11 +10,11 @@ use crate::attributes::Labels;
 use crate::{Result, TrainError};
 
 /// Sources one behind the other; identities are numbered through.
-pub struct Mix {
+pub struct MixedSource {
     parts: Vec<(Box<dyn Source + Send>, f64)>,
 }
 
-impl Mix {
+impl MixedSource {
     /// `parts` with their weights.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Mix {
     }
 }
 
-impl Source for Mix {
+impl Source for MixedSource {
     fn size(&self) -> [usize; 2] {
         self.parts[0].0.size()
     }

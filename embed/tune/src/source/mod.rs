@@ -7,7 +7,7 @@ mod folder;
 mod mix;
 mod order;
 mod spec;
-mod wording;
+mod word_weights;
 
 use std::borrow::Cow;
 
@@ -19,9 +19,9 @@ use super::attributes::{self, Labels};
 use super::pool::Pool;
 use sightline_figures::caption_with;
 
-pub use folder::Folder;
-pub use mix::Mix;
-pub use order::{Choice, Lookalikes, Order, Sequence};
+pub use folder::DatasetSource;
+pub use mix::MixedSource;
+pub use order::{BatchSequence, ChosenPair, Lookalikes, Order};
 pub use spec::DataSpec;
 
 /// Pictures of persons with captions.
@@ -100,10 +100,10 @@ impl Source for Pool {
     }
 
     fn resemblance(&self, one: usize, other: usize) -> f32 {
-        attributes::agreement(self.known(one), self.known(other))
+        attributes::agreement(self.labels_of(one), self.labels_of(other))
     }
 
     fn labels(&self, identity: usize) -> Labels {
-        *self.known(identity)
+        *self.labels_of(identity)
     }
 }

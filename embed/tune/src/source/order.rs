@@ -56,7 +56,7 @@ impl Order {
 
 /// One pair of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Choice {
+pub struct ChosenPair {
     /// Of the source.
     pub identity: usize,
     /// Picture of the identity.
@@ -69,18 +69,18 @@ pub struct Choice {
 type Epoch = (u64, Arc<Vec<u32>>);
 
 /// The pairs of batch 0, 1, 2 and so on.
-pub struct Sequence<'a> {
+pub struct BatchSequence<'a> {
     source: &'a dyn Source,
     order: Order,
     seed: u64,
     size: usize,
     /// First pair number of each identity's pictures, for epochs.
-    pairs: Vec<Choice>,
+    pairs: Vec<ChosenPair>,
     epoch: Mutex<Option<Epoch>>,
 }
 
-impl<'a> Sequence<'a> {
-    /// Batches of `size` pairs from `source`.
+impl<'a> BatchSequence<'a> {
+    /// BatchBuilder of `size` pairs from `source`.
     ///
     /// # Errors
     /// A source that does not fill one batch, or a probability outside 0..=1.
@@ -109,7 +109,7 @@ impl<'a> Sequence<'a> {
                 for identity in 0..source.identities() {
                     for view in 0..source.views(identity) {
                         let captions = source.captions(identity, view);
-                        pairs.extend((0..captions).map(|caption| Choice { identity, view, caption }));
+                        pairs.extend((0..captions).map(|caption| ChosenPair { identity, view, caption }));
                     }
                 }
                 if pairs.len() < size {
@@ -120,7 +120,7 @@ impl<'a> Sequence<'a> {
         Ok(Self { source, order, seed, size, pairs, epoch: Mutex::new(None) })
     }
 
-    /// Batches in an epoch: one pass over all pairs of picture and caption.
+    /// BatchBuilder in an epoch: one pass over all pairs of picture and caption.
     pub fn per_epoch(&self) -> usize {
         let pairs = if self.pairs.is_empty() {
             (0..self.source.identities()).map(|identity| self.source.views(identity)).sum()
@@ -131,7 +131,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The pairs of batch `index`; `rng` is the batch's own.
-    pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<Choice> {
+    pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<ChosenPair> {
         match self.order {
             Order::Identities { again, siblings, lookalikes } => {
                 self.by_identity(again, siblings, lookalikes.filter(|l| index >= l.from), rng)
@@ -145,7 +145,13 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    fn by_identity(&self, again: f32, siblings: f32, lookalikes: Option<Lookalikes>, rng: &mut StdRng) -> Vec<Choice> {
+    fn by_identity(
+        &self,
+        again: f32,
+        siblings: f32,
+        lookalikes: Option<Lookalikes>,
+        rng: &mut StdRng,
+    ) -> Vec<ChosenPair> {
         let source = self.source;
         let mut chosen = Vec::with_capacity(self.size + 16);
         while chosen.len() < self.size {
@@ -156,17 +162,17 @@ impl<'a> Sequence<'a> {
             loop {
                 let view = (first + more) % views;
                 let caption = rng.random_range(0..source.captions(identity, view));
-                chosen.push(Choice { identity, view, caption });
+                chosen.push(ChosenPair { identity, view, caption });
                 more += 1;
                 if more >= views || rng.random::<f32>() >= again {
                     break;
                 }
             }
             if let Some(sibling) = source.sibling(identity).filter(|_| rng.random::<f32>() < siblings) {
-                chosen.push(self.one_of(sibling, rng));
+                chosen.push(self.random_pair_of(sibling, rng));
             }
-            for other in lookalikes.map(|rule| self.alike(identity, rule, rng)).unwrap_or_default() {
-                chosen.push(self.one_of(other, rng));
+            for other in lookalikes.map(|rule| self.most_alike(identity, rule, rng)).unwrap_or_default() {
+                chosen.push(self.random_pair_of(other, rng));
             }
         }
         chosen.truncate(self.size);
@@ -174,14 +180,14 @@ impl<'a> Sequence<'a> {
     }
 
     /// A picture and caption of `identity` by chance.
-    fn one_of(&self, identity: usize, rng: &mut StdRng) -> Choice {
+    fn random_pair_of(&self, identity: usize, rng: &mut StdRng) -> ChosenPair {
         let view = rng.random_range(0..self.source.views(identity));
         let caption = rng.random_range(0..self.source.captions(identity, view));
-        Choice { identity, view, caption }
+        ChosenPair { identity, view, caption }
     }
 
     /// Those most like `identity` among others by chance, the most alike first.
-    fn alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
+    fn most_alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
         let mut others: Vec<(f32, usize)> = (0..rule.among)
             .map(|_| self.source.draw(rng))
             .filter(|&other| other != identity)

@@ -14,8 +14,8 @@ use sightline_tune::recipe::{Recipe, Shape};
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
 
-use crate::objective::Begin;
-use crate::report::Teller;
+use crate::objective::StartArg;
+use crate::report::Reporter;
 use crate::train::on_signal;
 use crate::train_args::{all_words, initial};
 
@@ -92,7 +92,7 @@ pub struct AblateArgs {
     /// What the decoder's cross-attention starts from when matching begins: projections, or fresh, which leaves what
     /// --init brought.
     #[arg(long, value_enum)]
-    atp_start: Option<Begin>,
+    atp_start: Option<StartArg>,
     /// Share of a training without matching and word prediction.
     #[arg(long, default_value_t = 0.25)]
     matching_from: f64,
@@ -191,7 +191,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
 
 /// Runs the command; gives the exit code.
 pub fn run(args: &AblateArgs) -> Result<u8> {
-    let tell = Teller::new(args.json);
+    let reporter = Reporter::new(args.json);
     let stop = Arc::new(AtomicBool::new(false));
     on_signal(Arc::clone(&stop))?;
     sightline_embed::keep_large_buffers();
@@ -201,45 +201,45 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
         some => some.to_vec(),
     };
     let grid = Grid { folder: &args.run, settings, tables, rows: args.rows.clone(), seeds: args.seeds, stop: &stop };
-    let done = grid.go(|line| {
+    let done = grid.run(|line| {
         if args.json {
-            tell.value(line);
+            reporter.value(line);
         } else {
-            say(&tell, line);
+            say(&reporter, line);
         }
     })?;
     if done.cells < done.of {
-        tell.end(&format!("{} of {} cells are done; the same command goes on", done.cells, done.of));
+        reporter.end(&format!("{} of {} cells are done; the same command goes on", done.cells, done.of));
         return Ok(130);
     }
     let path = args.run.join("tables.md");
     if !args.json {
         println!("{}", std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?);
     }
-    tell.end(&format!("{} cells; written to {}", done.of, path.display()));
+    reporter.end(&format!("{} cells; written to {}", done.of, path.display()));
     Ok(0)
 }
 
 /// What a person hears.
-fn say(tell: &Teller, line: &Value) {
+fn say(reporter: &Reporter, line: &Value) {
     if let Some(training) = line["training"].as_u64() {
         let rows: Vec<&str> = line["rows"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let left = line["eta_min"].as_f64().map(|m| format!(", {m:.0} min left in all")).unwrap_or_default();
-        tell.note(&format!(
+        reporter.note(&format!(
             "\ntraining {training} of {}, seed {}{left}: {}",
             line["of"],
             line["seed"],
             rows.join("; ")
         ));
     } else if let Some(cells) = line["cells"].as_u64() {
-        tell.note(&format!("{} of {cells} cells are done; {} trainings to go", line["done"], line["trainings"]));
+        reporter.note(&format!("{} of {cells} cells are done; {} trainings to go", line["done"], line["trainings"]));
     } else if line["result"].is_object() {
         let r = &line["result"];
         let rank = |name: &str| r[name]["rank1"].as_f64().map(|v| format!("{name} {v:.1}"));
         let all: Vec<String> = ["global", "bank", "local", "calibrated"].into_iter().filter_map(rank).collect();
         let row = r["row"].as_str().unwrap_or_default();
-        tell.note(&format!("{}: {row}: Rank-1 {}", r["table"].as_str().unwrap_or_default(), all.join(", ")));
+        reporter.note(&format!("{}: {row}: Rank-1 {}", r["table"].as_str().unwrap_or_default(), all.join(", ")));
     } else {
-        tell.line(line);
+        reporter.line(line);
     }
 }

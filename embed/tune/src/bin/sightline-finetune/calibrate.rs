@@ -9,11 +9,11 @@ use sightline_embed::QUERY_BANK;
 use sightline_embed::model::{Calibration, QueryBank};
 use sightline_tune::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
 use sightline_tune::folder::Card;
-use sightline_tune::gallery::{BANK, Gallery};
+use sightline_tune::gallery::{Gallery, QUERY_BANK_TEXTS};
 use sightline_tune::{TrainError, atomic, plot};
 
-use crate::judge::{DataArgs, Defaults, Loaded, MachineArgs};
-use crate::report::person;
+use crate::report::print_stderr;
+use crate::scorer::{DataArgs, Defaults, LoadedModel, MachineArgs};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -45,7 +45,7 @@ pub struct CalibrateArgs {
     #[arg(long, default_value_t = 32)]
     k: usize,
     /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
-    #[arg(long, default_value_t = BANK)]
+    #[arg(long, default_value_t = QUERY_BANK_TEXTS)]
     bank: usize,
     /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
     #[arg(long)]
@@ -68,12 +68,12 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
         ensure!(p > 0.0 && p < 1.0, "--prior {p} is not between 0 and 1");
     }
     let card = args.card.as_deref().map(Card::read).transpose()?.unwrap_or_default();
-    let mut loaded = Loaded::open(&args.model, &args.machine)?;
+    let mut loaded = LoadedModel::open(&args.model, &args.machine)?;
     let (all, name) = args.data.gallery(&DEFAULTS)?;
     let (one, other) = all.halves();
-    loaded.take_bank(&args.data.bank(&DEFAULTS, args.bank)?)?;
+    loaded.take_bank(&args.data.query_bank_texts(&DEFAULTS, args.bank)?)?;
     if loaded.bank.is_none() && args.bank > 0 {
-        person("the dataset has no split train to make a query bank of: hubness is left out");
+        print_stderr("the dataset has no split train to make a query bank of: hubness is left out");
     }
     let pairs = |gallery: &Gallery| -> Result<Vec<Pair>> {
         ensure!(!gallery.is_empty(), "there are too few persons in {name} to fit on one half and measure on the other");
@@ -83,7 +83,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let share = prior(&fitting);
     let fitted = fit(&fitting, args.method).with_context(|| {
         format!(
-            "{} pairs of {name}, of which {:.2} % match, do not allow a fit: the decoder does not tell them apart",
+            "{} pairs of {name}, of which {:.2} % match, do not allow a fit: the decoder does not reporter them apart",
             fitting.len(),
             100.0 * share
         )
@@ -143,7 +143,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
 }
 
 /// The folder gets the query bank when its calibration asks for it, before config.json does.
-fn keep_bank(loaded: &Loaded) -> Result<()> {
+fn keep_bank(loaded: &LoadedModel) -> Result<()> {
     let path = loaded.path.join(QUERY_BANK);
     match &loaded.bank {
         Some(bank) if loaded.config.calibration.hubness != 0.0 => {

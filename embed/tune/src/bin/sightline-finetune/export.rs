@@ -11,7 +11,7 @@ use sightline_tune::folder::{self, Card};
 use sightline_tune::run::Trainee;
 use sightline_tune::{TrainError, atomic, checkpoint};
 
-use crate::train::Record;
+use crate::train::RunRecord;
 
 #[derive(Args)]
 pub struct ExportArgs {
@@ -44,7 +44,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     ensure!(args.match_weight > 0.0, "--match-weight must be above 0");
     ensure!(args.force || !args.out.exists(), "{} exists already; --force replaces it", args.out.display());
     let record =
-        Record::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
+        RunRecord::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
     let trainee = Trainee::new(&record.model.architecture, 0)?;
     let best = !args.last && args.run.join("best/best.json").is_file();
     if !best {
@@ -60,7 +60,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
 /// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee` has. Gives their step.
 pub fn model(
     run: &Path,
-    record: &Record,
+    record: &RunRecord,
     trainee: &Trainee,
     best: bool,
     match_weight: f64,

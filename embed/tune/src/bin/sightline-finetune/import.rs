@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use clap::{Args, ValueEnum};
-use sightline_tune::import::{Import, Imported, import};
+use sightline_tune::import::{ImportOptions, ImportReport, import};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -64,7 +64,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     let stem = args.checkpoint.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).context("--checkpoint names no file")?;
     ensure!(!name.trim().is_empty(), "--name is empty");
-    let done = import(&Import {
+    let done = import(&ImportOptions {
         checkpoint: args.checkpoint.clone(),
         tokenizer: args.tokenizer.clone(),
         config: args.config.clone(),
@@ -80,13 +80,13 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     if args.json {
         println!("{}", serde_json::to_string(&done)?);
     } else {
-        tell(&done);
+        print_report(&done);
         println!("written to {}", args.out.display());
     }
     Ok(())
 }
 
-fn tell(done: &Imported) {
+fn print_report(done: &ImportReport) {
     let [h, w] = done.image_size;
     println!("{} checkpoint: {} tensors, {} parameters, pictures of {h}x{w}", done.form, done.mapped, done.parameters);
     if let Some([rows, cols]) = done.resized_from {

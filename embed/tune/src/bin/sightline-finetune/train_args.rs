@@ -7,7 +7,7 @@ use clap::Args;
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::augment::Augment;
 use sightline_tune::recipe::Recipe;
-use sightline_tune::run::OPEN;
+use sightline_tune::run::UNLIMITED_STEPS;
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
 
@@ -107,7 +107,7 @@ pub struct TrainArgs {
     /// Pairs of a batch.
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Batches whose gradients are averaged for one step. In-batch losses see each batch by itself.
+    /// BatchBuilder whose gradients are averaged for one step. In-batch losses see each batch by itself.
     #[arg(long)]
     pub accumulate: Option<usize>,
     /// Highest learning rate.
@@ -138,7 +138,7 @@ pub struct TrainArgs {
     /// Probability of leaving a word out of a caption.
     #[arg(long)]
     pub word_drop: Option<f32>,
-    /// Batches: identities (by chance, each the same weight) or epochs (every pair once per epoch).
+    /// BatchBuilder: identities (by chance, each the same weight) or epochs (every pair once per epoch).
     #[arg(long)]
     pub order: Option<String>,
     /// Order identities: probability that an identity brings another of its pictures.
@@ -245,8 +245,8 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     if let Some(words) = &args.words {
         recipe.all_words = all_words(words)?;
     }
-    set(&mut recipe.judge.on, &args.validate);
-    set(&mut recipe.judge.k, &args.validate_k);
+    set(&mut recipe.validation.on, &args.validate);
+    set(&mut recipe.validation.k, &args.validate_k);
     set(&mut recipe.vocabulary, &args.vocabulary);
     recipe.f32 |= args.f32;
     let shape = &mut recipe.shape;
@@ -326,7 +326,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         (recipe.run.steps, recipe.epochs) = (steps, None);
     } else if args.minutes.is_some() {
         ensure!(args.epochs.is_none(), "--minutes and --epochs cannot both decide the number of steps");
-        (recipe.run.steps, recipe.epochs) = (OPEN, None);
+        (recipe.run.steps, recipe.epochs) = (UNLIMITED_STEPS, None);
     }
     ensure!(args.minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()), "--minutes must be above 0");
     Ok(recipe)

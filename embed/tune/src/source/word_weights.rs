@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Words of every identity and what each is worth.
-pub struct Wording {
+pub struct WordWeights {
     /// Numbers of the words in the captions of each identity, ascending.
     words: Vec<Vec<u32>>,
     /// ln(identities / identities that have the word).
     worth: Vec<f32>,
 }
 
-impl Wording {
+impl WordWeights {
     /// Of the captions of every identity.
     pub fn new<'a, C: Iterator<Item = &'a String>>(identities: impl Iterator<Item = C>) -> Self {
         let mut numbers: HashMap<String, u32> = HashMap::new();
@@ -68,8 +68,8 @@ mod tests {
             "a man in a grey hoodie with a suitcase",
         ]
         .map(|c| vec![c.to_owned()]);
-        let wording = Wording::new(captions.iter().map(|c| c.iter()));
-        let alike = |a, b| wording.resemblance(a, b);
+        let word_weights = WordWeights::new(captions.iter().map(|c| c.iter()));
+        let alike = |a, b| word_weights.resemblance(a, b);
         assert!((alike(0, 0) - 1.0).abs() < 1e-6);
         assert!(alike(0, 1) > 0.5 && alike(0, 1) > alike(0, 3) && alike(0, 3) > 0.0);
         assert!(alike(1, 2) < alike(2, 3) && alike(1, 2) == alike(2, 1));

@@ -14,7 +14,7 @@ use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_
 use sightline_figures::{Assets, Corpus, Words};
 use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
-use sightline_tune::evaluate::{Scores, judge};
+use sightline_tune::evaluate::{Scores, score_gallery};
 use sightline_tune::gallery::Gallery;
 
 use crate::report::staged;
@@ -60,8 +60,8 @@ pub struct DataArgs {
     #[arg(long)]
     pub seed: Option<u64>,
     /// With --dataset synth: words of the captions. held-out has a word that training is kept from wherever there is one.
-    #[arg(long, value_enum, default_value_t = Wording::All)]
-    words: Wording,
+    #[arg(long, value_enum, default_value_t = CaptionWords::All)]
+    words: CaptionWords,
     /// With --dataset synth: folder of body and clothes meshes, as of `synth --assets`.
     #[arg(long)]
     assets: Option<PathBuf>,
@@ -71,13 +71,13 @@ pub struct DataArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Wording {
+enum CaptionWords {
     Seen,
     HeldOut,
     All,
 }
 
-impl Wording {
+impl CaptionWords {
     fn words(self) -> Words {
         match self {
             Self::Seen => Words::Seen,
@@ -117,16 +117,17 @@ impl DataArgs {
             };
             let words = self.words.words();
             let said = match self.words {
-                Wording::Seen => "-seen-words",
-                Wording::HeldOut => "-held-out-words",
-                Wording::All => "",
+                CaptionWords::Seen => "-seen-words",
+                CaptionWords::HeldOut => "-held-out-words",
+                CaptionWords::All => "",
             };
             let name = format!("{level}-seed{seed}-n{identities}{said}");
             return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
         }
         let layout: Dataset = dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, or synth"))?;
         let root = self.root.as_ref().with_context(|| format!("--dataset {dataset} needs --root"))?;
-        if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != Wording::All {
+        if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != CaptionWords::All
+        {
             bail!("--identities, --seed, --words and --assets are for --dataset synth");
         }
         let split = self.split.as_deref().unwrap_or(or.split);
@@ -135,7 +136,7 @@ impl DataArgs {
 
     /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
     /// split `train`; none without such a split.
-    pub fn bank(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
+    pub fn query_bank_texts(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -145,11 +146,11 @@ impl DataArgs {
             let root = self.root.as_deref().unwrap_or(Path::new(""));
             return Ok(layout
                 .read(root, "train")
-                .map_or_else(|_| Vec::new(), |entries| Gallery::bank_of(&entries, count)));
+                .map_or_else(|_| Vec::new(), |entries| Gallery::query_bank_texts_of(&entries, count)));
         }
         let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
         let identities = self.identities.unwrap_or(or.identities);
-        Ok(Gallery::bank(&corpus, identities, count as u64, self.words.words()))
+        Ok(Gallery::query_bank_texts(&corpus, identities, count as u64, self.words.words()))
     }
 
     /// The layout, when it is a published dataset's.
@@ -159,7 +160,7 @@ impl DataArgs {
 }
 
 /// A CADA folder ready to be asked.
-pub struct Loaded {
+pub struct LoadedModel {
     pub path: PathBuf,
     pub id: String,
     pub config: ModelConfig,
@@ -169,7 +170,7 @@ pub struct Loaded {
     texts: CaptionTokenizer,
 }
 
-impl Loaded {
+impl LoadedModel {
     pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
         sightline_embed::keep_large_buffers();
@@ -193,7 +194,7 @@ impl Loaded {
         let texts = self.texts.ids(&gallery.captions)?;
         let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
         let pixels = |range| gallery.pixels(range, size, prep);
-        Ok(judge(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
+        Ok(score_gallery(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
     }
 
     /// Takes `texts` for its query bank; none for no text.
@@ -205,16 +206,16 @@ impl Loaded {
 }
 
 /// Whatever `eval` can hold against pictures.
-pub enum Judge {
-    Cada(Box<Loaded>),
+pub enum Scorer {
+    Cada(Box<LoadedModel>),
     Baseline(Box<Baseline>, Device),
 }
 
-impl Judge {
+impl Scorer {
     pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
         let path = resolve_model_folder(folder)?;
         if baseline::kind(&path).is_none() {
-            return Ok(Self::Cada(Box::new(Loaded::open(folder, machine)?)));
+            return Ok(Self::Cada(Box::new(LoadedModel::open(folder, machine)?)));
         }
         let device = open_device(&machine.device)?.candle();
         let open = Baseline::open(&path, &device)?;
@@ -237,7 +238,7 @@ impl Judge {
                     let (n, values) = (range.len(), gallery.pixels(range, size, &m.preprocess)?);
                     Ok(Tensor::from_vec(values, (n, 3, size[0], size[1]), device)?)
                 };
-                Ok(m.judge(&gallery.captions, gallery.len(), pixels, staged())?)
+                Ok(m.score_gallery(&gallery.captions, gallery.len(), pixels, staged())?)
             }
         }
     }
