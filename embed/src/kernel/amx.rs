@@ -1,7 +1,7 @@
 //! The AMX block kernel: 32 x 32 sums in four tile registers, two tiles of each operand a step.
 //!
 //! Rust has no stable AMX intrinsics, so it is assembly. Tile registers live only inside one assembly block; between
-//! blocks only the tile configuration persists, which [`Configured`] loads and releases.
+//! blocks only the tile configuration persists, which [`TileConfiguration`] loads and releases.
 
 use std::arch::asm;
 
@@ -27,9 +27,9 @@ const ALL_TILES: TileConfig = TileConfig {
 
 /// This thread's tiles are configured while it lives; dropping it returns them to their initial state, so that the
 /// kernel need not save 8 KiB at each switch of a thread that is done.
-pub(super) struct Configured(std::marker::PhantomData<*const ()>);
+pub(super) struct TileConfiguration(std::marker::PhantomData<*const ()>);
 
-impl Configured {
+impl TileConfiguration {
     /// # Safety
     /// [`super::Engine::Amx`] must be available.
     pub(super) unsafe fn new() -> Self {
@@ -109,7 +109,7 @@ impl Configured {
     }
 }
 
-impl Drop for Configured {
+impl Drop for TileConfiguration {
     fn drop(&mut self) {
         // SAFETY: AMX is available, since `self` was made; the tiles hold nothing that is needed.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };

@@ -5,12 +5,12 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::pack::{PANEL, STEP, Side, Tile, pack};
-use super::plan::Plan;
+use super::plan::BlockPlan;
 use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, epilogue::gelu_avx512, exact};
 
 /// The right operand in tiles, panel after panel, all of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
+pub(super) struct PackedRight<'a> {
     pub(super) tiles: &'a [Tile],
     pub(super) k: usize,
     pub(super) n: usize,
@@ -51,7 +51,7 @@ pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, ep
     }
     with_buffer(&RIGHT, tiles(n, k), |buffer| {
         pack_right(engine, b, buffer, threads);
-        multiply_packed(engine, a, Right { tiles: buffer, k, n }, c, epilogue, threads);
+        multiply_packed(engine, a, PackedRight { tiles: buffer, k, n }, c, epilogue, threads);
     });
 }
 
@@ -82,7 +82,7 @@ pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: 
 pub(super) fn multiply_packed(
     engine: Engine,
     a: Mat<'_>,
-    b: Right<'_>,
+    b: PackedRight<'_>,
     c: MatMut<'_>,
     epilogue: Epilogue<'_>,
     threads: usize,
@@ -97,8 +97,8 @@ pub(super) fn multiply_packed(
         return;
     }
     // With an activation, the output's old content is needed after the sum is complete: no partial sums in it.
-    let whole = epilogue.gelu && matches!(epilogue.add, Add::Output);
-    let plan = Plan::new(m, n, k, whole, threads);
+    let single_pass = epilogue.gelu && matches!(epilogue.add, Add::Output);
+    let plan = BlockPlan::new(m, n, k, single_pass, threads);
     let mut tasks = Vec::new();
     let (mut i, mut below) = (0, c);
     while below.rows() > 0 {
@@ -147,7 +147,7 @@ impl Task<'_> {
     fn run(mut self) {
         let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(STEP));
         let row_panels = m.div_ceil(PANEL);
-        let kernel = Kernel::new(self.engine);
+        let kernel = BlockKernel::new(self.engine);
         let mut scratch = Scratch([0.0; PANEL * PANEL]);
         with_buffer(&LEFT, 2 * row_panels * self.steps, |left| {
             for from in (0..all).step_by(self.steps) {
@@ -155,7 +155,7 @@ impl Task<'_> {
                 let left = &mut left[..2 * row_panels * steps];
                 // SAFETY: the engine is a bf16 one and available (asserted in `multiply_packed`).
                 unsafe { pack(self.a, Side::Left, 0, m, from, left) };
-                let pass = Pass { first: from == 0, last: from + steps == all };
+                let pass = KPass { first: from == 0, last: from + steps == all };
                 for i in 0..row_panels {
                     let left = &left[2 * i * steps..2 * (i + 1) * steps];
                     for j in 0..n.div_ceil(PANEL) {
@@ -172,11 +172,11 @@ impl Task<'_> {
     #[inline]
     fn block(
         &mut self,
-        kernel: &Kernel,
+        kernel: &BlockKernel,
         left: &[Tile],
         right: &[Tile],
         (i, j): (usize, usize),
-        pass: Pass,
+        pass: KPass,
         scratch: &mut Scratch,
     ) {
         let (rows, cols) = ((self.c.rows() - i).min(PANEL), (self.c.cols() - j).min(PANEL));
@@ -252,27 +252,27 @@ fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, (i, j): (usize, usize), out
 }
 
 #[derive(Clone, Copy)]
-struct Pass {
+struct KPass {
     first: bool,
     last: bool,
 }
 
-enum Kernel {
-    Amx(amx::Configured),
+enum BlockKernel {
+    Amx(amx::TileConfiguration),
     Avx512,
 }
 
-impl Kernel {
+impl BlockKernel {
     fn new(engine: Engine) -> Self {
         match engine {
             // SAFETY: the engine is available (asserted in `multiply_packed`).
-            Engine::Amx => Self::Amx(unsafe { amx::Configured::new() }),
+            Engine::Amx => Self::Amx(unsafe { amx::TileConfiguration::new() }),
             _ => Self::Avx512,
         }
     }
 
     /// # Safety
-    /// As [`amx::Configured::block`].
+    /// As [`amx::TileConfiguration::block`].
     unsafe fn block(&self, a: &[Tile], b: &[Tile], start: (*const f32, usize), out: (*mut f32, usize)) {
         let bytes = |numbers: usize| numbers * size_of::<f32>();
         // SAFETY: the caller's promise; `Avx512` is made only for an available engine.

@@ -199,14 +199,14 @@ fn cdf_and_bell(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> (f32, f32)
     let erfc = t * polynomial(t, &[1.061_405_4, -1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6]);
     // e^-z² = 2^n e^r with |r| <= ln 2 / 2; adding 1.5 * 2^23 leaves n in the low bits. Below -80 it is
     // as good as 0; a smaller number would make subnormal products, which cost a hundred cycles each.
-    const MAGIC: f32 = 12_582_912.0;
+    const ROUND: f32 = 12_582_912.0;
     let y = -z * z;
     let y = if y < -80.0 { -80.0 } else { y };
-    let shifted = fma(y, std::f32::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
+    let shifted = fma(y, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     let r = fma(n, 2.121_944_4e-4, fma(n, -0.693_359_4, y));
     let e = polynomial(r, &[1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
-    let power = f32::from_bits((shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127)) << 23);
+    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
     let bell = e * power;
     let tail = 0.5 * erfc * bell; // 1 - Φ(|x|)
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)

@@ -4,13 +4,13 @@ pub(super) use gemm::Parallelism;
 
 /// A matrix somewhere in memory: the address of element (0, 0) and the strides of rows and columns in elements.
 #[derive(Clone, Copy)]
-pub(super) struct At<P> {
+pub(super) struct Strided<P> {
     pub(super) ptr: P,
     pub(super) rs: usize,
     pub(super) cs: usize,
 }
 
-impl<P> At<P> {
+impl<P> Strided<P> {
     pub(super) fn new(ptr: P, rs: usize, cs: usize) -> Self {
         Self { ptr, rs, cs }
     }
@@ -23,9 +23,9 @@ impl<P> At<P> {
 /// else may touch `dst` meanwhile.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
-    dst: At<*mut f32>,
-    lhs: At<*const f32>,
-    rhs: At<*const f32>,
+    dst: Strided<*mut f32>,
+    lhs: Strided<*const f32>,
+    rhs: Strided<*const f32>,
     accumulate: bool,
     parallelism: Parallelism,
 ) {

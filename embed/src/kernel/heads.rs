@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::gemm::At;
+use super::gemm::Strided;
 use super::pool::Buffer;
 use super::rows::{softmax, softmax_grad};
 use super::small::{padded, product, transpose};
@@ -45,7 +45,7 @@ pub enum ProjectionGradients<'a> {
 
 /// Where a head's numbers lie in a matrix of rows: the first column, and the numbers from one row to the next.
 #[derive(Clone, Copy)]
-struct Place {
+struct HeadPosition {
     column: usize,
     stride: usize,
 }
@@ -58,20 +58,20 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(values: &'a [f32], place: Place) -> Self {
-        Self { values: &values[place.column..], stride: place.stride }
+    fn new(values: &'a [f32], position: HeadPosition) -> Self {
+        Self { values: &values[position.column..], stride: position.stride }
     }
 
     /// Its address, after a check that `rows x width` numbers lie inside the slice.
-    fn at(&self, rows: usize, width: usize) -> At<*const f32> {
+    fn at(&self, rows: usize, width: usize) -> Strided<*const f32> {
         assert!(rows == 0 || (rows - 1) * self.stride + width <= self.values.len(), "a head lies inside its matrix");
-        At::new(self.values.as_ptr(), self.stride, 1)
+        Strided::new(self.values.as_ptr(), self.stride, 1)
     }
 }
 
 /// The same to write: an address, because heads of one matrix interleave.
 #[derive(Clone, Copy)]
-struct HeadMut(At<*mut f32>);
+struct HeadMut(Strided<*mut f32>);
 
 // SAFETY: it is an address into a matrix that is borrowed exclusively for as long as tasks run, and tasks write to heads
 // that are apart from each other.
@@ -80,10 +80,10 @@ unsafe impl Send for HeadMut {}
 unsafe impl Sync for HeadMut {}
 
 impl HeadMut {
-    fn new(values: &mut [f32], place: Place, rows: usize, width: usize) -> Self {
-        let end = if rows == 0 { 0 } else { place.column + (rows - 1) * place.stride + width };
+    fn new(values: &mut [f32], position: HeadPosition, rows: usize, width: usize) -> Self {
+        let end = if rows == 0 { 0 } else { position.column + (rows - 1) * position.stride + width };
         assert!(end <= values.len(), "a head lies inside its matrix");
-        Self(At::new(values.as_mut_ptr().wrapping_add(place.column), place.stride, 1))
+        Self(Strided::new(values.as_mut_ptr().wrapping_add(position.column), position.stride, 1))
     }
 }
 
@@ -105,21 +105,21 @@ impl AttentionShape {
     }
 
     /// Where query, key and value of head `head` lie; key and value are in the second matrix unless the projection is fused.
-    fn places(&self, fused: bool, head: usize) -> [Place; 3] {
+    fn positions(&self, fused: bool, head: usize) -> [HeadPosition; 3] {
         let (d, from) = (self.width, head * self.head_width());
         if fused {
-            [0, 1, 2].map(|i| Place { column: i * d + from, stride: 3 * d })
+            [0, 1, 2].map(|i| HeadPosition { column: i * d + from, stride: 3 * d })
         } else {
-            let key = |i| Place { column: i * d + from, stride: 2 * d };
-            [Place { column: from, stride: d }, key(0), key(1)]
+            let key = |i| HeadPosition { column: i * d + from, stride: 2 * d };
+            [HeadPosition { column: from, stride: d }, key(0), key(1)]
         }
     }
 
     fn heads_of<'a>(&self, projections: Projections<'a>, head: usize) -> [Head<'a>; 3] {
         match projections {
-            Projections::Fused(all) => self.places(true, head).map(|place| Head::new(all, place)),
+            Projections::Fused(all) => self.positions(true, head).map(|position| Head::new(all, position)),
             Projections::Apart(own, other) => {
-                let [q, k, v] = self.places(false, head);
+                let [q, k, v] = self.positions(false, head);
                 [Head::new(own, q), Head::new(other, k), Head::new(other, v)]
             }
         }
@@ -157,7 +157,7 @@ impl AttentionShape {
             return;
         }
         let outputs: Vec<HeadMut> = (0..self.heads)
-            .map(|head| HeadMut::new(out, Place { column: head * w, stride: self.width }, n, w))
+            .map(|head| HeadMut::new(out, HeadPosition { column: head * w, stride: self.width }, n, w))
             .collect();
         let mut kept: Vec<Option<&mut [f32]>> = match kept {
             Some(all) => {
@@ -171,12 +171,12 @@ impl AttentionShape {
             None => (0..self.heads).map(|_| None).collect(),
         };
         let run = |heads: Range<usize>, kept: &mut [Option<&mut [f32]>]| {
-            let mut turned = Buffer::take(w * padded(m));
+            let mut transposed = Buffer::take(w * padded(m));
             let mut own = Buffer::take(if kept.iter().all(Option::is_some) { 0 } else { n * m });
             for (head, kept) in heads.zip(kept) {
                 let p = kept.as_deref_mut().unwrap_or(&mut own);
                 // SAFETY: heads are apart from each other inside `out`, which is borrowed exclusively here.
-                unsafe { self.head(self.heads_of(projections, head), p, outputs[head], seen, &mut turned) };
+                unsafe { self.head(self.heads_of(projections, head), p, outputs[head], seen, &mut transposed) };
             }
         };
         if parallel && self.heads > 1 {
@@ -202,21 +202,21 @@ impl AttentionShape {
         p: &mut [f32],
         out: HeadMut,
         seen: &impl Fn(usize) -> usize,
-        turned: &mut [f32],
+        transposed: &mut [f32],
     ) {
         let (n, m, w) = (self.queries, self.keys, self.head_width());
         assert_eq!(p.len(), n * m, "one probability a query and key");
-        transpose(k.values, m, w, k.stride, turned);
-        let scores = At::new(p.as_mut_ptr(), m, 1);
-        let keys = At::new(turned.as_ptr(), padded(m), 1);
-        // SAFETY: heads are checked to lie inside their matrices, `p` and `turned` hold n x m and w x padded(m) numbers.
+        transpose(k.values, m, w, k.stride, transposed);
+        let scores = Strided::new(p.as_mut_ptr(), m, 1);
+        let keys = Strided::new(transposed.as_ptr(), padded(m), 1);
+        // SAFETY: heads are checked to lie inside their matrices, `p` and `transposed` hold n x m and w x padded(m) numbers.
         unsafe { product((n, m, w), scores, q.at(n, w), keys) };
         for (i, row) in p.chunks_exact_mut(m.max(1)).enumerate() {
             row[seen(i).min(m)..].iter_mut().for_each(|s| *s += MASKED / self.scale());
             softmax(row, self.scale());
         }
         // SAFETY: as above; `out` is the caller's promise.
-        unsafe { product((n, w, m), out.0, At::new(p.as_ptr(), m, 1), v.at(m, w)) };
+        unsafe { product((n, w, m), out.0, Strided::new(p.as_ptr(), m, 1), v.at(m, w)) };
     }
 
     /// Writes the gradients of the projections for the gradient `g` `[queries, width]` of the output and the probabilities
@@ -231,37 +231,37 @@ impl AttentionShape {
             g.len() == n * self.width && p.len() == self.probabilities(),
             "gradient and probabilities fit {self:?}"
         );
-        let (mut turned, mut dp) = (Buffer::take(w * padded(m)), Buffer::take(n * m));
+        let (mut transposed, mut dp) = (Buffer::take(w * padded(m)), Buffer::take(n * m));
         let mut targets = gradients;
         for head in 0..self.heads {
             let [q, k, v] = self.heads_of(projections, head);
             let p = &p[head * n * m..(head + 1) * n * m];
-            let g = Head::new(g, Place { column: head * w, stride: self.width });
+            let g = Head::new(g, HeadPosition { column: head * w, stride: self.width });
             let [dq, dk, dv] = match &mut targets {
                 ProjectionGradients::Fused(all) => {
-                    let [q, k, v] = self.places(true, head);
+                    let [q, k, v] = self.positions(true, head);
                     [HeadMut::new(all, q, n, w), HeadMut::new(all, k, m, w), HeadMut::new(all, v, m, w)]
                 }
                 ProjectionGradients::Apart(own, other) => {
-                    let [q, k, v] = self.places(false, head);
+                    let [q, k, v] = self.positions(false, head);
                     [HeadMut::new(own, q, n, w), HeadMut::new(other, k, m, w), HeadMut::new(other, v, m, w)]
                 }
             };
-            transpose(v.values, m, w, v.stride, &mut turned);
-            let by_key = |p: &[f32]| At::new(p.as_ptr(), 1, m);
+            transpose(v.values, m, w, v.stride, &mut transposed);
+            let by_key = |p: &[f32]| Strided::new(p.as_ptr(), 1, m);
             // SAFETY: heads are checked to lie inside their matrices, the gradients are borrowed exclusively and apart from
             // each other, and scratch has the size of the products.
             unsafe {
                 product((m, w, n), dv.0, by_key(p), g.at(n, w));
-                let values = At::new(turned.as_ptr(), padded(m), 1);
-                product((n, m, w), At::new(dp.as_mut_ptr(), m, 1), g.at(n, w), values);
+                let values = Strided::new(transposed.as_ptr(), padded(m), 1);
+                product((n, m, w), Strided::new(dp.as_mut_ptr(), m, 1), g.at(n, w), values);
             }
             for (p, dp) in p.chunks_exact(m.max(1)).zip(dp.chunks_exact_mut(m.max(1))) {
                 softmax_grad(p, dp, self.scale());
             }
             // SAFETY: as above.
             unsafe {
-                product((n, w, m), dq.0, At::new(dp.as_ptr(), m, 1), k.at(m, w));
+                product((n, w, m), dq.0, Strided::new(dp.as_ptr(), m, 1), k.at(m, w));
                 product((m, w, n), dk.0, by_key(&dp), q.at(n, w));
             }
         }

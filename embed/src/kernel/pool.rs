@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) struct Pool<T> {
     pieces: Mutex<Vec<Vec<T>>>,
     /// Elements it holds at most.
-    most: usize,
+    max_elements: usize,
 }
 
 impl<T: Copy> Pool<T> {
-    pub(super) const fn new(most: usize) -> Self {
-        Self { pieces: Mutex::new(Vec::new()), most }
+    pub(super) const fn new(max_elements: usize) -> Self {
+        Self { pieces: Mutex::new(Vec::new()), max_elements }
     }
 
     fn pieces(&self) -> MutexGuard<'_, Vec<Vec<T>>> {
@@ -44,7 +44,7 @@ impl<T: Copy> Pool<T> {
             return pieces.swap_remove(i);
         }
         // Nothing fits: when the pool is rather full, its sizes are no longer in use.
-        if pieces.iter().map(Vec::len).sum::<usize>() > self.most / 2 {
+        if pieces.iter().map(Vec::len).sum::<usize>() > self.max_elements / 2 {
             pieces.clear();
         }
         drop(pieces);
@@ -53,19 +53,19 @@ impl<T: Copy> Pool<T> {
     }
 
     /// Takes a piece back, unless that makes more than the pool may hold.
-    pub(super) fn give(&self, piece: Vec<T>) {
+    pub(super) fn put_back(&self, piece: Vec<T>) {
         if piece.is_empty() {
             return;
         }
         let mut pieces = self.pieces();
-        if pieces.iter().map(Vec::len).sum::<usize>() + piece.len() <= self.most {
+        if pieces.iter().map(Vec::len).sum::<usize>() + piece.len() <= self.max_elements {
             pieces.push(piece);
         }
     }
 }
 
 /// Two gigabytes at most.
-static NUMBERS: Pool<f32> = Pool::new(512 << 20);
+static F32_POOL: Pool<f32> = Pool::new(512 << 20);
 
 /// f32 numbers from the pool, returned to it when dropped.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Buffer {
         if len == 0 {
             return Self::default();
         }
-        Self { data: NUMBERS.take(len, 0.0), len }
+        Self { data: F32_POOL.take(len, 0.0), len }
     }
 
     /// `len` zeros.
@@ -103,7 +103,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        NUMBERS.give(std::mem::take(&mut self.data));
+        F32_POOL.put_back(std::mem::take(&mut self.data));
     }
 }
 

@@ -26,7 +26,7 @@ mod tiles {
     use crate::kernel::pool::Pool;
 
     /// Training packs its weights afresh every step; new memory would have to be zeroed. A quarter of a gigabyte.
-    static FREE: Pool<Tile> = Pool::new(256 << 10);
+    static TILE_POOL: Pool<Tile> = Pool::new(256 << 10);
 
     /// Tiles whose memory goes to the next ones.
     pub(super) struct Tiles {
@@ -37,13 +37,13 @@ mod tiles {
     impl Tiles {
         /// `len` tiles of any value.
         pub(super) fn take(len: usize) -> Self {
-            Self { data: FREE.take_exact(len, Tile::ZERO), len }
+            Self { data: TILE_POOL.take_exact(len, Tile::ZERO), len }
         }
     }
 
     impl Drop for Tiles {
         fn drop(&mut self) {
-            FREE.give(std::mem::take(&mut self.data));
+            TILE_POOL.put_back(std::mem::take(&mut self.data));
         }
     }
 
@@ -137,7 +137,7 @@ impl PackedWeights {
         match &self.stored {
             #[cfg(target_arch = "x86_64")]
             Stored::Tiles(tiles) => {
-                let right = super::blocks::Right { tiles, k: self.inputs, n: self.outputs };
+                let right = super::blocks::PackedRight { tiles, k: self.inputs, n: self.outputs };
                 super::blocks::multiply_packed(self.engine, x, right, out, epilogue, threads);
             }
             Stored::Plain { values, strides: (row, col) } => {

@@ -90,18 +90,18 @@ impl CaptionTokenizer {
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn encode_with_places(&self, raw: &str) -> Result<(Caption, Vec<Range<usize>>), EmbedError> {
+    pub fn encode_with_offsets(&self, raw: &str) -> Result<(Caption, Vec<Range<usize>>), EmbedError> {
         let (text, truncated) = clean(raw);
         let encoding = self.inner.encode(text.as_str(), true).map_err(|e| failed(&text, e))?;
-        let mut places: Vec<Range<usize>> = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        let mut offsets: Vec<Range<usize>> = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
         let caption = self.caption(text, &encoding, truncated);
-        places.truncate(caption.ids.len());
+        offsets.truncate(caption.ids.len());
         for end in [0, caption.ids.len().saturating_sub(1)] {
-            if let Some(place) = places.get_mut(end) {
-                *place = 0..0;
+            if let Some(offset) = offsets.get_mut(end) {
+                *offset = 0..0;
             }
         }
-        Ok((caption, places))
+        Ok((caption, offsets))
     }
 
     fn caption(&self, text: String, encoding: &Encoding, mut truncated: bool) -> Caption {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::word_loss;
 use crate::ops::network;
+use crate::streams;
 use sightline_embed::graph::Dropout;
 use sightline_embed::graph::{Cada, Pass, WordPredictor};
 use sightline_embed::model::{Architecture, TokenBatch};
@@ -70,7 +71,7 @@ impl Ara {
     ) -> MaskedTexts {
         let n = self.pairs.unwrap_or(usize::MAX).min(tokens.batch()).min(spans.len());
         let tokens = tokens.select(&(0..n).collect::<Vec<_>>());
-        let mut rng = stream(seed, 0x4152_4100, step as u64);
+        let mut rng = stream(seed, streams::ARA_MASKS, step as u64);
         let mut positions = Vec::new();
         for (row, spans) in spans.iter().take(n).enumerate() {
             let length = tokens.lengths()[row].min(tokens.tokens());

@@ -9,6 +9,7 @@ use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
 use super::source::{BatchSequence, Source};
+use super::streams;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
@@ -55,7 +56,7 @@ impl BatchBuilder<'_> {
     /// # Errors
     /// A picture that cannot be read any more, or a caption the tokenizer cannot take.
     pub fn build(&self, index: u64) -> Result<Batch> {
-        let mut rng = stream(self.seed, 0xBA7C_0000, index);
+        let mut rng = stream(self.seed, streams::BATCH, index);
         let chosen = self.sequence.choose(index, &mut rng);
         let [h, w] = self.source.size();
         let size = chosen.len();

@@ -55,9 +55,12 @@ pub const QUERY_BANK_TEXTS: usize = 2000;
 /// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
 const EVALUATION_CAPTION: u64 = 5;
 
+/// Multiplier of Fibonacci hashing: the prime nearest to 2^32 divided by the golden ratio.
+const HASH_MULTIPLIER: u32 = 2_654_435_761;
+
 /// Whether identity `id` belongs to the first of two halves of all persons, as by chance.
 pub(super) fn in_first_half(id: u32) -> bool {
-    id.wrapping_mul(0x9E37_79B1) >> 31 == 0
+    id.wrapping_mul(HASH_MULTIPLIER) >> 31 == 0
 }
 
 impl Gallery {

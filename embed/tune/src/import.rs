@@ -16,6 +16,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::{Result, TrainError, atomic};
 use crate::pos_embed::resize_pos_embed;
+use crate::streams;
 use crate::weights::{self, Tensors};
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::{Architecture, Grid, ModelConfig};
@@ -142,7 +143,7 @@ pub fn map(
     if shared > 0 && LOCAL_HEAD.iter().all(|name| !tensors.contains_key(*name)) {
         for name in LOCAL_HEAD {
             let shape = &required[name];
-            let mut rng = stream(0, 0x10CA_1EAD, name.len() as u64);
+            let mut rng = stream(0, streams::IMPORTED_HEADS, name.len() as u64);
             let spread = if name.ends_with("weight") { 0.02 } else { 0.0 };
             let mut value = || spread * (0..12).map(|_| rng.random::<f32>() - 0.5).sum::<f32>();
             let values: Vec<f32> = (0..shape.elem_count()).map(|_| value()).collect();

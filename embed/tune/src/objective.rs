@@ -12,6 +12,7 @@ use super::batch::Batch;
 use super::losses::{GlobalLoss, Groups, HardNegative, NdfVariant, global_loss, hard_negatives};
 use super::run::Trainee;
 use crate::ops::network;
+use crate::streams;
 use sightline_embed::graph::Dropout;
 use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
@@ -186,7 +187,7 @@ pub fn loss_with(
     let model = &trainee.model;
     let dropout = match config.dropout {
         0.0 => None,
-        rate => Some(Dropout::new(rate, stream(seed, 0xD409_0000, step as u64).random())?),
+        rate => Some(Dropout::new(rate, stream(seed, streams::DROPOUT, step as u64).random())?),
     };
     let dropout = dropout.as_ref();
     let images = network::image_embeds(model, &batch.pixels)?;

@@ -5,12 +5,15 @@ use candle_nn::{VarBuilder, VarMap};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::Result;
 use super::attributes::AttributeHeads;
 use super::optimizer::{AdamW, AdamWConfig};
+use super::{Result, streams};
 use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::model::{Architecture, Network};
 use sightline_figures::stream;
+
+/// Multiplier of the FNV-1 hash (64 bits), which numbers a variable's stream by its name.
+const FNV_PRIME: u64 = 1_099_511_628_211;
 
 /// Model, heads and variables of a run.
 pub struct Trainee {
@@ -43,8 +46,8 @@ impl Trainee {
         {
             let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
-                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
-                let mut rng = stream(seed, 0x1417_0000, index);
+                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(FNV_PRIME) ^ u64::from(b));
+                let mut rng = stream(seed, streams::INITIAL_VARIABLES, index);
                 let (outputs, inputs) = (var.dim(0)?, var.elem_count() / var.dim(0)?);
                 let table = name.contains("embeddings") || name.ends_with("cls_token");
                 let spread = if table { 0.04 } else { (2.0 / (inputs + outputs) as f32).sqrt() };

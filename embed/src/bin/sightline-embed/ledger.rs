@@ -18,14 +18,14 @@ pub struct Ledger {
 }
 
 /// Forgets its record when the receipt is completed or dropped.
-struct Entry {
+struct OpenRecord {
     ledger: Arc<Ledger>,
     trace: Uuid,
     partition: i32,
     offset: i64,
 }
 
-impl Drop for Entry {
+impl Drop for OpenRecord {
     fn drop(&mut self) {
         let mut open = self.ledger.open();
         let Some(records) = open.get_mut(&self.trace) else { return };
@@ -47,7 +47,7 @@ impl Ledger {
     }
 
     /// Reads a record and remembers it if it is a crop; `None` when nothing can be read, which is dealt with here.
-    pub fn enter(self: &Arc<Self>, delivery: Delivery<Incoming>) -> Option<Delivery<CameraEvent>> {
+    pub fn decode(self: &Arc<Self>, delivery: Delivery<Incoming>) -> Option<Delivery<CameraEvent>> {
         let Delivery { event: incoming, receipt } = delivery;
         let event = match wire::decode_camera_event(incoming.payload.clone()) {
             Ok(event) => event,
@@ -62,7 +62,7 @@ impl Ledger {
         let trace = crop.origin.trace;
         let (ledger, partition, offset) = (Arc::clone(self), incoming.partition, incoming.offset);
         self.open().entry(trace).or_default().push(incoming);
-        let entry = Entry { ledger, trace, partition, offset };
+        let entry = OpenRecord { ledger, trace, partition, offset };
         let receipt = Receipt::new(move || {
             drop(entry);
             receipt.complete();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use sightline_core::bus::{Consumer, Producer};
 use sightline_embed::Embedder;
 
-/// What can be asked once the line runs.
+/// What can be for_readiness once the line runs.
 pub struct Running {
     /// Weak, so that nobody holds the end up by asking.
     pub consumer: Weak<Consumer>,

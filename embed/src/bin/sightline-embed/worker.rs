@@ -26,11 +26,11 @@ use crate::status::{Running, Status};
 /// All workers share the topic as members of this group.
 const GROUP: &str = "sightline-embed";
 /// How long a wait for the next record is cut, so that a stop is noticed.
-const BEAT: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(200);
 /// Sightings that wait for the producer: it sends as fast as they come, or waits for the broker itself.
-const SENDING: usize = 64;
+const OUTPUT_CAPACITY: usize = 64;
 /// How long the last records may take to arrive after the stop.
-const FAREWELL: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A sighting that could not be sent: trace, reason, receipt.
 type Unsendable = (Uuid, String, Receipt);
@@ -58,7 +58,7 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
     status.set_running(running);
 
     let input: Queue<Delivery<CameraEvent>> = Queue::new((2 * config.embed.batch).max(16));
-    let output: Queue<Delivery<IndexEvent>> = Queue::new(SENDING);
+    let output: Queue<Delivery<IndexEvent>> = Queue::new(OUTPUT_CAPACITY);
     let outcome = std::thread::scope(|scope| {
         let sending = scope.spawn(|| send(&output, &producer, &ledger, config));
         let embedding = scope.spawn(|| {
@@ -80,7 +80,7 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
         sending.join().map_err(|_| anyhow!("the sending thread panicked"))?;
         embedded.context("embedding")
     });
-    if !producer.flush(FAREWELL) {
+    if !producer.flush(FLUSH_TIMEOUT) {
         tracing::warn!("the broker has not taken everything; it comes again at the next start");
     }
     outcome
@@ -89,9 +89,9 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
 /// From the broker to the stage, until the stop or until the stage has ended.
 fn feed(consumer: &Consumer, ledger: &Arc<Ledger>, input: &Queue<Delivery<CameraEvent>>, shutdown: &Shutdown) {
     while !shutdown.is_triggered() && !input.is_closed() {
-        let Some(delivery) = consumer.next(BEAT) else { continue };
+        let Some(delivery) = consumer.next(POLL) else { continue };
         metrics::gauge!("sightline_embed_queue_events").set(input.len() as f64);
-        if let Some(event) = ledger.enter(delivery)
+        if let Some(event) = ledger.decode(delivery)
             && input.push_wait(event).is_err()
         {
             return;
@@ -119,7 +119,7 @@ fn send(output: &Queue<Delivery<IndexEvent>>, producer: &Producer, ledger: &Ledg
     };
     let (unsendable, returned) = mpsc::channel::<Unsendable>();
     while !(output.is_closed() && output.is_empty()) {
-        if let Some(delivery) = output.pop(BEAT) {
+        if let Some(delivery) = output.pop(POLL) {
             send_one(delivery, coding, producer, ledger, &config.bus.sightings_topic, &unsendable);
         }
         // The producer's thread must not wait, so what it returns is set aside here.
@@ -155,7 +155,7 @@ fn send_one(
             metrics::counter!("sightline_embed_published_records_total", "camera" => camera.to_string()).increment(1);
             receipt.complete();
         }
-        Err(error) => back(&error, trace, receipt, &unsendable),
+        Err(error) => return_unsendable(&error, trace, receipt, &unsendable),
     });
     if let Err(error) = sent {
         // The receipt went with the record: it comes again at the next start. Sizes were checked before.
@@ -164,7 +164,7 @@ fn send_one(
 }
 
 /// What can never be sent is set aside; what was on its way when the producer closed comes again.
-fn back(error: &BusError, trace: Uuid, receipt: Receipt, unsendable: &mpsc::Sender<Unsendable>) {
+fn return_unsendable(error: &BusError, trace: Uuid, receipt: Receipt, unsendable: &mpsc::Sender<Unsendable>) {
     if error.is_permanent() {
         // Nobody listens any more at the end, and then the record comes again.
         let _ = unsendable.send((trace, error.to_string(), receipt));

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::streams;
 use sightline_embed::graph::l2_normalize;
 use sightline_figures::stream;
 
@@ -76,7 +77,7 @@ pub fn hard_negatives(
     let n = identities.len();
     if rule == HardNegative::Sampled {
         // The largest of scores with Gumbel noise is a draw from their softmax.
-        let mut rng = stream(seed, 0x4E65_6761, n as u64);
+        let mut rng = stream(seed, streams::SAMPLED_NEGATIVES, n as u64);
         for score in scores.iter_mut().flatten() {
             let u = rng.random::<f32>().clamp(1e-7, 1.0 - 1e-7);
             *score = *score / SAMPLING_TEMPERATURE - (-u.ln()).ln();

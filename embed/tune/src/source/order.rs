@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, streams};
 use sightline_figures::stream;
 
 /// The rule.
@@ -204,7 +204,7 @@ impl<'a> BatchSequence<'a> {
             Some((number, order)) if *number == epoch => Arc::clone(order),
             _ => {
                 let mut order: Vec<u32> = (0..self.pairs.len() as u32).collect();
-                order.shuffle(&mut stream(self.seed, 0xE90C_0000, epoch));
+                order.shuffle(&mut stream(self.seed, streams::EPOCH_ORDER, epoch));
                 let order = Arc::new(order);
                 *kept = Some((epoch, Arc::clone(&order)));
                 order

@@ -83,7 +83,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let share = prior(&fitting);
     let fitted = fit(&fitting, args.method).with_context(|| {
         format!(
-            "{} pairs of {name}, of which {:.2} % match, do not allow a fit: the decoder does not reporter them apart",
+            "{} pairs of {name}, of which {:.2} % match, do not allow a fit: the decoder does not tell them apart",
             fitting.len(),
             100.0 * share
         )
