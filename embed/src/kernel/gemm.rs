@@ -1,8 +1,9 @@
-//! Calls of the `gemm` crate, all of them: f32 matrix products on addresses with strides.
+//! All calls of the `gemm` crate: f32 matrix products on pointers with strides.
 
 pub(super) use gemm::Parallelism;
 
-/// A matrix somewhere in memory: the address of element (0, 0) and the strides of rows and columns in elements.
+/// A matrix in memory: the pointer to element (0, 0), and the strides of rows and columns in
+/// elements.
 #[derive(Clone, Copy)]
 pub(super) struct Strided<P> {
     pub(super) ptr: P,
@@ -19,8 +20,8 @@ impl<P> Strided<P> {
 /// `dst = lhs @ rhs`, plus `dst` as it was when `accumulate`; `lhs` is `m x k`, `rhs` is `k x n`.
 ///
 /// # Safety
-/// Every element the shapes and strides name must be valid for reading (`lhs`, `rhs`) or writing (`dst`), and nobody
-/// else may touch `dst` meanwhile.
+/// Every element the shapes and strides name must be valid for reading (`lhs`, `rhs`) or writing
+/// (`dst`), and nobody else may touch `dst` meanwhile.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     dst: Strided<*mut f32>,

@@ -1,15 +1,16 @@
-//! Memory that is used again and again.
+//! Memory pools for buffers that every pass needs.
 //!
-//! A pass needs the same megabytes as the pass before. Fresh memory would have to be zeroed, and for activations that
-//! costs as much as the arithmetic, so buffers go back to a pool and come out of it with their old numbers.
+//! A pass needs the same megabytes as the pass before. New memory would have to be zeroed, which
+//! for activations takes as long as the arithmetic. Buffers therefore return to a pool and are
+//! reused with their old content.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Pieces of memory that nobody uses at the moment.
+/// Unused pieces of memory.
 pub(super) struct Pool<T> {
     pieces: Mutex<Vec<Vec<T>>>,
-    /// Elements it holds at most.
+    /// Largest number of elements that the pool holds.
     max_elements: usize,
 }
 
@@ -34,8 +35,8 @@ impl<T: Copy> Pool<T> {
         found.unwrap_or_else(|| vec![zero; len])
     }
 
-    /// At least `len` elements of any value, and at most twice as many and a little more: a little more than asked for, so
-    /// that batches whose texts differ in length share memory.
+    /// At least `len` elements of any value, and at most twice as many and a little more: a little
+    /// more than asked for, so that batches whose texts differ in length share memory.
     pub(super) fn take(&self, len: usize, zero: T) -> Vec<T> {
         let mut pieces = self.pieces();
         let fits = |v: &Vec<T>| v.len() >= len && v.len() <= 2 * len + 4096;
@@ -43,7 +44,8 @@ impl<T: Copy> Pool<T> {
         if let Some(i) = best {
             return pieces.swap_remove(i);
         }
-        // Nothing fits: when the pool is rather full, its sizes are no longer in use.
+        // No piece fits. If the pool is half full, its sizes are no longer in use, and it is
+        // emptied.
         if pieces.iter().map(Vec::len).sum::<usize>() > self.max_elements / 2 {
             pieces.clear();
         }
@@ -52,7 +54,7 @@ impl<T: Copy> Pool<T> {
         vec![zero; len.div_ceil(unit) * unit]
     }
 
-    /// Takes a piece back, unless that makes more than the pool may hold.
+    /// Returns a piece to the pool, or frees it if the pool is full.
     pub(super) fn put_back(&self, piece: Vec<T>) {
         if piece.is_empty() {
             return;
@@ -64,7 +66,7 @@ impl<T: Copy> Pool<T> {
     }
 }
 
-/// Two gigabytes at most.
+/// The pool of all [`Buffer`]s: at most 2 GiB.
 static F32_POOL: Pool<f32> = Pool::new(512 << 20);
 
 /// f32 numbers from the pool, returned to it when dropped.
@@ -75,7 +77,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// `len` numbers of any value: whoever takes a buffer writes before reading.
+    /// `len` numbers with arbitrary content; write before reading.
     #[must_use]
     pub fn take(len: usize) -> Self {
         if len == 0 {

@@ -1,14 +1,16 @@
 //! Products of matrices a few dozen wide: the scores of one attention head.
 //!
-//! A gemm_product matrix product packs its operands, which for a head of 33 x 64 costs more than the product. Here rows of
-//! the right operand are read where they lie, six rows by up to 64 columns of sums at a time.
+//! A gemm_product matrix product packs its operands, which for a head of 33 x 64 costs more than
+//! the product. Here rows of the right operand are read in place, six rows by up to 64 columns of
+//! sums at a time.
 
 use super::gemm::{Parallelism, Strided, product as gemm_product};
 
 /// `c = a b` with `a` of m x k, `b` of k x n and `c` of m x n; columns of `b` and `c` are adjacent.
 ///
 /// # Safety
-/// As [`gemm_product`]: every element that shapes and strides name is valid, and nobody else touches `c` meanwhile.
+/// As [`gemm_product`]: every element that shapes and strides name is valid, and nobody else
+/// touches `c` meanwhile.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     c: Strided<*mut f32>,
@@ -43,7 +45,8 @@ pub(super) unsafe fn product(
     unsafe { gemm_product((m, n, k), c, a, b, false, Parallelism::None) }
 }
 
-/// Writes the transpose of `rows x cols` numbers, rows `stride` apart, to `out`: `cols` rows of [`padded`]`(rows)`.
+/// Writes the transpose of `rows x cols` numbers, rows `stride` apart, to `out`: `cols` rows of
+/// [`padded`]`(rows)`.
 ///
 /// # Panics
 /// When a slice is too short.
@@ -69,7 +72,7 @@ pub(super) fn transpose(from: &[f32], rows: usize, cols: usize, stride: usize, o
     }
 }
 
-/// Numbers a row of a transpose takes.
+/// Row length of a transpose: `rows` rounded up to whole vectors.
 pub(super) fn padded(rows: usize) -> usize {
     rows.next_multiple_of(16)
 }
@@ -130,7 +133,8 @@ mod wide {
     ) {
         let mut sums = [[_mm512_setzero_ps(); V]; R];
         for p in 0..k {
-            // SAFETY: row p of `b` has 16 (V - 1) columns and those of the mask; element (i, p) of `a` is there.
+            // SAFETY: row p of `b` has 16 (V - 1) columns and those of the mask; element (i, p) of
+            // `a` is there.
             unsafe {
                 let from = b.ptr.add(p * b.rs);
                 let mut right = [_mm512_setzero_ps(); V];

@@ -1,8 +1,9 @@
-//! Which words of a caption are attributes: adjectives, nouns, and the paper's phrases `[adj]...[noun]`.
+//! Finds attribute words in a caption: adjectives, nouns, and the paper's phrases `[adj]...[noun]`
+//! (specification, section 4, ARA).
 //!
-//! The reference asks a trained part-of-speech tagger. Captions of people use few constructions and a narrow vocabulary,
-//! so a lexicon of that vocabulary with rules for endings and for the next word finds more of the phrases than it does,
-//! in microseconds and without a model. What neither knows is taken for a noun.
+//! The reference uses a trained part-of-speech tagger. Captions of people use few constructions and
+//! a narrow vocabulary, so a lexicon with rules for endings and for the next word finds more
+//! phrases, in microseconds and without a model. Unknown words count as nouns.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,12 +12,12 @@ use std::sync::OnceLock;
 use crate::EmbedError;
 use crate::text::CaptionTokenizer;
 
-/// What a word is to a phrase.
+/// Role of a word in a phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Describes what follows.
+    /// Describes the noun after it.
     Adjective,
-    /// What is described.
+    /// The described thing.
     Noun,
     /// Everything else; it ends a phrase.
     Other,
@@ -25,13 +26,13 @@ pub enum Tag {
 /// A word of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Its bytes in the text.
+    /// Byte range in the text.
     pub range: Range<usize>,
-    /// What it is.
+    /// Its role.
     pub tag: Tag,
 }
 
-/// What is known of a word before its neighbours are looked at; see `lexicon.txt`.
+/// Class of a word without regard to its neighbours; see `lexicon.txt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LexiconClass {
     Adjective,
@@ -76,7 +77,7 @@ const COMPOUND_ENDINGS: [&str; 17] = [
 ];
 /// Endings of adjectives.
 const ADJECTIVE_ENDINGS: [&str; 10] = ["ish", "ful", "less", "ous", "ive", "able", "ible", "esque", "like", "coloured"];
-/// Endings of nouns that the next list would take.
+/// Endings of nouns that would match [`ATTRIBUTIVE_ENDINGS`].
 const NOUN_ENDINGS: [&str; 3] = ["ity", "ety", "ry"];
 /// Endings of words that are adjectives before another adjective or a noun and nouns elsewhere.
 const ATTRIBUTIVE_ENDINGS: [&str; 5] = ["y", "al", "ic", "ar", "ian"];
@@ -114,8 +115,8 @@ fn lexicon_class(word: &str, after_person: bool) -> LexiconClass {
     }
 }
 
-/// Words as byte ranges; a mark between them is a word of its own. Hyphens and apostrophes stay inside words, the
-/// possessive 's stands apart.
+/// Words as byte ranges; a mark between them is a word of its own. Hyphens and apostrophes stay
+/// inside words, the possessive 's stands apart.
 fn split(text: &str) -> Vec<Range<usize>> {
     let inner = |c: char| matches!(c, '-' | '\'' | '\u{2019}' | '_');
     let mut words = Vec::new();
@@ -172,7 +173,8 @@ pub fn tag(text: &str) -> Vec<Word> {
     words
 }
 
-/// The paper's attribute phrases among `words`: one or more adjectives, then one or more nouns. Ranges of words.
+/// The paper's attribute phrases among `words`: one or more adjectives, then one or more nouns.
+/// Ranges of words.
 pub fn phrases(words: &[Word]) -> Vec<Range<usize>> {
     let run = |from: usize, tag: Tag| from + words[from..].iter().take_while(|w| w.tag == tag).count();
     let (mut found, mut at) = (Vec::new(), 0);
@@ -196,12 +198,12 @@ pub struct Spans {
     pub words: Vec<usize>,
 }
 
-/// A caption as the training reads it.
+/// A tokenised caption with its attributes, for training.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedCaption {
     /// `[CLS]`, word pieces, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Where its attributes are.
+    /// Positions of its attributes.
     pub spans: Spans,
 }
 
@@ -217,8 +219,8 @@ impl TaggedCaption {
     }
 }
 
-/// The attributes of `text`, whose word pieces lie at the bytes `pieces`; pieces without a place in the text (`[CLS]`,
-/// `[SEP]`) have an empty range.
+/// The attributes of `text`, whose word pieces lie at the bytes `pieces`; pieces without a place in
+/// the text (`[CLS]`, `[SEP]`) have an empty range.
 fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
     let words = tag(text);
     let within = |from: usize, to: usize| {
@@ -234,7 +236,8 @@ fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
         }
         first.map(|first| first..last)
     };
-    // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one [UNK].
+    // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one
+    // [UNK].
     let mut end = 0;
     let mut of_phrases = Vec::new();
     for mut pieces in phrases(&words).into_iter().filter_map(phrase) {

@@ -1,7 +1,8 @@
-//! ARA, masked attribute modelling: attribute words are hidden and predicted from the rest and from the picture.
+//! ARA, masked attribute modelling (specification, section 4): the decoder predicts masked
+//! attribute words of a caption from its other words and from the picture.
 //!
-//! Masks depend on seed and step alone. Scores over the vocabulary are computed for the masked positions only, a tenth
-//! of all, which is most of what the loss costs.
+//! Masks depend on the seed and the step alone. Vocabulary scores, the most expensive part, are
+//! computed for masked positions only, about a tenth of all.
 
 use candle_core::{Result, Tensor, bail};
 use rand::Rng;
@@ -17,7 +18,7 @@ use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_embed::text::phrases::Spans;
 use sightline_figures::stream;
 
-/// What is masked as one.
+/// Unit of masking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
@@ -27,40 +28,41 @@ pub enum Masking {
     Word,
 }
 
-/// How masked attributes are trained.
+/// Settings of the ARA loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ara {
-    /// First step with it.
+    /// First step that adds this loss.
     pub from: usize,
-    /// Pairs of a batch it is taken of, all when `None`.
+    /// Pairs per batch that the loss is computed on, from the first; `None` for all.
     pub pairs: Option<usize>,
-    /// What is masked.
+    /// Whole phrases, or single word pieces.
     pub masking: Masking,
-    /// Probability of each phrase or word piece.
+    /// Probability that a phrase or word piece is masked: 0.8 in the paper, 0.4 in the authors'
+    /// code.
     pub probability: f32,
-    /// Each word sees only those before it.
+    /// Causal self-attention: each word sees only the words before it (the authors' code).
     pub causal: bool,
-    /// The transformer that predicts.
+    /// Transformer that predicts the masked words.
     pub decoder: WordPredictor,
-    /// `[SEP]` may be masked like a word: a mistake of the authors' code, wanted only to repeat it.
+    /// `[SEP]` may be masked too. This repeats a mistake of the authors' code.
     pub mask_sep: bool,
-    /// Factor in the total.
+    /// Weight in the total loss; 0.1 in the paper.
     pub weight: f64,
 }
 
-/// Texts with hidden words.
+/// Texts with masked word pieces, and the pieces that were masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskedTexts {
     /// The texts, `[MASK]` in position of hidden pieces.
     pub tokens: TokenBatch,
-    /// Where pieces are hidden, ascending, counted over the whole batch (row * tokens + position).
+    /// Masked positions in ascending order, counted over the whole batch (row * tokens + position).
     pub positions: Vec<u32>,
-    /// What was there.
+    /// Id of the masked piece at each of `positions`.
     pub labels: Vec<u32>,
 }
 
 impl Ara {
-    /// Hides words of the first texts of a batch.
+    /// Masks words of the first `pairs` texts of a batch.
     pub fn mask(
         &self,
         tokens: &TokenBatch,
@@ -82,7 +84,7 @@ impl Ara {
         MaskedTexts { tokens: tokens.with_replaced(&positions, arch.mask_token_id), positions, labels }
     }
 
-    /// Positions to hide in a text of `length` ids, ascending.
+    /// Positions to mask in a text of `length` ids, ascending.
     fn positions_to_mask(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
         let mut drawn = |n: usize| (0..n).map(|_| rng.random::<f32>() < self.probability).collect::<Vec<_>>();
         let mut hidden: Vec<usize> = match self.masking {
@@ -106,8 +108,8 @@ impl Ara {
         hidden
     }
 
-    /// Cross-entropy of the hidden words, given the pictures `[B, 1 + patches, vision width]` of the batch; nothing when
-    /// no word is hidden.
+    /// Mean cross-entropy in nats of the masked words, a scalar f32. `images` are the batch's patch
+    /// features `[B, 1 + patches, vision width]`, f32. `None` when no word is masked.
     ///
     /// # Errors
     /// A model without a word predictor.

@@ -1,4 +1,4 @@
-//! Why a training command could not do its work, said so that it can be mended.
+//! Errors of training commands. Each message names what to change.
 
 use std::path::{Path, PathBuf};
 
@@ -7,13 +7,13 @@ use sightline_embed::EmbedError;
 /// Result of training code.
 pub type Result<T> = std::result::Result<T, TrainError>;
 
-/// Why it stopped.
+/// Why a training command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The model or its folder.
+    /// An error of the model or its folder.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The arithmetic failed.
+    /// An error of candle.
     #[error("the arithmetic failed: {0}")]
     Candle(#[from] candle_core::Error),
     /// A file or folder cannot be read or written.

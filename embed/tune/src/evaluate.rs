@@ -1,5 +1,6 @@
-//! The paper's protocols: global (cosine) and local (the top K by cosine ranked anew with the decoder's judgement),
-//! Rank-1/5/10 and mAP over the whole gallery.
+//! Evaluation by the paper's protocols (specification, section 6): global (cosine, CADA-G) and
+//! local (the top K by cosine re-ranked with the decoder, CADA-L), with Rank-1/5/10 and mAP over
+//! the whole gallery.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use sightline_embed::kernel::{Epilogue, Mat, Precision, product};
 use sightline_embed::model::{Calibration, Evidence, Network, QueryBank, TokenBatch};
 use sightline_embed::net::ShapeError;
 
-/// Rank-1/5/10 and mean average precision, per cent.
+/// Rank-1, Rank-5, Rank-10 and mean average precision, in per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Ranks {
@@ -28,30 +29,31 @@ pub struct Ranks {
     pub map: f64,
 }
 
-/// A score to sort by with `total_cmp`: what is not a number is behind everything, and both zeros are equal.
+/// A score for `total_cmp`: NaN sorts last, and both zeros are equal.
 fn rankable(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
 }
 
-/// Of two images the one with the higher score first.
+/// Orders two images by descending score.
 fn by_falling_score(row: &[f32], a: usize, b: usize) -> Ordering {
     rankable(row[b]).total_cmp(&rankable(row[a]))
 }
 
-/// Images from the highest score to the lowest; equal ones keep their order.
+/// Images by descending score; equal scores keep their order.
 fn order(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| by_falling_score(row, a, b));
     order
 }
 
-/// Ranks each text's row of `scores` (texts x images): hits are images of the text's identity. Rank-k: one of them is
-/// among the first k; mAP: mean over texts of the mean precision at each hit. Equal scores keep the order of the images.
+/// Ranks of `scores` (texts x images). A hit is an image of the text's identity. Rank-k is the
+/// share of texts with a hit among the first k images; mAP is the mean over texts of the mean
+/// precision at each hit. Equal scores keep the order of the images.
 pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks {
     ranks_of(|text| order(&scores[text]), text_ids, image_ids)
 }
 
-/// The same of the orders of images that `order` gives for each text.
+/// As [`ranks`], where `order` gives the images of a text from first to last.
 fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
     let per_text: Vec<(usize, f64)> = text_ids
         .par_iter()
@@ -78,20 +80,21 @@ fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_
     }
 }
 
-/// How cosine and the decoder's judgement make the local score. In every local_score what the decoder did not judge is ranked
-/// behind what it did.
+/// Rule that combines cosine and match logits into the local score. Images outside the top K always
+/// rank behind it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LocalScore {
-    /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
-    /// Scores alone do not say the second: [`Scores::ranks`] does.
+    /// Sightline's search: calibrated match probability of logits, cosine and hubness; ties by
+    /// cosine, which only [`Scores::ranks`] applies.
     Sightline(Calibration),
-    /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
+    /// The authors' code: cosine + raw match logit; images outside the top K cosine - 100.
     Reference,
-    /// As the paper: cosine + match probability (softmax of both logits).
+    /// The paper: cosine + match probability (softmax of both logits).
     Paper,
 }
 
-/// Distance of what the reference's code does not judge. In f32 it makes ties, which are the reference's own.
+/// The reference subtracts this from the cosine of images outside the top K. In f32 it makes ties,
+/// as in the reference.
 const UNJUDGED_OFFSET: f32 = 100.0;
 
 impl LocalScore {
@@ -112,17 +115,17 @@ impl LocalScore {
     }
 }
 
-/// Everything one evaluation computed, per text.
+/// Scores of one evaluation, per text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// Cosine with every image.
+    /// Cosine with every image: texts x images.
     pub cosine: Vec<Vec<f32>>,
-    /// The top K images by cosine with the logits of "no match" and "match"; empty without a decoder.
+    /// The top K images by cosine, each with its logits (no match, match); empty without a decoder.
     pub top_k: Vec<Vec<(usize, [f32; 2])>>,
     /// Hubness of every image; empty without a query bank.
     pub hubness: Vec<f32>,
-    /// Patch features were kept as f16 (a gallery of more than 4 GiB), as Sightline stores them; it moves logits by
-    /// some thousandths.
+    /// Patch features were kept as f16, because as f32 they exceed 4 GiB. It changes logits by some
+    /// thousandths.
     pub half: bool,
 }
 
@@ -132,14 +135,14 @@ impl Scores {
         (0..self.cosine.len()).into_par_iter().map(|text| self.row(local_score, text, usize::MAX)).collect()
     }
 
-    /// Scores of all images for a text, as if the decoder had judged the first `k` alone.
+    /// Local scores of all images for a text, with the match logits of the first `k` alone.
     fn row(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<f32> {
         let cosine = &self.cosine[text];
         let mut row: Vec<f32> = cosine.iter().map(|c| local_score.of_unjudged(*c)).collect();
         for &(image, logits) in self.top_k[text].iter().take(k) {
             let pair = self.evidence(cosine, image, logits);
             let score = local_score.of_judged(&pair);
-            // A search takes what is not a number for not judged, too.
+            // A search also ranks images with a non-finite score behind the others.
             if score.is_finite() && pair.logits.iter().all(|logit| logit.is_finite()) {
                 row[image] = score;
             }
@@ -147,12 +150,12 @@ impl Scores {
         row
     }
 
-    /// Ranks by the local protocol, in the order in which `local_score` shows the images.
+    /// Ranks by the local protocol.
     pub fn ranks(&self, local_score: &LocalScore, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
         self.ranks_top(local_score, usize::MAX, text_ids, image_ids)
     }
 
-    /// The same as if the decoder had judged the first `k` images of every text alone.
+    /// As [`Scores::ranks`], with only the first `k` images of every text re-ranked.
     pub fn ranks_top(&self, local_score: &LocalScore, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
         ranks_of(|text| self.order_top(local_score, text, k), text_ids, image_ids)
     }
@@ -175,19 +178,20 @@ impl Scores {
         Evidence { logits, cosine: cosine[image], hubness: self.hubness.get(image).copied().unwrap_or_default() }
     }
 
-    /// Those of some texts.
+    /// The scores of some of the texts.
     pub fn of_texts(&self, texts: &[usize]) -> Self {
         let (cosine, top_k) = texts.iter().map(|&text| (self.cosine[text].clone(), self.top_k[text].clone())).unzip();
         Self { cosine, top_k, hubness: self.hubness.clone(), half: self.half }
     }
 
-    /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
+    /// Cosines minus the hubness of each image (texts x images): the global protocol with a query
+    /// bank. `None` without one.
     pub fn without_hubness(&self) -> Option<Vec<Vec<f32>>> {
         let less = |row: &Vec<f32>| row.iter().zip(&self.hubness).map(|(c, h)| c - h).collect();
         (!self.hubness.is_empty()).then(|| self.cosine.iter().map(less).collect())
     }
 
-    /// Every pair the decoder judged, and whether it is a match.
+    /// The evidence of every pair in a top K, and whether it matches.
     pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<Pair> {
         let rows = self.top_k.iter().zip(&self.cosine).zip(text_ids);
         rows.flat_map(|((top_k, cosine), id)| {
@@ -197,30 +201,32 @@ impl Scores {
     }
 }
 
-/// What [`score_gallery`] is at.
+/// The part of [`score_gallery`] that reports progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EvalStage {
-    /// Pictures through the image encoder.
+    /// The image encoder; counts pictures.
     Pictures,
-    /// Texts through the text encoder.
+    /// The text encoder; counts texts.
     Texts,
-    /// Texts whose top K are through the decoder.
+    /// The decoder; counts texts whose top K is done.
     Pairs,
 }
 
-/// Pictures in one pass of the image encoder, texts in one pass of the text encoder.
+/// Pictures per pass of the image encoder, and texts per pass of the text encoder.
 const BATCH: usize = 16;
-/// Tokens plus patch rows in one pass of the decoder.
+/// Tokens plus patch rows per pass of the decoder.
 const ROWS_PER_PASS: usize = 4096;
-/// Bytes of patch features that are kept as f32.
+/// Above this many bytes, patch features are kept as f16 instead of f32.
 const F32_PATCH_BYTES: usize = 4 << 30;
 
-/// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels `[n, 3, H, W]` of some
-/// of them. The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The
-/// same text is computed once.
+/// Scores `texts` (token ids) against a gallery of `pictures`.
+///
+/// `pixels(range)` returns normalised pixels `[n, 3, H, W]`, f32, of a range of pictures. The
+/// decoder computes match logits of the top `k` of every text (0: none). With a `bank`, the hubness
+/// of every picture is measured too. Equal texts are computed once.
 ///
 /// # Errors
-/// What `pixels` says, or what the network does.
+/// The errors of `pixels` and of the network.
 pub fn score_gallery<E: From<EmbedError>>(
     network: &Network,
     texts: &[Vec<u32>],
@@ -247,7 +253,7 @@ pub fn score_gallery<E: From<EmbedError>>(
         None => Vec::new(),
     };
     let mut unique: Vec<&Vec<u32>> = texts.iter().collect();
-    // By length first, so that a batch holds hardly any padding.
+    // Sorted by length first, so a batch holds little padding.
     unique.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
     unique.dedup();
     let place = |t: &Vec<u32>| unique.binary_search_by(|u| u.len().cmp(&t.len()).then((*u).cmp(t))).unwrap_or(0);
@@ -267,9 +273,9 @@ pub fn score_gallery<E: From<EmbedError>>(
     })
 }
 
-/// Patch features of a gallery, as f32 or, where that would be too large, as f16.
+/// Patch features of a gallery, as f32 or f16.
 struct PatchStore {
-    /// Numbers of one picture.
+    /// Numbers per picture.
     each: usize,
     values: PatchValues,
 }
@@ -285,7 +291,7 @@ impl PatchStore {
         Self { each, values }
     }
 
-    /// Appends those of some pictures.
+    /// Appends the features of some pictures.
     fn push(&mut self, patches: Vec<f32>) {
         match &mut self.values {
             PatchValues::Full(all) => all.extend(patches),
@@ -293,7 +299,7 @@ impl PatchStore {
         }
     }
 
-    /// Those of `pictures`, one behind the other.
+    /// The features of `pictures`, one picture after the other.
     fn of(&self, pictures: &[usize]) -> Vec<f32> {
         let range = |i: &usize| i * self.each..(i + 1) * self.each;
         match &self.values {
@@ -326,7 +332,7 @@ fn cosines(
     Ok(all)
 }
 
-/// The decoder's logits of one text against the images `top`.
+/// Match logits of one text against the images `top`.
 fn match_top_k(
     network: &Network,
     ids: &[u32],
@@ -343,8 +349,9 @@ fn match_top_k(
     Ok(top_k)
 }
 
-/// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one, `score_local`, with the identity
-/// of every row and column as `text_ids` and `image_ids` (i64), to a safetensors file.
+/// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one,
+/// `score_local`, with the identity of every row and column as `text_ids` and `image_ids` (i64), to
+/// a safetensors file.
 ///
 /// # Errors
 /// A file that cannot be written; none is left half-written.
@@ -378,7 +385,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and images.
+    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and
+    /// images.
     fn case() -> impl Strategy<Value = (Vec<Vec<f32>>, Vec<u32>, Vec<u32>)> {
         (1usize..8, 1usize..24).prop_flat_map(|(texts, images)| {
             let all: Vec<u32> = (0..(texts * images) as u32).collect();

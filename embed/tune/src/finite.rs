@@ -1,4 +1,5 @@
-//! Which numbers of a run are not finite any more, and where.
+//! Finds non-finite numbers (NaN, infinities) in losses, gradients and variables, so that the error
+//! of a diverged run names them.
 
 use candle_core::backprop::GradStore;
 use serde_json::Value;
@@ -6,7 +7,7 @@ use serde_json::Value;
 use super::Result;
 use super::trainee::Trainee;
 
-/// Which parts of a loss are not finite (JSON has no such numbers and says null).
+/// Names of the non-finite parts of a loss. JSON stores them as null.
 pub(super) fn non_finite_parts(parts: &Value) -> String {
     let non_finite: Vec<&str> =
         parts.as_object().into_iter().flatten().filter(|(_, v)| v.is_null()).map(|(name, _)| name.as_str()).collect();
@@ -17,7 +18,7 @@ fn any_non_finite(values: &[f32]) -> bool {
     values.iter().any(|v| !v.is_finite())
 }
 
-/// The first variable, by name, whose gradient is not finite.
+/// First variable, by name, whose gradient is not finite.
 pub(super) fn non_finite_gradient(trainee: &Trainee, grads: &GradStore) -> Result<Option<String>> {
     let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut names = Vec::new();
@@ -31,7 +32,7 @@ pub(super) fn non_finite_gradient(trainee: &Trainee, grads: &GradStore) -> Resul
     Ok(names.into_iter().min())
 }
 
-/// The first variable, by name, that is not finite.
+/// First variable, by name, with a value that is not finite.
 pub(super) fn non_finite_variable(trainee: &Trainee) -> Result<Option<String>> {
     let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut names = Vec::new();

@@ -1,8 +1,10 @@
-//! Checkpoints of others -> model folders: CADA's own (`.pth` as train.py writes it, or safetensors) and BLIP's.
+//! Imports checkpoints of CADA's and BLIP's authors (`.pth` or safetensors) as model folders
+//! (specification, section 7).
 //!
-//! Both use the names of [`crate::model`]. BLIP's holds momentum copies, queues and a temperature besides, and no head for
-//! token groups; the word predictor (`text_decoder`) is of use to training alone. Everything that is left out is
-//! reported, and a checkpoint of which nothing or not everything fits is an error that names it.
+//! Both use the tensor names of [`sightline_embed::graph::Cada`]. A BLIP checkpoint also holds
+//! momentum copies, queues and a temperature, and lacks the head for token groups. The word
+//! predictor (`text_decoder`) serves training only. The report lists every tensor that is left out.
+//! A checkpoint with missing tensors or wrong shapes is an error that names them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,67 +26,69 @@ use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{EmbedError, Model, ModelFolder, self_test, write_self_test};
 use sightline_figures::stream;
 
-/// The one tensor whose shape follows the size of the picture.
+/// The only tensor whose shape depends on the size of the picture.
 const POS_EMBED: &str = "visual_encoder.pos_embed";
-/// Heads that CADA adds to BLIP: of use to training only, and drawn afresh when a checkpoint lacks both.
+/// Heads that CADA adds to BLIP. Only training needs them; they are initialised at random if a
+/// checkpoint lacks both.
 const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
 
-/// What to import, and how.
+/// Settings of an import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
     /// `.pth`, `.pt`, `.bin` or `.safetensors`.
     pub checkpoint: PathBuf,
     /// tokenizer.json of bert-base-uncased, with or without `[DEC]` and `[ENC]`.
     pub tokenizer: PathBuf,
-    /// Dimensions; without it those of CADA as published.
+    /// Configuration with the dimensions; `None` for CADA as published.
     pub config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels; without it those of the configuration, or of the checkpoint.
+    /// Height and width of the model's input in pixels; `None` for those of the configuration, or
+    /// of the checkpoint.
     pub image: Option<[usize; 2]>,
-    /// Type the weights are stored as.
+    /// Data type of the stored weights.
     pub dtype: DType,
     /// Name of the model.
     pub name: String,
     /// Model folder to write.
     pub out: PathBuf,
-    /// Replace one that is there.
+    /// Replaces an existing folder.
     pub force: bool,
 }
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Clone, Serialize)]
 pub struct ImportReport {
-    /// Identity of the new model.
+    /// Id of the new model.
     pub model_id: String,
     /// "CADA" or "BLIP".
     pub form: &'static str,
-    /// Tensors taken over.
+    /// Number of imported tensors.
     pub mapped: usize,
-    /// Parameters of the model.
+    /// Number of parameters of the model.
     pub parameters: usize,
     /// Height and width of the input in pixels.
     pub image_size: [usize; 2],
-    /// Grid of the checkpoint's position embedding when it was resized.
+    /// Patch grid (rows, columns) of the checkpoint, if its position embedding was resized.
     pub resized_from: Option<[usize; 2]>,
-    /// Tensors left out on purpose: why, and how many.
+    /// Number of tensors left out on purpose, by reason.
     pub dropped: BTreeMap<&'static str, usize>,
-    /// Tensors nobody reads, by name.
+    /// Names of tensors that the architecture does not use.
     pub unused: Vec<String>,
-    /// Tensors the checkpoint lacks that were drawn afresh, by name: they know nothing yet.
+    /// Names of tensors that the checkpoint lacks and that were initialised at random.
     pub fresh: Vec<String>,
     /// Word pieces added to the tokenizer.
     pub added_pieces: Vec<String>,
 }
 
-/// A checkpoint brought to an architecture.
+/// The tensors of a checkpoint that an architecture needs.
 #[derive(Debug)]
 pub struct MappedCheckpoint {
-    /// Tensors of inference, all of them.
+    /// Every tensor that inference needs.
     pub tensors: Tensors,
-    /// As in [`ImportReport`].
+    /// The report so far; id and added pieces are filled in later.
     pub report: ImportReport,
 }
 
-/// Why `name` is left out, when it is known.
+/// Why the tensor `name` is left out; `None` for a tensor that is kept.
 fn reason_to_skip(name: &str) -> Option<&'static str> {
     let part = name.split('.').next().unwrap_or_default();
     if part.ends_with("_m") {
@@ -102,11 +106,12 @@ fn reason_to_skip(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels, if any, and
-/// `arch.image_size` becomes what it is. `origin` names the file in errors.
+/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels,
+/// if any, and `arch.image_size` becomes what it is. `origin` names the file in errors.
 ///
 /// # Errors
-/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid that is known.
+/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid
+/// that is known.
 pub fn map(
     mut tensors: Tensors,
     arch: &mut Architecture,
@@ -114,7 +119,7 @@ pub fn map(
     own_size: bool,
     origin: &Path,
 ) -> Result<MappedCheckpoint> {
-    // Written by a data-parallel run: every name has this before it.
+    // A data-parallel run writes this prefix before every name.
     if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with("module.")) {
         tensors = tensors.into_iter().map(|(name, t)| (name["module.".len()..].to_owned(), t)).collect();
     }
@@ -159,7 +164,7 @@ pub fn map(
     Ok(MappedCheckpoint { tensors: selection.used, report })
 }
 
-/// Brings the position embedding to the grid of the wanted size.
+/// Resizes the position embedding to the patch grid of the wanted picture size.
 fn fit_position_embedding(
     tensors: &mut Tensors,
     arch: &mut Architecture,
@@ -202,7 +207,8 @@ fn configuration(options: &ImportOptions) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of bert-base-uncased.
+/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of
+/// bert-base-uncased.
 fn tokenizer(path: &Path, arch: &Architecture) -> Result<(Vec<u8>, Vec<String>)> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let bad = |e: &dyn std::fmt::Display| {
@@ -225,12 +231,13 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors, tokenizer.json,
-/// selftest.safetensors.
+/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors,
+/// tokenizer.json, selftest.safetensors.
 ///
 /// # Errors
-/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists (without `force`) or
-/// cannot be written, or a model whose features are not finite or all the same. Nothing is left behind then.
+/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists
+/// (without `force`) or cannot be written, or a model whose features are not finite or all the
+/// same. Nothing is left behind then.
 pub fn import(options: &ImportOptions) -> Result<ImportReport> {
     if options.out.exists() && !options.force {
         return Err(TrainError::content(&options.out, "it exists already; --force replaces it"));
@@ -258,7 +265,7 @@ pub fn import(options: &ImportOptions) -> Result<ImportReport> {
         let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
         std::fs::write(to.join("config.json"), text).map_err(TrainError::io(to))?;
         std::fs::write(to.join("tokenizer.json"), &words).map_err(TrainError::io(to))?;
-        // Said of the file that was given, not of its copy.
+        // An error names the given file, not its copy.
         CaptionTokenizer::load(&to.join("tokenizer.json"), &config.architecture).map_err(|e| match e {
             EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: options.tokenizer.clone(), message },
             other => other,

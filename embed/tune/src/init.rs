@@ -1,4 +1,5 @@
-//! Where a run's weights start: a CADA or BLIP checkpoint, a model folder, or a text encoder in BERT layout.
+//! Initial weights of a run: from a CADA or BLIP checkpoint, a model folder, or a text encoder in
+//! BERT layout.
 
 use std::path::Path;
 
@@ -12,16 +13,18 @@ use crate::pos_embed::resize_pos_embed;
 use crate::weights::{self, Tensors};
 use sightline_embed::model::{Architecture, Grid, ModelConfig};
 
-/// Parts that a checkpoint need not have: BLIP has no local head, our auxiliary heads exist in training only, and a
-/// released model has no word predictor.
+/// Prefixes of variables that a checkpoint may lack: BLIP has no local head, the auxiliary heads
+/// exist in training only, and a released model has no word predictor.
 const OPTIONAL: [&str; 3] = ["itm_local_head.", "attributes.", "text_decoder."];
 const POS_EMBED: &str = "visual_encoder.pos_embed";
 
-/// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model folder. Patch positions are
-/// resized to the model's grid. Gives the names of variables that keep their fresh values.
+/// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model
+/// folder. Patch positions are resized to the model's grid. Gives the names of variables that keep
+/// their fresh values.
 ///
 /// # Errors
-/// An unreadable file, one that lacks more than the optional parts, or shapes of another architecture.
+/// An unreadable file, one that lacks more than the optional parts, or shapes of another
+/// architecture.
 pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
     let (file, source) = if path.is_dir() {
         let config = ModelConfig::read(&path.join("config.json"))?;
@@ -47,17 +50,18 @@ pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
     Ok(kept)
 }
 
-/// How much of a text encoder was taken over.
+/// Which weights of a text encoder were loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextInit {
     /// Words, positions and this many layers.
     Layers(usize),
-    /// Word embeddings alone, reduced to the model's width.
+    /// Only word embeddings, reduced to the model's width by principal components.
     Words,
 }
 
-/// Starts the text side from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT layout): all of it when
-/// widths and heads are the model's and it has enough layers, else word embeddings alone. Rows are those of `cut`.
+/// Starts the text side from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT
+/// layout): all of it when widths and heads are the model's and it has enough layers, else word
+/// embeddings alone. Rows are those of `cut`.
 ///
 /// # Errors
 /// An unreadable folder, one without BERT tensors, or embeddings narrower than the model's.
@@ -100,7 +104,8 @@ fn matching_layers(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<
     same.then_some(arch.text_layers)
 }
 
-/// Every tensor of embeddings and layers. The encoder's first token type is part of its positions here: CADA has none.
+/// Every tensor of embeddings and layers. The encoder's first token type is part of its positions
+/// here: CADA has none.
 fn take_all(all: &Tensors, arch: &Architecture, cut: &CutVocabulary, taken: &mut Tensors) -> candle_core::Result<()> {
     let get = |name: &str| all.get(name).ok_or_else(|| candle_core::Error::Msg(format!("there is no {name}")));
     let mut rows: Vec<u32> = cut.full_ids.iter().map(|id| *id as u32).collect();

@@ -1,4 +1,5 @@
-//! What training minimises: CADA's losses over one batch, weighed and summed.
+//! The training objective: the weighted sum of CADA's losses over one batch (specification, section
+//! 4).
 
 use candle_core::Tensor;
 use rand::Rng;
@@ -17,26 +18,27 @@ use sightline_embed::graph::Dropout;
 use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
 
-/// Which losses, in which form, with which weights.
+/// The losses of a run and their weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
     /// The global loss.
     pub global: GlobalLoss,
-    /// Its factor in the total.
+    /// Weight of the global loss in the total.
     pub global_weight: f64,
-    /// Matching, if any.
+    /// Settings of ATP; `None` leaves it out.
     pub atp: Option<Atp>,
     /// MaskedTexts attribute modelling, if any.
     pub ara: Option<Ara>,
     /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,
-    /// Dropout in the text transformer.
+    /// Dropout rate in the text transformer.
     pub dropout: f32,
 }
 
 impl Default for Objective {
-    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens without padding, whole
-    /// phrases masked for a bidirectional decoder that shares the text encoder's weights.
+    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens
+    /// without padding, whole phrases masked for a bidirectional decoder that shares the text
+    /// encoder's weights.
     fn default() -> Self {
         Self {
             global: GlobalLoss::Ndf(NdfVariant::Paper),
@@ -86,9 +88,10 @@ impl Objective {
         }
     }
 
-    /// For a small model that starts from nothing: easy negatives among the hard ones, matching once features mean
-    /// something, from the projections they were trained with and on part of the batch, groups about as long as a phrase,
-    /// words predicted by the cross-attention that matches, attribute heads as a dense first signal.
+    /// For a small model that starts from random weights. Negatives are sampled, easy ones too.
+    /// Matching starts when features are useful, with cross-attention from the projections, and on
+    /// part of the batch. Groups are about as long as a phrase. The cross-attention that matches
+    /// also predicts words. Attribute heads give a dense first signal.
     pub fn scratch() -> Self {
         let paper = Self::default();
         Self {
@@ -113,10 +116,10 @@ impl Objective {
         self.ara.as_ref().map_or(WordPredictor::None, |ara| ara.decoder)
     }
 
-    /// Whether every number is one that training can use.
+    /// Checks that every setting can be used.
     ///
     /// # Errors
-    /// Says which is not.
+    /// A message that names the setting.
     pub fn check(&self) -> std::result::Result<(), String> {
         let weights = [
             ("the global loss", self.global_weight),
@@ -159,8 +162,8 @@ impl Objective {
     }
 }
 
-/// The loss of one batch at `step` and its parts by name. `seed` decides what is drawn: masks, sampled negatives,
-/// dropout.
+/// The loss of one batch at `step` (a scalar f32) and its parts by name. `seed` decides the random
+/// choices: masks, sampled negatives, dropout.
 ///
 /// # Errors
 /// A model that was not built with the objective's decoder.
@@ -172,7 +175,7 @@ pub fn loss(trainee: &Trainee, config: &Objective, batch: &Batch, step: usize, s
     loss_with(trainee, config, batch, masked.as_ref(), step, seed)
 }
 
-/// As [`loss`], with masks at hand.
+/// As [`loss`], with given masks.
 ///
 /// # Errors
 /// As [`loss`].
@@ -223,7 +226,7 @@ pub fn loss_with(
     sum.finish(&batch.pixels)
 }
 
-/// A weighted sum that remembers its parts.
+/// A weighted sum of losses, and the unweighted value of each.
 #[derive(Default)]
 pub(super) struct WeightedSum {
     pub total: Option<Tensor>,

@@ -1,11 +1,13 @@
-//! AdamW in one pass over every parameter, in place, with a state that can be stored and resumed exactly.
+//! AdamW in one pass over every parameter, in place, with a state that can be stored and resumed
+//! exactly.
 //!
-//! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a run could not be
-//! continued where it stopped.
+//! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a
+//! run could not be continued where it stopped.
 //!
-//! Each parameter counts its own updates, as PyTorch's does: bias correction divides by how far the moments have come,
-//! and the moments of a parameter that was frozen or had no gradient have not moved. With the run's count instead, a
-//! parameter that starts at step 1,200 is moved by up to 5.5 times the learning rate for its first hundred steps.
+//! Each parameter counts its own updates, as PyTorch's does: bias correction divides by how far the
+//! moments have come, and the moments of a parameter that was frozen or had no gradient have not
+//! moved. With the run's count instead, a parameter that starts at step 1,200 is moved by up to 5.5
+//! times the learning rate for its first hundred steps.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,24 +18,26 @@ use rayon::prelude::*;
 use crate::ops::with_values;
 use sightline_embed::multiversion;
 
-/// Updates over which the learning rate of a parameter rises that starts after the run's first step: about as long as the
-/// presets' own warm-up (150 steps). The second moments of such a parameter are as little to go by as every parameter's
-/// at the start of a run, when the rate of the run rises for the same reason.
+/// Default warm-up, in updates, of a parameter whose first update comes after the run's first step.
+/// It is about as long as the presets' warm-up (150 steps), for the same reason: second moments of
+/// few gradients are unreliable.
 pub const LATE_WARMUP: usize = 100;
 
-/// Settings; decay acts first (`p *= 1 - lr * decay`) and on every parameter, as in the reference.
+/// Settings of AdamW (specification, section 5). Weight decay is applied first (`p *= 1 - lr *
+/// decay`), to every parameter, as in the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWConfig {
-    /// Decay of the first moment.
+    /// Decay rate of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay rate of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment, against division by zero.
     pub eps: f64,
     /// Weight decay.
     pub decay: f64,
-    /// Updates over which the learning rate of a parameter rises linearly when its first update comes after the run's
-    /// first step; parameters that are there from the start are not touched by it. 0 for none, as in PyTorch.
+    /// Updates over which the learning rate of a parameter rises linearly when its first update
+    /// comes after the run's first step; parameters that are there from the start are not touched
+    /// by it. 0 for none, as in PyTorch.
     pub late_warmup: usize,
 }
 
@@ -48,14 +52,14 @@ struct ParameterState {
     var: Var,
     first: Vec<f32>,
     second: Vec<f32>,
-    /// Updates of this parameter.
+    /// Number of updates of this parameter.
     step: usize,
     /// Its first update came after the run's first step.
     late: bool,
 }
 
 impl ParameterState {
-    /// What the next update, at learning rate `lr`, does to every value; counts it.
+    /// Counts one update and returns its coefficients at learning rate `lr`.
     fn rule(&mut self, config: &AdamWConfig, lr: f64, scale: f32, run_step: usize) -> UpdateRule {
         if self.step == 0 {
             self.late = run_step > 1;
@@ -85,7 +89,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// For `variables`, in the order of their names.
+    /// An optimiser of `variables`, which it sorts by name.
     pub fn new(mut variables: Vec<(String, Var)>, config: AdamWConfig) -> Self {
         variables.sort_by(|a, b| a.0.cmp(&b.0));
         let parameters = variables
@@ -103,8 +107,9 @@ impl AdamW {
         self.step
     }
 
-    /// One step at learning rate `lr`; parameters without a gradient and those `frozen` names stay as they are, and
-    /// their own count of steps with them. Gradients are scaled down to a total norm of `clip` when given. Returns the norm before that.
+    /// One step at learning rate `lr`; parameters without a gradient and those `frozen` names stay
+    /// as they are, and their own count of steps with them. Gradients are scaled down to a total
+    /// norm of `clip` when given. Returns the norm before that.
     ///
     /// # Errors
     /// When candle fails.
@@ -145,8 +150,8 @@ impl AdamW {
         Ok(norm)
     }
 
-    /// Moments by name (`first.*`, `second.*`), and as scalars how often each parameter was updated (`step.*`) and whether
-    /// it started late (`late.*`, 0 or 1), for a checkpoint.
+    /// Moments by name (`first.*`, `second.*`), and as scalars how often each parameter was updated
+    /// (`step.*`) and whether it started late (`late.*`, 0 or 1), for a checkpoint.
     ///
     /// # Errors
     /// When candle fails.
@@ -166,8 +171,9 @@ impl AdamW {
         Ok(all)
     }
 
-    /// Takes back what [`AdamW::state`] gave, after `step` steps. A checkpoint from before parameters had steps of their own
-    /// goes on with the run's for those that have moved, so that their corrections stay what they were.
+    /// Takes back what [`AdamW::state`] gave, after `step` steps. A checkpoint from before
+    /// parameters had steps of their own goes on with the run's for those that have moved, so that
+    /// their corrections stay what they were.
     ///
     /// # Errors
     /// A missing moment or one of another size, or a step that is no number.
@@ -195,10 +201,10 @@ impl AdamW {
     }
 }
 
-/// Numbers a task handles.
+/// Values per parallel task.
 const VALUES_PER_TASK: usize = 1 << 15;
 
-/// What one step does to every number.
+/// Coefficients of one update, the same for every value of a parameter.
 #[derive(Clone, Copy)]
 struct UpdateRule {
     scale: f32,
@@ -210,7 +216,7 @@ struct UpdateRule {
     keep: f32,
 }
 
-/// The step of one variable, in place.
+/// The update of one variable, in place.
 struct Update<'a> {
     rule: UpdateRule,
     moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
@@ -328,7 +334,8 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).expect("the golden file")).expect("JSON")
     }
 
-    /// Every step of every run; `frozen` says whether a gradient that is missing is there after all, but of a frozen name.
+    /// Every step of every run; `frozen` says whether a gradient that is missing is there after
+    /// all, but of a frozen name.
     fn follow(frozen: bool) {
         for (number, run) in golden()["runs"].as_array().expect("runs").iter().enumerate() {
             let config = AdamWConfig { decay: run["decay"].as_f64().expect("a decay"), ..PYTORCH };
@@ -401,7 +408,8 @@ mod tests {
         }
     }
 
-    /// One value with the same gradient at every step from `from` on: how far each step takes it, in learning rates.
+    /// One value with the same gradient at every step from `from` on: how far each step takes it,
+    /// in learning rates.
     fn strides(from: usize, config: AdamWConfig, steps: usize) -> Vec<f64> {
         let initial = serde_json::json!({"it": [0.0, 0.0, 0.0], "other": [0.0, 0.0, 0.0]});
         let (variables, mut optimizer) = fresh(&initial, AdamWConfig { decay: 0.0, ..config });

@@ -1,4 +1,5 @@
-//! The training loop: batches, losses, steps, checkpoints, validation, and every way to stop without losing anything.
+//! The training loop: batches, losses, optimiser steps, checkpoints and validation. A run that is
+//! stopped or killed resumes from its last checkpoint with the same results.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -26,55 +27,56 @@ use sightline_embed::text::CaptionTokenizer;
 pub use super::config::{RunConfig, UNLIMITED_STEPS};
 pub use super::trainee::Trainee;
 
-/// A run about to begin or to go on.
+/// A run to start or to resume.
 pub struct Run<'a> {
-    /// Where checkpoint, log and curves are kept.
+    /// Folder of the checkpoint, log and curves.
     pub folder: &'a Path,
-    /// What decides it.
+    /// Settings.
     pub config: RunConfig,
-    /// What is trained.
+    /// Model and variables to train.
     pub trainee: &'a Trainee,
-    /// What it learns from.
+    /// Training data.
     pub source: &'a dyn Source,
-    /// From words to ids.
+    /// Tokenizer of the captions.
     pub texts: &'a CaptionTokenizer,
-    /// Picture preparation.
+    /// Mean and standard deviation of the pixels.
     pub prep: Preprocess,
-    /// What chooses the best checkpoint.
+    /// Validation data that chooses the best checkpoint; `None` keeps no best checkpoint.
     pub validation: Option<&'a Validation>,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// Time the run may take, over all its sessions: the fall of the learning rate begins when it is needed.
+    /// Time limit over all processes that ran it. The learning rate starts to fall in time to end
+    /// within the limit.
     pub limit: Option<Duration>,
-    /// Set from outside to stop after the step under way.
+    /// Set by the caller to stop after the current step.
     pub stop: &'a AtomicBool,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Steps done.
+    /// Number of steps done.
     pub steps: usize,
-    /// It was told to stop before its last step.
+    /// `stop` was set before the last step.
     pub stopped: bool,
-    /// Step and merit of the best validation.
+    /// Step and score of the best validation.
     pub best: Option<(usize, CheckpointScore)>,
 }
 
-/// What a checkpoint remembers beside variables and moments.
+/// State of a run that a checkpoint stores beside variables and moments, as JSON.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct RunState {
-    /// Time spent so far.
+    /// Running time so far, over all processes.
     seconds: f64,
-    /// Steps and fall, fixed for the time limit.
+    /// Number of steps and length of the fall, once a time limit has fixed them.
     planned: Option<(usize, usize)>,
-    /// Step and merit of best/.
+    /// Step and score of the weights in best/.
     best: Option<(usize, CheckpointScore)>,
 }
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Steps whose time is averaged to plan ahead.
+/// Number of last steps whose mean time predicts the remaining time.
 const WINDOW: usize = 50;
 
 impl<'a> Run<'a> {
@@ -100,12 +102,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last step. `report` hears each
-    /// line of the log.
+    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last
+    /// step. `report` is called with each line of the log.
     ///
     /// # Errors
-    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any more, or a checkpoint
-    /// that cannot be written. The last checkpoint stays; before an error of the data there is a new one.
+    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any
+    /// more, or a checkpoint that cannot be written. The last checkpoint stays. Before an error of
+    /// the data a new one is written.
     pub fn train(&self, mut report: impl FnMut(&Value)) -> Result<Outcome> {
         self.config.check()?;
         let RunConfig { decay, late_warmup, .. } = self.config;
@@ -131,7 +134,8 @@ impl<'a> Run<'a> {
         let batches = &batches;
         std::thread::scope(|scope| {
             let first = (start * self.config.accumulate) as u64;
-            // Worker w makes batches w, w + n, w + 2n of n workers; they are taken in turn.
+            // Of n workers, worker w builds the batches w, w + n, w + 2n and so on; the loop
+            // receives from them in turn.
             let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 8));
             let mut queues = Vec::new();
             for worker in 0..workers as u64 {
@@ -153,7 +157,7 @@ impl<'a> Run<'a> {
                 turn += 1;
                 batch
             };
-            // A plan holds for a run without a number of steps of its own.
+            // A stored plan applies only if no number of steps was asked for.
             let mut config = self.config.clone();
             if let Some((steps, fall)) = state.planned.filter(|_| config.steps >= UNLIMITED_STEPS) {
                 (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
@@ -175,8 +179,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// What the checkpoint remembers, as it stands in its state. Going on with nothing instead would take the next validation
-    /// for the best and overwrite a better one.
+    /// Parses the state of a checkpoint. A default in place of an unreadable state would take the
+    /// next validation for the best and overwrite a better one, so it is an error.
     fn read_state(&self, state: Value) -> Result<RunState> {
         if state.is_null() {
             return Ok(RunState::default());
@@ -190,21 +194,21 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Whether the objective teaches matching at `step`, so that the local protocol means something.
+    /// Whether the objective trains matching at `step`, so that the local protocol is meaningful.
     fn matches(&self, step: usize) -> bool {
         self.config.objective.atp.as_ref().is_some_and(|atp| atp.global && step >= atp.from)
     }
 }
 
-/// A run under way.
+/// A run while its steps are taken.
 struct RunInProgress<'r, 'a> {
     run: &'r Run<'a>,
-    /// With the number of steps as it is planned now.
+    /// Settings, with the planned number of steps under a time limit.
     config: RunConfig,
     optimizer: AdamW,
     log: Log,
     state: RunState,
-    /// Seconds of earlier sessions.
+    /// Running time of earlier processes, in seconds.
     earlier_seconds: f64,
     began: Instant,
     saved: Instant,
@@ -221,7 +225,7 @@ impl RunInProgress<'_, '_> {
             let (mut line, norm) = match done {
                 Ok(done) => done,
                 Err(e) => {
-                    // Data that are gone are no fault of the model: what it has learned is kept.
+                    // The model is sound when its data cannot be read, so its progress is saved.
                     if matches!(e, TrainError::Io { .. } | TrainError::Content { .. }) && step > start {
                         self.save()?;
                     }
@@ -266,7 +270,7 @@ impl RunInProgress<'_, '_> {
         Ok(Outcome { steps: step, stopped: false, best: self.state.best })
     }
 
-    /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
+    /// Takes one optimiser step; returns the parts of the loss and the norm of the gradient.
     fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
         if let Some(atp) = &self.config.objective.atp {
             atp.prepare(&self.run.trainee.variables, self.run.trainee.model.arch(), step)?;
@@ -292,7 +296,7 @@ impl RunInProgress<'_, '_> {
         Ok((line, self.apply(step, &grads)?))
     }
 
-    /// The loss as a number.
+    /// The value of the loss, or [`TrainError::Diverged`] if it is not finite.
     fn finite(&self, step: usize, loss: &Tensor, parts: &Value) -> Result<f32> {
         let value = loss.to_scalar::<f32>()?;
         if value.is_finite() {
@@ -301,7 +305,7 @@ impl RunInProgress<'_, '_> {
         Err(self.diverged(step, format!("the loss is {value}{}", non_finite_parts(parts))))
     }
 
-    /// Moves the weights; gives the norm of the gradient.
+    /// Updates the variables; returns the norm of the gradient.
     fn apply(&mut self, step: usize, grads: &GradStore) -> Result<f64> {
         let words_from = self.config.words_from;
         let frozen = |name: &str| step < words_from && name.ends_with("word_embeddings.weight");
@@ -336,7 +340,8 @@ impl RunInProgress<'_, '_> {
         (left / 6.0).round() / 10.0
     }
 
-    /// Under a time limit, fixes the number of steps once the time left is that of the fall.
+    /// Under a time limit, fixes the number of steps when the remaining time is the length of the
+    /// fall.
     fn plan(&mut self, step: usize) -> Result<()> {
         let (Some(limit), None, Some(fall)) = (self.run.limit, self.state.planned, self.config.schedule.fall()) else {
             return Ok(());
@@ -346,22 +351,22 @@ impl RunInProgress<'_, '_> {
             return Ok(());
         }
         let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
-        // A little is left over for the last validation and the model folder.
+        // Two per cent are left for the last validation and the model folder.
         let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
-        // Pictures are drawn or read when first asked for, so a run is slow at first: half of the time must be over, or a
-        // fall as long as the whole run would begin at once.
+        // Pictures are drawn or decoded at first use, so the first steps are slow. Half of the time
+        // must be over, or a fall as long as the whole run would begin at once.
         if left > fall || self.seconds() < limit.as_secs_f64() * 0.5 {
             return Ok(());
         }
-        // The fall is what is left, so that it begins now: with this fall and number of steps from the start the same
-        // model comes out.
+        // The fall takes all remaining steps, so it begins now. A run with this fall and number of
+        // steps from its start gives the same model.
         let fall = left.max(1).min(self.config.steps - step);
         (self.config.steps, self.config.schedule) = (step + fall, self.config.schedule.with_fall(fall));
         self.state.planned = Some((step + fall, fall));
         self.log(&json!({"step": step, "planned_steps": step + fall, "fall": fall}))
     }
 
-    /// Ranks the validation gallery, and keeps the weights if they are the best so far.
+    /// Validates, and stores the weights in best/ if they are the best so far.
     fn validate(&mut self, step: usize) -> Result<()> {
         let Some(validation) = self.run.validation else { return Ok(()) };
         let scores = validation.scores(&self.run.trainee.network()?, &self.run.prep, self.run.matches(step - 1))?;

@@ -1,4 +1,5 @@
-//! Numbers of the random streams of training, one per purpose, in one table so that no two are equal.
+//! Numbers of the random streams of training, one per purpose, in one table so that no two are
+//! equal.
 //!
 //! Each is the second argument of [`sightline_figures::stream`]. A draw for one purpose (the masks
 //! of ARA, say) then changes no draw for another. The values are arbitrary, but they decide every

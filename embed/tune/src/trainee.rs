@@ -1,4 +1,4 @@
-//! What a run trains: the model, the auxiliary heads, and where their variables start.
+//! The model and auxiliary heads that a run trains, and the initialisation of their variables.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
@@ -26,8 +26,9 @@ pub struct Trainee {
 }
 
 impl Trainee {
-    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves.
-    /// Training is far too short to grow either from the usual N(0, 0.02).
+    /// Initialises variables at random from `seed`: matrices as Glorot and Bengio (2010), patch
+    /// positions as sines and cosines. Training is too short to learn either from the usual N(0,
+    /// 0.02).
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -35,7 +36,7 @@ impl Trainee {
         Self::with_decoder(arch, WordPredictor::None, seed)
     }
 
-    /// The same with a word predictor beside it, for ARA.
+    /// As [`Trainee::new`], with a word predictor for ARA.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -61,20 +62,20 @@ impl Trainee {
         Ok(Self { model, heads, variables })
     }
 
-    /// The model as it is now, as a server computes it in the precision that is current.
+    /// The current model as a serving network, in the current precision of the thread.
     ///
     /// # Errors
-    /// A variable that the network needs and that is not there.
+    /// A variable that the network needs and that is missing.
     pub fn network(&self) -> Result<Network> {
         Ok(crate::weights::network(self.model.arch(), &self.variables)?)
     }
 
-    /// The optimiser for all of them, with the usual settings but for `decay`.
+    /// An optimiser of all variables with weight decay `decay` and default settings otherwise.
     pub fn optimizer(&self, decay: f64) -> AdamW {
         self.optimizer_with(AdamWConfig { decay, ..AdamWConfig::default() })
     }
 
-    /// The optimiser for all of them.
+    /// An optimiser of all variables.
     pub fn optimizer_with(&self, config: AdamWConfig) -> AdamW {
         let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
@@ -82,8 +83,9 @@ impl Trainee {
     }
 }
 
-/// First patch positions: per row and column of the grid sines and cosines of four wavelengths and more, a little noise.
-/// Where a colour is decides which garment has it, so places must differ from the first step on.
+/// Initial patch positions `[1 + patches, width]`: sines and cosines of the row and the column of
+/// the grid, and a little noise. A colour's position decides which garment has it, so positions
+/// must differ from the first step.
 fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
     let (grid, width) = (arch.grid(), arch.vision_width);
     let quarter = width / 4;

@@ -1,7 +1,8 @@
-//! `sightline-embed`: a worker that turns the pictures of the topic `crops` into the sightings of the topic `sightings`.
+//! `sightline-embed`: a worker that turns the pictures of the topic `crops` into the sightings of
+//! the topic `sightings`.
 //!
-//! Any number of them share the work as one consumer group. `/readyz` names the model and the device in use, and what is
-//! wrong; SIGINT and SIGTERM end the worker when it has finished what it has begun.
+//! Any number of workers share the topic as one consumer group. `/readyz` names the model, the
+//! device and any fault. On SIGINT or SIGTERM the worker finishes its in-flight records and ends.
 
 mod ledger;
 mod status;
@@ -20,9 +21,9 @@ use sightline_core::{Config, telemetry};
 
 use status::Status;
 
-/// How long the end may take beyond `bus.drain_seconds`: the last sightings' way to the broker.
+/// Shutdown timeout beyond `bus.drain_seconds`, for the last sightings to reach the broker.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
-/// The same while nothing has been begun.
+/// Shutdown timeout while no record is in flight.
 const IDLE_SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// Embeds pictures of persons for the index: from the topic of crops to the topic of sightings.
@@ -87,7 +88,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     worker.join().map_err(|_| anyhow!("the worker panicked"))?
 }
 
-/// `monitor.node`, or role and host.
+/// `monitor.node`, or `embed@` and the host name.
 fn node_name(config: &Config) -> String {
     if !config.monitor.node.is_empty() {
         return config.monitor.node.clone();

@@ -1,4 +1,4 @@
-//! One training of a grid, and what its model is worth.
+//! Trains one model of a grid and evaluates it for every cell that shares it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,10 +23,10 @@ use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus, Words};
 
-/// Bytes for decoded pictures of a dataset on disk.
+/// Memory for decoded pictures of a dataset on disk, in bytes.
 const PICTURE_CACHE_BYTES: usize = 2 << 30;
 
-/// A gallery with its pictures at the model's size: it is ranked again and again.
+/// A gallery with its pictures decoded at the model's size, for repeated evaluation.
 pub(super) struct DecodedGallery {
     entries: Gallery,
     pictures: Vec<Vec<u8>>,
@@ -46,7 +46,7 @@ impl DecodedGallery {
     }
 }
 
-/// Pictures of every domain, made when first asked for.
+/// Sources and galleries of every domain, made at their first use.
 pub(super) struct Domains<'a> {
     settings: &'a Settings,
     meshes: AssetsByFolder,
@@ -108,7 +108,7 @@ impl<'a> Domains<'a> {
         Ok(&self.tests[&(number, words)])
     }
 
-    /// Persons of domain `number` to calibrate on; none for a dataset on disk without a validation split.
+    /// Gallery of domain `number` to calibrate on; `None` for a dataset without a validation split.
     fn calibration(&mut self, number: usize) -> Result<Option<&DecodedGallery>> {
         if !self.calibrations.contains_key(&number) {
             let gallery = match self.settings.domains[number].layout()? {
@@ -125,7 +125,7 @@ impl<'a> Domains<'a> {
         Ok(self.calibrations[&number].as_ref())
     }
 
-    /// Texts of a query bank of domain `number`, of persons that no other gallery holds.
+    /// Texts of a query bank of domain `number`, of persons in no other gallery.
     fn query_bank_texts(&mut self, number: usize) -> Result<Vec<String>> {
         Ok(match self.settings.domains[number].layout()? {
             Some((dataset, root)) => Gallery::query_bank_texts_of(&dataset.read(root, "train")?, QUERY_BANK_TEXTS),
@@ -149,7 +149,7 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// As a server on a CPU computes it in `precision`.
+    /// The serving network of `trainee` in `precision`.
     fn new(trainee: &Trainee, texts: CaptionTokenizer, precision: Precision) -> Result<Self> {
         Ok(Self { network: precision.scope(|| trainee.network())?, texts })
     }
@@ -176,7 +176,8 @@ impl Trained {
 }
 
 impl Grid<'_> {
-    /// Trains what `job` needs, or takes up what is there. Nothing when it was told to stop.
+    /// Trains the model of `job`, resumes its training, or loads its weights. `None` if `stop` was
+    /// set.
     pub(super) fn train(
         &self,
         job: &Job,
@@ -277,7 +278,7 @@ impl Grid<'_> {
     }
 }
 
-/// Keeps the weights of a training that is done, in place of its checkpoint with all moments.
+/// Replaces the checkpoint of a finished training by its weights alone.
 fn keep_weights_only(folder: &Path, weights: &Path, trainee: &Trainee) -> Result<()> {
     atomic::with(weights, |part| trainee.variables.save(part).map_err(|e| TrainError::content(weights, e)))?;
     for name in ["checkpoint", "checkpoint.last", "best"] {

@@ -1,4 +1,4 @@
-//! What is done, on disk: one line per cell, appended whole and brought to the disk.
+//! Results of finished cells on disk: one JSON line per cell, appended and synced.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,7 +10,7 @@ use super::{Table, Variant};
 use crate::evaluate::Ranks;
 use crate::{Result, TrainError, atomic};
 
-/// One cell that is done.
+/// Result of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
     /// Its table.
@@ -19,24 +19,25 @@ pub struct CellResult {
     pub row: String,
     /// Seed of the training.
     pub seed: u64,
-    /// Folder of the training.
+    /// Name of the training's folder.
     pub run: String,
-    /// Pictures per text the decoder judged.
+    /// Pictures per text that were re-ranked with the decoder.
     pub k: usize,
-    /// Texts ranked.
+    /// Number of texts.
     pub texts: usize,
-    /// Pictures in the gallery.
+    /// Number of pictures in the gallery.
     pub images: usize,
     /// By cosine.
     pub global: Ranks,
-    /// By cosine less the picture's hubness; none in results older than query banks.
+    /// By cosine minus the picture's hubness; `None` in results older than query banks.
     #[serde(default)]
     pub bank: Option<Ranks>,
-    /// Cosine + raw match logit, as the authors' code; none where the method does not learn to match.
+    /// Cosine + raw match logit, as in the authors' code; `None` if the method does not train
+    /// matching.
     pub local: Option<Ranks>,
     /// Match probability of logit, cosine and hubness, calibrated on persons of their own.
     pub calibrated: Option<Ranks>,
-    /// Training and judging, for all cells of the training together.
+    /// Seconds of training and evaluation, for all cells of the training together.
     pub seconds: f64,
 }
 
@@ -44,12 +45,12 @@ pub struct CellResult {
 pub(super) struct Results {
     path: PathBuf,
     file: File,
-    /// In the order they were done.
+    /// In the order in which they finished.
     pub lines: Vec<CellResult>,
 }
 
 impl Results {
-    /// Reads what is done; a line that a kill cut short is dropped.
+    /// Reads the results; a line that a kill cut short is dropped.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("results.jsonl");
         let mut lines: Vec<CellResult> = Vec::new();

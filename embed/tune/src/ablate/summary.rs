@@ -1,4 +1,4 @@
-//! Tables and plots of what is done: means over seeds with their spread.
+//! Tables and plots of the results: mean and standard deviation over seeds.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::evaluate::Ranks;
 use crate::plot::{self, Curve, Panel, Row};
 use crate::{Result, atomic};
 
-/// Mean and standard deviation (of the sample; 0 of one value).
+/// Mean and sample standard deviation (0 for one value); `None` without values.
 fn mean(values: &[f64]) -> Option<(f64, f64)> {
     if values.is_empty() {
         return None;
@@ -19,7 +19,7 @@ fn mean(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 }))
 }
 
-/// Which ranks of a line.
+/// Selects the ranks of one protocol.
 type Protocol = fn(&CellResult) -> Option<Ranks>;
 const PROTOCOLS: [(&str, Protocol); 4] = [
     ("global", |l| Some(l.global)),
@@ -27,7 +27,7 @@ const PROTOCOLS: [(&str, Protocol); 4] = [
     ("local, calibrated", |l| l.calibrated),
     ("global, query bank", |l| l.bank),
 ];
-/// Which number of the ranks.
+/// Selects one measure of the ranks.
 type Number = fn(&Ranks) -> f64;
 const NUMBERS: [(&str, Number); 4] =
     [("Rank-1", |r| r.rank1), ("Rank-5", |r| r.rank5), ("Rank-10", |r| r.rank10), ("mAP", |r| r.map)];
@@ -92,7 +92,7 @@ pub fn markdown(table: Table, settings: &Settings, lines: &[CellResult]) -> Stri
     text
 }
 
-/// What the tables stand on, in words.
+/// Introduction of tables.md: data, dimensions and protocols.
 fn preamble(settings: &Settings, lines: &[CellResult]) -> String {
     let (s, r) = (settings, &settings.recipe);
     let (texts, images) = lines.first().map_or((0, 0), |l| (l.texts, l.images));

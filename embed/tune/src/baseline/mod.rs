@@ -1,9 +1,10 @@
-//! CLIP and SigLIP folders in Hugging Face layout, to hold CADA against: config.json, model.safetensors, tokenizer.json
-//! (CLIP also vocab.json with merges.txt), and preprocessor_config.json when there is one.
+//! CLIP and SigLIP as baselines for CADA, from folders in Hugging Face layout: config.json,
+//! model.safetensors, tokenizer.json (CLIP also vocab.json with merges.txt), and
+//! preprocessor_config.json when there is one.
 //!
-//! The networks are candle-transformers' own. Neither has a decoder that looks at a pair, so there is a global protocol
-//! only. Pictures are squashed to the model's square, as CADA's are: the centre crop these models were trained with
-//! would cut off heads and feet.
+//! The networks are candle-transformers' own. Neither has a decoder that looks at a pair, so there
+//! is a global protocol only. Pictures are squashed to the model's square, as CADA's are: the
+//! centre crop these models were trained with would cut off heads and feet.
 
 mod tokenizer;
 
@@ -60,7 +61,8 @@ impl Baseline {
     /// Opens `folder` on `device`.
     ///
     /// # Errors
-    /// A file that is missing or damaged, a configuration candle's models cannot run, or weights that do not fit it.
+    /// A file that is missing or damaged, a configuration candle's models cannot run, or weights
+    /// that do not fit it.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
@@ -75,7 +77,7 @@ impl Baseline {
         let (network, image_size, text_len, pad) = if kind == "clip" {
             let c = clip(&config).map_err(|message| TrainError::content(&path, message))?;
             let network = ClipModel::new(vb, &c).map_err(unfit)?;
-            // Behind the end of a text nothing is looked at, so what stands there does not count.
+            // CLIP ignores tokens after the end of a text, so any padding id will do.
             (Network::Clip(Box::new(network)), c.image_size, c.text_config.max_position_embeddings, Some(0))
         } else {
             let c: siglip::Config = serde_json::from_value(config).map_err(|e| TrainError::content(&path, e))?;
@@ -115,10 +117,11 @@ impl Baseline {
         Ok(l2_normalize(&features.contiguous()?)?)
     }
 
-    /// Cosines of `texts` with a gallery of `pictures`, whose pixels `pixels(range)` gives.
+    /// Cosines of `texts` with a gallery of `pictures`. `pixels(range)` returns normalised pixels
+    /// `[n, 3, side, side]`, f32.
     ///
     /// # Errors
-    /// What `pixels` says, a text the tokenizer cannot take, or when candle fails.
+    /// An error of `pixels`, a text the tokenizer cannot take, or when candle fails.
     pub fn score_gallery(
         &self,
         texts: &[String],

@@ -1,4 +1,4 @@
-//! Texts as CLIP and SigLIP take them: their own tokenizers, always of full length.
+//! Tokenizers of CLIP and SigLIP, which always pad texts to full length.
 
 use std::path::{Path, PathBuf};
 
@@ -11,17 +11,17 @@ use sightline_embed::EmbedError;
 /// A tokenizer and the length its model reads.
 pub(super) struct BaselineTokenizer {
     inner: Tokenizer,
-    /// The file it came from (of two, the first).
+    /// Its file; the first one of vocab.json and merges.txt.
     pub path: PathBuf,
     length: usize,
     pad: u32,
-    /// Punctuation is taken out first, as SigLIP's tokenizer does.
+    /// Punctuation is removed first, as in SigLIP.
     strip_punctuation: bool,
 }
 
 impl BaselineTokenizer {
-    /// Opens tokenizer.json of `folder`, or vocab.json with merges.txt. Texts are padded with `pad`, or with the padding
-    /// piece the folder names.
+    /// Opens tokenizer.json of `folder`, or vocab.json with merges.txt. Texts are padded with
+    /// `pad`, or with the padding piece the folder names.
     pub fn open(folder: &Path, kind: &str, length: usize, pad: Option<u32>) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let (path, bytes) = if path.is_file() {
@@ -46,7 +46,7 @@ impl BaselineTokenizer {
         }
         let tokenizer = Self { inner, path: path.clone(), length, pad, strip_punctuation: kind == "siglip" };
         if kind == "clip" {
-            // The network takes its text feature where the highest id stands.
+            // CLIP's text feature is the hidden state at the highest id.
             let encoding = tokenizer.inner.encode_fast("a person", true).map_err(|e| bad(e.to_string()))?;
             let end = encoding.get_ids().last().copied().unwrap_or_default();
             if end as usize + 1 != tokenizer.inner.get_vocab_size(true) {

@@ -1,4 +1,5 @@
-//! The global loss: the whole batch's similarities against who is the same person.
+//! Global losses: they fit the similarities of a batch to the matrix of equal identities
+//! (specification, section 4).
 
 use std::str::FromStr;
 
@@ -12,17 +13,18 @@ use sightline_embed::model::LOGIT_SCALE;
 /// Floor inside the logarithm of the target distribution.
 const EPS: f64 = 1e-8;
 
-/// Which form of norm-aware distribution fitting.
+/// Variant of norm-aware distribution fitting (NDF).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NdfVariant {
-    /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as published).
+    /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as
+    /// published).
     Paper,
-    /// As the authors' code: element means, plus the cross-entropy against the targets.
+    /// The authors' code: element means, plus the cross-entropy against the targets.
     Code,
 }
 
-/// Which global loss.
+/// Global loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GlobalLoss {
@@ -45,7 +47,8 @@ impl FromStr for GlobalLoss {
     }
 }
 
-/// The chosen global loss of B pairs: `image` and `text` `[B, embed_dim]`, not normalised -> a scalar.
+/// The chosen global loss of B pairs, a scalar f32 in nats. `image` and `text` are `[B,
+/// embed_dim]`, f32, not normalised.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -79,7 +82,8 @@ fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(q, (n, n), like.device())
 }
 
-/// NDF of B pairs: `image` and `text` `[B, embed_dim]`, not necessarily normalised -> a scalar.
+/// NDF loss of B pairs (specification, section 4), a scalar f32. `image` and `text` are `[B,
+/// embed_dim]`, f32, of any norm.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -103,9 +107,9 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: NdfVariant) 
     (one(&logits)? + one(&logits.t()?.contiguous()?)?)? * 0.5
 }
 
-/// Cross-modal projection matching (Zhang and Lu, ECCV 2018) of B pairs: features of one side, not normalised, are
-/// projected on the normalised ones of the other; the softmax of the projections is fitted to the targets by
-/// KL(P || Q), and both directions are added.
+/// Cross-modal projection matching (Zhang and Lu, ECCV 2018) of B pairs: features of one side, not
+/// normalised, are projected on the normalised ones of the other; the softmax of the projections is
+/// fitted to the targets by KL(P || Q), and both directions are added.
 ///
 /// # Errors
 /// Shapes that do not fit each other.

@@ -13,18 +13,18 @@ use super::stack::Gradients;
 /// Attention with its projections, residual and norm.
 #[derive(Clone, Debug)]
 pub struct AttentionTensors {
-    /// Where the norm is.
+    /// Pre-norm (ViT) or post-norm (BERT).
     pub place: NormPlace,
-    /// The norm.
+    /// Layer norm of `width`.
     pub norm: LayerNorm,
-    /// Projections of the rows themselves: query, key and value (as three layers or a fused one), or the query alone
-    /// when the keys come from the other side.
+    /// Projections of the rows themselves: query, key and value (three layers or a fused one), or
+    /// the query alone in cross-attention.
     pub own: Vec<Linear>,
-    /// Key and value of the other side, or none.
+    /// Key and value projections of the other side (the image); empty in self-attention.
     pub other: Vec<Linear>,
     /// The output projection.
     pub output: Linear,
-    /// Heads.
+    /// Number of heads; it divides the width.
     pub heads: usize,
 }
 
@@ -73,7 +73,8 @@ impl AttentionTensors {
         let d = at.width;
         let mut dx = Buffer::take(at.numbers());
         let (mut d_own, mut d_kv) = (Buffer::take(saved.own.len()), Buffer::take(saved.other.len()));
-        // With the norm after: the gradient of the sum. With the norm before: the normed input once more.
+        // With the norm after: the gradient of the sum. With the norm before: the normed input once
+        // more.
         let mut between = Buffer::take(at.numbers());
         let (rows, key_rows) = (plan.row_sizes(d), plan.key_sizes(plan.side_width()));
         let (own_rows, kv_rows) = (plan.row_sizes(plan.own_width()), plan.key_sizes(plan.other_width()));

@@ -1,12 +1,14 @@
-//! Gradients of variables, added up in place.
+//! Accumulates gradients of variables in place.
 //!
-//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum. [`backward`] lets our own ops
-//! add straight into one accumulator per variable; what candle's ops contribute is added at the end. A plain
-//! `loss.backward()` gives the same gradients by candle's way.
+//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum.
+//! [`backward`] lets our own ops add straight into one accumulator per variable; what candle's ops
+//! contribute is added at the end. A plain `loss.backward()` gives the same gradients by candle's
+//! way.
 //!
-//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a chain of [`ParameterToken`]s
-//! stands for them. Its nodes are behind the stack's in the graph, so when candle reaches them, the stack has left the
-//! gradients of their parameters in [`GradientSlots`].
+//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a
+//! chain of [`ParameterToken`]s stands for them. Its nodes are behind the stack's in the graph, so
+//! when candle reaches them, the stack has left the gradients of their parameters in
+//! [`GradientSlots`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,11 +21,11 @@ use rayon::prelude::*;
 type Accumulators = HashMap<TensorId, (Tensor, Vec<f32>)>;
 
 thread_local! {
-    /// There while [`backward`] runs on this thread.
+    /// Accumulators; `Some` while [`backward`] runs on this thread.
     static ACTIVE: RefCell<Option<Accumulators>> = const { RefCell::new(None) };
 }
 
-/// The gradients of `loss` (a scalar): what `loss.backward()` gives, sooner.
+/// The gradients of the scalar `loss`: the same as `loss.backward()`, but faster.
 ///
 /// # Errors
 /// When candle fails.
@@ -48,10 +50,11 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(grads)
 }
 
+/// Values per parallel task.
 const VALUES_PER_TASK: usize = 1 << 14;
 
-/// Gives the gradient of an op's argument: into its accumulator where there is one (then `None`), else as a tensor for
-/// candle. `None` also when nothing behind `argument` can be trained.
+/// Passes on the gradient of an op's argument: adds it to the variable's accumulator and returns
+/// `None`, or returns it as a tensor for candle. `None` also if `argument` tracks no gradient.
 pub(super) fn pass_gradient(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tensor>> {
     if !argument.track_op() {
         return Ok(None);
@@ -76,7 +79,7 @@ pub(super) fn pass_gradient(argument: &Tensor, gradient: Vec<f32>) -> Result<Opt
     })
 }
 
-/// As [`pass_gradient`], for a gradient that is mostly zeros: `add` adds it to the numbers it is shown.
+/// As [`pass_gradient`], for a sparse gradient: `add` adds it to the accumulator.
 pub(super) fn pass_sparse_gradient(argument: &Tensor, add: impl FnOnce(&mut [f32])) -> Result<Option<Tensor>> {
     if !argument.track_op() {
         return Ok(None);
@@ -87,10 +90,11 @@ pub(super) fn pass_sparse_gradient(argument: &Tensor, add: impl FnOnce(&mut [f32
     pass_gradient(argument, sum)
 }
 
-/// One gradient per parameter of a stack, left there by its backward pass.
+/// Gradients of a stack's parameters, one each, written by its backward pass.
 pub(super) type GradientSlots = Arc<Mutex<Vec<Option<Vec<f32>>>>>;
 
-/// A scalar behind which candle finds `parameters`, whose gradients are then taken out of `slots`.
+/// A scalar that depends on `parameters` in candle's graph; its backward pass takes their gradients
+/// out of `slots`.
 pub(super) fn parameter_token(parameters: &[&Tensor], slots: &GradientSlots) -> Result<Tensor> {
     let mut token = Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu)?;
     for (i, pair) in parameters.chunks(2).enumerate() {

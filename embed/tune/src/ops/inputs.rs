@@ -1,7 +1,8 @@
-//! The first tensors of both encoders: patches cut out of pixels, positions added to patches and words.
+//! The first tensors of both encoders: patches cut out of pixels, positions added to patches and
+//! words.
 //!
-//! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over a strided view; here
-//! each is one pass over memory.
+//! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over
+//! a strided view; here each is one pass over memory.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -9,11 +10,11 @@ use rayon::prelude::*;
 use super::grads::{pass_gradient, pass_sparse_gradient};
 use super::{contiguous, with_values};
 
-/// Pixels `[batch, channels, height, width]` -> `[batch, patches, channels * side * side]`, patches row by row. Pixels get no
-/// gradient. CPU only, f32, as all of this file.
+/// Cuts pixels `[batch, channels, height, width]` into patches `[batch, patches, channels * side *
+/// side]`, row by row. f32 on the CPU, as all of this file; pixels get no gradient.
 ///
 /// # Errors
-/// Pixels that patches of `side` do not cover.
+/// A height or width that is not a multiple of `side`, or pixels that track a gradient.
 pub fn patches(pixels: &Tensor, side: usize) -> Result<Tensor> {
     let (_, _, height, width) = pixels.dims4()?;
     if side == 0 || height % side != 0 || width % side != 0 {
@@ -53,7 +54,8 @@ impl CustomOp1 for PatchesOp {
     }
 }
 
-/// The class token before patches `[batch, patches, width]`, and positions `[1, 1 + patches, width]` added to all.
+/// Puts the class token `[1, 1, width]` before `patches` `[batch, patches, width]` and adds
+/// `positions` `[1, 1 + patches, width]`: `[batch, 1 + patches, width]`, f32.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -117,8 +119,8 @@ impl CustomOp3 for ClassAndPositionsOp {
     }
 }
 
-/// Word embeddings of `ids` (`batch` texts of `n` tokens each) plus the embeddings of their positions:
-/// `[batch, n, width]`. Rows of `table` equal to `padding` get no gradient from here.
+/// Word embeddings of `ids` (`batch` texts of `n` tokens each) plus the embeddings of their
+/// positions: `[batch, n, width]`. Rows of `table` equal to `padding` get no gradient from here.
 ///
 /// # Errors
 /// An id beyond the table, more tokens than positions.

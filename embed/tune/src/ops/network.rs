@@ -1,6 +1,8 @@
-//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph elsewhere.
+//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph
+//! elsewhere.
 //!
-//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU too.
+//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU
+//! too.
 
 use candle_core::{DType, Result, Tensor};
 use sightline_embed::graph::{AttentionBlock, Bert, BertLayer, Cada, Dropout, MlmDecoder, Pass, Vit, VitBlock};
@@ -14,7 +16,8 @@ use super::{
     text_input,
 };
 
-/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision
+/// width]`.
 ///
 /// # Errors
 /// Pixels of another size than the model's.
@@ -89,7 +92,8 @@ fn vit(vit: &Vit, pixels: &Tensor, side: usize) -> Result<Tensor> {
     if !ours(pixels) || !ours(&vit.class_token) {
         return vit.forward(pixels);
     }
-    // `patches` checks the size; for a picture that tracks a gradient it is candle's own permutation.
+    // `patches` checks the size; for a picture that tracks a gradient it is candle's own
+    // permutation.
     let rows = linear(&vit.patch, &patches(pixels, side)?)?;
     let x = class_and_positions(&rows, &vit.class_token, &vit.positions)?;
     let layers = vit.blocks.iter().flat_map(vit_block).chain([Sublayer::Norm(vit.norm.clone())]).collect();
@@ -110,7 +114,8 @@ fn vit_block(block: &VitBlock) -> [Sublayer; 2] {
     [Sublayer::Attention(attention), Sublayer::FeedForward(feed_forward)]
 }
 
-/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without meaning, or zeros.
+/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without
+/// meaning, or zeros.
 ///
 /// # Errors
 /// As [`text_embeds`], and images of another count or width.

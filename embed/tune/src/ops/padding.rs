@@ -1,7 +1,7 @@
-//! Texts of a batch without their padding: `[batch, tokens, width]` and one row per true token, both ways.
+//! Drops and restores the padding of a batch of texts.
 //!
-//! A batch is padded to its longest text, and nearly half of its rows are padding then. Layers that work row by row need
-//! not know: they are given the true rows alone.
+//! A batch is padded to its longest text, and nearly half of its rows are padding then. Layers that
+//! work row by row are given the true rows alone.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{contiguous, with_values};
 
-/// The first `lengths[i]` rows of every item of `x` `[batch, tokens, width]`, one item behind the other:
-/// `[sum of lengths, width]`. CPU only, f32.
+/// The first `lengths[i]` rows of every item of `x` `[batch, tokens, width]`, one item behind the
+/// other: `[sum of lengths, width]`. CPU only, f32.
 ///
 /// # Errors
 /// Lengths that do not fit the batch.
@@ -20,7 +20,8 @@ pub fn drop_padding(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     x.contiguous()?.apply_op1(MoveRows { lengths: lengths.into(), tokens, width, into: RowLayout::WithoutPadding })
 }
 
-/// The reverse, zeros in rows of padding: `[sum of lengths, width]` -> `[batch, tokens, width]`. CPU only, f32.
+/// The inverse of [`drop_padding`], with zeros in rows of padding: `[sum of lengths, width]` ->
+/// `[batch, tokens, width]`. CPU only, f32.
 ///
 /// # Errors
 /// Lengths that do not fit the rows.

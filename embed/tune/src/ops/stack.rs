@@ -1,8 +1,9 @@
 //! A chain of transformer sublayers as one node of candle's graph, for training on the CPU.
 //!
-//! candle's backward pass makes a tensor of zeros and a sum for every argument of every node, and every op walks all of its
-//! tensor in memory. A [`stack()`] is one node: its sublayers hand each other their gradients directly, and each works through
-//! the rows in chunks that stay in the second-level cache. Norms and GELU are computed once more in the backward pass.
+//! candle's backward pass makes a tensor of zeros and a sum for every argument of every node, and
+//! every op walks all of its tensor in memory. A [`stack()`] is one node: its sublayers hand each
+//! other their gradients directly, and each works through the rows in chunks that stay in the
+//! second-level cache. Norms and GELU are computed once more in the backward pass.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +18,7 @@ use super::dense::{Sums, norm, norm_backward};
 use super::feed_forward::FeedForwardTensors;
 use super::grads::{GradientSlots, parameter_token, pass_gradient};
 
-/// The tensors of a sublayer that is trained.
+/// The variables of one sublayer.
 #[derive(Clone, Debug)]
 pub enum Sublayer {
     /// Self- or cross-attention with residual and norm.
@@ -28,7 +29,7 @@ pub enum Sublayer {
     Norm(LayerNorm),
 }
 
-/// What a sublayer's backward pass gives: the gradient of its input, and one per parameter in their order.
+/// Result of a sublayer's backward pass: the gradient of its input, and one gradient per parameter.
 pub(super) struct Gradients {
     pub(super) input: Buffer,
     pub(super) parameters: Vec<Vec<f32>>,
@@ -43,7 +44,7 @@ impl Sublayer {
         }
     }
 
-    /// The same with its weights packed for the forward pass.
+    /// The serving layer, with its weights packed into the kernel's tiles for the forward pass.
     fn prepacked(&self, precision: Precision) -> Result<Layer> {
         Ok(match self {
             Self::Attention(l) => Layer::Attention(l.prepacked(precision)?),
@@ -73,8 +74,9 @@ impl Sublayer {
     }
 }
 
-/// `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision; `other` `[batch, rows, width
-/// of the other side]` is what cross-attention attends to, `mask` hides keys from self-attention. CPU only, f32.
+/// `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision; `other`
+/// `[batch, rows, width of the other side]` is what cross-attention attends to, `mask` hides keys
+/// from self-attention. CPU only, f32.
 ///
 /// # Errors
 /// Shapes that do not fit each other, cross-attention without `other`.
@@ -82,7 +84,8 @@ pub fn stack(x: &Tensor, other: Option<&Tensor>, mask: Option<&Mask>, layers: Ve
     apply(x, equal_lengths(x)?, other, mask, layers)
 }
 
-/// The same for items of `lengths` rows, one behind the other in `x` `[sum of lengths, width]`.
+/// As [`stack()`], for items of `lengths` rows one after the other in `x` `[sum of lengths,
+/// width]`, see [`super::drop_padding`].
 ///
 /// # Errors
 /// As [`stack()`], and lengths that are not those of `x`.
@@ -207,7 +210,8 @@ impl CustomOp3 for StackOp {
         let saved: &AllSaved = &guard;
         let run = || -> Result<(Vec<Sums>, Option<Buffer>)> {
             let (mut parameters, mut flowing) = (Vec::new(), None::<Buffer>);
-            // Nothing is wanted of the first layers where they and what comes in are constant.
+            // Leading layers without trainable parameters need no backward pass if the inputs are
+            // constant.
             let wanted = |layer: &Sublayer| layer.parameters().iter().any(|p| p.track_op());
             let first =
                 if x.track_op() || other.track_op() { 0 } else { self.layers.iter().position(wanted).unwrap_or(0) };
@@ -242,8 +246,8 @@ impl CustomOp3 for StackOp {
     }
 }
 
-/// Runs `work` on a thread of the pool, so that its many parallel parts begin and end without putting the caller to
-/// sleep and waking it each time.
+/// Runs `work` on a thread of the pool, so that its many parallel parts begin and end without
+/// putting the caller to sleep and waking it each time.
 fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }

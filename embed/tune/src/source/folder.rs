@@ -1,7 +1,7 @@
-//! An annotated dataset on disk as a source.
+//! A source of training pairs from an annotated dataset on disk.
 //!
-//! Pictures are decoded when first asked for and kept as bytes at the model's size while they fit into the memory given
-//! for it; the rest is decoded again every time.
+//! A picture is decoded at its first use and kept as bytes at the model's size, up to a memory
+//! limit; pictures beyond the limit are decoded at every use.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use super::word_weights::WordWeights;
 use crate::dataset::Entry;
 use crate::{Result, TrainError};
 
-/// Entries of a dataset, by identity.
+/// A dataset whose entries are grouped by identity.
 pub struct DatasetSource {
     size: [usize; 2],
     entries: Vec<Entry>,

@@ -1,4 +1,4 @@
-//! Which pairs stand together in a batch.
+//! Chooses the pairs of each batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,34 +11,35 @@ use super::Source;
 use crate::{Result, TrainError, streams};
 use sightline_figures::stream;
 
-/// The rule.
+/// Rule that groups pairs into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Identities by chance, so that every identity counts the same however many pictures it has.
+    /// Random identities, so that an identity has the same weight whatever its number of pictures.
     Identities {
-        /// Probability that a chosen identity brings one more of its pictures, and after it one more again.
+        /// Probability that a chosen identity adds another of its pictures; it is drawn again after
+        /// each one.
         again: f32,
-        /// Probability that the identity's sibling comes too, where it has one: hard negatives.
+        /// Probability that the identity's sibling, if any, is added as a hard negative.
         siblings: f32,
-        /// Look-alikes that come along with every chosen identity.
+        /// Look-alikes that are added with every chosen identity; `None` adds none.
         #[serde(default)]
         lookalikes: Option<Lookalikes>,
     },
-    /// Every pair of picture and caption once per epoch, shuffled anew for each, as the authors' code; what does not
-    /// fill a batch at the end of an epoch is left out.
+    /// Every pair of picture and caption once per epoch, in a new random order (the authors' code).
+    /// Pairs that do not fill a batch at the end of an epoch are left out.
     Epochs,
 }
 
-/// Identities that resemble a chosen one, so that a batch holds negatives as hard as those that re-ranking meets: it
-/// judges the best K of a gallery, never pairs by chance.
+/// Look-alikes: identities that resemble a chosen one. They make negatives as hard as those in
+/// re-ranking, which sees the top K of a gallery and never random pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookalikes {
     /// First batch that has them.
     pub from: u64,
     /// How many for each chosen identity.
     pub count: usize,
-    /// Identities by chance of which the most alike are taken: the gallery that they would stand out of.
+    /// Number of random identities that the most similar ones are chosen from.
     pub among: usize,
 }
 
@@ -50,14 +51,14 @@ impl Lookalikes {
 }
 
 impl Order {
-    /// Identities by chance as the presets have them: now and then a second picture, often a sibling.
+    /// The presets' rule: sometimes a second picture, often a sibling.
     pub const IDENTITIES: Self = Self::Identities { again: 0.12, siblings: 0.6, lookalikes: None };
 }
 
 /// One pair of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChosenPair {
-    /// Of the source.
+    /// Number of the identity in the source.
     pub identity: usize,
     /// Picture of the identity.
     pub view: usize,
@@ -65,10 +66,10 @@ pub struct ChosenPair {
     pub caption: usize,
 }
 
-/// Shuffled pair numbers of one epoch.
+/// Number of an epoch, and the order of its pairs.
 type Epoch = (u64, Arc<Vec<u32>>);
 
-/// The pairs of batch 0, 1, 2 and so on.
+/// Chooses the pairs of batch 0, 1, 2 and so on.
 pub struct BatchSequence<'a> {
     source: &'a dyn Source,
     order: Order,
@@ -186,7 +187,7 @@ impl<'a> BatchSequence<'a> {
         ChosenPair { identity, view, caption }
     }
 
-    /// Those most like `identity` among others by chance, the most alike first.
+    /// The most similar of `rule.among` random identities, by descending similarity to `identity`.
     fn most_alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
         let mut others: Vec<(f32, usize)> = (0..rule.among)
             .map(|_| self.source.draw(rng))

@@ -1,4 +1,5 @@
-//! Sources by name, as the command line and run.json write them: `synth:20000x4`, `cuhk-pedes:ROOT`.
+//! Sources by name, as the command line and run.json write them: `synth:20000x4`,
+//! `cuhk-pedes:ROOT`.
 
 use std::fmt;
 use std::path::PathBuf;

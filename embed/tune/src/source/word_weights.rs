@@ -1,10 +1,12 @@
-//! How much two persons of an annotated dataset look alike, by the words that describe them.
+//! Similarity of two persons of an annotated dataset by the words of their captions, weighted by
+//! rarity (inverse document frequency).
 //!
-//! Nobody labels the persons of a dataset, but their captions say what they wear; rare words tell more than common ones.
+//! Datasets have no attribute labels, but captions name what persons wear, and rare words tell more
+//! than common ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Words of every identity and what each is worth.
+/// The words of every identity, and the weight of each word.
 pub struct WordWeights {
     /// Numbers of the words in the captions of each identity, ascending.
     words: Vec<Vec<u32>>,
@@ -13,7 +15,7 @@ pub struct WordWeights {
 }
 
 impl WordWeights {
-    /// Of the captions of every identity.
+    /// Counts the words in the captions of every identity.
     pub fn new<'a, C: Iterator<Item = &'a String>>(identities: impl Iterator<Item = C>) -> Self {
         let mut numbers: HashMap<String, u32> = HashMap::new();
         let mut words: Vec<Vec<u32>> = Vec::new();
@@ -35,7 +37,8 @@ impl WordWeights {
         Self { words, worth }
     }
 
-    /// Worth of the words that both have over that of the words that either has: 0 to 1.
+    /// Weighted Jaccard similarity: weight of the shared words divided by the weight of all words
+    /// of either, 0 to 1.
     pub fn resemblance(&self, one: usize, other: usize) -> f32 {
         let (a, b) = (&self.words[one], &self.words[other]);
         let sum = |words: &[u32]| words.iter().map(|&w| self.worth[w as usize]).sum::<f32>();

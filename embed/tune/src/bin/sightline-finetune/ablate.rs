@@ -1,4 +1,4 @@
-//! `ablate`: the paper's tables on our own ground.
+//! `ablate`: the paper's ablation tables on drawn persons or datasets.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,16 +43,19 @@ pub struct AblateArgs {
     /// Folder of the grid.
     #[arg(long)]
     run: PathBuf,
-    /// Table to fill; may be given several times; all but the one across domains when there is none.
+    /// Table to fill; may be given several times; all but the one across domains when there is
+    /// none.
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<Table>,
-    /// Row of these tables to fill, by its name; may be given several times; all when there is none.
+    /// Row of these tables to fill, by its name; may be given several times; all when there is
+    /// none.
     #[arg(long = "row", value_name = "NAME")]
     rows: Vec<String>,
     /// Trainings of each variant.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// Dimensions: tiny (64 wide, minutes a training) or small (those of the model in the repository).
+    /// Dimensions: tiny (64 wide, minutes a training) or small (those of the model in the
+    /// repository).
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
     /// Steps of a training; without it 1500 of tiny and 6000 of small.
@@ -76,21 +79,24 @@ pub struct AblateArgs {
     /// Pictures per text that the decoder judges.
     #[arg(long, default_value_t = 32)]
     k: usize,
-    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons alone have labels).
+    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons
+    /// alone have labels).
     #[arg(long)]
     attributes: Option<f64>,
-    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the repository.
+    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the
+    /// repository.
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its embeddings.
+    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its
+    /// embeddings.
     #[arg(long)]
     text_init: Option<PathBuf>,
-    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder ("default" for that of the
-    /// repository), whose dimensions count then, .pth or .safetensors.
+    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder
+    /// ("default" for that of the repository), whose dimensions count then, .pth or .safetensors.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh, which leaves what
-    /// --init brought.
+    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh,
+    /// which leaves what --init brought.
     #[arg(long, value_enum)]
     atp_start: Option<StartArg>,
     /// Share of a training without matching and word prediction.
@@ -105,7 +111,8 @@ pub struct AblateArgs {
     /// Folder of body and clothes meshes: the second domain is persons drawn from them.
     #[arg(long)]
     assets: Option<PathBuf>,
-    /// Domain LAYOUT:ROOT instead of drawn persons, as `train --data`; the first one is that of the other tables.
+    /// Domain LAYOUT:ROOT instead of drawn persons, as `train --data`; the first one is that of the
+    /// other tables.
     #[arg(long = "domain", value_name = "LAYOUT:ROOT")]
     domains: Vec<DataSpec>,
     /// A JSON object per line on standard output.
@@ -220,7 +227,7 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// What a person hears.
+/// Prints a line of progress as text.
 fn say(reporter: &Reporter, line: &Value) {
     if let Some(training) = line["training"].as_u64() {
         let rows: Vec<&str> = line["rows"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

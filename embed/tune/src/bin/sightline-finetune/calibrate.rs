@@ -1,4 +1,5 @@
-//! `calibrate`: from match logits, cosines and hubness to a probability, written into the model folder.
+//! `calibrate`: fits match probabilities from logits, cosines and hubness, and writes the
+//! calibration into the model folder.
 
 use std::path::PathBuf;
 
@@ -35,8 +36,8 @@ pub struct CalibrateArgs {
     /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
     #[arg(long)]
     model: PathBuf,
-    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by one number. isotonic: a
-    /// monotone curve, for many pairs.
+    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by
+    /// one number. isotonic: a monotone curve, for many pairs.
     #[arg(long, default_value = "platt")]
     method: Method,
     #[command(flatten)]
@@ -47,10 +48,12 @@ pub struct CalibrateArgs {
     /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
     #[arg(long, default_value_t = QUERY_BANK_TEXTS)]
     bank: usize,
-    /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
+    /// Share of the judged pictures that match in the galleries to come; without it that of the
+    /// pairs fitted on.
     #[arg(long)]
     prior: Option<f64>,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for config.json.
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for
+    /// config.json.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
     #[command(flatten)]
@@ -94,7 +97,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let moved = args.prior.map_or_else(|| fitted.clone(), |p| for_prior(&fitted, share, p));
     let version = format!("{method}-{name}-k{}", args.k);
     let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
-    // Who names the share of matches knows the galleries to come.
+    // With --prior the caller knows the galleries, so a search must not rescale for their size.
     let persons = if args.prior.is_some() { 0 } else { one.identities() };
     loaded.config.calibration = Calibration { version, persons: persons as f32, ..moved };
     let record = json!({
@@ -142,7 +145,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     Ok(())
 }
 
-/// The folder gets the query bank when its calibration asks for it, before config.json does.
+/// Writes the query bank, if the calibration uses it, before config.json refers to it.
 fn keep_bank(loaded: &LoadedModel) -> Result<()> {
     let path = loaded.path.join(QUERY_BANK);
     match &loaded.bank {

@@ -26,7 +26,8 @@ A model with a query bank also gets a row for its cosine less the picture's hubn
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
 The paper's ablation tables are another command: sightline-finetune ablate --help.")]
 pub struct EvalArgs {
-    /// Model folder, or "default" for the one in the repository; a CLIP or SigLIP folder in Hugging Face layout too.
+    /// Model folder, or "default" for the one in the repository; a CLIP or SigLIP folder in Hugging
+    /// Face layout too.
     #[arg(long, default_value = "default")]
     model: PathBuf,
     #[command(flatten)]
@@ -42,7 +43,8 @@ pub struct EvalArgs {
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    /// Write the score matrices (cosine_t2i, score_local: texts x images) with text_ids and image_ids, as safetensors.
+    /// Write the score matrices (cosine_t2i, score_local: texts x images) with text_ids and
+    /// image_ids, as safetensors.
     #[arg(long)]
     dump: Option<PathBuf>,
 }
@@ -56,8 +58,8 @@ enum Preset {
 
 const DEFAULTS: Defaults = Defaults { dataset: "cuhk-pedes", split: "test", identities: 1000, seed: 999 };
 
-/// What the paper reports for CADA-G and CADA-L (Rank-1, Rank-5, Rank-10, mAP), when the gallery is the test split that it
-/// was measured on: by its layout, and by its numbers of texts and pictures.
+/// What the paper reports for CADA-G and CADA-L (Rank-1, Rank-5, Rank-10, mAP), when the gallery is
+/// the test split that it was measured on: by its layout, and by its numbers of texts and pictures.
 fn published(dataset: Dataset, texts: usize, images: usize) -> Option<[[f64; 4]; 2]> {
     match (dataset, texts, images) {
         (Dataset::CuhkPedes, 6156, 3074) => Some([[73.48, 89.57, 94.10, 65.82], [78.37, 91.57, 94.58, 68.87]]),

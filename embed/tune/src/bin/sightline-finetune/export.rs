@@ -27,15 +27,15 @@ pub struct ExportArgs {
     /// Take the last checkpoint and not the best by validation.
     #[arg(long)]
     last: bool,
-    /// Factor on the match logits, folded into the match head: how much they weigh beside the cosine when the two are
-    /// added. Calibration takes it back for probabilities.
+    /// Factor on the match logits, folded into the match head: how much they weigh beside the
+    /// cosine when the two are added. Calibration takes it back for probabilities.
     #[arg(long, default_value_t = 1.0)]
     match_weight: f64,
     /// Name of the model.
     #[arg(long, default_value = "sightline-default")]
     name: String,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in place of what the run's
-    /// record says.
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in
+    /// place of what the run's record says.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 }
@@ -57,7 +57,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee` has. Gives their step.
+/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee`
+/// has. Gives their step.
 pub fn model(
     run: &Path,
     record: &RunRecord,

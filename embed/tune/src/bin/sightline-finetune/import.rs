@@ -23,11 +23,12 @@ pub struct ImportArgs {
     /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added when it has neither.
     #[arg(long)]
     tokenizer: PathBuf,
-    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as published.
+    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as
+    /// published.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels, for example 384x128; without it that of --config, or of the
-    /// checkpoint.
+    /// Height and width of the model's input in pixels, for example 384x128; without it that of
+    /// --config, or of the checkpoint.
     #[arg(long, value_parser = size)]
     image: Option<[usize; 2]>,
     /// Model folder to write.

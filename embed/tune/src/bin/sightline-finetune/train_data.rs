@@ -1,4 +1,4 @@
-//! Data of a run: what it learns from and what it is judged on.
+//! Training and validation data of a run.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use crate::report::Reporter;
 
 /// Drawn persons that a run without a dataset is validated on, and the pictures of each.
 const VALIDATION_PERSONS: (u64, u64) = (200, 2);
-/// Added to the run's seed to draw validation persons that the run does not learn from. The value is
-/// arbitrary, but it decides which checkpoint is best.
+/// Added to the run's seed to draw validation persons that the run does not learn from. The value
+/// is arbitrary, but it decides which checkpoint is best.
 const VALIDATION_SEED_OFFSET: u64 = 14_507_757;
 
-/// How datasets on disk are read.
+/// Options for reading datasets on disk.
 pub struct ReadOptions {
-    /// Pixels down and across.
+    /// Height and width of the pictures in pixels.
     pub size: [usize; 2],
-    /// Bad items are left out.
+    /// Skips bad items instead of refusing the dataset.
     pub skip_bad: bool,
-    /// Bytes for decoded pictures.
+    /// Memory for decoded pictures, in bytes.
     pub memory: usize,
 }
 
-/// What a run learns from.
+/// Training data of a run.
 pub struct Data {
     /// All sources as one.
     pub source: Box<dyn Source + Send>,
@@ -48,7 +48,7 @@ fn corpus(recipe: &Recipe, assets: Option<&Arc<Assets>>, seed: u64) -> Corpus {
     }
 }
 
-/// `split` of a dataset, with bad items refused or told.
+/// Reads `split` of a dataset. Bad items are an error, or are skipped and reported.
 fn read(
     dataset: Dataset,
     root: &std::path::Path,
@@ -69,7 +69,8 @@ fn read(
         return Ok(survey.strict()?);
     }
     let mut skipped: Vec<String> = survey.problems.iter().map(ToString::to_string).collect();
-    // Damage inside a picture shows only when it is decoded; a run that may leave pictures out looks for it first.
+    // Damage inside a picture shows only when it is decoded; a run that may leave pictures out
+    // looks for it first.
     let mut good = Vec::with_capacity(survey.entries.len());
     for entry in survey.entries {
         match entry.pixels(options.size) {
@@ -127,7 +128,7 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
     Ok(Data { source, held_out, assets })
 }
 
-/// Captions whose words a cut vocabulary must have.
+/// Captions whose words a cut vocabulary must keep.
 pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {
     use rand::SeedableRng;
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed ^ 77);
@@ -135,7 +136,7 @@ pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> 
 }
 
 impl Data {
-    /// What the best checkpoint is chosen on, if anything.
+    /// Validation data that chooses the best checkpoint; `None` for `--validate none`.
     pub fn validation(
         &self,
         recipe: &Recipe,
