@@ -68,11 +68,11 @@ pub enum KernelError {
     /// Shapes that cannot be multiplied or added.
     #[error("{what} is {got_rows} x {got_cols}, expected {rows} x {cols}")]
     Shape {
-        /// Which operand.
+        /// Name of the operand.
         what: &'static str,
-        /// Its rows.
+        /// Rows of the operand.
         got_rows: usize,
-        /// Its columns.
+        /// Columns of the operand.
         got_cols: usize,
         /// The rows it must have.
         rows: usize,

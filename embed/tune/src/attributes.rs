@@ -80,7 +80,7 @@ pub struct AttributeHeads {
 }
 
 impl AttributeHeads {
-    /// AttributeHeads on features of `width`, variables under `vb`.
+    /// Heads on features of `width` numbers, with variables under `vb`.
     ///
     /// # Errors
     /// When candle fails.

@@ -1,4 +1,4 @@
-//! BatchBuilder: chosen pairs as tensors.
+//! Builds batches: the tensors of the chosen pairs.
 //!
 //! A batch depends on the seed and its number alone, so a resumed run sees the same batches as an
 //! uninterrupted one.

@@ -15,7 +15,7 @@ use sightline_embed::model::{Calibration, Evidence, shift_odds};
 /// Evidence of one pair that went through the decoder, and whether it matches.
 pub type Pair = (Evidence, bool);
 
-/// Calibration method.
+/// Calibration methods that can be fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {

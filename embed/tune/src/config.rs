@@ -20,8 +20,8 @@ pub struct RunConfig {
     /// Pairs per batch. Losses that compare pairs with each other (NDF, hard negatives) see one
     /// batch.
     pub batch: usize,
-    /// BatchBuilder whose gradients are averaged for one step. The same as one large batch for
-    /// losses that are means over pairs; in-batch losses still see the small ones.
+    /// Batches whose gradients are averaged for one step (gradient accumulation). It equals one
+    /// large batch for losses that are means over pairs; in-batch losses see each batch alone.
     pub accumulate: usize,
     /// Optimiser steps of the whole run.
     pub steps: usize,

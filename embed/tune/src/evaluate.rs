@@ -415,7 +415,7 @@ mod tests {
         assert_eq!((found.rank1, found.map), (100.0, 100.0));
     }
 
-    /// The order of six images, of which the first four are judged.
+    /// The order of six images, of which the first four are the top K.
     fn served(logits: [f32; 4], cosine: [f32; 6], calibration: Calibration) -> Vec<usize> {
         let top_k = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
         let scores = Scores { cosine: vec![cosine.to_vec()], top_k, hubness: Vec::new(), half: false };
@@ -433,7 +433,7 @@ mod tests {
         // Equal ones.
         assert_eq!(order([1.0, 1.0, 1.0, 1.0]), [3, 2, 1, 0, 5, 4]);
         assert_eq!(order([90.0, 80.0, 70.0, 60.0]), [3, 2, 1, 0, 5, 4], "all of them 1 in f32");
-        // What is no number counts as not judged.
+        // An image with a NaN score counts as outside the top K.
         assert_eq!(order([f32::NAN, -9.0, f32::INFINITY, -9.5]), [1, 3, 2, 0, 5, 4]);
     }
 
@@ -474,7 +474,7 @@ mod tests {
             prop_assert!((r.map - 100.0).abs() < 1e-9);
         }
 
-        /// Whatever the logits, what was judged stays before what was not.
+        /// The top K rank before the others, whatever the logits.
         #[test]
         fn the_top_k_come_first(
             cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], local_score in 0usize..3,

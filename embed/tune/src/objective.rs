@@ -27,7 +27,7 @@ pub struct Objective {
     pub global_weight: f64,
     /// Settings of ATP; `None` leaves it out.
     pub atp: Option<Atp>,
-    /// MaskedTexts attribute modelling, if any.
+    /// Settings of ARA; `None` leaves it out.
     pub ara: Option<Ara>,
     /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,

@@ -47,6 +47,7 @@ impl Default for AdamWConfig {
     }
 }
 
+/// A parameter and its moments.
 struct ParameterState {
     name: String,
     var: Var,
@@ -107,9 +108,9 @@ impl AdamW {
         self.step
     }
 
-    /// One step at learning rate `lr`; parameters without a gradient and those `frozen` names stay
-    /// as they are, and their own count of steps with them. Gradients are scaled down to a total
-    /// norm of `clip` when given. Returns the norm before that.
+    /// Takes one step at learning rate `lr`. Parameters that have no gradient, or whose name is
+    /// `frozen`, stay unchanged, and so does their own count of steps. With `clip`, gradients are
+    /// scaled down to that total norm. Returns the norm before clipping.
     ///
     /// # Errors
     /// When candle fails.
@@ -171,9 +172,9 @@ impl AdamW {
         Ok(all)
     }
 
-    /// Takes back what [`AdamW::state`] gave, after `step` steps. A checkpoint from before
-    /// parameters had steps of their own goes on with the run's for those that have moved, so that
-    /// their corrections stay what they were.
+    /// Restores the state that [`AdamW::state`] returned after `step` steps. In an older
+    /// checkpoint, which has no count per parameter, parameters with moments take the run's count,
+    /// so that their bias corrections stay the same.
     ///
     /// # Errors
     /// A missing moment or one of another size, or a step that is no number.
@@ -207,12 +208,16 @@ const VALUES_PER_TASK: usize = 1 << 15;
 /// Coefficients of one update, the same for every value of a parameter.
 #[derive(Clone, Copy)]
 struct UpdateRule {
+    /// Factor on the gradient, from clipping.
     scale: f32,
+    /// Learning rate over the bias correction of the first moment.
     rate: f32,
+    /// 1 / sqrt(bias correction of the second moment).
     root: f32,
     beta1: f32,
     beta2: f32,
     eps: f32,
+    /// Factor of weight decay on the value.
     keep: f32,
 }
 

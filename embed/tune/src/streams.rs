@@ -7,7 +7,7 @@
 
 /// Word pieces that ARA masks; the third argument is the step.
 pub(crate) const ARA_MASKS: u64 = 1_095_909_632;
-/// Hard negatives drawn by chance; the third argument is the number of pairs in the batch.
+/// Sampled hard negatives; the third argument is the number of pairs in the batch.
 pub(crate) const SAMPLED_NEGATIVES: u64 = 1_315_268_449;
 /// Dropout masks; the third argument is the step.
 pub(crate) const DROPOUT: u64 = 3_557_359_616;

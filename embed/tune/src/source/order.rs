@@ -81,7 +81,7 @@ pub struct BatchSequence<'a> {
 }
 
 impl<'a> BatchSequence<'a> {
-    /// BatchBuilder of `size` pairs from `source`.
+    /// Chooses batches of `size` pairs from `source`.
     ///
     /// # Errors
     /// A source that does not fill one batch, or a probability outside 0..=1.
@@ -121,7 +121,7 @@ impl<'a> BatchSequence<'a> {
         Ok(Self { source, order, seed, size, pairs, epoch: Mutex::new(None) })
     }
 
-    /// BatchBuilder in an epoch: one pass over all pairs of picture and caption.
+    /// Batches in an epoch: one pass over all pairs of picture and caption.
     pub fn per_epoch(&self) -> usize {
         let pairs = if self.pairs.is_empty() {
             (0..self.source.identities()).map(|identity| self.source.views(identity)).sum()
@@ -180,7 +180,7 @@ impl<'a> BatchSequence<'a> {
         chosen
     }
 
-    /// A picture and caption of `identity` by chance.
+    /// A random picture and caption of `identity`.
     fn random_pair_of(&self, identity: usize, rng: &mut StdRng) -> ChosenPair {
         let view = rng.random_range(0..self.source.views(identity));
         let caption = rng.random_range(0..self.source.captions(identity, view));

@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dataset::Dataset;
 
-/// One source.
+/// One source of training or validation data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSpec {
     /// Drawn persons.
     Synth {
-        /// How many.
+        /// Number of persons.
         identities: u64,
-        /// Pictures of each.
+        /// Pictures per person.
         views: u64,
     },
     /// An annotated dataset.

@@ -73,10 +73,10 @@ pub struct AblateArgs {
     /// Pictures of each.
     #[arg(long, default_value_t = 2)]
     views: u64,
-    /// Drawn persons to be judged on, with two pictures each.
+    /// Drawn persons to evaluate on, with two pictures each.
     #[arg(long, default_value_t = 1000)]
     test_identities: u64,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
     /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons
@@ -155,7 +155,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     recipe.run.batch = args.batch.unwrap_or(recipe.run.batch);
     recipe.run.lr = args.lr.unwrap_or(recipe.run.lr);
     recipe.run.schedule = Schedule::Fall { warmup: (steps / 12).min(200), fall: steps / 3 };
-    // The best checkpoint is not chosen: every variant is judged after its last step.
+    // The best checkpoint is not chosen: every variant is evaluated after its last step.
     recipe.run.validate_every = 0;
     recipe.run.words_from = 0;
     ensure!((0.0..1.0).contains(&args.matching_from), "--matching-from {} is not in 0 to 1", args.matching_from);

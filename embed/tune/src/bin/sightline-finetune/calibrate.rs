@@ -42,7 +42,7 @@ pub struct CalibrateArgs {
     method: Method,
     #[command(flatten)]
     data: DataArgs,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
     /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.

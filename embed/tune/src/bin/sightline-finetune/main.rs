@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Makes and judges Sightline's models.
+/// Trains and evaluates Sightline's models.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -45,8 +45,8 @@ enum Command {
     /// Fit match probabilities on labelled pairs, measure them on others and write them into the
     /// model folder.
     Calibrate(calibrate::CalibrateArgs),
-    /// Fill the paper's ablation tables: train every variant, judge it on persons it has not seen;
-    /// resumable.
+    /// Fill the paper's ablation tables: train every variant, evaluate it on persons it has not
+    /// seen; resumable.
     Ablate(Box<ablate::AblateArgs>),
 }
 

@@ -64,7 +64,7 @@ pub enum DecoderArg {
 /// What is minimised. A flag that is not given leaves what the preset says.
 #[derive(Args, Clone)]
 pub struct ObjectiveArgs {
-    /// GlobalLoss loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
+    /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
     #[arg(long)]
     global: Option<GlobalLoss>,
     /// Matching loss (ATP).
@@ -89,7 +89,7 @@ pub struct ObjectiveArgs {
     /// Tokens from one group to the next; the size of a group when not given.
     #[arg(long)]
     group_stride: Option<usize>,
-    /// MaskedTexts attribute modelling (ARA).
+    /// Masked attribute modelling (ARA).
     #[arg(long, value_enum)]
     ara: Option<MaskingArg>,
     /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the code) is masked.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use sightline_tune::evaluate::EvalStage;
 
-/// Counted progress on standard error, with rate and what is left: one line for each thing that is
+/// Counted progress on standard error, with rate and time left: one line for each thing that is
 /// counted, written over twice a second at most.
 pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);

@@ -88,7 +88,7 @@ pub struct TrainArgs {
     /// Steps between validations; 0 validates at the end only.
     #[arg(long)]
     pub validate_every: Option<usize>,
-    /// Pictures per text that the decoder judges in validation.
+    /// Pictures per text that validation re-ranks with the decoder.
     #[arg(long)]
     pub validate_k: Option<usize>,
     /// Pieces of the vocabulary cut from the text encoder's; 0 keeps all.
@@ -111,7 +111,7 @@ pub struct TrainArgs {
     /// Pairs of a batch.
     #[arg(long)]
     pub batch: Option<usize>,
-    /// BatchBuilder whose gradients are averaged for one step. In-batch losses see each batch by
+    /// Batches whose gradients are averaged for one step. In-batch losses see each batch by
     /// itself.
     #[arg(long)]
     pub accumulate: Option<usize>,
@@ -146,7 +146,7 @@ pub struct TrainArgs {
     /// Probability of leaving a word out of a caption.
     #[arg(long)]
     pub word_drop: Option<f32>,
-    /// BatchBuilder: identities (by chance, each the same weight) or epochs (every pair once per
+    /// Batches: identities (by chance, each the same weight) or epochs (every pair once per
     /// epoch).
     #[arg(long)]
     pub order: Option<String>,
@@ -160,7 +160,7 @@ pub struct TrainArgs {
     /// learns from negatives as hard as those it will re-rank; 0 for none.
     #[arg(long)]
     pub lookalikes: Option<usize>,
-    /// Others by chance that the look-alikes are the most alike of.
+    /// Number of random persons that the look-alikes are chosen from.
     #[arg(long)]
     pub lookalikes_among: Option<usize>,
     /// First batch with look-alikes.
