@@ -197,11 +197,11 @@ pub fn loss_with(
     let texts = network::text_embeds(model, &batch.tokens, dropout)?;
     let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
     let mut sum = WeightedSum::default();
-    let form = match config.global {
+    let name = match config.global {
         GlobalLoss::Cmpm => "cmpm",
         GlobalLoss::Ndf(_) => "ndf",
     };
-    sum.add(form, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
+    sum.add(name, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
     if config.attributes > 0.0 {
         let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;

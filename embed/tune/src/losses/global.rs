@@ -52,10 +52,10 @@ impl FromStr for GlobalLoss {
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], form: GlobalLoss) -> Result<Tensor> {
-    match form {
+pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], loss: GlobalLoss) -> Result<Tensor> {
+    match loss {
         GlobalLoss::Cmpm => cmpm(image, text, identities),
-        GlobalLoss::Ndf(form) => ndf(image, text, identities, form),
+        GlobalLoss::Ndf(variant) => ndf(image, text, identities, variant),
     }
 }
 
@@ -87,7 +87,7 @@ fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: NdfVariant) -> Result<Tensor> {
+pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVariant) -> Result<Tensor> {
     check(image, text, identities)?;
     let logits = (l2_normalize(image)?.matmul(&l2_normalize(text)?.t()?.contiguous()?)? * LOGIT_SCALE)?;
     let q = targets(identities, &logits)?;
@@ -96,7 +96,7 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: NdfVariant) 
         let log_p = log_softmax(s, D::Minus1)?;
         let p_q = (log_p.exp()? * (&log_p - &log_q)?)?;
         let q_p = (&q * (&log_q - &log_p)?)?;
-        match form {
+        match variant {
             NdfVariant::Paper => (p_q + q_p)?.sum(D::Minus1)?.mean_all(),
             NdfVariant::Code => {
                 let ce = (&q * &log_p)?.sum(D::Minus1)?.mean_all()?.neg()?;

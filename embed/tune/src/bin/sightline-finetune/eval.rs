@@ -78,17 +78,18 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
     }
     let rank = |scores: &[Vec<f32>]| ranks(scores, &gallery.text_ids, &gallery.image_ids);
-    let form = match (&scorer, args.preset) {
+    let local_score = match (&scorer, args.preset) {
         (Scorer::Cada(m), Preset::Sightline) => Some(LocalScore::Sightline(m.config.calibration.clone())),
         (Scorer::Cada(_), Preset::Reference) => Some(LocalScore::Reference),
         (Scorer::Cada(_), Preset::Paper) => Some(LocalScore::Paper),
         (Scorer::Baseline(..), _) => None,
     };
-    let local = form.as_ref().map(|form| scores.ranks(form, &gallery.text_ids, &gallery.image_ids));
+    let local =
+        local_score.as_ref().map(|local_score| scores.ranks(local_score, &gallery.text_ids, &gallery.image_ids));
     let global = rank(&scores.cosine);
     let bank = scores.without_hubness().as_deref().map(rank);
     if let Some(path) = &args.dump {
-        let matrix = form.as_ref().map(|form| scores.local(form));
+        let matrix = local_score.as_ref().map(|local_score| scores.local(local_score));
         dump(path, &scores.cosine, matrix.as_deref(), &gallery.text_ids, &gallery.image_ids)?;
     }
     let (texts, images) = (gallery.captions.len(), gallery.len());
