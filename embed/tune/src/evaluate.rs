@@ -411,7 +411,7 @@ mod tests {
         assert!(sorted[..200].windows(2).all(|two| row[two[0]] >= row[two[1]]), "{sorted:?}");
         assert!(sorted[200..].iter().all(|image| row[*image].is_nan()));
         assert_eq!(order(&[-0.0, 0.0, f32::NAN, -f32::NAN, f32::NEG_INFINITY]), [0, 1, 2, 3, 4], "equal ones");
-        let found = ranks(&[row.clone()], &[7], &vec![7; row.len()]);
+        let found = ranks(std::slice::from_ref(&row), &[7], &vec![7; row.len()]);
         assert_eq!((found.rank1, found.map), (100.0, 100.0));
     }
 

@@ -185,7 +185,7 @@ mod tests {
         // told apart wholly.
         let logits = |text: usize, image: usize| {
             let right = f32::from(u8::from(text == image)) - f32::from(u8::from((image + 40 - text) % 40 == 1));
-            [0.0, gain * if text % 5 == 0 { -right } else { right }]
+            [0.0, gain * if text.is_multiple_of(5) { -right } else { right }]
         };
         let top = |t: usize| (0..8).map(|i| ((t + i) % 40, logits(t, (t + i) % 40))).collect();
         (GalleryScores { cosine, top_k: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
