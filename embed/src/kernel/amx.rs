@@ -1,7 +1,8 @@
 //! The AMX block kernel: 32 x 32 sums in four tile registers, two tiles of each operand a step.
 //!
-//! Rust has no stable AMX intrinsics, so it is assembly. Tile registers live only inside one assembly block; between
-//! blocks only the tile configuration persists, which [`Configured`] loads and releases.
+//! Rust has no stable AMX intrinsics, so it is assembly. Tile registers live only inside one
+//! assembly block; between blocks only the tile configuration persists, which [`TileConfiguration`]
+//! loads and releases.
 
 use std::arch::asm;
 
@@ -25,11 +26,11 @@ const ALL_TILES: TileConfig = TileConfig {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// This thread's tiles are configured while it lives; dropping it returns them to their initial state, so that the
-/// kernel need not save 8 KiB at each switch of a thread that is done.
-pub(super) struct Configured(std::marker::PhantomData<*const ()>);
+/// A guard: this thread's tiles are configured while it lives. Dropping it releases the tiles, so
+/// that the operating system need not save 8 KiB at each context switch.
+pub(super) struct TileConfiguration(std::marker::PhantomData<*const ()>);
 
-impl Configured {
+impl TileConfiguration {
     /// # Safety
     /// [`super::Engine::Amx`] must be available.
     pub(super) unsafe fn new() -> Self {
@@ -43,8 +44,8 @@ impl Configured {
     /// `out = start + a b` for a 32 x 32 block, strides in bytes; a null `start` means zero.
     ///
     /// # Safety
-    /// 32 rows of 32 numbers must be writable at `out`, and readable at `start` unless it is null (a `start` equal to
-    /// `out` is fine).
+    /// 32 rows of 32 numbers must be writable at `out`, and readable at `start` unless it is null
+    /// (a `start` equal to `out` is fine).
     pub(super) unsafe fn block(
         &self,
         a: &[Tile],
@@ -55,9 +56,9 @@ impl Configured {
         out_stride: usize,
     ) {
         assert!(a.len() == b.len() && a.len().is_multiple_of(2) && !a.is_empty(), "two tiles of each operand a step");
-        // SAFETY: the loop reads a.len() / 2 steps of 2048 bytes from each operand, which is exactly the slices; `start`
-        // and `out` are the caller's promise; the tiles are configured because `self` exists. No stack is used, and the
-        // registers changed are named.
+        // SAFETY: the loop reads a.len() / 2 steps of 2048 bytes from each operand, which is
+        // exactly the slices; `start` and `out` are the caller's promise; the tiles are configured
+        // because `self` exists. No stack is used, and the registers changed are named.
         unsafe {
             asm!(
                 "test {start}, {start}",
@@ -77,7 +78,8 @@ impl Configured {
                 "tileloadd tmm6, [{b} + {row}]",
                 "tileloadd tmm7, [{b} + {row} + 1024]",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
-                // The right operand streams from the second-level cache: ask for the step after next.
+                // The right operand streams from the second-level cache: ask for the step after
+                // next.
                 ".irp line, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960, 1024, 1088, 1152, 1216, 1280, 1344, 1408, 1472, 1536, 1600, 1664, 1728, 1792, 1856, 1920, 1984",
                 "prefetcht0 [{b} + 4096 + \\line]",
                 ".endr",
@@ -109,7 +111,7 @@ impl Configured {
     }
 }
 
-impl Drop for Configured {
+impl Drop for TileConfiguration {
     fn drop(&mut self) {
         // SAFETY: AMX is available, since `self` was made; the tiles hold nothing that is needed.
         unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };

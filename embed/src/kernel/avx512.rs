@@ -1,4 +1,5 @@
-//! The AVX-512 block kernel: `vdpbf16ps` on the same tiles as AMX, eight rows by 32 columns of sums at a time.
+//! The AVX-512 block kernel: `vdpbf16ps` on the same tiles as AMX, eight rows by 32 columns of sums
+//! at a time.
 
 use std::arch::x86_64::*;
 
@@ -10,8 +11,8 @@ const ROWS: usize = 8;
 /// `out = start + a b` for a 32 x 32 block, strides in bytes; a null `start` means zero.
 ///
 /// # Safety
-/// [`super::Engine::Avx512`] must be available; 32 rows of 32 numbers must be writable at `out`, and readable at `start`
-/// unless it is null (a `start` equal to `out` is fine).
+/// [`super::Engine::Avx512`] must be available; 32 rows of 32 numbers must be writable at `out`,
+/// and readable at `start` unless it is null (a `start` equal to `out` is fine).
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn block(
     a: &[Tile],
@@ -57,6 +58,7 @@ pub(super) unsafe fn block(
     }
 }
 
+/// Loads 16 words of two bf16 each.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
 fn words(row: &[u32; TILE]) -> __m512bh {

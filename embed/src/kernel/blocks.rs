@@ -5,25 +5,25 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::pack::{PANEL, STEP, Side, Tile, pack};
-use super::plan::Plan;
+use super::plan::BlockPlan;
 use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, epilogue::gelu_avx512, exact};
 
-/// The right operand in tiles, panel after panel, all of `k`.
+/// The right operand, k x n, packed into tiles: panel after panel, each over all of `k`.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
+pub(super) struct PackedRight<'a> {
     pub(super) tiles: &'a [Tile],
     pub(super) k: usize,
     pub(super) n: usize,
 }
 
 thread_local! {
-    /// Buffers that outlive a call: fresh memory would cost more in page faults than the product takes.
+    /// Buffers kept between calls: page faults of new memory would take longer than the product.
     static LEFT: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
     static RIGHT: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
 }
 
-/// Takes this thread's buffer, at least `len` tiles of it, and puts it back after `work`. A nested use (a rayon thread
-/// may begin another product while it waits) finds it taken and gets a fresh one.
+/// Calls `work` with `len` tiles of this thread's buffer. A nested call (a rayon thread may start
+/// another product while it waits) gets a new buffer.
 fn with_buffer<R>(
     slot: &'static std::thread::LocalKey<Cell<Vec<Tile>>>,
     len: usize,
@@ -38,7 +38,7 @@ fn with_buffer<R>(
     result
 }
 
-/// Tiles of a packed operand.
+/// Number of tiles of a packed operand of `lines` lines.
 pub(super) fn tiles(lines: usize, k: usize) -> usize {
     2 * lines.div_ceil(PANEL) * k.div_ceil(STEP)
 }
@@ -51,7 +51,7 @@ pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, ep
     }
     with_buffer(&RIGHT, tiles(n, k), |buffer| {
         pack_right(engine, b, buffer, threads);
-        multiply_packed(engine, a, Right { tiles: buffer, k, n }, c, epilogue, threads);
+        multiply_packed(engine, a, PackedRight { tiles: buffer, k, n }, c, epilogue, threads);
     });
 }
 
@@ -62,7 +62,7 @@ pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: 
     if out.is_empty() {
         return;
     }
-    // Wide chunks read wide pieces of each row when lines are adjacent.
+    // If lines are adjacent in memory, wide chunks read long pieces of each row.
     let panels = lines.rows().div_ceil(PANEL);
     let panels = if threads == 1 { panels } else { (panels / (2 * threads)).clamp(1, 8) };
     let one = |(chunk, out): (usize, &mut [Tile])| {
@@ -78,11 +78,11 @@ pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: 
     }
 }
 
-/// `c = epilogue(a b)` with `b` packed before.
+/// `c = epilogue(a b)` with a packed `b`.
 pub(super) fn multiply_packed(
     engine: Engine,
     a: Mat<'_>,
-    b: Right<'_>,
+    b: PackedRight<'_>,
     c: MatMut<'_>,
     epilogue: Epilogue<'_>,
     threads: usize,
@@ -96,9 +96,10 @@ pub(super) fn multiply_packed(
     if m == 0 || n == 0 {
         return;
     }
-    // With an activation, the output's old content is needed after the sum is complete: no partial sums in it.
-    let whole = epilogue.gelu && matches!(epilogue.add, Add::Output);
-    let plan = Plan::new(m, n, k, whole, threads);
+    // With an activation, the old output is added after the sum is complete, so it cannot hold
+    // partial sums.
+    let single_pass = epilogue.gelu && matches!(epilogue.add, Add::Output);
+    let plan = BlockPlan::new(m, n, k, single_pass, threads);
     let mut tasks = Vec::new();
     let (mut i, mut below) = (0, c);
     while below.rows() > 0 {
@@ -147,7 +148,7 @@ impl Task<'_> {
     fn run(mut self) {
         let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(STEP));
         let row_panels = m.div_ceil(PANEL);
-        let kernel = Kernel::new(self.engine);
+        let kernel = BlockKernel::new(self.engine);
         let mut scratch = Scratch([0.0; PANEL * PANEL]);
         with_buffer(&LEFT, 2 * row_panels * self.steps, |left| {
             for from in (0..all).step_by(self.steps) {
@@ -155,7 +156,7 @@ impl Task<'_> {
                 let left = &mut left[..2 * row_panels * steps];
                 // SAFETY: the engine is a bf16 one and available (asserted in `multiply_packed`).
                 unsafe { pack(self.a, Side::Left, 0, m, from, left) };
-                let pass = Pass { first: from == 0, last: from + steps == all };
+                let pass = KPass { first: from == 0, last: from + steps == all };
                 for i in 0..row_panels {
                     let left = &left[2 * i * steps..2 * (i + 1) * steps];
                     for j in 0..n.div_ceil(PANEL) {
@@ -167,22 +168,23 @@ impl Task<'_> {
         });
     }
 
-    /// One block of sums, from row `i` and column `j`: straight into the output where it lies inside and nothing is left
-    /// to do with it, else through a scratch block (whose old numbers never reach the output).
+    /// Computes one block of sums, from row `i` and column `j`. A whole block without an activation
+    /// is written straight into the output; any other goes through a scratch block.
     #[inline]
     fn block(
         &mut self,
-        kernel: &Kernel,
+        kernel: &BlockKernel,
         left: &[Tile],
         right: &[Tile],
         (i, j): (usize, usize),
-        pass: Pass,
+        pass: KPass,
         scratch: &mut Scratch,
     ) {
         let (rows, cols) = ((self.c.rows() - i).min(PANEL), (self.c.cols() - j).min(PANEL));
         let inside = rows == PANEL && cols == PANEL;
         let epilogue = &self.epilogue;
-        // Sums begin with what they are added to and with the bias; what follows an activation is done last.
+        // Without an activation the sums start with the added matrix and the bias. With one, the
+        // matrix is added last.
         let start = match (pass.first, epilogue.add) {
             (false, _) => Add::Output,
             (true, add) if !epilogue.gelu => add,
@@ -217,8 +219,8 @@ impl Task<'_> {
         });
         if inside && !rest {
             let out = self.c.block_ptr(i, j, PANEL, PANEL);
-            // SAFETY: `out` is a block of the output, which this task borrows exclusively; `from` is null, one row read
-            // again and again (stride 0), or 32 x 32 readable numbers.
+            // SAFETY: `out` is a block of the output, which this task borrows exclusively; `from`
+            // is null, one row read again and again (stride 0), or 32 x 32 readable numbers.
             unsafe { kernel.block(left, right, from, (out, c_stride)) };
             return;
         }
@@ -233,14 +235,14 @@ impl Task<'_> {
                 unsafe { finish(sums, epilogue, (i + r, j), &mut self.c) };
             }
             let row = self.c.block_ptr(i + r, j, 1, cols);
-            // SAFETY: `cols` numbers of this task's part of the output, which the scratch block does not overlap. No
-            // reference is made, since a fresh output is not initialised yet.
+            // SAFETY: `cols` numbers of this task's part of the output, which the scratch block
+            // does not overlap. No reference is made, since a fresh output is not initialised yet.
             unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), row, cols) };
         }
     }
 }
 
-/// The activation and what is added after it, for one row of a block.
+/// Applies the activation and the addition after it to one row of a block.
 #[target_feature(enable = "avx512f")]
 fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, (i, j): (usize, usize), output: &mut MatMut<'_>) {
     gelu_avx512(sums);
@@ -252,27 +254,27 @@ fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, (i, j): (usize, usize), out
 }
 
 #[derive(Clone, Copy)]
-struct Pass {
+struct KPass {
     first: bool,
     last: bool,
 }
 
-enum Kernel {
-    Amx(amx::Configured),
+enum BlockKernel {
+    Amx(amx::TileConfiguration),
     Avx512,
 }
 
-impl Kernel {
+impl BlockKernel {
     fn new(engine: Engine) -> Self {
         match engine {
             // SAFETY: the engine is available (asserted in `multiply_packed`).
-            Engine::Amx => Self::Amx(unsafe { amx::Configured::new() }),
+            Engine::Amx => Self::Amx(unsafe { amx::TileConfiguration::new() }),
             _ => Self::Avx512,
         }
     }
 
     /// # Safety
-    /// As [`amx::Configured::block`].
+    /// As [`amx::TileConfiguration::block`].
     unsafe fn block(&self, a: &[Tile], b: &[Tile], start: (*const f32, usize), out: (*mut f32, usize)) {
         let bytes = |numbers: usize| numbers * size_of::<f32>();
         // SAFETY: the caller's promise; `Avx512` is made only for an available engine.

@@ -1,10 +1,10 @@
-//! Which instructions this machine offers, found out once at run time.
+//! Detects the matrix instructions of this machine, once at run time.
 
 use std::sync::OnceLock;
 
 use super::Precision;
 
-/// How a product is computed.
+/// Instructions that compute a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// bf16 tiles: `tdpbf16ps`, 16 x 16 x 32 multiply-adds an instruction.
@@ -16,8 +16,9 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// What serves [`Precision::Bf16`] fastest on this machine. `vdpbf16ps` is twice as fast as `f32` on AMD's Zen 5, but
-    /// reached only 0.6 of the speed of `f32` on an Intel Xeon, so Intel's cores without AMX stay with `f32`.
+    /// The fastest engine for [`Precision::Bf16`] on this machine. `vdpbf16ps` is twice as fast as
+    /// `f32` on AMD's Zen 5, but reached only 0.6 of the speed of `f32` on an Intel Xeon, so
+    /// Intel's cores without AMX stay with `f32`.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Engine> = OnceLock::new();
@@ -76,8 +77,8 @@ fn has_avx512_bf16() -> bool {
     false
 }
 
-/// AMX needs the instructions, tiles of the size the kernel is written for, and the kernel's leave: tile data is 8 KiB
-/// of state a thread, and Linux saves it only for processes that asked.
+/// AMX needs the instructions, tiles of the expected size, and permission of the operating system:
+/// tile data is 8 KiB of state per thread, and Linux saves it only for processes that request it.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn has_amx() -> bool {
     static GRANTED: OnceLock<bool> = OnceLock::new();
@@ -103,16 +104,17 @@ fn cpu_has_amx() -> bool {
     bytes_per_tile >= 1024 && bytes_per_row >= 64 && tiles >= 8 && palette.ecx & 0xffff >= 16
 }
 
-/// Asks Linux for the tile data state, for all threads of the process: `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)`
-/// (since Linux 5.16). Any error, an older kernel's included, means "no".
+/// Asks Linux for the tile data state, for all threads of the process:
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA)` (since Linux 5.16). Any error, an older kernel's
+/// included, means "no".
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn request_tile_data() -> bool {
     const SYS_ARCH_PRCTL: i64 = 158;
     const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
     const XFEATURE_XTILEDATA: u64 = 18;
     let result: i64;
-    // SAFETY: the system call takes two integers, touches no memory of ours, and clobbers rcx and r11 as every system
-    // call does.
+    // SAFETY: the system call takes two integers, touches no memory of ours, and clobbers rcx and
+    // r11 as every system call does.
     unsafe {
         std::arch::asm!(
             "syscall",

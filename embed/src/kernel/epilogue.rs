@@ -1,8 +1,9 @@
-//! What happens to a product before it is written: bias, GELU, a sum with what is there.
+//! Epilogues: the bias, GELU and addition that follow a product, applied while a block is in the
+//! cache.
 
 use super::{KernelError, Mat, MatMut, expect_shape};
 
-/// What the product is added to, after bias and activation.
+/// Addend of the product, after bias and activation.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Add<'a> {
     /// Nothing: the output is overwritten.
@@ -21,7 +22,7 @@ pub struct Epilogue<'a> {
     pub bias: Option<&'a [f32]>,
     /// Whether [`gelu`] follows the bias.
     pub gelu: bool,
-    /// The last sum.
+    /// Addend, after the activation.
     pub add: Add<'a>,
 }
 
@@ -38,7 +39,7 @@ impl<'a> Epilogue<'a> {
         Self { add: Add::Output, ..Self::default() }
     }
 
-    /// The same for an output that holds nothing yet.
+    /// The epilogue for an uninitialised output, whose content cannot be added.
     pub(super) fn for_fresh_output(self) -> Self {
         match self.add {
             Add::Output => Self { add: Add::Nothing, ..self },
@@ -56,7 +57,8 @@ impl<'a> Epilogue<'a> {
         Ok(())
     }
 
-    /// The part of the epilogue that concerns rows `i..` and columns `j..` of the output, `cols` of them.
+    /// The part of the epilogue that concerns rows `i..` and columns `j..` of the output, `cols` of
+    /// them.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn window(self, i: usize, rows: usize, j: usize, cols: usize) -> Self {
         let add = match self.add {
@@ -66,7 +68,8 @@ impl<'a> Epilogue<'a> {
         Self { bias: self.bias.map(|bias| &bias[j..j + cols]), add, ..self }
     }
 
-    /// `c = epilogue(c)`, row by row, for a `c` that holds the product; `add` must not be [`Add::Output`].
+    /// `c = epilogue(c)`, row by row, for a `c` that holds the product; `add` must not be
+    /// [`Add::Output`].
     pub(super) fn apply(&self, c: &mut MatMut<'_>) {
         for i in 0..c.rows() {
             let row = c.row(i);
@@ -98,8 +101,8 @@ impl Mat<'_> {
     }
 }
 
-/// Gaussian error linear unit in place, `x Φ(x)` with the error function (not the tanh form): absolute error below 5e-7
-/// of max(1, |x|). The error function is Abramowitz and Stegun 7.1.26.
+/// Gaussian error linear unit in place, `x Φ(x)` with the error function (not the tanh form):
+/// absolute error below 5e-7 of max(1, |x|). The error function is Abramowitz and Stegun 7.1.26.
 pub fn gelu(values: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -146,7 +149,8 @@ fn gelu_into_avx512(u: &[f32], h: &mut [f32]) {
     u.iter().zip(h).for_each(|(u, h)| *h = gelu_by(*u, f32::mul_add));
 }
 
-/// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`; all of one length.
+/// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`; all
+/// of one length.
 pub fn gelu_grad(u: &[f32], g: &mut [f32], h: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -189,24 +193,26 @@ fn gelu_by(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> f32 {
     x * cdf_and_bell(x, fma).0
 }
 
-/// `Φ(x)` and `e^(-x²/2)` of one number, without branches, so that a loop becomes vector code. `fma(a, b, c) = a b + c`:
-/// fused where that is one instruction, since elsewhere it would be a library call.
+/// `Φ(x)` and `e^(-x²/2)` of one number, without branches, so that a loop becomes vector code.
+/// `fma(a, b, c) = a b + c`: fused where that is one instruction, since elsewhere it would be a
+/// library call.
 #[inline(always)]
 fn cdf_and_bell(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> (f32, f32) {
     let polynomial = |x: f32, coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| fma(sum, x, *c));
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / fma(z, 0.327_591_1, 1.0);
     let erfc = t * polynomial(t, &[1.061_405_4, -1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6]);
-    // e^-z² = 2^n e^r with |r| <= ln 2 / 2; adding 1.5 * 2^23 leaves n in the low bits. Below -80 it is
-    // as good as 0; a smaller number would make subnormal products, which cost a hundred cycles each.
-    const MAGIC: f32 = 12_582_912.0;
+    // e^-z² = 2^n e^r with |r| <= ln 2 / 2; adding 1.5 * 2^23 leaves n in the low bits. The
+    // exponent is clamped at -80, where the result is almost 0: subnormal products would cost a
+    // hundred cycles each.
+    const ROUND: f32 = 12_582_912.0;
     let y = -z * z;
     let y = if y < -80.0 { -80.0 } else { y };
-    let shifted = fma(y, std::f32::consts::LOG2_E, MAGIC);
-    let n = shifted - MAGIC;
+    let shifted = fma(y, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     let r = fma(n, 2.121_944_4e-4, fma(n, -0.693_359_4, y));
     let e = polynomial(r, &[1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0]);
-    let power = f32::from_bits((shifted.to_bits().wrapping_sub(MAGIC.to_bits()).wrapping_add(127)) << 23);
+    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
     let bell = e * power;
     let tail = 0.5 * erfc * bell; // 1 - Φ(|x|)
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)

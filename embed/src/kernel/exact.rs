@@ -1,9 +1,9 @@
 //! The `f32` path: the `gemm` crate, then the epilogue over the finished rows.
 
-use super::gemm::{At, Parallelism, product};
+use super::gemm::{Parallelism, Strided, product};
 use super::{Add, Epilogue, Mat, MatMut};
 
-/// Below this many multiply-adds a second thread costs more than it brings.
+/// Below this many multiply-adds a second thread costs more time than it saves.
 const PARALLEL_FROM: usize = 64 * 64 * 64;
 
 /// `c = epilogue(a b)`; shapes are checked by the caller.
@@ -13,7 +13,7 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
     if m == 0 || n == 0 {
         return;
     }
-    // Without an activation, sums commute: what the product is added to can be put into the output first.
+    // With an activation, the old output is added last, so the product goes into memory of its own.
     if let (true, Add::Output) = (epilogue.gelu, epilogue.add) {
         let mut product = vec![0.0; m * n];
         let whole = MatMut::new(&mut product, m, n).expect("m x n numbers were allocated");
@@ -24,15 +24,15 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
         return;
     }
     let start = match (epilogue.add, epilogue.bias) {
-        (Add::Output, _) => Start::Output,
-        (_, Some(bias)) => Start::Bias(bias),
-        (_, None) => Start::Zero,
+        (Add::Output, _) => InitialOutput::Output,
+        (_, Some(bias)) => InitialOutput::Bias(bias),
+        (_, None) => InitialOutput::Zero,
     };
-    if let Start::Bias(bias) = start {
+    if let InitialOutput::Bias(bias) = start {
         for_row_blocks(&mut c, threads, |_, mut block| fill(&mut block, bias));
     }
     if k == 0 {
-        if matches!(start, Start::Zero) {
+        if matches!(start, InitialOutput::Zero) {
             fill(&mut c, &vec![0.0; n]);
         }
     } else {
@@ -41,43 +41,44 @@ pub(super) fn multiply(a: Mat<'_>, b: Mat<'_>, mut c: MatMut<'_>, epilogue: Epil
             if threads == 1 || work < PARALLEL_FROM { Parallelism::None } else { Parallelism::Rayon(threads) };
         let at = |m: Mat<'_>| {
             let (rows, cols) = m.strides();
-            At::new(m.data().as_ptr(), rows, cols)
+            Strided::new(m.data().as_ptr(), rows, cols)
         };
-        let to = At::new(c.as_mut_ptr(), c.row_stride(), 1);
-        // SAFETY: every element a stride and a shape reach lies inside the slices the views borrow (checked when they
-        // were made), shapes agree (asserted above), and `c` is borrowed exclusively.
-        unsafe { product((m, n, k), to, at(a), at(b), !matches!(start, Start::Zero), parallelism) };
+        let to = Strided::new(c.as_mut_ptr(), c.row_stride(), 1);
+        // SAFETY: every element a stride and a shape reach lies inside the slices the views borrow
+        // (checked when they were made), shapes agree (asserted above), and `c` is borrowed
+        // exclusively.
+        unsafe { product((m, n, k), to, at(a), at(b), !matches!(start, InitialOutput::Zero), parallelism) };
     }
     let rest = match start {
-        Start::Output => Epilogue { add: Add::Nothing, ..epilogue },
-        Start::Bias(_) => Epilogue { bias: None, ..epilogue },
-        Start::Zero => epilogue,
+        InitialOutput::Output => Epilogue { add: Add::Nothing, ..epilogue },
+        InitialOutput::Bias(_) => Epilogue { bias: None, ..epilogue },
+        InitialOutput::Zero => epilogue,
     };
     if rest.bias.is_some() || rest.gelu || matches!(rest.add, Add::Matrix(_)) {
         for_row_blocks(&mut c, threads, |from, mut block| rest.window(from, block.rows(), 0, n).apply(&mut block));
     }
 }
 
-/// What the output holds before the product is added to it.
+/// Content of the output before the product is added to it.
 #[derive(Clone, Copy)]
-enum Start<'a> {
+enum InitialOutput<'a> {
     Zero,
     Bias(&'a [f32]),
     Output,
 }
 
-/// Every row of `c` becomes `row`.
+/// Copies `row` into every row of `c`.
 fn fill(c: &mut MatMut<'_>, row: &[f32]) {
     assert_eq!(row.len(), c.cols(), "one number a column");
     for i in 0..c.rows() {
         let to = c.block_ptr(i, 0, 1, row.len());
-        // SAFETY: a row of the output, which is borrowed exclusively. No reference is made, since a fresh output is not
-        // initialised yet.
+        // SAFETY: a row of the output, which is borrowed exclusively. No reference is made, since a
+        // fresh output is not initialised yet.
         unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, row.len()) };
     }
 }
 
-/// `work(first row, block)` over blocks of rows, in parallel when it is worth it.
+/// Calls `work(first row, block)` for blocks of rows, in parallel for large outputs.
 fn for_row_blocks(c: &mut MatMut<'_>, threads: usize, work: impl Fn(usize, MatMut<'_>) + Sync) {
     const ROWS: usize = 64;
     if threads == 1 || c.rows() * c.cols() < PARALLEL_FROM {

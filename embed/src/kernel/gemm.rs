@@ -1,16 +1,17 @@
-//! Calls of the `gemm` crate, all of them: f32 matrix products on addresses with strides.
+//! All calls of the `gemm` crate: f32 matrix products on pointers with strides.
 
 pub(super) use gemm::Parallelism;
 
-/// A matrix somewhere in memory: the address of element (0, 0) and the strides of rows and columns in elements.
+/// A matrix in memory: the pointer to element (0, 0), and the strides of rows and columns in
+/// elements.
 #[derive(Clone, Copy)]
-pub(super) struct At<P> {
+pub(super) struct Strided<P> {
     pub(super) ptr: P,
     pub(super) rs: usize,
     pub(super) cs: usize,
 }
 
-impl<P> At<P> {
+impl<P> Strided<P> {
     pub(super) fn new(ptr: P, rs: usize, cs: usize) -> Self {
         Self { ptr, rs, cs }
     }
@@ -19,13 +20,13 @@ impl<P> At<P> {
 /// `dst = lhs @ rhs`, plus `dst` as it was when `accumulate`; `lhs` is `m x k`, `rhs` is `k x n`.
 ///
 /// # Safety
-/// Every element the shapes and strides name must be valid for reading (`lhs`, `rhs`) or writing (`dst`), and nobody
-/// else may touch `dst` meanwhile.
+/// Every element the shapes and strides name must be valid for reading (`lhs`, `rhs`) or writing
+/// (`dst`), and nobody else may touch `dst` meanwhile.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
-    dst: At<*mut f32>,
-    lhs: At<*const f32>,
-    rhs: At<*const f32>,
+    dst: Strided<*mut f32>,
+    lhs: Strided<*const f32>,
+    rhs: Strided<*const f32>,
     accumulate: bool,
     parallelism: Parallelism,
 ) {

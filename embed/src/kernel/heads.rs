@@ -1,27 +1,29 @@
-//! Attention of all heads of one item, forward and backward, on rows that are in the cache.
+//! Multi-head attention of one item, forward and backward, on rows that are in the cache.
 //!
-//! Heads lie side by side in the rows of the projections, `width / heads` columns each, and are read where they lie.
+//! Heads lie side by side in the rows of the projections, `width / heads` columns each, and are
+//! read in place.
 
 use std::ops::Range;
 
-use super::gemm::At;
+use super::gemm::Strided;
 use super::pool::Buffer;
 use super::rows::{softmax, softmax_grad};
 use super::small::{padded, product, transpose};
 
-/// Added to the score of a key that must not be seen: not minus infinity, as in the reference.
+/// Additive attention mask on the score of a masked key: -10000 and not minus infinity, as in the
+/// reference (specification, section 1).
 pub const MASKED: f32 = -10_000.0;
 
-/// The attention of one item: `queries` rows of `width` numbers, shared by `heads`, look at `keys` rows.
+/// Shape of the attention of one item: `queries` rows of `width` numbers attend to `keys` rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Rows that look.
+    /// Number of query rows.
     pub queries: usize,
-    /// Rows that are looked at.
+    /// Number of key rows.
     pub keys: usize,
-    /// Numbers of a row, over all heads.
+    /// Numbers per row, over all heads.
     pub width: usize,
-    /// Heads; they divide `width`.
+    /// Number of heads; it divides `width`.
     pub heads: usize,
 }
 
@@ -30,7 +32,8 @@ pub struct AttentionShape {
 pub enum Projections<'a> {
     /// Query, key and value side by side, `[queries, 3 * width]`: self-attention.
     Fused(&'a [f32]),
-    /// The query `[queries, width]`, and key and value side by side `[keys, 2 * width]`: cross-attention.
+    /// The query `[queries, width]`, and key and value side by side `[keys, 2 * width]`:
+    /// cross-attention.
     Apart(&'a [f32], &'a [f32]),
 }
 
@@ -43,9 +46,9 @@ pub enum ProjectionGradients<'a> {
     Apart(&'a mut [f32], &'a mut [f32]),
 }
 
-/// Where a head's numbers lie in a matrix of rows: the first column, and the numbers from one row to the next.
+/// Position of a head in a matrix: its first column, and the row stride.
 #[derive(Clone, Copy)]
-struct Place {
+struct HeadPosition {
     column: usize,
     stride: usize,
 }
@@ -58,68 +61,69 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(values: &'a [f32], place: Place) -> Self {
-        Self { values: &values[place.column..], stride: place.stride }
+    fn new(values: &'a [f32], position: HeadPosition) -> Self {
+        Self { values: &values[position.column..], stride: position.stride }
     }
 
-    /// Its address, after a check that `rows x width` numbers lie inside the slice.
-    fn at(&self, rows: usize, width: usize) -> At<*const f32> {
+    /// Its pointer, after a check that `rows x width` numbers lie inside the slice.
+    fn at(&self, rows: usize, width: usize) -> Strided<*const f32> {
         assert!(rows == 0 || (rows - 1) * self.stride + width <= self.values.len(), "a head lies inside its matrix");
-        At::new(self.values.as_ptr(), self.stride, 1)
+        Strided::new(self.values.as_ptr(), self.stride, 1)
     }
 }
 
-/// The same to write: an address, because heads of one matrix interleave.
+/// A head to write: a pointer, because the heads of one matrix interleave.
 #[derive(Clone, Copy)]
-struct HeadMut(At<*mut f32>);
+struct HeadMut(Strided<*mut f32>);
 
-// SAFETY: it is an address into a matrix that is borrowed exclusively for as long as tasks run, and tasks write to heads
-// that are apart from each other.
+// SAFETY: it is an address into a matrix that is borrowed exclusively for as long as tasks run, and
+// tasks write to heads that are apart from each other.
 unsafe impl Send for HeadMut {}
 // SAFETY: as above.
 unsafe impl Sync for HeadMut {}
 
 impl HeadMut {
-    fn new(values: &mut [f32], place: Place, rows: usize, width: usize) -> Self {
-        let end = if rows == 0 { 0 } else { place.column + (rows - 1) * place.stride + width };
+    fn new(values: &mut [f32], position: HeadPosition, rows: usize, width: usize) -> Self {
+        let end = if rows == 0 { 0 } else { position.column + (rows - 1) * position.stride + width };
         assert!(end <= values.len(), "a head lies inside its matrix");
-        Self(At::new(values.as_mut_ptr().wrapping_add(place.column), place.stride, 1))
+        Self(Strided::new(values.as_mut_ptr().wrapping_add(position.column), position.stride, 1))
     }
 }
 
 impl AttentionShape {
-    /// Numbers of a head's row.
+    /// Numbers per row of one head.
     fn head_width(&self) -> usize {
         self.width / self.heads
     }
 
-    /// Factor on scores: 1 / sqrt(numbers of a head's row).
+    /// Factor on scores: 1 / sqrt(head width).
     fn scale(&self) -> f32 {
         1.0 / (self.head_width() as f32).sqrt()
     }
 
-    /// Probabilities of all heads, `[heads, queries, keys]`.
+    /// Number of probabilities of all heads, `[heads, queries, keys]`.
     #[must_use]
     pub fn probabilities(&self) -> usize {
         self.heads * self.queries * self.keys
     }
 
-    /// Where query, key and value of head `head` lie; key and value are in the second matrix unless the projection is fused.
-    fn places(&self, fused: bool, head: usize) -> [Place; 3] {
+    /// Where query, key and value of head `head` lie; key and value are in the second matrix unless
+    /// the projection is fused.
+    fn positions(&self, fused: bool, head: usize) -> [HeadPosition; 3] {
         let (d, from) = (self.width, head * self.head_width());
         if fused {
-            [0, 1, 2].map(|i| Place { column: i * d + from, stride: 3 * d })
+            [0, 1, 2].map(|i| HeadPosition { column: i * d + from, stride: 3 * d })
         } else {
-            let key = |i| Place { column: i * d + from, stride: 2 * d };
-            [Place { column: from, stride: d }, key(0), key(1)]
+            let key = |i| HeadPosition { column: i * d + from, stride: 2 * d };
+            [HeadPosition { column: from, stride: d }, key(0), key(1)]
         }
     }
 
     fn heads_of<'a>(&self, projections: Projections<'a>, head: usize) -> [Head<'a>; 3] {
         match projections {
-            Projections::Fused(all) => self.places(true, head).map(|place| Head::new(all, place)),
+            Projections::Fused(all) => self.positions(true, head).map(|position| Head::new(all, position)),
             Projections::Apart(own, other) => {
-                let [q, k, v] = self.places(false, head);
+                let [q, k, v] = self.positions(false, head);
                 [Head::new(own, q), Head::new(other, k), Head::new(other, v)]
             }
         }
@@ -137,8 +141,9 @@ impl AttentionShape {
 
     /// `out = softmax(q kᵀ scale) v` for every head, `[queries, width]`.
     ///
-    /// `seen(i)` is how many of the first keys query `i` may see. The probabilities, `[heads, queries, keys]`, are written to
-    /// `kept` when there is one. With `parallel` the heads are spread over rayon's current pool.
+    /// Query `i` attends to the first `seen(i)` keys. The probabilities `[heads, queries, keys]`
+    /// are written to `kept`, if given. With `parallel` the heads are distributed over rayon's
+    /// current pool.
     ///
     /// # Panics
     /// When the slices do not have these shapes.
@@ -157,7 +162,7 @@ impl AttentionShape {
             return;
         }
         let outputs: Vec<HeadMut> = (0..self.heads)
-            .map(|head| HeadMut::new(out, Place { column: head * w, stride: self.width }, n, w))
+            .map(|head| HeadMut::new(out, HeadPosition { column: head * w, stride: self.width }, n, w))
             .collect();
         let mut kept: Vec<Option<&mut [f32]>> = match kept {
             Some(all) => {
@@ -171,12 +176,13 @@ impl AttentionShape {
             None => (0..self.heads).map(|_| None).collect(),
         };
         let run = |heads: Range<usize>, kept: &mut [Option<&mut [f32]>]| {
-            let mut turned = Buffer::take(w * padded(m));
+            let mut transposed = Buffer::take(w * padded(m));
             let mut own = Buffer::take(if kept.iter().all(Option::is_some) { 0 } else { n * m });
             for (head, kept) in heads.zip(kept) {
                 let p = kept.as_deref_mut().unwrap_or(&mut own);
-                // SAFETY: heads are apart from each other inside `out`, which is borrowed exclusively here.
-                unsafe { self.head(self.heads_of(projections, head), p, outputs[head], seen, &mut turned) };
+                // SAFETY: heads are apart from each other inside `out`, which is borrowed
+                // exclusively here.
+                unsafe { self.head(self.heads_of(projections, head), p, outputs[head], seen, &mut transposed) };
             }
         };
         if parallel && self.heads > 1 {
@@ -202,25 +208,26 @@ impl AttentionShape {
         p: &mut [f32],
         out: HeadMut,
         seen: &impl Fn(usize) -> usize,
-        turned: &mut [f32],
+        transposed: &mut [f32],
     ) {
         let (n, m, w) = (self.queries, self.keys, self.head_width());
         assert_eq!(p.len(), n * m, "one probability a query and key");
-        transpose(k.values, m, w, k.stride, turned);
-        let scores = At::new(p.as_mut_ptr(), m, 1);
-        let keys = At::new(turned.as_ptr(), padded(m), 1);
-        // SAFETY: heads are checked to lie inside their matrices, `p` and `turned` hold n x m and w x padded(m) numbers.
+        transpose(k.values, m, w, k.stride, transposed);
+        let scores = Strided::new(p.as_mut_ptr(), m, 1);
+        let keys = Strided::new(transposed.as_ptr(), padded(m), 1);
+        // SAFETY: heads are checked to lie inside their matrices, `p` and `transposed` hold n x m
+        // and w x padded(m) numbers.
         unsafe { product((n, m, w), scores, q.at(n, w), keys) };
         for (i, row) in p.chunks_exact_mut(m.max(1)).enumerate() {
             row[seen(i).min(m)..].iter_mut().for_each(|s| *s += MASKED / self.scale());
             softmax(row, self.scale());
         }
         // SAFETY: as above; `out` is the caller's promise.
-        unsafe { product((n, w, m), out.0, At::new(p.as_ptr(), m, 1), v.at(m, w)) };
+        unsafe { product((n, w, m), out.0, Strided::new(p.as_ptr(), m, 1), v.at(m, w)) };
     }
 
-    /// Writes the gradients of the projections for the gradient `g` `[queries, width]` of the output and the probabilities
-    /// `p` that [`AttentionShape::forward`] kept.
+    /// Writes the gradients of the projections for the gradient `g` `[queries, width]` of the
+    /// output and the probabilities `p` that [`AttentionShape::forward`] kept.
     ///
     /// # Panics
     /// When the slices do not have these shapes.
@@ -231,37 +238,37 @@ impl AttentionShape {
             g.len() == n * self.width && p.len() == self.probabilities(),
             "gradient and probabilities fit {self:?}"
         );
-        let (mut turned, mut dp) = (Buffer::take(w * padded(m)), Buffer::take(n * m));
+        let (mut transposed, mut dp) = (Buffer::take(w * padded(m)), Buffer::take(n * m));
         let mut targets = gradients;
         for head in 0..self.heads {
             let [q, k, v] = self.heads_of(projections, head);
             let p = &p[head * n * m..(head + 1) * n * m];
-            let g = Head::new(g, Place { column: head * w, stride: self.width });
+            let g = Head::new(g, HeadPosition { column: head * w, stride: self.width });
             let [dq, dk, dv] = match &mut targets {
                 ProjectionGradients::Fused(all) => {
-                    let [q, k, v] = self.places(true, head);
+                    let [q, k, v] = self.positions(true, head);
                     [HeadMut::new(all, q, n, w), HeadMut::new(all, k, m, w), HeadMut::new(all, v, m, w)]
                 }
                 ProjectionGradients::Apart(own, other) => {
-                    let [q, k, v] = self.places(false, head);
+                    let [q, k, v] = self.positions(false, head);
                     [HeadMut::new(own, q, n, w), HeadMut::new(other, k, m, w), HeadMut::new(other, v, m, w)]
                 }
             };
-            transpose(v.values, m, w, v.stride, &mut turned);
-            let by_key = |p: &[f32]| At::new(p.as_ptr(), 1, m);
-            // SAFETY: heads are checked to lie inside their matrices, the gradients are borrowed exclusively and apart from
-            // each other, and scratch has the size of the products.
+            transpose(v.values, m, w, v.stride, &mut transposed);
+            let by_key = |p: &[f32]| Strided::new(p.as_ptr(), 1, m);
+            // SAFETY: heads are checked to lie inside their matrices, the gradients are borrowed
+            // exclusively and apart from each other, and scratch has the size of the products.
             unsafe {
                 product((m, w, n), dv.0, by_key(p), g.at(n, w));
-                let values = At::new(turned.as_ptr(), padded(m), 1);
-                product((n, m, w), At::new(dp.as_mut_ptr(), m, 1), g.at(n, w), values);
+                let values = Strided::new(transposed.as_ptr(), padded(m), 1);
+                product((n, m, w), Strided::new(dp.as_mut_ptr(), m, 1), g.at(n, w), values);
             }
             for (p, dp) in p.chunks_exact(m.max(1)).zip(dp.chunks_exact_mut(m.max(1))) {
                 softmax_grad(p, dp, self.scale());
             }
             // SAFETY: as above.
             unsafe {
-                product((n, w, m), dq.0, At::new(dp.as_ptr(), m, 1), k.at(m, w));
+                product((n, w, m), dq.0, Strided::new(dp.as_ptr(), m, 1), k.at(m, w));
                 product((m, w, n), dk.0, by_key(&dp), q.at(n, w));
             }
         }
@@ -341,7 +348,8 @@ mod tests {
             }
         }
 
-        /// The gradient of a weighted sum of the output against finite differences of the definition.
+        /// The gradient of a weighted sum of the output against finite differences of the
+        /// definition.
         #[test]
         fn the_gradient_is_that_of_the_definition(
             queries in 1usize..6, keys in 1usize..6, heads in 1usize..3, w in 1usize..5, fused: bool, seed: u32, at: usize,

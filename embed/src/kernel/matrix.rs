@@ -1,5 +1,5 @@
-//! Views of `f32` matrices with strides: the shapes are checked once, when a view is made, so that the kernels can rely
-//! on them.
+//! Views of `f32` matrices with strides: the shapes are checked once, when a view is made, so that
+//! the kernels can rely on them.
 
 use std::marker::PhantomData;
 
@@ -60,13 +60,13 @@ impl<'a> Mat<'a> {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
-    /// Rows.
+    /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
+    /// Number of columns.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
@@ -80,7 +80,8 @@ impl<'a> Mat<'a> {
         self.data
     }
 
-    /// The first of `rows` x `cols` elements from (i, j) and the row stride, where rows are adjacent numbers.
+    /// The first of `rows` x `cols` elements from (i, j) and the row stride, where rows are
+    /// adjacent numbers.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn block_ptr(&self, i: usize, j: usize, rows: usize, cols: usize) -> Option<(*const f32, usize)> {
         assert!(i + rows <= self.rows && j + cols <= self.cols, "a block must lie inside its matrix");
@@ -113,7 +114,8 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A matrix to write: row-major, rows `row_stride` apart. It can be split into disjoint blocks for several threads.
+/// A matrix to write: row-major, rows `row_stride` apart. It can be split into disjoint blocks for
+/// several threads.
 #[derive(Debug)]
 pub struct MatMut<'a> {
     data: *mut f32,
@@ -123,8 +125,8 @@ pub struct MatMut<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `MatMut` is an exclusive borrow of the `f32` elements it covers (disjoint from every other `MatMut`, see
-// `split_rows` and `split_cols`), and `f32` may move between threads.
+// SAFETY: a `MatMut` is an exclusive borrow of the `f32` elements it covers (disjoint from every
+// other `MatMut`, see `split_rows` and `split_cols`), and `f32` may move between threads.
 unsafe impl Send for MatMut<'_> {}
 
 impl<'a> MatMut<'a> {
@@ -136,7 +138,8 @@ impl<'a> MatMut<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
-    /// Over the capacity of an empty vector, for [`super::fresh`]: no element may be read before it is written.
+    /// Over the capacity of an empty vector, for [`super::fresh`]: no element may be read before it
+    /// is written.
     pub(super) fn uninitialised(data: &'a mut Vec<f32>, rows: usize, cols: usize) -> Self {
         let spare = data.spare_capacity_mut();
         assert!(rows.checked_mul(cols).is_some_and(|len| len <= spare.len()), "the capacity was reserved");
@@ -155,13 +158,13 @@ impl<'a> MatMut<'a> {
         }
     }
 
-    /// Rows.
+    /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
+    /// Number of columns.
     #[must_use]
     pub fn cols(&self) -> usize {
         self.cols
@@ -192,8 +195,9 @@ impl<'a> MatMut<'a> {
         if self.cols == 0 {
             return &mut [];
         }
-        // SAFETY: row i and its `cols` elements lie inside the borrowed slice (checked when the view was made; splitting
-        // only shrinks it), and `&mut self` keeps other borrows of this view away.
+        // SAFETY: row i and its `cols` elements lie inside the borrowed slice (checked when the
+        // view was made; splitting only shrinks it), and `&mut self` keeps other borrows of this
+        // view away.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.row_stride), self.cols) }
     }
 
@@ -206,8 +210,8 @@ impl<'a> MatMut<'a> {
     pub(super) fn split_rows(self, at: usize) -> (Self, Self) {
         assert!(at <= self.rows, "cannot split {} rows at {at}", self.rows);
         let offset = if at == self.rows { 0 } else { at * self.row_stride };
-        // SAFETY: when rows remain below the cut, the first of them lies inside the borrowed slice; otherwise the lower
-        // part has no rows and keeps the same base. The parts share no element.
+        // SAFETY: when rows remain below the cut, the first of them lies inside the borrowed slice;
+        // otherwise the lower part has no rows and keeps the same base. The parts share no element.
         let below = unsafe { self.data.add(offset) };
         (Self { rows: at, ..self }, Self { data: below, rows: self.rows - at, ..self })
     }
@@ -216,7 +220,8 @@ impl<'a> MatMut<'a> {
     pub(super) fn split_cols(self, at: usize) -> (Self, Self) {
         assert!(at <= self.cols, "cannot split {} columns at {at}", self.cols);
         let offset = if at == self.cols || self.rows == 0 { 0 } else { at };
-        // SAFETY: as in `split_rows`: the offset is that of an element inside the slice, or zero for an empty part.
+        // SAFETY: as in `split_rows`: the offset is that of an element inside the slice, or zero
+        // for an empty part.
         let right = unsafe { self.data.add(offset) };
         (Self { cols: at, ..self }, Self { data: right, cols: self.cols - at, ..self })
     }

@@ -1,16 +1,19 @@
 //! Matrix multiplication on the CPU, for inference and for training.
 //!
-//! Matrices are `f32` in memory. At [`Precision::F32`] the product is the `gemm` crate's. At [`Precision::Bf16`] both
-//! operands are rounded to bfloat16 (round to nearest even) while they are packed, and products are accumulated in
-//! `f32`: AMX tiles (`tdpbf16ps`) where the CPU has them, else AVX-512 (`vdpbf16ps`), else the `f32` path. The choice is
-//! made once, at run time ([`Engine::best`]).
+//! Matrices are `f32` in memory. At [`Precision::F32`] the product is the `gemm` crate's. At
+//! [`Precision::Bf16`] both operands are rounded to bfloat16 (round to nearest even) while they are
+//! packed, and products are accumulated in `f32`: AMX tiles (`tdpbf16ps`) where the CPU has them,
+//! else AVX-512 (`vdpbf16ps`), else the `f32` path. The choice is made once, at run time
+//! ([`Engine::best`]).
 //!
-//! Strides describe the operands, so `x Wᵀ`, `g W` and `gᵀ x` (the three products of a linear layer and its backward)
-//! are one function, [`matmul`]. [`PackedWeights`] packs the right operand once, for weights that do not change.
-//! The bias, GELU and a residual are applied to each block while it is still in the first-level cache ([`Epilogue`]).
+//! Strides describe the operands, so `x Wᵀ`, `g W` and `gᵀ x` (the three products of a linear layer
+//! and its backward) are one function, [`matmul`]. [`PackedWeights`] packs the right operand once,
+//! for weights that do not change. The bias, GELU and a residual are applied to each block while it
+//! is still in the first-level cache ([`Epilogue`]).
 //!
-//! A dot product at bf16 is off by at most `2⁻⁷ Σ|aᵢ bᵢ|` (each factor carries a relative error of up to `2⁻⁸`; errors of
-//! either sign cancel, so that long sums are far inside), plus `f32` accumulation error. NaN and infinities propagate; bf16 keeps the exponent range of `f32`, but
+//! A dot product at bf16 is off by at most `2⁻⁷ Σ|aᵢ bᵢ|` (each factor carries a relative error of
+//! up to `2⁻⁸`; errors of either sign cancel, so that long sums are far inside), plus `f32`
+//! accumulation error. NaN and infinities propagate; bf16 keeps the exponent range of `f32`, but
 //! subnormal numbers count as zero.
 
 #[cfg(target_arch = "x86_64")]
@@ -51,9 +54,9 @@ pub enum KernelError {
     /// A slice is too short for its shape and strides.
     #[error("a {rows} x {cols} matrix with strides {row_stride} and {col_stride} does not fit in {len} numbers")]
     Extent {
-        /// Rows.
+        /// Number of rows of the view.
         rows: usize,
-        /// Columns.
+        /// Number of columns of the view.
         cols: usize,
         /// Numbers from one row to the next.
         row_stride: usize,
@@ -65,18 +68,18 @@ pub enum KernelError {
     /// Shapes that cannot be multiplied or added.
     #[error("{what} is {got_rows} x {got_cols}, expected {rows} x {cols}")]
     Shape {
-        /// Which operand.
+        /// Name of the operand.
         what: &'static str,
-        /// Its rows.
+        /// Rows of the operand.
         got_rows: usize,
-        /// Its columns.
+        /// Columns of the operand.
         got_cols: usize,
         /// The rows it must have.
         rows: usize,
         /// The columns it must have.
         cols: usize,
     },
-    /// An engine was asked for by name and this CPU, or this operating system, does not offer it.
+    /// The requested engine is not offered by this CPU or operating system.
     #[error("the {0:?} engine is not available on this machine")]
     Unavailable(Engine),
 }
@@ -95,7 +98,8 @@ pub(crate) fn expect_shape(
 
 /// `c = epilogue(a b)` with `a` of m x k, `b` of k x n and `c` of m x n.
 ///
-/// `threads` bounds the parallelism inside rayon's current pool; 1 stays on the calling thread, 0 means the whole pool.
+/// `threads` bounds the parallelism inside rayon's current pool; 1 stays on the calling thread, 0
+/// means the whole pool.
 ///
 /// # Errors
 /// [`KernelError::Shape`] when the shapes do not fit.
@@ -110,8 +114,8 @@ pub fn matmul(
     matmul_on(Engine::for_precision(precision), a, b, c, epilogue, threads)
 }
 
-/// [`matmul`] into fresh memory, m x n row-major, which is not zeroed first: for large outputs that would cost as much
-/// as the product. [`Add::Output`] counts as [`Add::Nothing`].
+/// [`matmul`] into fresh memory, m x n row-major, which is not zeroed first: for large outputs that
+/// would cost as much as the product. [`Add::Output`] counts as [`Add::Nothing`].
 ///
 /// # Errors
 /// As [`matmul`].

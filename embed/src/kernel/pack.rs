@@ -1,15 +1,17 @@
-//! Rounding to bf16 and packing into tiles, the form both bf16 engines read.
+//! Packing: rounds an operand to bf16 and stores it in tiles, the layout that both bf16 engines
+//! read.
 //!
-//! A [`Tile`] is 16 x 16 pairs of bf16: 16 lines of an operand by 32 steps of `k`, two neighbouring steps to a 32-bit
-//! word. A *line* is a row of the left operand or a column of the right one. The left operand's tiles hold a line a
-//! row, the right operand's a pair of steps a row, as `tdpbf16ps` wants them. A *panel* is 32 lines by all of `k`: for
-//! each 32 steps its two tiles. What is missing at the edges is zero.
+//! A [`Tile`] is 16 x 16 pairs of bf16: 16 lines of an operand by 32 steps of `k`, two neighbouring
+//! steps to a 32-bit word. A *line* is a row of the left operand or a column of the right one. The
+//! left operand's tiles hold a line a row, the right operand's a pair of steps a row, as
+//! `tdpbf16ps` wants them. A *panel* is 32 lines by all of `k`: for each 32 steps its two tiles.
+//! Tiles at the edges are padded with zeros.
 
 use std::arch::x86_64::*;
 
 use super::Mat;
 
-/// Lines and steps of a tile.
+/// Lines of a tile, and pairs of steps.
 pub(super) const TILE: usize = 16;
 /// Lines of a panel.
 pub(super) const PANEL: usize = 2 * TILE;
@@ -34,8 +36,8 @@ pub(super) enum Side {
     Right,
 }
 
-/// Packs lines `line0..` of `x` (a line a row, `k` across) and steps `32 * step0..`, `steps` tiles of them, into
-/// `out`: panel after panel, within a panel step after step, within a step two tiles.
+/// Packs lines `line0..` of `x` (a line a row, `k` across) and steps `32 * step0..`, `steps` tiles
+/// of them, into `out`: panel after panel, within a panel step after step, within a step two tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: usize, out: &mut [Tile]) {
     let panels = lines.div_ceil(PANEL);
@@ -52,7 +54,7 @@ pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: us
             pack_tile(x, side, line, end.saturating_sub(line).min(TILE), (step0 + step) * STEP, tile);
         }
     };
-    // The order that reads memory in sequence.
+    // The order that reads memory sequentially.
     if x.strides().1 == 1 {
         (0..panels).for_each(|panel| (0..steps).for_each(|step| one(panel, step)));
     } else {
@@ -77,7 +79,7 @@ fn pack_tile(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile:
         }
         return;
     }
-    // An edge, or a matrix with gaps both ways: through a buffer with zeros around.
+    // An edge, or a matrix strided both ways: through a buffer padded with zeros.
     let mut buffer = [0.0f32; TILE * STEP];
     for (i, row) in buffer.chunks_exact_mut(STEP).enumerate().take(lines) {
         for (j, value) in row.iter_mut().enumerate().take(k_left.min(STEP)) {
@@ -101,10 +103,12 @@ fn sixteen(x: &[f32], at: usize) -> &[f32; TILE] {
     x[at..].first_chunk().expect("a full tile lies inside the matrix")
 }
 
-/// Asks for the cache line of `x[at]`, a step ahead of its use; beyond the slice it is a hint that does nothing.
+/// Asks for the cache line of `x[at]`, a step ahead of its use; beyond the slice it is a hint that
+/// does nothing.
 #[inline(always)]
 fn prefetch(x: &[f32], at: usize) {
-    // SAFETY: a prefetch reads nothing and cannot fault; the address is computed with wrapping arithmetic.
+    // SAFETY: a prefetch reads nothing and cannot fault; the address is computed with wrapping
+    // arithmetic.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_add(at).cast()) }
 }
 
@@ -142,7 +146,7 @@ fn pairs_of_lines(from: &[f32], k_stride: usize) -> [__m512i; TILE] {
     let order = unsafe { _mm512_loadu_si512(order.as_ptr().cast()) };
     let mut rows = [_mm512_setzero_si512(); TILE];
     for (p, row) in rows.iter_mut().enumerate() {
-        // Rows far apart are beyond what the hardware foresees.
+        // The hardware prefetcher does not follow rows that are far apart.
         prefetch(from, (2 * p + STEP) * k_stride);
         prefetch(from, (2 * p + 1 + STEP) * k_stride);
         let (even, odd) = (load(sixteen(from, 2 * p * k_stride)), load(sixteen(from, (2 * p + 1) * k_stride)));
@@ -171,7 +175,8 @@ pub(crate) fn transpose(mut x: [__m512i; TILE]) -> [__m512i; TILE] {
         x[g + 2] = _mm512_unpacklo_epi64(b, d);
         x[g + 3] = _mm512_unpackhi_epi64(b, d);
     }
-    // Now x[g + c] holds, in lane l, column 4l + c of rows g..g+4: transpose the 4 x 4 lanes for each c.
+    // Now x[g + c] holds, in lane l, column 4l + c of rows g..g+4: transpose the 4 x 4 lanes for
+    // each c.
     let mut out = [_mm512_setzero_si512(); TILE];
     for c in 0..4 {
         let (a, b) = (_mm512_shuffle_i32x4::<0x44>(x[c], x[c + 4]), _mm512_shuffle_i32x4::<0xee>(x[c], x[c + 4]));

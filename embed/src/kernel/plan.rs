@@ -1,18 +1,19 @@
-//! How a product is cut into tasks for threads and passes for caches.
+//! Splits a product into tasks for threads and passes for caches.
 
-/// Panels of the left operand a task packs at a time: 256 lines, which with [`STEPS`] is 256 KiB, an eighth of a
-/// second-level cache.
-const LEFT_PANELS: usize = 8;
-/// Steps (of 32) a pass: a panel of the right operand is then 32 KiB and stays in the first-level cache.
-const STEPS: usize = 16;
-/// Tasks a thread, so that a thread that is held up is helped out.
-const TASKS: usize = 3;
+/// Panels of the left operand that a task packs at a time: 256 lines, which with [`STEPS_PER_PASS`]
+/// is 256 KiB, an eighth of a second-level cache.
+const LEFT_PANELS_PER_PACK: usize = 8;
+/// Steps (of 32) per pass: a panel of the right operand is then 32 KiB and stays in the first-level
+/// cache.
+const STEPS_PER_PASS: usize = 16;
+/// Tasks per thread, so that other threads can take work from a slow one.
+const TASKS_PER_THREAD: usize = 3;
 /// Multiply-adds below which one thread does it all.
 const PARALLEL_FROM: usize = 64 * 64 * 64;
 
-/// Tasks by rows, tasks by columns, and steps a pass.
+/// Size of the tasks and passes of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct BlockPlan {
     /// Panels of the left operand in a task.
     pub(super) row_panels: usize,
     /// Panels of the right operand in a task.
@@ -21,15 +22,16 @@ pub(super) struct Plan {
     pub(super) steps: usize,
 }
 
-impl Plan {
-    /// For a product of `m x k` by `k x n`, in panels of 32 and steps of 32. `whole` asks for a single pass.
-    pub(super) fn new(m: usize, n: usize, k: usize, whole: bool, threads: usize) -> Self {
+impl BlockPlan {
+    /// For a product of `m x k` by `k x n`, in panels of 32 and steps of 32. `whole` asks for a
+    /// single pass.
+    pub(super) fn new(m: usize, n: usize, k: usize, single_pass: bool, threads: usize) -> Self {
         let (rows, cols, steps) = (m.div_ceil(32).max(1), n.div_ceil(32).max(1), k.div_ceil(32).max(1));
-        let passes = if whole { 1 } else { steps.div_ceil(STEPS) };
-        let wanted = if threads == 1 || m * n * k < PARALLEL_FROM { 1 } else { TASKS * threads };
-        let fewest = rows.div_ceil(LEFT_PANELS);
-        // The left operand is packed again for each task across, the right one streamed again for each task down;
-        // packing is about twice the work of streaming.
+        let passes = if single_pass { 1 } else { steps.div_ceil(STEPS_PER_PASS) };
+        let wanted = if threads == 1 || m * n * k < PARALLEL_FROM { 1 } else { TASKS_PER_THREAD * threads };
+        let fewest = rows.div_ceil(LEFT_PANELS_PER_PACK);
+        // The left operand is packed again for each task across, the right one streamed again for
+        // each task down; packing is about twice the work of streaming.
         let (down, across) = (fewest..=rows)
             .map(|down| (down, wanted.div_ceil(down).min(cols)))
             .min_by_key(|&(down, across)| (shortfall(wanted, down * across), across * 2 * rows + down * cols))

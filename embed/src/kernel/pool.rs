@@ -1,21 +1,22 @@
-//! Memory that is used again and again.
+//! Memory pools for buffers that every pass needs.
 //!
-//! A pass needs the same megabytes as the pass before. Fresh memory would have to be zeroed, and for activations that
-//! costs as much as the arithmetic, so buffers go back to a pool and come out of it with their old numbers.
+//! A pass needs the same megabytes as the pass before. New memory would have to be zeroed, which
+//! for activations takes as long as the arithmetic. Buffers therefore return to a pool and are
+//! reused with their old content.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Pieces of memory that nobody uses at the moment.
+/// Unused pieces of memory.
 pub(super) struct Pool<T> {
     pieces: Mutex<Vec<Vec<T>>>,
-    /// Elements it holds at most.
-    most: usize,
+    /// Largest number of elements that the pool holds.
+    max_elements: usize,
 }
 
 impl<T: Copy> Pool<T> {
-    pub(super) const fn new(most: usize) -> Self {
-        Self { pieces: Mutex::new(Vec::new()), most }
+    pub(super) const fn new(max_elements: usize) -> Self {
+        Self { pieces: Mutex::new(Vec::new()), max_elements }
     }
 
     fn pieces(&self) -> MutexGuard<'_, Vec<Vec<T>>> {
@@ -34,8 +35,8 @@ impl<T: Copy> Pool<T> {
         found.unwrap_or_else(|| vec![zero; len])
     }
 
-    /// At least `len` elements of any value, and at most twice as many and a little more: a little more than asked for, so
-    /// that batches whose texts differ in length share memory.
+    /// At least `len` elements of any value, and at most twice as many and a little more: a little
+    /// more than asked for, so that batches whose texts differ in length share memory.
     pub(super) fn take(&self, len: usize, zero: T) -> Vec<T> {
         let mut pieces = self.pieces();
         let fits = |v: &Vec<T>| v.len() >= len && v.len() <= 2 * len + 4096;
@@ -43,8 +44,9 @@ impl<T: Copy> Pool<T> {
         if let Some(i) = best {
             return pieces.swap_remove(i);
         }
-        // Nothing fits: when the pool is rather full, its sizes are no longer in use.
-        if pieces.iter().map(Vec::len).sum::<usize>() > self.most / 2 {
+        // No piece fits. If the pool is half full, its sizes are no longer in use, and it is
+        // emptied.
+        if pieces.iter().map(Vec::len).sum::<usize>() > self.max_elements / 2 {
             pieces.clear();
         }
         drop(pieces);
@@ -52,20 +54,20 @@ impl<T: Copy> Pool<T> {
         vec![zero; len.div_ceil(unit) * unit]
     }
 
-    /// Takes a piece back, unless that makes more than the pool may hold.
-    pub(super) fn give(&self, piece: Vec<T>) {
+    /// Returns a piece to the pool, or frees it if the pool is full.
+    pub(super) fn put_back(&self, piece: Vec<T>) {
         if piece.is_empty() {
             return;
         }
         let mut pieces = self.pieces();
-        if pieces.iter().map(Vec::len).sum::<usize>() + piece.len() <= self.most {
+        if pieces.iter().map(Vec::len).sum::<usize>() + piece.len() <= self.max_elements {
             pieces.push(piece);
         }
     }
 }
 
-/// Two gigabytes at most.
-static NUMBERS: Pool<f32> = Pool::new(512 << 20);
+/// The pool of all [`Buffer`]s: at most 2 GiB.
+static F32_POOL: Pool<f32> = Pool::new(512 << 20);
 
 /// f32 numbers from the pool, returned to it when dropped.
 #[derive(Debug, Default)]
@@ -75,13 +77,13 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// `len` numbers of any value: whoever takes a buffer writes before reading.
+    /// `len` numbers with arbitrary content; write before reading.
     #[must_use]
     pub fn take(len: usize) -> Self {
         if len == 0 {
             return Self::default();
         }
-        Self { data: NUMBERS.take(len, 0.0), len }
+        Self { data: F32_POOL.take(len, 0.0), len }
     }
 
     /// `len` zeros.
@@ -103,7 +105,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        NUMBERS.give(std::mem::take(&mut self.data));
+        F32_POOL.put_back(std::mem::take(&mut self.data));
     }
 }
 

@@ -1,17 +1,19 @@
-//! The arithmetic that layers use, said once for a stretch of code and not at every layer.
+//! The precision of matrix products, set for a scope and not per layer.
 //!
-//! It belongs to the thread that builds the graph, so that a training thread and an inference thread of one process, or
-//! two tests, do not disturb each other.
+//! It is a thread-local setting, so that a training thread and an inference thread of one process,
+//! or two tests, do not disturb each other.
 
 use std::cell::Cell;
 
-/// The arithmetic of a product. On the CPU memory is `f32` at any; on a GPU a loaded model is held in it as a whole.
+/// Precision of matrix products. On the CPU all tensors are `f32` in memory; on a GPU a model's
+/// weights and activations have this type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// Single precision throughout.
     #[default]
     F32,
-    /// Factors rounded to bfloat16, sums in `f32`; the `f32` path on a CPU without bf16 instructions.
+    /// Factors rounded to bfloat16, sums in `f32`; the `f32` path on a CPU without bf16
+    /// instructions.
     Bf16,
     /// Half precision, on GPUs only.
     F16,
@@ -22,7 +24,7 @@ thread_local! {
 }
 
 impl Precision {
-    /// As it is written in configurations and answers.
+    /// Its name in configurations and responses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -32,14 +34,15 @@ impl Precision {
         }
     }
 
-    /// What layers on this thread compute in: [`Precision::F32`], or what the innermost [`Precision::scope`] says.
+    /// The current precision of this thread: that of the innermost [`Precision::scope`], or
+    /// [`Precision::F32`].
     #[must_use]
     pub fn current() -> Self {
         CURRENT.get()
     }
 
-    /// Runs `work`, whose layers compute in this precision. A backward pass computes in the precision its forward pass
-    /// had, wherever it runs.
+    /// Runs `work`, whose layers compute in this precision. A backward pass computes in the
+    /// precision its forward pass had, wherever it runs.
     pub fn scope<R>(self, work: impl FnOnce() -> R) -> R {
         struct Restore(Precision);
         impl Drop for Restore {

@@ -1,4 +1,4 @@
-//! Arithmetic row by row: layer norm, softmax, sums of columns, forward and backward.
+//! Row-wise operations: layer norm and softmax, forward and backward, and column sums.
 
 use super::simd::{LANES, exp, max, multiversion, sum};
 
@@ -21,7 +21,8 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 multiversion! {
-    /// `y = (x - mean) / sqrt(variance + eps) * weight + bias` for each whole row of `weight.len()` numbers.
+    /// `y = (x - mean) / sqrt(variance + eps) * weight + bias` for each whole row of `weight.len()`
+    /// numbers.
     pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
         let d = weight.len();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
@@ -34,8 +35,8 @@ multiversion! {
 }
 
 multiversion! {
-    /// Writes the gradient `dx` of [`layer_norm`]'s input for the gradient `g` of its output, and adds those of its weight
-    /// and bias to `dw` and `db`.
+    /// Writes the gradient `dx` of [`layer_norm`]'s input for the gradient `g` of its output, and
+    /// adds those of its weight and bias to `dw` and `db`.
     pub fn layer_norm_grad(
         x: &[f32], weight: &[f32], g: &[f32], eps: f32, dx: &mut [f32], dw: &mut [f32], db: &mut [f32],
     ) {

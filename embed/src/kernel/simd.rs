@@ -1,10 +1,12 @@
 //! Slice kernels compiled once per vector width and chosen at run time.
 //!
-//! The portable build targets plain x86-64, where LLVM may use four lanes only. Each kernel's body is inlined into
-//! copies that may use AVX-512 or AVX2; the body avoids `mul_add`, `round` and float-to-int casts, which are library
-//! calls on the plain target, and keeps sixteen partial sums, because strict float order forbids LLVM to make them.
+//! The portable build targets plain x86-64, where LLVM may use four lanes only. Each kernel's body
+//! is inlined into copies that may use AVX-512 or AVX2; the body avoids `mul_add`, `round` and
+//! float-to-int casts, which are library calls on the plain target, and keeps sixteen partial sums,
+//! because strict float order forbids LLVM to make them.
 
-/// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, picked by the CPU it runs on.
+/// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, picked by the
+/// CPU it runs on.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! multiversion {
@@ -39,15 +41,16 @@ macro_rules! multiversion {
 }
 pub(crate) use crate::multiversion;
 
-/// Partial results kept apart so that they can live in one vector register.
+/// Number of partial results: as many f32 as one AVX-512 register holds.
 pub(super) const LANES: usize = 16;
 
-/// e^x for x <= 88, relative error below 2e-7; below -87 it gives 0 (what softmax wants of masked scores).
+/// e^x for x <= 88, relative error below 2e-7; 0 below -87, as softmax needs for masked scores.
 ///
 /// Cody-Waite reduction by ln 2 and a degree-5 polynomial (Cephes `expf`).
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves it in the low
+    // mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     let clamped = if x > -87.0 { x } else { -87.0 };
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;

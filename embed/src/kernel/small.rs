@@ -1,15 +1,22 @@
 //! Products of matrices a few dozen wide: the scores of one attention head.
 //!
-//! A general matrix product packs its operands, which for a head of 33 x 64 costs more than the product. Here rows of
-//! the right operand are read where they lie, six rows by up to 64 columns of sums at a time.
+//! A gemm_product matrix product packs its operands, which for a head of 33 x 64 costs more than
+//! the product. Here rows of the right operand are read in place, six rows by up to 64 columns of
+//! sums at a time.
 
-use super::gemm::{At, Parallelism, product as general};
+use super::gemm::{Parallelism, Strided, product as gemm_product};
 
 /// `c = a b` with `a` of m x k, `b` of k x n and `c` of m x n; columns of `b` and `c` are adjacent.
 ///
 /// # Safety
-/// As [`general`]: every element that shapes and strides name is valid, and nobody else touches `c` meanwhile.
-pub(super) unsafe fn product((m, n, k): (usize, usize, usize), c: At<*mut f32>, a: At<*const f32>, b: At<*const f32>) {
+/// As [`gemm_product`]: every element that shapes and strides name is valid, and nobody else
+/// touches `c` meanwhile.
+pub(super) unsafe fn product(
+    (m, n, k): (usize, usize, usize),
+    c: Strided<*mut f32>,
+    a: Strided<*const f32>,
+    b: Strided<*const f32>,
+) {
     assert!(c.cs == 1 && b.cs == 1, "columns are adjacent");
     if n == 0 {
         return;
@@ -19,7 +26,8 @@ pub(super) unsafe fn product((m, n, k): (usize, usize, usize), c: At<*mut f32>, 
         let (mut from, mut left) = (0, n);
         while left > 0 {
             let cols = left.min(64);
-            let (c, b) = (At { ptr: c.ptr.wrapping_add(from), ..c }, At { ptr: b.ptr.wrapping_add(from), ..b });
+            let (c, b) =
+                (Strided { ptr: c.ptr.wrapping_add(from), ..c }, Strided { ptr: b.ptr.wrapping_add(from), ..b });
             // SAFETY: the CPU knows the instructions; the caller vouches for the addresses.
             unsafe {
                 match cols.div_ceil(16) {
@@ -34,10 +42,11 @@ pub(super) unsafe fn product((m, n, k): (usize, usize, usize), c: At<*mut f32>, 
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { general((m, n, k), c, a, b, false, Parallelism::None) }
+    unsafe { gemm_product((m, n, k), c, a, b, false, Parallelism::None) }
 }
 
-/// Writes the transpose of `rows x cols` numbers, rows `stride` apart, to `out`: `cols` rows of [`padded`]`(rows)`.
+/// Writes the transpose of `rows x cols` numbers, rows `stride` apart, to `out`: `cols` rows of
+/// [`padded`]`(rows)`.
 ///
 /// # Panics
 /// When a slice is too short.
@@ -63,7 +72,7 @@ pub(super) fn transpose(from: &[f32], rows: usize, cols: usize, stride: usize, o
     }
 }
 
-/// Numbers a row of a transpose takes.
+/// Row length of a transpose: `rows` rounded up to whole vectors.
 pub(super) fn padded(rows: usize) -> usize {
     rows.next_multiple_of(16)
 }
@@ -72,7 +81,7 @@ pub(super) fn padded(rows: usize) -> usize {
 mod wide {
     use std::arch::x86_64::*;
 
-    use super::At;
+    use super::Strided;
     use crate::kernel::pack::transpose;
 
     /// Rows of sums held in registers.
@@ -82,13 +91,14 @@ mod wide {
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn columns<const V: usize>(
         (m, n, k): (usize, usize, usize),
-        c: At<*mut f32>,
-        a: At<*const f32>,
-        b: At<*const f32>,
+        c: Strided<*mut f32>,
+        a: Strided<*const f32>,
+        b: Strided<*const f32>,
     ) {
         let tail = (0xffff_u32 >> (16 * V - n)) as __mmask16;
-        let row =
-            |i: usize| (At { ptr: c.ptr.wrapping_add(i * c.rs), ..c }, At { ptr: a.ptr.wrapping_add(i * a.rs), ..a });
+        let row = |i: usize| {
+            (Strided { ptr: c.ptr.wrapping_add(i * c.rs), ..c }, Strided { ptr: a.ptr.wrapping_add(i * a.rs), ..a })
+        };
         // SAFETY: rows i.. of `a` and `c` as the caller promised them.
         unsafe {
             let mut i = 0;
@@ -116,14 +126,15 @@ mod wide {
     #[inline]
     unsafe fn block<const R: usize, const V: usize>(
         k: usize,
-        c: At<*mut f32>,
-        a: At<*const f32>,
-        b: At<*const f32>,
+        c: Strided<*mut f32>,
+        a: Strided<*const f32>,
+        b: Strided<*const f32>,
         tail: __mmask16,
     ) {
         let mut sums = [[_mm512_setzero_ps(); V]; R];
         for p in 0..k {
-            // SAFETY: row p of `b` has 16 (V - 1) columns and those of the mask; element (i, p) of `a` is there.
+            // SAFETY: row p of `b` has 16 (V - 1) columns and those of the mask; element (i, p) of
+            // `a` is there.
             unsafe {
                 let from = b.ptr.add(p * b.rs);
                 let mut right = [_mm512_setzero_ps(); V];
@@ -181,8 +192,8 @@ mod tests {
             let want = |i: usize, j: usize| (0..k).map(|p| a[i * k + p] * b[j * k + p]).sum::<f32>();
             // SAFETY: the slices hold the matrices.
             unsafe {
-                let to = At::new(c.as_mut_ptr(), n, 1);
-                product((m, n, k), to, At::new(a.as_ptr(), k, 1), At::new(bt.as_ptr(), padded(n), 1));
+                let to = Strided::new(c.as_mut_ptr(), n, 1);
+                product((m, n, k), to, Strided::new(a.as_ptr(), k, 1), Strided::new(bt.as_ptr(), padded(n), 1));
             }
             for (at, got) in c.iter().enumerate() {
                 assert!((got - want(at / n, at % n)).abs() < 1e-3, "{m} x {n} x {k} at {at}: {got}");
@@ -191,8 +202,8 @@ mod tests {
             let columns: Vec<f32> = (0..m * k).map(|i| a[i % m * k + i / m]).collect();
             // SAFETY: as above.
             unsafe {
-                let to = At::new(c.as_mut_ptr(), n, 1);
-                product((m, n, k), to, At::new(columns.as_ptr(), 1, m), At::new(bt.as_ptr(), padded(n), 1));
+                let to = Strided::new(c.as_mut_ptr(), n, 1);
+                product((m, n, k), to, Strided::new(columns.as_ptr(), 1, m), Strided::new(bt.as_ptr(), padded(n), 1));
             }
             assert!(c.iter().enumerate().all(|(at, got)| (got - want(at / n, at % n)).abs() < 1e-3));
         }

@@ -1,4 +1,5 @@
-//! Every engine of this machine against an `f64` reference, on shapes whole and ragged, in all layouts.
+//! Every engine of this machine against an `f64` reference, on shapes whole and ragged, in all
+//! layouts.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -211,7 +212,8 @@ fn bf16_exact_numbers_give_exact_sums() {
 
 #[test]
 fn rounding_is_to_nearest_even() {
-    // 1 + 2^-8 lies halfway between two bf16 numbers, 1 and 1 + 2^-7: even is 1. 1 + 3 * 2^-8 goes up to 1 + 2^-6.
+    // 1 + 2^-8 lies halfway between two bf16 numbers, 1 and 1 + 2^-7: even is 1. 1 + 3 * 2^-8 goes
+    // up to 1 + 2^-6.
     let half = 1.0 / 256.0f32;
     for (x, rounded) in [(1.0 + half, 1.0), (1.0 + 3.0 * half, 1.0 + 4.0 * half), (1.0 + 1.01 * half, 1.0 + 2.0 * half)]
     {

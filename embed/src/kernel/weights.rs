@@ -1,8 +1,8 @@
-//! A weight matrix packed once, for many products: inference, where weights do not change.
+//! Prepacked weights: a weight matrix packed once for many products.
 
 use super::{Engine, Epilogue, KernelError, Mat, MatMut, Precision, exact, expect_shape};
 
-/// The weights of a linear layer, out x in, in the form the chosen engine reads.
+/// Weights of a linear layer, out x in, in the layout that the engine reads.
 pub struct PackedWeights {
     engine: Engine,
     outputs: usize,
@@ -11,7 +11,7 @@ pub struct PackedWeights {
 }
 
 enum Stored {
-    /// As they came, with the strides of rows and columns.
+    /// Unpacked, with the strides of rows and columns.
     Plain { values: Vec<f32>, strides: (usize, usize) },
     #[cfg(target_arch = "x86_64")]
     Tiles(Tiles),
@@ -25,10 +25,11 @@ mod tiles {
     use crate::kernel::pack::Tile;
     use crate::kernel::pool::Pool;
 
-    /// Training packs its weights afresh every step; new memory would have to be zeroed. A quarter of a gigabyte.
-    static FREE: Pool<Tile> = Pool::new(256 << 10);
+    /// Pool of tiles, at most 256 MiB: training packs its weights in every step, and new memory
+    /// would have to be zeroed.
+    static TILE_POOL: Pool<Tile> = Pool::new(256 << 10);
 
-    /// Tiles whose memory goes to the next ones.
+    /// Tiles that return to the pool when dropped.
     pub(super) struct Tiles {
         data: Vec<Tile>,
         len: usize,
@@ -37,13 +38,13 @@ mod tiles {
     impl Tiles {
         /// `len` tiles of any value.
         pub(super) fn take(len: usize) -> Self {
-            Self { data: FREE.take_exact(len, Tile::ZERO), len }
+            Self { data: TILE_POOL.take_exact(len, Tile::ZERO), len }
         }
     }
 
     impl Drop for Tiles {
         fn drop(&mut self) {
-            FREE.give(std::mem::take(&mut self.data));
+            TILE_POOL.put_back(std::mem::take(&mut self.data));
         }
     }
 
@@ -109,7 +110,8 @@ impl PackedWeights {
         self.inputs
     }
 
-    /// [`PackedWeights::forward`] into fresh memory, rows x out; [`super::Add::Output`] counts as nothing to add.
+    /// [`PackedWeights::forward`] into fresh memory, rows x out; [`super::Add::Output`] counts as
+    /// nothing to add.
     ///
     /// # Errors
     /// As [`PackedWeights::forward`].
@@ -119,7 +121,8 @@ impl PackedWeights {
         unsafe { super::fresh(x.rows(), self.outputs, |out| self.forward(x, out, epilogue, threads)) }
     }
 
-    /// `out = epilogue(x Wᵀ)` with `x` of rows x in and `out` of rows x out; `threads` as in [`super::matmul`].
+    /// `out = epilogue(x Wᵀ)` with `x` of rows x in and `out` of rows x out; `threads` as in
+    /// [`super::matmul`].
     ///
     /// # Errors
     /// [`KernelError::Shape`] when the shapes do not fit.
@@ -137,7 +140,7 @@ impl PackedWeights {
         match &self.stored {
             #[cfg(target_arch = "x86_64")]
             Stored::Tiles(tiles) => {
-                let right = super::blocks::Right { tiles, k: self.inputs, n: self.outputs };
+                let right = super::blocks::PackedRight { tiles, k: self.inputs, n: self.outputs };
                 super::blocks::multiply_packed(self.engine, x, right, out, epilogue, threads);
             }
             Stored::Plain { values, strides: (row, col) } => {

@@ -1,4 +1,4 @@
-//! From words to token ids: the reference's caption cleaning and WordPiece.
+//! Text preprocessing: the reference's caption cleaning, WordPiece tokens, and attribute phrases.
 
 mod clean;
 pub mod phrases;

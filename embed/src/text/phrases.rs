@@ -1,8 +1,9 @@
-//! Which words of a caption are attributes: adjectives, nouns, and the paper's phrases `[adj]...[noun]`.
+//! Finds attribute words in a caption: adjectives, nouns, and the paper's phrases `[adj]...[noun]`
+//! (specification, section 4, ARA).
 //!
-//! The reference asks a trained part-of-speech tagger. Captions of people use few constructions and a narrow vocabulary,
-//! so a lexicon of that vocabulary with rules for endings and for the next word finds more of the phrases than it does,
-//! in microseconds and without a model. What neither knows is taken for a noun.
+//! The reference uses a trained part-of-speech tagger. Captions of people use few constructions and
+//! a narrow vocabulary, so a lexicon with rules for endings and for the next word finds more
+//! phrases, in microseconds and without a model. Unknown words count as nouns.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,12 +12,12 @@ use std::sync::OnceLock;
 use crate::EmbedError;
 use crate::text::CaptionTokenizer;
 
-/// What a word is to a phrase.
+/// Role of a word in a phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// Describes what follows.
+    /// Describes the noun after it.
     Adjective,
-    /// What is described.
+    /// The described thing.
     Noun,
     /// Everything else; it ends a phrase.
     Other,
@@ -25,15 +26,15 @@ pub enum Tag {
 /// A word of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Its bytes in the text.
+    /// Byte range in the text.
     pub range: Range<usize>,
-    /// What it is.
+    /// Its role.
     pub tag: Tag,
 }
 
-/// What is known of a word before its neighbours are looked at; see `lexicon.txt`.
+/// Class of a word without regard to its neighbours; see `lexicon.txt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum LexiconClass {
     Adjective,
     Attributive,
     Position,
@@ -45,23 +46,23 @@ enum Class {
     Other,
 }
 
-fn lexicon() -> &'static HashMap<&'static str, Class> {
-    static LEXICON: OnceLock<HashMap<&'static str, Class>> = OnceLock::new();
+fn lexicon() -> &'static HashMap<&'static str, LexiconClass> {
+    static LEXICON: OnceLock<HashMap<&'static str, LexiconClass>> = OnceLock::new();
     LEXICON.get_or_init(|| {
         let lines = include_str!("lexicon.txt").lines().filter_map(|line| line.split_once(": "));
         lines
             .filter(|(class, _)| !class.starts_with('#'))
             .flat_map(|(class, words)| {
                 let class = match class {
-                    "adjective" => Class::Adjective,
-                    "attributive" => Class::Attributive,
-                    "position" => Class::Position,
-                    "noun" => Class::Noun,
-                    "person" => Class::Person,
-                    "modifier" => Class::Modifier,
-                    "participle" => Class::Participle,
-                    "pronoun" => Class::Pronoun,
-                    _ => Class::Other,
+                    "adjective" => LexiconClass::Adjective,
+                    "attributive" => LexiconClass::Attributive,
+                    "position" => LexiconClass::Position,
+                    "noun" => LexiconClass::Noun,
+                    "person" => LexiconClass::Person,
+                    "modifier" => LexiconClass::Modifier,
+                    "participle" => LexiconClass::Participle,
+                    "pronoun" => LexiconClass::Pronoun,
+                    _ => LexiconClass::Other,
                 };
                 words.split_whitespace().map(move |word| (word, class))
             })
@@ -70,52 +71,52 @@ fn lexicon() -> &'static HashMap<&'static str, Class> {
 }
 
 /// Ends of hyphenated words that describe ("knee-length", "lace-up").
-const COMPOUND: [&str; 17] = [
+const COMPOUND_ENDINGS: [&str; 17] = [
     "length", "style", "styled", "sleeve", "neck", "toe", "fit", "up", "down", "on", "off", "print", "color", "colour",
     "size", "cut", "rise",
 ];
 /// Endings of adjectives.
-const ADJECTIVE: [&str; 10] = ["ish", "ful", "less", "ous", "ive", "able", "ible", "esque", "like", "coloured"];
-/// Endings of nouns that the next list would take.
-const NOUN: [&str; 3] = ["ity", "ety", "ry"];
+const ADJECTIVE_ENDINGS: [&str; 10] = ["ish", "ful", "less", "ous", "ive", "able", "ible", "esque", "like", "coloured"];
+/// Endings of nouns that would match [`ATTRIBUTIVE_ENDINGS`].
+const NOUN_ENDINGS: [&str; 3] = ["ity", "ety", "ry"];
 /// Endings of words that are adjectives before another adjective or a noun and nouns elsewhere.
-const ATTRIBUTIVE: [&str; 5] = ["y", "al", "ic", "ar", "ian"];
+const ATTRIBUTIVE_ENDINGS: [&str; 5] = ["y", "al", "ic", "ar", "ian"];
 
-fn class(word: &str, after_person: bool) -> Class {
+fn lexicon_class(word: &str, after_person: bool) -> LexiconClass {
     if let Some(class) = lexicon().get(word) {
         return *class;
     }
     if !word.chars().any(char::is_alphabetic) {
-        return Class::Other;
+        return LexiconClass::Other;
     }
     if let Some((_, last)) = word.rsplit_once('-').filter(|(first, last)| !first.is_empty() && !last.is_empty()) {
-        if COMPOUND.contains(&last) {
-            return Class::Attributive;
+        if COMPOUND_ENDINGS.contains(&last) {
+            return LexiconClass::Attributive;
         }
-        return match class(last, false) {
-            Class::Adjective => Class::Adjective,
-            Class::Participle => Class::Participle,
+        return match lexicon_class(last, false) {
+            LexiconClass::Adjective => LexiconClass::Adjective,
+            LexiconClass::Participle => LexiconClass::Participle,
             // An unknown last part ("tie-dye", "two-tone") describes when something follows.
-            Class::Noun | Class::Person if lexicon().contains_key(last) => Class::Noun,
-            _ => Class::Attributive,
+            LexiconClass::Noun | LexiconClass::Person if lexicon().contains_key(last) => LexiconClass::Noun,
+            _ => LexiconClass::Attributive,
         };
     }
     let ends = |endings: &[&str]| endings.iter().any(|e| word.len() > e.len() + 1 && word.ends_with(e));
     match word {
-        _ if ends(&["colored", "coloured"]) => Class::Adjective,
-        _ if ends(&["ed"]) => Class::Participle,
-        _ if ends(&["ing", "ly", "wards"]) => Class::Other,
-        _ if ends(&ADJECTIVE) => Class::Adjective,
-        _ if word.len() > 5 && ends(&["est"]) => Class::Attributive,
-        _ if ends(&NOUN) => Class::Noun,
-        _ if ends(&ATTRIBUTIVE) => Class::Attributive,
-        _ if after_person && ends(&["s"]) && !ends(&["ss"]) => Class::Other,
-        _ => Class::Noun,
+        _ if ends(&["colored", "coloured"]) => LexiconClass::Adjective,
+        _ if ends(&["ed"]) => LexiconClass::Participle,
+        _ if ends(&["ing", "ly", "wards"]) => LexiconClass::Other,
+        _ if ends(&ADJECTIVE_ENDINGS) => LexiconClass::Adjective,
+        _ if word.len() > 5 && ends(&["est"]) => LexiconClass::Attributive,
+        _ if ends(&NOUN_ENDINGS) => LexiconClass::Noun,
+        _ if ends(&ATTRIBUTIVE_ENDINGS) => LexiconClass::Attributive,
+        _ if after_person && ends(&["s"]) && !ends(&["ss"]) => LexiconClass::Other,
+        _ => LexiconClass::Noun,
     }
 }
 
-/// Words as byte ranges; a mark between them is a word of its own. Hyphens and apostrophes stay inside words, the
-/// possessive 's stands apart.
+/// Words as byte ranges; a mark between them is a word of its own. Hyphens and apostrophes stay
+/// inside words, the possessive 's stands apart.
 fn split(text: &str) -> Vec<Range<usize>> {
     let inner = |c: char| matches!(c, '-' | '\'' | '\u{2019}' | '_');
     let mut words = Vec::new();
@@ -150,17 +151,21 @@ pub fn tag(text: &str) -> Vec<Word> {
     let mut classes = Vec::with_capacity(ranges.len());
     let mut after_person = false;
     for range in &ranges {
-        let found = class(&text[range.clone()].to_lowercase(), after_person);
-        after_person = matches!(found, Class::Person | Class::Pronoun);
+        let found = lexicon_class(&text[range.clone()].to_lowercase(), after_person);
+        after_person = matches!(found, LexiconClass::Person | LexiconClass::Pronoun);
         classes.push(found);
     }
     let mut words: Vec<Word> = ranges.into_iter().map(|range| Word { range, tag: Tag::Other }).collect();
     let mut next = Tag::Other;
     for (word, class) in words.iter_mut().zip(classes).rev() {
         word.tag = match (class, next) {
-            (Class::Adjective, _) => Tag::Adjective,
-            (Class::Attributive | Class::Position | Class::Participle, Tag::Adjective | Tag::Noun) => Tag::Adjective,
-            (Class::Noun | Class::Person | Class::Attributive, _) | (Class::Modifier, Tag::Noun) => Tag::Noun,
+            (LexiconClass::Adjective, _) => Tag::Adjective,
+            (
+                LexiconClass::Attributive | LexiconClass::Position | LexiconClass::Participle,
+                Tag::Adjective | Tag::Noun,
+            ) => Tag::Adjective,
+            (LexiconClass::Noun | LexiconClass::Person | LexiconClass::Attributive, _)
+            | (LexiconClass::Modifier, Tag::Noun) => Tag::Noun,
             _ => Tag::Other,
         };
         next = word.tag;
@@ -168,7 +173,8 @@ pub fn tag(text: &str) -> Vec<Word> {
     words
 }
 
-/// The paper's attribute phrases among `words`: one or more adjectives, then one or more nouns. Ranges of words.
+/// The paper's attribute phrases among `words`: one or more adjectives, then one or more nouns.
+/// Ranges of words.
 pub fn phrases(words: &[Word]) -> Vec<Range<usize>> {
     let run = |from: usize, tag: Tag| from + words[from..].iter().take_while(|w| w.tag == tag).count();
     let (mut found, mut at) = (Vec::new(), 0);
@@ -192,12 +198,12 @@ pub struct Spans {
     pub words: Vec<usize>,
 }
 
-/// A caption as the training reads it.
+/// A tokenised caption with its attributes, for training.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedCaption {
     /// `[CLS]`, word pieces, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Where its attributes are.
+    /// Positions of its attributes.
     pub spans: Spans,
 }
 
@@ -207,14 +213,14 @@ impl TaggedCaption {
     /// # Errors
     /// When the tokenizer fails.
     pub fn new(texts: &CaptionTokenizer, raw: &str) -> Result<Self, EmbedError> {
-        let (caption, pieces) = texts.encode_with_places(raw)?;
+        let (caption, pieces) = texts.encode_with_offsets(raw)?;
         let spans = spans(&caption.text, &pieces);
         Ok(Self { ids: caption.ids, spans })
     }
 }
 
-/// The attributes of `text`, whose word pieces lie at the bytes `pieces`; pieces without a place in the text (`[CLS]`,
-/// `[SEP]`) have an empty range.
+/// The attributes of `text`, whose word pieces lie at the bytes `pieces`; pieces without a place in
+/// the text (`[CLS]`, `[SEP]`) have an empty range.
 fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
     let words = tag(text);
     let within = |from: usize, to: usize| {
@@ -230,7 +236,8 @@ fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
         }
         first.map(|first| first..last)
     };
-    // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one [UNK].
+    // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one
+    // [UNK].
     let mut end = 0;
     let mut of_phrases = Vec::new();
     for mut pieces in phrases(&words).into_iter().filter_map(phrase) {

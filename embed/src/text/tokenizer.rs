@@ -9,16 +9,16 @@ use super::clean;
 use crate::EmbedError;
 use crate::model::Architecture;
 
-/// A cleaned text as ids.
+/// A cleaned and tokenised text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caption {
-    /// After cleaning.
+    /// The cleaned text.
     pub text: String,
     /// `[CLS]`, word pieces, `[SEP]`; no padding.
     pub ids: Vec<u32>,
     /// Words or word pieces were cut off.
     pub truncated: bool,
-    /// How many pieces are words (letters or digits) the vocabulary knows.
+    /// Number of pieces that are known words (letters or digits), not `[UNK]`.
     pub words: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct CaptionTokenizer {
 }
 
 impl CaptionTokenizer {
-    /// Reads `tokenizer.json` and makes sure that it speaks of the same special tokens as `arch`.
+    /// Reads `tokenizer.json` and checks that its special tokens have the ids of `arch`.
     ///
     /// # Errors
     /// An unreadable file, or special tokens or a size that `arch` does not have.
@@ -61,7 +61,8 @@ impl CaptionTokenizer {
         if size > arch.vocab_size {
             return Err(bad(format!("it has {size} entries, the model's vocab_size is {}", arch.vocab_size)));
         }
-        // Length is our business: callers want to know about a cut, and padding is a matter of batches.
+        // Truncation and padding are done here and in batches, because callers need to know about a
+        // cut.
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         inner.with_padding(None);
         Ok(Self { inner, max_len: arch.max_text_len, sep: arch.sep_token_id, unk: arch.unk_token_id })
@@ -85,23 +86,23 @@ impl CaptionTokenizer {
         texts.iter().map(|text| Ok(self.encode(text)?.ids)).collect()
     }
 
-    /// As [`CaptionTokenizer::encode`], and for every id the bytes of the cleaned text it stands for; none for `[CLS]`
-    /// and `[SEP]`.
+    /// As [`CaptionTokenizer::encode`], with the byte range of every id in the cleaned text; empty
+    /// for `[CLS]` and `[SEP]`.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn encode_with_places(&self, raw: &str) -> Result<(Caption, Vec<Range<usize>>), EmbedError> {
+    pub fn encode_with_offsets(&self, raw: &str) -> Result<(Caption, Vec<Range<usize>>), EmbedError> {
         let (text, truncated) = clean(raw);
         let encoding = self.inner.encode(text.as_str(), true).map_err(|e| failed(&text, e))?;
-        let mut places: Vec<Range<usize>> = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        let mut offsets: Vec<Range<usize>> = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
         let caption = self.caption(text, &encoding, truncated);
-        places.truncate(caption.ids.len());
+        offsets.truncate(caption.ids.len());
         for end in [0, caption.ids.len().saturating_sub(1)] {
-            if let Some(place) = places.get_mut(end) {
-                *place = 0..0;
+            if let Some(offset) = offsets.get_mut(end) {
+                *offset = 0..0;
             }
         }
-        Ok((caption, places))
+        Ok((caption, offsets))
     }
 
     fn caption(&self, text: String, encoding: &Encoding, mut truncated: bool) -> Caption {
@@ -119,7 +120,8 @@ impl CaptionTokenizer {
     /// As [`CaptionTokenizer::encode`] for something to search for.
     ///
     /// # Errors
-    /// [`EmbedError::EmptyQuery`] when no known word is left: nothing, punctuation only, emoji only.
+    /// [`EmbedError::EmptyQuery`] when no known word is left: nothing, punctuation only, emoji
+    /// only.
     pub fn encode_query(&self, raw: &str) -> Result<Caption, EmbedError> {
         let caption = self.encode(raw)?;
         if caption.words == 0 { Err(EmbedError::EmptyQuery) } else { Ok(caption) }

@@ -1,7 +1,8 @@
-//! ARA, masked attribute modelling: attribute words are hidden and predicted from the rest and from the picture.
+//! ARA, masked attribute modelling (specification, section 4): the decoder predicts masked
+//! attribute words of a caption from its other words and from the picture.
 //!
-//! Masks depend on seed and step alone. Scores over the vocabulary are computed for the masked positions only, a tenth
-//! of all, which is most of what the loss costs.
+//! Masks depend on the seed and the step alone. Vocabulary scores, the most expensive part, are
+//! computed for masked positions only, about a tenth of all.
 
 use candle_core::{Result, Tensor, bail};
 use rand::Rng;
@@ -10,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::losses::word_loss;
 use crate::ops::network;
+use crate::streams;
 use sightline_embed::graph::Dropout;
 use sightline_embed::graph::{Cada, Pass, WordPredictor};
 use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_embed::text::phrases::Spans;
 use sightline_figures::stream;
 
-/// What is masked as one.
+/// Unit of masking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
@@ -26,56 +28,64 @@ pub enum Masking {
     Word,
 }
 
-/// How masked attributes are trained.
+/// Settings of the ARA loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ara {
-    /// First step with it.
+    /// First step that adds this loss.
     pub from: usize,
-    /// Pairs of a batch it is taken of, all when `None`.
+    /// Pairs per batch that the loss is computed on, from the first; `None` for all.
     pub pairs: Option<usize>,
-    /// What is masked.
+    /// Whole phrases, or single word pieces.
     pub masking: Masking,
-    /// Probability of each phrase or word piece.
+    /// Probability that a phrase or word piece is masked: 0.8 in the paper, 0.4 in the authors'
+    /// code.
     pub probability: f32,
-    /// Each word sees only those before it.
+    /// Causal self-attention: each word sees only the words before it (the authors' code).
     pub causal: bool,
-    /// The transformer that predicts.
+    /// Transformer that predicts the masked words.
     pub decoder: WordPredictor,
-    /// `[SEP]` may be masked like a word: a mistake of the authors' code, wanted only to repeat it.
+    /// `[SEP]` may be masked too. This repeats a mistake of the authors' code.
     pub mask_sep: bool,
-    /// Factor in the total.
+    /// Weight in the total loss; 0.1 in the paper.
     pub weight: f64,
 }
 
-/// Texts with hidden words.
+/// Texts with masked word pieces, and the pieces that were masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masked {
-    /// The texts, `[MASK]` in place of hidden pieces.
+pub struct MaskedTexts {
+    /// The texts, `[MASK]` in position of hidden pieces.
     pub tokens: TokenBatch,
-    /// Where pieces are hidden, ascending, counted over the whole batch (row * tokens + position).
-    pub places: Vec<u32>,
-    /// What was there.
+    /// Masked positions in ascending order, counted over the whole batch (row * tokens + position).
+    pub positions: Vec<u32>,
+    /// Id of the masked piece at each of `positions`.
     pub labels: Vec<u32>,
 }
 
 impl Ara {
-    /// Hides words of the first texts of a batch.
-    pub fn mask(&self, tokens: &TokenBatch, spans: &[Spans], arch: &Architecture, seed: u64, step: usize) -> Masked {
+    /// Masks words of the first `pairs` texts of a batch.
+    pub fn mask(
+        &self,
+        tokens: &TokenBatch,
+        spans: &[Spans],
+        arch: &Architecture,
+        seed: u64,
+        step: usize,
+    ) -> MaskedTexts {
         let n = self.pairs.unwrap_or(usize::MAX).min(tokens.batch()).min(spans.len());
         let tokens = tokens.select(&(0..n).collect::<Vec<_>>());
-        let mut rng = stream(seed, 0x4152_4100, step as u64);
-        let mut places = Vec::new();
+        let mut rng = stream(seed, streams::ARA_MASKS, step as u64);
+        let mut positions = Vec::new();
         for (row, spans) in spans.iter().take(n).enumerate() {
             let length = tokens.lengths()[row].min(tokens.tokens());
-            let hidden = self.hidden(spans, length, &mut rng);
-            places.extend(hidden.into_iter().map(|i| (row * tokens.tokens() + i) as u32));
+            let hidden = self.positions_to_mask(spans, length, &mut rng);
+            positions.extend(hidden.into_iter().map(|i| (row * tokens.tokens() + i) as u32));
         }
-        let labels = places.iter().map(|&place| tokens.ids()[place as usize]).collect();
-        Masked { tokens: tokens.with_replaced(&places, arch.mask_token_id), places, labels }
+        let labels = positions.iter().map(|&position| tokens.ids()[position as usize]).collect();
+        MaskedTexts { tokens: tokens.with_replaced(&positions, arch.mask_token_id), positions, labels }
     }
 
-    /// Positions to hide in a text of `length` ids, ascending.
-    fn hidden(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
+    /// Positions to mask in a text of `length` ids, ascending.
+    fn positions_to_mask(&self, spans: &Spans, length: usize, rng: &mut StdRng) -> Vec<usize> {
         let mut drawn = |n: usize| (0..n).map(|_| rng.random::<f32>() < self.probability).collect::<Vec<_>>();
         let mut hidden: Vec<usize> = match self.masking {
             Masking::Phrase => {
@@ -98,8 +108,8 @@ impl Ara {
         hidden
     }
 
-    /// Cross-entropy of the hidden words, given the pictures `[B, 1 + patches, vision width]` of the batch; nothing when
-    /// no word is hidden.
+    /// Mean cross-entropy in nats of the masked words, a scalar f32. `images` are the batch's patch
+    /// features `[B, 1 + patches, vision width]`, f32. `None` when no word is masked.
     ///
     /// # Errors
     /// A model without a word predictor.
@@ -107,17 +117,17 @@ impl Ara {
         &self,
         model: &Cada,
         images: &Tensor,
-        masked: &Masked,
+        masked: &MaskedTexts,
         dropout: Option<&Dropout>,
     ) -> Result<Option<Tensor>> {
-        if masked.places.is_empty() {
+        if masked.positions.is_empty() {
             return Ok(None);
         }
         let Some(decoder) = &model.text_decoder else { bail!("the model was built without a decoder for ARA") };
         let images = images.narrow(0, 0, masked.tokens.batch())?;
         let pass = Pass { image: Some(&images), causal: self.causal, dropout };
         let hidden = network::bert(&decoder.bert, &masked.tokens, &pass)?.flatten(0, 1)?;
-        let hidden = hidden.index_select(&Tensor::new(masked.places.as_slice(), hidden.device())?, 0)?;
+        let hidden = hidden.index_select(&Tensor::new(masked.positions.as_slice(), hidden.device())?, 0)?;
         word_loss(&network::word_logits(decoder, &hidden)?, &masked.labels).map(Some)
     }
 }
@@ -151,17 +161,17 @@ mod tests {
         let arch = Architecture::cada_base();
         for (probability, expected) in [(0.0, 80..=80), (0.5, 90..=130), (1.0, 160..=160)] {
             let masked = ara(Masking::Phrase, probability).mask(&tokens, &spans, &arch, 4, 2);
-            assert!(expected.contains(&masked.places.len()), "{probability}: {}", masked.places.len());
+            assert!(expected.contains(&masked.positions.len()), "{probability}: {}", masked.positions.len());
             for row in 0..40u32 {
-                let hidden: Vec<u32> = masked.places.iter().filter(|p| **p / 9 == row).map(|p| p % 9).collect();
+                let hidden: Vec<u32> = masked.positions.iter().filter(|p| **p / 9 == row).map(|p| p % 9).collect();
                 assert!([&[1, 2][..], &[4, 5], &[1, 2, 4, 5]].contains(&hidden.as_slice()), "{hidden:?}");
             }
-            for (place, label) in masked.places.iter().zip(&masked.labels) {
-                assert_eq!(masked.tokens.ids()[*place as usize], 103);
-                assert_eq!(tokens.ids()[*place as usize], *label);
+            for (position, label) in masked.positions.iter().zip(&masked.labels) {
+                assert_eq!(masked.tokens.ids()[*position as usize], 103);
+                assert_eq!(tokens.ids()[*position as usize], *label);
             }
             let changed = masked.tokens.ids().iter().zip(tokens.ids()).filter(|(a, b)| a != b).count();
-            assert_eq!(changed, masked.places.len());
+            assert_eq!(changed, masked.positions.len());
         }
     }
 
@@ -171,8 +181,8 @@ mod tests {
         let arch = Architecture::cada_base();
         let word = ara(Masking::Word, 0.4);
         let masked = word.mask(&tokens, &spans, &arch, 4, 2);
-        assert!((40..90).contains(&masked.places.len()), "{}", masked.places.len());
-        assert!(masked.places.iter().all(|p| [1, 2, 4, 5].contains(&(p % 9))));
+        assert!((40..90).contains(&masked.positions.len()), "{}", masked.positions.len());
+        assert!(masked.positions.iter().all(|p| [1, 2, 4, 5].contains(&(p % 9))));
         assert_eq!(masked, word.mask(&tokens, &spans, &arch, 4, 2));
         assert_ne!(masked, word.mask(&tokens, &spans, &arch, 4, 3));
         let mistaken = Ara { mask_sep: true, ..word.clone() }.mask(&tokens, &spans, &arch, 4, 2);

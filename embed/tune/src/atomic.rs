@@ -1,6 +1,6 @@
-//! Files and folders that are there whole or not at all: written beside their place, then renamed into it.
+//! Atomic writes: a file or folder is written beside its place and then renamed into it.
 //!
-//! A command that is killed, or a disk that fills up, leaves what was there before.
+//! After a kill or on a full disk, the old content is still complete.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ fn part(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.part", std::process::id()))
 }
 
-/// Puts `bytes` at `path`, in place of what was there.
+/// Replaces the content of `path` with `bytes`.
 ///
 /// # Errors
-/// A file that cannot be written (a full disk, say); what was there stays.
+/// A file that cannot be written, such as on a full disk; the old file stays.
 pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     with(path, |part| fs::write(part, bytes).map_err(TrainError::io(path)))
 }
 
-/// Lets `write` write a file, which then takes the place of `path`.
+/// Replaces `path` with the file that `write` writes to the path it is given.
 ///
 /// # Errors
-/// What `write` says, or a folder that cannot be written to; what was there stays.
+/// The error of `write`, or a folder that cannot be written to; the old file stays.
 pub fn with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let part = part(path);
     let moved = write(&part).and_then(|()| fs::rename(&part, path).map_err(TrainError::io(path)));
@@ -34,11 +34,12 @@ pub fn with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
     moved
 }
 
-/// Lets `fill` write into a fresh folder, which then takes the place of `out`. One that exists is replaced with `force`
-/// alone, and only once the new one is whole.
+/// Replaces `out` with a new folder that `fill` writes into. An existing folder is replaced only
+/// with `force`, and only after `fill` has succeeded.
 ///
 /// # Errors
-/// A folder that exists (without `force`) or cannot be written, or what `fill` says; `out` stays as it was.
+/// A folder that exists (without `force`) or cannot be written, or the error of `fill`; `out` stays
+/// unchanged.
 pub fn folder(out: &Path, force: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if out.exists() && !force {
         return Err(TrainError::content(out, "it exists already; --force replaces it"));
@@ -56,8 +57,8 @@ pub fn folder(out: &Path, force: bool, fill: impl FnOnce(&Path) -> Result<()>) -
     done
 }
 
-/// Puts the folder `part` in the place of `out`. Between the two renames what was there is at `old`, and a kill there
-/// leaves it at that name.
+/// Renames the folder `part` to `out`. Between the two renames the old folder is at `old`; a kill
+/// at that moment leaves it there.
 ///
 /// # Errors
 /// A folder that cannot be renamed; `out` stays.

@@ -1,5 +1,9 @@
-//! ATP, the matching loss: the decoder tells a pair from the same text with a hard negative picture and from the same
-//! picture with a hard negative text, as a whole and by groups of words.
+//! ATP, the matching loss (specification, section 4): the decoder classifies pairs of a text and a
+//! picture as match or no match.
+//!
+//! Negatives are the same text with a hard negative picture, and the same picture with a hard
+//! negative text. The global half classifies the `[ENC]` state, the local half the means of token
+//! groups.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarMap;
@@ -11,68 +15,71 @@ use sightline_embed::graph::Cada;
 use sightline_embed::graph::Dropout;
 use sightline_embed::model::{Architecture, TokenBatch};
 
-/// What the decoder's cross-attention starts from when matching begins.
+/// Weights of the decoder's cross-attention at the first step with ATP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Start {
-    /// Its weights as they are: right for weights that know how to match.
+pub enum CrossAttentionStart {
+    /// Unchanged: right for pre-trained cross-attention.
     #[default]
     Fresh,
-    /// Queries from the text projection and keys from the image projection, which the global loss has brought into one
-    /// space, and `[ENC]` from `[CLS]`: attention is then strong where text and picture agree. With random ones neither
-    /// side alone says anything about a match, and matching stays at chance for a long time. Overwrites what was there.
+    /// Queries from the text projection and keys from the image projection, which the global loss
+    /// has brought into one space, and `[ENC]` from `[CLS]`: attention is then strong where text
+    /// and picture agree. From random weights, matching stays at chance for a long time. The old
+    /// weights are overwritten.
     Projections,
 }
 
-/// How matching is trained.
+/// Settings of the ATP loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Atp {
-    /// First step with it: matching has little to learn before features mean something.
+    /// First step that adds this loss: matching learns little before the features are useful.
     pub from: usize,
-    /// Pairs of a batch it is taken of, all when `None`; negatives come from the whole batch.
+    /// Pairs per batch that the loss is computed on, from the first; `None` for all. Negatives come
+    /// from the whole batch.
     pub pairs: Option<usize>,
-    /// What it starts from.
+    /// Weights of the cross-attention at step `from`.
     #[serde(default)]
-    pub start: Start,
+    pub start: CrossAttentionStart,
     /// Rule for hard negatives.
     pub negatives: HardNegative,
     /// Token groups of the local half.
     pub groups: Groups,
-    /// The half on `[ENC]`: trains the head that ranks.
+    /// Adds the global half, on `[ENC]`: it trains the head that ranks search results.
     pub global: bool,
-    /// The half on groups of words.
+    /// Adds the local half, on token groups.
     pub local: bool,
-    /// Factor in the total.
+    /// Weight of each half in the total loss.
     pub weight: f64,
 }
 
-/// Match logits of positives, and behind them of negatives: of B pairs with a negative picture and B pairs with a negative
-/// text.
+/// Match logits (columns: no match, match) of B positive pairs, then of B pairs with a negative
+/// picture and B pairs with a negative text.
 pub struct MatchLogits {
-    /// `[pairs, 2]` of the `[ENC]` states.
+    /// `[pairs, 2]`, f32, from the `[ENC]` states.
     pub whole: Option<Tensor>,
-    /// `[groups, 2]` of the group means, and the pair (row of `whole`) each belongs to.
+    /// `[groups, 2]`, f32, from the group means, and the pair (row of `whole`) of each group.
     pub groups: Option<(Tensor, Vec<usize>)>,
-    /// How many pairs are positives: the first ones.
+    /// Number of positive pairs, which come first.
     pub positives: usize,
 }
 
-/// Both halves of the loss.
+/// Both halves of the ATP loss, each a scalar f32 in nats; `None` where a half is off.
 pub struct MatchLoss {
-    /// On `[ENC]`.
+    /// The global half, on `[ENC]`.
     pub whole: Option<Tensor>,
-    /// On groups.
+    /// The local half, on token groups.
     pub groups: Option<Tensor>,
 }
 
 impl Atp {
-    /// To be called before every step: makes the decoder ready when matching begins at `step`. A model with fewer common
-    /// dimensions than its text transformer is wide repeats them.
+    /// Sets the cross-attention weights if matching begins at `step`; call it before every step.
+    /// Where the common space has fewer dimensions than the text transformer, rows of the
+    /// projections are repeated.
     ///
     /// # Errors
-    /// Variables of another model.
+    /// A variable that is missing or has another shape.
     pub fn prepare(&self, variables: &VarMap, arch: &Architecture, step: usize) -> Result<()> {
-        if self.start == Start::Fresh || step != self.from {
+        if self.start == CrossAttentionStart::Fresh || step != self.from {
             return Ok(());
         }
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -97,7 +104,8 @@ impl Atp {
         words.set(&table.index_select(&Tensor::new(rows, table.device())?, 0)?)
     }
 
-    /// Fused pass over the first pairs of the batch and their negatives, `images` `[B, 1 + patches, vision width]`.
+    /// Logits of the first `pairs` pairs of the batch and of their negatives. `images` are patch
+    /// features `[B, 1 + patches, vision width]`, f32.
     ///
     /// # Errors
     /// When candle fails.
@@ -114,14 +122,15 @@ impl Atp {
         let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
         let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
         let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
-        self.judged(model, &tokens.select(&rows), &images, n, dropout)
+        self.match_pairs(model, &tokens.select(&rows), &images, n, dropout)
     }
 
-    /// Fused pass over pairs of `tokens` and `images`, of which the first `positives` match.
+    /// Logits of the pairs (`tokens[i]`, `images[i]`), of which the first `positives` match.
+    /// `images` are patch features `[pairs, 1 + patches, vision width]`, f32.
     ///
     /// # Errors
     /// When candle fails.
-    pub fn judged(
+    pub fn match_pairs(
         &self,
         model: &Cada,
         tokens: &TokenBatch,
@@ -131,7 +140,7 @@ impl Atp {
     ) -> Result<MatchLogits> {
         let mut tokens = tokens.clone();
         if self.local && !self.groups.masked {
-            // Padding is part of the means, so its amount must not depend on the batch.
+            // Unmasked means include padding, so the padded length must not depend on the batch.
             tokens = tokens.padded(model.arch().max_text_len, model.arch().pad_token_id);
         }
         let fused = network::fused(model, &tokens, images, dropout)?;
@@ -147,7 +156,7 @@ impl Atp {
 }
 
 impl MatchLogits {
-    /// Mean cross-entropy of each half.
+    /// Mean cross-entropy of each half (specification, section 4).
     ///
     /// # Errors
     /// When candle fails.

@@ -1,7 +1,7 @@
-//! Auxiliary attribute heads: from the image's global feature, say what the drawn person wears.
+//! Auxiliary attribute heads: they classify what a drawn person wears from the image's class token.
 //!
-//! Drawn persons come with their attributes, a far denser signal than one caption among sixty; with it colours and
-//! garments are learned in minutes instead of hours. The heads exist in training only.
+//! Drawn persons have known attributes, a far denser signal than one caption among sixty: colours
+//! and garments are learned in minutes instead of hours. The heads exist in training only.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -12,8 +12,8 @@ use sightline_figures::Person;
 use sightline_figures::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS};
 use sightline_figures::person::{LowerKind, UpperKind};
 
-/// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind, sex, hair style,
-/// hair colour, headwear, bag, bag colour, shoe colour, thing, age.
+/// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind,
+/// sex, hair style, hair colour, headwear, bag, bag colour, shoe colour, thing, age.
 const CLASSES: [usize; 15] = [
     GARMENT_COLOURS.len() + DENIM_COLOURS.len(),
     18,
@@ -31,13 +31,13 @@ const CLASSES: [usize; 15] = [
     6,
     3,
 ];
-/// How much each counts.
+/// Weight of each head in the loss, in the order of [`CLASSES`].
 const WEIGHTS: [f32; 15] = [2.0, 1.5, 0.7, 0.7, 2.0, 1.5, 1.0, 1.0, 0.7, 0.8, 1.0, 0.5, 0.7, 0.5, 0.3];
 
-/// Class per head.
+/// One class per head, in the order of the heads.
 pub type Labels = [u8; 15];
 
-/// Labels of a picture whose attributes nobody knows; the heads learn nothing from it.
+/// Labels of a picture with unknown attributes; the loss ignores it.
 pub const UNKNOWN: Labels = [u8::MAX; 15];
 
 /// The classes of `person`.
@@ -68,19 +68,19 @@ pub fn labels(person: &Person) -> Labels {
     ]
 }
 
-/// Share of the attributes that two persons have in common, each counted by its weight: 0 to 1.
+/// Weighted share of the attributes that two persons have in common, 0 to 1.
 pub fn agreement(one: &Labels, other: &Labels) -> f32 {
     let same = one.iter().zip(other).zip(WEIGHTS).filter(|((a, b), _)| a == b);
     same.map(|(_, weight)| weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>()
 }
 
-/// One linear layer for all heads.
-pub struct Heads {
+/// The heads, as one linear layer whose outputs lie side by side.
+pub struct AttributeHeads {
     all: Linear,
 }
 
-impl Heads {
-    /// Heads on features of `width`, variables under `vb`.
+impl AttributeHeads {
+    /// Heads on features of `width` numbers, with variables under `vb`.
     ///
     /// # Errors
     /// When candle fails.
@@ -88,8 +88,9 @@ impl Heads {
         Ok(Self { all: Linear::new(width, CLASSES.iter().sum(), vb)? })
     }
 
-    /// Weighted mean cross-entropy of features `[B, width]`, and the share of right answers per head, over the pictures
-    /// whose attributes are known; 0 when there is none.
+    /// Weighted mean cross-entropy of features `[B, width]`, f32, as a scalar in nats, and the
+    /// accuracy of each head. Pictures with unknown attributes are left out; both are 0 when no
+    /// picture is left.
     ///
     /// # Errors
     /// When candle fails.

@@ -1,4 +1,4 @@
-//! How training pictures and captions are varied.
+//! Augmentation of training pictures and captions.
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -7,16 +7,18 @@ use serde::{Deserialize, Serialize};
 use sightline_embed::model::Preprocess;
 use sightline_embed::preprocess::normalize;
 
-/// How a picture is varied before the model sees it.
+/// Augmentation of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Augment {
-    /// Not at all.
+    /// No augmentation.
     None,
-    /// As the authors' code: mirrored with probability 0.5; ten black pixels around it and a random window of the old
-    /// size; with probability 0.5 a rectangle of 0.02 to 0.4 of its area and a height of 0.3 to 3.3 widths erased.
+    /// The authors' code (specification, section 3): horizontal flip with probability 0.5; a border
+    /// of ten black pixels and a random crop to the old size; with probability 0.5 an erased
+    /// rectangle of 0.02 to 0.4 of the area and 0.3 to 3.3 times as high as wide.
     Reference,
-    /// For surveillance: mirrored, a shifted and rescaled window, light and colour, an erased rectangle of any colour.
+    /// For surveillance: flip, shift, scale, light and colour, and an erased rectangle of any
+    /// colour.
     Surveillance,
 }
 
@@ -24,8 +26,8 @@ pub enum Augment {
 const BORDER: usize = 10;
 
 impl Augment {
-    /// Writes the varied, normalised picture (RGB bytes of `[height, width]`, row-major) to `out`, planar
-    /// `[3, height, width]`.
+    /// Writes the augmented, normalised picture to `out`, planar f32 `[3, height, width]`. `bytes`
+    /// are RGB, row-major, `[height, width, 3]`.
     pub fn apply(self, bytes: &[u8], size: [usize; 2], prep: &Preprocess, out: &mut [f32], rng: &mut StdRng) {
         match self {
             Self::None => normalize(bytes, prep, out),
@@ -41,7 +43,7 @@ fn reference(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32
     let (down, right) = (rng.random_range(0..=2 * BORDER), rng.random_range(0..=2 * BORDER));
     for y in 0..h {
         for x in 0..w {
-            // Place in the bordered picture, then in the (mirrored) picture itself.
+            // Position in the picture with its border, then in the (mirrored) picture itself.
             let (py, px) = ((y + down).checked_sub(BORDER), (x + right).checked_sub(BORDER));
             let at = match (py, px) {
                 (Some(py), Some(px)) if py < h && px < w => Some((py * w + if flip { w - 1 - px } else { px }) * 3),
@@ -66,7 +68,7 @@ fn reference(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32
         let (top, left) = (rng.random_range(0..=h - eh), rng.random_range(0..=w - ew));
         for c in 0..3 {
             for y in top..top + eh {
-                // The mean itself, not the 0 it would be after normalising: so do the authors.
+                // The authors fill with the mean, although a normalised mean is 0.
                 out[c * plane + y * w + left..][..ew].fill(prep.mean[c]);
             }
         }
@@ -74,7 +76,8 @@ fn reference(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32
     }
 }
 
-/// Flip, shifted and rescaled window, light and colour, erased rectangle; then (value - mean) / std, channel by channel.
+/// Flip, shifted and rescaled window, light and colour, erased rectangle; then (value - mean) /
+/// std, channel by channel.
 fn surveillance(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [f32], rng: &mut StdRng) {
     let mut u = |lo: f32, hi: f32| lo + (hi - lo) * rng.random::<f32>();
     let flip = u(0.0, 1.0) < 0.5;
@@ -115,8 +118,8 @@ fn surveillance(bytes: &[u8], [h, w]: [usize; 2], prep: &Preprocess, out: &mut [
     }
 }
 
-/// `text` with every word left out with probability `rate`; the first two that remain are kept in any case, and a text of
-/// two words or fewer stays as it is.
+/// Drops each word of `text` with probability `rate`. At least two words are kept, and a text of
+/// two words or fewer stays unchanged.
 pub fn drop_words(text: &str, rate: f32, rng: &mut StdRng) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     if rate <= 0.0 || words.len() <= 2 {
@@ -162,7 +165,8 @@ mod tests {
         assert_ne!(varied(Augment::Reference, 1), varied(Augment::Reference, 2));
     }
 
-    /// Share of variations that hold black border, an erased rectangle (and how large), and the mirrored picture.
+    /// Share of variations that hold black border, an erased rectangle (and how large), and the
+    /// mirrored picture.
     #[test]
     fn the_reference_has_its_rates() {
         let prep = Preprocess::default();

@@ -1,6 +1,7 @@
-//! Batches: chosen pairs as tensors.
+//! Builds batches: the tensors of the chosen pairs.
 //!
-//! A batch depends on the seed and its number alone, so that a resumed run sees what an uninterrupted one would.
+//! A batch depends on the seed and its number alone, so a resumed run sees the same batches as an
+//! uninterrupted one.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -8,7 +9,8 @@ use rayon::prelude::*;
 use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
-use super::source::{Sequence, Source};
+use super::source::{BatchSequence, Source};
+use super::streams;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
@@ -17,51 +19,51 @@ use sightline_figures::stream;
 
 /// One training batch of B pairs.
 pub struct Batch {
-    /// Normalised pixels `[B, 3, H, W]`.
+    /// Normalised pixels `[B, 3, H, W]`, f32.
     pub pixels: Tensor,
     /// One caption per picture.
     pub tokens: TokenBatch,
-    /// Where attributes stand in each caption, for masking.
+    /// Positions of attribute words in each caption, for ARA.
     pub spans: Vec<Spans>,
-    /// Identity per pair.
+    /// Identity of each pair, as the source numbers it.
     pub identities: Vec<u32>,
-    /// Attributes per picture, for the auxiliary heads.
+    /// Attributes of each picture, for the auxiliary heads.
     pub labels: Vec<Labels>,
 }
 
-/// Makes batch after batch.
-pub struct Batches<'a> {
-    /// Where pairs come from.
+/// Builds batch number 0, 1, 2 and so on.
+pub struct BatchBuilder<'a> {
+    /// Source of pictures and captions.
     pub source: &'a dyn Source,
-    /// Which of them stand together.
-    pub sequence: Sequence<'a>,
-    /// How pictures are varied.
+    /// The pairs of each batch.
+    pub sequence: BatchSequence<'a>,
+    /// Augmentation of pictures.
     pub augment: Augment,
-    /// Probability of leaving out a word.
+    /// Probability that a word of a caption is dropped.
     pub word_drop: f32,
-    /// Dimensions of the model.
+    /// Architecture of the model.
     pub arch: &'a Architecture,
-    /// Picture preparation.
+    /// Mean and standard deviation of the pixels.
     pub prep: &'a Preprocess,
-    /// From words to ids.
+    /// Tokenizer of the captions.
     pub texts: &'a CaptionTokenizer,
-    /// Seed of everything drawn.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
-impl Batches<'_> {
-    /// Batch `index`.
+impl BatchBuilder<'_> {
+    /// Builds batch `index`.
     ///
     /// # Errors
     /// A picture that cannot be read any more, or a caption the tokenizer cannot take.
     pub fn build(&self, index: u64) -> Result<Batch> {
-        let mut rng = stream(self.seed, 0xBA7C_0000, index);
+        let mut rng = stream(self.seed, streams::BATCH, index);
         let chosen = self.sequence.choose(index, &mut rng);
         let [h, w] = self.source.size();
         let size = chosen.len();
         let mut pixels = vec![0f32; size * 3 * h * w];
         let (mut ids, mut spans) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        // Most of the work, where pictures are drawn or read for the first time, and none of it draws from `rng`.
+        // Drawing or decoding is most of the work, so it runs in parallel; none of it uses `rng`.
         let pictures: Vec<_> =
             chosen.par_iter().map(|choice| self.source.picture(choice.identity, choice.view)).collect();
         for ((choice, picture), out) in chosen.iter().zip(pictures).zip(pixels.chunks_exact_mut(3 * h * w)) {
@@ -82,10 +84,11 @@ impl Batches<'_> {
     }
 }
 
-/// Pixels of pictures without variation: `[n, 3, H, W]`.
+/// Normalised pixels of pictures without augmentation: `[n, 3, H, W]`, f32. Each picture is RGB
+/// bytes, row-major, `[H, W, 3]`.
 ///
 /// # Errors
 /// When candle fails.
-pub fn plain(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
+pub fn normalised_pixels(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
     Tensor::from_vec(normalize_all(pictures, prep), (pictures.len(), 3, h, w), &Device::Cpu)
 }

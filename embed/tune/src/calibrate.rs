@@ -1,8 +1,9 @@
-//! From match logits and cosines to probabilities: Platt scaling, temperature scaling or isotonic regression on labelled
-//! pairs, and how far the result can be trusted on others.
+//! Calibration: match probabilities from match logits and cosines, fitted on labelled pairs by
+//! Platt scaling, temperature scaling or isotonic regression; and quality measures (ECE, log loss,
+//! Brier score) on other pairs.
 //!
-//! A probability holds for pairs as they were fitted: the top K by cosine, of galleries where as many of them match.
-//! [`for_prior`] moves it to galleries with another share of matches.
+//! A probability is right for pairs like those it was fitted on: the top K by cosine, with the same
+//! share of matches. [`for_prior`] moves it to galleries with another share of matches.
 
 use std::str::FromStr;
 
@@ -11,14 +12,15 @@ use serde::Serialize;
 use super::isotonic::isotonic;
 use sightline_embed::model::{Calibration, Evidence, shift_odds};
 
-/// One pair the decoder judged, and whether it matches.
+/// Evidence of one pair that went through the decoder, and whether it matches.
 pub type Pair = (Evidence, bool);
 
-/// How probabilities are fitted.
+/// Calibration methods that can be fitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
-    /// Logistic regression on the difference of the logits, the cosine and, with a query bank, the hubness.
+    /// Logistic regression on the difference of the logits, the cosine and, with a query bank, the
+    /// hubness.
     Platt,
     /// The difference of the logits divided by one number.
     Temperature,
@@ -39,8 +41,8 @@ impl FromStr for Method {
     }
 }
 
-/// Fits a calibration by maximum likelihood. Nothing without both matches and mismatches, or when the decoder's logits
-/// speak against matches: then they are no evidence.
+/// Fits a calibration by maximum likelihood. `None` without both matches and mismatches, or when
+/// the match logits correlate negatively with matches.
 pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
     let matches = pairs.iter().filter(|p| p.1).count();
     if matches == 0 || matches == pairs.len() {
@@ -73,8 +75,9 @@ pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
     Some(Calibration { temperature: 1.0, bias: 0.0, knots, ..all })
 }
 
-/// Coefficients of the logits' difference, cosine, hubness and 1. What speaks the wrong way is left out: a cosine against a
-/// match would turn the first stage's order round, hubness for one would gather the pictures it is there to hold back.
+/// Coefficients of the logit difference, the cosine, the hubness and the constant 1. A term with
+/// the wrong sign is left out: a negative cosine weight would reverse the order of the first stage,
+/// and a positive hubness weight would favour hubs.
 fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) -> Option<[f64; 4]> {
     let near = |p: &Pair| [difference(p), f64::from(p.0.cosine), f64::from(p.0.hubness)];
     if pairs.iter().any(|p| p.0.hubness != 0.0) {
@@ -94,8 +97,8 @@ fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) 
     Some([a, 0.0, 0.0, b])
 }
 
-/// Coefficients of a logistic regression by Newton's method with step halving; a very small ridge keeps them finite
-/// where the labels can be told apart without error.
+/// Coefficients of a logistic regression by Newton's method with step halving. A very small ridge
+/// penalty keeps them finite where the classes are separable.
 fn logistic<const N: usize>(rows: &[[f64; N]], labels: &[bool]) -> Option<[f64; N]> {
     const RIDGE: f64 = 1e-4;
     let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
@@ -134,7 +137,8 @@ fn logistic<const N: usize>(rows: &[[f64; N]], labels: &[bool]) -> Option<[f64; 
     w.iter().all(|v| v.is_finite()).then_some(w)
 }
 
-/// Solves a small symmetric system by elimination with pivots.
+/// Solves a small symmetric system by Gaussian elimination with pivoting; `None` when it is
+/// singular.
 fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
     for i in 0..N {
         let pivot = (i..N).max_by(|x, y| a[*x][i].abs().total_cmp(&a[*y][i].abs()))?;
@@ -157,8 +161,9 @@ fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; 
     Some(b)
 }
 
-/// The same calibration for pairs of which the share `to` matches instead of `from`: odds are multiplied by the ratio
-/// of both prior odds, which is exact as long as matches look like matches and others like others.
+/// Moves a calibration from the prior `from` (share of pairs that match) to the prior `to`: the
+/// odds are multiplied by the ratio of the prior odds. This is exact if the evidence of matches,
+/// and of mismatches, has the same distribution in both.
 pub fn for_prior(calibration: &Calibration, from: f64, to: f64) -> Calibration {
     let odds = |p: f64| (p / (1.0 - p)).ln();
     let shift = odds(to) - odds(from);
@@ -175,32 +180,33 @@ pub fn for_prior(calibration: &Calibration, from: f64, to: f64) -> Calibration {
 /// One bin of a reliability diagram.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Bin {
-    /// Mean probability said.
+    /// Mean predicted probability.
     pub said: f64,
     /// Share of pairs that match.
     pub observed: f64,
-    /// Pairs in the bin; with none of them the rest is 0.
+    /// Pairs in the bin; the other fields are 0 when there is none.
     pub pairs: usize,
 }
 
-/// Bins of the reliability diagram and of the expected calibration error.
+/// Number of bins of the reliability diagram and of the expected calibration error.
 pub const BINS: usize = 15;
 
-/// How good probabilities are on labelled pairs.
+/// Quality of probabilities on labelled pairs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Quality {
-    /// Expected calibration error over [`BINS`] equal bins: mean over pairs of |said - observed| of their bin.
+    /// Expected calibration error over [`BINS`] bins of equal width: the mean over pairs of the
+    /// distance between predicted and observed share of their bin.
     pub ece: f64,
-    /// Mean negative log-likelihood in nats a pair.
+    /// Mean negative log-likelihood in nats per pair.
     pub log_loss: f64,
-    /// Mean square distance from the truth.
+    /// Brier score: mean squared error of the probability.
     pub brier: f64,
     /// The reliability diagram.
     pub bins: Vec<Bin>,
 }
 
 impl Quality {
-    /// Of `calibration` on `pairs`.
+    /// Measures `calibration` on `pairs`.
     pub fn of(calibration: &Calibration, pairs: &[Pair]) -> Self {
         let mut bins = vec![Bin::default(); BINS];
         let (mut log_loss, mut brier) = (0f64, 0f64);

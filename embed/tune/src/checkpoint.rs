@@ -1,7 +1,7 @@
-//! The state of a run on disk: whole or not at all.
+//! Checkpoints: the state of a run on disk, written atomically.
 //!
-//! A checkpoint is written beside the last one, brought to the disk, and takes its place by renaming, so that a run killed
-//! at any moment, or a disk that is full, leaves a complete one.
+//! A checkpoint is written beside the last one, synced, and renamed into its place. A run that is
+//! killed at any moment, or a full disk, leaves a complete checkpoint.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -17,7 +17,8 @@ use super::{Result, TrainError, atomic};
 /// Writes variables, moments and `state` to `run`/checkpoint.
 ///
 /// # Errors
-/// [`TrainError::Checkpoint`]: a folder or file that cannot be written; the checkpoint before stays.
+/// [`TrainError::Checkpoint`]: a folder or file that cannot be written; the checkpoint before
+/// stays.
 pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) -> Result<()> {
     let part = run.join("checkpoint.part");
     write(run, &part, variables, optimizer, state).map_err(|source| {
@@ -47,7 +48,8 @@ fn write(run: &Path, part: &Path, variables: &VarMap, optimizer: &AdamW, state: 
         File::open(&path).and_then(|f| f.sync_all()).map_err(TrainError::io(&path))?;
     }
     atomic::replace(part, &run.join("checkpoint"), &run.join("checkpoint.last"))?;
-    // The names are on the disk when the folder is; some file systems cannot say so, and the renames stand anyway.
+    // Syncing the folder makes the renames durable. Some file systems cannot do it; the renames are
+    // done in any case.
     let _ = File::open(run).and_then(|folder| folder.sync_all());
     Ok(())
 }
@@ -56,7 +58,7 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// The checkpoint of `run` (or the one before, if a kill came between two renames).
+/// Folder of the checkpoint of `run`, or of the one before it if a kill came between two renames.
 fn folder(run: &Path) -> Option<PathBuf> {
     ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file())
 }
@@ -69,7 +71,7 @@ fn read(folder: &Path) -> Result<(usize, Value)> {
     Ok((step as usize, state["run"].clone()))
 }
 
-/// Step of the checkpoint in `run`, when there is a readable one.
+/// Step of the checkpoint in `run`; `None` without a readable one.
 pub fn step(run: &Path) -> Option<usize> {
     read(&folder(run)?).ok().map(|(step, _)| step)
 }
@@ -77,7 +79,7 @@ pub fn step(run: &Path) -> Option<usize> {
 /// Writes the tensors of `file` into `variables`.
 ///
 /// # Errors
-/// An unreadable file, or one of another model.
+/// An unreadable file, or one that lacks a variable or has another shape.
 pub fn variables(file: &Path, variables: &VarMap) -> Result<()> {
     let tensors: HashMap<String, Tensor> =
         candle_core::safetensors::load(file, &Device::Cpu).map_err(|e| TrainError::content(file, first_line(&e)))?;
@@ -90,8 +92,8 @@ pub fn variables(file: &Path, variables: &VarMap) -> Result<()> {
     Ok(())
 }
 
-/// Restores variables and moments from `run`/checkpoint (or the one before, if a kill came between two renames).
-/// Gives the state, or nothing when there is no checkpoint.
+/// Restores variables and moments from `run`/checkpoint, or from the one before it if a kill came
+/// between two renames. Returns the stored state, or `None` without a checkpoint.
 ///
 /// # Errors
 /// An unreadable checkpoint or one of another model.

@@ -1,4 +1,4 @@
-//! What decides a run, given model and source.
+//! Settings of a training run, apart from the model and the data.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,44 +9,45 @@ use super::schedule::Schedule;
 use super::source::Order;
 use super::{Result, TrainError};
 
-/// So many steps or more mean: as many as the time limit allows.
-pub const OPEN: usize = u32::MAX as usize;
+/// Number of steps that means "as many as the time limit allows", as any larger one does.
+pub const UNLIMITED_STEPS: usize = u32::MAX as usize;
 
-/// Everything that decides a run, given model and source.
+/// Settings of a training run. Together with the model and the data they decide the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
-    /// Seed of batches and of what the objective draws.
+    /// Seed of the batches and of the objective's random choices.
     pub seed: u64,
-    /// Pairs of a batch. Losses that compare pairs with each other (NDF, the choice of hard negatives) see one batch.
+    /// Pairs per batch. Losses that compare pairs with each other (NDF, hard negatives) see one
+    /// batch.
     pub batch: usize,
-    /// Batches whose gradients are averaged for one step. The same as one large batch for losses that are means over
-    /// pairs; in-batch losses still see the small ones.
+    /// Batches whose gradients are averaged for one step (gradient accumulation). It equals one
+    /// large batch for losses that are means over pairs; in-batch losses see each batch alone.
     pub accumulate: usize,
-    /// Steps in all, apart from those of a second stage.
+    /// Optimiser steps of the whole run.
     pub steps: usize,
-    /// Learning rate over the steps.
+    /// Curve of the learning rate.
     pub schedule: Schedule,
     /// Highest learning rate.
     pub lr: f64,
     /// Weight decay.
     pub decay: f64,
-    /// Updates over which the learning rate of a parameter rises that starts after the run's first step: those of a loss
-    /// that begins later, and the word embeddings when they are frozen at first. 0 for none.
+    /// Warm-up, in updates, of parameters whose first update comes after the run's first step:
+    /// those of a loss that begins later, and word embeddings that are frozen at first. 0 for none.
     #[serde(default = "late_warmup")]
     pub late_warmup: usize,
-    /// Largest gradient norm; none in the reference.
+    /// Gradients are clipped to this norm; `None` does not clip (the reference).
     pub clip: Option<f64>,
-    /// What is minimised.
+    /// The losses.
     pub objective: Objective,
-    /// Word embeddings stay as they came until this step.
+    /// Word embeddings are frozen before this step.
     pub words_from: usize,
-    /// Which pairs stand together.
+    /// How pairs are grouped into batches.
     pub order: Order,
-    /// How pictures are varied.
+    /// Augmentation of pictures.
     pub augment: Augment,
-    /// Probability of leaving out a word of a caption.
+    /// Probability that a word of a caption is dropped.
     pub word_drop: f32,
-    /// Steps between validations; 0 for none but the last.
+    /// Steps between validations; 0 validates after the last step only.
     pub validate_every: usize,
 }
 
@@ -55,7 +56,7 @@ fn late_warmup() -> usize {
 }
 
 impl RunConfig {
-    /// `objective` on batches of `batch` pairs over `steps` steps, everything else as the default preset has it.
+    /// Settings of the default preset, but with these four values.
     pub fn new(seed: u64, batch: usize, steps: usize, objective: Objective) -> Self {
         Self {
             seed,
@@ -76,25 +77,25 @@ impl RunConfig {
         }
     }
 
-    /// Learning rate of `step` (from 0).
+    /// Learning rate of `step`, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         self.lr * self.schedule.factor(step, self.steps)
     }
 
-    /// Pairs of picture and text in a step.
+    /// Pairs per step.
     pub(super) fn pairs(&self) -> usize {
         self.batch * self.accumulate
     }
 
-    /// Pairs of picture and text that a run has seen after `step` steps.
+    /// Pairs that a run has seen after `step` steps.
     pub fn pairs_until(&self, step: usize) -> usize {
         step * self.pairs()
     }
 
-    /// Whether every number is one a run can use.
+    /// Checks that every setting can be used.
     ///
     /// # Errors
-    /// Says which is not.
+    /// [`TrainError::Usage`], which names the setting.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |message: String| Err(TrainError::Usage(message));
         if self.batch < 2 || self.accumulate == 0 || self.steps == 0 {

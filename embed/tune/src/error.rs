@@ -1,4 +1,4 @@
-//! Why a training command could not do its work, said so that it can be mended.
+//! Errors of training commands. Each message names what to change.
 
 use std::path::{Path, PathBuf};
 
@@ -7,19 +7,19 @@ use sightline_embed::EmbedError;
 /// Result of training code.
 pub type Result<T> = std::result::Result<T, TrainError>;
 
-/// Why it stopped.
+/// Why a training command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The model or its folder.
+    /// An error of the model or its folder.
     #[error(transparent)]
     Embed(#[from] EmbedError),
-    /// The arithmetic failed.
+    /// An error of candle.
     #[error("the arithmetic failed: {0}")]
     Candle(#[from] candle_core::Error),
     /// A file or folder cannot be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
@@ -27,7 +27,7 @@ pub enum TrainError {
     /// A file that does not hold what it should.
     #[error("{path}: {message}")]
     Content {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// What is wrong.
         message: String,
@@ -63,7 +63,7 @@ pub enum TrainError {
         step: usize,
         /// What was not finite, and where.
         what: String,
-        /// Its folder.
+        /// Folder of the run.
         run: PathBuf,
         /// Step of the last checkpoint.
         kept: Option<usize>,
@@ -73,7 +73,7 @@ pub enum TrainError {
     Checkpoint {
         /// Step it was of.
         step: usize,
-        /// Why.
+        /// Why it could not be written.
         source: Box<TrainError>,
         /// Folder of the run.
         run: PathBuf,

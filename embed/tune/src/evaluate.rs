@@ -1,5 +1,6 @@
-//! The paper's protocols: global (cosine) and local (the top K by cosine ranked anew with the decoder's judgement),
-//! Rank-1/5/10 and mAP over the whole gallery.
+//! Evaluation by the paper's protocols (specification, section 6): global (cosine, CADA-G) and
+//! local (the top K by cosine re-ranked with the decoder, CADA-L), with Rank-1/5/10 and mAP over
+//! the whole gallery.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use sightline_embed::kernel::{Epilogue, Mat, Precision, product};
 use sightline_embed::model::{Calibration, Evidence, Network, QueryBank, TokenBatch};
 use sightline_embed::net::ShapeError;
 
-/// Rank-1/5/10 and mean average precision, per cent.
+/// Rank-1, Rank-5, Rank-10 and mean average precision, in per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Ranks {
@@ -28,32 +29,33 @@ pub struct Ranks {
     pub map: f64,
 }
 
-/// A score to sort by with `total_cmp`: what is not a number is behind everything, and both zeros are equal.
+/// A score for `total_cmp`: NaN sorts last, and both zeros are equal.
 fn rankable(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
 }
 
-/// Of two images the one with the higher score first.
-fn falling(row: &[f32], a: usize, b: usize) -> Ordering {
+/// Orders two images by descending score.
+fn by_falling_score(row: &[f32], a: usize, b: usize) -> Ordering {
     rankable(row[b]).total_cmp(&rankable(row[a]))
 }
 
-/// Images from the highest score to the lowest; equal ones keep their order.
+/// Images by descending score; equal scores keep their order.
 fn order(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by(|&a, &b| falling(row, a, b));
+    order.sort_by(|&a, &b| by_falling_score(row, a, b));
     order
 }
 
-/// Ranks each text's row of `scores` (texts x images): hits are images of the text's identity. Rank-k: one of them is
-/// among the first k; mAP: mean over texts of the mean precision at each hit. Equal scores keep the order of the images.
+/// Ranks of `scores` (texts x images). A hit is an image of the text's identity. Rank-k is the
+/// share of texts with a hit among the first k images; mAP is the mean over texts of the mean
+/// precision at each hit. Equal scores keep the order of the images.
 pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks {
     ranks_of(|text| order(&scores[text]), text_ids, image_ids)
 }
 
-/// The same of the orders of images that `order` gives for each text.
+/// As [`ranks`], where `order` gives the images of a text from first to last.
 fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-    let judged: Vec<(usize, f64)> = text_ids
+    let per_text: Vec<(usize, f64)> = text_ids
         .par_iter()
         .enumerate()
         .map(|(text, id)| {
@@ -69,33 +71,34 @@ fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_
         })
         .collect();
     let percent = |n: f64| 100.0 * n / text_ids.len().max(1) as f64;
-    let within = |k: usize| percent(judged.iter().filter(|(best, _)| *best < k).count() as f64);
+    let within = |k: usize| percent(per_text.iter().filter(|(best, _)| *best < k).count() as f64);
     Ranks {
         rank1: within(1),
         rank5: within(5),
         rank10: within(10),
-        map: percent(judged.iter().map(|(_, precision)| precision).sum()),
+        map: percent(per_text.iter().map(|(_, precision)| precision).sum()),
     }
 }
 
-/// How cosine and the decoder's judgement make the local score. In every form what the decoder did not judge is ranked
-/// behind what it did.
+/// Rule that combines cosine and match logits into the local score. Images outside the top K always
+/// rank behind it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Form {
-    /// As Sightline searches: calibrated match probability, which weighs logits, cosine and hubness; equal ones by cosine.
-    /// Scores alone do not say the second: [`Scores::ranks`] does.
+pub enum LocalScore {
+    /// Sightline's search: calibrated match probability of logits, cosine and hubness; ties by
+    /// cosine, which only [`Scores::ranks`] applies.
     Sightline(Calibration),
-    /// As the authors' code: cosine + raw logit of "match"; the others cosine - 100.
+    /// The authors' code: cosine + raw match logit; images outside the top K cosine - 100.
     Reference,
-    /// As the paper: cosine + match probability (softmax of both logits).
+    /// The paper: cosine + match probability (softmax of both logits).
     Paper,
 }
 
-/// Distance of what the reference's code does not judge. In f32 it makes ties, which are the reference's own.
-const BEHIND: f32 = 100.0;
+/// The reference subtracts this from the cosine of images outside the top K. In f32 it makes ties,
+/// as in the reference.
+const UNJUDGED_OFFSET: f32 = 100.0;
 
-impl Form {
-    fn judged(&self, pair: &Evidence) -> f32 {
+impl LocalScore {
+    fn of_judged(&self, pair: &Evidence) -> f32 {
         match self {
             Self::Sightline(calibration) => calibration.probability(pair),
             Self::Reference => pair.cosine + pair.logits[1],
@@ -103,43 +106,43 @@ impl Form {
         }
     }
 
-    fn other(&self, cosine: f32) -> f32 {
+    fn of_unjudged(&self, cosine: f32) -> f32 {
         match self {
             Self::Sightline(_) => cosine - 2.0,
-            Self::Reference => cosine - BEHIND,
+            Self::Reference => cosine - UNJUDGED_OFFSET,
             Self::Paper => cosine,
         }
     }
 }
 
-/// Everything one evaluation computed, per text.
+/// Scores of one evaluation, per text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// Cosine with every image.
+    /// Cosine with every image: texts x images.
     pub cosine: Vec<Vec<f32>>,
-    /// The top K images by cosine with the logits of "no match" and "match"; empty without a decoder.
-    pub judged: Vec<Vec<(usize, [f32; 2])>>,
+    /// The top K images by cosine, each with its logits (no match, match); empty without a decoder.
+    pub top_k: Vec<Vec<(usize, [f32; 2])>>,
     /// Hubness of every image; empty without a query bank.
     pub hubness: Vec<f32>,
-    /// Patch features were kept as f16 (a gallery of more than 4 GiB), as Sightline stores them; it moves logits by
-    /// some thousandths.
+    /// Patch features were kept as f16, because as f32 they exceed 4 GiB. It changes logits by some
+    /// thousandths.
     pub half: bool,
 }
 
 impl Scores {
     /// Scores of the local protocol, texts x images.
-    pub fn local(&self, form: &Form) -> Vec<Vec<f32>> {
-        (0..self.cosine.len()).into_par_iter().map(|text| self.row(form, text, usize::MAX)).collect()
+    pub fn local(&self, local_score: &LocalScore) -> Vec<Vec<f32>> {
+        (0..self.cosine.len()).into_par_iter().map(|text| self.row(local_score, text, usize::MAX)).collect()
     }
 
-    /// Scores of all images for a text, as if the decoder had judged the first `k` alone.
-    fn row(&self, form: &Form, text: usize, k: usize) -> Vec<f32> {
+    /// Local scores of all images for a text, with the match logits of the first `k` alone.
+    fn row(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<f32> {
         let cosine = &self.cosine[text];
-        let mut row: Vec<f32> = cosine.iter().map(|c| form.other(*c)).collect();
-        for &(image, logits) in self.judged.get(text).into_iter().flatten().take(k) {
+        let mut row: Vec<f32> = cosine.iter().map(|c| local_score.of_unjudged(*c)).collect();
+        for &(image, logits) in self.top_k.get(text).into_iter().flatten().take(k) {
             let pair = self.evidence(cosine, image, logits);
-            let score = form.judged(&pair);
-            // A search takes what is not a number for not judged, too.
+            let score = local_score.of_judged(&pair);
+            // A search also ranks images with a non-finite score behind the others.
             if score.is_finite() && pair.logits.iter().all(|logit| logit.is_finite()) {
                 row[image] = score;
             }
@@ -147,26 +150,26 @@ impl Scores {
         row
     }
 
-    /// Ranks by the local protocol, in the order in which `form` shows the images.
-    pub fn ranks(&self, form: &Form, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-        self.ranks_top(form, usize::MAX, text_ids, image_ids)
+    /// Ranks by the local protocol.
+    pub fn ranks(&self, local_score: &LocalScore, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        self.ranks_top(local_score, usize::MAX, text_ids, image_ids)
     }
 
-    /// The same as if the decoder had judged the first `k` images of every text alone.
-    pub fn ranks_top(&self, form: &Form, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-        ranks_of(|text| self.order_top(form, text, k), text_ids, image_ids)
+    /// As [`Scores::ranks`], with only the first `k` images of every text re-ranked.
+    pub fn ranks_top(&self, local_score: &LocalScore, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
+        ranks_of(|text| self.order_top(local_score, text, k), text_ids, image_ids)
     }
 
-    /// All images for a text, first to last, as `form` ranks them.
-    pub fn order(&self, form: &Form, text: usize) -> Vec<usize> {
-        self.order_top(form, text, usize::MAX)
+    /// All images for a text, first to last, as `local_score` ranks them.
+    pub fn order(&self, local_score: &LocalScore, text: usize) -> Vec<usize> {
+        self.order_top(local_score, text, usize::MAX)
     }
 
-    fn order_top(&self, form: &Form, text: usize, k: usize) -> Vec<usize> {
-        let (row, cosine) = (self.row(form, text, k), &self.cosine[text]);
+    fn order_top(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<usize> {
+        let (row, cosine) = (self.row(local_score, text, k), &self.cosine[text]);
         let mut order = order(&row);
-        if matches!(form, Form::Sightline(_)) {
-            order.sort_by(|&a, &b| falling(&row, a, b).then(falling(cosine, a, b)));
+        if matches!(local_score, LocalScore::Sightline(_)) {
+            order.sort_by(|&a, &b| by_falling_score(&row, a, b).then(by_falling_score(cosine, a, b)));
         }
         order
     }
@@ -175,66 +178,67 @@ impl Scores {
         Evidence { logits, cosine: cosine[image], hubness: self.hubness.get(image).copied().unwrap_or_default() }
     }
 
-    /// Those of some texts.
+    /// The scores of some of the texts.
     pub fn of_texts(&self, texts: &[usize]) -> Self {
-        let (cosine, judged) = texts
-            .iter()
-            .map(|&text| (self.cosine[text].clone(), self.judged.get(text).cloned().unwrap_or_default()))
-            .unzip();
-        Self { cosine, judged, hubness: self.hubness.clone(), half: self.half }
+        let judged = |text: usize| self.top_k.get(text).cloned().unwrap_or_default();
+        let (cosine, top_k) = texts.iter().map(|&text| (self.cosine[text].clone(), judged(text))).unzip();
+        Self { cosine, top_k, hubness: self.hubness.clone(), half: self.half }
     }
 
-    /// Cosines less the hubness of each image: the global protocol with the query bank, without the decoder.
+    /// Cosines minus the hubness of each image (texts x images): the global protocol with a query
+    /// bank. `None` without one.
     pub fn without_hubness(&self) -> Option<Vec<Vec<f32>>> {
         let less = |row: &Vec<f32>| row.iter().zip(&self.hubness).map(|(c, h)| c - h).collect();
         (!self.hubness.is_empty()).then(|| self.cosine.iter().map(less).collect())
     }
 
-    /// Every pair the decoder judged, and whether it is a match.
+    /// The evidence of every pair in a top K, and whether it matches.
     pub fn pairs(&self, text_ids: &[u32], image_ids: &[u32]) -> Vec<Pair> {
-        let rows = self.judged.iter().zip(&self.cosine).zip(text_ids);
-        rows.flat_map(|((judged, cosine), id)| {
-            judged.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
+        let rows = self.top_k.iter().zip(&self.cosine).zip(text_ids);
+        rows.flat_map(|((top_k, cosine), id)| {
+            top_k.iter().map(|&(image, logits)| (self.evidence(cosine, image, logits), image_ids[image] == *id))
         })
         .collect()
     }
 }
 
-/// What [`judge`] is at.
+/// The part of [`score_gallery`] that reports progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// Pictures through the image encoder.
+pub enum EvalStage {
+    /// The image encoder; counts pictures.
     Pictures,
-    /// Texts through the text encoder.
+    /// The text encoder; counts texts.
     Texts,
-    /// Texts whose top K are through the decoder.
+    /// The decoder; counts texts whose top K is done.
     Pairs,
 }
 
-/// Pictures in one pass of the image encoder, texts in one pass of the text encoder.
+/// Pictures per pass of the image encoder, and texts per pass of the text encoder.
 const BATCH: usize = 16;
-/// Tokens plus patch rows in one pass of the decoder.
-const ROWS: usize = 4096;
-/// Bytes of patch features that are kept as f32.
-const FULL: usize = 4 << 30;
+/// Tokens plus patch rows per pass of the decoder.
+const ROWS_PER_PASS: usize = 4096;
+/// Above this many bytes, patch features are kept as f16 instead of f32.
+const F32_PATCH_BYTES: usize = 4 << 30;
 
-/// Scores `texts` (token ids) against a gallery of `pictures`: `pixels(range)` gives normalised pixels `[n, 3, H, W]` of some
-/// of them. The decoder judges the top `k` of every text (0: none); with a `bank` every picture's hubness is measured too. The
-/// same text is computed once.
+/// Scores `texts` (token ids) against a gallery of `pictures`.
+///
+/// `pixels(range)` returns normalised pixels `[n, 3, H, W]`, f32, of a range of pictures. The
+/// decoder computes match logits of the top `k` of every text (0: none). With a `bank`, the hubness
+/// of every picture is measured too. Equal texts are computed once.
 ///
 /// # Errors
-/// What `pixels` says, or what the network does.
-pub fn judge<E: From<EmbedError>>(
+/// The errors of `pixels` and of the network.
+pub fn score_gallery<E: From<EmbedError>>(
     network: &Network,
     texts: &[Vec<u32>],
     pictures: usize,
     pixels: impl Fn(Range<usize>) -> std::result::Result<Vec<f32>, E>,
     k: usize,
     bank: Option<&QueryBank>,
-    progress: impl Fn(Stage, usize, usize),
+    progress: impl Fn(EvalStage, usize, usize),
 ) -> std::result::Result<Scores, E> {
     let arch = network.arch();
-    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > FULL;
+    let half = k > 0 && pictures * arch.patch_rows() * arch.vision_width * size_of::<f32>() > F32_PATCH_BYTES;
     let (mut patches, mut features) = (PatchStore::new(half, arch.patch_rows() * arch.vision_width), Vec::new());
     for from in (0..pictures).step_by(BATCH) {
         let to = (from + BATCH).min(pictures);
@@ -243,36 +247,36 @@ pub fn judge<E: From<EmbedError>>(
         if k > 0 {
             patches.push(encoded.patches);
         }
-        progress(Stage::Pictures, to, pictures);
+        progress(EvalStage::Pictures, to, pictures);
     }
     let hubness = match bank {
         Some(bank) => bank.hubness(&features)?,
         None => Vec::new(),
     };
     let mut unique: Vec<&Vec<u32>> = texts.iter().collect();
-    // By length first, so that a batch holds hardly any padding.
+    // Sorted by length first, so a batch holds little padding.
     unique.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
     unique.dedup();
     let place = |t: &Vec<u32>| unique.binary_search_by(|u| u.len().cmp(&t.len()).then((*u).cmp(t))).unwrap_or(0);
     let place: Vec<usize> = texts.iter().map(place).collect();
     let cosine = cosines(network, &unique, &features, &progress)?;
-    let mut judged = Vec::with_capacity(unique.len());
+    let mut top_k = Vec::with_capacity(unique.len());
     for (done, (ids, row)) in unique.iter().zip(&cosine).enumerate() {
         let top: Vec<usize> = order(row).into_iter().take(k).collect();
-        judged.push(decide(network, ids, &top, &patches)?);
-        progress(Stage::Pairs, done + 1, unique.len());
+        top_k.push(match_top_k(network, ids, &top, &patches)?);
+        progress(EvalStage::Pairs, done + 1, unique.len());
     }
     Ok(Scores {
         cosine: place.iter().map(|&p| cosine[p].clone()).collect(),
-        judged: place.iter().map(|&p| judged[p].clone()).collect(),
+        top_k: place.iter().map(|&p| top_k[p].clone()).collect(),
         hubness,
         half,
     })
 }
 
-/// Patch features of a gallery, as f32 or, where that would be too large, as f16.
+/// Patch features of a gallery, as f32 or f16.
 struct PatchStore {
-    /// Numbers of one picture.
+    /// Numbers per picture.
     each: usize,
     values: PatchValues,
 }
@@ -288,7 +292,7 @@ impl PatchStore {
         Self { each, values }
     }
 
-    /// Appends those of some pictures.
+    /// Appends the features of some pictures.
     fn push(&mut self, patches: Vec<f32>) {
         match &mut self.values {
             PatchValues::Full(all) => all.extend(patches),
@@ -296,7 +300,7 @@ impl PatchStore {
         }
     }
 
-    /// Those of `pictures`, one behind the other.
+    /// The features of `pictures`, one picture after the other.
     fn of(&self, pictures: &[usize]) -> Vec<f32> {
         let range = |i: &usize| i * self.each..(i + 1) * self.each;
         match &self.values {
@@ -310,7 +314,7 @@ fn cosines(
     network: &Network,
     texts: &[&Vec<u32>],
     images: &[f32],
-    progress: &impl Fn(Stage, usize, usize),
+    progress: &impl Fn(EvalStage, usize, usize),
 ) -> std::result::Result<Vec<Vec<f32>>, EmbedError> {
     if images.is_empty() {
         return Ok(vec![Vec::new(); texts.len()]);
@@ -324,30 +328,31 @@ fn cosines(
         let images = Mat::new(images, gallery, width).map_err(ShapeError::from)?;
         let cosines = product(text, images.t(), Precision::F32, Epilogue::default(), 0).map_err(ShapeError::from)?;
         all.extend(cosines.chunks_exact(gallery).map(<[f32]>::to_vec));
-        progress(Stage::Texts, all.len(), texts.len());
+        progress(EvalStage::Texts, all.len(), texts.len());
     }
     Ok(all)
 }
 
-/// The decoder's logits of one text against the images `top`.
-fn decide(
+/// Match logits of one text against the images `top`.
+fn match_top_k(
     network: &Network,
     ids: &[u32],
     top: &[usize],
     patches: &PatchStore,
 ) -> std::result::Result<Vec<(usize, [f32; 2])>, EmbedError> {
-    let pairs = (ROWS / (ids.len() + network.arch().patch_rows())).max(1);
+    let pairs = (ROWS_PER_PASS / (ids.len() + network.arch().patch_rows())).max(1);
     let tokens = TokenBatch::new(&[ids], network.arch().pad_token_id, None);
-    let mut judged = Vec::with_capacity(top.len());
+    let mut top_k = Vec::with_capacity(top.len());
     for some in top.chunks(pairs) {
         let logits = network.match_logits(&tokens.select(&vec![0; some.len()]), &patches.of(some))?;
-        judged.extend(some.iter().copied().zip(logits));
+        top_k.extend(some.iter().copied().zip(logits));
     }
-    Ok(judged)
+    Ok(top_k)
 }
 
-/// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one, `score_local`, with the identity
-/// of every row and column as `text_ids` and `image_ids` (i64), to a safetensors file.
+/// Writes score matrices (texts x images, f32) as `cosine_t2i` and, when there is one,
+/// `score_local`, with the identity of every row and column as `text_ids` and `image_ids` (i64), to
+/// a safetensors file.
 ///
 /// # Errors
 /// A file that cannot be written; none is left half-written.
@@ -381,7 +386,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and images.
+    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and
+    /// images.
     fn case() -> impl Strategy<Value = (Vec<Vec<f32>>, Vec<u32>, Vec<u32>)> {
         (1usize..8, 1usize..24).prop_flat_map(|(texts, images)| {
             let all: Vec<u32> = (0..(texts * images) as u32).collect();
@@ -410,11 +416,11 @@ mod tests {
         assert_eq!((found.rank1, found.map), (100.0, 100.0));
     }
 
-    /// The order of six images, of which the first four are judged.
+    /// The order of six images, of which the first four are the top K.
     fn served(logits: [f32; 4], cosine: [f32; 6], calibration: Calibration) -> Vec<usize> {
-        let judged = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
-        let scores = Scores { cosine: vec![cosine.to_vec()], judged, hubness: Vec::new(), half: false };
-        scores.order(&Form::Sightline(calibration), 0)
+        let top_k = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
+        let scores = Scores { cosine: vec![cosine.to_vec()], top_k, hubness: Vec::new(), half: false };
+        scores.order(&LocalScore::Sightline(calibration), 0)
     }
 
     #[test]
@@ -428,7 +434,7 @@ mod tests {
         // Equal ones.
         assert_eq!(order([1.0, 1.0, 1.0, 1.0]), [3, 2, 1, 0, 5, 4]);
         assert_eq!(order([90.0, 80.0, 70.0, 60.0]), [3, 2, 1, 0, 5, 4], "all of them 1 in f32");
-        // What is no number counts as not judged.
+        // An image with a NaN score counts as outside the top K.
         assert_eq!(order([f32::NAN, -9.0, f32::INFINITY, -9.5]), [1, 3, 2, 0, 5, 4]);
     }
 
@@ -469,19 +475,19 @@ mod tests {
             prop_assert!((r.map - 100.0).abs() < 1e-9);
         }
 
-        /// Whatever the logits, what was judged stays before what was not.
+        /// The top K rank before the others, whatever the logits.
         #[test]
-        fn the_judged_come_first(
-            cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], form in 0usize..3,
+        fn the_top_k_come_first(
+            cosine in proptest::collection::vec(-1f32..1.0, 2..20), k in 1usize..20, logits: [i8; 8], local_score in 0usize..3,
         ) {
             let top: Vec<usize> = order(&cosine).into_iter().take(k).collect();
             let logit = |i: usize| [f32::from(logits[i % 8]) / 10.0, f32::from(logits[(i + 3) % 8]) / 10.0];
-            let judged = vec![top.iter().map(|&i| (i, logit(i))).collect()];
+            let top_k = vec![top.iter().map(|&i| (i, logit(i))).collect()];
             let fitted =
                 Calibration { temperature: 0.5, bias: -3.0, similarity: 4.0, hubness: -2.0, ..Calibration::default() };
-            let form = [Form::Sightline(fitted), Form::Reference, Form::Paper][form].clone();
+            let local_score = [LocalScore::Sightline(fitted), LocalScore::Reference, LocalScore::Paper][local_score].clone();
             let hubness = cosine.iter().map(|c| c.abs()).collect();
-            let row = Scores { cosine: vec![cosine], judged, hubness, half: false }.local(&form).remove(0);
+            let row = Scores { cosine: vec![cosine], top_k, hubness, half: false }.local(&local_score).remove(0);
             let mut first = order(&row);
             first.truncate(top.len());
             prop_assert!(first.iter().all(|i| top.contains(i)));

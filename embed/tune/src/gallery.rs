@@ -1,5 +1,5 @@
-//! What is ranked: pictures and captions of one split, with the identity of each. Pictures are decoded or drawn when they
-//! are asked for, so that a gallery of any size fits.
+//! A gallery: pictures and captions of one split, each with its identity. Pictures are decoded or
+//! drawn on demand, so that a gallery of any size fits in memory.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -49,15 +49,19 @@ pub struct Gallery {
     pub text_ids: Vec<u32>,
 }
 
-/// Texts of a query bank, where nothing else is asked for.
-pub const BANK: usize = 2000;
+/// Default number of texts in a query bank.
+pub const QUERY_BANK_TEXTS: usize = 2000;
 
-/// Number of the first caption of a drawn person that is for evaluation, away from those that training draws.
-const CAPTION: u64 = 5;
+/// Number of the caption of a drawn person that evaluation uses; training draws its captions from
+/// other streams.
+const EVALUATION_CAPTION: u64 = 5;
 
-/// Whether identity `id` belongs to the first of two halves of all persons, as by chance.
+/// Multiplier of Fibonacci hashing: the prime nearest to 2^32 divided by the golden ratio.
+const HASH_MULTIPLIER: u32 = 2_654_435_761;
+
+/// Whether identity `id` belongs to the first of two pseudo-random halves of all persons.
 pub(super) fn in_first_half(id: u32) -> bool {
-    id.wrapping_mul(0x9E37_79B1) >> 31 == 0
+    id.wrapping_mul(HASH_MULTIPLIER) >> 31 == 0
 }
 
 impl Gallery {
@@ -75,7 +79,7 @@ impl Gallery {
         all
     }
 
-    /// `views` pictures and one caption, in the chosen words, of each of the persons `identities`.
+    /// `views` pictures and one caption of each of the drawn persons `identities`.
     pub fn drawn(corpus: &Corpus, identities: Range<u64>, views: u64, words: Words) -> Self {
         let mut all = Self::default();
         for identity in identities {
@@ -83,21 +87,21 @@ impl Gallery {
                 all.pictures.push(Picture::Drawn { corpus: corpus.clone(), identity, view });
                 all.image_ids.push(identity as u32);
             }
-            all.captions.push(corpus.caption_with(identity, CAPTION, words));
+            all.captions.push(corpus.caption_with(identity, EVALUATION_CAPTION, words));
             all.text_ids.push(identity as u32);
         }
         all
     }
 
-    /// `count` captions, in the chosen words, of persons none of whom is among the first `identities` or a sibling of one:
-    /// a query bank for them.
-    pub fn bank(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
+    /// Texts of a query bank: `count` captions of drawn persons that are neither among the first
+    /// `identities` nor siblings of one.
+    pub fn query_bank_texts(corpus: &Corpus, identities: u64, count: u64, words: Words) -> Vec<String> {
         let first = identities.next_multiple_of(4);
-        (first..first + count).map(|identity| corpus.caption_with(identity, CAPTION, words)).collect()
+        (first..first + count).map(|identity| corpus.caption_with(identity, EVALUATION_CAPTION, words)).collect()
     }
 
-    /// `count` captions of `entries` at most, evenly spaced.
-    pub fn bank_of(entries: &[Entry], count: usize) -> Vec<String> {
+    /// Texts of a query bank: at most `count` captions of `entries`, evenly spaced.
+    pub fn query_bank_texts_of(entries: &[Entry], count: usize) -> Vec<String> {
         let all: Vec<&String> = entries.iter().flat_map(|entry| &entry.captions).collect();
         let count = count.min(all.len());
         (0..count).map(|i| all[i * all.len() / count].clone()).collect()
@@ -118,7 +122,7 @@ impl Gallery {
         self.pictures.is_empty()
     }
 
-    /// Some pictures, decoded or drawn on every core.
+    /// Decodes or draws a range of pictures, on every core.
     ///
     /// # Errors
     /// A file that cannot be read or decoded: by name.
@@ -126,7 +130,8 @@ impl Gallery {
         self.pictures[range].par_iter().map(Picture::load).collect()
     }
 
-    /// Some pictures squashed to `[height, width]`: RGB bytes, row-major.
+    /// A range of pictures resized to `[height, width]` without keeping the aspect: RGB bytes,
+    /// row-major.
     ///
     /// # Errors
     /// As [`Gallery::pictures`].
@@ -135,7 +140,7 @@ impl Gallery {
         self.pictures(range)?.par_iter().map(squash).collect()
     }
 
-    /// Normalised pixels `[n, 3, H, W]` of some pictures, as the model's own preparation makes them.
+    /// Normalised pixels `[n, 3, H, W]`, f32, of a range of pictures, preprocessed as in serving.
     ///
     /// # Errors
     /// As [`Gallery::pictures`].
@@ -143,8 +148,8 @@ impl Gallery {
         Ok(pixel_values(&self.pictures(range)?, size, prep)?)
     }
 
-    /// Two galleries that share no identity: what is fitted on one can be measured on the other. Which identity goes
-    /// where follows from its number alone.
+    /// Splits into two galleries that share no identity, to fit on one and measure on the other.
+    /// The half of an identity depends on its number alone.
     pub fn halves(self) -> (Self, Self) {
         (self.only(in_first_half), self.only(|id| !in_first_half(id)))
     }
@@ -181,14 +186,14 @@ mod tests {
     #[test]
     fn a_bank_is_of_other_persons_and_evenly_spaced() {
         let corpus = Corpus::new(3);
-        let bank = Gallery::bank(&corpus, 10, 4, Words::All);
-        let of = |identity| corpus.caption_with(identity, CAPTION, Words::All);
+        let bank = Gallery::query_bank_texts(&corpus, 10, 4, Words::All);
+        let of = |identity| corpus.caption_with(identity, EVALUATION_CAPTION, Words::All);
         assert_eq!(bank, [of(12), of(13), of(14), of(15)]);
         let entry = |i: u32| Entry { path: "x".into(), identity: i, captions: vec![format!("{i}a"), format!("{i}b")] };
         let entries: Vec<Entry> = (0..3).map(entry).collect();
-        assert_eq!(Gallery::bank_of(&entries, 3), ["0a", "1a", "2a"]);
-        assert_eq!(Gallery::bank_of(&entries, 99).len(), 6);
-        assert!(Gallery::bank_of(&[], 5).is_empty());
+        assert_eq!(Gallery::query_bank_texts_of(&entries, 3), ["0a", "1a", "2a"]);
+        assert_eq!(Gallery::query_bank_texts_of(&entries, 99).len(), 6);
+        assert!(Gallery::query_bank_texts_of(&[], 5).is_empty());
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Checkpoints of others -> model folders: CADA's own (`.pth` as train.py writes it, or safetensors) and BLIP's.
+//! Imports checkpoints of CADA's and BLIP's authors (`.pth` or safetensors) as model folders
+//! (specification, section 7).
 //!
-//! Both use the names of [`crate::model`]. BLIP's holds momentum copies, queues and a temperature besides, and no head for
-//! token groups; the word predictor (`text_decoder`) is of use to training alone. Everything that is left out is
-//! reported, and a checkpoint of which nothing or not everything fits is an error that names it.
+//! Both use the tensor names of [`sightline_embed::graph::Cada`]. A BLIP checkpoint also holds
+//! momentum copies, queues and a temperature, and lacks the head for token groups. The word
+//! predictor (`text_decoder`) serves training only. The report lists every tensor that is left out.
+//! A checkpoint with missing tensors or wrong shapes is an error that names them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::{Result, TrainError, atomic};
 use crate::pos_embed::resize_pos_embed;
+use crate::streams;
 use crate::weights::{self, Tensors};
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::{Architecture, Grid, ModelConfig};
@@ -23,68 +26,70 @@ use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{EmbedError, Model, ModelFolder, self_test, write_self_test};
 use sightline_figures::stream;
 
-/// The one tensor whose shape follows the size of the picture.
+/// The only tensor whose shape depends on the size of the picture.
 const POS_EMBED: &str = "visual_encoder.pos_embed";
-/// Heads that CADA adds to BLIP: of use to training only, and drawn afresh when a checkpoint lacks both.
+/// Heads that CADA adds to BLIP. Only training needs them; they are initialised at random if a
+/// checkpoint lacks both.
 const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
 
-/// What to import, and how.
+/// Settings of an import.
 #[derive(Debug, Clone)]
-pub struct Import {
+pub struct ImportOptions {
     /// `.pth`, `.pt`, `.bin` or `.safetensors`.
     pub checkpoint: PathBuf,
     /// tokenizer.json of bert-base-uncased, with or without `[DEC]` and `[ENC]`.
     pub tokenizer: PathBuf,
-    /// Dimensions; without it those of CADA as published.
+    /// Configuration with the dimensions; `None` for CADA as published.
     pub config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels; without it those of the configuration, or of the checkpoint.
+    /// Height and width of the model's input in pixels; `None` for those of the configuration, or
+    /// of the checkpoint.
     pub image: Option<[usize; 2]>,
-    /// Type the weights are stored as.
+    /// Data type of the stored weights.
     pub dtype: DType,
     /// Name of the model.
     pub name: String,
     /// Model folder to write.
     pub out: PathBuf,
-    /// Replace one that is there.
+    /// Replaces an existing folder.
     pub force: bool,
 }
 
-/// What an import did.
+/// Result of an import.
 #[derive(Debug, Clone, Serialize)]
-pub struct Imported {
-    /// Identity of the new model.
+pub struct ImportReport {
+    /// Id of the new model.
     pub model_id: String,
     /// "CADA" or "BLIP".
     pub form: &'static str,
-    /// Tensors taken over.
+    /// Number of imported tensors.
     pub mapped: usize,
-    /// Parameters of the model.
+    /// Number of parameters of the model.
     pub parameters: usize,
     /// Height and width of the input in pixels.
     pub image_size: [usize; 2],
-    /// Grid of the checkpoint's position embedding when it was resized.
+    /// Patch grid (rows, columns) of the checkpoint, if its position embedding was resized.
     pub resized_from: Option<[usize; 2]>,
-    /// Tensors left out on purpose: why, and how many.
+    /// Number of tensors left out on purpose, by reason.
     pub dropped: BTreeMap<&'static str, usize>,
-    /// Tensors nobody reads, by name.
+    /// Names of tensors that the architecture does not use.
     pub unused: Vec<String>,
-    /// Tensors the checkpoint lacks that were drawn afresh, by name: they know nothing yet.
+    /// Names of tensors that the checkpoint lacks and that were initialised at random.
     pub fresh: Vec<String>,
     /// Word pieces added to the tokenizer.
     pub added_pieces: Vec<String>,
 }
 
-/// A checkpoint brought to an architecture.
+/// The tensors of a checkpoint that an architecture needs.
 #[derive(Debug)]
-pub struct Mapped {
-    /// Tensors of inference, all of them.
+pub struct MappedCheckpoint {
+    /// Every tensor that inference needs.
     pub tensors: Tensors,
-    /// As in [`Imported`].
-    pub report: Imported,
+    /// The report so far; id and added pieces are filled in later.
+    pub report: ImportReport,
 }
 
-/// Why `name` is left out, when it is known.
-fn dropped(name: &str) -> Option<&'static str> {
+/// Why the tensor `name` is left out; `None` for a tensor that is kept.
+fn reason_to_skip(name: &str) -> Option<&'static str> {
     let part = name.split('.').next().unwrap_or_default();
     if part.ends_with("_m") {
         Some("momentum copies")
@@ -101,24 +106,25 @@ fn dropped(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels, if any, and
-/// `arch.image_size` becomes what it is. `origin` names the file in errors.
+/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels,
+/// if any, and `arch.image_size` becomes what it is. `origin` names the file in errors.
 ///
 /// # Errors
-/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid that is known.
+/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid
+/// that is known.
 pub fn map(
     mut tensors: Tensors,
     arch: &mut Architecture,
     image: Option<[usize; 2]>,
     own_size: bool,
     origin: &Path,
-) -> Result<Mapped> {
-    // Written by a data-parallel run: every name has this before it.
+) -> Result<MappedCheckpoint> {
+    // A data-parallel run writes this prefix before every name.
     if !tensors.is_empty() && tensors.keys().all(|name| name.starts_with("module.")) {
         tensors = tensors.into_iter().map(|(name, t)| (name["module.".len()..].to_owned(), t)).collect();
     }
-    let blip = tensors.keys().any(|name| dropped(name) == Some("momentum copies"));
-    let mut report = Imported {
+    let blip = tensors.keys().any(|name| reason_to_skip(name) == Some("momentum copies"));
+    let mut report = ImportReport {
         model_id: String::new(),
         form: if blip { "BLIP" } else { "CADA" },
         mapped: 0,
@@ -131,18 +137,18 @@ pub fn map(
         added_pieces: Vec::new(),
     };
     for name in tensors.keys() {
-        if let Some(why) = dropped(name) {
+        if let Some(why) = reason_to_skip(name) {
             *report.dropped.entry(why).or_default() += 1;
         }
     }
-    tensors.retain(|name, _| dropped(name).is_none());
-    place(&mut tensors, arch, image, own_size, origin, &mut report)?;
+    tensors.retain(|name, _| reason_to_skip(name).is_none());
+    fit_position_embedding(&mut tensors, arch, image, own_size, origin, &mut report)?;
     let required = weights::required(arch, WordPredictor::None)?;
     let shared = required.keys().filter(|name| tensors.contains_key(*name)).count();
     if shared > 0 && LOCAL_HEAD.iter().all(|name| !tensors.contains_key(*name)) {
         for name in LOCAL_HEAD {
             let shape = &required[name];
-            let mut rng = stream(0, 0x10CA_1EAD, name.len() as u64);
+            let mut rng = stream(0, streams::IMPORTED_HEADS, name.len() as u64);
             let spread = if name.ends_with("weight") { 0.02 } else { 0.0 };
             let mut value = || spread * (0..12).map(|_| rng.random::<f32>() - 0.5).sum::<f32>();
             let values: Vec<f32> = (0..shape.elem_count()).map(|_| value()).collect();
@@ -155,17 +161,17 @@ pub fn map(
     report.parameters = selection.used.values().map(Tensor::elem_count).sum();
     report.unused = selection.unused;
     report.image_size = arch.image_size;
-    Ok(Mapped { tensors: selection.used, report })
+    Ok(MappedCheckpoint { tensors: selection.used, report })
 }
 
-/// Brings the position embedding to the grid of the wanted size.
-fn place(
+/// Resizes the position embedding to the patch grid of the wanted picture size.
+fn fit_position_embedding(
     tensors: &mut Tensors,
     arch: &mut Architecture,
     image: Option<[usize; 2]>,
     own_size: bool,
     origin: &Path,
-    report: &mut Imported,
+    report: &mut ImportReport,
 ) -> Result<()> {
     let Some(stored) = tensors.get(POS_EMBED) else { return Ok(()) };
     let wrong = |message: String| TrainError::content(origin, format!("{POS_EMBED} {:?}: {message}", stored.dims()));
@@ -191,17 +197,18 @@ fn place(
     Ok(())
 }
 
-/// Reads the configuration of `plan`, or that of CADA as published.
-fn configuration(plan: &Import) -> Result<ModelConfig> {
-    let mut config = match &plan.config {
+/// Reads the configuration of `options`, or that of CADA as published.
+fn configuration(options: &ImportOptions) -> Result<ModelConfig> {
+    let mut config = match &options.config {
         Some(path) => ModelConfig::read(path)?,
         None => ModelConfig::new("", Architecture::cada_base()),
     };
-    config.name.clone_from(&plan.name);
+    config.name.clone_from(&options.name);
     Ok(config)
 }
 
-/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of bert-base-uncased.
+/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of
+/// bert-base-uncased.
 fn tokenizer(path: &Path, arch: &Architecture) -> Result<(Vec<u8>, Vec<String>)> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let bad = |e: &dyn std::fmt::Display| {
@@ -224,42 +231,43 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors, tokenizer.json,
-/// selftest.safetensors.
+/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors,
+/// tokenizer.json, selftest.safetensors.
 ///
 /// # Errors
-/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists (without `force`) or
-/// cannot be written, or a model whose features are not finite or all the same. Nothing is left behind then.
-pub fn import(plan: &Import) -> Result<Imported> {
-    if plan.out.exists() && !plan.force {
-        return Err(TrainError::content(&plan.out, "it exists already; --force replaces it"));
+/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists
+/// (without `force`) or cannot be written, or a model whose features are not finite or all the
+/// same. Nothing is left behind then.
+pub fn import(options: &ImportOptions) -> Result<ImportReport> {
+    if options.out.exists() && !options.force {
+        return Err(TrainError::content(&options.out, "it exists already; --force replaces it"));
     }
-    let mut config = configuration(plan)?;
-    let (words, added) = tokenizer(&plan.tokenizer, &config.architecture)?;
-    let tensors = weights::read(&plan.checkpoint)?;
-    let own_size = plan.config.is_none();
-    let mut mapped = map(tensors, &mut config.architecture, plan.image, own_size, &plan.checkpoint)?;
+    let mut config = configuration(options)?;
+    let (words, added) = tokenizer(&options.tokenizer, &config.architecture)?;
+    let tensors = weights::read(&options.checkpoint)?;
+    let own_size = options.config.is_none();
+    let mut mapped = map(tensors, &mut config.architecture, options.image, own_size, &options.checkpoint)?;
     mapped.report.added_pieces = added;
-    let file = plan.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = options.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     config.provenance = json!({"imported": {
         "checkpoint": file,
-        "sha256": digest(&plan.checkpoint)?,
+        "sha256": digest(&options.checkpoint)?,
         "form": mapped.report.form,
         "position_embedding_resized_from": mapped.report.resized_from,
         "drawn_afresh": mapped.report.fresh,
     }});
-    atomic::folder(&plan.out, plan.force, |to| {
+    atomic::folder(&options.out, options.force, |to| {
         let mut stored = Tensors::new();
         for (name, tensor) in &mapped.tensors {
-            stored.insert(name.clone(), super::folder::narrowed(name, tensor, plan.dtype, &plan.checkpoint)?);
+            stored.insert(name.clone(), super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?);
         }
         candle_core::safetensors::save(&stored, to.join("model.safetensors"))?;
         let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
         std::fs::write(to.join("config.json"), text).map_err(TrainError::io(to))?;
         std::fs::write(to.join("tokenizer.json"), &words).map_err(TrainError::io(to))?;
-        // Said of the file that was given, not of its copy.
+        // An error names the given file, not its copy.
         CaptionTokenizer::load(&to.join("tokenizer.json"), &config.architecture).map_err(|e| match e {
-            EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: plan.tokenizer.clone(), message },
+            EmbedError::Tokenizer { message, .. } => EmbedError::Tokenizer { path: options.tokenizer.clone(), message },
             other => other,
         })?;
         write_self_test(to)?;

@@ -1,4 +1,5 @@
-//! Where a run's weights start: a CADA or BLIP checkpoint, a model folder, or a text encoder in BERT layout.
+//! Initial weights of a run: from a CADA or BLIP checkpoint, a model folder, or a text encoder in
+//! BERT layout.
 
 use std::path::Path;
 
@@ -6,22 +7,24 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use serde_json::Value;
 
 use super::trainee::Trainee;
-use super::vocabulary::Cut;
+use super::vocabulary::CutVocabulary;
 use super::{Result, TrainError};
 use crate::pos_embed::resize_pos_embed;
 use crate::weights::{self, Tensors};
 use sightline_embed::model::{Architecture, Grid, ModelConfig};
 
-/// Parts that a checkpoint need not have: BLIP has no local head, our auxiliary heads exist in training only, and a
-/// released model has no word predictor.
+/// Prefixes of variables that a checkpoint may lack: BLIP has no local head, the auxiliary heads
+/// exist in training only, and a released model has no word predictor.
 const OPTIONAL: [&str; 3] = ["itm_local_head.", "attributes.", "text_decoder."];
 const POS_EMBED: &str = "visual_encoder.pos_embed";
 
-/// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model folder. Patch positions are
-/// resized to the model's grid. Gives the names of variables that keep their fresh values.
+/// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model
+/// folder. Patch positions are resized to the model's grid. Gives the names of variables that keep
+/// their fresh values.
 ///
 /// # Errors
-/// An unreadable file, one that lacks more than the optional parts, or shapes of another architecture.
+/// An unreadable file, one that lacks more than the optional parts, or shapes of another
+/// architecture.
 pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
     let (file, source) = if path.is_dir() {
         let config = ModelConfig::read(&path.join("config.json"))?;
@@ -47,36 +50,37 @@ pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
     Ok(kept)
 }
 
-/// How much of a text encoder was taken over.
+/// Which weights of a text encoder were loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum TextInit {
     /// Words, positions and this many layers.
     Layers(usize),
-    /// Word embeddings alone, reduced to the model's width.
+    /// Only word embeddings, reduced to the model's width by principal components.
     Words,
 }
 
-/// Starts the text side from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT layout): all of it when
-/// widths and heads are the model's and it has enough layers, else word embeddings alone. Rows are those of `cut`.
+/// Starts the text side from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT
+/// layout): all of it when widths and heads are the model's and it has enough layers, else word
+/// embeddings alone. Rows are those of `cut`.
 ///
 /// # Errors
 /// An unreadable folder, one without BERT tensors, or embeddings narrower than the model's.
-pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &Cut) -> Result<Taken> {
+pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &CutVocabulary) -> Result<TextInit> {
     let arch = trainee.model.arch();
     let path = folder.join("model.safetensors");
     let all = weights::read(&path)?;
     let bare = |name: &str| name.strip_prefix("bert.").unwrap_or(name).to_owned();
     let all: Tensors = all.into_iter().map(|(name, tensor)| (bare(&name), tensor)).collect();
     let mut taken = Tensors::new();
-    let layers = match fits(&all, folder, arch) {
+    let layers = match matching_layers(&all, folder, arch) {
         Some(layers) => {
-            whole(&all, arch, cut, &mut taken).map_err(|e| TrainError::content(&path, e))?;
-            Taken::Layers(layers)
+            take_all(&all, arch, cut, &mut taken).map_err(|e| TrainError::content(&path, e))?;
+            TextInit::Layers(layers)
         }
         None => {
             let words = cut.embeddings(folder, arch.text_hidden_size)?;
             taken.insert("embeddings.word_embeddings.weight".into(), words);
-            Taken::Words
+            TextInit::Words
         }
     };
     let mut named = Tensors::new();
@@ -89,7 +93,7 @@ pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &Cut) -> Result<
 }
 
 /// The model's layers, when the encoder has its widths and heads and as many layers at least.
-fn fits(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
+fn matching_layers(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
     let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
     let is = |key: &str, want: usize| config[key].as_u64() == Some(want as u64);
     let last = format!("encoder.layer.{}.output.dense.weight", arch.text_layers - 1);
@@ -100,8 +104,9 @@ fn fits(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
     same.then_some(arch.text_layers)
 }
 
-/// Every tensor of embeddings and layers. The encoder's first token type is part of its positions here: CADA has none.
-fn whole(all: &Tensors, arch: &Architecture, cut: &Cut, taken: &mut Tensors) -> candle_core::Result<()> {
+/// Every tensor of embeddings and layers. The encoder's first token type is part of its positions
+/// here: CADA has none.
+fn take_all(all: &Tensors, arch: &Architecture, cut: &CutVocabulary, taken: &mut Tensors) -> candle_core::Result<()> {
     let get = |name: &str| all.get(name).ok_or_else(|| candle_core::Error::Msg(format!("there is no {name}")));
     let mut rows: Vec<u32> = cut.full_ids.iter().map(|id| *id as u32).collect();
     rows.extend([arch.cls_token_id; 2]);

@@ -1,14 +1,15 @@
-//! Isotonic regression: the rising curve nearest to labels, by pooling neighbours that are in the wrong order.
+//! Isotonic regression: the non-decreasing curve nearest to the labels, by the
+//! pool-adjacent-violators algorithm.
 
-/// Neighbouring pairs that share one probability.
+/// Pairs with neighbouring evidence that share one probability.
 #[derive(Clone, Copy)]
 struct Block {
     /// Lowest and highest evidence.
     from: f32,
     to: f32,
-    /// Sum of what stands for their labels.
+    /// Weighted number of matches.
     matches: f64,
-    /// Its weight.
+    /// Number of pairs, with the weight of the prior.
     weight: f64,
 }
 
@@ -18,7 +19,7 @@ impl Block {
     }
 }
 
-/// Pools neighbours until values rise (pool adjacent violators).
+/// Pools neighbouring blocks until their values rise strictly.
 fn pool(blocks: impl Iterator<Item = Block>) -> Vec<Block> {
     let mut pooled: Vec<Block> = Vec::new();
     for mut block in blocks {
@@ -33,9 +34,10 @@ fn pool(blocks: impl Iterator<Item = Block>) -> Vec<Block> {
     pooled
 }
 
-/// Knots (evidence, probability) of the rising curve through `pairs` of (evidence, label): flat over each pooled block, a
-/// straight line from one to the next. Each block is drawn towards the share of all matches by the weight of one pair, so
-/// that a block of few pairs claims no certainty. Nothing when fewer than two blocks are left: the evidence tells nothing.
+/// Knots (evidence, probability) of the rising curve through `pairs` of (evidence, label): flat
+/// over each pooled block, a straight line from one to the next. Each block is drawn towards the
+/// share of all matches by the weight of one pair, so that a block of few pairs claims no
+/// certainty. Nothing when fewer than two blocks are left: the evidence tells nothing.
 pub(super) fn isotonic(pairs: &[(f32, bool)]) -> Option<Vec<[f32; 2]>> {
     let mut sorted: Vec<(f32, bool)> = pairs.iter().copied().filter(|p| p.0.is_finite()).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));

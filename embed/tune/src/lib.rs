@@ -38,6 +38,7 @@ pub mod record;
 pub mod run;
 pub mod schedule;
 pub mod source;
+mod streams;
 pub mod trainee;
 pub mod validation;
 pub mod vocabulary;

@@ -1,4 +1,5 @@
-//! What training minimises: CADA's losses over one batch, weighed and summed.
+//! The training objective: the weighted sum of CADA's losses over one batch (specification, section
+//! 4).
 
 use candle_core::Tensor;
 use rand::Rng;
@@ -6,44 +7,46 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Result;
-use super::ara::{Ara, Masked, Masking};
-use super::atp::{Atp, Start};
+use super::ara::{Ara, MaskedTexts, Masking};
+use super::atp::{Atp, CrossAttentionStart};
 use super::batch::Batch;
-use super::losses::{Global, Groups, HardNegative, Ndf, global_loss, hard_negatives};
+use super::losses::{GlobalLoss, Groups, HardNegative, NdfVariant, global_loss, hard_negatives};
 use super::run::Trainee;
 use crate::ops::network;
+use crate::streams;
 use sightline_embed::graph::Dropout;
 use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
 
-/// Which losses, in which form, with which weights.
+/// The losses of a run and their weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Objective {
     /// The global loss.
-    pub global: Global,
-    /// Its factor in the total.
+    pub global: GlobalLoss,
+    /// Weight of the global loss in the total.
     pub global_weight: f64,
-    /// Matching, if any.
+    /// Settings of ATP; `None` leaves it out.
     pub atp: Option<Atp>,
-    /// Masked attribute modelling, if any.
+    /// Settings of ARA; `None` leaves it out.
     pub ara: Option<Ara>,
     /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,
-    /// Dropout in the text transformer.
+    /// Dropout rate in the text transformer.
     pub dropout: f32,
 }
 
 impl Default for Objective {
-    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens without padding, whole
-    /// phrases masked for a bidirectional decoder that shares the text encoder's weights.
+    /// The paper's method: NDF as distributions, hard negatives by cosine, groups of 36 tokens
+    /// without padding, whole phrases masked for a bidirectional decoder that shares the text
+    /// encoder's weights.
     fn default() -> Self {
         Self {
-            global: Global::Ndf(Ndf::Paper),
+            global: GlobalLoss::Ndf(NdfVariant::Paper),
             global_weight: 1.0,
             atp: Some(Atp {
                 from: 0,
                 pairs: None,
-                start: Start::Fresh,
+                start: CrossAttentionStart::Fresh,
                 negatives: HardNegative::Cosine,
                 groups: Groups::of(36, true),
                 global: true,
@@ -71,7 +74,7 @@ impl Objective {
     pub fn reference() -> Self {
         let paper = Self::default();
         Self {
-            global: Global::Ndf(Ndf::Code),
+            global: GlobalLoss::Ndf(NdfVariant::Code),
             atp: paper.atp.map(|atp| Atp { negatives: HardNegative::Code, groups: Groups::of(36, false), ..atp }),
             ara: paper.ara.map(|ara| Ara {
                 masking: Masking::Word,
@@ -85,22 +88,23 @@ impl Objective {
         }
     }
 
-    /// For a small model that starts from nothing: easy negatives among the hard ones, matching once features mean
-    /// something, from the projections they were trained with and on part of the batch, groups about as long as a phrase,
-    /// words predicted by the cross-attention that matches, attribute heads as a dense first signal.
+    /// For a small model that starts from random weights. Negatives are sampled, easy ones too.
+    /// Matching starts when features are useful, with cross-attention from the projections, and on
+    /// part of the batch. Groups are about as long as a phrase. The cross-attention that matches
+    /// also predicts words. Attribute heads give a dense first signal.
     pub fn scratch() -> Self {
         let paper = Self::default();
         Self {
             atp: paper.atp.map(|atp| Atp {
                 from: 1200,
                 pairs: Some(32),
-                start: Start::Projections,
+                start: CrossAttentionStart::Projections,
                 negatives: HardNegative::Sampled,
                 groups: Groups::of(12, true),
                 ..atp
             }),
             ara: paper.ara.map(|ara| Ara { from: 1200, pairs: Some(16), decoder: WordPredictor::Tied, ..ara }),
-            global: Global::Ndf(Ndf::Code),
+            global: GlobalLoss::Ndf(NdfVariant::Code),
             attributes: 1.0,
             dropout: 0.0,
             ..paper
@@ -112,10 +116,10 @@ impl Objective {
         self.ara.as_ref().map_or(WordPredictor::None, |ara| ara.decoder)
     }
 
-    /// Whether every number is one that training can use.
+    /// Checks that every setting can be used.
     ///
     /// # Errors
-    /// Says which is not.
+    /// A message that names the setting.
     pub fn check(&self) -> std::result::Result<(), String> {
         let weights = [
             ("the global loss", self.global_weight),
@@ -158,8 +162,8 @@ impl Objective {
     }
 }
 
-/// The loss of one batch at `step` and its parts by name. `seed` decides what is drawn: masks, sampled negatives,
-/// dropout.
+/// The loss of one batch at `step` (a scalar f32) and its parts by name. `seed` decides the random
+/// choices: masks, sampled negatives, dropout.
 ///
 /// # Errors
 /// A model that was not built with the objective's decoder.
@@ -171,7 +175,7 @@ pub fn loss(trainee: &Trainee, config: &Objective, batch: &Batch, step: usize, s
     loss_with(trainee, config, batch, masked.as_ref(), step, seed)
 }
 
-/// As [`loss`], with masks at hand.
+/// As [`loss`], with given masks.
 ///
 /// # Errors
 /// As [`loss`].
@@ -179,25 +183,25 @@ pub fn loss_with(
     trainee: &Trainee,
     config: &Objective,
     batch: &Batch,
-    masked: Option<&Masked>,
+    masked: Option<&MaskedTexts>,
     step: usize,
     seed: u64,
 ) -> Result<(Tensor, Value)> {
     let model = &trainee.model;
     let dropout = match config.dropout {
         0.0 => None,
-        rate => Some(Dropout::new(rate, stream(seed, 0xD409_0000, step as u64).random())?),
+        rate => Some(Dropout::new(rate, stream(seed, streams::DROPOUT, step as u64).random())?),
     };
     let dropout = dropout.as_ref();
     let images = network::image_embeds(model, &batch.pixels)?;
     let texts = network::text_embeds(model, &batch.tokens, dropout)?;
     let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
-    let mut sum = Sum::default();
-    let form = match config.global {
-        Global::Cmpm => "cmpm",
-        Global::Ndf(_) => "ndf",
+    let mut sum = WeightedSum::default();
+    let name = match config.global {
+        GlobalLoss::Cmpm => "cmpm",
+        GlobalLoss::Ndf(_) => "ndf",
     };
-    sum.add(form, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
+    sum.add(name, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
     if config.attributes > 0.0 {
         let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;
@@ -222,14 +226,14 @@ pub fn loss_with(
     sum.finish(&batch.pixels)
 }
 
-/// A weighted sum that remembers its parts.
+/// A weighted sum of losses, and the unweighted value of each.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(super) struct WeightedSum {
     pub total: Option<Tensor>,
     pub parts: serde_json::Map<String, Value>,
 }
 
-impl Sum {
+impl WeightedSum {
     pub fn add(&mut self, name: &str, part: Tensor, weight: f64) -> Result<()> {
         self.parts.insert(name.into(), json!(part.to_scalar::<f32>()?));
         let weighed = if weight == 1.0 { part } else { (part * weight)? };

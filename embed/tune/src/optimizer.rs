@@ -1,11 +1,13 @@
-//! AdamW in one pass over every parameter, in place, with a state that can be stored and resumed exactly.
+//! AdamW in one pass over every parameter, in place, with a state that can be stored and resumed
+//! exactly.
 //!
-//! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a run could not be
-//! continued where it stopped.
+//! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a
+//! run could not be continued where it stopped.
 //!
-//! Each parameter counts its own updates, as PyTorch's does: bias correction divides by how far the moments have come,
-//! and the moments of a parameter that was frozen or had no gradient have not moved. With the run's count instead, a
-//! parameter that starts at step 1,200 is moved by up to 5.5 times the learning rate for its first hundred steps.
+//! Each parameter counts its own updates, as PyTorch's does: bias correction divides by how far the
+//! moments have come, and the moments of a parameter that was frozen or had no gradient have not
+//! moved. With the run's count instead, a parameter that starts at step 1,200 is moved by up to 5.5
+//! times the learning rate for its first hundred steps.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,24 +18,26 @@ use rayon::prelude::*;
 use crate::ops::with_values;
 use sightline_embed::multiversion;
 
-/// Updates over which the learning rate of a parameter rises that starts after the run's first step: about as long as the
-/// presets' own warm-up (150 steps). The second moments of such a parameter are as little to go by as every parameter's
-/// at the start of a run, when the rate of the run rises for the same reason.
+/// Default warm-up, in updates, of a parameter whose first update comes after the run's first step.
+/// It is about as long as the presets' warm-up (150 steps), for the same reason: second moments of
+/// few gradients are unreliable.
 pub const LATE_WARMUP: usize = 100;
 
-/// Settings; decay acts first (`p *= 1 - lr * decay`) and on every parameter, as in the reference.
+/// Settings of AdamW (specification, section 5). Weight decay is applied first (`p *= 1 - lr *
+/// decay`), to every parameter, as in the reference.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWConfig {
-    /// Decay of the first moment.
+    /// Decay rate of the first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay rate of the second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment, against division by zero.
     pub eps: f64,
     /// Weight decay.
     pub decay: f64,
-    /// Updates over which the learning rate of a parameter rises linearly when its first update comes after the run's
-    /// first step; parameters that are there from the start are not touched by it. 0 for none, as in PyTorch.
+    /// Updates over which the learning rate of a parameter rises linearly when its first update
+    /// comes after the run's first step; parameters that are there from the start are not touched
+    /// by it. 0 for none, as in PyTorch.
     pub late_warmup: usize,
 }
 
@@ -43,20 +47,21 @@ impl Default for AdamWConfig {
     }
 }
 
-struct Slot {
+/// A parameter and its moments.
+struct ParameterState {
     name: String,
     var: Var,
     first: Vec<f32>,
     second: Vec<f32>,
-    /// Updates of this parameter.
+    /// Number of updates of this parameter.
     step: usize,
     /// Its first update came after the run's first step.
     late: bool,
 }
 
-impl Slot {
-    /// What the next update, at learning rate `lr`, does to every value; counts it.
-    fn rule(&mut self, config: &AdamWConfig, lr: f64, scale: f32, run_step: usize) -> Rule {
+impl ParameterState {
+    /// Counts one update and returns its coefficients at learning rate `lr`.
+    fn rule(&mut self, config: &AdamWConfig, lr: f64, scale: f32, run_step: usize) -> UpdateRule {
         if self.step == 0 {
             self.late = run_step > 1;
         }
@@ -65,7 +70,7 @@ impl Slot {
         let lr = lr * warm.min(1.0);
         let AdamWConfig { beta1, beta2, eps, decay, .. } = *config;
         let (fix1, fix2) = (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
-        Rule {
+        UpdateRule {
             scale,
             rate: (lr / fix1) as f32,
             root: (1.0 / fix2.sqrt()) as f32,
@@ -80,22 +85,22 @@ impl Slot {
 /// The optimiser and its moments.
 pub struct AdamW {
     config: AdamWConfig,
-    slots: Vec<Slot>,
+    parameters: Vec<ParameterState>,
     step: usize,
 }
 
 impl AdamW {
-    /// For `variables`, in the order of their names.
+    /// An optimiser of `variables`, which it sorts by name.
     pub fn new(mut variables: Vec<(String, Var)>, config: AdamWConfig) -> Self {
         variables.sort_by(|a, b| a.0.cmp(&b.0));
-        let slots = variables
+        let parameters = variables
             .into_iter()
             .map(|(name, var)| {
                 let n = var.elem_count();
-                Slot { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false }
+                ParameterState { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false }
             })
             .collect();
-        Self { config, slots, step: 0 }
+        Self { config, parameters, step: 0 }
     }
 
     /// Steps taken so far.
@@ -103,8 +108,9 @@ impl AdamW {
         self.step
     }
 
-    /// One step at learning rate `lr`; parameters without a gradient and those `frozen` names stay as they are, and
-    /// their own count of steps with them. Gradients are scaled down to a total norm of `clip` when given. Returns the norm before that.
+    /// Takes one step at learning rate `lr`. Parameters that have no gradient, or whose name is
+    /// `frozen`, stay unchanged, and so does their own count of steps. With `clip`, gradients are
+    /// scaled down to that total norm. Returns the norm before clipping.
     ///
     /// # Errors
     /// When candle fails.
@@ -116,14 +122,16 @@ impl AdamW {
         frozen: impl Fn(&str) -> bool,
     ) -> Result<f64> {
         self.step += 1;
-        let gradient = |slot: &Slot| match grads.get(slot.var.as_tensor()) {
-            Some(g) if !frozen(&slot.name) => g.contiguous().map(Some),
+        let gradient = |parameter: &ParameterState| match grads.get(parameter.var.as_tensor()) {
+            Some(g) if !frozen(&parameter.name) => g.contiguous().map(Some),
             _ => Ok(None),
         };
-        let all = self.slots.iter().map(gradient).collect::<Result<Vec<_>>>()?;
+        let all = self.parameters.iter().map(gradient).collect::<Result<Vec<_>>>()?;
         // Each sum in a fixed order, so that a run repeats itself to the bit.
         let squares = |g: &Option<Tensor>| match g {
-            Some(g) => with_values(g, |g| g.par_chunks(GRAIN).map(square_sum).collect::<Vec<f64>>().iter().sum()),
+            Some(g) => {
+                with_values(g, |g| g.par_chunks(VALUES_PER_TASK).map(square_sum).collect::<Vec<f64>>().iter().sum())
+            }
             None => Ok(0.0),
         };
         let norm = all.par_iter().map(squares).collect::<Result<Vec<f64>>>()?.iter().sum::<f64>().sqrt();
@@ -132,47 +140,48 @@ impl AdamW {
         }
         let scale = clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) as f32;
         let (config, run_step) = (self.config, self.step);
-        self.slots.par_iter_mut().zip(all).try_for_each(|(slot, gradient)| match gradient {
+        self.parameters.par_iter_mut().zip(all).try_for_each(|(parameter, gradient)| match gradient {
             Some(g) => {
-                let rule = slot.rule(&config, lr, scale, run_step);
-                let moments = RefCell::new((&mut slot.first[..], &mut slot.second[..]));
-                slot.var.inplace_op2(&g, &Update { rule, moments })
+                let rule = parameter.rule(&config, lr, scale, run_step);
+                let moments = RefCell::new((&mut parameter.first[..], &mut parameter.second[..]));
+                parameter.var.inplace_op2(&g, &Update { rule, moments })
             }
             None => Ok(()),
         })?;
         Ok(norm)
     }
 
-    /// Moments by name (`first.*`, `second.*`), and as scalars how often each parameter was updated (`step.*`) and whether
-    /// it started late (`late.*`, 0 or 1), for a checkpoint.
+    /// Moments by name (`first.*`, `second.*`), and as scalars how often each parameter was updated
+    /// (`step.*`) and whether it started late (`late.*`, 0 or 1), for a checkpoint.
     ///
     /// # Errors
     /// When candle fails.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
         let mut all = HashMap::new();
-        for slot in &self.slots {
-            for (prefix, values) in [("first", &slot.first), ("second", &slot.second)] {
+        for parameter in &self.parameters {
+            for (prefix, values) in [("first", &parameter.first), ("second", &parameter.second)] {
                 all.insert(
-                    format!("{prefix}.{}", slot.name),
-                    Tensor::from_slice(values, slot.var.shape(), &Device::Cpu)?,
+                    format!("{prefix}.{}", parameter.name),
+                    Tensor::from_slice(values, parameter.var.shape(), &Device::Cpu)?,
                 );
             }
-            for (prefix, count) in [("step", slot.step as u32), ("late", u32::from(slot.late))] {
-                all.insert(format!("{prefix}.{}", slot.name), Tensor::new(count, &Device::Cpu)?);
+            for (prefix, count) in [("step", parameter.step as u32), ("late", u32::from(parameter.late))] {
+                all.insert(format!("{prefix}.{}", parameter.name), Tensor::new(count, &Device::Cpu)?);
             }
         }
         Ok(all)
     }
 
-    /// Takes back what [`AdamW::state`] gave, after `step` steps. A checkpoint from before parameters had steps of their own
-    /// goes on with the run's for those that have moved, so that their corrections stay what they were.
+    /// Restores the state that [`AdamW::state`] returned after `step` steps. In an older
+    /// checkpoint, which has no count per parameter, parameters with moments take the run's count,
+    /// so that their bias corrections stay the same.
     ///
     /// # Errors
     /// A missing moment or one of another size, or a step that is no number.
     pub fn restore(&mut self, state: &HashMap<String, Tensor>, step: usize) -> Result<()> {
-        for slot in &mut self.slots {
-            for (prefix, values) in [("first", &mut slot.first), ("second", &mut slot.second)] {
-                let name = format!("{prefix}.{}", slot.name);
+        for parameter in &mut self.parameters {
+            for (prefix, values) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {
+                let name = format!("{prefix}.{}", parameter.name);
                 match state.get(&name) {
                     Some(t) if t.elem_count() == values.len() => {
                         *values = t.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?
@@ -180,37 +189,41 @@ impl AdamW {
                     _ => bail!("the checkpoint lacks {name} of {} values", values.len()),
                 }
             }
-            let count = |prefix: &str| match state.get(&format!("{prefix}.{}", slot.name)) {
+            let count = |prefix: &str| match state.get(&format!("{prefix}.{}", parameter.name)) {
                 Some(t) => t.to_dtype(DType::U32)?.to_scalar::<u32>().map(|n| Some(n as usize)),
                 None => Ok(None),
             };
-            let moved = slot.first.iter().chain(&slot.second).any(|v| *v != 0.0);
-            slot.step = count("step")?.unwrap_or(if moved { step } else { 0 });
-            slot.late = count("late")?.unwrap_or(0) != 0;
+            let moved = parameter.first.iter().chain(&parameter.second).any(|v| *v != 0.0);
+            parameter.step = count("step")?.unwrap_or(if moved { step } else { 0 });
+            parameter.late = count("late")?.unwrap_or(0) != 0;
         }
         self.step = step;
         Ok(())
     }
 }
 
-/// Numbers a task handles.
-const GRAIN: usize = 1 << 15;
+/// Values per parallel task.
+const VALUES_PER_TASK: usize = 1 << 15;
 
-/// What one step does to every number.
+/// Coefficients of one update, the same for every value of a parameter.
 #[derive(Clone, Copy)]
-struct Rule {
+struct UpdateRule {
+    /// Factor on the gradient, from clipping.
     scale: f32,
+    /// Learning rate over the bias correction of the first moment.
     rate: f32,
+    /// 1 / sqrt(bias correction of the second moment).
     root: f32,
     beta1: f32,
     beta2: f32,
     eps: f32,
+    /// Factor of weight decay on the value.
     keep: f32,
 }
 
-/// The step of one variable, in place.
+/// The update of one variable, in place.
 struct Update<'a> {
-    rule: Rule,
+    rule: UpdateRule,
     moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
 }
 
@@ -228,10 +241,10 @@ impl InplaceOp2 for Update<'_> {
         let mut moments = self.moments.borrow_mut();
         let (first, second) = &mut *moments;
         let parts = (
-            values.par_chunks_mut(GRAIN),
-            g.par_chunks(GRAIN),
-            first.par_chunks_mut(GRAIN),
-            second.par_chunks_mut(GRAIN),
+            values.par_chunks_mut(VALUES_PER_TASK),
+            g.par_chunks(VALUES_PER_TASK),
+            first.par_chunks_mut(VALUES_PER_TASK),
+            second.par_chunks_mut(VALUES_PER_TASK),
         );
         let rule = self.rule;
         parts.into_par_iter().for_each(|(p, g, m, v)| update(rule, p, g, m, v));
@@ -240,8 +253,8 @@ impl InplaceOp2 for Update<'_> {
 }
 
 multiversion! {
-    fn update(rule: Rule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        let Rule { scale, rate, root, beta1, beta2, eps, keep } = rule;
+    fn update(rule: UpdateRule, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let UpdateRule { scale, rate, root, beta1, beta2, eps, keep } = rule;
         let n = p.len();
         let (g, m, v) = (&g[..n], &mut m[..n], &mut v[..n]);
         for i in 0..n {
@@ -326,7 +339,8 @@ mod tests {
         serde_json::from_slice(&std::fs::read(path).expect("the golden file")).expect("JSON")
     }
 
-    /// Every step of every run; `frozen` says whether a gradient that is missing is there after all, but of a frozen name.
+    /// Every step of every run; `frozen` says whether a gradient that is missing is there after
+    /// all, but of a frozen name.
     fn follow(frozen: bool) {
         for (number, run) in golden()["runs"].as_array().expect("runs").iter().enumerate() {
             let config = AdamWConfig { decay: run["decay"].as_f64().expect("a decay"), ..PYTORCH };
@@ -399,7 +413,8 @@ mod tests {
         }
     }
 
-    /// One value with the same gradient at every step from `from` on: how far each step takes it, in learning rates.
+    /// One value with the same gradient at every step from `from` on: how far each step takes it,
+    /// in learning rates.
     fn strides(from: usize, config: AdamWConfig, steps: usize) -> Vec<f64> {
         let initial = serde_json::json!({"it": [0.0, 0.0, 0.0], "other": [0.0, 0.0, 0.0]});
         let (variables, mut optimizer) = fresh(&initial, AdamWConfig { decay: 0.0, ..config });
@@ -454,7 +469,11 @@ mod tests {
         let (second, mut other) = fresh(&run["initial"], PYTORCH);
         other.restore(&state, 3).expect("moments are enough");
         let told = |optimizer: &AdamW| -> Vec<(String, usize, bool)> {
-            optimizer.slots.iter().map(|slot| (slot.name.clone(), slot.step, slot.late)).collect()
+            optimizer
+                .parameters
+                .iter()
+                .map(|parameter| (parameter.name.clone(), parameter.step, parameter.late))
+                .collect()
         };
         let expected = [("late", 0), ("paused", 3), ("start", 3)].map(|(name, step)| (name.to_owned(), step, false));
         assert_eq!(told(&other), expected);

@@ -23,15 +23,15 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 const FONT: &str = "sans-serif";
-/// Longer curves are thinned to means of neighbouring points: a line of a thousand points shows no more than this.
+/// Longer curves are thinned to means of neighbouring points; more points would not be visible.
 const MOST_POINTS: usize = 600;
 
 /// One line of a panel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curve {
-    /// In the legend.
+    /// Name in the legend.
     pub name: String,
-    /// (x, y); what is not finite is left out.
+    /// Points (x, y); non-finite ones are left out.
     pub points: Vec<(f64, f64)>,
     /// Half the height of an error bar per point; empty for none.
     pub spread: Vec<f64>,
@@ -57,7 +57,8 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-/// One row of a bar chart: its name and, per series, mean and spread (nothing where there is no number).
+/// One row of a bar chart: its name and, per series, mean and standard deviation (`None` without a
+/// number).
 pub type Row = (String, Vec<Option<(f64, f64)>>);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -91,7 +92,7 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     finite.chunks(run).map(mean).collect()
 }
 
-/// Lowest and highest of `values` with a margin; 0..1 of nothing, and never empty.
+/// Range of `values` with a margin; 0..1 without values. It is never empty.
 fn range(values: impl Iterator<Item = f64>, margin: f64) -> std::ops::Range<f64> {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low > high {
@@ -174,8 +175,8 @@ pub fn curves(path: &Path, panels: &[Panel]) -> Result<()> {
     })
 }
 
-/// Reliability: for each named set of bins the observed share of matches over the mean probability, with the diagonal
-/// of perfect calibration; below it how many pairs lie in each bin.
+/// Reliability: for each named set of bins the observed share of matches over the mean probability,
+/// with the diagonal of perfect calibration; below it how many pairs lie in each bin.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -210,7 +211,8 @@ pub fn reliability(path: &Path, title: &str, sets: &[(String, Vec<Bin>)]) -> Res
     })
 }
 
-/// Horizontal bars: a row per variant, a bar per series in it, with an error bar and the number written out.
+/// Horizontal bars: a row per variant, a bar per series in it, with an error bar and the number
+/// written out.
 ///
 /// # Errors
 /// A file that cannot be written.

@@ -1,7 +1,8 @@
-//! The training pictures, drawn when first asked for and kept in memory at the model's size.
+//! Drawn training pictures: each is drawn at its first use and kept in memory at the model's size.
 //!
-//! Drawing a person costs a few milliseconds and a training step reads tens of them, again and again, so each picture is
-//! drawn once and kept as bytes (55 KB at 192 x 96). Captions of drawn persons are written afresh for every use.
+//! Drawing a person costs a few milliseconds and a training step reads tens of them, again and
+//! again, so each picture is drawn once and kept as bytes (55 KB at 192 x 96). Captions of drawn
+//! persons are written afresh for every use.
 
 use std::sync::OnceLock;
 
@@ -15,23 +16,24 @@ use sightline_figures::{Corpus, Words};
 
 /// Drawn identities with `views` pictures each.
 pub struct Pool {
-    /// Where identities and captions come from.
+    /// Generator of persons, pictures and captions.
     pub corpus: Corpus,
-    /// First identity.
+    /// Number of the first identity in the corpus.
     pub first: u64,
     /// Number of identities.
     pub identities: u64,
-    /// Pictures of each.
+    /// Pictures per identity.
     pub views: u64,
-    /// Pixels down and across.
+    /// Height and width of the pictures in pixels.
     pub size: [usize; 2],
-    /// Words that captions for training use.
+    /// Vocabulary of the captions.
     pub words: Words,
     pictures: Vec<OnceLock<Box<[u8]>>>,
     labels: Vec<OnceLock<Labels>>,
 }
 
-/// A picture squashed to `[height, width]`, as the model's own preparation does it.
+/// A picture resized to `[height, width]` without keeping the aspect, as in serving: RGB bytes,
+/// row-major.
 ///
 /// # Errors
 /// A picture without a pixel.
@@ -50,7 +52,8 @@ impl Pool {
         Self { corpus, first, identities, views, size, words: Words::All, pictures, labels }
     }
 
-    /// Draws everything now, on every core; `progress` hears how many identities are done.
+    /// Draws all pictures on every core; `progress` is called with the number of finished
+    /// identities.
     pub fn draw_all(&self, progress: impl Fn(u64) + Sync) {
         let done = std::sync::atomic::AtomicU64::new(0);
         (0..self.identities).into_par_iter().for_each(|index| {
@@ -62,7 +65,7 @@ impl Pool {
     }
 
     /// Attributes of the `index`th identity.
-    pub fn known(&self, index: usize) -> &Labels {
+    pub fn labels_of(&self, index: usize) -> &Labels {
         self.labels[index].get_or_init(|| attributes::labels(&self.corpus.person(self.first + index as u64)))
     }
 

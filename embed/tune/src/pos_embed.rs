@@ -1,13 +1,14 @@
-//! Position embeddings for another grid of patches.
+//! Resizes position embeddings to another patch grid (specification, section 3).
 
 use candle_core::{Result, Tensor, bail};
 use sightline_embed::model::Grid;
 
-/// Resizes `pos_embed` `[1, 1 + from.len(), width]` to `[1, 1 + to.len(), width]`, f32: the class token stays, the rest
-/// is bicubic (a = -0.75) with `align_corners = false` and no antialiasing, as the reference, but for any rectangle.
+/// Resizes `pos_embed` `[1, 1 + from.len(), width]` to `[1, 1 + to.len(), width]`, f32: the class
+/// token stays, the rest is bicubic (a = -0.75) with `align_corners = false` and no antialiasing,
+/// as the reference, but for any rectangle.
 ///
 /// # Errors
-/// When `pos_embed` is not of the grid `from`.
+/// A `pos_embed` whose shape is not that of the grid `from`, or an empty grid `to`.
 pub fn resize_pos_embed(pos_embed: &Tensor, from: Grid, to: Grid) -> Result<Tensor> {
     let (one, rows, width) = pos_embed.dims3()?;
     if one != 1 || rows != from.len() + 1 || to.is_empty() {

@@ -1,4 +1,5 @@
-//! Everything that re-creates a model, as data: the presets of `train`, and what run.json holds.
+//! Recipes: all settings that re-create a model. `train` has presets of them, and run.json holds
+//! one.
 
 use std::path::{Path, PathBuf};
 
@@ -16,30 +17,30 @@ use sightline_figures::Words;
 /// Dimensions of the model, apart from its vocabulary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
-    /// Pixels down and across.
+    /// Height and width of the input in pixels.
     pub image: [usize; 2],
     /// Side of a patch in pixels.
     pub patch: usize,
     /// Width of the vision transformer.
     pub vision_width: usize,
-    /// Its layers.
+    /// Layers of the vision transformer.
     pub vision_layers: usize,
-    /// Its heads.
+    /// Attention heads of the vision transformer.
     pub vision_heads: usize,
     /// Width of the text transformer.
     pub text_width: usize,
-    /// Its layers.
+    /// Layers of the text transformer.
     pub text_layers: usize,
-    /// Its heads.
+    /// Attention heads of the text transformer.
     pub text_heads: usize,
     /// Width of the common space.
     pub common: usize,
-    /// Positions of the text transformer.
+    /// Position embeddings of the text transformer, the longest text in tokens.
     pub positions: usize,
 }
 
 impl Shape {
-    /// That of `arch`, whose hidden layers are four times as wide.
+    /// The shape of `arch`. Its feed-forward layers must be four times as wide as the transformer.
     pub fn of(arch: &Architecture) -> Self {
         Self {
             image: arch.image_size,
@@ -97,48 +98,51 @@ impl Shape {
     }
 }
 
-/// What a run's best checkpoint is chosen on.
+/// Validation data that chooses a run's best checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Judge {
-    /// Pictures and texts: `auto` (the validation split of the first dataset on disk, else drawn persons), `none`, or a
-    /// source by name.
+pub struct ValidationConfig {
+    /// Pictures and texts: `auto` (the validation split of the first dataset on disk, else drawn
+    /// persons), `none`, or a source by name.
     pub on: String,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     pub k: usize,
 }
 
-/// A model from its beginning: dimensions, data, start and run.
+/// All settings of a model: dimensions, data, initial weights and run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// The preset it came from.
+    /// Name of the preset that the recipe started from.
     pub preset: String,
     /// Dimensions.
     pub shape: Shape,
-    /// Word pieces cut from the text encoder's vocabulary; 0 keeps all.
+    /// Word pieces to keep of the text encoder's vocabulary; 0 keeps all.
     pub vocabulary: usize,
-    /// Folder of a text encoder in BERT layout: vocabulary, word embeddings, and layers where they fit.
+    /// Folder of a text encoder in BERT layout: vocabulary, word embeddings, and layers where they
+    /// fit.
     pub text_init: Option<PathBuf>,
     /// tokenizer.json to use as it is.
     pub tokenizer: Option<PathBuf>,
     /// Checkpoint or model folder to start from.
     pub init: Option<PathBuf>,
-    /// What it learns from.
+    /// Training data.
     pub data: Vec<DataSpec>,
-    /// How often each source is drawn from, relative to the others; one each when empty.
+    /// Relative weight of each source; empty for equal weights.
     pub weights: Vec<f64>,
     /// Folder with body and clothes meshes for drawn persons.
     pub assets: Option<PathBuf>,
-    /// With it, share of the pictures that are drawn from meshes.
+    /// With `assets`, share of the pictures that are drawn from meshes.
     pub mesh_share: f32,
-    /// Drawn persons are described with every word; else the synonyms kept back for testing are left out.
+    /// Captions of drawn persons use every word; otherwise synonyms that are held out for testing
+    /// are left out.
     pub all_words: bool,
     /// What the best checkpoint is chosen on.
-    pub judge: Judge,
-    /// Passes over all pairs, when they decide the number of steps.
+    #[serde(rename = "judge")]
+    pub validation: ValidationConfig,
+    /// Passes over all pairs; `None` if the number of steps is set directly.
     pub epochs: Option<usize>,
     /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
     pub f32: bool,
-    /// How it is trained.
+    /// Settings of the run.
     pub run: RunConfig,
 }
 
@@ -156,7 +160,7 @@ impl Recipe {
         }
     }
 
-    /// The same with files and folders by their last name alone: what a model folder may tell the world.
+    /// The recipe with paths reduced to their last component, for a model folder that is published.
     pub fn without_paths(&self) -> Self {
         let last = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
         let data = self.data.iter().map(|spec| match spec {
@@ -173,17 +177,17 @@ impl Recipe {
         }
     }
 
-    /// The model folder it starts from, when that is what it starts from.
+    /// The model folder that `init` names; `None` if it names a checkpoint file or nothing.
     pub fn init_folder(&self) -> Option<&Path> {
         self.init.as_deref().filter(|path| path.is_dir())
     }
 
-    /// Words that describe drawn persons.
+    /// Vocabulary of the captions of drawn persons.
     pub fn words(&self) -> Words {
         if self.all_words { Words::All } else { Words::Seen }
     }
 
-    /// What layers compute in.
+    /// Precision of matrix products.
     pub fn precision(&self) -> Precision {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
     }
@@ -213,7 +217,7 @@ impl Recipe {
             assets: None,
             mesh_share: 0.8,
             all_words: true,
-            judge: Judge { on: "auto".into(), k: 32 },
+            validation: ValidationConfig { on: "auto".into(), k: 32 },
             epochs: None,
             f32: false,
             run: RunConfig {
@@ -243,7 +247,7 @@ impl Recipe {
         };
         recipe.vocabulary = 2500;
         recipe.data = vec![DataSpec::Synth { identities: 1000, views: 2 }];
-        recipe.judge.k = 16;
+        recipe.validation.k = 16;
         recipe.run.steps = 600;
         recipe.run.batch = 32;
         recipe.run.schedule = Schedule::Fall { warmup: 50, fall: 200 };
@@ -258,7 +262,8 @@ impl Recipe {
         recipe
     }
 
-    /// The authors' code: full size, their losses, augmentation and schedule, for their datasets and BLIP's weights.
+    /// The authors' code: full size, their losses, augmentation and schedule, for their datasets
+    /// and BLIP's weights.
     fn reference() -> Self {
         Self {
             preset: "reference".into(),

@@ -1,7 +1,7 @@
-//! What a run folder says about its run: settings, log and curves.
+//! The log and the curves of a run folder.
 //!
 //! ```text
-//! run.json               settings (whoever starts the run writes it)
+//! run.json               settings (written by the command that starts the run)
 //! log.jsonl              one line per report
 //! curves.svg             losses, learning rate and ranks over the steps
 //! checkpoint/            to go on from
@@ -18,15 +18,15 @@ use serde_json::Value;
 use super::plot::{self, Curve, Panel};
 use super::{Result, TrainError, atomic};
 
-/// The log of a run, open at its end.
+/// The log of a run, open for appending.
 pub struct Log {
     path: PathBuf,
     file: File,
 }
 
 impl Log {
-    /// Opens `run`/log.jsonl. Lines beyond `step`, which a killed run wrote after its last checkpoint, are taken out:
-    /// they will come again.
+    /// Opens `run`/log.jsonl. Lines after `step`, which a killed run wrote after its last
+    /// checkpoint, are removed: the resumed run writes them again.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -53,14 +53,14 @@ impl Log {
     }
 }
 
-/// Lines of a log; one that was cut short by a kill is passed over.
+/// Lines of a log. A line that a kill cut short is skipped.
 fn lines(path: &Path) -> Result<Vec<Value>> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     Ok(String::from_utf8_lossy(&bytes).lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// Fields of a line that are no loss.
-const OTHER: [&str; 9] = ["step", "steps", "planned_steps", "fall", "ms", "lr", "norm", "pairs_per_s", "eta_min"];
+/// Fields of a line that are not losses.
+const NOT_A_LOSS: [&str; 9] = ["step", "steps", "planned_steps", "fall", "ms", "lr", "norm", "pairs_per_s", "eta_min"];
 
 /// Draws `run`/curves.svg from the log.
 ///
@@ -77,7 +77,7 @@ pub fn curves(run: &Path) -> Result<()> {
             rate.push((step, lr));
         }
         for (name, value) in line.as_object().into_iter().flatten() {
-            if let Some(value) = value.as_f64().filter(|_| !OTHER.contains(&name.as_str())) {
+            if let Some(value) = value.as_f64().filter(|_| !NOT_A_LOSS.contains(&name.as_str())) {
                 losses.entry(name.clone()).or_default().push((step, value));
             }
         }
@@ -102,7 +102,7 @@ pub fn curves(run: &Path) -> Result<()> {
     plot::curves(&run.join("curves.svg"), &panels)
 }
 
-/// Settings in which `old` and `new` differ, as `a.b: old, now new`; paths in `except` are passed over.
+/// Settings in which `old` and `new` differ, as `a.b: old, now new`; paths in `except` are skipped.
 pub fn differences(old: &Value, new: &Value, except: &[&str]) -> Vec<String> {
     let (mut a, mut b) = (BTreeMap::new(), BTreeMap::new());
     flatten(String::new(), old, &mut a);

@@ -1,4 +1,5 @@
-//! The training loop: batches, losses, steps, checkpoints, validation, and every way to stop without losing anything.
+//! The training loop: batches, losses, optimiser steps, checkpoints and validation. A run that is
+//! stopped or killed resumes from its last checkpoint with the same results.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,70 +12,71 @@ use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::batch::{Batch, Batches};
-use super::finite::{odd_gradient, odd_parts, odd_variable};
+use super::batch::{Batch, BatchBuilder};
+use super::finite::{non_finite_gradient, non_finite_parts, non_finite_variable};
 use super::objective::loss;
 use super::optimizer::{AdamW, AdamWConfig};
 use super::record::Log;
-use super::source::{Sequence, Source};
-use super::validation::{Merit, Scores, Validation};
+use super::source::{BatchSequence, Source};
+use super::validation::{CheckpointScore, Validation, ValidationScores};
 use super::{Result, TrainError, atomic, checkpoint, record};
 use crate::ops::backward;
 use sightline_embed::model::Preprocess;
 use sightline_embed::text::CaptionTokenizer;
 
-pub use super::config::{OPEN, RunConfig};
+pub use super::config::{RunConfig, UNLIMITED_STEPS};
 pub use super::trainee::Trainee;
 
-/// A run about to begin or to go on.
+/// A run to start or to resume.
 pub struct Run<'a> {
-    /// Where checkpoint, log and curves are kept.
+    /// Folder of the checkpoint, log and curves.
     pub folder: &'a Path,
-    /// What decides it.
+    /// Settings.
     pub config: RunConfig,
-    /// What is trained.
+    /// Model and variables to train.
     pub trainee: &'a Trainee,
-    /// What it learns from.
+    /// Training data.
     pub source: &'a dyn Source,
-    /// From words to ids.
+    /// Tokenizer of the captions.
     pub texts: &'a CaptionTokenizer,
-    /// Picture preparation.
+    /// Mean and standard deviation of the pixels.
     pub prep: Preprocess,
-    /// What chooses the best checkpoint.
+    /// Validation data that chooses the best checkpoint; `None` keeps no best checkpoint.
     pub validation: Option<&'a Validation>,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// Time the run may take, over all its sessions: the fall of the learning rate begins when it is needed.
+    /// Time limit over all processes that ran it. The learning rate starts to fall in time to end
+    /// within the limit.
     pub limit: Option<Duration>,
-    /// Set from outside to stop after the step under way.
+    /// Set by the caller to stop after the current step.
     pub stop: &'a AtomicBool,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Steps done.
+    /// Number of steps done.
     pub steps: usize,
-    /// It was told to stop before its last step.
+    /// `stop` was set before the last step.
     pub stopped: bool,
-    /// Step and merit of the best validation.
-    pub best: Option<(usize, Merit)>,
+    /// Step and score of the best validation.
+    pub best: Option<(usize, CheckpointScore)>,
 }
 
-/// What a checkpoint remembers beside variables and moments.
+/// State of a run that a checkpoint stores beside variables and moments, as JSON.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Memory {
-    /// Time spent so far.
+struct RunState {
+    /// Running time so far, over all processes.
     seconds: f64,
-    /// Steps and fall, fixed for the time limit.
+    /// Number of steps and length of the fall, once a time limit has fixed them.
     planned: Option<(usize, usize)>,
-    /// Step and merit of best/.
-    best: Option<(usize, Merit)>,
+    /// Step and score of the weights in best/.
+    best: Option<(usize, CheckpointScore)>,
 }
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Steps whose time is averaged to plan ahead.
+/// Number of last steps whose mean time predicts the remaining time.
 const WINDOW: usize = 50;
 
 impl<'a> Run<'a> {
@@ -100,27 +102,28 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last step. `told` hears each
-    /// line of the log.
+    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last
+    /// step. `report` is called with each line of the log.
     ///
     /// # Errors
-    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any more, or a checkpoint
-    /// that cannot be written. The last checkpoint stays; before an error of the data there is a new one.
-    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Outcome> {
+    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any
+    /// more, or a checkpoint that cannot be written. The last checkpoint stays. Before an error of
+    /// the data a new one is written.
+    pub fn train(&self, mut report: impl FnMut(&Value)) -> Result<Outcome> {
         self.config.check()?;
         let RunConfig { decay, late_warmup, .. } = self.config;
         let mut optimizer = self.trainee.optimizer_with(AdamWConfig { decay, late_warmup, ..AdamWConfig::default() });
-        let state = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
-        let memory = self.memory(state.unwrap_or_default())?;
+        let stored = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
+        let state = self.read_state(stored.unwrap_or_default())?;
         let start = optimizer.steps();
         let log = Log::open(self.folder, start)?;
         if start > 0 {
-            told(&json!({"resumed_at": start}));
+            report(&json!({"resumed_at": start}));
         }
         let arch = self.trainee.model.arch();
-        let batches = Batches {
+        let batches = BatchBuilder {
             source: self.source,
-            sequence: Sequence::new(self.source, self.config.order, self.config.seed, self.config.batch)?,
+            sequence: BatchSequence::new(self.source, self.config.order, self.config.seed, self.config.batch)?,
             augment: self.config.augment,
             word_drop: self.config.word_drop,
             arch,
@@ -131,7 +134,8 @@ impl<'a> Run<'a> {
         let batches = &batches;
         std::thread::scope(|scope| {
             let first = (start * self.config.accumulate) as u64;
-            // Worker w makes batches w, w + n, w + 2n of n workers; they are taken in turn.
+            // Of n workers, worker w builds the batches w, w + n, w + 2n and so on; the loop
+            // receives from them in turn.
             let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 8));
             let mut queues = Vec::new();
             for worker in 0..workers as u64 {
@@ -153,33 +157,33 @@ impl<'a> Run<'a> {
                 turn += 1;
                 batch
             };
-            // A plan holds for a run without a number of steps of its own.
+            // A stored plan applies only if no number of steps was asked for.
             let mut config = self.config.clone();
-            if let Some((steps, fall)) = memory.planned.filter(|_| config.steps >= OPEN) {
+            if let Some((steps, fall)) = state.planned.filter(|_| config.steps >= UNLIMITED_STEPS) {
                 (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
             }
             let began = Instant::now();
-            let mut going = Going {
+            let mut running = RunInProgress {
                 run: self,
                 config,
                 optimizer,
                 log,
-                spent: memory.seconds,
-                memory,
+                earlier_seconds: state.seconds,
+                state,
                 began,
                 saved: began,
                 times: VecDeque::new(),
-                told: &mut told,
+                report: &mut report,
             };
-            going.steps(&mut next, start)
+            running.steps(&mut next, start)
         })
     }
 
-    /// What the checkpoint remembers, as it stands in its state. Going on with nothing instead would take the next validation
-    /// for the best and overwrite a better one.
-    fn memory(&self, state: Value) -> Result<Memory> {
+    /// Parses the state of a checkpoint. A default in place of an unreadable state would take the
+    /// next validation for the best and overwrite a better one, so it is an error.
+    fn read_state(&self, state: Value) -> Result<RunState> {
         if state.is_null() {
-            return Ok(Memory::default());
+            return Ok(RunState::default());
         }
         serde_json::from_value(state).map_err(|e| {
             let message = format!(
@@ -190,29 +194,29 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Whether the objective teaches matching at `step`, so that the local protocol means something.
+    /// Whether the objective trains matching at `step`, so that the local protocol is meaningful.
     fn matches(&self, step: usize) -> bool {
         self.config.objective.atp.as_ref().is_some_and(|atp| atp.global && step >= atp.from)
     }
 }
 
-/// A run under way.
-struct Going<'r, 'a> {
+/// A run while its steps are taken.
+struct RunInProgress<'r, 'a> {
     run: &'r Run<'a>,
-    /// With the number of steps as it is planned now.
+    /// Settings, with the planned number of steps under a time limit.
     config: RunConfig,
     optimizer: AdamW,
     log: Log,
-    memory: Memory,
-    /// Seconds of earlier sessions.
-    spent: f64,
+    state: RunState,
+    /// Running time of earlier processes, in seconds.
+    earlier_seconds: f64,
     began: Instant,
     saved: Instant,
     times: VecDeque<Instant>,
-    told: &'r mut dyn FnMut(&Value),
+    report: &'r mut dyn FnMut(&Value),
 }
 
-impl Going<'_, '_> {
+impl RunInProgress<'_, '_> {
     fn steps(&mut self, next: &mut dyn FnMut() -> Result<Batch>, start: usize) -> Result<Outcome> {
         let (mut since, mut pairs, mut step) = (Instant::now(), 0usize, start);
         while step < self.config.steps {
@@ -221,7 +225,7 @@ impl Going<'_, '_> {
             let (mut line, norm) = match done {
                 Ok(done) => done,
                 Err(e) => {
-                    // Data that are gone are no fault of the model: what it has learned is kept.
+                    // The model is sound when its data cannot be read, so its progress is saved.
                     if matches!(e, TrainError::Io { .. } | TrainError::Content { .. }) && step > start {
                         self.save()?;
                     }
@@ -237,13 +241,13 @@ impl Going<'_, '_> {
             if step.is_multiple_of(20) || step <= start + 3 || step == self.config.steps {
                 let per_second = pairs as f64 / since.elapsed().as_secs_f64().max(1e-9);
                 line["step"] = json!(step);
-                line["steps"] = json!((self.config.steps < OPEN).then_some(self.config.steps));
+                line["steps"] = json!((self.config.steps < UNLIMITED_STEPS).then_some(self.config.steps));
                 line["ms"] = json!(at.elapsed().as_millis() as u64);
                 line["norm"] = json!(norm);
                 line["lr"] = json!(self.config.rate(step - 1));
                 line["pairs_per_s"] = json!((per_second * 10.0).round() / 10.0);
                 line["eta_min"] = json!(self.minutes_left(step, per_second));
-                self.say(&line)?;
+                self.log(&line)?;
                 (since, pairs) = (Instant::now(), 0);
             }
             let last = step == self.config.steps;
@@ -259,14 +263,14 @@ impl Going<'_, '_> {
                 record::curves(self.run.folder)?;
             }
             if stopped {
-                (self.told)(&json!({"stopped_at": step}));
-                return Ok(Outcome { steps: step, stopped: true, best: self.memory.best });
+                (self.report)(&json!({"stopped_at": step}));
+                return Ok(Outcome { steps: step, stopped: true, best: self.state.best });
             }
         }
-        Ok(Outcome { steps: step, stopped: false, best: self.memory.best })
+        Ok(Outcome { steps: step, stopped: false, best: self.state.best })
     }
 
-    /// One step of the optimiser; gives the parts of the loss and the norm of the gradient.
+    /// Takes one optimiser step; returns the parts of the loss and the norm of the gradient.
     fn step(&mut self, step: usize, next: &mut dyn FnMut() -> Result<Batch>) -> Result<(Value, f64)> {
         if let Some(atp) = &self.config.objective.atp {
             atp.prepare(&self.run.trainee.variables, self.run.trainee.model.arch(), step)?;
@@ -292,21 +296,21 @@ impl Going<'_, '_> {
         Ok((line, self.apply(step, &grads)?))
     }
 
-    /// The loss as a number.
+    /// The value of the loss, or [`TrainError::Diverged`] if it is not finite.
     fn finite(&self, step: usize, loss: &Tensor, parts: &Value) -> Result<f32> {
         let value = loss.to_scalar::<f32>()?;
         if value.is_finite() {
             return Ok(value);
         }
-        Err(self.diverged(step, format!("the loss is {value}{}", odd_parts(parts))))
+        Err(self.diverged(step, format!("the loss is {value}{}", non_finite_parts(parts))))
     }
 
-    /// Moves the weights; gives the norm of the gradient.
+    /// Updates the variables; returns the norm of the gradient.
     fn apply(&mut self, step: usize, grads: &GradStore) -> Result<f64> {
         let words_from = self.config.words_from;
         let frozen = |name: &str| step < words_from && name.ends_with("word_embeddings.weight");
         self.optimizer.step(grads, self.config.rate(step), self.config.clip, frozen).or_else(|e| {
-            match odd_gradient(self.run.trainee, grads)? {
+            match non_finite_gradient(self.run.trainee, grads)? {
                 Some(name) => Err(self.diverged(step, format!("the gradient of {name} is not finite"))),
                 None => Err(e.into()),
             }
@@ -318,27 +322,28 @@ impl Going<'_, '_> {
         TrainError::Diverged { step: step + 1, what, kept: checkpoint::step(&run), run }
     }
 
-    fn say(&mut self, line: &Value) -> Result<()> {
+    fn log(&mut self, line: &Value) -> Result<()> {
         self.log.write(line)?;
-        (self.told)(line);
+        (self.report)(line);
         Ok(())
     }
 
     fn seconds(&self) -> f64 {
-        self.spent + self.began.elapsed().as_secs_f64()
+        self.earlier_seconds + self.began.elapsed().as_secs_f64()
     }
 
     fn minutes_left(&self, step: usize, pairs_per_second: f64) -> f64 {
         let per_step = self.config.pairs() as f64 / pairs_per_second.max(1e-9);
         let by_steps = (self.config.steps - step) as f64 * per_step;
         let by_clock = self.run.limit.map_or(f64::INFINITY, |limit| (limit.as_secs_f64() - self.seconds()).max(0.0));
-        let left = if self.memory.planned.is_some() { by_steps } else { by_steps.min(by_clock) };
+        let left = if self.state.planned.is_some() { by_steps } else { by_steps.min(by_clock) };
         (left / 6.0).round() / 10.0
     }
 
-    /// Under a time limit, fixes the number of steps once the time left is that of the fall.
+    /// Under a time limit, fixes the number of steps when the remaining time is the length of the
+    /// fall.
     fn plan(&mut self, step: usize) -> Result<()> {
-        let (Some(limit), None, Some(fall)) = (self.run.limit, self.memory.planned, self.config.schedule.fall()) else {
+        let (Some(limit), None, Some(fall)) = (self.run.limit, self.state.planned, self.config.schedule.fall()) else {
             return Ok(());
         };
         let (Some(first), Some(last)) = (self.times.front(), self.times.back()) else { return Ok(()) };
@@ -346,35 +351,35 @@ impl Going<'_, '_> {
             return Ok(());
         }
         let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
-        // A little is left over for the last validation and the model folder.
+        // Two per cent are left for the last validation and the model folder.
         let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
-        // Pictures are drawn or read when first asked for, so a run is slow at first: half of the time must be over, or a
-        // fall as long as the whole run would begin at once.
+        // Pictures are drawn or decoded at first use, so the first steps are slow. Half of the time
+        // must be over, or a fall as long as the whole run would begin at once.
         if left > fall || self.seconds() < limit.as_secs_f64() * 0.5 {
             return Ok(());
         }
-        // The fall is what is left, so that it begins now: with this fall and number of steps from the start the same
-        // model comes out.
+        // The fall takes all remaining steps, so it begins now. A run with this fall and number of
+        // steps from its start gives the same model.
         let fall = left.max(1).min(self.config.steps - step);
         (self.config.steps, self.config.schedule) = (step + fall, self.config.schedule.with_fall(fall));
-        self.memory.planned = Some((step + fall, fall));
-        self.say(&json!({"step": step, "planned_steps": step + fall, "fall": fall}))
+        self.state.planned = Some((step + fall, fall));
+        self.log(&json!({"step": step, "planned_steps": step + fall, "fall": fall}))
     }
 
-    /// Ranks the validation gallery, and keeps the weights if they are the best so far.
+    /// Validates, and stores the weights in best/ if they are the best so far.
     fn validate(&mut self, step: usize) -> Result<()> {
         let Some(validation) = self.run.validation else { return Ok(()) };
         let scores = validation.scores(&self.run.trainee.network()?, &self.run.prep, self.run.matches(step - 1))?;
-        self.say(&scores.line(step))?;
-        let merit = scores.merit();
-        if self.memory.best.is_some_and(|(_, best)| best >= merit) {
+        self.log(&scores.line(step))?;
+        let score = scores.checkpoint_score();
+        if self.state.best.is_some_and(|(_, best)| best >= score) {
             return Ok(());
         }
-        self.memory.best = Some((step, merit));
+        self.state.best = Some((step, score));
         self.keep(step, &scores)
     }
 
-    fn keep(&self, step: usize, scores: &Scores) -> Result<()> {
+    fn keep(&self, step: usize, scores: &ValidationScores) -> Result<()> {
         let variables = &self.run.trainee.variables;
         atomic::folder(&self.run.folder.join("best"), true, |folder| {
             let file = folder.join("variables.safetensors");
@@ -388,12 +393,12 @@ impl Going<'_, '_> {
     fn save(&mut self) -> Result<()> {
         let variables = &self.run.trainee.variables;
         let step = self.optimizer.steps();
-        if let Some(name) = odd_variable(self.run.trainee)? {
+        if let Some(name) = non_finite_variable(self.run.trainee)? {
             return Err(self.diverged(step - 1, format!("the weights {name} are not finite")));
         }
-        let memory = Memory { seconds: self.seconds(), ..self.memory.clone() };
-        let state = serde_json::to_value(&memory).map_err(|e| TrainError::content(self.run.folder, e))?;
-        checkpoint::save(self.run.folder, variables, &self.optimizer, &state)?;
+        let state = RunState { seconds: self.seconds(), ..self.state.clone() };
+        let value = serde_json::to_value(&state).map_err(|e| TrainError::content(self.run.folder, e))?;
+        checkpoint::save(self.run.folder, variables, &self.optimizer, &value)?;
         self.saved = Instant::now();
         Ok(())
     }

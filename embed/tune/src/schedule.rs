@@ -1,29 +1,30 @@
-//! Learning rate over the steps of a run.
+//! Learning-rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// Form of the curve; all of them are factors on the highest rate.
+/// Shape of the learning-rate curve, as a factor on the highest rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Warm-up, constant, then a linear fall to zero over the last part. Nothing before the fall depends on the number of
-    /// steps, so a run may be resumed with more or fewer steps and equals one that had them from the start.
+    /// Warm-up, constant, then a linear fall to zero over the last part. Nothing before the fall
+    /// depends on the number of steps, so a run may be resumed with more or fewer steps and equals
+    /// one that had them from the start.
     Fall {
         /// Steps of warm-up.
         warmup: usize,
         /// Steps of the final fall.
         fall: usize,
     },
-    /// As the authors' code: half a cosine over the epochs, constant within each, no warm-up:
-    /// lr(e) = lr0 / 2 (1 + cos(pi e / E)).
+    /// The authors' code (specification, section 5): half a cosine over the epochs, constant within
+    /// each, no warm-up: lr(e) = lr0 / 2 (1 + cos(pi e / E)).
     Cosine {
-        /// Steps in an epoch; 0 until the data are known.
+        /// Steps per epoch; 0 until the data are known.
         epoch: usize,
     },
 }
 
 impl Schedule {
-    /// Factor at `step` (from 0) of `steps`.
+    /// Factor on the highest rate at `step`, counted from 0, of `steps`.
     pub fn factor(self, step: usize, steps: usize) -> f64 {
         match self {
             Self::Fall { warmup, fall } => {
@@ -39,7 +40,7 @@ impl Schedule {
         }
     }
 
-    /// The same with a fall of so many steps, if it has one.
+    /// The schedule with a fall of `fall` steps; a cosine stays unchanged.
     pub fn with_fall(self, fall: usize) -> Self {
         match self {
             Self::Fall { warmup, .. } => Self::Fall { warmup, fall },
@@ -47,8 +48,8 @@ impl Schedule {
         }
     }
 
-    /// Steps of the last part, whose start may be chosen while the run goes on; none for a curve that depends on the
-    /// number of steps from its beginning.
+    /// Length of the final fall in steps, whose start may be chosen during the run. `None` for a
+    /// curve that depends on the number of steps from its beginning.
     pub fn fall(self) -> Option<usize> {
         match self {
             Self::Fall { fall, .. } => Some(fall),

@@ -1,30 +1,34 @@
-//! What a run trains: the model, the auxiliary heads, and where their variables start.
+//! The model and auxiliary heads that a run trains, and the initialisation of their variables.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::Result;
-use super::attributes::Heads;
+use super::attributes::AttributeHeads;
 use super::optimizer::{AdamW, AdamWConfig};
+use super::{Result, streams};
 use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::model::{Architecture, Network};
 use sightline_figures::stream;
+
+/// Multiplier of the FNV-1 hash (64 bits), which numbers a variable's stream by its name.
+const FNV_PRIME: u64 = 1_099_511_628_211;
 
 /// Model, heads and variables of a run.
 pub struct Trainee {
     /// The model.
     pub model: Cada,
     /// The auxiliary heads.
-    pub heads: Heads,
+    pub heads: AttributeHeads,
     /// All variables; the heads' begin with `attributes.`.
     pub variables: VarMap,
 }
 
 impl Trainee {
-    /// Fresh variables drawn from `seed`: matrices as Glorot and Bengio, patch positions as waves.
-    /// Training is far too short to grow either from the usual N(0, 0.02).
+    /// Initialises variables at random from `seed`: matrices as Glorot and Bengio (2010), patch
+    /// positions as sines and cosines. Training is too short to learn either from the usual N(0,
+    /// 0.02).
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -32,19 +36,19 @@ impl Trainee {
         Self::with_decoder(arch, WordPredictor::None, seed)
     }
 
-    /// The same with a word predictor beside it, for ARA.
+    /// As [`Trainee::new`], with a word predictor for ARA.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
     pub fn with_decoder(arch: &Architecture, decoder: WordPredictor, seed: u64) -> Result<Self> {
         let (model, variables) = crate::weights::trainable(arch, decoder, &Device::Cpu)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let heads = Heads::new(arch.vision_width, vb.pp("attributes"))?;
+        let heads = AttributeHeads::new(arch.vision_width, vb.pp("attributes"))?;
         {
             let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
-                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(0x100_0000_01B3) ^ u64::from(b));
-                let mut rng = stream(seed, 0x1417_0000, index);
+                let index = name.bytes().fold(0u64, |h, b| h.wrapping_mul(FNV_PRIME) ^ u64::from(b));
+                let mut rng = stream(seed, streams::INITIAL_VARIABLES, index);
                 let (outputs, inputs) = (var.dim(0)?, var.elem_count() / var.dim(0)?);
                 let table = name.contains("embeddings") || name.ends_with("cls_token");
                 let spread = if table { 0.04 } else { (2.0 / (inputs + outputs) as f32).sqrt() };
@@ -58,20 +62,20 @@ impl Trainee {
         Ok(Self { model, heads, variables })
     }
 
-    /// The model as it is now, as a server computes it in the precision that is current.
+    /// The current model as a serving network, in the current precision of the thread.
     ///
     /// # Errors
-    /// A variable that the network needs and that is not there.
+    /// A variable that the network needs and that is missing.
     pub fn network(&self) -> Result<Network> {
         Ok(crate::weights::network(self.model.arch(), &self.variables)?)
     }
 
-    /// The optimiser for all of them, with the usual settings but for `decay`.
+    /// An optimiser of all variables with weight decay `decay` and default settings otherwise.
     pub fn optimizer(&self, decay: f64) -> AdamW {
         self.optimizer_with(AdamWConfig { decay, ..AdamWConfig::default() })
     }
 
-    /// The optimiser for all of them.
+    /// An optimiser of all variables.
     pub fn optimizer_with(&self, config: AdamWConfig) -> AdamW {
         let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
@@ -79,8 +83,9 @@ impl Trainee {
     }
 }
 
-/// First patch positions: per row and column of the grid sines and cosines of four wavelengths and more, a little noise.
-/// Where a colour is decides which garment has it, so places must differ from the first step on.
+/// Initial patch positions `[1 + patches, width]`: sines and cosines of the row and the column of
+/// the grid, and a little noise. A colour's position decides which garment has it, so positions
+/// must differ from the first step.
 fn places(arch: &Architecture, rng: &mut StdRng) -> Vec<f32> {
     let (grid, width) = (arch.grid(), arch.vision_width);
     let quarter = width / 4;

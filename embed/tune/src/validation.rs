@@ -1,11 +1,12 @@
-//! Ranks during training, on persons the run does not learn from: how a checkpoint is chosen.
+//! Validation during training, on persons the run does not learn from: it chooses the best
+//! checkpoint.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::calibrate::{Method, fit};
 use super::dataset::Entry;
-use super::evaluate::{Form, Ranks, Scores as Judged, judge, ranks};
+use super::evaluate::{LocalScore, Ranks, Scores as GalleryScores, ranks, score_gallery};
 use super::gallery::in_first_half;
 use super::pool::Pool;
 use super::{Result, TrainError};
@@ -14,48 +15,49 @@ use sightline_embed::model::{Network, Preprocess};
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 
-/// A gallery with texts, ready to be ranked again and again.
+/// A validation gallery: decoded pictures and tokenised texts, with identities.
 pub struct Validation {
     pictures: Vec<Vec<u8>>,
     image_ids: Vec<u32>,
     texts: Vec<Vec<u32>>,
     text_ids: Vec<u32>,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     k: usize,
 }
 
-/// What one validation gave.
+/// Ranks of one validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Scores {
-    /// Ranked by the cosine of the global features.
+pub struct ValidationScores {
+    /// By the cosine of the global features.
     pub global: Ranks,
-    /// The first K ranked again by the matching score, as the authors' code; none before a run learns to match.
+    /// The top K re-ranked as in the authors' code; `None` before the run trains matching.
     pub local: Option<Ranks>,
-    /// The first K ranked again by calibrated match probability, as Sightline searches; none before a run learns to match,
-    /// and while its logits are no evidence that a calibration could weigh.
+    /// The top K re-ranked by calibrated match probability, as in Sightline's search; `None` before
+    /// the run trains matching, and while no calibration can be fitted.
     pub served: Option<Ranks>,
 }
 
-/// By what a checkpoint is better than another.
+/// Order of checkpoints: fields are compared from first to last, and higher is better.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
-pub struct Merit {
-    /// The run has begun to learn matching by then, which counts for more than any result before.
+pub struct CheckpointScore {
+    /// The run has trained matching; such a checkpoint is better than any before it.
     pub local: bool,
     /// Rank-1 in per cent.
     pub rank1: f64,
-    /// Mean average precision in per cent, among equals.
+    /// Mean average precision in per cent; it breaks ties.
     pub map: f64,
 }
 
-impl Scores {
-    /// By what a checkpoint with these scores is chosen: what a search would show. The authors' form adds raw logits to
-    /// cosines, which a search never does; a model that ranks well may rank badly by it.
-    pub fn merit(&self) -> Merit {
+impl ValidationScores {
+    /// The score that chooses the best checkpoint: the ranks of a search. The authors' local score
+    /// adds raw logits to cosines, which a search never does; a model that searches well may rank
+    /// badly by it.
+    pub fn checkpoint_score(&self) -> CheckpointScore {
         let by = self.served.unwrap_or(self.global);
-        Merit { local: self.local.is_some(), rank1: by.rank1, map: by.map }
+        CheckpointScore { local: self.local.is_some(), rank1: by.rank1, map: by.map }
     }
 
-    /// As a line of the log.
+    /// The line of the log.
     pub fn line(&self, step: usize) -> Value {
         json!({"step": step, "validation": self})
     }
@@ -105,40 +107,40 @@ impl Validation {
         Self { pictures, image_ids, texts, text_ids, k }
     }
 
-    /// Pictures and texts in it.
+    /// Number of pictures and of texts.
     pub fn len(&self) -> (usize, usize) {
         (self.pictures.len(), self.texts.len())
     }
 
-    /// Ranks of `network`, by the local protocol too where `local` says.
+    /// Ranks of `network`; with `local` also by the local protocol.
     ///
     /// # Errors
-    /// What the network says.
-    pub fn scores(&self, network: &Network, prep: &Preprocess, local: bool) -> Result<Scores> {
+    /// An error of the network.
+    pub fn scores(&self, network: &Network, prep: &Preprocess, local: bool) -> Result<ValidationScores> {
         let pixels = |range: std::ops::Range<usize>| -> std::result::Result<Vec<f32>, EmbedError> {
             Ok(normalize_all(&self.pictures[range], prep))
         };
         let k = if local { self.k } else { 0 };
-        let done = judge(network, &self.texts, self.pictures.len(), pixels, k, None, |_, _, _| {})?;
+        let done = score_gallery(network, &self.texts, self.pictures.len(), pixels, k, None, |_, _, _| {})?;
         let global = ranks(&done.cosine, &self.text_ids, &self.image_ids);
         let (mut reference, mut served) = (None, None);
         if local {
-            reference = Some(done.ranks(&Form::Reference, &self.text_ids, &self.image_ids));
+            reference = Some(done.ranks(&LocalScore::Reference, &self.text_ids, &self.image_ids));
             served = served_ranks(&done, &self.text_ids, &self.image_ids);
         }
-        Ok(Scores { global, local: reference, served })
+        Ok(ValidationScores { global, local: reference, served })
     }
 }
 
-/// Ranks of all texts against the whole gallery, those of each half of the persons by a calibration that was fitted on the
-/// texts of the other half. Nothing where one of them cannot be fitted.
-fn served_ranks(scores: &Judged, text_ids: &[u32], image_ids: &[u32]) -> Option<Ranks> {
+/// Ranks of all texts against the whole gallery by calibrated match probability. The texts of each
+/// half of the persons use a calibration fitted on the other half. `None` if one cannot be fitted.
+fn served_ranks(scores: &GalleryScores, text_ids: &[u32], image_ids: &[u32]) -> Option<Ranks> {
     let texts =
         |first: bool| -> Vec<usize> { (0..text_ids.len()).filter(|&t| in_first_half(text_ids[t]) == first).collect() };
     let mut sums = [0.0; 4];
     for (fitting, ranked) in [(texts(true), texts(false)), (texts(false), texts(true))] {
         let (some, ids) = (scores.of_texts(&fitting), fitting.iter().map(|&t| text_ids[t]).collect::<Vec<_>>());
-        let form = Form::Sightline(fit(&some.pairs(&ids, image_ids), Method::Platt)?);
+        let form = LocalScore::Sightline(fit(&some.pairs(&ids, image_ids), Method::Platt)?);
         let ids: Vec<u32> = ranked.iter().map(|&t| text_ids[t]).collect();
         let Ranks { rank1, rank5, rank10, map } = scores.of_texts(&ranked).ranks(&form, &ids, image_ids);
         let share = ranked.len() as f64 / text_ids.len() as f64;
@@ -156,7 +158,7 @@ mod tests {
     fn matching_counts_for_more_then_what_is_served_by_rank_and_precision() {
         let ranks = |rank1, map| Ranks { rank1, rank5: 90.0, rank10: 95.0, map };
         // The authors' form says the opposite each time.
-        let scores = |global, local, served| Scores { global, local, served }.merit();
+        let scores = |global, local, served| ValidationScores { global, local, served }.checkpoint_score();
         let order = [
             scores(ranks(80.0, 1.0), None, None),
             scores(ranks(10.0, 1.0), Some(ranks(90.0, 5.0)), None),
@@ -168,9 +170,10 @@ mod tests {
         assert!(order.windows(2).all(|pair| pair[0] < pair[1]), "{order:?}");
     }
 
-    /// Forty texts and as many images of forty persons: by cosine each text finds its own picture second, behind one of
-    /// another person, unless the logits, which are `gain` times a small evidence in the right direction, say better.
-    fn judged(gain: f32) -> (Judged, Vec<u32>) {
+    /// Forty texts and as many images of forty persons: by cosine each text finds its own picture
+    /// second, behind one of another person, unless the logits, which are `gain` times a small
+    /// evidence in the right direction, say better.
+    fn judged(gain: f32) -> (GalleryScores, Vec<u32>) {
         let ids: Vec<u32> = (0..40).collect();
         let near = |text: usize, image: usize| match (image + 40 - text) % 40 {
             0 => 0.70,
@@ -178,13 +181,14 @@ mod tests {
             other => 0.6 - other as f32 / 100.0,
         };
         let cosine: Vec<Vec<f32>> = (0..40).map(|t| (0..40).map(|i| near(t, i)).collect()).collect();
-        // Every fifth text's decoder is as wrong as the others' are right, so that labels cannot be told apart wholly.
+        // Every fifth text's decoder is as wrong as the others' are right, so that labels cannot be
+        // told apart wholly.
         let logits = |text: usize, image: usize| {
             let right = f32::from(u8::from(text == image)) - f32::from(u8::from((image + 40 - text) % 40 == 1));
             [0.0, gain * if text.is_multiple_of(5) { -right } else { right }]
         };
         let top = |t: usize| (0..8).map(|i| ((t + i) % 40, logits(t, (t + i) % 40))).collect();
-        (Judged { cosine, judged: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
+        (GalleryScores { cosine, top_k: (0..40).map(top).collect(), hubness: Vec::new(), half: false }, ids)
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! A small vocabulary cut from bert-base-uncased, with word embeddings taken from a pre-trained text encoder.
+//! A small vocabulary cut from bert-base-uncased, with word embeddings of a pre-trained text
+//! encoder.
 //!
-//! The model in the repository has no room for 30,522 embeddings. Common words, words for people and clothes and every
-//! single character are kept, so that any word can still be spelled; embeddings are the pre-trained ones reduced to the
-//! model's width by principal components, so that a word never seen in training lies near those it resembles.
+//! The model in the repository has no room for 30,522 embeddings. Common words, words for people
+//! and clothes and every single character are kept, so that any word can still be spelled;
+//! embeddings are the pre-trained ones reduced to the model's width by principal components, so
+//! that a word never seen in training lies near those it resembles.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -16,9 +18,9 @@ use tokenizers::Tokenizer;
 use super::{Result, TrainError, atomic};
 use sightline_embed::model::Architecture;
 
-/// Pieces kept: ids in the full vocabulary, in order; `[DEC]` and `[ENC]` come after them.
+/// A vocabulary of some pieces of the full one, in its order; `[DEC]` and `[ENC]` follow them.
 #[derive(Debug, Clone)]
-pub struct Cut {
+pub struct CutVocabulary {
     /// The pieces, special ones included, without `[DEC]` and `[ENC]`.
     pub pieces: Vec<String>,
     /// Their ids in the full vocabulary.
@@ -26,22 +28,23 @@ pub struct Cut {
 }
 
 /// Words of people, clothes, colours and places that must be kept whole where BERT has them.
-const DOMAIN: &str = include_str!("words.txt");
+const DOMAIN_WORDS: &str = include_str!("words.txt");
 
-/// Cuts the vocabulary of the BERT-layout encoder in `folder` to about `size` pieces (0 keeps all) and writes it as the
-/// tokenizer `out`; `examples` as in [`Cut::new`].
+/// Cuts the vocabulary of the BERT-layout encoder in `folder` to about `size` pieces (0 keeps all)
+/// and writes it as the tokenizer `out`; `examples` as in [`CutVocabulary::new`].
 ///
 /// # Errors
-/// As [`Cut::new`], and files that cannot be read or written.
-pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<Cut> {
+/// As [`CutVocabulary::new`], and files that cannot be read or written.
+pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<CutVocabulary> {
     let full = read(&folder.join("vocab.txt"))?;
-    let cut = if size == 0 { Cut::whole(&full)? } else { Cut::new(&full, size, examples)? };
+    let cut = if size == 0 { CutVocabulary::whole(&full)? } else { CutVocabulary::new(&full, size, examples)? };
     let json = cut.tokenizer_json(Architecture::cada_base().max_text_len);
     atomic::file(out, json.to_string().as_bytes())?;
     Ok(cut)
 }
 
-/// Copies the tokenizer.json `file` to `out` and gives the number of its pieces: the largest id and one.
+/// Copies the tokenizer.json `file` to `out` and gives the number of its pieces: the largest id and
+/// one.
 ///
 /// # Errors
 /// No tokenizer, one without words, or files that cannot be read or written.
@@ -55,25 +58,25 @@ pub fn copy(file: &Path, out: &Path) -> Result<usize> {
     Ok(largest as usize + 1)
 }
 
-/// Whether a piece is a word by itself: no ending, no letter alone, no sign.
+/// Whether a piece is a whole word: not a `##` ending, a single letter or a sign.
 pub(super) fn is_word(piece: &str) -> bool {
     piece.len() > 1 && piece.bytes().all(|b| b.is_ascii_lowercase())
 }
 
-/// The words that are kept whole.
-pub fn domain() -> impl Iterator<Item = &'static str> {
-    DOMAIN.split_whitespace()
+/// Words that a cut vocabulary keeps as whole words.
+pub fn domain_words() -> impl Iterator<Item = &'static str> {
+    DOMAIN_WORDS.split_whitespace()
 }
 
-impl Cut {
-    /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what must be segmented as by
-    /// the full vocabulary.
+impl CutVocabulary {
+    /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what
+    /// must be segmented as by the full vocabulary.
     ///
     /// # Errors
     /// A vocabulary that is not BERT's uncased one.
     pub fn new(full: &[String], size: usize, texts: impl Iterator<Item = String>) -> Result<Self> {
         let ids: HashMap<&str, usize> = full.iter().enumerate().map(|(i, w)| (w.as_str(), i)).collect();
-        bert(full)?;
+        check_bert_uncased(full)?;
         let mut keep: BTreeSet<usize> = (0..=103).collect();
         for (index, piece) in full.iter().enumerate().skip(104) {
             let bare = piece.strip_prefix("##").unwrap_or(piece);
@@ -102,7 +105,7 @@ impl Cut {
                 .map(str::to_string)
                 .collect()
         };
-        words(DOMAIN).iter().for_each(|w| segment(w));
+        words(DOMAIN_WORDS).iter().for_each(|w| segment(w));
         for text in texts {
             words(&text).iter().for_each(|w| segment(w));
         }
@@ -135,16 +138,16 @@ impl Cut {
     /// # Errors
     /// A vocabulary that is not BERT's uncased one.
     pub fn whole(full: &[String]) -> Result<Self> {
-        bert(full)?;
+        check_bert_uncased(full)?;
         Ok(Self { pieces: full.to_vec(), full_ids: (0..full.len()).collect() })
     }
 
-    /// Pieces with `[DEC]` and `[ENC]`.
+    /// Number of pieces, with `[DEC]` and `[ENC]`.
     pub fn len(&self) -> usize {
         self.pieces.len() + 2
     }
 
-    /// Never: a cut holds at least the special pieces.
+    /// Always false: the special pieces are always kept.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -173,8 +176,9 @@ impl Cut {
         })
     }
 
-    /// Word embeddings `[len, width]` from `folder`/model.safetensors (BERT layout), reduced to `width` by principal
-    /// components and scaled to a standard deviation of 0.04. `[DEC]` and `[ENC]` start as `[CLS]`.
+    /// Word embeddings `[len, width]` from `folder`/model.safetensors (BERT layout), reduced to
+    /// `width` by principal components and scaled to a standard deviation of 0.04. `[DEC]` and
+    /// `[ENC]` start as `[CLS]`.
     ///
     /// # Errors
     /// A file without BERT word embeddings of the full vocabulary, or one narrower than `width`.
@@ -218,7 +222,7 @@ impl Cut {
     }
 }
 
-fn bert(full: &[String]) -> Result<()> {
+fn check_bert_uncased(full: &[String]) -> Result<()> {
     match full.get(103) {
         Some(piece) if piece == "[MASK]" => Ok(()),
         _ => Err(TrainError::content(Path::new("vocab.txt"), "not bert-base-uncased: line 104 is not [MASK]")),
@@ -234,7 +238,7 @@ pub fn read(path: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_string).collect())
 }
 
-/// Inner product in eight strands, which the compiler turns into vector instructions.
+/// Inner product with eight partial sums, which the compiler vectorises.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0f64; 8];
     let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));

@@ -1,5 +1,8 @@
-//! Weights in and out: safetensors and PyTorch's `.pth`, checked name by name against the architecture before any of
-//! them is used. What the architecture needs is learned by building it on a recorder, so the list cannot be out of date.
+//! Loads weights from safetensors and PyTorch's `.pth`, and checks names and shapes against the
+//! architecture before use.
+//!
+//! The list of required tensors is recorded while the architecture is built, so it cannot be out of
+//! date.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,7 +33,8 @@ pub fn required(arch: &Architecture, decoder: WordPredictor) -> Result<BTreeMap<
     Ok(std::mem::take(&mut *seen))
 }
 
-/// Notes what is asked for and answers with one zero seen through the shape: no memory for a 361 M parameter model.
+/// Records the name and shape of each tensor and returns a broadcast zero, so that a model of 361
+/// million parameters takes no memory.
 struct Recorder(Arc<Mutex<BTreeMap<String, Shape>>>);
 
 impl SimpleBackend for Recorder {
@@ -48,9 +52,9 @@ impl SimpleBackend for Recorder {
     }
 }
 
-/// Reads every floating-point tensor of a `.safetensors` file, or of a PyTorch checkpoint (`.pth`, `.pt`, `.bin`: under
-/// `model` as the reference writes it, or at the top), as f32 on the CPU. Integer buffers (`position_ids`, `queue_ptr`)
-/// are left out.
+/// Reads every floating-point tensor of a `.safetensors` file, or of a PyTorch checkpoint (`.pth`,
+/// `.pt`, `.bin`: under `model` as the reference writes it, or at the top), as f32 on the CPU.
+/// Integer buffers (`position_ids`, `queue_ptr`) are left out.
 ///
 /// # Errors
 /// An unreadable, empty or damaged file, or one without a tensor.
@@ -64,7 +68,7 @@ pub fn read(path: &Path) -> Result<Tensors, EmbedError> {
     let unreadable =
         |e: candle_core::Error| EmbedError::Unreadable { path: path.to_owned(), format, message: first_line(&e) };
     let all: Vec<(String, Tensor)> = if pickled {
-        // Asked for a key that is not there, candle fails; asked for none, it finds nothing in a nested checkpoint.
+        // candle fails on a missing key, and without a key finds no tensor in a nested checkpoint.
         match candle_core::pickle::read_all_with_key(path, Some("model")) {
             Ok(t) if !t.is_empty() => t,
             nested => match candle_core::pickle::read_all_with_key(path, None) {
@@ -90,7 +94,7 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// What [`select`] found.
+/// Result of [`select`].
 #[derive(Debug)]
 pub struct Selection {
     /// The tensors the architecture reads, of the right shapes.
@@ -99,7 +103,8 @@ pub struct Selection {
     pub unused: Vec<String>,
 }
 
-/// Picks what `required` names out of `tensors`, checking every shape. `origin` names the file in errors.
+/// Picks what `required` names out of `tensors`, checking every shape. `origin` names the file in
+/// errors.
 ///
 /// # Errors
 /// Nothing that maps, missing tensors, or wrong shapes: all of them named.
@@ -133,7 +138,8 @@ pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: 
     Ok(Selection { used, unused })
 }
 
-/// CADA for training: fresh variables in a new `VarMap`. Overwrite them with [`assign`] to start from weights.
+/// CADA for training: fresh variables in a new `VarMap`. Overwrite them with [`assign`] to start
+/// from weights.
 ///
 /// # Errors
 /// When the architecture contradicts itself.
@@ -143,7 +149,8 @@ pub fn trainable(arch: &Architecture, decoder: WordPredictor, device: &Device) -
     Ok((model, variables))
 }
 
-/// Writes `tensors` into the variables of the same names and gives the names of variables that kept their values.
+/// Writes `tensors` into the variables of the same names and gives the names of variables that kept
+/// their values.
 ///
 /// # Errors
 /// No name in common, or a wrong shape.
@@ -171,7 +178,7 @@ pub fn assign(variables: &VarMap, tensors: &Tensors, origin: &str) -> Result<Vec
     Ok(kept)
 }
 
-/// Tensors at hand as a source of weights, for a network that serves.
+/// Tensors in memory as the weights of a serving network.
 pub struct TensorSource<'a>(pub &'a Tensors);
 
 impl WeightSource for TensorSource<'_> {
@@ -188,10 +195,11 @@ impl WeightSource for TensorSource<'_> {
     }
 }
 
-/// The network of variables as they are now, as a server on a CPU computes it in the precision that is current.
+/// The serving network of the current variables, on the CPU, in the current precision of the
+/// thread.
 ///
 /// # Errors
-/// A variable that the network needs and that is not there.
+/// A variable that the network needs and that is missing.
 pub fn network(arch: &Architecture, variables: &VarMap) -> Result<Network, EmbedError> {
     let tensors: Tensors = {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);

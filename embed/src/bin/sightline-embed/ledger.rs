@@ -1,5 +1,5 @@
-//! Where every crop in work came from, so that one that can never be embedded goes to the dead letters as the record it
-//! was, with its topic, partition and offset.
+//! Ledger of in-flight crops: it keeps the record of each, so that a crop that cannot be embedded
+//! is dead-lettered with its topic, partition and offset.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,24 +8,24 @@ use sightline_core::bus::{DeadLetters, Incoming};
 use sightline_core::{CameraEvent, Delivery, Receipt, Refused, wire};
 use uuid::Uuid;
 
-/// See the module.
+/// The records of in-flight crops, and the dead-letter queue.
 pub struct Ledger {
-    /// By trace id; records that came twice have the same.
+    /// In-flight records by trace id; a redelivered record has the same id.
     open: Mutex<HashMap<Uuid, Vec<Incoming>>>,
     dead: DeadLetters,
-    /// For a crop whose record is not known (which would be a mistake of ours).
+    /// Topic of a dead letter whose record is unknown, which would be a bug.
     topic: String,
 }
 
-/// Forgets its record when the receipt is completed or dropped.
-struct Entry {
+/// Removes its record from the ledger when dropped, with the receipt.
+struct OpenRecord {
     ledger: Arc<Ledger>,
     trace: Uuid,
     partition: i32,
     offset: i64,
 }
 
-impl Drop for Entry {
+impl Drop for OpenRecord {
     fn drop(&mut self) {
         let mut open = self.ledger.open();
         let Some(records) = open.get_mut(&self.trace) else { return };
@@ -46,8 +46,9 @@ impl Ledger {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a record and remembers it if it is a crop; `None` when nothing can be read, which is dealt with here.
-    pub fn enter(self: &Arc<Self>, delivery: Delivery<Incoming>) -> Option<Delivery<CameraEvent>> {
+    /// Decodes a record, and keeps it if it is a crop. A record that cannot be decoded is
+    /// dead-lettered, and `None` is returned.
+    pub fn decode(self: &Arc<Self>, delivery: Delivery<Incoming>) -> Option<Delivery<CameraEvent>> {
         let Delivery { event: incoming, receipt } = delivery;
         let event = match wire::decode_camera_event(incoming.payload.clone()) {
             Ok(event) => event,
@@ -62,7 +63,7 @@ impl Ledger {
         let trace = crop.origin.trace;
         let (ledger, partition, offset) = (Arc::clone(self), incoming.partition, incoming.offset);
         self.open().entry(trace).or_default().push(incoming);
-        let entry = Entry { ledger, trace, partition, offset };
+        let entry = OpenRecord { ledger, trace, partition, offset };
         let receipt = Receipt::new(move || {
             drop(entry);
             receipt.complete();
@@ -70,7 +71,7 @@ impl Ledger {
         Some(Delivery::new(event, receipt))
     }
 
-    /// Sets aside what came of the crop with this trace id.
+    /// Dead-letters the record of the crop with this trace id.
     pub fn set_aside(&self, trace: Uuid, reason: &str, receipt: Receipt) {
         let known = self.open().get_mut(&trace).and_then(Vec::pop);
         let unknown = || Incoming {

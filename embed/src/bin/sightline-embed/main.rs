@@ -1,7 +1,8 @@
-//! `sightline-embed`: a worker that turns the pictures of the topic `crops` into the sightings of the topic `sightings`.
+//! `sightline-embed`: a worker that turns the pictures of the topic `crops` into the sightings of
+//! the topic `sightings`.
 //!
-//! Any number of them share the work as one consumer group. `/readyz` names the model and the device in use, and what is
-//! wrong; SIGINT and SIGTERM end the worker when it has finished what it has begun.
+//! Any number of workers share the topic as one consumer group. `/readyz` names the model, the
+//! device and any fault. On SIGINT or SIGTERM the worker finishes its in-flight records and ends.
 
 mod ledger;
 mod status;
@@ -20,10 +21,10 @@ use sightline_core::{Config, telemetry};
 
 use status::Status;
 
-/// How long the end may take beyond `bus.drain_seconds`: the last sightings' way to the broker.
-const GRACE: Duration = Duration::from_secs(8);
-/// The same while nothing has been begun.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// Shutdown timeout beyond `bus.drain_seconds`, for the last sightings to reach the broker.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+/// Shutdown timeout while no record is in flight.
+const IDLE_SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// Embeds pictures of persons for the index: from the topic of crops to the topic of sightings.
 #[derive(Parser)]
@@ -49,11 +50,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
     telemetry::init(config.server.log_json, "info");
     let node = node_name(&config);
     let status = Status::default();
-    let asked = status.clone();
-    let readiness = move || asked.faults().into_iter().map(|(what, why)| NotReady::new(what, why)).collect();
+    let for_readiness = status.clone();
+    let readiness = move || for_readiness.faults().into_iter().map(|(what, why)| NotReady::new(what, why)).collect();
     let service = Service::start(config.monitor.listen, "embed", Arc::new(readiness))?;
-    let stated = status.clone();
-    service.tell(move || stated.facts());
+    let for_facts = status.clone();
+    service.tell(move || for_facts.facts());
     println!("sightline-embed {node}: http://{}/readyz", service.address());
 
     let shutdown = Shutdown::new();
@@ -75,8 +76,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
     });
     shutdown.trigger();
-    let grace = Duration::from_secs_f64(config.bus.drain_seconds) + GRACE;
-    let until = Instant::now() + if status.is_running() { grace } else { IDLE_GRACE };
+    let grace = Duration::from_secs_f64(config.bus.drain_seconds) + SHUTDOWN_GRACE;
+    let until = Instant::now() + if status.is_running() { grace } else { IDLE_SHUTDOWN_GRACE };
     while !worker.is_finished() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -87,7 +88,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     worker.join().map_err(|_| anyhow!("the worker panicked"))?
 }
 
-/// `monitor.node`, or role and host.
+/// `monitor.node`, or `embed@` and the host name.
 fn node_name(config: &Config) -> String {
     if !config.monitor.node.is_empty() {
         return config.monitor.node.clone();

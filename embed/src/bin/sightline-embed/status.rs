@@ -1,15 +1,15 @@
-//! What the worker is busy with, and what is wrong, for `/readyz`.
+//! Status of the worker for `/readyz`: its phase and its faults.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use sightline_core::bus::{Consumer, Producer};
 use sightline_embed::Embedder;
 
-/// What can be asked once the line runs.
+/// Parts whose status is known once the pipeline runs.
 pub struct Running {
-    /// Weak, so that nobody holds the end up by asking.
+    /// Weak, so that a status request does not delay the shutdown.
     pub consumer: Weak<Consumer>,
-    /// To the sightings.
+    /// Producer of the topic `sightings`.
     pub producer: Producer,
     /// The model.
     pub embedder: Embedder,
@@ -21,13 +21,13 @@ struct Inner {
 }
 
 impl Default for Inner {
-    /// Not ready from the first question on, which may come before the start has got anywhere.
+    /// Not ready: a request may come before the worker has started.
     fn default() -> Self {
         Self { phase: "starting".to_owned(), running: None }
     }
 }
 
-/// Cloning shares it.
+/// Shared status; clones refer to the same one.
 #[derive(Clone, Default)]
 pub struct Status(Arc<Mutex<Inner>>);
 
@@ -36,25 +36,25 @@ impl Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the start (or the stop) is busy with.
+    /// Sets the phase of the start or the shutdown.
     pub fn set_phase(&self, phase: &str) {
         tracing::info!(phase, "worker");
         self.lock().phase = phase.to_owned();
     }
 
-    /// The line runs.
+    /// Marks the pipeline as running.
     pub fn set_running(&self, running: Running) {
         let mut inner = self.lock();
         inner.phase.clear();
         inner.running = Some(running);
     }
 
-    /// Whether the line runs: something may have been begun.
+    /// Whether the pipeline runs, so that records may be in flight.
     pub fn is_running(&self) -> bool {
         self.lock().running.is_some()
     }
 
-    /// What is not ready, and why.
+    /// Parts that are not ready, and why.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let inner = self.lock();
         let mut all = Vec::new();
@@ -71,7 +71,7 @@ impl Status {
         all
     }
 
-    /// What runs, and where.
+    /// Model, device and data type.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let inner = self.lock();
         let Some(info) = inner.running.as_ref().map(|r| r.embedder.info()) else { return Vec::new() };

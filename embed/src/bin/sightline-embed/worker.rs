@@ -1,11 +1,12 @@
-//! The worker's line: topic `crops` -> embed stage -> topic `sightings`.
+//! The worker's pipeline: topic `crops` -> embed stage -> topic `sightings`.
 //!
 //! ```text
 //! Consumer (bus.in_flight_bytes open) -> feed -> Queue -> embed stage -> Queue -> send -> Producer -> receipt -> commit
 //! ```
 //!
-//! A record is done with when the broker has what came of it: the sighting, or the dead letter. Whoever is killed before
-//! that leaves the record to the next worker, and ids make the second sighting an overwrite of the first.
+//! A record is acknowledged when the broker has its sighting or dead letter. If a worker is killed
+//! before, another worker gets the record again; its second sighting has the same id and overwrites
+//! the first.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -23,22 +24,23 @@ use uuid::Uuid;
 use crate::ledger::Ledger;
 use crate::status::{Running, Status};
 
-/// All workers share the topic as members of this group.
+/// Consumer group of all workers.
 const GROUP: &str = "sightline-embed";
-/// How long a wait for the next record is cut, so that a stop is noticed.
-const BEAT: Duration = Duration::from_millis(200);
-/// Sightings that wait for the producer: it sends as fast as they come, or waits for the broker itself.
-const SENDING: usize = 64;
-/// How long the last records may take to arrive after the stop.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Timeout of a wait for the next record, so that a shutdown is noticed.
+const POLL: Duration = Duration::from_millis(200);
+/// Capacity of the queue of sightings before the producer, which has a queue of its own.
+const OUTPUT_CAPACITY: usize = 64;
+/// Timeout for the last records to reach the broker at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A sighting that could not be sent: trace, reason, receipt.
 type Unsendable = (Uuid, String, Receipt);
 
-/// Works until `shutdown`; then finishes what it has begun.
+/// Works until `shutdown`, then finishes the in-flight records.
 ///
 /// # Errors
-/// A model or device that does not work, settings that are wrong, or an inference thread that has died.
+/// A model or device that does not work, settings that are wrong, or an inference thread that has
+/// died.
 pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) -> anyhow::Result<()> {
     status.set_phase("loading the model");
     let embedder = Embedder::start(&config.model.folder, &config.embed)?;
@@ -58,18 +60,18 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
     status.set_running(running);
 
     let input: Queue<Delivery<CameraEvent>> = Queue::new((2 * config.embed.batch).max(16));
-    let output: Queue<Delivery<IndexEvent>> = Queue::new(SENDING);
+    let output: Queue<Delivery<IndexEvent>> = Queue::new(OUTPUT_CAPACITY);
     let outcome = std::thread::scope(|scope| {
         let sending = scope.spawn(|| send(&output, &producer, &ledger, config));
         let embedding = scope.spawn(|| {
-            // It ends when its queue is closed: what was begun is finished first.
+            // The stage ends when its queue is closed, after all in-flight records.
             let never = Shutdown::new();
             let ended = stage::run(&input, &embedder, &output, &*ledger, &config.embed, &never);
             input.close();
             ended
         });
         feed(&consumer, &ledger, &input, shutdown);
-        // A stage that has died completes nothing: then there is nothing to wait for.
+        // A stage that has died completes no record, so there is nothing to wait for.
         if !input.is_closed() {
             status.set_phase("finishing what was begun");
             close(consumer);
@@ -80,18 +82,18 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
         sending.join().map_err(|_| anyhow!("the sending thread panicked"))?;
         embedded.context("embedding")
     });
-    if !producer.flush(FAREWELL) {
+    if !producer.flush(FLUSH_TIMEOUT) {
         tracing::warn!("the broker has not taken everything; it comes again at the next start");
     }
     outcome
 }
 
-/// From the broker to the stage, until the stop or until the stage has ended.
+/// Moves records from the broker to the stage until `shutdown` or until the stage has ended.
 fn feed(consumer: &Consumer, ledger: &Arc<Ledger>, input: &Queue<Delivery<CameraEvent>>, shutdown: &Shutdown) {
     while !shutdown.is_triggered() && !input.is_closed() {
-        let Some(delivery) = consumer.next(BEAT) else { continue };
+        let Some(delivery) = consumer.next(POLL) else { continue };
         metrics::gauge!("sightline_embed_queue_events").set(input.len() as f64);
-        if let Some(event) = ledger.enter(delivery)
+        if let Some(event) = ledger.decode(delivery)
             && input.push_wait(event).is_err()
         {
             return;
@@ -99,7 +101,8 @@ fn feed(consumer: &Consumer, ledger: &Arc<Ledger>, input: &Queue<Delivery<Camera
     }
 }
 
-/// Leaves the group when all that was handed out is done. Readiness looks at the consumer for moments only.
+/// Closes the consumer after the in-flight records. A status request may hold it for a moment,
+/// hence the loop.
 fn close(consumer: Arc<Consumer>) {
     let mut shared = consumer;
     loop {
@@ -111,7 +114,7 @@ fn close(consumer: Arc<Consumer>) {
     }
 }
 
-/// From the stage to the broker, until the queue is closed and empty.
+/// Sends sightings from the stage to the broker until the queue is closed and empty.
 fn send(output: &Queue<Delivery<IndexEvent>>, producer: &Producer, ledger: &Ledger, config: &Config) {
     let coding = match config.bus.patches {
         PatchCoding::F16 => Coding::F16,
@@ -119,7 +122,7 @@ fn send(output: &Queue<Delivery<IndexEvent>>, producer: &Producer, ledger: &Ledg
     };
     let (unsendable, returned) = mpsc::channel::<Unsendable>();
     while !(output.is_closed() && output.is_empty()) {
-        if let Some(delivery) = output.pop(BEAT) {
+        if let Some(delivery) = output.pop(POLL) {
             send_one(delivery, coding, producer, ledger, &config.bus.sightings_topic, &unsendable);
         }
         // The producer's thread must not wait, so what it returns is set aside here.
@@ -155,18 +158,20 @@ fn send_one(
             metrics::counter!("sightline_embed_published_records_total", "camera" => camera.to_string()).increment(1);
             receipt.complete();
         }
-        Err(error) => back(&error, trace, receipt, &unsendable),
+        Err(error) => return_unsendable(&error, trace, receipt, &unsendable),
     });
     if let Err(error) = sent {
-        // The receipt went with the record: it comes again at the next start. Sizes were checked before.
+        // The receipt went with the record, so the record is redelivered at the next start. Sizes
+        // were checked before.
         tracing::error!(%error, %trace, "not sent");
     }
 }
 
-/// What can never be sent is set aside; what was on its way when the producer closed comes again.
-fn back(error: &BusError, trace: Uuid, receipt: Receipt, unsendable: &mpsc::Sender<Unsendable>) {
+/// Returns a record that can never be sent, to be dead-lettered. A record in flight when the
+/// producer closed is redelivered.
+fn return_unsendable(error: &BusError, trace: Uuid, receipt: Receipt, unsendable: &mpsc::Sender<Unsendable>) {
     if error.is_permanent() {
-        // Nobody listens any more at the end, and then the record comes again.
+        // At shutdown the receiver is gone, and the record is redelivered.
         let _ = unsendable.send((trace, error.to_string(), receipt));
     }
 }

@@ -1,4 +1,4 @@
-//! One training of a grid, and what its model is worth.
+//! Trains one model of a grid and evaluates it for every cell that shares it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Domain, Grid, Job, Line, Loaded, Persons, Settings};
+use super::{AssetsByFolder, CellResult, Domain, Grid, Job, Persons, Settings};
 use crate::calibrate::{Method, fit};
-use crate::evaluate::{Form, Scores, judge, ranks};
-use crate::gallery::{BANK, Gallery};
+use crate::evaluate::{LocalScore, Scores, ranks, score_gallery};
+use crate::gallery::{Gallery, QUERY_BANK_TEXTS};
 use crate::pool::Pool;
 use crate::run::{Run, Trainee};
-use crate::source::{Folder, Source};
-use crate::vocabulary::Cut;
+use crate::source::{DatasetSource, Source};
+use crate::vocabulary::CutVocabulary;
 use crate::{Result, TrainError, atomic, checkpoint, init};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Network, Preprocess, QueryBank};
@@ -23,22 +23,22 @@ use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus, Words};
 
-/// Bytes for decoded pictures of a dataset on disk.
-const MEMORY: usize = 2 << 30;
+/// Memory for decoded pictures of a dataset on disk, in bytes.
+const PICTURE_CACHE_BYTES: usize = 2 << 30;
 
-/// A gallery with its pictures at the model's size: it is ranked again and again.
-pub(super) struct Held {
-    gallery: Gallery,
+/// A gallery with its pictures decoded at the model's size, for repeated evaluation.
+pub(super) struct DecodedGallery {
+    entries: Gallery,
     pictures: Vec<Vec<u8>>,
 }
 
-impl Held {
+impl DecodedGallery {
     fn new(gallery: Gallery, size: [usize; 2]) -> Result<Self> {
         let mut pictures = Vec::with_capacity(gallery.len());
         for from in (0..gallery.len()).step_by(256) {
             pictures.extend(gallery.squashed(from..(from + 256).min(gallery.len()), size)?);
         }
-        Ok(Self { gallery, pictures })
+        Ok(Self { entries: gallery, pictures })
     }
 
     fn pixels(&self, range: Range<usize>) -> Result<Vec<f32>> {
@@ -46,19 +46,19 @@ impl Held {
     }
 }
 
-/// Pictures of every domain, made when first asked for.
+/// Sources and galleries of every domain, made at their first use.
 pub(super) struct Domains<'a> {
     settings: &'a Settings,
-    meshes: Loaded,
+    meshes: AssetsByFolder,
     sources: HashMap<usize, Box<dyn Source + Send>>,
-    tests: HashMap<(usize, Words), Held>,
-    calibrations: HashMap<usize, Option<Held>>,
+    tests: HashMap<(usize, Words), DecodedGallery>,
+    calibrations: HashMap<usize, Option<DecodedGallery>>,
 }
 
 impl<'a> Domains<'a> {
     pub fn new(settings: &'a Settings) -> Self {
         let (sources, tests, calibrations) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { settings, meshes: Loaded::new(), sources, tests, calibrations }
+        Self { settings, meshes: AssetsByFolder::new(), sources, tests, calibrations }
     }
 
     fn corpus(&mut self, number: usize, seed: u64) -> Result<Corpus> {
@@ -74,7 +74,9 @@ impl<'a> Domains<'a> {
         if !self.sources.contains_key(&number) {
             let (size, Persons { identities, views, seed }) = (self.settings.recipe.shape.image, self.settings.train);
             let source: Box<dyn Source + Send> = match self.settings.domains[number].layout()? {
-                Some((dataset, root)) => Box::new(Folder::new(dataset.read(root, "train")?, size, MEMORY)?),
+                Some((dataset, root)) => {
+                    Box::new(DatasetSource::new(dataset.read(root, "train")?, size, PICTURE_CACHE_BYTES)?)
+                }
                 None => {
                     let mut pool = Pool::new(self.corpus(number, seed)?, 0, identities, views, size);
                     pool.words = self.settings.recipe.words();
@@ -86,47 +88,55 @@ impl<'a> Domains<'a> {
         Ok(self.sources[&number].as_ref())
     }
 
-    fn drawn(&mut self, number: usize, persons: Persons, words: Words) -> Result<Held> {
+    fn drawn(&mut self, number: usize, persons: Persons, words: Words) -> Result<DecodedGallery> {
         let corpus = self.corpus(number, persons.seed)?;
         let gallery = Gallery::drawn(&corpus, 0..persons.identities, persons.views, words);
-        Held::new(gallery, self.settings.recipe.shape.image)
+        DecodedGallery::new(gallery, self.settings.recipe.shape.image)
     }
 
-    fn test(&mut self, number: usize, words: Words) -> Result<&Held> {
+    fn test(&mut self, number: usize, words: Words) -> Result<&DecodedGallery> {
         if !self.tests.contains_key(&(number, words)) {
-            let held = match self.settings.domains[number].layout()? {
-                Some((dataset, root)) => {
-                    Held::new(Gallery::of_entries(dataset.read(root, "test")?), self.settings.recipe.shape.image)?
-                }
+            let gallery = match self.settings.domains[number].layout()? {
+                Some((dataset, root)) => DecodedGallery::new(
+                    Gallery::of_entries(dataset.read(root, "test")?),
+                    self.settings.recipe.shape.image,
+                )?,
                 None => self.drawn(number, self.settings.test, words)?,
             };
-            self.tests.insert((number, words), held);
+            self.tests.insert((number, words), gallery);
         }
         Ok(&self.tests[&(number, words)])
     }
 
-    /// Persons of domain `number` to calibrate on; none for a dataset on disk without a validation split.
-    fn calibration(&mut self, number: usize) -> Result<Option<&Held>> {
+    /// Gallery of domain `number` to calibrate on; `None` for a dataset without a validation split.
+    fn calibration(&mut self, number: usize) -> Result<Option<&DecodedGallery>> {
         if !self.calibrations.contains_key(&number) {
-            let held = match self.settings.domains[number].layout()? {
+            let gallery = match self.settings.domains[number].layout()? {
                 Some((dataset, root)) => match dataset.read(root, "val") {
-                    Ok(entries) => Some(Held::new(Gallery::of_entries(entries), self.settings.recipe.shape.image)?),
+                    Ok(entries) => {
+                        Some(DecodedGallery::new(Gallery::of_entries(entries), self.settings.recipe.shape.image)?)
+                    }
                     Err(_) => None,
                 },
                 None => Some(self.drawn(number, self.settings.calibration, self.settings.recipe.words())?),
             };
-            self.calibrations.insert(number, held);
+            self.calibrations.insert(number, gallery);
         }
         Ok(self.calibrations[&number].as_ref())
     }
 
-    /// Texts of a query bank of domain `number`, of persons that no other gallery holds.
-    fn bank(&mut self, number: usize) -> Result<Vec<String>> {
+    /// Texts of a query bank of domain `number`, of persons in no other gallery.
+    fn query_bank_texts(&mut self, number: usize) -> Result<Vec<String>> {
         Ok(match self.settings.domains[number].layout()? {
-            Some((dataset, root)) => Gallery::bank_of(&dataset.read(root, "train")?, BANK),
+            Some((dataset, root)) => Gallery::query_bank_texts_of(&dataset.read(root, "train")?, QUERY_BANK_TEXTS),
             None => {
                 let Persons { identities, seed, .. } = self.settings.calibration;
-                Gallery::bank(&self.corpus(number, seed)?, identities, BANK as u64, self.settings.recipe.words())
+                Gallery::query_bank_texts(
+                    &self.corpus(number, seed)?,
+                    identities,
+                    QUERY_BANK_TEXTS as u64,
+                    self.settings.recipe.words(),
+                )
             }
         })
     }
@@ -139,27 +149,42 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// As a server on a CPU computes it in `precision`.
+    /// The serving network of `trainee` in `precision`.
     fn new(trainee: &Trainee, texts: CaptionTokenizer, precision: Precision) -> Result<Self> {
         Ok(Self { network: precision.scope(|| trainee.network())?, texts })
     }
 
-    fn scores(&self, held: &Held, k: usize, bank: Option<&QueryBank>, told: &mut dyn FnMut(&Value)) -> Result<Scores> {
-        let texts = self.texts.ids(&held.gallery.captions)?;
-        told(&json!({"judging": {"texts": texts.len(), "images": held.gallery.len(), "k": k}}));
-        judge(&self.network, &texts, held.gallery.len(), |range| held.pixels(range), k, bank, |_, _, _| {})
+    fn scores(
+        &self,
+        gallery: &DecodedGallery,
+        k: usize,
+        bank: Option<&QueryBank>,
+        report: &mut dyn FnMut(&Value),
+    ) -> Result<Scores> {
+        let texts = self.texts.ids(&gallery.entries.captions)?;
+        report(&json!({"judging": {"texts": texts.len(), "images": gallery.entries.len(), "k": k}}));
+        score_gallery(
+            &self.network,
+            &texts,
+            gallery.entries.len(),
+            |range| gallery.pixels(range),
+            k,
+            bank,
+            |_, _, _| {},
+        )
     }
 }
 
 impl Grid<'_> {
-    /// Trains what `job` needs, or takes up what is there. Nothing when it was told to stop.
+    /// Trains the model of `job`, resumes its training, or loads its weights. `None` if `stop` was
+    /// set.
     pub(super) fn train(
         &self,
         job: &Job,
         pieces: usize,
-        cut: Option<&Cut>,
+        cut: Option<&CutVocabulary>,
         domains: &mut Domains<'_>,
-        told: &mut dyn FnMut(&Value),
+        report: &mut dyn FnMut(&Value),
     ) -> Result<Option<Trained>> {
         let Some(cell) = job.cells.first() else { return Err(TrainError::Stopped) };
         let (recipe, folder) = (self.recipe(cell, job.seed), self.folder.join("runs").join(&job.run));
@@ -188,61 +213,63 @@ impl Grid<'_> {
             checkpoint_every: Duration::from_secs(120),
             ..Run::new(&folder, recipe.run.clone(), &trainee, source, &texts)
         };
-        let outcome = recipe.precision().scope(|| run.go(told))?;
+        let outcome = recipe.precision().scope(|| run.train(report))?;
         if outcome.stopped {
             return Ok(None);
         }
-        keep(&folder, &weights, &trainee)?;
+        keep_weights_only(&folder, &weights, &trainee)?;
         Trained::new(&trainee, texts, recipe.precision()).map(Some)
     }
 
     /// Ranks of every cell of `job`.
-    pub(super) fn judge(
+    pub(super) fn evaluate(
         &self,
         job: &Job,
         trained: &Trained,
         domains: &mut Domains<'_>,
         start: Instant,
-        told: &mut dyn FnMut(&Value),
-    ) -> Result<Vec<Line>> {
+        report: &mut dyn FnMut(&Value),
+    ) -> Result<Vec<CellResult>> {
         let Some(first) = job.cells.first() else { return Ok(Vec::new()) };
         let matches = first.objective.atp.as_ref().is_some_and(|atp| atp.global);
-        let texts = trained.texts.ids(&domains.bank(first.domains[0])?)?;
+        let texts = trained.texts.ids(&domains.query_bank_texts(first.domains[0])?)?;
         let bank = QueryBank::of(&trained.network, &texts)?;
         let bank = bank.as_ref();
-        let mut form = None;
-        if matches && let Some(held) = domains.calibration(first.domains[0])? {
-            let scores = trained.scores(held, self.settings.k, bank, told)?;
-            let pairs = scores.pairs(&held.gallery.text_ids, &held.gallery.image_ids);
-            form = fit(&pairs, Method::Platt).map(Form::Sightline);
+        let mut calibrated = None;
+        if matches && let Some(gallery) = domains.calibration(first.domains[0])? {
+            let scores = trained.scores(gallery, self.settings.k, bank, report)?;
+            let pairs = scores.pairs(&gallery.entries.text_ids, &gallery.entries.image_ids);
+            calibrated = fit(&pairs, Method::Platt).map(LocalScore::Sightline);
         }
         let mut tests: Vec<(usize, Words)> = job.cells.iter().map(|c| (c.domains[1], c.words)).collect();
         tests.sort_unstable();
         tests.dedup();
         let mut lines = Vec::new();
         for test in tests {
-            let held = domains.test(test.0, test.1)?;
+            let gallery = domains.test(test.0, test.1)?;
             let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
             let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
-            let scores = trained.scores(held, k, bank, told)?;
-            let of = |rows: &[Vec<f32>]| ranks(rows, &held.gallery.text_ids, &held.gallery.image_ids);
+            let scores = trained.scores(gallery, k, bank, report)?;
+            let of = |rows: &[Vec<f32>]| ranks(rows, &gallery.entries.text_ids, &gallery.entries.image_ids);
             let global = of(&scores.cosine);
             let global_bank = scores.without_hubness().as_deref().map(of);
             for cell in cells() {
                 // The top k are the first k of the top of more.
-                let by = |form: &Form| scores.ranks_top(form, cell.k, &held.gallery.text_ids, &held.gallery.image_ids);
-                lines.push(Line {
+                let by = |calibrated: &LocalScore| {
+                    scores.ranks_top(calibrated, cell.k, &gallery.entries.text_ids, &gallery.entries.image_ids)
+                };
+                lines.push(CellResult {
                     table: cell.table,
                     row: cell.row.clone(),
                     seed: job.seed,
                     run: job.run.clone(),
                     k: cell.k,
-                    texts: held.gallery.captions.len(),
-                    images: held.gallery.len(),
+                    texts: gallery.entries.captions.len(),
+                    images: gallery.entries.len(),
                     global,
                     bank: global_bank,
-                    local: matches.then(|| by(&Form::Reference)),
-                    calibrated: form.as_ref().map(by),
+                    local: matches.then(|| by(&LocalScore::Reference)),
+                    calibrated: calibrated.as_ref().map(by),
                     seconds: start.elapsed().as_secs_f64(),
                 });
             }
@@ -251,8 +278,8 @@ impl Grid<'_> {
     }
 }
 
-/// Keeps the weights of a training that is done, in place of its checkpoint with all moments.
-fn keep(folder: &Path, weights: &Path, trainee: &Trainee) -> Result<()> {
+/// Replaces the checkpoint of a finished training by its weights alone.
+fn keep_weights_only(folder: &Path, weights: &Path, trainee: &Trainee) -> Result<()> {
     atomic::with(weights, |part| trainee.variables.save(part).map_err(|e| TrainError::content(weights, e)))?;
     for name in ["checkpoint", "checkpoint.last", "best"] {
         let _ = std::fs::remove_dir_all(folder.join(name));

@@ -1,15 +1,16 @@
-//! One resumable grid behind the paper's tables: train each variant with each seed, judge it on persons it has not seen,
-//! and put means, spreads and plots together.
+//! The paper's ablation tables as a resumable grid: train each variant with each seed, evaluate it
+//! on unseen persons, and write means, standard deviations and plots.
 //!
 //! ```text
-//! grid.json            what decides every cell; another grid needs another folder
+//! grid.json            settings of the grid; other settings need another folder
 //! tokenizer.json
 //! runs/HASH/           one training: its checkpoints, log and curves, then its weights
-//! results.jsonl        one line per cell that is done
-//! tables.md, *.svg     made anew from the results
+//! results.jsonl        one line per finished cell
+//! tables.md, *.svg     written again after every training
 //! ```
 //!
-//! Cells that need the same training share it: every K of Fig. 3, and the full method wherever it is a row.
+//! Cells that need the same training share it: every K of Fig. 3, and the full method wherever it
+//! is a row.
 
 mod cell;
 mod results;
@@ -27,26 +28,26 @@ use serde_json::{Value, json};
 
 use super::dataset::Dataset;
 use super::recipe::Recipe;
-use super::vocabulary::{self, Cut};
+use super::vocabulary::{self, CutVocabulary};
 use super::{Result, TrainError, atomic};
 use cell::Domains;
-pub use results::Line;
+pub use results::CellResult;
 use sightline_figures::Assets;
 pub use summary::{markdown, summarise};
 pub use tables::{Table, Variant, variants};
 
-/// Drawn persons: how many, with how many pictures, from which seed.
+/// A set of drawn persons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Persons {
-    /// How many.
+    /// Number of persons.
     pub identities: u64,
-    /// Pictures of each.
+    /// Pictures per person.
     pub views: u64,
-    /// Seed.
+    /// Seed of the corpus.
     pub seed: u64,
 }
 
-/// A kind of pictures to train and to test on.
+/// A domain: a kind of pictures to train and to test on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Domain {
@@ -54,7 +55,7 @@ pub enum Domain {
     Drawn,
     /// Persons drawn from meshes in this folder.
     Meshes(PathBuf),
-    /// An annotated dataset in this folder: split `train` to learn from, `test` to be judged on.
+    /// An annotated dataset in this folder: split `train` for training, `test` for evaluation.
     Folder(String, PathBuf),
 }
 
@@ -78,49 +79,49 @@ impl Domain {
     }
 }
 
-/// Everything that decides the cells, apart from which of them are wanted.
+/// Settings that decide the results of all cells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The full method; variants change it.
     pub recipe: Recipe,
-    /// Drawn persons to learn from.
+    /// Drawn persons for training.
     pub train: Persons,
-    /// Drawn persons to be judged on; none of them is among the others.
+    /// Drawn persons for evaluation, disjoint from the others.
     pub test: Persons,
-    /// Drawn persons that probabilities are calibrated on.
+    /// Drawn persons for calibration.
     pub calibration: Persons,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     pub k: usize,
-    /// Kinds of pictures; the first is that of every table but the one across them.
+    /// Domains. Every table but [`Table::Domains`] uses the first.
     pub domains: Vec<Domain>,
 }
 
-/// A grid about to begin or to go on.
+/// A grid to start or to resume.
 pub struct Grid<'a> {
-    /// Its folder.
+    /// Folder of the grid.
     pub folder: &'a Path,
-    /// What decides its cells.
+    /// Settings of its cells.
     pub settings: Settings,
     /// Tables to fill.
     pub tables: Vec<Table>,
-    /// Rows of them to fill, by name; all when there is none.
+    /// Names of the rows to fill; empty for all.
     pub rows: Vec<String>,
-    /// Trainings of each variant, with seeds 1, 2, ...
+    /// Trainings per variant, with the seeds 1, 2, ...
     pub seeds: u64,
-    /// Set from outside to stop after the step under way.
+    /// Set by the caller to stop after the current step.
     pub stop: &'a AtomicBool,
 }
 
 /// How a grid ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
-    /// Cells of the wanted tables that are done.
+pub struct GridOutcome {
+    /// Finished cells of the wanted tables.
     pub cells: usize,
-    /// All there are.
+    /// All cells of the wanted tables.
     pub of: usize,
 }
 
-/// Cells that one training serves.
+/// One training and the unfinished cells that use it.
 struct Job {
     /// Name of the training's folder.
     run: String,
@@ -129,16 +130,17 @@ struct Job {
 }
 
 impl Grid<'_> {
-    /// Trains and judges what is not done yet, then writes tables and plots. `told` hears what happens.
+    /// Trains and evaluates unfinished cells, then writes tables and plots. `report` is called with
+    /// each line of progress.
     ///
     /// # Errors
-    /// A folder that holds another grid, settings that make no sense, or what training and judging refuse. What is done
-    /// stays done.
-    pub fn go(&self, mut told: impl FnMut(&Value)) -> Result<Done> {
+    /// A folder that holds another grid, settings that make no sense, or an error of training or
+    /// evaluation. Finished cells stay finished.
+    pub fn run(&self, mut report: impl FnMut(&Value)) -> Result<GridOutcome> {
         self.check()?;
         std::fs::create_dir_all(self.folder.join("runs")).map_err(TrainError::io(self.folder))?;
-        self.settle()?;
-        let (pieces, cut) = self.words()?;
+        self.check_settings()?;
+        let (pieces, cut) = self.tokenizer()?;
         let mut results = results::Results::open(self.folder)?;
         let jobs = self.jobs()?;
         let of = jobs.iter().map(|job| job.cells.len()).sum();
@@ -148,23 +150,23 @@ impl Grid<'_> {
             .filter(|job| !job.cells.is_empty())
             .collect();
         let left = open.iter().map(|job| job.cells.len()).sum::<usize>();
-        told(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
+        report(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
         let mut domains = Domains::new(&self.settings);
         let (began, trainings) = (Instant::now(), open.len());
         for (number, job) in open.iter().enumerate() {
             let per_job = (number > 0).then(|| began.elapsed().as_secs_f64() / number as f64);
-            told(&json!({
+            report(&json!({
                 "training": number + 1, "of": trainings, "seed": job.seed, "run": job.run,
                 "rows": job.cells.iter().map(|c| format!("{}: {}", c.table, c.row)).collect::<Vec<_>>(),
                 "eta_min": per_job.map(|s| s * (trainings - number) as f64 / 60.0),
             }));
             let start = Instant::now();
-            let Some(trained) = self.train(job, pieces, cut.as_ref(), &mut domains, &mut told)? else {
+            let Some(trained) = self.train(job, pieces, cut.as_ref(), &mut domains, &mut report)? else {
                 break;
             };
-            for line in self.judge(job, &trained, &mut domains, start, &mut told)? {
+            for line in self.evaluate(job, &trained, &mut domains, start, &mut report)? {
                 results.add(&line)?;
-                told(&json!({"result": line}));
+                report(&json!({"result": line}));
             }
             summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
             if self.stop.load(Ordering::Relaxed) {
@@ -174,7 +176,7 @@ impl Grid<'_> {
         summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
         let jobs = self.jobs()?;
         let done = jobs.iter().flat_map(|j| j.cells.iter().map(|c| results.has(c, j.seed))).filter(|d| *d).count();
-        Ok(Done { cells: done, of })
+        Ok(GridOutcome { cells: done, of })
     }
 
     fn check(&self) -> Result<()> {
@@ -205,8 +207,8 @@ impl Grid<'_> {
         Ok(())
     }
 
-    /// Writes grid.json, or holds the settings against it.
-    fn settle(&self) -> Result<()> {
+    /// Writes grid.json, or compares the settings with it.
+    fn check_settings(&self) -> Result<()> {
         let path = self.folder.join("grid.json");
         let wrong = |e: serde_json::Error| TrainError::content(&path, e);
         let text = serde_json::to_vec_pretty(&self.settings).map_err(wrong)?;
@@ -214,14 +216,14 @@ impl Grid<'_> {
             return atomic::file(&path, &text);
         }
         let stored = std::fs::read(&path).map_err(TrainError::io(&path))?;
-        // Numbers are compared as they come back from a text.
+        // Both sides are parsed from text, so that equal numbers compare equal.
         let read = |text: &[u8]| serde_json::from_slice::<Settings>(text).and_then(serde_json::to_value).map_err(wrong);
         let (before, now) = (read(&stored)?, read(&text)?);
         let differences = super::record::differences(&before, &now, &[]);
         if differences.is_empty() { Ok(()) } else { Err(TrainError::OtherRun { path, differences }) }
     }
 
-    /// Trainings that the wanted tables need, each with its cells; one seed of everything before the next.
+    /// The trainings of the wanted tables with their cells, ordered by seed.
     fn jobs(&self) -> Result<Vec<Job>> {
         let s = &self.settings;
         let mut jobs: Vec<Job> = Vec::new();
@@ -256,7 +258,7 @@ impl Grid<'_> {
         }
     }
 
-    /// What a training depends on, in twelve hexadecimal digits.
+    /// Hash of everything that a training depends on, in twelve hexadecimal digits.
     fn hash(&self, cell: &Variant, seed: u64) -> Result<String> {
         use sha2::{Digest, Sha256};
         let s = &self.settings;
@@ -276,8 +278,9 @@ impl Grid<'_> {
         recipe
     }
 
-    /// tokenizer.json of the grid: number of its pieces, and what they were cut from.
-    fn words(&self) -> Result<(usize, Option<Cut>)> {
+    /// Writes tokenizer.json of the grid. Returns the number of pieces, and the cut vocabulary if
+    /// there is one.
+    fn tokenizer(&self) -> Result<(usize, Option<CutVocabulary>)> {
         let (recipe, out) = (&self.settings.recipe, self.folder.join("tokenizer.json"));
         if let Some(folder) = &recipe.text_init {
             let corpus = sightline_figures::Corpus::new(self.settings.train.seed);
@@ -295,4 +298,4 @@ impl Grid<'_> {
 }
 
 /// Meshes by folder, loaded once.
-type Loaded = BTreeMap<PathBuf, Arc<Assets>>;
+type AssetsByFolder = BTreeMap<PathBuf, Arc<Assets>>;

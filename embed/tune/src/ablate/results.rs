@@ -1,4 +1,4 @@
-//! What is done, on disk: one line per cell, appended whole and brought to the disk.
+//! Results of finished cells on disk: one JSON line per cell, appended and synced.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,33 +10,34 @@ use super::{Table, Variant};
 use crate::evaluate::Ranks;
 use crate::{Result, TrainError, atomic};
 
-/// One cell that is done.
+/// Result of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct CellResult {
     /// Its table.
     pub table: Table,
     /// Its row.
     pub row: String,
     /// Seed of the training.
     pub seed: u64,
-    /// Folder of the training.
+    /// Name of the training's folder.
     pub run: String,
-    /// Pictures per text the decoder judged.
+    /// Pictures per text that were re-ranked with the decoder.
     pub k: usize,
-    /// Texts ranked.
+    /// Number of texts.
     pub texts: usize,
-    /// Pictures in the gallery.
+    /// Number of pictures in the gallery.
     pub images: usize,
     /// By cosine.
     pub global: Ranks,
-    /// By cosine less the picture's hubness; none in results older than query banks.
+    /// By cosine minus the picture's hubness; `None` in results older than query banks.
     #[serde(default)]
     pub bank: Option<Ranks>,
-    /// Cosine + raw match logit, as the authors' code; none where the method does not learn to match.
+    /// Cosine + raw match logit, as in the authors' code; `None` if the method does not train
+    /// matching.
     pub local: Option<Ranks>,
     /// Match probability of logit, cosine and hubness, calibrated on persons of their own.
     pub calibrated: Option<Ranks>,
-    /// Training and judging, for all cells of the training together.
+    /// Seconds of training and evaluation, for all cells of the training together.
     pub seconds: f64,
 }
 
@@ -44,15 +45,15 @@ pub struct Line {
 pub(super) struct Results {
     path: PathBuf,
     file: File,
-    /// In the order they were done.
-    pub lines: Vec<Line>,
+    /// In the order in which they finished.
+    pub lines: Vec<CellResult>,
 }
 
 impl Results {
-    /// Reads what is done; a line that a kill cut short is dropped.
+    /// Reads the results; a line that a kill cut short is dropped.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("results.jsonl");
-        let mut lines: Vec<Line> = Vec::new();
+        let mut lines: Vec<CellResult> = Vec::new();
         if path.is_file() {
             let bytes = std::fs::read(&path).map_err(TrainError::io(&path))?;
             let mut text = String::new();
@@ -76,7 +77,7 @@ impl Results {
     }
 
     /// Adds a line.
-    pub fn add(&mut self, line: &Line) -> Result<()> {
+    pub fn add(&mut self, line: &CellResult) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| TrainError::content(&self.path, e))? + "\n";
         self.file.write_all(text.as_bytes()).map_err(TrainError::io(&self.path))?;
         self.file.sync_data().map_err(TrainError::io(&self.path))?;

@@ -1,14 +1,14 @@
-//! Tables and plots of what is done: means over seeds with their spread.
+//! Tables and plots of the results: mean and standard deviation over seeds.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Line, Settings, Table, Variant, variants};
+use super::{CellResult, Settings, Table, Variant, variants};
 use crate::evaluate::Ranks;
 use crate::plot::{self, Curve, Panel, Row};
 use crate::{Result, atomic};
 
-/// Mean and standard deviation (of the sample; 0 of one value).
+/// Mean and sample standard deviation (0 for one value); `None` without values.
 fn mean(values: &[f64]) -> Option<(f64, f64)> {
     if values.is_empty() {
         return None;
@@ -19,28 +19,28 @@ fn mean(values: &[f64]) -> Option<(f64, f64)> {
     Some((mean, if values.len() > 1 { (square / (n - 1.0)).sqrt() } else { 0.0 }))
 }
 
-/// Which ranks of a line.
-type Protocol = fn(&Line) -> Option<Ranks>;
+/// Selects the ranks of one protocol.
+type Protocol = fn(&CellResult) -> Option<Ranks>;
 const PROTOCOLS: [(&str, Protocol); 4] = [
     ("global", |l| Some(l.global)),
     ("local", |l| l.local),
     ("local, calibrated", |l| l.calibrated),
     ("global, query bank", |l| l.bank),
 ];
-/// Which number of the ranks.
+/// Selects one measure of the ranks.
 type Number = fn(&Ranks) -> f64;
 const NUMBERS: [(&str, Number); 4] =
     [("Rank-1", |r| r.rank1), ("Rank-5", |r| r.rank5), ("Rank-10", |r| r.rank10), ("mAP", |r| r.map)];
 
 /// Rows of a table with the lines of each, in the table's order; rows without a line are left out.
-fn rows<'l>(table: Table, settings: &Settings, lines: &'l [Line]) -> Vec<(Variant, Vec<&'l Line>)> {
+fn rows<'l>(table: Table, settings: &Settings, lines: &'l [CellResult]) -> Vec<(Variant, Vec<&'l CellResult>)> {
     let mut all = Vec::new();
     for mut variant in variants(table, &settings.recipe, settings.k, settings.domains.len()) {
         if table == Table::Domains {
             let [from, to] = variant.domains.map(|d| settings.domains[d].name());
             variant.row = format!("{from} -> {to}");
         }
-        let of: Vec<&Line> = lines.iter().filter(|l| l.table == table && l.row == variant.row).collect();
+        let of: Vec<&CellResult> = lines.iter().filter(|l| l.table == table && l.row == variant.row).collect();
         if !of.is_empty() {
             all.push((variant, of));
         }
@@ -48,12 +48,12 @@ fn rows<'l>(table: Table, settings: &Settings, lines: &'l [Line]) -> Vec<(Varian
     all
 }
 
-fn over(lines: &[&Line], protocol: Protocol, number: Number) -> Option<(f64, f64)> {
+fn over(lines: &[&CellResult], protocol: Protocol, number: Number) -> Option<(f64, f64)> {
     mean(&lines.iter().filter_map(|l| protocol(l)).map(|r| number(&r)).collect::<Vec<_>>())
 }
 
 /// One table as Markdown: mean and standard deviation over seeds.
-pub fn markdown(table: Table, settings: &Settings, lines: &[Line]) -> String {
+pub fn markdown(table: Table, settings: &Settings, lines: &[CellResult]) -> String {
     let rows = rows(table, settings, lines);
     let published = rows.iter().any(|(v, _)| v.published.iter().any(Option::is_some));
     let mut text = format!("## {}\n\n| | protocol |", table.title());
@@ -92,8 +92,8 @@ pub fn markdown(table: Table, settings: &Settings, lines: &[Line]) -> String {
     text
 }
 
-/// What the tables stand on, in words.
-fn preamble(settings: &Settings, lines: &[Line]) -> String {
+/// Introduction of tables.md: data, dimensions and protocols.
+fn preamble(settings: &Settings, lines: &[CellResult]) -> String {
     let (s, r) = (settings, &settings.recipe);
     let (texts, images) = lines.first().map_or((0, 0), |l| (l.texts, l.images));
     format!(
@@ -122,7 +122,7 @@ fn preamble(settings: &Settings, lines: &[Line]) -> String {
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn summarise(folder: &Path, settings: &Settings, tables: &[Table], lines: &[Line]) -> Result<()> {
+pub fn summarise(folder: &Path, settings: &Settings, tables: &[Table], lines: &[CellResult]) -> Result<()> {
     let mut text = preamble(settings, lines);
     for table in Table::ALL.into_iter().filter(|t| tables.contains(t) || lines.iter().any(|l| l.table == *t)) {
         let rows = rows(table, settings, lines);
@@ -141,7 +141,7 @@ pub fn summarise(folder: &Path, settings: &Settings, tables: &[Table], lines: &[
     atomic::file(&folder.join("tables.md"), text.as_bytes())
 }
 
-fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&Line>)]) -> Result<()> {
+fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&CellResult>)]) -> Result<()> {
     let panel = |title: String, number: Number, y: &str| Panel {
         title,
         x: axis.to_owned(),
@@ -165,9 +165,9 @@ fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&Line>)]) 
     plot::curves(path, &[rank1, panel(String::new(), NUMBERS[3].1, NUMBERS[3].0)])
 }
 
-fn bars(path: &Path, table: Table, rows: &[(Variant, Vec<&Line>)]) -> Result<()> {
+fn bars(path: &Path, table: Table, rows: &[(Variant, Vec<&CellResult>)]) -> Result<()> {
     let names: Vec<&str> = PROTOCOLS.iter().map(|p| p.0).collect();
-    let bar = |(variant, lines): &(Variant, Vec<&Line>)| -> Row {
+    let bar = |(variant, lines): &(Variant, Vec<&CellResult>)| -> Row {
         (variant.row.clone(), PROTOCOLS.iter().map(|(_, protocol)| over(lines, *protocol, NUMBERS[0].1)).collect())
     };
     plot::bars(path, table.title(), "Rank-1 (%)", &names, &rows.iter().map(bar).collect::<Vec<_>>())

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::losses::{Global, Groups};
+use crate::losses::{GlobalLoss, Groups};
 use crate::objective::Objective;
 use crate::recipe::{Recipe, Shape};
 use sightline_figures::Words;
@@ -14,17 +14,17 @@ use sightline_figures::Words;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Table {
-    /// Table IV: which losses.
+    /// Table IV: combinations of losses.
     Losses,
     /// Table V: groups of tokens in the local half of ATP.
     Groups,
-    /// Fig. 3: pictures the decoder judges.
+    /// Fig. 3: number K of re-ranked pictures.
     K,
     /// Fig. 4: masking rate of ARA.
     Masking,
     /// Table VII: layers of the text transformer, which is the decoder too.
     Layers,
-    /// The words of the texts: those that training used, and synonyms that it was kept from.
+    /// Test texts with words seen in training, or with held-out synonyms.
     Words,
     /// Trained on one kind of pictures, tested on another.
     Domains,
@@ -61,7 +61,7 @@ impl Table {
         }
     }
 
-    /// Name of the horizontal axis, for those that are a curve over numbers.
+    /// Name of the horizontal axis; `None` for a table drawn as bars.
     pub fn axis(self) -> Option<&'static str> {
         match self {
             Self::K => Some("K"),
@@ -107,23 +107,24 @@ pub struct Variant {
     pub table: Table,
     /// Name of the row.
     pub row: String,
-    /// Place on the axis, where there is one.
+    /// Position on the horizontal axis, if there is one.
     pub at: Option<f64>,
-    /// What is minimised.
+    /// The losses.
     pub objective: Objective,
     /// Dimensions.
     pub shape: Shape,
-    /// Pictures the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     pub k: usize,
-    /// Number of the domain it is trained on, and of that it is tested on.
+    /// Index of the training domain and of the test domain.
     pub domains: [usize; 2],
-    /// Words of the texts it is tested with.
+    /// Vocabulary of the test texts.
     pub words: Words,
-    /// What the paper reports on CUHK-PEDES: Rank-1 by the global and by the local protocol, per cent.
+    /// The paper's Rank-1 on CUHK-PEDES by the global and by the local protocol, in per cent.
     pub published: [Option<f64>; 2],
 }
 
-/// Rows of `table` as variants of `base`, with `k` pictures for the decoder and `domains` kinds of pictures.
+/// Rows of `table` as variants of `base`, with `k` pictures for the decoder and `domains` kinds of
+/// pictures.
 pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Variant> {
     let full = &base.run.objective;
     let row = |row: &str, objective: Objective| Variant {
@@ -186,9 +187,9 @@ pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Va
 
 /// Rows of Table IV with what the paper reports.
 fn losses(full: &Objective) -> Vec<(&'static str, Objective, [Option<f64>; 2])> {
-    let alone = |global: Global| Objective { global, atp: None, ara: None, ..full.clone() };
+    let alone = |global: GlobalLoss| Objective { global, atp: None, ara: None, ..full.clone() };
     let ndf = alone(full.global);
-    let baseline = alone(Global::Cmpm);
+    let baseline = alone(GlobalLoss::Cmpm);
     let half = |local: bool| full.atp.clone().map(|atp| crate::atp::Atp { local, ..atp });
     vec![
         ("baseline (CMPM)", baseline, [Some(64.36), None]),
@@ -230,7 +231,7 @@ mod tests {
             [has(0), has(1), has(2), has(4), has(5)],
             [(false, false), (false, false), (false, true), (true, false), (true, true)]
         );
-        assert_eq!(rows[0].objective.global, Global::Cmpm);
+        assert_eq!(rows[0].objective.global, GlobalLoss::Cmpm);
         assert!(rows[3].objective.atp.as_ref().is_some_and(|atp| atp.global && !atp.local));
         assert_eq!(rows[5].objective, base.run.objective);
     }

@@ -1,11 +1,12 @@
-//! CLIP and SigLIP folders in Hugging Face layout, to hold CADA against: config.json, model.safetensors, tokenizer.json
-//! (CLIP also vocab.json with merges.txt), and preprocessor_config.json when there is one.
+//! CLIP and SigLIP as baselines for CADA, from folders in Hugging Face layout: config.json,
+//! model.safetensors, tokenizer.json (CLIP also vocab.json with merges.txt), and
+//! preprocessor_config.json when there is one.
 //!
-//! The networks are candle-transformers' own. Neither has a decoder that looks at a pair, so there is a global protocol
-//! only. Pictures are squashed to the model's square, as CADA's are: the centre crop these models were trained with
-//! would cut off heads and feet.
+//! The networks are candle-transformers' own. Neither has a decoder that looks at a pair, so there
+//! is a global protocol only. Pictures are squashed to the model's square, as CADA's are: the
+//! centre crop these models were trained with would cut off heads and feet.
 
-mod words;
+mod tokenizer;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,12 +20,12 @@ use candle_transformers::models::siglip;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::evaluate::{Scores, Stage};
+use super::evaluate::{EvalStage, Scores};
 use super::{Result, TrainError};
 use sightline_embed::graph::l2_normalize;
 use sightline_embed::model::Preprocess;
 use sightline_embed::preprocess::Filter;
-use words::Words;
+use tokenizer::BaselineTokenizer;
 
 enum Network {
     Clip(Box<ClipModel>),
@@ -34,7 +35,7 @@ enum Network {
 /// A loaded CLIP or SigLIP.
 pub struct Baseline {
     network: Network,
-    words: Words,
+    tokenizer: BaselineTokenizer,
     device: Device,
     /// "clip" or "siglip".
     pub kind: &'static str,
@@ -60,7 +61,8 @@ impl Baseline {
     /// Opens `folder` on `device`.
     ///
     /// # Errors
-    /// A file that is missing or damaged, a configuration candle's models cannot run, or weights that do not fit it.
+    /// A file that is missing or damaged, a configuration candle's models cannot run, or weights
+    /// that do not fit it.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
@@ -68,14 +70,14 @@ impl Baseline {
         let kind =
             kind(folder).ok_or_else(|| TrainError::content(&path, "model_type is neither \"clip\" nor \"siglip\""))?;
         let weights = folder.join("model.safetensors");
-        let vb = variables(&weights, device)?;
+        let vb = load_weights(&weights, device)?;
         let unfit = |e: candle_core::Error| {
             TrainError::content(&weights, format!("the weights do not fit {}: {e}", path.display()))
         };
         let (network, image_size, text_len, pad) = if kind == "clip" {
             let c = clip(&config).map_err(|message| TrainError::content(&path, message))?;
             let network = ClipModel::new(vb, &c).map_err(unfit)?;
-            // Behind the end of a text nothing is looked at, so what stands there does not count.
+            // CLIP ignores tokens after the end of a text, so any padding id will do.
             (Network::Clip(Box::new(network)), c.image_size, c.text_config.max_position_embeddings, Some(0))
         } else {
             let c: siglip::Config = serde_json::from_value(config).map_err(|e| TrainError::content(&path, e))?;
@@ -83,10 +85,10 @@ impl Baseline {
             let (size, length) = (c.vision_config.image_size, c.text_config.max_position_embeddings);
             (Network::Siglip(Box::new(network)), size, length, None)
         };
-        let words = Words::open(folder, kind, text_len, pad)?;
-        let preprocess = preparation(folder, kind)?;
-        let id = identity(&[path, weights, words.path.clone()])?;
-        Ok(Self { network, words, device: device.clone(), kind, image_size, preprocess, id })
+        let tokenizer = BaselineTokenizer::open(folder, kind, text_len, pad)?;
+        let preprocess = read_preprocess(folder, kind)?;
+        let id = content_id(&[path, weights, tokenizer.path.clone()])?;
+        Ok(Self { network, tokenizer, device: device.clone(), kind, image_size, preprocess, id })
     }
 
     /// Normalised pixels `[n, 3, side, side]` -> L2-normalised features `[n, width]`.
@@ -106,7 +108,7 @@ impl Baseline {
     /// # Errors
     /// A text the tokenizer cannot take, or when candle fails.
     pub fn texts(&self, texts: &[String]) -> Result<Tensor> {
-        let ids: Vec<Vec<u32>> = texts.iter().map(|t| self.words.ids(t)).collect::<Result<_>>()?;
+        let ids: Vec<Vec<u32>> = texts.iter().map(|t| self.tokenizer.ids(t)).collect::<Result<_>>()?;
         let ids = Tensor::new(ids, &self.device)?;
         let features = match &self.network {
             Network::Clip(m) => m.get_text_features(&ids)?,
@@ -115,37 +117,38 @@ impl Baseline {
         Ok(l2_normalize(&features.contiguous()?)?)
     }
 
-    /// Cosines of `texts` with a gallery of `pictures`, whose pixels `pixels(range)` gives.
+    /// Cosines of `texts` with a gallery of `pictures`. `pixels(range)` returns normalised pixels
+    /// `[n, 3, side, side]`, f32.
     ///
     /// # Errors
-    /// What `pixels` says, a text the tokenizer cannot take, or when candle fails.
-    pub fn judge(
+    /// An error of `pixels`, a text the tokenizer cannot take, or when candle fails.
+    pub fn score_gallery(
         &self,
         texts: &[String],
         pictures: usize,
         pixels: impl Fn(Range<usize>) -> Result<Tensor>,
-        progress: impl Fn(Stage, usize, usize),
+        progress: impl Fn(EvalStage, usize, usize),
     ) -> Result<Scores> {
         let mut features = Vec::new();
         for from in (0..pictures).step_by(BATCH) {
             let to = (from + BATCH).min(pictures);
             features.push(self.images(&pixels(from..to)?)?);
-            progress(Stage::Pictures, to, pictures);
+            progress(EvalStage::Pictures, to, pictures);
         }
         let mut cosine = Vec::with_capacity(texts.len());
         if !features.is_empty() {
             let images = Tensor::cat(&features, 0)?.t()?.contiguous()?;
             for some in texts.chunks(BATCH) {
                 cosine.extend(self.texts(some)?.matmul(&images)?.to_vec2::<f32>()?);
-                progress(Stage::Texts, cosine.len(), texts.len());
+                progress(EvalStage::Texts, cosine.len(), texts.len());
             }
         }
-        let judged = vec![Vec::new(); cosine.len()];
-        Ok(Scores { cosine, judged, hubness: Vec::new(), half: false })
+        let top_k = vec![Vec::new(); cosine.len()];
+        Ok(Scores { cosine, top_k, hubness: Vec::new(), half: false })
     }
 }
 
-fn variables(path: &Path, device: &Device) -> Result<VarBuilder<'static>> {
+fn load_weights(path: &Path, device: &Device) -> Result<VarBuilder<'static>> {
     if !path.is_file() {
         return Err(TrainError::content(path, "there is no such file (weights in several parts are not read)"));
     }
@@ -197,7 +200,7 @@ fn clip(config: &Value) -> std::result::Result<ClipConfig, String> {
 }
 
 /// Mean, deviation and filter from preprocessor_config.json, or what the published models use.
-fn preparation(folder: &Path, kind: &str) -> Result<Preprocess> {
+fn read_preprocess(folder: &Path, kind: &str) -> Result<Preprocess> {
     let mut prep = Preprocess { filter: Filter::Bicubic, ..Preprocess::default() };
     if kind == "siglip" {
         (prep.mean, prep.std) = ([0.5; 3], [0.5; 3]);
@@ -224,7 +227,7 @@ fn preparation(folder: &Path, kind: &str) -> Result<Preprocess> {
     Ok(prep)
 }
 
-fn identity(paths: &[PathBuf]) -> Result<String> {
+fn content_id(paths: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     for path in paths {
         let mut file = std::fs::File::open(path).map_err(TrainError::io(path))?;

@@ -1,4 +1,5 @@
-//! From the text of an annotation file to items, each checked on its own, so that one bad item hides no other.
+//! Parses annotation files. Each item is checked on its own, so that one bad item does not hide
+//! another.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::{Entry, Problem, picture};
 
-/// One item of the file as it stands there, of any quality.
+/// One item of the file, not yet checked.
 #[derive(Debug)]
 pub(crate) struct Item {
     /// Its number in the file, from 0.
@@ -19,7 +20,7 @@ pub(crate) struct Item {
     fields: Option<Box<Fields>>,
 }
 
-/// Fields we read; all others (`processed_tokens`) are passed over without being kept.
+/// Fields that are read; others (`processed_tokens`) are skipped.
 #[derive(Debug, Deserialize)]
 struct Fields {
     split: Option<Value>,
@@ -64,7 +65,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
 }
 
 impl Item {
-    /// The entry it describes, with at most `captions` captions and a picture that is there as a whole.
+    /// The entry it describes, with at most `captions` captions and a picture that is there as a
+    /// whole.
     ///
     /// # Errors
     /// The first thing wrong with it.

@@ -6,9 +6,9 @@
 //! | ICFG-PEDES | `ICFG-PEDES.json` (or `ICFG_PEDES.json`) | `file_path` | one |
 //! | RSTPReid | `data_captions.json` | `img_path` | two |
 //!
-//! The file is a list of items with `split`, `captions`, `id` and the picture's path below `imgs/`, or such a list per
-//! split. Everything wrong with it is gathered before anything is said, pictures included: a run must not find after
-//! hours that a file is missing or cut short.
+//! The file is a list of items with `split`, `captions`, `id` and the picture's path below `imgs/`,
+//! or such a list per split. All items and pictures are checked first, and all problems are
+//! reported together: a run must not find after hours that a file is missing or cut short.
 
 pub(crate) mod annotations;
 mod picture;
@@ -67,16 +67,17 @@ impl Dataset {
     /// Every picture of `split` with its captions, below `root`.
     ///
     /// # Errors
-    /// No annotation file, one that is not of this layout, an unknown split, or bad items: up to twenty by name, and how
-    /// many there are.
+    /// No annotation file, one that is not of this layout, an unknown split, or bad items: up to
+    /// twenty by name, and how many there are.
     pub fn read(self, root: &Path, split: &str) -> Result<Vec<Entry>> {
         self.survey(root, split)?.strict()
     }
 
-    /// The same, with bad items told apart instead of refused.
+    /// As [`Dataset::read`], but bad items are listed instead of refused.
     ///
     /// # Errors
-    /// No annotation file, one that is not of this layout, an unknown split, or no good item at all.
+    /// No annotation file, one that is not of this layout, an unknown split, or no good item at
+    /// all.
     pub fn survey(self, root: &Path, split: &str) -> Result<Survey> {
         let found = self.annotation_files().iter().map(|name| root.join(name)).find(|path| path.is_file());
         let file = found.unwrap_or_else(|| root.join(self.annotation_files()[0]));
@@ -131,7 +132,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The picture squashed to `[height, width]`: RGB bytes, row-major, as the model's own preparation makes them.
+    /// The picture squashed to `[height, width]`: RGB bytes, row-major, as the model's own
+    /// preparation makes them.
     ///
     /// # Errors
     /// A file that is gone, cut short or no JPEG or PNG: by name.
@@ -165,7 +167,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What [`Dataset::survey`] found.
+/// Result of [`Dataset::survey`].
 #[derive(Debug)]
 pub struct Survey {
     /// The annotation file.
@@ -187,7 +189,8 @@ impl Survey {
         if self.problems.is_empty() { Ok(self.entries) } else { Err(self.refusal()) }
     }
 
-    /// Identities with one picture only (CUHK-PEDES itself has four): usable, but without a second view to learn from.
+    /// Identities with one picture only (CUHK-PEDES itself has four): usable, but without a second
+    /// view to learn from.
     pub fn lone(&self) -> Vec<u32> {
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
         self.entries.iter().for_each(|entry| *counts.entry(entry.identity).or_default() += 1);
@@ -203,8 +206,8 @@ impl Survey {
     }
 }
 
-/// Takes every tenth identity out of `entries` for validation: what is left, and what was taken. For datasets without a
-/// validation split.
+/// Takes every tenth identity out of `entries` for validation: what is left, and what was taken.
+/// For datasets without a validation split.
 pub fn hold_out(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
     let mut numbers: Vec<u32> = entries.iter().map(|entry| entry.identity).collect();
     numbers.sort_unstable();

@@ -1,6 +1,7 @@
-//! Whether the bytes of a picture are all there.
+//! Checks that a picture file is complete.
 //!
-//! A JPEG that was cut short still decodes, with grey where its end was, so it has to be told by its missing end marker.
+//! A JPEG that was cut short still decodes, with grey where its end was, so the check looks for the
+//! end marker.
 
 /// First bytes of a PNG.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -32,8 +33,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Whether a JPEG has its end-of-image marker. Segments before the pixels are stepped over, for a thumbnail inside them
-/// has an end of its own; in the pixels the marker cannot occur by chance.
+/// Whether a JPEG has its end-of-image marker. Segments before the pixels are stepped over, for a
+/// thumbnail inside them has an end of its own; in the pixels the marker cannot occur by chance.
 fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let [0xFF, marker, rest @ ..] = bytes.get(at..).unwrap_or_default() {

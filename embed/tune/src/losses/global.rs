@@ -1,4 +1,5 @@
-//! The global loss: the whole batch's similarities against who is the same person.
+//! Global losses: they fit the similarities of a batch to the matrix of equal identities
+//! (specification, section 4).
 
 use std::str::FromStr;
 
@@ -12,47 +13,49 @@ use sightline_embed::model::LOGIT_SCALE;
 /// Floor inside the logarithm of the target distribution.
 const EPS: f64 = 1e-8;
 
-/// Which form of norm-aware distribution fitting.
+/// Variant of norm-aware distribution fitting (NDF).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Ndf {
-    /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as published).
+pub enum NdfVariant {
+    /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as
+    /// published).
     Paper,
-    /// As the authors' code: element means, plus the cross-entropy against the targets.
+    /// The authors' code: element means, plus the cross-entropy against the targets.
     Code,
 }
 
-/// Which global loss.
+/// Global loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Global {
+pub enum GlobalLoss {
     /// Cross-modal projection matching, the baseline of the paper's ablation.
     Cmpm,
     /// Norm-aware distribution fitting.
-    Ndf(Ndf),
+    Ndf(NdfVariant),
 }
 
-impl FromStr for Global {
+impl FromStr for GlobalLoss {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text {
             "cmpm" => Ok(Self::Cmpm),
-            "ndf-paper" => Ok(Self::Ndf(Ndf::Paper)),
-            "ndf-code" => Ok(Self::Ndf(Ndf::Code)),
+            "ndf-paper" => Ok(Self::Ndf(NdfVariant::Paper)),
+            "ndf-code" => Ok(Self::Ndf(NdfVariant::Code)),
             other => Err(format!("{other:?} is not cmpm, ndf-paper or ndf-code")),
         }
     }
 }
 
-/// The chosen global loss of B pairs: `image` and `text` `[B, embed_dim]`, not normalised -> a scalar.
+/// The chosen global loss of B pairs, a scalar f32 in nats. `image` and `text` are `[B,
+/// embed_dim]`, f32, not normalised.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], form: Global) -> Result<Tensor> {
-    match form {
-        Global::Cmpm => cmpm(image, text, identities),
-        Global::Ndf(form) => ndf(image, text, identities, form),
+pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], loss: GlobalLoss) -> Result<Tensor> {
+    match loss {
+        GlobalLoss::Cmpm => cmpm(image, text, identities),
+        GlobalLoss::Ndf(variant) => ndf(image, text, identities, variant),
     }
 }
 
@@ -79,11 +82,12 @@ fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(q, (n, n), like.device())
 }
 
-/// NDF of B pairs: `image` and `text` `[B, embed_dim]`, not necessarily normalised -> a scalar.
+/// NDF loss of B pairs (specification, section 4), a scalar f32. `image` and `text` are `[B,
+/// embed_dim]`, f32, of any norm.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: Ndf) -> Result<Tensor> {
+pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVariant) -> Result<Tensor> {
     check(image, text, identities)?;
     let logits = (l2_normalize(image)?.matmul(&l2_normalize(text)?.t()?.contiguous()?)? * LOGIT_SCALE)?;
     let q = targets(identities, &logits)?;
@@ -92,9 +96,9 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: Ndf) -> Resu
         let log_p = log_softmax(s, D::Minus1)?;
         let p_q = (log_p.exp()? * (&log_p - &log_q)?)?;
         let q_p = (&q * (&log_q - &log_p)?)?;
-        match form {
-            Ndf::Paper => (p_q + q_p)?.sum(D::Minus1)?.mean_all(),
-            Ndf::Code => {
+        match variant {
+            NdfVariant::Paper => (p_q + q_p)?.sum(D::Minus1)?.mean_all(),
+            NdfVariant::Code => {
                 let ce = (&q * &log_p)?.sum(D::Minus1)?.mean_all()?.neg()?;
                 (p_q.mean_all()? + q_p.mean_all()?)? + ce
             }
@@ -103,9 +107,9 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], form: Ndf) -> Resu
     (one(&logits)? + one(&logits.t()?.contiguous()?)?)? * 0.5
 }
 
-/// Cross-modal projection matching (Zhang and Lu, ECCV 2018) of B pairs: features of one side, not normalised, are
-/// projected on the normalised ones of the other; the softmax of the projections is fitted to the targets by
-/// KL(P || Q), and both directions are added.
+/// Cross-modal projection matching (Zhang and Lu, ECCV 2018) of B pairs: features of one side, not
+/// normalised, are projected on the normalised ones of the other; the softmax of the projections is
+/// fitted to the targets by KL(P || Q), and both directions are added.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -183,9 +187,9 @@ mod tests {
 
     #[test]
     fn names_are_read() {
-        for (name, form) in [("cmpm", Global::Cmpm), ("ndf-paper", Global::Ndf(Ndf::Paper))] {
+        for (name, form) in [("cmpm", GlobalLoss::Cmpm), ("ndf-paper", GlobalLoss::Ndf(NdfVariant::Paper))] {
             assert_eq!(name.parse(), Ok(form));
         }
-        assert!("ndf".parse::<Global>().is_err());
+        assert!("ndf".parse::<GlobalLoss>().is_err());
     }
 }

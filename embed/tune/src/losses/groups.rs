@@ -1,17 +1,18 @@
-//! Means of groups of neighbouring tokens, for the local half of ATP.
+//! Means over groups of neighbouring tokens, for the local half of ATP (the paper's Table V).
 
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Which tokens stand together. The first group starts at token 1; groups follow each other at `stride` until one
-/// reaches the last token (the paper's table V).
+/// Groups of neighbouring tokens. The first group starts at token 1; groups follow each other at
+/// `stride` until one reaches the last token (the paper's table V).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Groups {
     /// Tokens in a group.
     pub size: usize,
     /// Tokens from the start of one group to the start of the next; below `size`, groups overlap.
     pub stride: usize,
-    /// Leave padding out of the means, and groups of nothing but padding out of the loss. The reference does neither.
+    /// Leave padding out of the means, and groups of nothing but padding out of the loss. The
+    /// reference does neither.
     pub masked: bool,
 }
 
@@ -29,7 +30,8 @@ impl Groups {
         }
     }
 
-    /// `fused` `[rows, tokens, width]` with true `lengths` -> the means `[means, width]` and the row each came from.
+    /// Means of the groups of `fused` `[rows, tokens, width]`, f32, whose texts have `lengths`
+    /// tokens without padding: `[groups, width]`, f32, and the row of each group.
     ///
     /// # Errors
     /// When candle fails.
@@ -65,8 +67,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Every token after the first is in a group, groups lie within the text, and without overlap each mean of the
-        /// positions is the middle of its group.
+        /// Every token after the first is in a group, groups lie within the text, and without
+        /// overlap each mean of the positions is the middle of its group.
         #[test]
         fn groups_cover_a_text(length in 2usize..40, size in 1usize..40, less in 0usize..40) {
             let stride = size.saturating_sub(less).max(1);

@@ -1,7 +1,8 @@
-//! CADA's losses on features and logits: the global loss over the whole batch, hard negatives, matching, words.
+//! CADA's losses on features and logits: global loss, hard negatives, matching and words
+//! (specification, section 4).
 //!
-//! Paper and authors' code differ; each form is an option and both are held against reference data. All ops have a
-//! gradient.
+//! The paper and the authors' code differ; both variants are options, and tests compare both with
+//! reference data. All losses are differentiable.
 
 mod global;
 mod groups;
@@ -10,11 +11,12 @@ mod negatives;
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-pub use global::{Global, Ndf, cmpm, global_loss, ndf};
+pub use global::{GlobalLoss, NdfVariant, cmpm, global_loss, ndf};
 pub use groups::Groups;
 pub use negatives::{HardNegative, Negatives, hard_negatives};
 
-/// Mean cross-entropy of logits `[rows, 2]` against which of the rows match.
+/// Mean cross-entropy of logits `[rows, 2]` (no match, match), f32, against the labels `is_match`:
+/// a scalar f32 in nats.
 ///
 /// # Errors
 /// When candle fails.
@@ -28,10 +30,11 @@ pub fn match_loss(logits: &Tensor, is_match: &[bool]) -> Result<Tensor> {
     (log_softmax(logits, D::Minus1)? * pick)?.sum_all()
 }
 
-/// Mean cross-entropy of logits `[rows, words]` against the right word of each row.
+/// Mean cross-entropy of logits `[rows, vocabulary]`, f32, against the word id of each row: a
+/// scalar f32 in nats.
 ///
 /// # Errors
-/// Not as many labels as rows, or a label beyond the words.
+/// A number of labels other than the rows, or a label outside the vocabulary.
 pub fn word_loss(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     candle_nn::loss::cross_entropy(logits, &Tensor::new(labels, logits.device())?)
 }

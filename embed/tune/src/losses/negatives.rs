@@ -1,4 +1,4 @@
-//! Hard negatives of a batch, which matching (ATP) is trained against.
+//! Chooses the hard negatives of a batch for matching (ATP; specification, section 4).
 
 use std::str::FromStr;
 
@@ -6,25 +6,26 @@ use candle_core::{Result, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::streams;
 use sightline_embed::graph::l2_normalize;
 use sightline_figures::stream;
 
-/// Temperature of the reference's hard-negative rule.
+/// Temperature of the authors' rule.
 const NEGATIVE_TEMPERATURE: f32 = 0.07;
-/// Temperature of drawn negatives.
+/// Temperature of sampled negatives.
 const SAMPLING_TEMPERATURE: f32 = 0.2;
 
-/// How a hard negative is chosen.
+/// Rule that chooses hard negatives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HardNegative {
     /// The highest cosine of another identity (the paper).
     Cosine,
-    /// The highest product of un-normalised features over 0.07 (the authors' code), computed without its softmax, which
-    /// underflows.
+    /// The highest product of un-normalised features over 0.07 (the authors' code), computed
+    /// without its softmax, which underflows.
     Code,
-    /// Drawn with a probability that grows with the cosine (softmax at temperature 0.2): easy ones too, from which
-    /// matching starts to learn when features are still poor.
+    /// Sampled from a softmax of the cosines at temperature 0.2. It gives easy negatives too, from
+    /// which matching can learn while features are poor.
     Sampled,
 }
 
@@ -50,8 +51,8 @@ pub struct Negatives {
     pub text_for_image: Vec<usize>,
 }
 
-/// Chooses them from features `[B, embed_dim]`; nothing when the batch holds one identity only. No gradient. `seed` is of
-/// use to [`HardNegative::Sampled`] alone.
+/// Chooses hard negatives from features `[B, embed_dim]`, f32, without a gradient. `None` if the
+/// batch holds one identity only. Only [`HardNegative::Sampled`] uses `seed`.
 ///
 /// # Errors
 /// When candle fails.
@@ -75,8 +76,8 @@ pub fn hard_negatives(
     .to_vec2::<f32>()?;
     let n = identities.len();
     if rule == HardNegative::Sampled {
-        // The largest of scores with Gumbel noise is a draw from their softmax.
-        let mut rng = stream(seed, 0x4E65_6761, n as u64);
+        // Gumbel-max trick: the argmax of scores with Gumbel noise is a sample of their softmax.
+        let mut rng = stream(seed, streams::SAMPLED_NEGATIVES, n as u64);
         for score in scores.iter_mut().flatten() {
             let u = rng.random::<f32>().clamp(1e-7, 1.0 - 1e-7);
             *score = *score / SAMPLING_TEMPERATURE - (-u.ln()).ln();
@@ -86,7 +87,7 @@ pub fn hard_negatives(
         (0..n)
             .map(|i| {
                 let others = (0..n).filter(|&j| identities[j] != identities[i]);
-                // The first of equals, as argmax; every row has another identity in it.
+                // The first of equal scores, as argmax; every row has another identity.
                 others
                     .fold((0, f32::NEG_INFINITY), |best, j| if score(i, j) > best.1 { (j, score(i, j)) } else { best })
                     .0

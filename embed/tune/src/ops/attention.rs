@@ -7,24 +7,24 @@ use sightline_embed::kernel::{Add, Buffer, Epilogue, Precision, ProjectionGradie
 use sightline_embed::net::{Attention, AttentionPlan, AttentionSaved, NormPlace, Other, Rows, pieces, pieces_mut};
 
 use super::dense::{Direction, NormSums, Sums, dense, gradients, norm, parameters, total};
-use super::feed_forward::plus;
+use super::feed_forward::residual;
 use super::stack::Gradients;
 
 /// Attention with its projections, residual and norm.
 #[derive(Clone, Debug)]
 pub struct AttentionTensors {
-    /// Where the norm is.
+    /// Pre-norm (ViT) or post-norm (BERT).
     pub place: NormPlace,
-    /// The norm.
+    /// Layer norm of `width`.
     pub norm: LayerNorm,
-    /// Projections of the rows themselves: query, key and value (as three layers or a fused one), or the query alone
-    /// when the keys come from the other side.
+    /// Projections of the rows themselves: query, key and value (three layers or a fused one), or
+    /// the query alone in cross-attention.
     pub own: Vec<Linear>,
-    /// Key and value of the other side, or none.
+    /// Key and value projections of the other side (the image); empty in self-attention.
     pub other: Vec<Linear>,
     /// The output projection.
     pub output: Linear,
-    /// Heads.
+    /// Number of heads; it divides the width.
     pub heads: usize,
 }
 
@@ -39,7 +39,7 @@ impl AttentionTensors {
         !self.other.is_empty()
     }
 
-    pub(super) fn packed(&self, precision: Precision) -> Result<Attention> {
+    pub(super) fn prepacked(&self, precision: Precision) -> Result<Attention> {
         let forward = |layers: &[Linear]| dense(layers, Direction::Forward, precision);
         Ok(Attention {
             place: self.place,
@@ -73,7 +73,8 @@ impl AttentionTensors {
         let d = at.width;
         let mut dx = Buffer::take(at.numbers());
         let (mut d_own, mut d_kv) = (Buffer::take(saved.own.len()), Buffer::take(saved.other.len()));
-        // With the norm after: the gradient of the sum. With the norm before: the normed input once more.
+        // With the norm after: the gradient of the sum. With the norm before: the normed input once
+        // more.
         let mut between = Buffer::take(at.numbers());
         let (rows, key_rows) = (plan.row_sizes(d), plan.key_sizes(plan.side_width()));
         let (own_rows, kv_rows) = (plan.row_sizes(plan.own_width()), plan.key_sizes(plan.other_width()));
@@ -125,7 +126,7 @@ impl AttentionTensors {
                 }
                 let out_bias = column_sums(outer, d);
                 if self.place == NormPlace::After {
-                    own_layer.apply(d_own, dx, plus(between, d)?, 1).map_err(Error::wrap)?;
+                    own_layer.apply(d_own, dx, residual(between, d)?, 1).map_err(Error::wrap)?;
                 } else {
                     own_layer.apply(d_own, &mut inner, Epilogue::default(), 1).map_err(Error::wrap)?;
                     norm_sums.backward(&norm, x, &inner, dx);

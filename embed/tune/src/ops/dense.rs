@@ -1,4 +1,5 @@
-//! Linear layers and norms of a stack: packed once a pass for either direction, and the gradients of their parameters.
+//! Linear layers and norms of a stack: weights packed into the kernel's tiles once per pass, and
+//! the gradients of the parameters.
 
 use candle_core::{Error, Result, Tensor};
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use sightline_embed::net::{Dense, Norm, rows_per_chunk};
 
 use super::{values, with_values};
 
-/// Which product the weights are packed for.
+/// Product that the weights are packed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     /// `x Wᵀ + b`
@@ -22,7 +23,7 @@ pub(super) fn parameters(layers: &[Linear]) -> impl Iterator<Item = &Tensor> {
     layers.iter().flat_map(|l| [&l.weight, &l.bias])
 }
 
-/// Outputs of all layers together, and their inputs.
+/// Number of outputs of all layers together, and of inputs.
 fn dims(layers: &[Linear]) -> Result<(usize, usize)> {
     let mut outputs = 0;
     for layer in layers {
@@ -31,7 +32,7 @@ fn dims(layers: &[Linear]) -> Result<(usize, usize)> {
     Ok((outputs, layers.first().map_or(Ok(0), |l| l.weight.dim(1))?))
 }
 
-/// Layers on one input as one, their outputs side by side.
+/// Several layers on one input as a single layer, with their outputs side by side.
 pub(super) fn dense(layers: &[Linear], direction: Direction, precision: Precision) -> Result<Dense> {
     let (outputs, inputs) = dims(layers)?;
     let bias = match direction {
@@ -55,8 +56,9 @@ pub(super) fn dense(layers: &[Linear], direction: Direction, precision: Precisio
     }
 }
 
-/// Gradients of the weights of `layers`, whose outputs' gradient is `g` and whose input is `x`, with their biases' gradient
-/// `bias` cut into parts: weight, bias, weight, bias... Empty ones where all layers are constant.
+/// Gradients of the weights of `layers`, whose outputs' gradient is `g` and whose input is `x`,
+/// with their biases' gradient `bias` cut into parts: weight, bias, weight, bias... Empty ones
+/// where all layers are constant.
 pub(super) fn gradients(
     layers: &[Linear],
     g: &[f32],
@@ -85,7 +87,7 @@ pub(super) fn gradients(
     Ok(all)
 }
 
-/// A norm's numbers.
+/// The parameters of a norm.
 pub(super) fn norm(layer: &LayerNorm) -> Result<Norm> {
     Ok(Norm { weight: values(&layer.weight)?, bias: values(&layer.bias)?, eps: layer.eps as f32 })
 }
@@ -107,7 +109,8 @@ impl NormSums {
     }
 }
 
-/// Backward pass of a norm alone, on all threads: the gradients of its input, and of weight and bias.
+/// Backward pass of a norm alone, on all threads: the gradients of its input, and of weight and
+/// bias.
 pub(super) fn norm_backward(norm: &Norm, x: &[f32], g: &[f32]) -> (Buffer, Vec<Vec<f32>>) {
     let mut dx = Buffer::take(x.len());
     let d = norm.weight.len().max(1);
@@ -125,7 +128,8 @@ pub(super) fn norm_backward(norm: &Norm, x: &[f32], g: &[f32]) -> (Buffer, Vec<V
 /// Sums over rows, one vector a parameter.
 pub(super) type Sums = Vec<Vec<f32>>;
 
-/// The sums of all chunks, added in the order of the rows, so that they do not depend on which thread was faster.
+/// The sums of all chunks, added in the order of the rows, so that they do not depend on which
+/// thread was faster.
 pub(super) fn total(parts: Vec<Sums>) -> Sums {
     let mut parts = parts.into_iter();
     let mut all = parts.next().unwrap_or_default();

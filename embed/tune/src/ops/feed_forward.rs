@@ -12,18 +12,18 @@ use super::stack::Gradients;
 /// Two linear layers with GELU between them, residual and norm.
 #[derive(Clone, Debug)]
 pub struct FeedForwardTensors {
-    /// Where the norm is.
+    /// Pre-norm (ViT) or post-norm (BERT).
     pub place: NormPlace,
-    /// The norm.
+    /// Layer norm of `width`.
     pub norm: LayerNorm,
-    /// To the hidden width.
+    /// From the width to the hidden width.
     pub first: Linear,
-    /// And back.
+    /// From the hidden width to the width.
     pub second: Linear,
 }
 
-/// The sum with `x`, rows of `width` numbers, as an epilogue.
-pub(super) fn plus(x: &[f32], width: usize) -> Result<Epilogue<'_>> {
+/// An epilogue that adds the residual `x`, rows of `width` numbers.
+pub(super) fn residual(x: &[f32], width: usize) -> Result<Epilogue<'_>> {
     let x = Mat::new(x, x.len() / width.max(1), width).map_err(Error::wrap)?;
     Ok(Epilogue { add: Add::Matrix(x), ..Epilogue::default() })
 }
@@ -34,7 +34,7 @@ impl FeedForwardTensors {
         [&self.norm.weight, &self.norm.bias].into_iter().chain(linear).collect()
     }
 
-    pub(super) fn packed(&self, precision: Precision) -> Result<FeedForward> {
+    pub(super) fn prepacked(&self, precision: Precision) -> Result<FeedForward> {
         let forward = |layer| dense(std::slice::from_ref(layer), Direction::Forward, precision);
         Ok(FeedForward {
             place: self.place,
@@ -59,7 +59,8 @@ impl FeedForwardTensors {
         let rows = rows_per_chunk(at.count(), rayon::current_num_threads());
         let (wide, tall) = (rows * d, rows * hidden);
         let (mut dx, mut du, mut h) = (Buffer::take(at.numbers()), Buffer::take(u.len()), Buffer::take(u.len()));
-        // With the norm after: the gradient of the sum. With the norm before: the normed input once more.
+        // With the norm after: the gradient of the sum. With the norm before: the normed input once
+        // more.
         let mut between = Buffer::take(at.numbers());
         let parts = (
             (x.par_chunks(wide), g.par_chunks(wide), u.par_chunks(tall)),
@@ -83,7 +84,7 @@ impl FeedForwardTensors {
                     norm_sums.backward(&norm, &sum[i * wide..][..x.len()], g, between);
                     second.apply(between, du, Epilogue::default(), 1).map_err(Error::wrap)?;
                     gelu_grad(u, du, h);
-                    first.apply(du, dx, plus(between, d)?, 1).map_err(Error::wrap)?;
+                    first.apply(du, dx, residual(between, d)?, 1).map_err(Error::wrap)?;
                     column_sums(between, d)
                 }
             };

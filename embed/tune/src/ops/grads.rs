@@ -1,12 +1,14 @@
-//! Gradients of variables, added up in place.
+//! Accumulates gradients of variables in place.
 //!
-//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum. [`backward`] lets our own ops
-//! add straight into one accumulator per variable; what candle's ops contribute is added at the end. A plain
-//! `loss.backward()` gives the same gradients by candle's way.
+//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum.
+//! [`backward`] lets our own ops add straight into one accumulator per variable; what candle's ops
+//! contribute is added at the end. A plain `loss.backward()` gives the same gradients by candle's
+//! way.
 //!
-//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a chain of [`Token`]s
-//! stands for them. Its nodes are behind the stack's in the graph, so when candle reaches them, the stack has left the
-//! gradients of their parameters in [`Slots`].
+//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a
+//! chain of [`ParameterToken`]s stands for them. Its nodes are behind the stack's in the graph, so
+//! when candle reaches them, the stack has left the gradients of their parameters in
+//! [`GradientSlots`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,11 +21,11 @@ use rayon::prelude::*;
 type Accumulators = HashMap<TensorId, (Tensor, Vec<f32>)>;
 
 thread_local! {
-    /// There while [`backward`] runs on this thread.
+    /// Accumulators; `Some` while [`backward`] runs on this thread.
     static ACTIVE: RefCell<Option<Accumulators>> = const { RefCell::new(None) };
 }
 
-/// The gradients of `loss` (a scalar): what `loss.backward()` gives, sooner.
+/// The gradients of the scalar `loss`: the same as `loss.backward()`, but faster.
 ///
 /// # Errors
 /// When candle fails.
@@ -48,11 +50,12 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(grads)
 }
 
-const GRAIN: usize = 1 << 14;
+/// Values per parallel task.
+const VALUES_PER_TASK: usize = 1 << 14;
 
-/// Gives the gradient of an op's argument: into its accumulator where there is one (then `None`), else as a tensor for
-/// candle. `None` also when nothing behind `argument` can be trained.
-pub(super) fn give(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tensor>> {
+/// Passes on the gradient of an op's argument: adds it to the variable's accumulator and returns
+/// `None`, or returns it as a tensor for candle. `None` also if `argument` tracks no gradient.
+pub(super) fn pass_gradient(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tensor>> {
     if !argument.track_op() {
         return Ok(None);
     }
@@ -64,8 +67,8 @@ pub(super) fn give(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tenso
         Some(sums) => {
             match sums.get_mut(&argument.id()) {
                 Some((_, sum)) => sum
-                    .par_chunks_mut(GRAIN)
-                    .zip(gradient.par_chunks(GRAIN))
+                    .par_chunks_mut(VALUES_PER_TASK)
+                    .zip(gradient.par_chunks(VALUES_PER_TASK))
                     .for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(s, p)| *s += p)),
                 None => {
                     sums.insert(argument.id(), (argument.clone(), gradient));
@@ -76,38 +79,39 @@ pub(super) fn give(argument: &Tensor, gradient: Vec<f32>) -> Result<Option<Tenso
     })
 }
 
-/// As [`give`], for a gradient that is mostly zeros: `add` adds it to the numbers it is shown.
-pub(super) fn give_by(argument: &Tensor, add: impl FnOnce(&mut [f32])) -> Result<Option<Tensor>> {
+/// As [`pass_gradient`], for a sparse gradient: `add` adds it to the accumulator.
+pub(super) fn pass_sparse_gradient(argument: &Tensor, add: impl FnOnce(&mut [f32])) -> Result<Option<Tensor>> {
     if !argument.track_op() {
         return Ok(None);
     }
     let sum = ACTIVE.with_borrow_mut(|active| active.as_mut()?.remove(&argument.id()));
     let mut sum = sum.map_or_else(|| vec![0.0; argument.elem_count()], |(_, sum)| sum);
     add(&mut sum);
-    give(argument, sum)
+    pass_gradient(argument, sum)
 }
 
-/// One gradient per parameter of a stack, left there by its backward pass.
-pub(super) type Slots = Arc<Mutex<Vec<Option<Vec<f32>>>>>;
+/// Gradients of a stack's parameters, one each, written by its backward pass.
+pub(super) type GradientSlots = Arc<Mutex<Vec<Option<Vec<f32>>>>>;
 
-/// A scalar behind which candle finds `parameters`, whose gradients are then taken out of `slots`.
-pub(super) fn token(parameters: &[&Tensor], slots: &Slots) -> Result<Tensor> {
+/// A scalar that depends on `parameters` in candle's graph; its backward pass takes their gradients
+/// out of `slots`.
+pub(super) fn parameter_token(parameters: &[&Tensor], slots: &GradientSlots) -> Result<Tensor> {
     let mut token = Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu)?;
     for (i, pair) in parameters.chunks(2).enumerate() {
         if pair.iter().any(|p| p.track_op()) {
             let second = pair.get(1).copied().unwrap_or(&token).clone();
-            token = token.apply_op3(pair[0], &second, Token { slots: Arc::clone(slots), first: 2 * i })?;
+            token = token.apply_op3(pair[0], &second, ParameterToken { slots: Arc::clone(slots), first: 2 * i })?;
         }
     }
     Ok(token)
 }
 
-struct Token {
-    slots: Slots,
+struct ParameterToken {
+    slots: GradientSlots,
     first: usize,
 }
 
-impl CustomOp3 for Token {
+impl CustomOp3 for ParameterToken {
     fn name(&self) -> &'static str {
         "parameters"
     }
@@ -135,7 +139,7 @@ impl CustomOp3 for Token {
         let take = |i: usize, parameter: &Tensor| {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             match slots.get_mut(i).and_then(Option::take) {
-                Some(gradient) => give(parameter, gradient),
+                Some(gradient) => pass_gradient(parameter, gradient),
                 None => Ok(None),
             }
         };

@@ -1,19 +1,20 @@
-//! The first tensors of both encoders: patches cut out of pixels, positions added to patches and words.
+//! The first tensors of both encoders: patches cut out of pixels, positions added to patches and
+//! words.
 //!
-//! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over a strided view; here
-//! each is one pass over memory.
+//! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over
+//! a strided view; here each is one pass over memory.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::grads::{give, give_by};
+use super::grads::{pass_gradient, pass_sparse_gradient};
 use super::{contiguous, with_values};
 
-/// Pixels `[batch, channels, height, width]` -> `[batch, patches, channels * side * side]`, patches row by row. Pixels get no
-/// gradient. CPU only, f32, as all of this file.
+/// Cuts pixels `[batch, channels, height, width]` into patches `[batch, patches, channels * side *
+/// side]`, row by row. f32 on the CPU, as all of this file; pixels get no gradient.
 ///
 /// # Errors
-/// Pixels that patches of `side` do not cover.
+/// A height or width that is not a multiple of `side`, or pixels that track a gradient.
 pub fn patches(pixels: &Tensor, side: usize) -> Result<Tensor> {
     let (_, _, height, width) = pixels.dims4()?;
     if side == 0 || height % side != 0 || width % side != 0 {
@@ -22,14 +23,14 @@ pub fn patches(pixels: &Tensor, side: usize) -> Result<Tensor> {
     if pixels.track_op() {
         bail!("patches give pixels no gradient");
     }
-    pixels.contiguous()?.apply_op1(Cut { side })
+    pixels.contiguous()?.apply_op1(PatchesOp { side })
 }
 
-struct Cut {
+struct PatchesOp {
     side: usize,
 }
 
-impl CustomOp1 for Cut {
+impl CustomOp1 for PatchesOp {
     fn name(&self) -> &'static str {
         "patches"
     }
@@ -53,7 +54,8 @@ impl CustomOp1 for Cut {
     }
 }
 
-/// The class token before patches `[batch, patches, width]`, and positions `[1, 1 + patches, width]` added to all.
+/// Puts the class token `[1, 1, width]` before `patches` `[batch, patches, width]` and adds
+/// `positions` `[1, 1 + patches, width]`: `[batch, 1 + patches, width]`, f32.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -62,16 +64,16 @@ pub fn class_and_positions(patches: &Tensor, class: &Tensor, positions: &Tensor)
     if class.elem_count() != width || positions.elem_count() != (n + 1) * width {
         bail!("class {:?} and positions {:?} for {:?}", class.shape(), positions.shape(), patches.shape());
     }
-    patches.contiguous()?.apply_op3(&class.contiguous()?, &positions.contiguous()?, Places)
+    patches.contiguous()?.apply_op3(&class.contiguous()?, &positions.contiguous()?, ClassAndPositionsOp)
 }
 
-struct Places;
+struct ClassAndPositionsOp;
 
 fn add(to: &mut [f32], other: &[f32]) {
     to.iter_mut().zip(other).for_each(|(a, b)| *a += b);
 }
 
-impl CustomOp3 for Places {
+impl CustomOp3 for ClassAndPositionsOp {
     fn name(&self) -> &'static str {
         "class-and-positions"
     }
@@ -82,16 +84,16 @@ impl CustomOp3 for Places {
         lx: &Layout,
         class: &CpuStorage,
         lc: &Layout,
-        places: &CpuStorage,
+        positions: &CpuStorage,
         lp: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, n, width) = lx.shape().dims3()?;
         let name = "class-and-positions";
-        let (x, class, places) =
-            (contiguous(name, x, lx)?, contiguous(name, class, lc)?, contiguous(name, places, lp)?);
+        let (x, class, positions) =
+            (contiguous(name, x, lx)?, contiguous(name, class, lc)?, contiguous(name, positions, lp)?);
         let mut out = Vec::with_capacity(batch * (n + 1) * width);
         for item in x.chunks_exact(n * width) {
-            out.extend(class.iter().chain(item).zip(places).map(|(x, place)| x + place));
+            out.extend(class.iter().chain(item).zip(positions).map(|(x, position)| x + position));
         }
         Ok((CpuStorage::F32(out), (batch, n + 1, width).into()))
     }
@@ -100,7 +102,7 @@ impl CustomOp3 for Places {
         &self,
         x: &Tensor,
         class: &Tensor,
-        places: &Tensor,
+        positions: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -113,12 +115,12 @@ impl CustomOp3 for Places {
             }
             (dx, sum)
         })?;
-        Ok((give(x, dx)?, give(class, sum[..width].to_vec())?, give(places, sum)?))
+        Ok((pass_gradient(x, dx)?, pass_gradient(class, sum[..width].to_vec())?, pass_gradient(positions, sum)?))
     }
 }
 
-/// Word embeddings of `ids` (`batch` texts of `n` tokens each) plus the embeddings of their positions:
-/// `[batch, n, width]`. Rows of `table` equal to `padding` get no gradient from here.
+/// Word embeddings of `ids` (`batch` texts of `n` tokens each) plus the embeddings of their
+/// positions: `[batch, n, width]`. Rows of `table` equal to `padding` get no gradient from here.
 ///
 /// # Errors
 /// An id beyond the table, more tokens than positions.
@@ -130,17 +132,17 @@ pub fn text_input(table: &Tensor, positions: &Tensor, ids: &[u32], n: usize, pad
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
         bail!("id {id} is beyond the {rows} rows of the embedding");
     }
-    let op = Texts { ids: ids.to_vec(), n, padding };
+    let op = TextInputOp { ids: ids.to_vec(), n, padding };
     table.contiguous()?.apply_op2(&positions.contiguous()?, op)
 }
 
-struct Texts {
+struct TextInputOp {
     ids: Vec<u32>,
     n: usize,
     padding: u32,
 }
 
-impl CustomOp2 for Texts {
+impl CustomOp2 for TextInputOp {
     fn name(&self) -> &'static str {
         "text-input"
     }
@@ -149,15 +151,15 @@ impl CustomOp2 for Texts {
         &self,
         table: &CpuStorage,
         lt: &Layout,
-        places: &CpuStorage,
+        positions: &CpuStorage,
         lp: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = lt.shape().dims2()?;
-        let (table, places) = (contiguous("text-input", table, lt)?, contiguous("text-input", places, lp)?);
+        let (table, positions) = (contiguous("text-input", table, lt)?, contiguous("text-input", positions, lp)?);
         let mut out = Vec::with_capacity(self.ids.len() * width);
         for (i, id) in self.ids.iter().enumerate() {
-            let (word, place) = (&table[*id as usize * width..][..width], &places[i % self.n * width..][..width]);
-            out.extend(word.iter().zip(place).map(|(a, b)| a + b));
+            let (word, position) = (&table[*id as usize * width..][..width], &positions[i % self.n * width..][..width]);
+            out.extend(word.iter().zip(position).map(|(a, b)| a + b));
         }
         Ok((CpuStorage::F32(out), (self.ids.len() / self.n, self.n, width).into()))
     }
@@ -165,22 +167,22 @@ impl CustomOp2 for Texts {
     fn bwd(
         &self,
         table: &Tensor,
-        places: &Tensor,
+        positions: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let width = table.dim(1)?;
         let grad = grad.contiguous()?;
         let words = with_values(&grad, |grad| {
-            give_by(table, |sum| {
+            pass_sparse_gradient(table, |sum| {
                 for (id, row) in self.ids.iter().zip(grad.chunks_exact(width)).filter(|(id, _)| **id != self.padding) {
                     add(&mut sum[*id as usize * width..][..width], row);
                 }
             })
         })??;
-        let places = with_values(&grad, |grad| {
-            give_by(places, |sum| grad.chunks_exact(self.n * width).for_each(|text| add(sum, text)))
+        let positions = with_values(&grad, |grad| {
+            pass_sparse_gradient(positions, |sum| grad.chunks_exact(self.n * width).for_each(|text| add(sum, text)))
         })??;
-        Ok((words, places))
+        Ok((words, positions))
     }
 }

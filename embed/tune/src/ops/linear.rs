@@ -1,14 +1,15 @@
-//! Linear layers outside the stacks: `y = x Wᵀ + b` with a backward pass, in the precision that is current on the thread that
-//! runs the forward pass. Sums, the bias and its gradient are f32 in any.
+//! Linear layers outside the stacks: `y = x Wᵀ + b` with a backward pass, in the precision that is
+//! current on the thread that runs the forward pass. Sums, the bias and its gradient are f32 in
+//! any.
 
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use sightline_embed::graph::Linear;
 use sightline_embed::kernel::{Epilogue, Mat, Precision, column_sums, product};
 
-use super::grads::give;
+use super::grads::pass_gradient;
 use super::{as_rows, contiguous, ours};
 
-/// `layer` on `x` `[.., inputs]` -> `[.., outputs]`.
+/// `x Wᵀ + b` of `x` `[.., inputs]`: `[.., outputs]`, f32.
 ///
 /// # Errors
 /// When the last dimension is not the layer's number of inputs.
@@ -80,11 +81,11 @@ impl CustomOp3 for LinearOp {
             bail!("linear's own backward runs on the CPU only");
         };
         let (xm, wm, gm) = (matrix(xs, xl)?, matrix(ws, wl)?, matrix(gs, gl)?);
-        // Nothing that can be trained lies behind pixels.
-        let dx = if x.track_op() { give(x, self.product(gm, wm, Epilogue::default())?)? } else { None };
+        // Pixels track no gradient, so their product is skipped.
+        let dx = if x.track_op() { pass_gradient(x, self.product(gm, wm, Epilogue::default())?)? } else { None };
         let dw = self.product(gm.t(), xm, Epilogue::default())?;
         let db = column_sums(contiguous("linear", gs, gl)?, gm.cols());
-        Ok((dx, give(weight, dw)?, give(bias, db)?))
+        Ok((dx, pass_gradient(weight, dw)?, pass_gradient(bias, db)?))
     }
 }
 
@@ -96,11 +97,13 @@ mod tests {
 
     use super::*;
 
-    /// Output and the gradients of x, weight and bias for a loss that weighs every output differently.
+    /// Output and the gradients of x, weight and bias for a loss that weighs every output
+    /// differently.
     fn run(f: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>, (m, n, k): (usize, usize, usize)) -> Vec<Vec<f32>> {
         let var = |shape: &[usize], seed: u32| {
             let len: usize = shape.iter().product();
-            // The top bits of a multiplicative hash, in -1..1: without pattern, so that sums do not cancel.
+            // The top bits of a multiplicative hash, in -1..1: without pattern, so that sums do not
+            // cancel.
             let hash = |i: u32| ((i ^ seed).wrapping_mul(0x9e37_79b9) ^ (i >> 3)).wrapping_mul(0x85eb_ca6b);
             let values: Vec<f32> = (0..len as u32).map(|i| (hash(i) as f32 / (1u32 << 31) as f32) - 1.0).collect();
             Var::from_vec(values, shape, &Device::Cpu).unwrap()
@@ -124,7 +127,8 @@ mod tests {
     fn both_precisions_equal_the_composite_forward_and_backward() {
         for shape in [(73, 96, 64), (40, 33, 130), (1, 5, 7)] {
             let composite = run(|x, w, b| x.matmul(&w.t()?)?.broadcast_add(b), shape);
-            // bf16 keeps 8 bits of each factor: a relative error of at most 2^-8 each, a third of that on average.
+            // bf16 keeps 8 bits of each factor: a relative error of at most 2^-8 each, a third of
+            // that on average.
             for (precision, tolerance) in [(Precision::F32, 1e-6), (Precision::Bf16, 4e-3)] {
                 let ours =
                     run(|x, w, b| precision.scope(|| linear(&Linear::from_tensors(w.clone(), b.clone())?, x)), shape);

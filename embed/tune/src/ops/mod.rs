@@ -1,8 +1,9 @@
 //! CADA's layers with a backward pass, fast on a CPU.
 //!
-//! The forward pass of a stack of layers is that of serving ([`sightline_embed::net`]); here it saves what the backward pass
-//! reads, and is one node of candle's graph. What lies outside the stacks (embeddings, patches, heads) are small ops of their
-//! own. On any other device, and with dropout, [`network`] takes candle's plain graph ([`sightline_embed::graph`]) instead.
+//! The forward pass of a stack of layers is that of serving ([`sightline_embed::net`]); here it
+//! saves what the backward pass reads, and is one node of candle's graph. Embeddings, patches and
+//! heads are small ops of their own. On any other device, and with dropout, [`network`] uses
+//! candle's plain graph ([`sightline_embed::graph`]) instead.
 
 mod attention;
 mod dense;
@@ -11,18 +12,18 @@ mod grads;
 mod inputs;
 mod linear;
 pub mod network;
-mod packed;
+mod padding;
 mod stack;
 
 pub use grads::backward;
 pub use inputs::{class_and_positions, patches, text_input};
 pub use linear::linear;
-pub use packed::{pack, unpack};
-pub use stack::{Sublayer, stack, stack_packed};
+pub use padding::{drop_padding, restore_padding};
+pub use stack::{Sublayer, stack, stack_without_padding};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 
-/// Whether our own ops serve `x`: on the CPU, in f32.
+/// Whether the ops of this module can take `x`: on the CPU, in f32.
 fn ours(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
@@ -35,7 +36,7 @@ fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<
     }
 }
 
-/// What `f` makes of the numbers of a contiguous f32 tensor on the CPU.
+/// Calls `f` with the values of a contiguous f32 tensor on the CPU.
 ///
 /// # Errors
 /// A tensor that is elsewhere, of another type or not contiguous.
@@ -47,7 +48,7 @@ pub fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     }
 }
 
-/// A copy of them.
+/// A copy of the values of a contiguous f32 tensor on the CPU.
 fn values(x: &Tensor) -> Result<Vec<f32>> {
     with_values(x, <[f32]>::to_vec)
 }

@@ -1,6 +1,8 @@
-//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph elsewhere.
+//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph
+//! elsewhere.
 //!
-//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU too.
+//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU
+//! too.
 
 use candle_core::{DType, Result, Tensor};
 use sightline_embed::graph::{AttentionBlock, Bert, BertLayer, Cada, Dropout, MlmDecoder, Pass, Vit, VitBlock};
@@ -9,9 +11,13 @@ use sightline_embed::net::NormPlace;
 
 use super::attention::AttentionTensors;
 use super::feed_forward::FeedForwardTensors;
-use super::{Sublayer, class_and_positions, linear, ours, pack, patches, stack, stack_packed, text_input, unpack};
+use super::{
+    Sublayer, class_and_positions, drop_padding, linear, ours, patches, restore_padding, stack, stack_without_padding,
+    text_input,
+};
 
-/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision
+/// width]`.
 ///
 /// # Errors
 /// Pixels of another size than the model's.
@@ -86,7 +92,8 @@ fn vit(vit: &Vit, pixels: &Tensor, side: usize) -> Result<Tensor> {
     if !ours(pixels) || !ours(&vit.class_token) {
         return vit.forward(pixels);
     }
-    // `patches` checks the size; for a picture that tracks a gradient it is candle's own permutation.
+    // `patches` checks the size; for a picture that tracks a gradient it is candle's own
+    // permutation.
     let rows = linear(&vit.patch, &patches(pixels, side)?)?;
     let x = class_and_positions(&rows, &vit.class_token, &vit.positions)?;
     let layers = vit.blocks.iter().flat_map(vit_block).chain([Sublayer::Norm(vit.norm.clone())]).collect();
@@ -107,7 +114,8 @@ fn vit_block(block: &VitBlock) -> [Sublayer; 2] {
     [Sublayer::Attention(attention), Sublayer::FeedForward(feed_forward)]
 }
 
-/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without meaning, or zeros.
+/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without
+/// meaning, or zeros.
 ///
 /// # Errors
 /// As [`text_embeds`], and images of another count or width.
@@ -123,8 +131,8 @@ pub fn bert(bert: &Bert, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
         return stack(&sums, pass.image, Some(&mask), layers);
     }
     let lengths = tokens.lengths();
-    let packed = stack_packed(&pack(&sums, lengths)?, lengths, pass.image, Some(&mask), layers)?;
-    unpack(&packed, lengths, tokens.tokens())
+    let rows = stack_without_padding(&drop_padding(&sums, lengths)?, lengths, pass.image, Some(&mask), layers)?;
+    restore_padding(&rows, lengths, tokens.tokens())
 }
 
 fn bert_layer(layer: &BertLayer, with_image: bool) -> impl Iterator<Item = Sublayer> {

@@ -1,8 +1,9 @@
 //! A chain of transformer sublayers as one node of candle's graph, for training on the CPU.
 //!
-//! candle's backward pass makes a tensor of zeros and a sum for every argument of every node, and every op walks all of its
-//! tensor in memory. A [`stack()`] is one node: its sublayers hand each other their gradients directly, and each works through
-//! the rows in chunks that stay in the second-level cache. Norms and GELU are computed once more in the backward pass.
+//! candle's backward pass makes a tensor of zeros and a sum for every argument of every node, and
+//! every op walks all of its tensor in memory. A [`stack()`] is one node: its sublayers hand each
+//! other their gradients directly, and each works through the rows in chunks that stay in the
+//! second-level cache. Norms and GELU are computed once more in the backward pass.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,9 +16,9 @@ use super::attention::AttentionTensors;
 use super::contiguous;
 use super::dense::{Sums, norm, norm_backward};
 use super::feed_forward::FeedForwardTensors;
-use super::grads::{Slots, give, token};
+use super::grads::{GradientSlots, parameter_token, pass_gradient};
 
-/// The tensors of a sublayer that is trained.
+/// The variables of one sublayer.
 #[derive(Clone, Debug)]
 pub enum Sublayer {
     /// Self- or cross-attention with residual and norm.
@@ -28,7 +29,7 @@ pub enum Sublayer {
     Norm(LayerNorm),
 }
 
-/// What a sublayer's backward pass gives: the gradient of its input, and one per parameter in their order.
+/// Result of a sublayer's backward pass: the gradient of its input, and one gradient per parameter.
 pub(super) struct Gradients {
     pub(super) input: Buffer,
     pub(super) parameters: Vec<Vec<f32>>,
@@ -43,11 +44,11 @@ impl Sublayer {
         }
     }
 
-    /// The same with its weights packed for the forward pass.
-    fn packed(&self, precision: Precision) -> Result<Layer> {
+    /// The serving layer, with its weights packed into the kernel's tiles for the forward pass.
+    fn prepacked(&self, precision: Precision) -> Result<Layer> {
         Ok(match self {
-            Self::Attention(l) => Layer::Attention(l.packed(precision)?),
-            Self::FeedForward(l) => Layer::FeedForward(l.packed(precision)?),
+            Self::Attention(l) => Layer::Attention(l.prepacked(precision)?),
+            Self::FeedForward(l) => Layer::FeedForward(l.prepacked(precision)?),
             Self::Norm(l) => Layer::Norm(norm(l)?),
         })
     }
@@ -73,20 +74,22 @@ impl Sublayer {
     }
 }
 
-/// `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision; `other` `[batch, rows, width
-/// of the other side]` is what cross-attention attends to, `mask` hides keys from self-attention. CPU only, f32.
+/// `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision; `other`
+/// `[batch, rows, width of the other side]` is what cross-attention attends to, `mask` hides keys
+/// from self-attention. CPU only, f32.
 ///
 /// # Errors
 /// Shapes that do not fit each other, cross-attention without `other`.
 pub fn stack(x: &Tensor, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
-    over(x, even(x)?, other, mask, layers)
+    apply(x, equal_lengths(x)?, other, mask, layers)
 }
 
-/// The same for items of `lengths` rows, one behind the other in `x` `[sum of lengths, width]`.
+/// As [`stack()`], for items of `lengths` rows one after the other in `x` `[sum of lengths,
+/// width]`, see [`super::drop_padding`].
 ///
 /// # Errors
 /// As [`stack()`], and lengths that are not those of `x`.
-pub fn stack_packed(
+pub fn stack_without_padding(
     x: &Tensor,
     lengths: &[usize],
     other: Option<&Tensor>,
@@ -98,24 +101,24 @@ pub fn stack_packed(
     if rows.count() != count || lengths.contains(&0) {
         bail!("{count} rows are not items of the lengths {lengths:?}");
     }
-    over(x, rows, other, mask, layers)
+    apply(x, rows, other, mask, layers)
 }
 
 /// The rows of `[batch, tokens, width]`.
-fn even(x: &Tensor) -> Result<Rows> {
+fn equal_lengths(x: &Tensor) -> Result<Rows> {
     let (batch, tokens, width) = x.dims3()?;
     Ok(Rows::even(batch, tokens, width))
 }
 
-fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
-    let other_rows = other.map(even).transpose()?;
+fn apply(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, layers: Vec<Sublayer>) -> Result<Tensor> {
+    let other_rows = other.map(equal_lengths).transpose()?;
     let parameters: Vec<&Tensor> = layers.iter().flat_map(Sublayer::parameters).collect();
-    let slots = Slots::default();
+    let slots = GradientSlots::default();
     let save = x.track_op() || other.is_some_and(Tensor::track_op) || parameters.iter().any(|p| p.track_op());
-    let token = token(&parameters, &slots)?;
+    let parameter_token = parameter_token(&parameters, &slots)?;
     let x = x.contiguous()?;
     let other = other.map_or(Ok(x.clone()), Tensor::contiguous)?;
-    let op = Stack {
+    let op = StackOp {
         rows,
         other: other_rows,
         mask: mask.cloned(),
@@ -125,15 +128,15 @@ fn over(x: &Tensor, rows: Rows, other: Option<&Tensor>, mask: Option<&Mask>, lay
         saved: Mutex::default(),
         layers,
     };
-    x.apply_op3(&other, &token, op)
+    x.apply_op3(&other, &parameter_token, op)
 }
 
-struct Stack {
+struct StackOp {
     rows: Rows,
     other: Option<Rows>,
     mask: Option<Mask>,
     precision: Precision,
-    slots: Slots,
+    slots: GradientSlots,
     /// Whether there will be a backward pass.
     save: bool,
     layers: Vec<Sublayer>,
@@ -147,7 +150,7 @@ struct AllSaved {
     outputs: Vec<Buffer>,
 }
 
-impl CustomOp3 for Stack {
+impl CustomOp3 for StackOp {
     fn name(&self) -> &'static str {
         "stack"
     }
@@ -168,7 +171,7 @@ impl CustomOp3 for Stack {
             let (mut all, mut last) = (AllSaved::default(), Buffer::default());
             for (i, layer) in self.layers.iter().enumerate() {
                 let input = if i == 0 { x } else { &last };
-                let packed = layer.packed(self.precision)?;
+                let packed = layer.prepacked(self.precision)?;
                 let (output, saved) =
                     packed.forward(&self.rows, input, other, self.mask.as_ref(), self.save).map_err(Error::wrap)?;
                 all.layers.extend(saved);
@@ -189,7 +192,7 @@ impl CustomOp3 for Stack {
         &self,
         x: &Tensor,
         other: &Tensor,
-        token: &Tensor,
+        parameter_token: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -207,7 +210,8 @@ impl CustomOp3 for Stack {
         let saved: &AllSaved = &guard;
         let run = || -> Result<(Vec<Sums>, Option<Buffer>)> {
             let (mut parameters, mut flowing) = (Vec::new(), None::<Buffer>);
-            // Nothing is wanted of the first layers where they and what comes in are constant.
+            // Leading layers without trainable parameters need no backward pass if the inputs are
+            // constant.
             let wanted = |layer: &Sublayer| layer.parameters().iter().any(|p| p.track_op());
             let first =
                 if x.track_op() || other.track_op() { 0 } else { self.layers.iter().position(wanted).unwrap_or(0) };
@@ -230,20 +234,20 @@ impl CustomOp3 for Stack {
         let all = parameters.into_iter().rev().flatten().map(Some).collect();
         *self.slots.lock().unwrap_or_else(PoisonError::into_inner) = all;
         let dx = match flowing {
-            Some(dx) if x.track_op() => give(x, dx.into_vec())?,
+            Some(dx) if x.track_op() => pass_gradient(x, dx.into_vec())?,
             _ => None,
         };
         let dother = match other_gradient {
-            Some(d) if other.track_op() => give(other, d.into_vec())?,
+            Some(d) if other.track_op() => pass_gradient(other, d.into_vec())?,
             _ => None,
         };
-        let dtoken = if token.track_op() { Some(token.ones_like()?) } else { None };
+        let dtoken = if parameter_token.track_op() { Some(parameter_token.ones_like()?) } else { None };
         Ok((dx, dother, dtoken))
     }
 }
 
-/// Runs `work` on a thread of the pool, so that its many parallel parts begin and end without putting the caller to
-/// sleep and waking it each time.
+/// Runs `work` on a thread of the pool, so that its many parallel parts begin and end without
+/// putting the caller to sleep and waking it each time.
 fn on_a_worker<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }

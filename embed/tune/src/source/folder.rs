@@ -1,7 +1,7 @@
-//! An annotated dataset on disk as a source.
+//! A source of training pairs from an annotated dataset on disk.
 //!
-//! Pictures are decoded when first asked for and kept as bytes at the model's size while they fit into the memory given
-//! for it; the rest is decoded again every time.
+//! A picture is decoded at its first use and kept as bytes at the model's size, up to a memory
+//! limit; pictures beyond the limit are decoded at every use.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,22 +11,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand::rngs::StdRng;
 
 use super::Source;
-use super::wording::Wording;
+use super::word_weights::WordWeights;
 use crate::dataset::Entry;
 use crate::{Result, TrainError};
 
-/// Entries of a dataset, by identity.
-pub struct Folder {
+/// A dataset whose entries are grouped by identity.
+pub struct DatasetSource {
     size: [usize; 2],
     entries: Vec<Entry>,
     /// Entries of each identity, in the order of the identities' own numbers.
     identities: Vec<Vec<usize>>,
     kept: Vec<OnceLock<Box<[u8]>>>,
     room: AtomicUsize,
-    wording: OnceLock<Wording>,
+    word_weights: OnceLock<WordWeights>,
 }
 
-impl Folder {
+impl DatasetSource {
     /// `entries` at `size` pixels down and across; decoded pictures may take `memory` bytes.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Folder {
             identities: by_number.into_values().collect(),
             kept,
             room: AtomicUsize::new(memory / (size[0] * size[1] * 3).max(1)),
-            wording: OnceLock::new(),
+            word_weights: OnceLock::new(),
         })
     }
 
@@ -60,7 +60,7 @@ impl Folder {
     }
 }
 
-impl Source for Folder {
+impl Source for DatasetSource {
     fn size(&self) -> [usize; 2] {
         self.size
     }
@@ -79,7 +79,7 @@ impl Source for Folder {
 
     fn resemblance(&self, one: usize, other: usize) -> f32 {
         let texts = || self.identities.iter().map(|of| of.iter().flat_map(|&e| self.entries[e].captions.iter()));
-        self.wording.get_or_init(|| Wording::new(texts())).resemblance(one, other)
+        self.word_weights.get_or_init(|| WordWeights::new(texts())).resemblance(one, other)
     }
 
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {

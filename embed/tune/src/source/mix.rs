@@ -1,4 +1,4 @@
-//! Several sources as one, each drawn from as often as its weight says.
+//! Several sources as one: each is chosen with a probability proportional to its weight.
 
 use std::borrow::Cow;
 
@@ -9,12 +9,12 @@ use super::Source;
 use crate::attributes::Labels;
 use crate::{Result, TrainError};
 
-/// Sources one behind the other; identities are numbered through.
-pub struct Mix {
+/// Sources with their weights. Identities are numbered through, part after part.
+pub struct MixedSource {
     parts: Vec<(Box<dyn Source + Send>, f64)>,
 }
 
-impl Mix {
+impl MixedSource {
     /// `parts` with their weights.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl Mix {
         Ok(Self { parts })
     }
 
-    /// The part that has `identity`, its first number and the part's number.
+    /// The part that holds `identity`, and the number of the part's first identity.
     fn part(&self, identity: usize) -> (&dyn Source, usize) {
         let mut first = 0;
         for (part, _) in &self.parts {
@@ -44,7 +44,7 @@ impl Mix {
     }
 }
 
-impl Source for Mix {
+impl Source for MixedSource {
     fn size(&self) -> [usize; 2] {
         self.parts[0].0.size()
     }

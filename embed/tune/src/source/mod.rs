@@ -1,13 +1,14 @@
-//! Where training pairs come from: drawn persons, annotated folders, or a mix of both.
+//! Sources of training pairs: drawn persons, annotated datasets, or a mix of both.
 //!
-//! A source numbers its identities from 0 and their pictures from 0 each. It answers the same to the same question at any
-//! time and on any thread, so that a batch follows from the seed and its number alone.
+//! A source numbers its identities, and the pictures of each identity, from 0. Its methods are
+//! deterministic at any time and on any thread, so a batch depends on the seed and its number
+//! alone.
 
 mod folder;
 mod mix;
 mod order;
 mod spec;
-mod wording;
+mod word_weights;
 
 use std::borrow::Cow;
 
@@ -19,23 +20,23 @@ use super::attributes::{self, Labels};
 use super::pool::Pool;
 use sightline_figures::caption_with;
 
-pub use folder::Folder;
-pub use mix::Mix;
-pub use order::{Choice, Lookalikes, Order, Sequence};
+pub use folder::DatasetSource;
+pub use mix::MixedSource;
+pub use order::{BatchSequence, ChosenPair, Lookalikes, Order};
 pub use spec::DataSpec;
 
 /// Pictures of persons with captions.
 pub trait Source: Sync {
-    /// Pixels of every picture, down and across.
+    /// Height and width of every picture in pixels.
     fn size(&self) -> [usize; 2];
 
     /// Number of identities; each has at least one picture.
     fn identities(&self) -> usize;
 
-    /// Pictures of an identity.
+    /// Number of pictures of an identity.
     fn views(&self, identity: usize) -> usize;
 
-    /// Captions of a picture; 1 when every use gets a new one.
+    /// Number of captions of a picture; 1 if captions are generated at every use.
     fn captions(&self, _identity: usize, _view: usize) -> usize {
         1
     }
@@ -45,12 +46,12 @@ pub trait Source: Sync {
         None
     }
 
-    /// How much two identities look alike, from 0 to 1 for the same; 0 where nobody knows.
+    /// Similarity of the looks of two identities, 0 to 1; 0 if unknown.
     fn resemblance(&self, _one: usize, _other: usize) -> f32 {
         0.0
     }
 
-    /// An identity by chance: each equally likely, unless the source weighs its parts.
+    /// A random identity: uniform, unless the source weights its parts.
     fn draw(&self, rng: &mut StdRng) -> usize {
         rng.random_range(0..self.identities())
     }
@@ -64,7 +65,8 @@ pub trait Source: Sync {
     /// Caption number `which` of a picture. `rng` is for sources that write captions afresh.
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String;
 
-    /// Attributes of an identity for the auxiliary heads; [`attributes::UNKNOWN`] where there are none.
+    /// Attributes of an identity for the auxiliary heads; [`attributes::UNKNOWN`] where there are
+    /// none.
     fn labels(&self, _identity: usize) -> Labels {
         attributes::UNKNOWN
     }
@@ -100,10 +102,10 @@ impl Source for Pool {
     }
 
     fn resemblance(&self, one: usize, other: usize) -> f32 {
-        attributes::agreement(self.known(one), self.known(other))
+        attributes::agreement(self.labels_of(one), self.labels_of(other))
     }
 
     fn labels(&self, identity: usize) -> Labels {
-        *self.known(identity)
+        *self.labels_of(identity)
     }
 }

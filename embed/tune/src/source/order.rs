@@ -1,4 +1,4 @@
-//! Which pairs stand together in a batch.
+//! Chooses the pairs of each batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,37 +8,38 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, streams};
 use sightline_figures::stream;
 
-/// The rule.
+/// Rule that groups pairs into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Identities by chance, so that every identity counts the same however many pictures it has.
+    /// Random identities, so that an identity has the same weight whatever its number of pictures.
     Identities {
-        /// Probability that a chosen identity brings one more of its pictures, and after it one more again.
+        /// Probability that a chosen identity adds another of its pictures; it is drawn again after
+        /// each one.
         again: f32,
-        /// Probability that the identity's sibling comes too, where it has one: hard negatives.
+        /// Probability that the identity's sibling, if any, is added as a hard negative.
         siblings: f32,
-        /// Look-alikes that come along with every chosen identity.
+        /// Look-alikes that are added with every chosen identity; `None` adds none.
         #[serde(default)]
         lookalikes: Option<Lookalikes>,
     },
-    /// Every pair of picture and caption once per epoch, shuffled anew for each, as the authors' code; what does not
-    /// fill a batch at the end of an epoch is left out.
+    /// Every pair of picture and caption once per epoch, in a new random order (the authors' code).
+    /// Pairs that do not fill a batch at the end of an epoch are left out.
     Epochs,
 }
 
-/// Identities that resemble a chosen one, so that a batch holds negatives as hard as those that re-ranking meets: it
-/// judges the best K of a gallery, never pairs by chance.
+/// Look-alikes: identities that resemble a chosen one. They make negatives as hard as those in
+/// re-ranking, which sees the top K of a gallery and never random pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lookalikes {
     /// First batch that has them.
     pub from: u64,
     /// How many for each chosen identity.
     pub count: usize,
-    /// Identities by chance of which the most alike are taken: the gallery that they would stand out of.
+    /// Number of random identities that the most similar ones are chosen from.
     pub among: usize,
 }
 
@@ -50,14 +51,14 @@ impl Lookalikes {
 }
 
 impl Order {
-    /// Identities by chance as the presets have them: now and then a second picture, often a sibling.
+    /// The presets' rule: sometimes a second picture, often a sibling.
     pub const IDENTITIES: Self = Self::Identities { again: 0.12, siblings: 0.6, lookalikes: None };
 }
 
 /// One pair of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Choice {
-    /// Of the source.
+pub struct ChosenPair {
+    /// Number of the identity in the source.
     pub identity: usize,
     /// Picture of the identity.
     pub view: usize,
@@ -65,22 +66,22 @@ pub struct Choice {
     pub caption: usize,
 }
 
-/// Shuffled pair numbers of one epoch.
+/// Number of an epoch, and the order of its pairs.
 type Epoch = (u64, Arc<Vec<u32>>);
 
-/// The pairs of batch 0, 1, 2 and so on.
-pub struct Sequence<'a> {
+/// Chooses the pairs of batch 0, 1, 2 and so on.
+pub struct BatchSequence<'a> {
     source: &'a dyn Source,
     order: Order,
     seed: u64,
     size: usize,
     /// First pair number of each identity's pictures, for epochs.
-    pairs: Vec<Choice>,
+    pairs: Vec<ChosenPair>,
     epoch: Mutex<Option<Epoch>>,
 }
 
-impl<'a> Sequence<'a> {
-    /// Batches of `size` pairs from `source`.
+impl<'a> BatchSequence<'a> {
+    /// Chooses batches of `size` pairs from `source`.
     ///
     /// # Errors
     /// A source that does not fill one batch, or a probability outside 0..=1.
@@ -109,7 +110,7 @@ impl<'a> Sequence<'a> {
                 for identity in 0..source.identities() {
                     for view in 0..source.views(identity) {
                         let captions = source.captions(identity, view);
-                        pairs.extend((0..captions).map(|caption| Choice { identity, view, caption }));
+                        pairs.extend((0..captions).map(|caption| ChosenPair { identity, view, caption }));
                     }
                 }
                 if pairs.len() < size {
@@ -131,7 +132,7 @@ impl<'a> Sequence<'a> {
     }
 
     /// The pairs of batch `index`; `rng` is the batch's own.
-    pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<Choice> {
+    pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<ChosenPair> {
         match self.order {
             Order::Identities { again, siblings, lookalikes } => {
                 self.by_identity(again, siblings, lookalikes.filter(|l| index >= l.from), rng)
@@ -145,7 +146,13 @@ impl<'a> Sequence<'a> {
         }
     }
 
-    fn by_identity(&self, again: f32, siblings: f32, lookalikes: Option<Lookalikes>, rng: &mut StdRng) -> Vec<Choice> {
+    fn by_identity(
+        &self,
+        again: f32,
+        siblings: f32,
+        lookalikes: Option<Lookalikes>,
+        rng: &mut StdRng,
+    ) -> Vec<ChosenPair> {
         let source = self.source;
         let mut chosen = Vec::with_capacity(self.size + 16);
         while chosen.len() < self.size {
@@ -156,32 +163,32 @@ impl<'a> Sequence<'a> {
             loop {
                 let view = (first + more) % views;
                 let caption = rng.random_range(0..source.captions(identity, view));
-                chosen.push(Choice { identity, view, caption });
+                chosen.push(ChosenPair { identity, view, caption });
                 more += 1;
                 if more >= views || rng.random::<f32>() >= again {
                     break;
                 }
             }
             if let Some(sibling) = source.sibling(identity).filter(|_| rng.random::<f32>() < siblings) {
-                chosen.push(self.one_of(sibling, rng));
+                chosen.push(self.random_pair_of(sibling, rng));
             }
-            for other in lookalikes.map(|rule| self.alike(identity, rule, rng)).unwrap_or_default() {
-                chosen.push(self.one_of(other, rng));
+            for other in lookalikes.map(|rule| self.most_alike(identity, rule, rng)).unwrap_or_default() {
+                chosen.push(self.random_pair_of(other, rng));
             }
         }
         chosen.truncate(self.size);
         chosen
     }
 
-    /// A picture and caption of `identity` by chance.
-    fn one_of(&self, identity: usize, rng: &mut StdRng) -> Choice {
+    /// A random picture and caption of `identity`.
+    fn random_pair_of(&self, identity: usize, rng: &mut StdRng) -> ChosenPair {
         let view = rng.random_range(0..self.source.views(identity));
         let caption = rng.random_range(0..self.source.captions(identity, view));
-        Choice { identity, view, caption }
+        ChosenPair { identity, view, caption }
     }
 
-    /// Those most like `identity` among others by chance, the most alike first.
-    fn alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
+    /// The most similar of `rule.among` random identities, by descending similarity to `identity`.
+    fn most_alike(&self, identity: usize, rule: Lookalikes, rng: &mut StdRng) -> Vec<usize> {
         let mut others: Vec<(f32, usize)> = (0..rule.among)
             .map(|_| self.source.draw(rng))
             .filter(|&other| other != identity)
@@ -198,7 +205,7 @@ impl<'a> Sequence<'a> {
             Some((number, order)) if *number == epoch => Arc::clone(order),
             _ => {
                 let mut order: Vec<u32> = (0..self.pairs.len() as u32).collect();
-                order.shuffle(&mut stream(self.seed, 0xE90C_0000, epoch));
+                order.shuffle(&mut stream(self.seed, streams::EPOCH_ORDER, epoch));
                 let order = Arc::new(order);
                 *kept = Some((epoch, Arc::clone(&order)));
                 order

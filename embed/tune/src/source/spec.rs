@@ -1,4 +1,5 @@
-//! Sources by name, as the command line and run.json write them: `synth:20000x4`, `cuhk-pedes:ROOT`.
+//! Sources by name, as the command line and run.json write them: `synth:20000x4`,
+//! `cuhk-pedes:ROOT`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dataset::Dataset;
 
-/// One source.
+/// One source of training or validation data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSpec {
     /// Drawn persons.
     Synth {
-        /// How many.
+        /// Number of persons.
         identities: u64,
-        /// Pictures of each.
+        /// Pictures per person.
         views: u64,
     },
     /// An annotated dataset.

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sightline_tune::ablate::{Domain, Done, Grid, Persons, Settings, Table};
+use sightline_tune::ablate::{Domain, Grid, GridOutcome, Persons, Settings, Table};
 use sightline_tune::recipe::{Recipe, Shape};
 use sightline_tune::schedule::Schedule;
 
@@ -70,8 +70,8 @@ fn a_stopped_grid_goes_on_to_the_same_numbers() {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let never = AtomicBool::new(false);
     let tables = [Table::Losses, Table::K];
-    let done = grid(whole.path(), &tables, &never).go(|_| {}).unwrap();
-    assert_eq!(done, Done { cells: 14, of: 14 });
+    let done = grid(whole.path(), &tables, &never).run(|_| {}).unwrap();
+    assert_eq!(done, GridOutcome { cells: 14, of: 14 });
     // Six trainings: every K of Fig. 3 shares that of the full method.
     assert_eq!(std::fs::read_dir(whole.path().join("runs")).unwrap().count(), 6);
     let text = std::fs::read_to_string(whole.path().join("tables.md")).unwrap();
@@ -85,7 +85,7 @@ fn a_stopped_grid_goes_on_to_the_same_numbers() {
     let stop = AtomicBool::new(false);
     let mut trainings = 0;
     let first = grid(parts.path(), &tables, &stop)
-        .go(|line| {
+        .run(|line| {
             trainings += usize::from(line["training"].is_u64());
             stop.store(trainings == 3, Ordering::Relaxed);
         })
@@ -95,19 +95,19 @@ fn a_stopped_grid_goes_on_to_the_same_numbers() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
     let mut again = 0;
-    let done = grid(parts.path(), &tables, &never).go(|line| again += usize::from(line["training"].is_u64())).unwrap();
+    let done = grid(parts.path(), &tables, &never).run(|line| again += usize::from(line["training"].is_u64())).unwrap();
     assert_eq!((done.cells, again), (14, 5));
     assert_eq!(numbers(parts.path()), numbers(whole.path()));
     // Rows can be chosen, and a name that is none is told.
     let some = tempfile::tempdir().unwrap();
     let of = |row: &str| Grid { rows: vec![row.to_owned()], ..grid(some.path(), &[Table::Losses], &never) };
-    assert_eq!(of("NDF + ARA").go(|_| {}).unwrap(), Done { cells: 1, of: 1 });
+    assert_eq!(of("NDF + ARA").run(|_| {}).unwrap(), GridOutcome { cells: 1, of: 1 });
     assert!(numbers(whole.path()).contains(&numbers(some.path())[0]));
-    let e = of("NDF + AAR").go(|_| {}).unwrap_err().to_string();
+    let e = of("NDF + AAR").run(|_| {}).unwrap_err().to_string();
     assert!(e.contains("NDF + AAR") && e.contains("NDF + ARA"), "{e}");
     // Nothing is left to do.
     let mut trained = 0;
-    grid(parts.path(), &tables, &never).go(|line| trained += usize::from(line["training"].is_u64())).unwrap();
+    grid(parts.path(), &tables, &never).run(|line| trained += usize::from(line["training"].is_u64())).unwrap();
     assert_eq!(trained, 0);
 }
 
@@ -118,7 +118,7 @@ fn what_makes_no_sense_is_refused() {
     let said = |change: &dyn Fn(&mut Grid<'_>)| {
         let mut grid = grid(folder.path(), &[Table::K], &never);
         change(&mut grid);
-        grid.go(|_| {}).unwrap_err().to_string()
+        grid.run(|_| {}).unwrap_err().to_string()
     };
     assert!(said(&|g| g.tables = vec![Table::Domains]).contains("two of them"));
     assert!(said(&|g| g.settings.test.seed = 1).contains("seeds of their own"));

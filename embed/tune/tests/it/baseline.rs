@@ -166,9 +166,9 @@ fn both_rank_a_whole_gallery() {
         let model = open(&dir);
         assert_eq!((model.kind, model.image_size, model.id.len()), (name, 32, 16));
         let pixels = |range: std::ops::Range<usize>| pixels(&gallery, range, &model);
-        let scores = model.judge(&gallery.captions, gallery.len(), pixels, |_, _, _| {}).unwrap();
+        let scores = model.score_gallery(&gallery.captions, gallery.len(), pixels, |_, _, _| {}).unwrap();
         assert_eq!((scores.cosine.len(), scores.cosine[0].len()), (10, 20));
-        assert!(scores.judged.iter().all(Vec::is_empty));
+        assert!(scores.top_k.iter().all(Vec::is_empty));
         assert!(scores.cosine.iter().flatten().all(|c| c.is_finite() && c.abs() <= 1.0 + 1e-5));
         let r = ranks(&scores.cosine, &gallery.text_ids, &gallery.image_ids);
         assert!(r.map > 0.0 && r.rank10 <= 100.0);

@@ -8,13 +8,13 @@ use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, Network, TokenBatch};
 use sightline_embed::net::WeightFile;
 use sightline_embed::{Embedder, ModelFolder};
-use sightline_tune::import::{Import, Imported, import, map};
+use sightline_tune::import::{ImportOptions, ImportReport, import, map};
 use sightline_tune::weights;
 
 use crate::{folder, golden};
 
-fn plan(checkpoint: PathBuf, out: &Path) -> Import {
-    Import {
+fn plan(checkpoint: PathBuf, out: &Path) -> ImportOptions {
+    ImportOptions {
         checkpoint,
         tokenizer: golden::path("cada-tiny/tokenizer.json"),
         config: Some(golden::path("cada-tiny/config.json")),
@@ -26,7 +26,7 @@ fn plan(checkpoint: PathBuf, out: &Path) -> Import {
     }
 }
 
-fn refused(plan: &Import) -> String {
+fn refused(plan: &ImportOptions) -> String {
     let e = import(plan).unwrap_err().to_string();
     assert!(!plan.out.exists(), "a folder was left behind by: {e}");
     e
@@ -110,7 +110,7 @@ fn another_picture_size_resizes_the_position_embedding() {
     let dir = tempfile::tempdir().unwrap();
     for (image, dtype) in [([96, 48], DType::F32), ([64, 64], DType::F16)] {
         let out = dir.path().join(format!("{}", image[0] + image[1]));
-        let plan = Import { image: Some(image), dtype, ..plan(golden::path("cada-tiny/weights.pth"), &out) };
+        let plan = ImportOptions { image: Some(image), dtype, ..plan(golden::path("cada-tiny/weights.pth"), &out) };
         let done = import(&plan).unwrap();
         assert_eq!((done.image_size, done.resized_from), (image, Some([4, 2])));
         let embedder = Embedder::start(&out, &folder::config()).unwrap();
@@ -118,7 +118,7 @@ fn another_picture_size_resizes_the_position_embedding() {
         assert_eq!(patches.rows as usize, 1 + image[0] * image[1] / 256);
     }
     let out = dir.path().join("odd");
-    let e = refused(&Import { image: Some([100, 32]), ..plan(golden::path("cada-tiny/weights.pth"), &out) });
+    let e = refused(&ImportOptions { image: Some([100, 32]), ..plan(golden::path("cada-tiny/weights.pth"), &out) });
     assert!(e.contains("100x32") && e.contains("patch_size 16"), "{e}");
 }
 
@@ -149,7 +149,7 @@ fn the_published_models_map_whole() {
             tensors.insert(t["name"].as_str().unwrap().to_owned(), zero);
         }
         let mut arch = Architecture::cada_base();
-        let report: Imported = map(tensors, &mut arch, None, true, Path::new(file)).unwrap().report;
+        let report: ImportReport = map(tensors, &mut arch, None, true, Path::new(file)).unwrap().report;
         assert_eq!((report.form, report.fresh.len(), report.parameters), (form, fresh, 223_453_956));
         assert!(report.unused.is_empty(), "{:?}", report.unused);
         assert_eq!(arch.image_size, [224, 224]);
@@ -186,9 +186,9 @@ fn what_does_not_fit_is_named_and_leaves_nothing() {
     });
     assert!(refused(&plan(collapsed, &out)).contains("pictures"));
     // Dimensions of another model, another tokenizer, files that are not there.
-    let e = refused(&Import { config: None, ..plan(golden::path("cada-tiny/weights.pth"), &out) });
+    let e = refused(&ImportOptions { config: None, ..plan(golden::path("cada-tiny/weights.pth"), &out) });
     assert!(e.contains("visual_encoder.pos_embed") && e.contains("width 768"), "{e}");
-    let e = refused(&Import {
+    let e = refused(&ImportOptions {
         tokenizer: golden::path("tokenizer.json"),
         ..plan(golden::path("cada-tiny/weights.pth"), &out)
     });
@@ -207,7 +207,7 @@ fn unused_tensors_are_told_and_a_folder_is_not_overwritten() {
     let e = import(&plan(more.clone(), &out)).unwrap_err().to_string();
     assert!(e.contains("--force"), "{e}");
     std::fs::write(out.join("stale"), b"x").unwrap();
-    import(&Import { force: true, ..plan(more, &out) }).unwrap();
+    import(&ImportOptions { force: true, ..plan(more, &out) }).unwrap();
     assert!(!out.join("stale").exists() && ModelFolder::open(&out).is_ok());
     let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
@@ -225,7 +225,7 @@ fn a_plain_tokenizer_gets_its_two_pieces() {
     let path = dir.path().join("plain.json");
     std::fs::write(&path, json.to_string()).unwrap();
     let out = dir.path().join("model");
-    let plan = Import { tokenizer: path, ..plan(golden::path("cada-tiny/weights.pth"), &out) };
+    let plan = ImportOptions { tokenizer: path, ..plan(golden::path("cada-tiny/weights.pth"), &out) };
     let done = import(&plan).unwrap();
     assert_eq!(done.added_pieces, ["[DEC]", "[ENC]"]);
     let embedder = Embedder::start(&out, &folder::config()).unwrap();

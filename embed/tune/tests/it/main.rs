@@ -3,12 +3,12 @@
 
 mod ablate;
 mod baseline;
+mod evaluate;
 #[path = "../../../tests/it/folder.rs"]
 mod folder;
 #[path = "../../../tests/it/golden.rs"]
 mod golden;
 mod import;
-mod judge;
 mod objective;
 mod ops;
 mod overfit;

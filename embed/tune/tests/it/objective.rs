@@ -6,15 +6,15 @@ use sightline_embed::model::{Architecture, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::Corpus;
 use sightline_tune::TrainError;
-use sightline_tune::atp::{Atp, Start};
+use sightline_tune::atp::{Atp, CrossAttentionStart};
 use sightline_tune::augment::Augment;
-use sightline_tune::batch::{Batch, Batches};
-use sightline_tune::losses::Global;
+use sightline_tune::batch::{Batch, BatchBuilder};
+use sightline_tune::losses::GlobalLoss;
 use sightline_tune::objective::{Objective, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
 use sightline_tune::run::{Run, RunConfig, Trainee};
-use sightline_tune::source::{Order, Sequence};
+use sightline_tune::source::{BatchSequence, Order};
 
 use super::golden;
 
@@ -33,9 +33,9 @@ fn pool() -> Pool {
 fn batch() -> Batch {
     let (arch, texts, pool, prep) = (arch(), texts(), pool(), Preprocess::default());
     let order = Order::IDENTITIES;
-    let batches = Batches {
+    let batches = BatchBuilder {
         source: &pool,
-        sequence: Sequence::new(&pool, order, 3, 8).unwrap(),
+        sequence: BatchSequence::new(&pool, order, 3, 8).unwrap(),
         augment: Augment::Surveillance,
         word_drop: 0.0,
         arch: &arch,
@@ -99,7 +99,7 @@ fn halves_and_losses_can_be_left_out() {
         names.join(" ")
     };
     assert_eq!(names(&|_| ()), "ara atp atp_local attributes ndf");
-    assert_eq!(names(&|o| (o.global, o.ara, o.attributes) = (Global::Cmpm, None, 0.0)), "atp atp_local cmpm");
+    assert_eq!(names(&|o| (o.global, o.ara, o.attributes) = (GlobalLoss::Cmpm, None, 0.0)), "atp atp_local cmpm");
     assert_eq!(names(&|o| o.atp.as_mut().unwrap().local = false), "ara atp attributes ndf");
     assert_eq!(names(&|o| o.atp.as_mut().unwrap().global = false), "ara atp_local attributes ndf");
     assert_eq!(names(&|o| o.atp = None), "ara attributes ndf");
@@ -109,7 +109,7 @@ fn halves_and_losses_can_be_left_out() {
 #[test]
 fn matching_starts_from_the_projections_at_its_first_step_only() {
     let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
-    let atp = Atp { from: 4, start: Start::Projections, ..Objective::default().atp.unwrap() };
+    let atp = Atp { from: 4, start: CrossAttentionStart::Projections, ..Objective::default().atp.unwrap() };
     let rows = |name: &str| trainee.variables.data().lock().unwrap()[name].as_tensor().to_vec2::<f32>().unwrap();
     let query = "text_encoder.encoder.layer.1.crossattention.self.query.weight";
     let before = rows(query);
@@ -145,7 +145,7 @@ fn a_loss_that_is_no_number_stops_the_run() {
         var.set(&Tensor::full(f32::NAN, var.shape(), var.device()).unwrap()).unwrap();
     }
     let config = RunConfig::new(3, 8, 2, objective(WordPredictor::Shared));
-    let said = Run::new(folder.path(), config, &trainee, &pool(), &texts()).go(|_| {});
+    let said = Run::new(folder.path(), config, &trainee, &pool(), &texts()).train(|_| {});
     assert!(matches!(said, Err(TrainError::Diverged { step: 1, .. })), "{said:?}");
     assert!(!folder.path().join("checkpoint").exists());
 }

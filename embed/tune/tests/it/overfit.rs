@@ -6,8 +6,8 @@ use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::TaggedCaption;
 use sightline_figures::Corpus;
-use sightline_tune::batch::{Batch, plain};
-use sightline_tune::evaluate::{self, Form, Ranks, ranks};
+use sightline_tune::batch::{Batch, normalised_pixels};
+use sightline_tune::evaluate::{self, LocalScore, Ranks, ranks};
 use sightline_tune::objective::{Objective, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
@@ -47,7 +47,7 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
     let pictures: Vec<&[u8]> = (0..PAIRS as u64).map(|i| pool.picture(i, 0)).collect();
     let ids: Vec<Vec<u32>> = tagged.iter().map(|t| t.ids.clone()).collect();
     let batch = Batch {
-        pixels: plain(&pictures, size, &Preprocess::default()).unwrap(),
+        pixels: normalised_pixels(&pictures, size, &Preprocess::default()).unwrap(),
         tokens: TokenBatch::new(&ids, 0, None),
         spans: tagged.into_iter().map(|t| t.spans).collect(),
         identities: (0..PAIRS as u32).collect(),
@@ -56,13 +56,14 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
     (batch, ids)
 }
 
-fn judge(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
+fn evaluate_all(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
     let pixels = |range: std::ops::Range<usize>| -> sightline_tune::Result<Vec<f32>> {
         Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?))
     };
-    let found = evaluate::judge(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();
+    let found =
+        evaluate::score_gallery(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();
     let global = ranks(&found.cosine, &all.identities, &all.identities);
-    (global, found.ranks(&Form::Reference, &all.identities, &all.identities))
+    (global, found.ranks(&LocalScore::Reference, &all.identities, &all.identities))
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn sixty_four_pairs_are_learned_by_heart() {
         let lr = 3e-3 * ((STEPS - step) as f64 / 60.0).min(1.0);
         optimizer.step(&backward(&total).unwrap(), lr, Some(5.0), |_| false).unwrap();
     }
-    let (global, local) = judge(&trainee, &all, &ids);
+    let (global, local) = evaluate_all(&trainee, &all, &ids);
     let (first, last) = (words[0], words[words.len() - 1]);
     println!("{:.1} s: global {global:?}, local {local:?}, ARA {first:.2} -> {last:.2}", began.elapsed().as_secs_f64());
     assert_eq!((global.rank1, local.rank1), (100.0, 100.0));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sightline_tune::evaluate::ranks;
-use sightline_tune::losses::{Groups, HardNegative, Ndf, hard_negatives, match_loss, ndf};
+use sightline_tune::losses::{Groups, HardNegative, NdfVariant, hard_negatives, match_loss, ndf};
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/golden/train/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -29,7 +29,7 @@ fn ndf_and_its_gradients() -> Result<()> {
     let (mut worst, mut worst_grad) = (0f32, 0f32);
     for case in ["repeat", "unique", "all_same", "spread"] {
         let of = |name: &str| &g[&format!("{case}.{name}")];
-        for (form, name) in [(Ndf::Code, "code"), (Ndf::Paper, "paper")] {
+        for (form, name) in [(NdfVariant::Code, "code"), (NdfVariant::Paper, "paper")] {
             let (image, text) = (Var::from_tensor(of("image_feats"))?, Var::from_tensor(of("text_feats"))?);
             let loss = ndf(image.as_tensor(), text.as_tensor(), &ids(of("labels")), form)?;
             let expected = scalar(of(&format!("loss_{name}")));

@@ -7,7 +7,7 @@ use candle_core::{D, Device, Tensor};
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::TokenBatch;
 use sightline_embed::text::phrases::Spans;
-use sightline_tune::ara::Masked;
+use sightline_tune::ara::MaskedTexts;
 use sightline_tune::batch::Batch;
 use sightline_tune::losses::hard_negatives;
 use sightline_tune::objective::{Objective, loss_with};
@@ -78,7 +78,7 @@ const NOISE: f64 = 3.4e-6;
 struct Setup {
     trainee: Trainee,
     batch: Batch,
-    masked: Masked,
+    masked: MaskedTexts,
     stored: HashMap<String, Tensor>,
 }
 
@@ -94,9 +94,9 @@ fn setup() -> Setup {
     let labels: Vec<i64> = stored["mlm_labels"].flatten_all().unwrap().to_vec1().unwrap();
     let hidden = labels.iter().enumerate().filter(|(_, label)| **label != -100);
     let (places, labels) = hidden.map(|(place, label)| (place as u32, *label as u32)).unzip();
-    let masked = Masked { tokens: read("mlm_input_ids"), places, labels };
+    let masked = MaskedTexts { tokens: read("mlm_input_ids"), positions: places, labels };
     let tokens: TokenBatch = read("input_ids");
-    assert_eq!(tokens.with_replaced(&masked.places, arch.mask_token_id), masked.tokens);
+    assert_eq!(tokens.with_replaced(&masked.positions, arch.mask_token_id), masked.tokens);
     let identities = ids(&stored["identity"]);
     let spans = vec![Spans::default(); 6];
     Setup { trainee, batch: Batch { pixels, tokens, spans, identities, labels: vec![[0; 15]; 6] }, masked, stored }

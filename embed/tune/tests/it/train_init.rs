@@ -6,9 +6,9 @@ use std::path::Path;
 use candle_core::{DType, Device, IndexOp, Tensor};
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::Architecture;
-use sightline_tune::init::{Taken, from_checkpoint, from_text_encoder};
+use sightline_tune::init::{TextInit, from_checkpoint, from_text_encoder};
 use sightline_tune::run::Trainee;
-use sightline_tune::vocabulary::Cut;
+use sightline_tune::vocabulary::CutVocabulary;
 use sightline_tune::weights;
 
 use crate::golden;
@@ -70,7 +70,7 @@ fn patch_positions_are_resized_to_the_model() {
 }
 
 /// The golden text encoder written as Hugging Face would, with `heads` in its configuration.
-pub fn bert(folder: &Path, heads: usize) -> Cut {
+pub fn bert(folder: &Path, heads: usize) -> CutVocabulary {
     let mut tensors = HashMap::new();
     for (name, tensor) in stored() {
         if let Some(bare) = name.strip_prefix("text_encoder.").filter(|bare| !bare.contains("crossattention")) {
@@ -93,14 +93,14 @@ pub fn bert(folder: &Path, heads: usize) -> Cut {
     pieces.sort();
     let full: Vec<String> = pieces.into_iter().filter(|(id, _)| *id < 1198).map(|(_, piece)| piece).collect();
     std::fs::write(folder.join("vocab.txt"), full.join("\n")).unwrap();
-    Cut::whole(&full).unwrap()
+    CutVocabulary::whole(&full).unwrap()
 }
 
 #[test]
 fn a_text_encoder_of_the_same_dimensions_is_taken_whole() {
     let (folder, trainee, stored) = (tempfile::tempdir().unwrap(), fresh(WordPredictor::Own), stored());
     let cut = bert(folder.path(), golden::arch().text_heads);
-    assert_eq!(from_text_encoder(&trainee, folder.path(), &cut).unwrap(), Taken::Layers(golden::arch().text_layers));
+    assert_eq!(from_text_encoder(&trainee, folder.path(), &cut).unwrap(), TextInit::Layers(golden::arch().text_layers));
     for part in [
         "encoder.layer.1.output.dense.weight",
         "encoder.layer.0.attention.self.query.bias",
@@ -127,7 +127,7 @@ fn of_another_text_encoder_words_alone_are_taken() {
     let name = "text_encoder.encoder.layer.0.output.dense.weight";
     let before = variable(&trainee, name);
     let cut = bert(folder.path(), golden::arch().text_heads * 2);
-    assert_eq!(from_text_encoder(&trainee, folder.path(), &cut).unwrap(), Taken::Words);
+    assert_eq!(from_text_encoder(&trainee, folder.path(), &cut).unwrap(), TextInit::Words);
     assert_eq!(golden::max_diff(&variable(&trainee, name), &before), 0.0);
     let wide = Architecture { text_hidden_size: 128, text_intermediate: 512, ..golden::arch() };
     let e = from_text_encoder(&Trainee::new(&wide, 1).unwrap(), folder.path(), &cut).unwrap_err().to_string();

@@ -10,17 +10,17 @@ use sightline_embed::model::Architecture;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::Corpus;
 use sightline_tune::ara::Ara;
-use sightline_tune::atp::{Atp, Start};
+use sightline_tune::atp::{Atp, CrossAttentionStart};
 use sightline_tune::augment::Augment;
-use sightline_tune::batch::Batches;
+use sightline_tune::batch::BatchBuilder;
 use sightline_tune::checkpoint;
 use sightline_tune::dataset::Dataset;
-use sightline_tune::losses::{Global, Groups, HardNegative, Ndf};
+use sightline_tune::losses::{GlobalLoss, Groups, HardNegative, NdfVariant};
 use sightline_tune::objective::Objective;
 use sightline_tune::pool::Pool;
-use sightline_tune::run::{OPEN, Outcome, Run, RunConfig, Trainee};
+use sightline_tune::run::{Outcome, Run, RunConfig, Trainee, UNLIMITED_STEPS};
 use sightline_tune::schedule::Schedule;
-use sightline_tune::source::{Folder, Lookalikes, Mix, Order, Sequence, Source};
+use sightline_tune::source::{BatchSequence, DatasetSource, Lookalikes, MixedSource, Order, Source};
 use sightline_tune::validation::Validation;
 
 pub fn tiny() -> (Architecture, CaptionTokenizer) {
@@ -47,11 +47,11 @@ pub fn tiny() -> (Architecture, CaptionTokenizer) {
 
 pub fn objective() -> Objective {
     Objective {
-        global: Global::Ndf(Ndf::Code),
+        global: GlobalLoss::Ndf(NdfVariant::Code),
         atp: Some(Atp {
             from: 2,
             pairs: Some(4),
-            start: Start::Projections,
+            start: CrossAttentionStart::Projections,
             negatives: HardNegative::Cosine,
             groups: Groups::of(12, true),
             global: true,
@@ -84,7 +84,7 @@ pub fn train(folder: &Path, config: RunConfig) -> (sightline_tune::Result<Outcom
     let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let (pool, mut lines) = (pool(), Vec::new());
     let run = Run { checkpoint_every: Duration::from_secs(3600), ..Run::new(folder, config, &trainee, &pool, &texts) };
-    let outcome = run.go(|line| lines.push(line.clone()));
+    let outcome = run.train(|line| lines.push(line.clone()));
     (outcome, trainee, lines)
 }
 
@@ -138,7 +138,7 @@ fn every_setting_resumes_exactly() {
         let (pool, stop) = (pool(), AtomicBool::new(false));
         let run =
             Run { stop: &stop, validation: Some(&judges), ..Run::new(folder, config.clone(), &trainee, &pool, &texts) };
-        let outcome = run.go(|line| {
+        let outcome = run.train(|line| {
             if stop_after.is_some_and(|step| line["step"] == step && line["loss"].is_number()) {
                 stop.store(true, Ordering::Relaxed);
             }
@@ -225,14 +225,14 @@ fn a_time_limit_fixes_the_steps_so_that_the_fall_fits() {
     let (arch, texts) = tiny();
     let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let (pool, mut planned) = (pool(), None);
-    let config = RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 6 }, ..config(OPEN) };
+    let config = RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 6 }, ..config(UNLIMITED_STEPS) };
     let run =
         Run { limit: Some(Duration::from_secs(2)), ..Run::new(folder.path(), config.clone(), &trainee, &pool, &texts) };
     let heard = |line: &serde_json::Value| {
         let number = |key: &str| line[key].as_u64().map(|n| n as usize);
         planned = planned.or(number("planned_steps").zip(number("fall")));
     };
-    let (outcome, (steps, fall)) = (run.go(heard).expect("trains"), planned.expect("planned"));
+    let (outcome, (steps, fall)) = (run.train(heard).expect("trains"), planned.expect("planned"));
     assert_eq!(outcome.steps, steps);
     // With that number of steps and that fall from the start the same model comes out.
     let again = tempfile::tempdir().expect("a folder");
@@ -252,19 +252,21 @@ fn folders_and_drawn_persons_mix() {
     dataset(root.path(), 20);
     let entries = || Dataset::CuhkPedes.read(root.path(), "train").expect("a good dataset");
     let size = [32, 16];
-    let (roomy, cramped) =
-        (Folder::new(entries(), size, 1 << 20).expect("pictures"), Folder::new(entries(), size, 0).expect("pictures"));
+    let (roomy, cramped) = (
+        DatasetSource::new(entries(), size, 1 << 20).expect("pictures"),
+        DatasetSource::new(entries(), size, 0).expect("pictures"),
+    );
     assert_eq!((roomy.identities(), roomy.views(0), roomy.captions(0, 0)), (16, 2, 2));
     for _ in 0..2 {
         assert_eq!(roomy.picture(3, 1).expect("decodes"), cramped.picture(3, 1).expect("decodes"));
     }
-    let mix = Mix::new(vec![(Box::new(roomy), 3.0), (Box::new(pool()), 1.0)]).expect("same size");
+    let mix = MixedSource::new(vec![(Box::new(roomy), 3.0), (Box::new(pool()), 1.0)]).expect("same size");
     assert_eq!(mix.identities(), 32);
     let (arch, texts) = tiny();
     let batches = |order| {
-        Batches {
+        BatchBuilder {
             source: &mix,
-            sequence: Sequence::new(&mix, order, 1, 16).expect("enough pairs"),
+            sequence: BatchSequence::new(&mix, order, 1, 16).expect("enough pairs"),
             augment: Augment::Surveillance,
             word_drop: 0.0,
             arch: &arch,
@@ -285,7 +287,7 @@ fn folders_and_drawn_persons_mix() {
 
     // Rates over many batches: three of four from the folder, second pictures about as often as asked for.
     let order = Order::Identities { again: 0.5, siblings: 0.0, lookalikes: None };
-    let sequence = Sequence::new(&mix, order, 1, 16).expect("enough pairs");
+    let sequence = BatchSequence::new(&mix, order, 1, 16).expect("enough pairs");
     use rand::SeedableRng;
     let (mut folder, mut seconds, mut firsts) = (0, 0, 0);
     for index in 0..300 {
@@ -306,7 +308,7 @@ fn folders_and_drawn_persons_mix() {
 fn resemblance(source: &dyn Source, lookalikes: Option<Lookalikes>, first: u64) -> f32 {
     use rand::SeedableRng;
     let order = Order::Identities { again: 0.0, siblings: 0.0, lookalikes };
-    let sequence = Sequence::new(source, order, 1, 16).expect("enough pairs");
+    let sequence = BatchSequence::new(source, order, 1, 16).expect("enough pairs");
     let (mut sum, mut count) = (0.0, 0.0);
     for index in first..first + 20 {
         for four in sequence.choose(index, &mut rand::rngs::StdRng::seed_from_u64(index)).chunks_exact(4) {
@@ -325,7 +327,7 @@ fn lookalikes_come_along_from_their_first_batch_on() {
     dataset(folder.path(), 60);
     let entries = Dataset::CuhkPedes.read(folder.path(), "train").unwrap();
     let pool = Pool::new(Corpus::new(3), 0, 200, 2, [32, 16]);
-    let folder = Folder::new(entries, [32, 16], 1 << 20).expect("pictures");
+    let folder = DatasetSource::new(entries, [32, 16], 1 << 20).expect("pictures");
     let lookalikes = Lookalikes { from: 100, count: 3, among: 40 };
     let rule = Some(lookalikes);
     for source in [&pool as &dyn Source, &folder] {
@@ -337,14 +339,14 @@ fn lookalikes_come_along_from_their_first_batch_on() {
     }
     let too_many = Some(Lookalikes { among: 2, ..lookalikes });
     let wrong = Order::Identities { again: 0.0, siblings: 0.0, lookalikes: too_many };
-    let e = Sequence::new(&pool, wrong, 1, 16).err().expect("refused").to_string();
+    let e = BatchSequence::new(&pool, wrong, 1, 16).err().expect("refused").to_string();
     assert!(e.contains("3 look-alikes") && e.contains("among 2"), "{e}");
 }
 
 #[test]
 fn an_epoch_holds_every_pair_once() {
     let pool = Pool::new(Corpus::new(3), 0, 12, 3, [32, 16]);
-    let sequence = Sequence::new(&pool, Order::Epochs, 7, 5).expect("enough pairs");
+    let sequence = BatchSequence::new(&pool, Order::Epochs, 7, 5).expect("enough pairs");
     assert_eq!(sequence.per_epoch(), 7);
     use rand::SeedableRng;
     let mut rng = rand::rngs::StdRng::seed_from_u64(0);
@@ -354,7 +356,7 @@ fn an_epoch_holds_every_pair_once() {
     assert_eq!(distinct.len(), 35);
     assert_ne!(one, two);
     assert_eq!(one, again);
-    assert!(Sequence::new(&pool, Order::Epochs, 7, 37).is_err());
+    assert!(BatchSequence::new(&pool, Order::Epochs, 7, 37).is_err());
 }
 
 #[test]
@@ -362,11 +364,11 @@ fn a_picture_that_vanishes_stops_the_run_with_a_checkpoint() {
     let (root, folder) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     dataset(root.path(), 20);
     let entries = Dataset::CuhkPedes.read(root.path(), "train").expect("a good dataset");
-    let source = Folder::new(entries, [32, 16], 0).expect("pictures");
+    let source = DatasetSource::new(entries, [32, 16], 0).expect("pictures");
     let (arch, texts) = tiny();
     let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
     let run = Run::new(folder.path(), config(500), &trainee, &source, &texts);
-    let e = run.go(|line| {
+    let e = run.train(|line| {
         if line["step"] == 2 {
             std::fs::remove_dir_all(root.path().join("imgs/synth")).expect("removed");
         }
@@ -414,9 +416,9 @@ fn a_batch_is_drawn_by_every_thread_and_the_same_on_any_number() {
     let (arch, texts) = tiny();
     let build = |threads: usize| {
         let source = Slow { pool: pool(), asking: AtomicUsize::new(0), most: AtomicUsize::new(0) };
-        let batches = Batches {
+        let batches = BatchBuilder {
             source: &source,
-            sequence: Sequence::new(&source, Order::IDENTITIES, 1, 16).expect("enough pairs"),
+            sequence: BatchSequence::new(&source, Order::IDENTITIES, 1, 16).expect("enough pairs"),
             augment: Augment::Surveillance,
             word_drop: 0.1,
             arch: &arch,

@@ -1,4 +1,4 @@
-//! `ablate`: the paper's tables on our own ground.
+//! `ablate`: the paper's ablation tables on drawn persons or datasets.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use sightline_tune::recipe::{Recipe, Shape};
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
 
-use crate::objective::Begin;
-use crate::report::Teller;
+use crate::objective::StartArg;
+use crate::report::Reporter;
 use crate::train::on_signal;
 use crate::train_args::{all_words, initial};
 
@@ -43,16 +43,19 @@ pub struct AblateArgs {
     /// Folder of the grid.
     #[arg(long)]
     run: PathBuf,
-    /// Table to fill; may be given several times; all but the one across domains when there is none.
+    /// Table to fill; may be given several times; all but the one across domains when there is
+    /// none.
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<Table>,
-    /// Row of these tables to fill, by its name; may be given several times; all when there is none.
+    /// Row of these tables to fill, by its name; may be given several times; all when there is
+    /// none.
     #[arg(long = "row", value_name = "NAME")]
     rows: Vec<String>,
     /// Trainings of each variant.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// Dimensions: tiny (64 wide, minutes a training) or small (those of the model in the repository).
+    /// Dimensions: tiny (64 wide, minutes a training) or small (those of the model in the
+    /// repository).
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
     /// Steps of a training; without it 1500 of tiny and 6000 of small.
@@ -70,29 +73,32 @@ pub struct AblateArgs {
     /// Pictures of each.
     #[arg(long, default_value_t = 2)]
     views: u64,
-    /// Drawn persons to be judged on, with two pictures each.
+    /// Drawn persons to evaluate on, with two pictures each.
     #[arg(long, default_value_t = 1000)]
     test_identities: u64,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
-    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons alone have labels).
+    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons
+    /// alone have labels).
     #[arg(long)]
     attributes: Option<f64>,
-    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the repository.
+    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the
+    /// repository.
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its embeddings.
+    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its
+    /// embeddings.
     #[arg(long)]
     text_init: Option<PathBuf>,
-    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder ("default" for that of the
-    /// repository), whose dimensions count then, .pth or .safetensors.
+    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder
+    /// ("default" for that of the repository), whose dimensions count then, .pth or .safetensors.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh, which leaves what
-    /// --init brought.
+    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh,
+    /// which leaves what --init brought.
     #[arg(long, value_enum)]
-    atp_start: Option<Begin>,
+    atp_start: Option<StartArg>,
     /// Share of a training without matching and word prediction.
     #[arg(long, default_value_t = 0.25)]
     matching_from: f64,
@@ -105,7 +111,8 @@ pub struct AblateArgs {
     /// Folder of body and clothes meshes: the second domain is persons drawn from them.
     #[arg(long)]
     assets: Option<PathBuf>,
-    /// Domain LAYOUT:ROOT instead of drawn persons, as `train --data`; the first one is that of the other tables.
+    /// Domain LAYOUT:ROOT instead of drawn persons, as `train --data`; the first one is that of the
+    /// other tables.
     #[arg(long = "domain", value_name = "LAYOUT:ROOT")]
     domains: Vec<DataSpec>,
     /// A JSON object per line on standard output.
@@ -148,7 +155,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     recipe.run.batch = args.batch.unwrap_or(recipe.run.batch);
     recipe.run.lr = args.lr.unwrap_or(recipe.run.lr);
     recipe.run.schedule = Schedule::Fall { warmup: (steps / 12).min(200), fall: steps / 3 };
-    // The best checkpoint is not chosen: every variant is judged after its last step.
+    // The best checkpoint is not chosen: every variant is evaluated after its last step.
     recipe.run.validate_every = 0;
     recipe.run.words_from = 0;
     ensure!((0.0..1.0).contains(&args.matching_from), "--matching-from {} is not in 0 to 1", args.matching_from);
@@ -191,7 +198,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
 
 /// Runs the command; gives the exit code.
 pub fn run(args: &AblateArgs) -> Result<u8> {
-    let tell = Teller::new(args.json);
+    let reporter = Reporter::new(args.json);
     let stop = Arc::new(AtomicBool::new(false));
     on_signal(Arc::clone(&stop))?;
     sightline_embed::keep_large_buffers();
@@ -201,45 +208,45 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
         some => some.to_vec(),
     };
     let grid = Grid { folder: &args.run, settings, tables, rows: args.rows.clone(), seeds: args.seeds, stop: &stop };
-    let done = grid.go(|line| {
+    let done = grid.run(|line| {
         if args.json {
-            tell.value(line);
+            reporter.value(line);
         } else {
-            say(&tell, line);
+            say(&reporter, line);
         }
     })?;
     if done.cells < done.of {
-        tell.end(&format!("{} of {} cells are done; the same command goes on", done.cells, done.of));
+        reporter.end(&format!("{} of {} cells are done; the same command goes on", done.cells, done.of));
         return Ok(130);
     }
     let path = args.run.join("tables.md");
     if !args.json {
         println!("{}", std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?);
     }
-    tell.end(&format!("{} cells; written to {}", done.of, path.display()));
+    reporter.end(&format!("{} cells; written to {}", done.of, path.display()));
     Ok(0)
 }
 
-/// What a person hears.
-fn say(tell: &Teller, line: &Value) {
+/// Prints a line of progress as text.
+fn say(reporter: &Reporter, line: &Value) {
     if let Some(training) = line["training"].as_u64() {
         let rows: Vec<&str> = line["rows"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let left = line["eta_min"].as_f64().map(|m| format!(", {m:.0} min left in all")).unwrap_or_default();
-        tell.note(&format!(
+        reporter.note(&format!(
             "\ntraining {training} of {}, seed {}{left}: {}",
             line["of"],
             line["seed"],
             rows.join("; ")
         ));
     } else if let Some(cells) = line["cells"].as_u64() {
-        tell.note(&format!("{} of {cells} cells are done; {} trainings to go", line["done"], line["trainings"]));
+        reporter.note(&format!("{} of {cells} cells are done; {} trainings to go", line["done"], line["trainings"]));
     } else if line["result"].is_object() {
         let r = &line["result"];
         let rank = |name: &str| r[name]["rank1"].as_f64().map(|v| format!("{name} {v:.1}"));
         let all: Vec<String> = ["global", "bank", "local", "calibrated"].into_iter().filter_map(rank).collect();
         let row = r["row"].as_str().unwrap_or_default();
-        tell.note(&format!("{}: {row}: Rank-1 {}", r["table"].as_str().unwrap_or_default(), all.join(", ")));
+        reporter.note(&format!("{}: {row}: Rank-1 {}", r["table"].as_str().unwrap_or_default(), all.join(", ")));
     } else {
-        tell.line(line);
+        reporter.line(line);
     }
 }

@@ -1,4 +1,5 @@
-//! `calibrate`: from match logits, cosines and hubness to a probability, written into the model folder.
+//! `calibrate`: fits match probabilities from logits, cosines and hubness, and writes the
+//! calibration into the model folder.
 
 use std::path::PathBuf;
 
@@ -9,11 +10,11 @@ use sightline_embed::QUERY_BANK;
 use sightline_embed::model::{Calibration, QueryBank};
 use sightline_tune::calibrate::{Method, Pair, Quality, fit, for_prior, prior};
 use sightline_tune::folder::Card;
-use sightline_tune::gallery::{BANK, Gallery};
+use sightline_tune::gallery::{Gallery, QUERY_BANK_TEXTS};
 use sightline_tune::{TrainError, atomic, plot};
 
-use crate::judge::{DataArgs, Defaults, Loaded, MachineArgs};
-use crate::report::person;
+use crate::report::print_stderr;
+use crate::scorer::{DataArgs, Defaults, LoadedModel, MachineArgs};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -35,22 +36,24 @@ pub struct CalibrateArgs {
     /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
     #[arg(long)]
     model: PathBuf,
-    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by one number. isotonic: a
-    /// monotone curve, for many pairs.
+    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by
+    /// one number. isotonic: a monotone curve, for many pairs.
     #[arg(long, default_value = "platt")]
     method: Method,
     #[command(flatten)]
     data: DataArgs,
-    /// Pictures per text that the decoder judges.
+    /// Pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
     /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
-    #[arg(long, default_value_t = BANK)]
+    #[arg(long, default_value_t = QUERY_BANK_TEXTS)]
     bank: usize,
-    /// Share of the judged pictures that match in the galleries to come; without it that of the pairs fitted on.
+    /// Share of the judged pictures that match in the galleries to come; without it that of the
+    /// pairs fitted on.
     #[arg(long)]
     prior: Option<f64>,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for config.json.
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for
+    /// config.json.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
     #[command(flatten)]
@@ -68,12 +71,12 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
         ensure!(p > 0.0 && p < 1.0, "--prior {p} is not between 0 and 1");
     }
     let card = args.card.as_deref().map(Card::read).transpose()?.unwrap_or_default();
-    let mut loaded = Loaded::open(&args.model, &args.machine)?;
+    let mut loaded = LoadedModel::open(&args.model, &args.machine)?;
     let (all, name) = args.data.gallery(&DEFAULTS)?;
     let (one, other) = all.halves();
-    loaded.take_bank(&args.data.bank(&DEFAULTS, args.bank)?)?;
+    loaded.take_bank(&args.data.query_bank_texts(&DEFAULTS, args.bank)?)?;
     if loaded.bank.is_none() && args.bank > 0 {
-        person("the dataset has no split train to make a query bank of: hubness is left out");
+        print_stderr("the dataset has no split train to make a query bank of: hubness is left out");
     }
     let pairs = |gallery: &Gallery| -> Result<Vec<Pair>> {
         ensure!(!gallery.is_empty(), "there are too few persons in {name} to fit on one half and measure on the other");
@@ -94,7 +97,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let moved = args.prior.map_or_else(|| fitted.clone(), |p| for_prior(&fitted, share, p));
     let version = format!("{method}-{name}-k{}", args.k);
     let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
-    // Who names the share of matches knows the galleries to come.
+    // With --prior the caller knows the galleries, so a search must not rescale for their size.
     let persons = if args.prior.is_some() { 0 } else { one.identities() };
     loaded.config.calibration = Calibration { version, persons: persons as f32, ..moved };
     let record = json!({
@@ -142,8 +145,8 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     Ok(())
 }
 
-/// The folder gets the query bank when its calibration asks for it, before config.json does.
-fn keep_bank(loaded: &Loaded) -> Result<()> {
+/// Writes the query bank, if the calibration uses it, before config.json refers to it.
+fn keep_bank(loaded: &LoadedModel) -> Result<()> {
     let path = loaded.path.join(QUERY_BANK);
     match &loaded.bank {
         Some(bank) if loaded.config.calibration.hubness != 0.0 => {

@@ -11,7 +11,7 @@ use sightline_tune::folder::{self, Card};
 use sightline_tune::run::Trainee;
 use sightline_tune::{TrainError, atomic, checkpoint};
 
-use crate::train::Record;
+use crate::train::RunRecord;
 
 #[derive(Args)]
 pub struct ExportArgs {
@@ -27,15 +27,15 @@ pub struct ExportArgs {
     /// Take the last checkpoint and not the best by validation.
     #[arg(long)]
     last: bool,
-    /// Factor on the match logits, folded into the match head: how much they weigh beside the cosine when the two are
-    /// added. Calibration takes it back for probabilities.
+    /// Factor on the match logits, folded into the match head: how much they weigh beside the
+    /// cosine when the two are added. Calibration takes it back for probabilities.
     #[arg(long, default_value_t = 1.0)]
     match_weight: f64,
     /// Name of the model.
     #[arg(long, default_value = "sightline-default")]
     name: String,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in place of what the run's
-    /// record says.
+    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in
+    /// place of what the run's record says.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 }
@@ -44,7 +44,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     ensure!(args.match_weight > 0.0, "--match-weight must be above 0");
     ensure!(args.force || !args.out.exists(), "{} exists already; --force replaces it", args.out.display());
     let record =
-        Record::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
+        RunRecord::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
     let trainee = Trainee::new(&record.model.architecture, 0)?;
     let best = !args.last && args.run.join("best/best.json").is_file();
     if !best {
@@ -57,10 +57,11 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee` has. Gives their step.
+/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee`
+/// has. Gives their step.
 pub fn model(
     run: &Path,
-    record: &Record,
+    record: &RunRecord,
     trainee: &Trainee,
     best: bool,
     match_weight: f64,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use clap::{Args, ValueEnum};
-use sightline_tune::import::{Import, Imported, import};
+use sightline_tune::import::{ImportOptions, ImportReport, import};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -23,11 +23,12 @@ pub struct ImportArgs {
     /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added when it has neither.
     #[arg(long)]
     tokenizer: PathBuf,
-    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as published.
+    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as
+    /// published.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels, for example 384x128; without it that of --config, or of the
-    /// checkpoint.
+    /// Height and width of the model's input in pixels, for example 384x128; without it that of
+    /// --config, or of the checkpoint.
     #[arg(long, value_parser = size)]
     image: Option<[usize; 2]>,
     /// Model folder to write.
@@ -64,7 +65,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     let stem = args.checkpoint.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).context("--checkpoint names no file")?;
     ensure!(!name.trim().is_empty(), "--name is empty");
-    let done = import(&Import {
+    let done = import(&ImportOptions {
         checkpoint: args.checkpoint.clone(),
         tokenizer: args.tokenizer.clone(),
         config: args.config.clone(),
@@ -80,13 +81,13 @@ pub fn run(args: &ImportArgs) -> Result<()> {
     if args.json {
         println!("{}", serde_json::to_string(&done)?);
     } else {
-        tell(&done);
+        print_report(&done);
         println!("written to {}", args.out.display());
     }
     Ok(())
 }
 
-fn tell(done: &Imported) {
+fn print_report(done: &ImportReport) {
     let [h, w] = done.image_size;
     println!("{} checkpoint: {} tensors, {} parameters, pictures of {h}x{w}", done.form, done.mapped, done.parameters);
     if let Some([rows, cols]) = done.resized_from {

@@ -1,13 +1,14 @@
-//! `sightline-finetune`: the offline job that draws training persons, trains CADA on them, evaluates and calibrates.
+//! `sightline-finetune`: the offline job that draws training persons, trains CADA on them,
+//! evaluates and calibrates.
 
 mod ablate;
 mod calibrate;
 mod eval;
 mod export;
 mod import;
-mod judge;
 mod objective;
 mod report;
+mod scorer;
 mod synth;
 mod train;
 mod train_args;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Makes and judges Sightline's models.
+/// Trains and evaluates Sightline's models.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -30,23 +31,28 @@ struct Cli {
 enum Command {
     /// Draw persons with captions and write them in CUHK-PEDES layout (imgs/ and reid_raw.json).
     Synth(synth::SynthArgs),
-    /// Train a model on drawn persons or datasets; killed runs go on from their last checkpoint when started again.
+    /// Train a model on drawn persons or datasets; killed runs go on from their last checkpoint
+    /// when started again.
     #[command(long_about = train_args::HELP)]
     Train(Box<train_args::TrainArgs>),
     /// Make a model folder of a checkpoint of the authors of CADA or BLIP.
     Import(import::ImportArgs),
     /// Write the model folder of a run: its best checkpoint by validation, or its last.
     Export(export::ExportArgs),
-    /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or drawn persons.
+    /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or
+    /// drawn persons.
     Eval(eval::EvalArgs),
-    /// Fit match probabilities on labelled pairs, measure them on others and write them into the model folder.
+    /// Fit match probabilities on labelled pairs, measure them on others and write them into the
+    /// model folder.
     Calibrate(calibrate::CalibrateArgs),
-    /// Fill the paper's ablation tables: train every variant, judge it on persons it has not seen; resumable.
+    /// Fill the paper's ablation tables: train every variant, evaluate it on persons it has not
+    /// seen; resumable.
     Ablate(Box<ablate::AblateArgs>),
 }
 
 fn main() -> Result<ExitCode> {
-    // candle's own threads spin between its ops and take the cores from ours; what is left to candle is small.
+    // candle's threads spin between its ops and take cores from rayon's; candle has little work
+    // left.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };

@@ -4,13 +4,13 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use sightline_embed::graph::WordPredictor;
 use sightline_tune::ara::Masking;
-use sightline_tune::atp::Start;
-use sightline_tune::losses::{Global, Groups, HardNegative};
+use sightline_tune::atp::CrossAttentionStart;
+use sightline_tune::losses::{GlobalLoss, Groups, HardNegative};
 use sightline_tune::objective::Objective;
 
 /// Which halves of ATP.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Halves {
+pub enum AtpArg {
     /// No matching loss.
     Off,
     /// On `[ENC]` alone.
@@ -23,25 +23,25 @@ pub enum Halves {
 
 /// What the decoder's cross-attention starts from when matching begins.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Begin {
+pub enum StartArg {
     /// Its weights as they are.
     Fresh,
     /// The projections that the global loss has trained.
     Projections,
 }
 
-impl From<Begin> for Start {
-    fn from(begin: Begin) -> Self {
+impl From<StartArg> for CrossAttentionStart {
+    fn from(begin: StartArg) -> Self {
         match begin {
-            Begin::Fresh => Self::Fresh,
-            Begin::Projections => Self::Projections,
+            StartArg::Fresh => Self::Fresh,
+            StartArg::Projections => Self::Projections,
         }
     }
 }
 
 /// What ARA masks.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Hidden {
+pub enum MaskingArg {
     /// Nothing: no ARA.
     Off,
     /// Attribute phrases, whole (the paper).
@@ -52,7 +52,7 @@ pub enum Hidden {
 
 /// Which transformer predicts masked words.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Predictor {
+pub enum DecoderArg {
     /// One of its own (the authors' code).
     Own,
     /// The text encoder with a cross-attention of its own (the paper).
@@ -66,20 +66,20 @@ pub enum Predictor {
 pub struct ObjectiveArgs {
     /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
     #[arg(long)]
-    global: Option<Global>,
+    global: Option<GlobalLoss>,
     /// Matching loss (ATP).
     #[arg(long, value_enum)]
-    atp: Option<Halves>,
+    atp: Option<AtpArg>,
     /// First step with it.
     #[arg(long)]
     atp_from: Option<usize>,
     /// Pairs of a batch it is taken of; its negatives come from the whole batch.
     #[arg(long)]
     atp_pairs: Option<usize>,
-    /// What its cross-attention starts from; projections breaks the long time at chance of a start from nothing, and
-    /// overwrites trained cross-attention.
+    /// What its cross-attention starts from; projections breaks the long time at chance of a start
+    /// from nothing, and overwrites trained cross-attention.
     #[arg(long, value_enum)]
-    atp_start: Option<Begin>,
+    atp_start: Option<StartArg>,
     /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.
     #[arg(long)]
     negatives: Option<HardNegative>,
@@ -91,7 +91,7 @@ pub struct ObjectiveArgs {
     group_stride: Option<usize>,
     /// Masked attribute modelling (ARA).
     #[arg(long, value_enum)]
-    ara: Option<Hidden>,
+    ara: Option<MaskingArg>,
     /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the code) is masked.
     #[arg(long)]
     ara_rate: Option<f32>,
@@ -106,7 +106,7 @@ pub struct ObjectiveArgs {
     ara_weight: Option<f64>,
     /// The transformer that predicts.
     #[arg(long, value_enum)]
-    ara_decoder: Option<Predictor>,
+    ara_decoder: Option<DecoderArg>,
     /// Whether each word sees only those before it.
     #[arg(long)]
     ara_causal: Option<bool>,
@@ -140,18 +140,18 @@ impl ObjectiveArgs {
             }
             set(&mut atp.groups.stride, self.group_stride);
             if let Some(halves) = self.atp {
-                atp.global = matches!(halves, Halves::Global | Halves::Both);
-                atp.local = matches!(halves, Halves::Local | Halves::Both);
+                atp.global = matches!(halves, AtpArg::Global | AtpArg::Both);
+                atp.local = matches!(halves, AtpArg::Local | AtpArg::Both);
             }
         }
-        if self.atp == Some(Halves::Off) {
+        if self.atp == Some(AtpArg::Off) {
             objective.atp = None;
         }
         if let Some(ara) = &mut objective.ara {
             match self.ara {
-                Some(Hidden::Phrase) => (ara.masking, ara.probability) = (Masking::Phrase, 0.8),
-                Some(Hidden::Word) => (ara.masking, ara.probability) = (Masking::Word, 0.4),
-                Some(Hidden::Off) | None => {}
+                Some(MaskingArg::Phrase) => (ara.masking, ara.probability) = (Masking::Phrase, 0.8),
+                Some(MaskingArg::Word) => (ara.masking, ara.probability) = (Masking::Word, 0.4),
+                Some(MaskingArg::Off) | None => {}
             }
             set(&mut ara.probability, self.ara_rate);
             set(&mut ara.from, self.ara_from);
@@ -159,13 +159,13 @@ impl ObjectiveArgs {
             set(&mut ara.weight, self.ara_weight);
             set(&mut ara.causal, self.ara_causal);
             let decoder = self.ara_decoder.map(|d| match d {
-                Predictor::Own => WordPredictor::Own,
-                Predictor::Shared => WordPredictor::Shared,
-                Predictor::Tied => WordPredictor::Tied,
+                DecoderArg::Own => WordPredictor::Own,
+                DecoderArg::Shared => WordPredictor::Shared,
+                DecoderArg::Tied => WordPredictor::Tied,
             });
             set(&mut ara.decoder, decoder);
         }
-        if self.ara == Some(Hidden::Off) {
+        if self.ara == Some(MaskingArg::Off) {
             objective.ara = None;
         }
         match objective.check() {

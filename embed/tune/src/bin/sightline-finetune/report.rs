@@ -1,30 +1,31 @@
-//! What a person waiting at a terminal sees.
+//! Progress output of the commands: text for persons on standard error, JSON lines for programs on
+//! standard output.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
-use sightline_tune::evaluate::Stage;
+use sightline_tune::evaluate::EvalStage;
 
-/// Counted progress on standard error, with rate and what is left: one line for each thing that is counted, written over
-/// twice a second at most.
+/// Counted progress on standard error, with rate and time left: one line for each thing that is
+/// counted, written over twice a second at most.
 pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);
     move |what, done, total| {
         let now = Instant::now();
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, start, told) = match state.as_mut() {
+        let (_, start, last_shown) = match state.as_mut() {
             Some(state) if state.0 == what => state,
             _ => state.insert((what, now, now)),
         };
-        if done < total && now.duration_since(*told).as_millis() < 500 {
+        if done < total && now.duration_since(*last_shown).as_millis() < 500 {
             return;
         }
-        *told = now;
+        *last_shown = now;
         let rate = done as f64 / start.elapsed().as_secs_f64().max(1e-3);
         let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-        // Nobody there to read it is no reason to stop.
+        // Errors are ignored: a closed terminal must not end a run.
         let mut out = std::io::stderr();
         let _ = write!(out, "\r{what}: {done}/{total}  {rate:.0}/s  {left:.0} s left   ");
         if done == total {
@@ -34,57 +35,57 @@ pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     }
 }
 
-/// The same for the stages of an evaluation.
-pub fn staged() -> impl Fn(Stage, usize, usize) {
+/// As [`counted`], for the stages of an evaluation.
+pub fn staged() -> impl Fn(EvalStage, usize, usize) {
     let counted = counted();
     move |stage, done, total| {
         let what = match stage {
-            Stage::Pictures => "pictures encoded",
-            Stage::Texts => "texts encoded",
-            Stage::Pairs => "texts ranked",
+            EvalStage::Pictures => "pictures encoded",
+            EvalStage::Texts => "texts encoded",
+            EvalStage::Pairs => "texts ranked",
         };
         counted(what, done, total);
     }
 }
 
-/// A line on standard error. Nobody there to read it (a closed terminal) is no reason to lose a run.
-pub fn person(text: &str) {
+/// Prints a line to standard error. Errors are ignored: a closed terminal must not end a run.
+pub fn print_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A line on standard output, where the reader may have gone too.
-fn program(line: &Value) {
+/// Prints a JSON line to standard output. Errors are ignored: the reader may have ended.
+fn print_json(line: &Value) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Says what a run does: to a person on standard error, or to a program as a JSON object per line on standard output.
-pub struct Teller {
+/// Reports the progress of a run, as text on standard error or as JSON lines on standard output.
+pub struct Reporter {
     json: bool,
     terminal: bool,
 }
 
-impl Teller {
-    /// For a program when `json`.
+impl Reporter {
+    /// Reports JSON lines if `json`.
     pub fn new(json: bool) -> Self {
         Self { json, terminal: std::io::stderr().is_terminal() }
     }
 
-    /// A remark, always on standard error.
+    /// Prints a remark to standard error.
     pub fn note(&self, text: &str) {
-        person(text);
+        print_stderr(text);
     }
 
-    /// For programs alone.
+    /// Prints a JSON line, if JSON is wanted.
     pub fn value(&self, value: &Value) {
         if self.json {
-            program(value);
+            print_json(value);
         }
     }
 
-    /// A line of the log.
+    /// Reports a line of the log.
     pub fn line(&self, line: &Value) {
         if self.json {
-            program(line);
+            print_json(line);
             return;
         }
         let scores = |name: &str| {
@@ -106,7 +107,7 @@ impl Teller {
             return;
         };
         self.finish_progress();
-        person(&text);
+        print_stderr(&text);
     }
 
     /// Step, loss, speed and time left; on a terminal the line before is written over.
@@ -126,19 +127,19 @@ impl Teller {
             let _ = write!(std::io::stderr(), "\r\x1b[2K{text}");
             let _ = std::io::stderr().flush();
         } else {
-            person(&text);
+            print_stderr(&text);
         }
     }
 
     fn finish_progress(&self) {
         if self.terminal && !self.json {
-            person("");
+            print_stderr("");
         }
     }
 
-    /// The last word of a command.
+    /// Prints the last line of a command to standard error.
     pub fn end(&self, text: &str) {
         self.finish_progress();
-        person(text);
+        print_stderr(text);
     }
 }

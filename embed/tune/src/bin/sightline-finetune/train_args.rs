@@ -7,7 +7,7 @@ use clap::Args;
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::augment::Augment;
 use sightline_tune::recipe::Recipe;
-use sightline_tune::run::OPEN;
+use sightline_tune::run::UNLIMITED_STEPS;
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{DataSpec, Lookalikes, Order};
 
@@ -41,11 +41,12 @@ pub struct TrainArgs {
     /// Go on with the run in the folder by its own settings; only --steps and --minutes may change.
     #[arg(long)]
     pub resume: bool,
-    /// What everything else starts from: default (the model that ships), reference (the authors' code) or quick.
+    /// What everything else starts from: default (the model that ships), reference (the authors'
+    /// code) or quick.
     #[arg(long, default_value = "default")]
     pub preset: String,
-    /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or rstpreid. Several are
-    /// mixed.
+    /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or
+    /// rstpreid. Several are mixed.
     #[arg(long, value_name = "SOURCE")]
     pub data: Vec<DataSpec>,
     /// Folder with body and clothes meshes (see synth --help): drawn persons are then made of them.
@@ -54,38 +55,40 @@ pub struct TrainArgs {
     /// With --assets: share of the pictures drawn from meshes; the others are of simple parts.
     #[arg(long)]
     pub level2_share: Option<f32>,
-    /// Words that describe drawn persons: all, or seen, without the synonyms that eval keeps back for testing.
+    /// Words that describe drawn persons: all, or seen, without the synonyms that eval keeps back
+    /// for testing.
     #[arg(long)]
     pub words: Option<String>,
     /// How often each --data is drawn from, relative to the others: 2,1.
     #[arg(long, value_delimiter = ',')]
     pub weights: Vec<f64>,
-    /// Leave out pictures that are missing or damaged and items without a caption, telling each, instead of refusing the
-    /// dataset.
+    /// Leave out pictures that are missing or damaged and items without a caption, telling each,
+    /// instead of refusing the dataset.
     #[arg(long)]
     pub skip_bad: bool,
     /// Megabytes for decoded pictures of datasets; those beyond are decoded again every time.
     #[arg(long, default_value_t = 4096)]
     pub memory: usize,
-    /// Folder with vocab.txt and model.safetensors of a BERT-layout text encoder (for example MiniLM-L6): vocabulary and
-    /// word embeddings come from it, and its layers where dimensions agree.
+    /// Folder with vocab.txt and model.safetensors of a BERT-layout text encoder (for example
+    /// MiniLM-L6): vocabulary and word embeddings come from it, and its layers where dimensions
+    /// agree.
     #[arg(long, visible_alias = "text-embeddings", value_name = "DIR")]
     pub text_init: Option<PathBuf>,
     /// tokenizer.json to use instead; "default" takes that of the model in the repository.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, a model folder, or "default" for that
-    /// of the repository.
+    /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, a model folder,
+    /// or "default" for that of the repository.
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
-    /// What the best checkpoint is chosen on: auto (the validation split of the first dataset, else drawn persons), none,
-    /// or a source like --data's.
+    /// What the best checkpoint is chosen on: auto (the validation split of the first dataset, else
+    /// drawn persons), none, or a source like --data's.
     #[arg(long, value_name = "SOURCE")]
     pub validate: Option<String>,
     /// Steps between validations; 0 validates at the end only.
     #[arg(long)]
     pub validate_every: Option<usize>,
-    /// Pictures per text that the decoder judges in validation.
+    /// Pictures per text that validation re-ranks with the decoder.
     #[arg(long)]
     pub validate_k: Option<usize>,
     /// Pieces of the vocabulary cut from the text encoder's; 0 keeps all.
@@ -94,20 +97,22 @@ pub struct TrainArgs {
     /// Everything follows from it.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Steps in all. A run may be resumed with more or fewer before the last fall of its learning rate.
+    /// Steps in all. A run may be resumed with more or fewer before the last fall of its learning
+    /// rate.
     #[arg(long, conflicts_with = "epochs")]
     pub steps: Option<usize>,
     /// Passes over all pairs, instead of --steps.
     #[arg(long)]
     pub epochs: Option<usize>,
-    /// Minutes the run may take: the fall of the learning rate begins in time, and run.json says the number of steps
-    /// that gives the same model again.
+    /// Minutes the run may take: the fall of the learning rate begins in time, and run.json says
+    /// the number of steps that gives the same model again.
     #[arg(long)]
     pub minutes: Option<f64>,
     /// Pairs of a batch.
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Batches whose gradients are averaged for one step. In-batch losses see each batch by itself.
+    /// Batches whose gradients are averaged for one step. In-batch losses see each batch by
+    /// itself.
     #[arg(long)]
     pub accumulate: Option<usize>,
     /// Highest learning rate.
@@ -119,26 +124,30 @@ pub struct TrainArgs {
     /// Largest gradient norm; 0 does not clip.
     #[arg(long)]
     pub clip: Option<f64>,
-    /// Learning rate: fall (warm-up, constant, linear fall) or cosine (over epochs, without warm-up).
+    /// Learning rate: fall (warm-up, constant, linear fall) or cosine (over epochs, without
+    /// warm-up).
     #[arg(long)]
     pub schedule: Option<String>,
     /// Steps of warm-up (schedule fall).
     #[arg(long)]
     pub warmup: Option<usize>,
-    /// Updates over which the learning rate of a parameter rises whose first update comes after the first step of the run
-    /// (a loss that begins later, word embeddings that are frozen at first); 0 for none.
+    /// Updates over which the learning rate of a parameter rises whose first update comes after the
+    /// first step of the run (a loss that begins later, word embeddings that are frozen at first);
+    /// 0 for none.
     #[arg(long)]
     pub late_warmup: Option<usize>,
     /// Steps of the final fall (schedule fall).
     #[arg(long)]
     pub fall: Option<usize>,
-    /// Pictures: none, reference (mirror, padded crop, erasing) or surveillance (also light, colour and scale).
+    /// Pictures: none, reference (mirror, padded crop, erasing) or surveillance (also light, colour
+    /// and scale).
     #[arg(long)]
     pub augment: Option<String>,
     /// Probability of leaving a word out of a caption.
     #[arg(long)]
     pub word_drop: Option<f32>,
-    /// Batches: identities (by chance, each the same weight) or epochs (every pair once per epoch).
+    /// Batches: identities (by chance, each the same weight) or epochs (every pair once per
+    /// epoch).
     #[arg(long)]
     pub order: Option<String>,
     /// Order identities: probability that an identity brings another of its pictures.
@@ -147,11 +156,11 @@ pub struct TrainArgs {
     /// Order identities: probability that a drawn person's look-alike comes too.
     #[arg(long)]
     pub siblings: Option<f32>,
-    /// Order identities: look-alikes that come along with every chosen identity, so that matching learns from negatives
-    /// as hard as those it will re-rank; 0 for none.
+    /// Order identities: look-alikes that come along with every chosen identity, so that matching
+    /// learns from negatives as hard as those it will re-rank; 0 for none.
     #[arg(long)]
     pub lookalikes: Option<usize>,
-    /// Others by chance that the look-alikes are the most alike of.
+    /// Number of random persons that the look-alikes are chosen from.
     #[arg(long)]
     pub lookalikes_among: Option<usize>,
     /// First batch with look-alikes.
@@ -245,8 +254,8 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     if let Some(words) = &args.words {
         recipe.all_words = all_words(words)?;
     }
-    set(&mut recipe.judge.on, &args.validate);
-    set(&mut recipe.judge.k, &args.validate_k);
+    set(&mut recipe.validation.on, &args.validate);
+    set(&mut recipe.validation.k, &args.validate_k);
     set(&mut recipe.vocabulary, &args.vocabulary);
     recipe.f32 |= args.f32;
     let shape = &mut recipe.shape;
@@ -326,7 +335,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         (recipe.run.steps, recipe.epochs) = (steps, None);
     } else if args.minutes.is_some() {
         ensure!(args.epochs.is_none(), "--minutes and --epochs cannot both decide the number of steps");
-        (recipe.run.steps, recipe.epochs) = (OPEN, None);
+        (recipe.run.steps, recipe.epochs) = (UNLIMITED_STEPS, None);
     }
     ensure!(args.minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()), "--minutes must be above 0");
     Ok(recipe)

@@ -1,4 +1,4 @@
-//! Data of a run: what it learns from and what it is judged on.
+//! Training and validation data of a run.
 
 use std::sync::Arc;
 
@@ -9,27 +9,28 @@ use sightline_figures::{Assets, Corpus};
 use sightline_tune::dataset::{Dataset, Entry, hold_out};
 use sightline_tune::pool::Pool;
 use sightline_tune::recipe::Recipe;
-use sightline_tune::source::{DataSpec, Folder, Mix, Source};
+use sightline_tune::source::{DataSpec, DatasetSource, MixedSource, Source};
 use sightline_tune::validation::Validation;
 
-use crate::report::Teller;
+use crate::report::Reporter;
 
-/// Drawn persons of a run's own validation, and their pictures.
-const DRAWN: (u64, u64) = (200, 2);
-/// Added to the seed for persons that the run does not learn from.
-const OTHERS: u64 = 0x0DD_5EED;
+/// Drawn persons that a run without a dataset is validated on, and the pictures of each.
+const VALIDATION_PERSONS: (u64, u64) = (200, 2);
+/// Added to the run's seed to draw validation persons that the run does not learn from. The value
+/// is arbitrary, but it decides which checkpoint is best.
+const VALIDATION_SEED_OFFSET: u64 = 14_507_757;
 
-/// How datasets on disk are read.
-pub struct Reading {
-    /// Pixels down and across.
+/// Options for reading datasets on disk.
+pub struct ReadOptions {
+    /// Height and width of the pictures in pixels.
     pub size: [usize; 2],
-    /// Bad items are left out.
+    /// Skips bad items instead of refusing the dataset.
     pub skip_bad: bool,
-    /// Bytes for decoded pictures.
+    /// Memory for decoded pictures, in bytes.
     pub memory: usize,
 }
 
-/// What a run learns from.
+/// Training data of a run.
 pub struct Data {
     /// All sources as one.
     pub source: Box<dyn Source + Send>,
@@ -47,42 +48,49 @@ fn corpus(recipe: &Recipe, assets: Option<&Arc<Assets>>, seed: u64) -> Corpus {
     }
 }
 
-/// `split` of a dataset, with bad items refused or told.
-fn read(dataset: Dataset, root: &std::path::Path, split: &str, reading: &Reading, tell: &Teller) -> Result<Vec<Entry>> {
+/// Reads `split` of a dataset. Bad items are an error, or are skipped and reported.
+fn read(
+    dataset: Dataset,
+    root: &std::path::Path,
+    split: &str,
+    options: &ReadOptions,
+    reporter: &Reporter,
+) -> Result<Vec<Entry>> {
     let survey = dataset.survey(root, split)?;
     let lone = survey.lone();
     if let Some(first) = lone.first() {
-        tell.note(&format!(
+        reporter.note(&format!(
             "{}: {} of the identities of {split} have one picture only (for example {first}); they are used with it",
             survey.file.display(),
             lone.len()
         ));
     }
-    if !reading.skip_bad {
+    if !options.skip_bad {
         return Ok(survey.strict()?);
     }
     let mut skipped: Vec<String> = survey.problems.iter().map(ToString::to_string).collect();
-    // Damage inside a picture shows only when it is decoded; a run that may leave pictures out looks for it first.
+    // Damage inside a picture shows only when it is decoded; a run that may leave pictures out
+    // looks for it first.
     let mut good = Vec::with_capacity(survey.entries.len());
     for entry in survey.entries {
-        match entry.pixels(reading.size) {
+        match entry.pixels(options.size) {
             Ok(_) => good.push(entry),
             Err(e) => skipped.push(e.to_string()),
         }
     }
     for problem in &skipped {
-        tell.note(&format!("skipped {}: {problem}", survey.file.display()));
+        reporter.note(&format!("skipped {}: {problem}", survey.file.display()));
     }
     if !skipped.is_empty() {
-        tell.value(&json!({"skipped": skipped.len(), "of": survey.items, "file": survey.file}));
-        tell.note(&format!("{} of {} items skipped", skipped.len(), survey.items));
+        reporter.value(&json!({"skipped": skipped.len(), "of": survey.items, "file": survey.file}));
+        reporter.note(&format!("{} of {} items skipped", skipped.len(), survey.items));
     }
     ensure!(!good.is_empty(), "{}: no item of {split} can be used", survey.file.display());
     Ok(good)
 }
 
 /// Opens every source of the recipe.
-pub fn sources(recipe: &Recipe, reading: &Reading, tell: &Teller) -> Result<Data> {
+pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> Result<Data> {
     let weights = match recipe.weights.len() {
         0 => vec![1.0; recipe.data.len()],
         n if n == recipe.data.len() => recipe.weights.clone(),
@@ -98,29 +106,29 @@ pub fn sources(recipe: &Recipe, reading: &Reading, tell: &Teller) -> Result<Data
         let part: Box<dyn Source + Send> = match spec {
             DataSpec::Synth { identities, views } => {
                 let corpus = corpus(recipe, assets.as_ref(), recipe.run.seed.wrapping_add(index as u64));
-                let mut pool = Pool::new(corpus, 0, *identities, *views, reading.size);
+                let mut pool = Pool::new(corpus, 0, *identities, *views, options.size);
                 pool.words = recipe.words();
                 Box::new(pool)
             }
             DataSpec::Folder(dataset, root) => {
-                let mut entries = read(*dataset, root, "train", reading, tell)?;
-                if *dataset == Dataset::IcfgPedes && held_out.is_none() && recipe.judge.on == "auto" {
+                let mut entries = read(*dataset, root, "train", options, reporter)?;
+                if *dataset == Dataset::IcfgPedes && held_out.is_none() && recipe.validation.on == "auto" {
                     let (rest, taken) = hold_out(entries);
                     (entries, held_out) = (rest, Some(taken));
                 }
-                Box::new(Folder::new(entries, reading.size, reading.memory)?)
+                Box::new(DatasetSource::new(entries, options.size, options.memory)?)
             }
         };
         parts.push((part, weight));
     }
     let source: Box<dyn Source + Send> = match parts.len() {
         1 => parts.remove(0).0,
-        _ => Box::new(Mix::new(parts)?),
+        _ => Box::new(MixedSource::new(parts)?),
     };
     Ok(Data { source, held_out, assets })
 }
 
-/// Captions whose words a cut vocabulary must have.
+/// Captions whose words a cut vocabulary must keep.
 pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {
     use rand::SeedableRng;
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed ^ 77);
@@ -128,38 +136,38 @@ pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> 
 }
 
 impl Data {
-    /// What the best checkpoint is chosen on, if anything.
+    /// Validation data that chooses the best checkpoint; `None` for `--validate none`.
     pub fn validation(
         &self,
         recipe: &Recipe,
         texts: &CaptionTokenizer,
-        reading: &Reading,
-        tell: &Teller,
+        options: &ReadOptions,
+        reporter: &Reporter,
     ) -> Result<Option<Validation>> {
         let on_disk = recipe.data.iter().find(|spec| matches!(spec, DataSpec::Folder(..)));
-        let spec = match (recipe.judge.on.as_str(), on_disk) {
+        let spec = match (recipe.validation.on.as_str(), on_disk) {
             ("none", _) => return Ok(None),
             ("auto", Some(spec)) => spec.clone(),
-            ("auto", None) => DataSpec::Synth { identities: DRAWN.0, views: DRAWN.1 },
+            ("auto", None) => DataSpec::Synth { identities: VALIDATION_PERSONS.0, views: VALIDATION_PERSONS.1 },
             (name, _) => name.parse().map_err(|e| anyhow!("--validate {name}: {e}"))?,
         };
-        let k = recipe.judge.k.max(1);
+        let k = recipe.validation.k.max(1);
         let validation = match &spec {
             DataSpec::Synth { identities, views } => {
-                let corpus = corpus(recipe, self.assets.as_ref(), recipe.run.seed.wrapping_add(OTHERS));
-                Validation::of_drawn(&Pool::new(corpus, 0, *identities, *views, reading.size), texts, k)?
+                let corpus = corpus(recipe, self.assets.as_ref(), recipe.run.seed.wrapping_add(VALIDATION_SEED_OFFSET));
+                Validation::of_drawn(&Pool::new(corpus, 0, *identities, *views, options.size), texts, k)?
             }
             DataSpec::Folder(dataset, root) => {
                 let held_out = match (&self.held_out, dataset) {
                     (Some(entries), Dataset::IcfgPedes) => entries.clone(),
-                    _ => read(*dataset, root, "val", reading, tell)?,
+                    _ => read(*dataset, root, "val", options, reporter)?,
                 };
-                Validation::of_entries(&held_out, reading.size, texts, k)
+                Validation::of_entries(&held_out, options.size, texts, k)
                     .with_context(|| format!("validating on {spec}"))?
             }
         };
         let (pictures, captions) = validation.len();
-        tell.note(&format!("validation on {spec}: {captions} texts, {pictures} pictures"));
+        reporter.note(&format!("validation on {spec}: {captions} texts, {pictures} pictures"));
         Ok(Some(validation))
     }
 }

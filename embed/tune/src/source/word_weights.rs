@@ -1,19 +1,21 @@
-//! How much two persons of an annotated dataset look alike, by the words that describe them.
+//! Similarity of two persons of an annotated dataset by the words of their captions, weighted by
+//! rarity (inverse document frequency).
 //!
-//! Nobody labels the persons of a dataset, but their captions say what they wear; rare words tell more than common ones.
+//! Datasets have no attribute labels, but captions name what persons wear, and rare words tell more
+//! than common ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Words of every identity and what each is worth.
-pub struct Wording {
+/// The words of every identity, and the weight of each word.
+pub struct WordWeights {
     /// Numbers of the words in the captions of each identity, ascending.
     words: Vec<Vec<u32>>,
     /// ln(identities / identities that have the word).
     worth: Vec<f32>,
 }
 
-impl Wording {
-    /// Of the captions of every identity.
+impl WordWeights {
+    /// Counts the words in the captions of every identity.
     pub fn new<'a, C: Iterator<Item = &'a String>>(identities: impl Iterator<Item = C>) -> Self {
         let mut numbers: HashMap<String, u32> = HashMap::new();
         let mut words: Vec<Vec<u32>> = Vec::new();
@@ -35,7 +37,8 @@ impl Wording {
         Self { words, worth }
     }
 
-    /// Worth of the words that both have over that of the words that either has: 0 to 1.
+    /// Weighted Jaccard similarity: weight of the shared words divided by the weight of all words
+    /// of either, 0 to 1.
     pub fn resemblance(&self, one: usize, other: usize) -> f32 {
         let (a, b) = (&self.words[one], &self.words[other]);
         let sum = |words: &[u32]| words.iter().map(|&w| self.worth[w as usize]).sum::<f32>();
@@ -68,8 +71,8 @@ mod tests {
             "a man in a grey hoodie with a suitcase",
         ]
         .map(|c| vec![c.to_owned()]);
-        let wording = Wording::new(captions.iter().map(|c| c.iter()));
-        let alike = |a, b| wording.resemblance(a, b);
+        let word_weights = WordWeights::new(captions.iter().map(|c| c.iter()));
+        let alike = |a, b| word_weights.resemblance(a, b);
         assert!((alike(0, 0) - 1.0).abs() < 1e-6);
         assert!(alike(0, 1) > 0.5 && alike(0, 1) > alike(0, 3) && alike(0, 3) > 0.0);
         assert!(alike(1, 2) < alike(2, 3) && alike(1, 2) == alike(2, 1));

@@ -1,7 +1,7 @@
-//! Texts of a batch without their padding: `[batch, tokens, width]` and one row per true token, both ways.
+//! Drops and restores the padding of a batch of texts.
 //!
-//! A batch is padded to its longest text, and nearly half of its rows are padding then. Layers that work row by row need
-//! not know: they are given the true rows alone.
+//! A batch is padded to its longest text, and nearly half of its rows are padding then. Layers that
+//! work row by row are given the true rows alone.
 
 use std::sync::Arc;
 
@@ -9,28 +9,29 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{contiguous, with_values};
 
-/// The first `lengths[i]` rows of every item of `x` `[batch, tokens, width]`, one item behind the other:
-/// `[sum of lengths, width]`. CPU only, f32.
+/// The first `lengths[i]` rows of every item of `x` `[batch, tokens, width]`, one item behind the
+/// other: `[sum of lengths, width]`. CPU only, f32.
 ///
 /// # Errors
 /// Lengths that do not fit the batch.
-pub fn pack(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+pub fn drop_padding(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let (batch, tokens, width) = x.dims3()?;
     check(batch, tokens, lengths)?;
-    x.contiguous()?.apply_op1(Move { lengths: lengths.into(), tokens, width, into: Form::Packed })
+    x.contiguous()?.apply_op1(MoveRows { lengths: lengths.into(), tokens, width, into: RowLayout::WithoutPadding })
 }
 
-/// The reverse, zeros in rows of padding: `[sum of lengths, width]` -> `[batch, tokens, width]`. CPU only, f32.
+/// The inverse of [`drop_padding`], with zeros in rows of padding: `[sum of lengths, width]` ->
+/// `[batch, tokens, width]`. CPU only, f32.
 ///
 /// # Errors
 /// Lengths that do not fit the rows.
-pub fn unpack(x: &Tensor, lengths: &[usize], tokens: usize) -> Result<Tensor> {
+pub fn restore_padding(x: &Tensor, lengths: &[usize], tokens: usize) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     check(lengths.len(), tokens, lengths)?;
     if lengths.iter().sum::<usize>() != rows {
         bail!("{rows} rows are not those of texts of {lengths:?}");
     }
-    x.contiguous()?.apply_op1(Move { lengths: lengths.into(), tokens, width, into: Form::Padded })
+    x.contiguous()?.apply_op1(MoveRows { lengths: lengths.into(), tokens, width, into: RowLayout::WithPadding })
 }
 
 fn check(batch: usize, tokens: usize, lengths: &[usize]) -> Result<()> {
@@ -41,20 +42,20 @@ fn check(batch: usize, tokens: usize, lengths: &[usize]) -> Result<()> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
-    Packed,
-    Padded,
+enum RowLayout {
+    WithoutPadding,
+    WithPadding,
 }
 
-struct Move {
+struct MoveRows {
     lengths: Arc<[usize]>,
     tokens: usize,
     width: usize,
-    into: Form,
+    into: RowLayout,
 }
 
-impl Move {
-    fn packed(&self, x: &[f32]) -> Vec<f32> {
+impl MoveRows {
+    fn without_padding(&self, x: &[f32]) -> Vec<f32> {
         let mut out = Vec::with_capacity(self.lengths.iter().sum::<usize>() * self.width);
         for (item, length) in x.chunks_exact(self.tokens * self.width).zip(self.lengths.iter()) {
             out.extend_from_slice(&item[..length * self.width]);
@@ -62,7 +63,7 @@ impl Move {
         out
     }
 
-    fn padded(&self, x: &[f32]) -> Vec<f32> {
+    fn with_padding(&self, x: &[f32]) -> Vec<f32> {
         let (mut out, mut from) = (Vec::with_capacity(self.lengths.len() * self.tokens * self.width), 0);
         for (i, length) in self.lengths.iter().enumerate() {
             out.extend_from_slice(&x[from..from + length * self.width]);
@@ -72,27 +73,29 @@ impl Move {
         out
     }
 
-    fn shape(&self, form: Form) -> Shape {
-        match form {
-            Form::Packed => (self.lengths.iter().sum::<usize>(), self.width).into(),
-            Form::Padded => (self.lengths.len(), self.tokens, self.width).into(),
+    fn shape(&self, layout: RowLayout) -> Shape {
+        match layout {
+            RowLayout::WithoutPadding => (self.lengths.iter().sum::<usize>(), self.width).into(),
+            RowLayout::WithPadding => (self.lengths.len(), self.tokens, self.width).into(),
         }
     }
 }
 
-impl CustomOp1 for Move {
+impl CustomOp1 for MoveRows {
     fn name(&self) -> &'static str {
-        "pack"
+        "drop_padding"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous("pack", x, layout)?;
-        let out = if self.into == Form::Packed { self.packed(x) } else { self.padded(x) };
+        let x = contiguous("drop_padding", x, layout)?;
+        let out = if self.into == RowLayout::WithoutPadding { self.without_padding(x) } else { self.with_padding(x) };
         Ok((CpuStorage::F32(out), self.shape(self.into)))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let back = |g: &[f32]| if self.into == Form::Packed { self.padded(g) } else { self.packed(g) };
+        let back = |g: &[f32]| {
+            if self.into == RowLayout::WithoutPadding { self.with_padding(g) } else { self.without_padding(g) }
+        };
         let values = with_values(&grad.contiguous()?, back)?;
         Tensor::from_vec(values, x.shape(), x.device()).map(Some)
     }

@@ -1,4 +1,5 @@
-//! What `eval` and `calibrate` share: which model is asked, with which arithmetic, about which pictures and texts.
+//! Shared by `eval` and `calibrate`: flags for the device and the data, and models that score a
+//! gallery.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,18 +15,19 @@ use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_
 use sightline_figures::{Assets, Corpus, Words};
 use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
-use sightline_tune::evaluate::{Scores, judge};
+use sightline_tune::evaluate::{Scores, score_gallery};
 use sightline_tune::gallery::Gallery;
 
 use crate::report::staged;
 
-/// Where the arithmetic runs and how.
+/// Flags for device and precision.
 #[derive(Args)]
 pub struct MachineArgs {
     /// Where to compute: cpu, or cuda:N in a build with the feature cuda.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it), f16 (GPUs), or auto.
+    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it),
+    /// f16 (GPUs), or auto.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     precision: Arithmetic,
 }
@@ -38,10 +40,11 @@ enum Arithmetic {
     Auto,
 }
 
-/// Which pictures and texts.
+/// Flags for the gallery.
 #[derive(Args)]
 pub struct DataArgs {
-    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn now.
+    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn
+    /// now.
     #[arg(long)]
     pub dataset: Option<String>,
     /// Folder with imgs/ and the annotation file.
@@ -59,9 +62,10 @@ pub struct DataArgs {
     /// With --dataset synth: seed; not that of the training.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// With --dataset synth: words of the captions. held-out has a word that training is kept from wherever there is one.
-    #[arg(long, value_enum, default_value_t = Wording::All)]
-    words: Wording,
+    /// With --dataset synth: words of the captions. held-out has a word that training is kept from
+    /// wherever there is one.
+    #[arg(long, value_enum, default_value_t = CaptionWords::All)]
+    words: CaptionWords,
     /// With --dataset synth: folder of body and clothes meshes, as of `synth --assets`.
     #[arg(long)]
     assets: Option<PathBuf>,
@@ -71,13 +75,13 @@ pub struct DataArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Wording {
+enum CaptionWords {
     Seen,
     HeldOut,
     All,
 }
 
-impl Wording {
+impl CaptionWords {
     fn words(self) -> Words {
         match self {
             Self::Seen => Words::Seen,
@@ -87,7 +91,7 @@ impl Wording {
     }
 }
 
-/// What stands for what is not said.
+/// Defaults of [`DataArgs`], which differ between commands.
 pub struct Defaults {
     pub dataset: &'static str,
     pub split: &'static str,
@@ -96,7 +100,7 @@ pub struct Defaults {
 }
 
 impl DataArgs {
-    /// The gallery, and how it is called.
+    /// The gallery and its name.
     pub fn gallery(&self, or: &Defaults) -> Result<(Gallery, String)> {
         let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
         if dataset == "synth" {
@@ -117,25 +121,26 @@ impl DataArgs {
             };
             let words = self.words.words();
             let said = match self.words {
-                Wording::Seen => "-seen-words",
-                Wording::HeldOut => "-held-out-words",
-                Wording::All => "",
+                CaptionWords::Seen => "-seen-words",
+                CaptionWords::HeldOut => "-held-out-words",
+                CaptionWords::All => "",
             };
             let name = format!("{level}-seed{seed}-n{identities}{said}");
             return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
         }
         let layout: Dataset = dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, or synth"))?;
         let root = self.root.as_ref().with_context(|| format!("--dataset {dataset} needs --root"))?;
-        if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != Wording::All {
+        if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != CaptionWords::All
+        {
             bail!("--identities, --seed, --words and --assets are for --dataset synth");
         }
         let split = self.split.as_deref().unwrap_or(or.split);
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
     }
 
-    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or those of the dataset's
-    /// split `train`; none without such a split.
-    pub fn bank(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
+    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or
+    /// those of the dataset's split `train`; none without such a split.
+    pub fn query_bank_texts(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
         if count == 0 {
             return Ok(Vec::new());
         }
@@ -145,11 +150,11 @@ impl DataArgs {
             let root = self.root.as_deref().unwrap_or(Path::new(""));
             return Ok(layout
                 .read(root, "train")
-                .map_or_else(|_| Vec::new(), |entries| Gallery::bank_of(&entries, count)));
+                .map_or_else(|_| Vec::new(), |entries| Gallery::query_bank_texts_of(&entries, count)));
         }
         let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
         let identities = self.identities.unwrap_or(or.identities);
-        Ok(Gallery::bank(&corpus, identities, count as u64, self.words.words()))
+        Ok(Gallery::query_bank_texts(&corpus, identities, count as u64, self.words.words()))
     }
 
     /// The layout, when it is a published dataset's.
@@ -158,18 +163,18 @@ impl DataArgs {
     }
 }
 
-/// A CADA folder ready to be asked.
-pub struct Loaded {
+/// A loaded CADA model folder.
+pub struct LoadedModel {
     pub path: PathBuf,
     pub id: String,
     pub config: ModelConfig,
-    /// That of the folder, when its calibration asks for hubness.
+    /// The folder's query bank, if its calibration uses hubness.
     pub bank: Option<QueryBank>,
     network: Network,
     texts: CaptionTokenizer,
 }
 
-impl Loaded {
+impl LoadedModel {
     pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
         let folder = ModelFolder::open(folder)?;
         sightline_embed::keep_large_buffers();
@@ -193,10 +198,10 @@ impl Loaded {
         let texts = self.texts.ids(&gallery.captions)?;
         let (size, prep) = (self.config.architecture.image_size, &self.config.preprocess);
         let pixels = |range| gallery.pixels(range, size, prep);
-        Ok(judge(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
+        Ok(score_gallery(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
     }
 
-    /// Takes `texts` for its query bank; none for no text.
+    /// Replaces the query bank by one of `texts`; `None` without texts.
     pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
         let ids = self.texts.ids(texts)?;
         self.bank = QueryBank::of(&self.network, &ids)?;
@@ -204,17 +209,17 @@ impl Loaded {
     }
 }
 
-/// Whatever `eval` can hold against pictures.
-pub enum Judge {
-    Cada(Box<Loaded>),
+/// A model that `eval` can score a gallery with.
+pub enum Scorer {
+    Cada(Box<LoadedModel>),
     Baseline(Box<Baseline>, Device),
 }
 
-impl Judge {
+impl Scorer {
     pub fn open(folder: &Path, machine: &MachineArgs) -> Result<Self> {
         let path = resolve_model_folder(folder)?;
         if baseline::kind(&path).is_none() {
-            return Ok(Self::Cada(Box::new(Loaded::open(folder, machine)?)));
+            return Ok(Self::Cada(Box::new(LoadedModel::open(folder, machine)?)));
         }
         let device = open_device(&machine.device)?.candle();
         let open = Baseline::open(&path, &device)?;
@@ -237,7 +242,7 @@ impl Judge {
                     let (n, values) = (range.len(), gallery.pixels(range, size, &m.preprocess)?);
                     Ok(Tensor::from_vec(values, (n, 3, size[0], size[1]), device)?)
                 };
-                Ok(m.judge(&gallery.captions, gallery.len(), pixels, staged())?)
+                Ok(m.score_gallery(&gallery.captions, gallery.len(), pixels, staged())?)
             }
         }
     }

@@ -9,7 +9,7 @@ use sightline_embed::net::WeightFile;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{Model, ModelFolder};
 use sightline_tune::dataset::Dataset;
-use sightline_tune::evaluate::{Form, Scores, Stage, dump, judge, ranks};
+use sightline_tune::evaluate::{EvalStage, LocalScore, Scores, dump, ranks, score_gallery};
 use sightline_tune::gallery::Gallery;
 
 use crate::{folder, golden};
@@ -43,7 +43,7 @@ fn scores_with(gallery: &Gallery, k: usize, bank: &[&str]) -> (Scores, Option<Qu
     let bank: Vec<Vec<u32>> = bank.iter().map(|c| tokenizer.encode(c).unwrap().ids).collect();
     let bank = QueryBank::of(&network, &bank).unwrap();
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep);
-    (judge(&network, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
+    (score_gallery(&network, &texts, gallery.len(), pixels, k, bank.as_ref(), |_, _, _| {}).unwrap(), bank)
 }
 
 fn matrix(rows: &[Vec<f32>]) -> Tensor {
@@ -56,18 +56,18 @@ fn pictures_and_words_give_the_scores_of_the_reference() {
     let gallery = dataset(root.path());
     let want = golden::tensors("cada-tiny/eval.safetensors");
     for (k, form, name) in [
-        (0, Form::Reference, "score_global"),
-        (3, Form::Reference, "score_k3"),
-        (6, Form::Reference, "score_k6"),
-        (32, Form::Reference, "score_k6"),
-        (3, Form::Paper, "score_paper_k3"),
+        (0, LocalScore::Reference, "score_global"),
+        (3, LocalScore::Reference, "score_k3"),
+        (6, LocalScore::Reference, "score_k6"),
+        (32, LocalScore::Reference, "score_k6"),
+        (3, LocalScore::Paper, "score_paper_k3"),
     ] {
         let scores = scores(&gallery, k);
         let local = golden::max_diff(&matrix(&scores.local(&form)), &want[name]);
         let cosine = golden::max_diff(&matrix(&scores.cosine), &want["cosine_t2i"]);
         println!("{name}: {local:.1e} of {:.0e}; cosine {cosine:.1e}", golden::tolerance(name));
         assert!(local <= golden::tolerance(name) && cosine <= golden::tolerance("cosine_t2i"));
-        assert!(!scores.half && scores.judged.iter().all(|j| j.len() == k.min(6)));
+        assert!(!scores.half && scores.top_k.iter().all(|j| j.len() == k.min(6)));
     }
 }
 
@@ -77,10 +77,10 @@ fn the_product_ranks_by_calibrated_probability() {
     let gallery = dataset(root.path());
     let scores = scores(&gallery, 4);
     let fitted = Calibration { temperature: 0.3, bias: -0.4, similarity: 2.0, ..Calibration::default() };
-    let rows = scores.local(&Form::Sightline(fitted.clone()));
-    for (row, (cosine, judged)) in rows.iter().zip(scores.cosine.iter().zip(&scores.judged)) {
+    let rows = scores.local(&LocalScore::Sightline(fitted.clone()));
+    for (row, (cosine, top_k)) in rows.iter().zip(scores.cosine.iter().zip(&scores.top_k)) {
         for (image, score) in row.iter().enumerate() {
-            match judged.iter().find(|j| j.0 == image) {
+            match top_k.iter().find(|j| j.0 == image) {
                 Some(j) => {
                     let pair = Evidence { logits: j.1, cosine: cosine[image], hubness: 0.0 };
                     assert!((*score - fitted.probability(&pair)).abs() < 1e-6);
@@ -110,7 +110,7 @@ fn hubness_counts_in_a_search_as_in_an_evaluation() {
     let dir = folder::model();
     let mut config = golden::config();
     (config.calibration.similarity, config.calibration.hubness) = (2.0, -3.0);
-    let form = Form::Sightline(config.calibration.clone());
+    let form = LocalScore::Sightline(config.calibration.clone());
     std::fs::write(dir.path().join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
     let open = || Model::load(&ModelFolder::open(dir.path()).unwrap(), "cpu");
     let e = open().expect_err("no bank").to_string();
@@ -139,7 +139,7 @@ fn repeated_captions_get_the_same_row() {
     let after = scores(&gallery, 3);
     for i in 0..6 {
         assert_eq!(after.cosine[i], after.cosine[11 - i]);
-        assert_eq!(after.judged[i], after.judged[11 - i]);
+        assert_eq!(after.top_k[i], after.top_k[11 - i]);
         assert_eq!(after.cosine[i], before.cosine[i]);
     }
 }
@@ -149,7 +149,7 @@ fn dumped_matrices_give_the_same_ranks() {
     let root = tempfile::tempdir().unwrap();
     let gallery = dataset(root.path());
     let scores = scores(&gallery, 3);
-    let local = scores.local(&Form::Reference);
+    let local = scores.local(&LocalScore::Reference);
     let path = root.path().join("scores.safetensors");
     dump(&path, &scores.cosine, Some(&local), &gallery.text_ids, &gallery.image_ids).unwrap();
     let stored = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
@@ -173,10 +173,21 @@ fn every_stage_is_told_to_its_end() {
     let texts = vec![vec![101, 110, 102], vec![101, 111, 112, 102]];
     let told = std::cell::RefCell::new(std::collections::HashMap::new());
     let pixels = |range| gallery.pixels(range, arch.image_size, &prep);
-    judge(&Network::Cpu(Box::new(golden::net(Precision::F32))), &texts, 6, pixels, 2, None, |stage, done, of| {
-        told.borrow_mut().insert(stage, (done, of));
-    })
+    score_gallery(
+        &Network::Cpu(Box::new(golden::net(Precision::F32))),
+        &texts,
+        6,
+        pixels,
+        2,
+        None,
+        |stage, done, of| {
+            told.borrow_mut().insert(stage, (done, of));
+        },
+    )
     .unwrap();
     let told = told.into_inner();
-    assert_eq!((told[&Stage::Pictures], told[&Stage::Texts], told[&Stage::Pairs]), ((6, 6), (2, 2), (2, 2)));
+    assert_eq!(
+        (told[&EvalStage::Pictures], told[&EvalStage::Texts], told[&EvalStage::Pairs]),
+        ((6, 6), (2, 2), (2, 2))
+    );
 }

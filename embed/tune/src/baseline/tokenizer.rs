@@ -1,4 +1,4 @@
-//! Texts as CLIP and SigLIP take them: their own tokenizers, always of full length.
+//! Tokenizers of CLIP and SigLIP, which always pad texts to full length.
 
 use std::path::{Path, PathBuf};
 
@@ -9,19 +9,19 @@ use super::{Result, TrainError};
 use sightline_embed::EmbedError;
 
 /// A tokenizer and the length its model reads.
-pub(super) struct Words {
+pub(super) struct BaselineTokenizer {
     inner: Tokenizer,
-    /// The file it came from (of two, the first).
+    /// Its file; the first one of vocab.json and merges.txt.
     pub path: PathBuf,
     length: usize,
     pad: u32,
-    /// Punctuation is taken out first, as SigLIP's tokenizer does.
-    bare: bool,
+    /// Punctuation is removed first, as in SigLIP.
+    strip_punctuation: bool,
 }
 
-impl Words {
-    /// Opens tokenizer.json of `folder`, or vocab.json with merges.txt. Texts are padded with `pad`, or with the padding
-    /// piece the folder names.
+impl BaselineTokenizer {
+    /// Opens tokenizer.json of `folder`, or vocab.json with merges.txt. Texts are padded with
+    /// `pad`, or with the padding piece the folder names.
     pub fn open(folder: &Path, kind: &str, length: usize, pad: Option<u32>) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let (path, bytes) = if path.is_file() {
@@ -44,22 +44,22 @@ impl Words {
         if length < 3 {
             return Err(bad(format!("the model reads {length} tokens only")));
         }
-        let words = Self { inner, path: path.clone(), length, pad, bare: kind == "siglip" };
+        let tokenizer = Self { inner, path: path.clone(), length, pad, strip_punctuation: kind == "siglip" };
         if kind == "clip" {
-            // The network takes its text feature where the highest id stands.
-            let encoding = words.inner.encode_fast("a person", true).map_err(|e| bad(e.to_string()))?;
+            // CLIP's text feature is the hidden state at the highest id.
+            let encoding = tokenizer.inner.encode_fast("a person", true).map_err(|e| bad(e.to_string()))?;
             let end = encoding.get_ids().last().copied().unwrap_or_default();
-            if end as usize + 1 != words.inner.get_vocab_size(true) {
+            if end as usize + 1 != tokenizer.inner.get_vocab_size(true) {
                 return Err(bad("the end piece of a text does not have the highest id, as CLIP needs".into()));
             }
         }
-        Ok(words)
+        Ok(tokenizer)
     }
 
     /// Ids of `text`, cut or padded to the model's length; a text that is cut keeps its end piece.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let bare: String;
-        let text = if self.bare {
+        let text = if self.strip_punctuation {
             bare = text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation()).collect();
             bare.split_whitespace().collect::<Vec<_>>().join(" ")
         } else {
