@@ -37,7 +37,7 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     write_tensors(out, config, &tensors, tokenizer)
 }
 
-/// As [`write`], with `tensors` unchanged.
+/// As [`write()`], with `tensors` unchanged.
 ///
 /// # Errors
 /// A file that cannot be written.
