@@ -9,7 +9,7 @@ use sightline_embed::{Model, ModelFolder, open_device, resolve_model_folder, sel
 use crate::half;
 
 fn gpu() -> Device {
-    open_device("cuda:0").unwrap_or_else(|e| panic!("this test needs an NVIDIA GPU with its driver: {e}"))
+    open_device("cuda:0").unwrap_or_else(|e| panic!("this test needs an NVIDIA GPU with its driver: {e}")).candle()
 }
 
 #[test]
