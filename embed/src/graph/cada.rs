@@ -1,11 +1,11 @@
 //! The whole of CADA as a graph: two encoders into one space, and the decoder that judges a text against one picture.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::{Bert, Dropout, Linear, MlmDecoder, Pass, Vit};
-use crate::model::{Architecture, TokenBatch};
+use crate::model::{Architecture, TextPooling, TokenBatch};
 
 /// Which word predictor (`text_decoder`, for masked attribute modelling, ARA) to build beside the rest; only training needs
 /// one.
@@ -108,12 +108,20 @@ impl Cada {
         self.text_encoder.forward(tokens, &Pass { dropout, ..Pass::default() })
     }
 
+    /// What of the hidden states `[batch, tokens, text width]` of `tokens` stands for each text, `[batch, text width]`.
+    ///
+    /// # Errors
+    /// Hidden states of another batch.
+    pub fn pool_text(&self, tokens: &TokenBatch, text_embeds: &Tensor) -> Result<Tensor> {
+        pool_text(self.arch.text_pooling, tokens, text_embeds)
+    }
+
     /// Hidden states of texts -> global text feature `[batch, embed_dim]`, not normalised.
     ///
     /// # Errors
-    /// When candle fails.
-    pub fn text_proj(&self, text_embeds: &Tensor) -> Result<Tensor> {
-        self.text_proj.forward(&first(text_embeds)?)?.to_dtype(DType::F32)
+    /// As [`Cada::pool_text`].
+    pub fn text_proj(&self, tokens: &TokenBatch, text_embeds: &Tensor) -> Result<Tensor> {
+        self.text_proj.forward(&self.pool_text(tokens, text_embeds)?)?.to_dtype(DType::F32)
     }
 
     /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
@@ -142,6 +150,21 @@ impl Cada {
     pub fn itm_local_logits(&self, group_mean: &Tensor) -> Result<Tensor> {
         self.itm_local_head.forward(group_mean)
     }
+}
+
+fn pool_text(pooling: TextPooling, tokens: &TokenBatch, hidden: &Tensor) -> Result<Tensor> {
+    if pooling == TextPooling::Class {
+        return first(hidden);
+    }
+    let (batch, n, _) = hidden.dims3()?;
+    if batch != tokens.batch() || n != tokens.tokens() {
+        bail!("hidden states {:?} of {} texts of {} tokens", hidden.shape(), tokens.batch(), tokens.tokens());
+    }
+    let weights = tokens.lengths().iter().flat_map(|length| {
+        (0..n).map(move |place| if place < *length { 1.0 / *length as f32 } else { 0.0 })
+    });
+    let weights = Tensor::from_iter(weights, hidden.device())?.reshape((batch, n, 1))?.to_dtype(hidden.dtype())?;
+    hidden.broadcast_mul(&weights)?.sum(1)
 }
 
 /// Position 0 of `[batch, tokens, width]`, `[batch, width]`.

@@ -4,12 +4,14 @@
 //! On a CPU it is slow and serves nobody: [`crate::net`] computes the same there, and both are held to the same golden
 //! data. The structs are public with their parts, because the trainer walks them to differentiate whole stacks of layers.
 
+mod backbone;
 mod bert;
 mod cada;
 mod dropout;
 mod layers;
 mod vit;
 
+pub use backbone::BackboneGraph;
 pub use bert::{AttentionBlock, Bert, BertLayer, MlmDecoder, Pass};
 pub use cada::{Cada, WordPredictor};
 pub use dropout::Dropout;

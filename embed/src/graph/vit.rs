@@ -4,13 +4,15 @@
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
 
-use super::{LayerNorm, Linear, attention};
+use super::{BackboneGraph, LayerNorm, Linear, attention};
 use crate::model::Architecture;
 
 /// `visual_encoder`: pixels to one feature per patch, class token first.
 #[derive(Clone, Debug)]
 pub struct Vit {
-    /// Flattened patches to rows, `[vision width, channels * side * side]`.
+    /// What makes tokens of pixels, when it is not the patches alone.
+    pub backbone: Option<BackboneGraph>,
+    /// Tokens to rows, `[vision width, token width]`.
     pub patch: Linear,
     /// `[1, 1, width]`
     pub class_token: Tensor,
@@ -51,8 +53,12 @@ impl Vit {
         let (width, patch) = (arch.vision_width, arch.patch_size);
         let small = Init::Randn { mean: 0.0, stdev: 0.02 };
         let blocks = vb.pp("blocks");
+        let backbone = arch.backbone.map(|kind| BackboneGraph::new(kind, vb.pp("backbone"))).transpose()?;
+        let patches: &[usize] =
+            if backbone.is_some() { &[width, arch.token_width()] } else { &[width, arch.in_chans, patch, patch] };
         Ok(Self {
-            patch: Linear::with_weight_shape(&[width, arch.in_chans, patch, patch], vb.pp("patch_embed").pp("proj"))?,
+            backbone,
+            patch: Linear::with_weight_shape(patches, vb.pp("patch_embed").pp("proj"))?,
             class_token: vb.get_with_hints((1, 1, width), "cls_token", small)?,
             positions: vb.get_with_hints((1, arch.patch_rows(), width), "pos_embed", small)?,
             blocks: (0..arch.vision_depth).map(|i| VitBlock::new(arch, blocks.pp(i))).collect::<Result<_>>()?,
@@ -61,15 +67,19 @@ impl Vit {
         })
     }
 
-    /// Pixels `[batch, channels, height, width]` as flattened patches, `[batch, patches, channels * side * side]`.
+    /// Pixels `[batch, channels, height, width]` as rows before the linear layer, `[batch, patches, token width]`: flattened
+    /// patches, or what the backbone makes of the pictures.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
-    pub fn patches(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub fn tokens(&self, pixels: &Tensor) -> Result<Tensor> {
         let (a, side) = (&self.arch, self.arch.patch_size);
         let (batch, channels, h, w) = pixels.dims4()?;
         if [h, w] != a.image_size || channels != a.in_chans {
             bail!("the model takes {} x {:?} pixels, got {channels} x [{h}, {w}]", a.in_chans, a.image_size);
+        }
+        if let Some(backbone) = &self.backbone {
+            return backbone.tokens(pixels);
         }
         let (rows, cols) = (h / side, w / side);
         let cut = pixels.reshape(&[batch, channels, rows, side, cols, side][..])?.permute([0, 2, 4, 1, 3, 5])?;
@@ -79,9 +89,9 @@ impl Vit {
     /// Class token and patches with their positions: the input of the first block, `[batch, 1 + patches, width]`.
     ///
     /// # Errors
-    /// As [`Vit::patches`].
+    /// As [`Vit::tokens`].
     pub fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch.forward(&self.patches(pixels)?)?;
+        let patches = self.patch.forward(&self.tokens(pixels)?)?;
         let class = self.class_token.broadcast_as((patches.dim(0)?, 1, patches.dim(2)?))?;
         Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)
     }
@@ -89,7 +99,7 @@ impl Vit {
     /// Pixels `[batch, channels, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
     ///
     /// # Errors
-    /// As [`Vit::patches`].
+    /// As [`Vit::tokens`].
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let x = self.blocks.iter().try_fold(self.embed(pixels)?, |x, block| block.forward(&x))?;
         self.norm.forward(&x)

@@ -22,6 +22,7 @@ mod amx;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
+mod depthwise;
 mod engine;
 mod epilogue;
 mod exact;
@@ -39,6 +40,7 @@ pub(crate) mod simd;
 mod small;
 mod weights;
 
+pub use depthwise::{Window, depthwise_relu6, relu6};
 pub use engine::Engine;
 pub use epilogue::{Add, Epilogue, gelu, gelu_grad, gelu_into};
 pub use heads::{AttentionShape, MASKED, ProjectionGradients, Projections};

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Calibration;
 use super::preprocess::Filter;
+use super::Backbone;
 use crate::EmbedError;
 use crate::kernel::MASKED;
 
@@ -17,6 +18,10 @@ pub struct Architecture {
     pub image_size: [usize; 2],
     /// Side of a square patch in pixels.
     pub patch_size: usize,
+    /// What makes tokens of pixels: absent, the linear patch embedding of ViT (paper, section 3.1); else a convolutional
+    /// network, whose tokens are 16 pixels wide and high.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Backbone>,
     /// Colour channels.
     #[serde(default = "three")]
     pub in_chans: usize,
@@ -64,6 +69,9 @@ pub struct Architecture {
     pub mask_token_id: u32,
     /// Id of `[ENC]`, which takes position 0 in the fused pass.
     pub enc_token_id: u32,
+    /// What of a text's hidden states goes to the common space.
+    #[serde(default, skip_serializing_if = "TextPooling::is_class")]
+    pub text_pooling: TextPooling,
     /// Width of the common embedding space.
     pub embed_dim: usize,
     /// Tokens of a text with `[CLS]` and `[SEP]`; longer ones are cut.
@@ -99,6 +107,23 @@ fn text_len() -> usize {
     73
 }
 
+/// What of a text's hidden states stands for the whole text in the common space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextPooling {
+    /// The first token's (paper, section 3.1).
+    #[default]
+    Class,
+    /// The mean over all tokens, `[CLS]` and `[SEP]` included: how sentence encoders such as MiniLM were trained.
+    Mean,
+}
+
+impl TextPooling {
+    fn is_class(&self) -> bool {
+        *self == Self::Class
+    }
+}
+
 /// How a picture is cut into patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -132,6 +157,7 @@ impl Architecture {
         Self {
             image_size: [224, 224],
             patch_size: 16,
+            backbone: None,
             in_chans: 3,
             vision_width: 768,
             vision_depth: 12,
@@ -151,6 +177,7 @@ impl Architecture {
             sep_token_id: 102,
             mask_token_id: 103,
             enc_token_id: 30_523,
+            text_pooling: TextPooling::Class,
             embed_dim: 256,
             max_text_len: 73,
         }
@@ -159,6 +186,12 @@ impl Architecture {
     /// Patches down and across.
     pub fn grid(&self) -> Grid {
         Grid { rows: self.image_size[0] / self.patch_size, cols: self.image_size[1] / self.patch_size }
+    }
+
+    /// Numbers of one token before the linear layer that takes it to the transformer's width: a patch's pixels, or what the
+    /// backbone makes of them.
+    pub fn token_width(&self) -> usize {
+        self.backbone.map_or(self.in_chans * self.patch_size * self.patch_size, Backbone::token_width)
     }
 
     /// Rows of the patch features: one per patch and the class token.
@@ -190,6 +223,19 @@ impl Architecture {
         let [h, w] = self.image_size;
         if h == 0 || w == 0 || !h.is_multiple_of(self.patch_size) || !w.is_multiple_of(self.patch_size) {
             return Err(format!("image_size {h}x{w} is not a multiple of patch_size {}", self.patch_size));
+        }
+        if let Some(backbone) = self.backbone {
+            let whole = h.is_multiple_of(Backbone::CELL) && w.is_multiple_of(Backbone::CELL);
+            if self.patch_size != Backbone::TOKEN || self.in_chans != 3 || !whole {
+                return Err(format!(
+                    "{backbone} needs patch_size {}, in_chans 3 and an image_size in multiples of {}; here are {}, {} and \
+                     {h}x{w}",
+                    Backbone::TOKEN,
+                    Backbone::CELL,
+                    self.patch_size,
+                    self.in_chans
+                ));
+            }
         }
         if !self.vision_width.is_multiple_of(self.vision_heads)
             || !self.text_hidden_size.is_multiple_of(self.text_heads)

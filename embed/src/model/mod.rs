@@ -1,5 +1,6 @@
 //! What a model is made of: its folder and configuration, its networks on a device, calibration, query bank, preprocessing.
 
+mod backbone;
 mod calibration;
 mod config;
 mod decode;
@@ -9,8 +10,9 @@ pub mod preprocess;
 mod query_bank;
 mod tokens;
 
+pub use backbone::{Backbone, BlockShape};
 pub use calibration::{Calibration, Evidence, shift_odds};
-pub use config::{Architecture, Grid, ModelConfig, Preprocess};
+pub use config::{Architecture, Grid, ModelConfig, Preprocess, TextPooling};
 pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 #[cfg(feature = "candle")]

@@ -107,7 +107,7 @@ impl Network {
         match self {
             Self::Cpu(cada) => {
                 let hidden = cada.text_embeds(tokens)?;
-                let mut features = cada.text_proj(&cada.first_rows(tokens, &hidden))?.to_vec();
+                let mut features = cada.text_proj(&cada.pool_text(tokens, &hidden))?.to_vec();
                 l2_normalize(&mut features, cada.arch().embed_dim);
                 Ok(features)
             }
@@ -214,7 +214,7 @@ mod graph {
         pub(super) fn text_features(&self, tokens: &TokenBatch) -> Result<Vec<f32>, EmbedError> {
             Ok(self.precision.scope(|| {
                 let hidden = self.cada.text_embeds(tokens, None)?;
-                Self::numbers(&l2_normalize(&self.cada.text_proj(&hidden)?)?)
+                Self::numbers(&l2_normalize(&self.cada.text_proj(tokens, &hidden)?)?)
             })?)
         }
 

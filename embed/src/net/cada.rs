@@ -4,7 +4,7 @@ use super::weights::{Named, WeightSource};
 use super::{Bert, Dense, Norm, ShapeError, Vit};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Mat, Precision};
-use crate::model::{Architecture, TokenBatch};
+use crate::model::{Architecture, TextPooling, TokenBatch};
 
 /// Every part that serves, its weights packed.
 #[derive(Debug)]
@@ -91,12 +91,13 @@ impl Cada {
         self.text_encoder.forward(tokens, None, false)
     }
 
-    /// First rows of hidden states, `[batch, text width]` -> global text features `[batch, embed_dim]`, not normalised.
+    /// What stands for each text ([`Cada::pool_text`]), `[batch, text width]` -> global text features `[batch, embed_dim]`, not
+    /// normalised.
     ///
     /// # Errors
     /// Rows of another width.
-    pub fn text_proj(&self, first_rows: &[f32]) -> Result<Buffer, ShapeError> {
-        self.text_proj.forward(first_rows)
+    pub fn text_proj(&self, pooled: &[f32]) -> Result<Buffer, ShapeError> {
+        self.text_proj.forward(pooled)
     }
 
     /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
@@ -124,6 +125,24 @@ impl Cada {
         self.itm_local_head.forward(group_means)
     }
 
+    /// What of the hidden states stands for each text in the common space, `[batch, text width]`: the first row or the mean.
+    #[must_use]
+    pub fn pool_text(&self, tokens: &TokenBatch, hidden: &[f32]) -> Vec<f32> {
+        if self.arch.text_pooling == TextPooling::Class {
+            return self.first_rows(tokens, hidden);
+        }
+        let rows = self.text_encoder.rows(tokens);
+        let mut pooled = vec![0.0; rows.items() * rows.width];
+        for (item, mean) in pooled.chunks_exact_mut(rows.width.max(1)).enumerate() {
+            let own = &hidden[rows.before(item) * rows.width..][..rows.length(item) * rows.width];
+            for row in own.chunks_exact(rows.width) {
+                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
+            }
+            mean.iter_mut().for_each(|mean| *mean /= rows.length(item) as f32);
+        }
+        pooled
+    }
+
     /// The first row of every text of hidden states, `[batch, text width]`.
     #[must_use]
     pub fn first_rows(&self, tokens: &TokenBatch, hidden: &[f32]) -> Vec<f32> {
@@ -141,8 +160,8 @@ impl Cada {
 
 /// Makes layers of named tensors.
 pub(super) struct Builder {
-    precision: Precision,
-    hollow: bool,
+    pub(super) precision: Precision,
+    pub(super) hollow: bool,
 }
 
 impl Builder {

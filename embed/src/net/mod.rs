@@ -8,6 +8,7 @@
 //! Arithmetic is f32 in memory; products are in the [`crate::kernel::Precision`] the layers were made in.
 
 mod attention;
+mod backbone;
 mod bert;
 mod cada;
 mod chunks;
@@ -18,6 +19,7 @@ mod vit;
 mod weights;
 
 pub use attention::{Attention, AttentionPlan, AttentionSaved};
+pub use backbone::BackboneNet;
 pub use bert::Bert;
 pub use cada::Cada;
 pub use chunks::{pieces, pieces_mut, rows_per_chunk};

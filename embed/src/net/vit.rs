@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::cada::Builder;
 use super::weights::Named;
-use super::{Attention, Dense, FeedForward, Layer, NormPlace, Rows, ShapeError, forward};
+use super::{Attention, BackboneNet, Dense, FeedForward, Layer, NormPlace, Rows, ShapeError, forward};
 use crate::EmbedError;
 use crate::kernel::{Add, Buffer, Epilogue, Mat};
 use crate::model::Architecture;
@@ -13,6 +13,7 @@ use crate::model::Architecture;
 /// `visual_encoder`: pixels to one feature per patch, class token first.
 #[derive(Debug)]
 pub struct Vit {
+    backbone: Option<BackboneNet>,
     patch: Dense,
     class_token: Vec<f32>,
     positions: Vec<f32>,
@@ -25,10 +26,15 @@ impl Vit {
     pub(super) fn build(arch: &Architecture, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
         let (d, hidden) = (arch.vision_width, arch.vision_width * arch.vision_mlp_ratio);
         let eps = arch.vision_layer_norm_eps;
-        let side = arch.patch_size;
+        let backbone = match arch.backbone {
+            Some(kind) => Some(BackboneNet::build(kind, weights.below("backbone"), builder)?),
+            None => None,
+        };
         let patch = {
             let mut embed = weights.below("patch_embed.proj");
-            builder.dense_of_shape(&mut embed, &[d, arch.in_chans, side, side])?
+            let (side, width) = (arch.patch_size, arch.token_width());
+            let shape: &[usize] = if backbone.is_some() { &[d, width] } else { &[d, arch.in_chans, side, side] };
+            builder.dense_of_shape(&mut embed, shape)?
         };
         let class_token = weights.tensor("cls_token", &[1, 1, d])?;
         let positions = weights.tensor("pos_embed", &[1, arch.patch_rows(), d])?;
@@ -51,7 +57,7 @@ impl Vit {
             }));
         }
         layers.push(Layer::Norm(builder.norm(&mut weights.below("norm"), d, eps)?));
-        Ok(Self { patch, class_token, positions, layers, arch: arch.clone() })
+        Ok(Self { backbone, patch, class_token, positions, layers, arch: arch.clone() })
     }
 
     /// Numbers of one picture: channels x height x width.
@@ -64,13 +70,13 @@ impl Vit {
         Rows::even(pictures, self.arch.patch_rows(), self.arch.vision_width)
     }
 
-    /// Class token and patches with their positions: the input of the first block. `[batch, 3, height, width]`, normalised
-    /// -> `[batch, 1 + patches, width]`.
+    /// Rows of tokens before the linear layer: flattened patches, or what the backbone makes of the pictures. `[batch, 3,
+    /// height, width]`, normalised -> `[batch, patches, token width]`.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
-    pub fn embed(&self, pixels: &[f32]) -> Result<Buffer, ShapeError> {
-        let (picture, d) = (self.picture(), self.arch.vision_width);
+    pub fn tokens(&self, pixels: &[f32]) -> Result<Buffer, ShapeError> {
+        let picture = self.picture();
         if !pixels.len().is_multiple_of(picture) {
             let [height, width] = self.arch.image_size;
             return Err(ShapeError(format!(
@@ -79,7 +85,23 @@ impl Vit {
                 self.arch.in_chans
             )));
         }
-        let pictures = pixels.len() / picture;
+        if let Some(backbone) = &self.backbone {
+            return backbone.tokens(pixels, self.arch.image_size);
+        }
+        let mut tokens = Buffer::take(pixels.len());
+        tokens.par_chunks_mut(picture).zip(pixels.par_chunks(picture)).for_each(|(out, pixels)| self.cut(pixels, out));
+        Ok(tokens)
+    }
+
+    /// Class token and patches with their positions: the input of the first block. `[batch, 3, height, width]`, normalised
+    /// -> `[batch, 1 + patches, width]`.
+    ///
+    /// # Errors
+    /// As [`Vit::tokens`].
+    pub fn embed(&self, pixels: &[f32]) -> Result<Buffer, ShapeError> {
+        let tokens = self.tokens(pixels)?;
+        let (each, d) = (self.arch.grid().len() * self.arch.token_width(), self.arch.vision_width);
+        let pictures = tokens.len() / each.max(1);
         let mut x = Buffer::take(self.rows(pictures).numbers());
         if pictures == 0 {
             return Ok(x);
@@ -87,15 +109,13 @@ impl Vit {
         let (class_place, places) = self.positions.split_at(d);
         let epilogue = Epilogue { add: Add::Matrix(Mat::new(places, places.len() / d, d)?), ..self.patch.bias() };
         let threads = usize::from(pictures >= rayon::current_num_threads());
-        x.par_chunks_mut(self.arch.patch_rows() * d).zip(pixels.par_chunks(picture)).with_max_len(1).try_for_each(
-            |(x, pixels)| {
+        x.par_chunks_mut(self.arch.patch_rows() * d).zip(tokens.par_chunks(each)).with_max_len(1).try_for_each(
+            |(x, tokens)| {
                 let (class, rows) = x.split_at_mut(d);
                 for ((x, token), place) in class.iter_mut().zip(&self.class_token).zip(class_place) {
                     *x = token + place;
                 }
-                let mut patches = Buffer::take(picture);
-                self.cut(pixels, &mut patches);
-                self.patch.apply(&patches, rows, epilogue, threads)
+                self.patch.apply(tokens, rows, epilogue, threads)
             },
         )?;
         Ok(x)
@@ -126,7 +146,7 @@ impl Vit {
     /// Pixels `[batch, 3, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
     ///
     /// # Errors
-    /// As [`Vit::embed`].
+    /// As [`Vit::tokens`].
     pub fn forward(&self, pixels: &[f32]) -> Result<Buffer, ShapeError> {
         self.through(self.embed(pixels)?, self.layers.len())
     }

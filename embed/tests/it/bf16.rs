@@ -19,7 +19,7 @@ fn answers(precision: Precision) -> [Vec<f32>; 4] {
     let images = cada.image_embeds(&pixels).unwrap();
     let image = normed(&cada.image_proj(&cada.class_tokens(&images)).unwrap());
     let hidden = cada.text_embeds(&texts).unwrap();
-    let text = normed(&cada.text_proj(&cada.first_rows(&texts, &hidden)).unwrap());
+    let text = normed(&cada.text_proj(&cada.pool_text(&texts, &hidden)).unwrap());
     let fused = cada.fused(&texts, &images).unwrap();
     let logits = cada.itm_logits(&cada.first_rows(&texts, &fused)).unwrap();
     [images.to_vec(), image, text, logits.to_vec()]

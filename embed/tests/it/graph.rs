@@ -51,7 +51,7 @@ fn outputs(cada: &Cada, want: &std::collections::HashMap<String, Tensor>, pixels
         out.insert(name.to_owned(), t);
     };
     let vit = &cada.visual_encoder;
-    put("dbg.vit.patch_embed", vit.patch.forward(&vit.patches(pixels).unwrap()).unwrap());
+    put("dbg.vit.patch_embed", vit.patch.forward(&vit.tokens(pixels).unwrap()).unwrap());
     let embedded = vit.embed(pixels).unwrap();
     put("dbg.vit.block0.attn", vit.blocks[0].attend(&embedded).unwrap());
     put("dbg.vit.block0", vit.blocks[0].forward(&embedded).unwrap());
@@ -65,7 +65,7 @@ fn outputs(cada: &Cada, want: &std::collections::HashMap<String, Tensor>, pixels
     put("dbg.text.layer0", bert.layers[0].forward(&embedded, &t.mask(false), &Pass::default()).unwrap());
     put("dbg.text.embeddings", embedded);
     let text_embeds = cada.text_embeds(&t, None).unwrap();
-    let text_proj = cada.text_proj(&text_embeds).unwrap();
+    let text_proj = cada.text_proj(&t, &text_embeds).unwrap();
     let text_feats = l2_normalize(&text_proj).unwrap();
     let cosine = text_feats.matmul(&image_feats.t().unwrap()).unwrap();
 

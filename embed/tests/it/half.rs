@@ -32,7 +32,7 @@ pub fn check(device: &Device, dtype: DType) {
     let images = cada.image_embeds(&pixels).unwrap();
     assert_eq!(images.dtype(), dtype, "patch features stay in the model's type");
     let image = l2_normalize(&cada.image_proj(&images).unwrap()).unwrap();
-    let text = l2_normalize(&cada.text_proj(&cada.text_embeds(&texts, None).unwrap()).unwrap()).unwrap();
+    let text = l2_normalize(&cada.text_proj(&texts, &cada.text_embeds(&texts, None).unwrap()).unwrap()).unwrap();
     for (name, got) in [("image_embeds", &images), ("image_feats", &image), ("text_feats", &text)] {
         let cosine = least_cosine(&home(got), &want[name]);
         println!("{dtype:?}, {name}: least cosine {cosine}");

@@ -92,7 +92,7 @@ impl Bench {
         let model = &self.model;
         let images = network::image_embeds(model, &self.pixels)?;
         let texts = network::text_embeds(model, &self.texts, None)?;
-        let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
+        let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &self.texts, &texts)?);
         let mut total = ndf(&v, &t, &self.identities, NdfVariant::Paper)?;
         if let (1.., Some(negatives)) = (pairs, hard_negatives(&v, &t, &self.identities, HardNegative::Cosine, 0)?) {
             let n = pairs;

@@ -3,15 +3,26 @@
 //! A batch depends on the seed and its number alone, so a resumed run sees the same batches as an
 //! uninterrupted one.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Tensor};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
-use super::source::{BatchSequence, Source};
+use super::facts::{Description, Facts, Phrase};
+use super::losses::{MatchTargets, PhraseTruth};
+use super::objective::Truth;
+use super::source::{BatchSequence, ChosenPair, Source};
 use super::streams;
+use super::token_cache::TokenCache;
+use sightline_embed::EmbedError;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
+use sightline_embed::net::BackboneNet;
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::{Spans, TaggedCaption};
@@ -19,16 +30,74 @@ use sightline_figures::stream;
 
 /// One training batch of B pairs.
 pub struct Batch {
-    /// Normalised pixels `[B, 3, H, W]`, f32.
-    pub pixels: Tensor,
+    /// The pictures.
+    pub pictures: Pictures,
     /// One caption per picture.
     pub tokens: TokenBatch,
     /// Positions of attribute words in each caption, for ARA.
     pub spans: Vec<Spans>,
+    /// Which caption matches which picture.
+    pub targets: MatchTargets,
+    /// Phrases, and of which pictures they are true; `None` where the run asks for none.
+    pub phrases: Option<(TokenBatch, PhraseTruth)>,
     /// Identity of each pair, as the source numbers it.
     pub identities: Vec<u32>,
     /// Attributes of each picture, for the auxiliary heads.
     pub labels: Vec<Labels>,
+}
+
+/// What the vision transformer gets of a batch's pictures.
+pub enum Pictures {
+    /// Normalised pixels `[B, 3, H, W]`, f32.
+    Pixels(Tensor),
+    /// Tokens of a frozen backbone.
+    Tokens {
+        /// Those that are left in, `[B, places, token width]`, f32.
+        values: Tensor,
+        /// Their places in the grid, rising.
+        places: Vec<u32>,
+    },
+}
+
+impl Pictures {
+    /// Pixels or tokens; the first dimension counts pictures.
+    pub fn tensor(&self) -> &Tensor {
+        let (Self::Pixels(tensor) | Self::Tokens { values: tensor, .. }) = self;
+        tensor
+    }
+}
+
+/// A frozen backbone, and where its tokens are kept.
+pub struct TokenMaker {
+    /// The backbone.
+    pub network: BackboneNet,
+    /// Tokens that have been made; `None` makes them anew in every step.
+    pub cache: Option<TokenCache>,
+    /// Number of the first picture of each identity in the cache.
+    pub first_picture: Vec<usize>,
+    /// Share of the tokens that a step leaves out.
+    pub drop: f32,
+}
+
+impl TokenMaker {
+    /// For `source`; `cache` is asked with the number of pictures.
+    ///
+    /// # Errors
+    /// The error of `cache`.
+    pub fn new(
+        network: BackboneNet,
+        source: &dyn Source,
+        drop: f32,
+        cache: impl FnOnce(usize) -> Result<Option<TokenCache>>,
+    ) -> Result<Self> {
+        let mut first_picture = Vec::with_capacity(source.identities());
+        let mut pictures = 0;
+        for identity in 0..source.identities() {
+            first_picture.push(pictures);
+            pictures += source.views(identity);
+        }
+        Ok(Self { network, cache: cache(pictures)?, first_picture, drop })
+    }
 }
 
 /// Builds batch number 0, 1, 2 and so on.
@@ -47,6 +116,10 @@ pub struct BatchBuilder<'a> {
     pub prep: &'a Preprocess,
     /// Tokenizer of the captions.
     pub texts: &'a CaptionTokenizer,
+    /// The truth of phrases, when the run asks for it.
+    pub truth: Option<Truth>,
+    /// What makes tokens of the pictures, for a model with a backbone.
+    pub tokens: Option<&'a TokenMaker>,
     /// Seed of all random choices.
     pub seed: u64,
 }
@@ -59,28 +132,131 @@ impl BatchBuilder<'_> {
     pub fn build(&self, index: u64) -> Result<Batch> {
         let mut rng = stream(self.seed, streams::BATCH, index);
         let chosen = self.sequence.choose(index, &mut rng);
-        let [h, w] = self.source.size();
-        let size = chosen.len();
-        let mut pixels = vec![0f32; size * 3 * h * w];
-        let (mut ids, mut spans) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        // Drawing or decoding is most of the work, so it runs in parallel; none of it uses `rng`.
-        let pictures: Vec<_> =
-            chosen.par_iter().map(|choice| self.source.picture(choice.identity, choice.view)).collect();
-        for ((choice, picture), out) in chosen.iter().zip(pictures).zip(pixels.chunks_exact_mut(3 * h * w)) {
-            self.augment.apply(&picture?, [h, w], self.prep, out, &mut rng);
-            let text = self.source.caption(choice.identity, choice.view, choice.caption, &mut rng);
+        let pictures = self.pictures(&chosen, &mut rng)?;
+        let (mut ids, mut spans) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len()));
+        let mut descriptions = Vec::with_capacity(chosen.len());
+        for choice in &chosen {
+            let (text, description) = self.source.describe(choice.identity, choice.view, choice.caption, &mut rng);
+            descriptions.push(description);
             let text = drop_words(&text, self.word_drop, &mut rng);
             let tagged = TaggedCaption::new(self.texts, &text)?;
             ids.push(tagged.ids);
             spans.push(tagged.spans);
         }
+        let identities: Vec<u32> = chosen.iter().map(|choice| choice.identity as u32).collect();
+        let facts = self.truth.map(|_| chosen.iter().map(|choice| self.source.facts(choice.identity)).collect());
+        let facts: Vec<Option<Cow<'_, Facts>>> = facts.unwrap_or_default();
+        let targets = match self.truth {
+            Some(Truth { targets: true, .. }) => MatchTargets::of_truth(&identities, |text, picture| {
+                let description: &Description = descriptions[text].as_ref()?;
+                Some(facts[picture].as_deref().and_then(|facts| description.truth(facts)))
+            }),
+            _ => MatchTargets::of_identities(&identities),
+        };
+        let phrases = match self.truth {
+            Some(truth) => self.phrases(truth.phrases, &facts, &mut rng)?,
+            None => None,
+        };
         Ok(Batch {
-            pixels: Tensor::from_vec(pixels, (size, 3, h, w), &Device::Cpu)?,
+            targets,
+            phrases,
+            pictures,
             tokens: TokenBatch::new(&ids, self.arch.pad_token_id, None),
             spans,
-            identities: chosen.iter().map(|choice| choice.identity as u32).collect(),
+            identities,
             labels: chosen.iter().map(|choice| self.source.labels(choice.identity)).collect(),
         })
+    }
+
+    /// `count` phrases about persons of the batch, true ones and false ones, with their truth about all of them. `None` when
+    /// nothing is known of anybody.
+    fn phrases(
+        &self,
+        count: usize,
+        facts: &[Option<Cow<'_, Facts>>],
+        rng: &mut StdRng,
+    ) -> Result<Option<(TokenBatch, PhraseTruth)>> {
+        let known: Vec<&Facts> = facts.iter().flatten().map(AsRef::as_ref).collect();
+        let mut phrases: Vec<Phrase> = Vec::with_capacity(count);
+        // A person of whom hardly anything is known may have no phrase; a few more draws than phrases are enough.
+        for _ in 0..2 * count {
+            if phrases.len() == count || known.is_empty() {
+                break;
+            }
+            let about = known[rng.random_range(0..known.len())];
+            let phrase = if rng.random() { Phrase::true_of(about, rng) } else { Phrase::false_of(about, rng) };
+            phrases.extend(phrase);
+        }
+        if phrases.is_empty() {
+            return Ok(None);
+        }
+        let mut ids = Vec::with_capacity(phrases.len());
+        for phrase in &phrases {
+            ids.push(self.texts.encode(&phrase.text)?.ids);
+        }
+        let truth = |phrase: &Phrase| -> Vec<Option<bool>> {
+            facts.iter().map(|facts| facts.as_deref().and_then(|facts| phrase.truth(facts))).collect()
+        };
+        let known = phrases.iter().flat_map(truth).collect();
+        let truth = PhraseTruth { pictures: facts.len(), known };
+        Ok(Some((TokenBatch::new(&ids, self.arch.pad_token_id, None), truth)))
+    }
+
+    /// Pixels or tokens of the chosen pairs.
+    fn pictures(&self, chosen: &[ChosenPair], rng: &mut StdRng) -> Result<Pictures> {
+        let [h, w] = self.source.size();
+        // Drawing or decoding is most of the work, so it runs in parallel, with a stream of its own for each picture.
+        let seeds: Vec<u64> = chosen.iter().map(|_| rng.random()).collect();
+        let Some(maker) = self.tokens else {
+            let each = 3 * h * w;
+            let mut pixels = vec![0f32; chosen.len() * each];
+            chosen.par_iter().zip(pixels.par_chunks_mut(each)).zip(seeds).try_for_each(|((choice, out), seed)| {
+                self.varied(choice, &mut stream(seed, streams::PICTURE_VARIANT, 0), out)
+            })?;
+            return Ok(Pictures::Pixels(Tensor::from_vec(pixels, (chosen.len(), 3, h, w), &Device::Cpu)?));
+        };
+        let (grid, width) = (self.arch.grid().len(), self.arch.token_width());
+        let mut places: Vec<u32> = (0..grid as u32).collect();
+        let keep = ((grid as f32 * (1.0 - maker.drop)).round() as usize).clamp(1, grid);
+        places.shuffle(rng);
+        places.truncate(keep);
+        places.sort_unstable();
+        let mut values = vec![0f32; chosen.len() * keep * width];
+        let rows = chosen.par_iter().zip(values.par_chunks_mut(keep * width)).zip(seeds);
+        rows.try_for_each(|((choice, out), seed)| -> Result<()> {
+            let mut all = vec![0f32; grid * width];
+            self.tokens_of(maker, choice, seed, &mut all)?;
+            for (out, place) in out.chunks_exact_mut(width).zip(&places) {
+                out.copy_from_slice(&all[*place as usize * width..][..width]);
+            }
+            Ok(())
+        })?;
+        Ok(Pictures::Tokens { values: Tensor::from_vec(values, (chosen.len(), keep, width), &Device::Cpu)?, places })
+    }
+
+    /// All tokens of a variant of a picture: a kept one, or a new one.
+    fn tokens_of(&self, maker: &TokenMaker, choice: &ChosenPair, seed: u64, out: &mut [f32]) -> Result<()> {
+        let size = self.source.size();
+        let make = |rng: &mut StdRng, out: &mut [f32]| -> Result<()> {
+            let mut pixels = vec![0f32; 3 * size[0] * size[1]];
+            self.varied(choice, rng, &mut pixels)?;
+            out.copy_from_slice(&maker.network.tokens(&pixels, size).map_err(EmbedError::from)?);
+            Ok(())
+        };
+        let Some(cache) = &maker.cache else {
+            return make(&mut stream(seed, streams::PICTURE_VARIANT, 0), out);
+        };
+        let picture = maker.first_picture[choice.identity] + choice.view;
+        let variant = (seed % cache.variants() as u64) as usize;
+        let number = (picture * cache.variants() + variant) as u64;
+        cache.tokens(picture, variant, out, |out| make(&mut stream(self.seed, streams::PICTURE_VARIANT, number), out))
+    }
+
+    /// Normalised pixels of a picture, varied.
+    fn varied(&self, choice: &ChosenPair, rng: &mut StdRng, out: &mut [f32]) -> Result<()> {
+        let picture = self.source.picture(choice.identity, choice.view)?;
+        self.augment.apply(&picture, self.source.size(), self.prep, out, rng);
+        Ok(())
     }
 }
 

@@ -41,6 +41,19 @@ pub struct RunConfig {
     pub objective: Objective,
     /// Word embeddings are frozen before this step.
     pub words_from: usize,
+    /// Layers of the text transformer that stay as they are, lowest first, with the word embeddings; 0 for none.
+    #[serde(default)]
+    pub frozen_text_layers: usize,
+    /// Factor on the learning rate of the rest of a text encoder that was trained elsewhere.
+    #[serde(default = "one")]
+    pub text_rate: f64,
+    /// Share of a picture's tokens that a step leaves out, the same places in the whole batch; only with a backbone.
+    #[serde(default)]
+    pub token_drop: f32,
+    /// Variants that are made of each picture, whose tokens are kept on disk; 0 varies pictures anew in every step and keeps
+    /// nothing. Only with a backbone.
+    #[serde(default)]
+    pub variants: usize,
     /// How pairs are grouped into batches.
     pub order: Order,
     /// Augmentation of pictures.
@@ -49,6 +62,10 @@ pub struct RunConfig {
     pub word_drop: f32,
     /// Steps between validations; 0 validates after the last step only.
     pub validate_every: usize,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 fn late_warmup() -> usize {
@@ -70,6 +87,10 @@ impl RunConfig {
             clip: Some(5.0),
             objective,
             words_from: 0,
+            frozen_text_layers: 0,
+            text_rate: 1.0,
+            token_drop: 0.0,
+            variants: 0,
             order: Order::IDENTITIES,
             augment: Augment::Surveillance,
             word_drop: 0.0,
@@ -109,6 +130,12 @@ impl RunConfig {
         }
         if let Err(message) = self.objective.check() {
             return wrong(message);
+        }
+        if !(self.text_rate >= 0.0 && self.text_rate.is_finite()) || !(0.0..1.0).contains(&self.token_drop) {
+            return wrong(format!(
+                "a factor {} on the text's learning rate must be 0 or more, and a share {} of tokens left out in 0..1",
+                self.text_rate, self.token_drop
+            ));
         }
         if !(0.0..1.0).contains(&self.word_drop) {
             return wrong(format!("a share {} of words left out is not in 0..1", self.word_drop));

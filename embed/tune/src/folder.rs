@@ -18,7 +18,7 @@ use super::{Result, TrainError};
 use sightline_embed::model::ModelConfig;
 
 /// Prefixes of variables that only training needs: the auxiliary heads and the word predictor.
-const TRAINING: [&str; 2] = ["attributes.", "text_decoder."];
+const TRAINING: [&str; 3] = ["attributes.", "truth.", "text_decoder."];
 
 /// Writes `config`, the model's variables (without what only training has) as `dtype` and
 /// `tokenizer` to `out`.

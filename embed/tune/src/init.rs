@@ -15,7 +15,7 @@ use sightline_embed::model::{Architecture, Grid, ModelConfig};
 
 /// Prefixes of variables that a checkpoint may lack: BLIP has no local head, the auxiliary heads
 /// exist in training only, and a released model has no word predictor.
-const OPTIONAL: [&str; 3] = ["itm_local_head.", "attributes.", "text_decoder."];
+const OPTIONAL: [&str; 4] = ["itm_local_head.", "attributes.", "truth.", "text_decoder."];
 const POS_EMBED: &str = "visual_encoder.pos_embed";
 
 /// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Result;
 use super::ara::{Ara, MaskedTexts, Masking};
 use super::atp::{Atp, CrossAttentionStart};
-use super::batch::Batch;
+use super::batch::{Batch, Pictures};
 use super::losses::{GlobalLoss, Groups, HardNegative, NdfVariant, global_loss, hard_negatives};
 use super::run::Trainee;
 use crate::ops::network;
@@ -17,6 +17,18 @@ use crate::streams;
 use sightline_embed::graph::Dropout;
 use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
+
+/// The truth of phrases, asked of every picture of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Truth {
+    /// Phrases of a batch.
+    pub phrases: usize,
+    /// Weight of their loss in the total.
+    pub weight: f64,
+    /// Whether the global loss counts everyone of whom a caption is true as its match, and not its own person alone (NDF's
+    /// target in the paper, equation 3).
+    pub targets: bool,
+}
 
 /// The losses of a run and their weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +41,9 @@ pub struct Objective {
     pub atp: Option<Atp>,
     /// Settings of ARA; `None` leaves it out.
     pub ara: Option<Ara>,
+    /// Settings of the truth of phrases; `None` leaves it out.
+    #[serde(default)]
+    pub truth: Option<Truth>,
     /// Weight of the auxiliary attribute heads; 0 leaves them out.
     pub attributes: f64,
     /// Dropout rate in the text transformer.
@@ -63,6 +78,7 @@ impl Default for Objective {
                 mask_sep: false,
                 weight: 0.1,
             }),
+            truth: None,
             attributes: 0.0,
             dropout: 0.1,
         }
@@ -125,6 +141,7 @@ impl Objective {
             ("the global loss", self.global_weight),
             ("ATP", self.atp.as_ref().map_or(0.0, |a| a.weight)),
             ("ARA", self.ara.as_ref().map_or(0.0, |a| a.weight)),
+            ("the truth of phrases", self.truth.as_ref().map_or(0.0, |t| t.weight)),
             ("the attribute heads", self.attributes),
         ];
         if let Some((name, weight)) = weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
@@ -193,15 +210,23 @@ pub fn loss_with(
         rate => Some(Dropout::new(rate, stream(seed, streams::DROPOUT, step as u64).random())?),
     };
     let dropout = dropout.as_ref();
-    let images = network::image_embeds(model, &batch.pixels)?;
+    let images = match &batch.pictures {
+        Pictures::Pixels(pixels) => network::image_embeds(model, pixels)?,
+        Pictures::Tokens { values, places } => network::image_embeds_of_tokens(model, values, places)?,
+    };
     let texts = network::text_embeds(model, &batch.tokens, dropout)?;
-    let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &texts)?);
+    let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &batch.tokens, &texts)?);
     let mut sum = WeightedSum::default();
     let name = match config.global {
         GlobalLoss::Cmpm => "cmpm",
         GlobalLoss::Ndf(_) => "ndf",
     };
-    sum.add(name, global_loss(&v, &t, &batch.identities, config.global)?, config.global_weight)?;
+    sum.add(name, global_loss(&v, &t, &batch.targets, config.global)?, config.global_weight)?;
+    if let (Some(truth), Some((phrases, known))) = (&config.truth, &batch.phrases) {
+        let states = network::text_embeds(model, phrases, dropout)?;
+        let phrases = network::text_proj(model, phrases, &states)?;
+        sum.add("truth", trainee.truth.loss(&v, &phrases, known)?, truth.weight)?;
+    }
     if config.attributes > 0.0 {
         let cls = images.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let (attributes, right) = trainee.heads.loss(&cls, &batch.labels)?;
@@ -223,7 +248,7 @@ pub fn loss_with(
     {
         sum.add("ara", words, ara.weight)?;
     }
-    sum.finish(&batch.pixels)
+    sum.finish(&images)
 }
 
 /// A weighted sum of losses, and the unweighted value of each.

@@ -57,6 +57,8 @@ struct ParameterState {
     step: usize,
     /// Its first update came after the run's first step.
     late: bool,
+    /// Factor on the learning rate.
+    factor: f64,
 }
 
 impl ParameterState {
@@ -67,7 +69,7 @@ impl ParameterState {
         }
         self.step += 1;
         let warm = if self.late { self.step as f64 / config.late_warmup.max(1) as f64 } else { 1.0 };
-        let lr = lr * warm.min(1.0);
+        let lr = lr * warm.min(1.0) * self.factor;
         let AdamWConfig { beta1, beta2, eps, decay, .. } = *config;
         let (fix1, fix2) = (1.0 - beta1.powi(self.step as i32), 1.0 - beta2.powi(self.step as i32));
         UpdateRule {
@@ -97,10 +99,16 @@ impl AdamW {
             .into_iter()
             .map(|(name, var)| {
                 let n = var.elem_count();
-                ParameterState { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false }
+                ParameterState { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false, factor: 1.0 }
             })
             .collect();
         Self { config, parameters, step: 0 }
+    }
+
+    /// Sets the factor on the learning rate of each parameter by its name: a part that was trained elsewhere learns more
+    /// slowly than fresh ones.
+    pub fn scale_rates(&mut self, factor: impl Fn(&str) -> f64) {
+        self.parameters.iter_mut().for_each(|parameter| parameter.factor = factor(&parameter.name));
     }
 
     /// Steps taken so far.

@@ -10,8 +10,9 @@ use super::objective::Objective;
 use super::run::RunConfig;
 use super::schedule::Schedule;
 use super::source::{DataSpec, Order};
+use super::trainee::Frozen;
 use sightline_embed::kernel::Precision;
-use sightline_embed::model::Architecture;
+use sightline_embed::model::{Architecture, Backbone, Preprocess, TextPooling};
 use sightline_figures::Words;
 
 /// Dimensions of the model, apart from its vocabulary.
@@ -21,6 +22,12 @@ pub struct Shape {
     pub image: [usize; 2],
     /// Side of a patch in pixels.
     pub patch: usize,
+    /// Convolutional backbone in the place of the linear patch embedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Backbone>,
+    /// What of a text's hidden states goes to the common space.
+    #[serde(default)]
+    pub text_pooling: TextPooling,
     /// Width of the vision transformer.
     pub vision_width: usize,
     /// Layers of the vision transformer.
@@ -45,6 +52,8 @@ impl Shape {
         Self {
             image: arch.image_size,
             patch: arch.patch_size,
+            backbone: arch.backbone,
+            text_pooling: arch.text_pooling,
             vision_width: arch.vision_width,
             vision_layers: arch.vision_depth,
             vision_heads: arch.vision_heads,
@@ -82,6 +91,8 @@ impl Shape {
         Ok(Architecture {
             image_size: self.image,
             patch_size: self.patch,
+            backbone: self.backbone,
+            text_pooling: self.text_pooling,
             vision_width: self.vision_width,
             vision_depth: self.vision_layers,
             vision_heads: self.vision_heads,
@@ -122,6 +133,9 @@ pub struct Recipe {
     pub text_init: Option<PathBuf>,
     /// tokenizer.json to use as it is.
     pub tokenizer: Option<PathBuf>,
+    /// Published weights of the backbone (`.pth`).
+    #[serde(default)]
+    pub backbone_init: Option<PathBuf>,
     /// Checkpoint or model folder to start from.
     pub init: Option<PathBuf>,
     /// Training data.
@@ -169,6 +183,7 @@ impl Recipe {
         });
         Self {
             text_init: self.text_init.as_ref().map(last),
+            backbone_init: self.backbone_init.as_ref().map(last),
             tokenizer: self.tokenizer.as_ref().map(last),
             init: self.init.as_ref().map(last),
             assets: self.assets.as_ref().map(last),
@@ -187,6 +202,23 @@ impl Recipe {
         if self.all_words { Words::All } else { Words::Seen }
     }
 
+    /// Which variables the run leaves as they are.
+    pub fn frozen(&self) -> Frozen {
+        Frozen { text_layers: self.run.frozen_text_layers }
+    }
+
+    /// How pictures become the model's input: a backbone's own normalisation (ImageNet's), else the reference's.
+    pub fn preprocess(&self) -> Preprocess {
+        match self.shape.backbone {
+            None => Preprocess::default(),
+            Some(_) => Preprocess {
+                mean: [0.485, 0.456, 0.406],
+                std: [0.229, 0.224, 0.225],
+                ..Preprocess::default()
+            },
+        }
+    }
+
     /// Precision of matrix products.
     pub fn precision(&self) -> Precision {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
@@ -199,6 +231,8 @@ impl Recipe {
             shape: Shape {
                 image: [192, 96],
                 patch: 24,
+                backbone: None,
+                text_pooling: TextPooling::Class,
                 vision_width: 256,
                 vision_layers: 4,
                 vision_heads: 4,
@@ -210,6 +244,7 @@ impl Recipe {
             },
             vocabulary: 7000,
             text_init: None,
+            backbone_init: None,
             tokenizer: None,
             init: None,
             data: vec![DataSpec::Synth { identities: 16_000, views: 2 }],
@@ -236,6 +271,8 @@ impl Recipe {
         recipe.shape = Shape {
             image: [96, 48],
             patch: 16,
+            backbone: None,
+            text_pooling: TextPooling::Class,
             vision_width: 64,
             vision_layers: 2,
             vision_heads: 2,
@@ -270,6 +307,8 @@ impl Recipe {
             shape: Shape {
                 image: [224, 224],
                 patch: 16,
+                backbone: None,
+                text_pooling: TextPooling::Class,
                 vision_width: 768,
                 vision_layers: 12,
                 vision_heads: 12,

@@ -12,7 +12,7 @@ use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::batch::{Batch, BatchBuilder};
+use super::batch::{Batch, BatchBuilder, TokenMaker};
 use super::finite::{non_finite_gradient, non_finite_parts, non_finite_variable};
 use super::objective::loss;
 use super::optimizer::{AdamW, AdamWConfig};
@@ -25,7 +25,8 @@ use sightline_embed::model::Preprocess;
 use sightline_embed::text::CaptionTokenizer;
 
 pub use super::config::{RunConfig, UNLIMITED_STEPS};
-pub use super::trainee::Trainee;
+use super::trainee::of_text_encoder;
+pub use super::trainee::{Frozen, Trainee};
 
 /// A run to start or to resume.
 pub struct Run<'a> {
@@ -41,6 +42,8 @@ pub struct Run<'a> {
     pub texts: &'a CaptionTokenizer,
     /// Mean and standard deviation of the pixels.
     pub prep: Preprocess,
+    /// What makes tokens of pictures, for a model with a backbone.
+    pub tokens: Option<&'a TokenMaker>,
     /// Validation data that chooses the best checkpoint; `None` keeps no best checkpoint.
     pub validation: Option<&'a Validation>,
     /// Time between checkpoints.
@@ -95,6 +98,7 @@ impl<'a> Run<'a> {
             source,
             texts,
             prep: Preprocess::default(),
+            tokens: None,
             validation: None,
             checkpoint_every: Duration::from_secs(180),
             limit: None,
@@ -113,6 +117,8 @@ impl<'a> Run<'a> {
         self.config.check()?;
         let RunConfig { decay, late_warmup, .. } = self.config;
         let mut optimizer = self.trainee.optimizer_with(AdamWConfig { decay, late_warmup, ..AdamWConfig::default() });
+        let text_rate = self.config.text_rate;
+        optimizer.scale_rates(|name| if of_text_encoder(name) { text_rate } else { 1.0 });
         let stored = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
         let state = self.read_state(stored.unwrap_or_default())?;
         let start = optimizer.steps();
@@ -129,6 +135,8 @@ impl<'a> Run<'a> {
             arch,
             prep: &self.prep,
             texts: self.texts,
+            truth: self.config.objective.truth,
+            tokens: self.tokens,
             seed: self.config.seed,
         };
         let batches = &batches;

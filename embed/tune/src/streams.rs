@@ -13,6 +13,8 @@ pub(crate) const SAMPLED_NEGATIVES: u64 = 1_315_268_449;
 pub(crate) const DROPOUT: u64 = 3_557_359_616;
 /// Pairs, augmentation and captions of a batch; the third argument is the number of the batch.
 pub(crate) const BATCH: u64 = 3_128_688_640;
+/// Augmentation of one picture; the third argument is the number of a kept variant, or 0.
+pub(crate) const PICTURE_VARIANT: u64 = 2_718_281_829;
 /// Order of the pairs in an epoch; the third argument is the number of the epoch.
 pub(crate) const EPOCH_ORDER: u64 = 3_909_877_760;
 /// Fresh variables; the third argument is a hash of the variable's name.

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::attributes::AttributeHeads;
+use super::losses::TruthHead;
 use super::optimizer::{AdamW, AdamWConfig};
 use super::{Result, streams};
 use sightline_embed::graph::{Cada, WordPredictor};
@@ -15,14 +16,44 @@ use sightline_figures::stream;
 /// Multiplier of the FNV-1 hash (64 bits), which numbers a variable's stream by its name.
 const FNV_PRIME: u64 = 1_099_511_628_211;
 
+/// Which variables a run leaves as they are: a backbone always, since its tokens are made once, and the word embeddings with
+/// this many of the lowest layers of a text encoder that was trained elsewhere. Cross-attention is never frozen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frozen {
+    /// Layers of the text transformer; 0 freezes neither layers nor embeddings.
+    pub text_layers: usize,
+}
+
+impl Frozen {
+    /// Whether the variable `name` is one of them.
+    pub fn has(self, name: &str) -> bool {
+        if name.starts_with(crate::backbone::PREFIX) {
+            return true;
+        }
+        let Some(own) = name.strip_prefix("text_encoder.").filter(|_| self.text_layers > 0) else { return false };
+        let Some(layer) = own.strip_prefix("encoder.layer.") else { return own.starts_with("embeddings.") };
+        let number = layer.split('.').next().and_then(|number| number.parse::<usize>().ok());
+        number.is_some_and(|number| number < self.text_layers) && !layer.contains("crossattention")
+    }
+}
+
+/// Whether the variable `name` comes from a text encoder that was trained elsewhere.
+pub fn of_text_encoder(name: &str) -> bool {
+    name.starts_with("text_encoder.") && !name.contains("crossattention")
+}
+
 /// Model, heads and variables of a run.
 pub struct Trainee {
     /// The model.
     pub model: Cada,
     /// The auxiliary heads.
     pub heads: AttributeHeads,
-    /// All variables; the heads' begin with `attributes.`.
+    /// From the cosine of a phrase and a picture to the logit of its truth.
+    pub truth: TruthHead,
+    /// All variables; the heads' begin with `attributes.` and `truth.`.
     pub variables: VarMap,
+    /// Variables that stay as they are.
+    pub frozen: Frozen,
 }
 
 impl Trainee {
@@ -41,9 +72,18 @@ impl Trainee {
     /// # Errors
     /// When the architecture contradicts itself.
     pub fn with_decoder(arch: &Architecture, decoder: WordPredictor, seed: u64) -> Result<Self> {
-        let (model, variables) = crate::weights::trainable(arch, decoder, &Device::Cpu)?;
+        Self::with_frozen(arch, decoder, seed, Frozen::default())
+    }
+
+    /// As [`Trainee::with_decoder`], with some variables `frozen`.
+    ///
+    /// # Errors
+    /// When the architecture contradicts itself.
+    pub fn with_frozen(arch: &Architecture, decoder: WordPredictor, seed: u64, frozen: Frozen) -> Result<Self> {
+        let (model, variables) = crate::weights::trainable_but(arch, decoder, &Device::Cpu, frozen)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let heads = AttributeHeads::new(arch.vision_width, vb.pp("attributes"))?;
+        let truth = TruthHead::new(vb.pp("truth"))?;
         {
             let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             for (name, var) in data.iter().filter(|(_, var)| var.rank() >= 2) {
@@ -59,7 +99,7 @@ impl Trainee {
                 var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
             }
         }
-        Ok(Self { model, heads, variables })
+        Ok(Self { model, heads, truth, variables, frozen })
     }
 
     /// The current model as a serving network, in the current precision of the thread.
@@ -75,11 +115,11 @@ impl Trainee {
         self.optimizer_with(AdamWConfig { decay, ..AdamWConfig::default() })
     }
 
-    /// An optimiser of all variables.
+    /// An optimiser of all variables but the frozen ones.
     pub fn optimizer_with(&self, config: AdamWConfig) -> AdamW {
         let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let all = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
-        AdamW::new(all, config)
+        let all = data.iter().filter(|(name, _)| !self.frozen.has(name));
+        AdamW::new(all.map(|(name, var)| (name.clone(), var.clone())).collect(), config)
     }
 }
 

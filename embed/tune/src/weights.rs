@@ -18,6 +18,9 @@ use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, Network};
 use sightline_embed::net::WeightSource;
 
+use crate::legacy_checkpoint;
+use crate::trainee::Frozen;
+
 /// Tensors by name.
 pub type Tensors = HashMap<String, Tensor>;
 
@@ -69,7 +72,9 @@ pub fn read(path: &Path) -> Result<Tensors, EmbedError> {
         |e: candle_core::Error| EmbedError::Unreadable { path: path.to_owned(), format, message: first_line(&e) };
     let all: Vec<(String, Tensor)> = if pickled {
         // candle fails on a missing key, and without a key finds no tensor in a nested checkpoint.
+        let legacy = legacy_checkpoint::is_legacy(path).map_err(EmbedError::io(path))?;
         match candle_core::pickle::read_all_with_key(path, Some("model")) {
+            _ if legacy => legacy_checkpoint::read(path).map_err(unreadable)?,
             Ok(t) if !t.is_empty() => t,
             nested => match candle_core::pickle::read_all_with_key(path, None) {
                 Ok(t) => t,
@@ -147,6 +152,43 @@ pub fn trainable(arch: &Architecture, decoder: WordPredictor, device: &Device) -
     let variables = VarMap::new();
     let model = Cada::new(arch, decoder, VarBuilder::from_varmap(&variables, DType::F32, device))?;
     Ok((model, variables))
+}
+
+/// As [`trainable`], but the model reads `frozen` variables as constants: no gradient is computed for them.
+///
+/// # Errors
+/// As [`trainable`].
+pub fn trainable_but(
+    arch: &Architecture,
+    decoder: WordPredictor,
+    device: &Device,
+    frozen: Frozen,
+) -> Result<(Cada, VarMap), EmbedError> {
+    let variables = VarMap::new();
+    let backend: Box<dyn SimpleBackend> = Box::new(PartlyFrozen { variables: variables.clone(), frozen });
+    let model = Cada::new(arch, decoder, VarBuilder::new_with_args(backend, DType::F32, device))?;
+    Ok((model, variables))
+}
+
+/// Makes variables, and gives those that are frozen without their history: they share the variable's memory.
+struct PartlyFrozen {
+    variables: VarMap,
+    frozen: Frozen,
+}
+
+impl SimpleBackend for PartlyFrozen {
+    fn get(&self, s: Shape, name: &str, init: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
+        let tensor = self.variables.get(s, name, init, dtype, dev)?;
+        Ok(if self.frozen.has(name) { tensor.detach() } else { tensor })
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        candle_core::bail!("{name} was asked for without a shape")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
 }
 
 /// Writes `tensors` into the variables of the same names and gives the names of variables that kept

@@ -191,7 +191,7 @@ impl Grid<'_> {
         std::fs::create_dir_all(&folder).map_err(TrainError::io(&folder))?;
         let arch = recipe.shape.architecture(pieces).map_err(TrainError::Usage)?;
         let texts = CaptionTokenizer::load(&self.folder.join("tokenizer.json"), &arch)?;
-        let trainee = Trainee::with_decoder(&arch, recipe.run.objective.decoder(), job.seed)?;
+        let trainee = Trainee::with_frozen(&arch, recipe.run.objective.decoder(), job.seed, recipe.frozen())?;
         let weights = folder.join("weights.safetensors");
         if weights.is_file() {
             checkpoint::variables(&weights, &trainee.variables)?;

@@ -8,6 +8,7 @@ use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
 use sightline_embed::graph::l2_normalize;
+use sightline_embed::kernel::MASKED;
 use sightline_embed::model::LOGIT_SCALE;
 
 /// Floor inside the logarithm of the target distribution.
@@ -47,39 +48,93 @@ impl FromStr for GlobalLoss {
     }
 }
 
+/// Which text of a batch matches which picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatchTargets {
+    /// Number of pairs B.
+    count: usize,
+    /// `[B, B]`, picture after picture: whether text j matches picture i; `None` where nobody knows.
+    matches: Vec<Option<bool>>,
+}
+
+impl MatchTargets {
+    /// Texts match pictures of their own identity alone (paper, equation 3).
+    pub fn of_identities(identities: &[u32]) -> Self {
+        let row = |id: &u32| identities.iter().map(|other| Some(other == id)).collect::<Vec<_>>();
+        Self { count: identities.len(), matches: identities.iter().flat_map(row).collect() }
+    }
+
+    /// As [`MatchTargets::of_identities`], but a text of another person matches a picture of which it is true, and a pair of
+    /// which nobody knows whether it is true counts for nothing. `truth(text, picture)` is asked for pairs of two persons;
+    /// `None` from it is a text that makes no statement: it does not match.
+    pub fn of_truth(identities: &[u32], truth: impl Fn(usize, usize) -> Option<Option<bool>>) -> Self {
+        let mut targets = Self::of_identities(identities);
+        for picture in 0..targets.count {
+            for text in 0..targets.count {
+                let at = picture * targets.count + text;
+                if targets.matches[at] == Some(false)
+                    && let Some(known) = truth(text, picture)
+                {
+                    targets.matches[at] = known;
+                }
+            }
+        }
+        targets
+    }
+
+    /// Pairs of different identities that match or may match.
+    pub fn extra(&self, identities: &[u32]) -> usize {
+        let own = Self::of_identities(identities);
+        self.matches.iter().zip(own.matches).filter(|(truth, own)| **truth != *own).count()
+    }
+
+    /// Targets and addends for unknown pairs (0 or [`MASKED`]), each `[B, B]`: pictures by texts, or with `turned` texts by
+    /// pictures. Equal weight on every match of a row.
+    fn tensors(&self, turned: bool, like: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let n = self.count;
+        let at = |row: usize, column: usize| self.matches[if turned { column * n + row } else { row * n + column }];
+        let (mut q, mut mask) = (vec![0f32; n * n], vec![0f32; n * n]);
+        for row in 0..n {
+            let hits = (0..n).filter(|column| at(row, *column) == Some(true)).count().max(1) as f32;
+            for column in 0..n {
+                match at(row, column) {
+                    Some(true) => q[row * n + column] = 1.0 / hits,
+                    Some(false) => {}
+                    None => mask[row * n + column] = MASKED,
+                }
+            }
+        }
+        let known = mask.iter().all(|x| *x == 0.0);
+        let tensor = |values: Vec<f32>| Tensor::from_vec(values, (n, n), like.device());
+        Ok((tensor(q)?, if known { None } else { Some(tensor(mask)?) }))
+    }
+}
+
 /// The chosen global loss of B pairs, a scalar f32 in nats. `image` and `text` are `[B,
 /// embed_dim]`, f32, not normalised.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
-pub fn global_loss(image: &Tensor, text: &Tensor, identities: &[u32], loss: GlobalLoss) -> Result<Tensor> {
+pub fn global_loss(image: &Tensor, text: &Tensor, targets: &MatchTargets, loss: GlobalLoss) -> Result<Tensor> {
     match loss {
-        GlobalLoss::Cmpm => cmpm(image, text, identities),
-        GlobalLoss::Ndf(variant) => ndf(image, text, identities, variant),
+        GlobalLoss::Cmpm => cmpm_to(image, text, targets),
+        GlobalLoss::Ndf(variant) => ndf_to(image, text, targets, variant),
     }
 }
 
-fn check(image: &Tensor, text: &Tensor, identities: &[u32]) -> Result<()> {
-    if image.dims() != text.dims() || image.dim(0)? != identities.len() {
-        bail!(
-            "a global loss of {:?} images, {:?} texts and {} identities",
-            image.dims(),
-            text.dims(),
-            identities.len()
-        );
+fn check(image: &Tensor, text: &Tensor, targets: &MatchTargets) -> Result<()> {
+    if image.dims() != text.dims() || image.dim(0)? != targets.count {
+        bail!("a global loss of {:?} images, {:?} texts and {} targets", image.dims(), text.dims(), targets.count);
     }
     Ok(())
 }
 
-/// Target distribution `[B, B]`: equal weight on every pair of one identity.
-fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
-    let n = identities.len();
-    let mut q = vec![0f32; n * n];
-    for (row, id) in q.chunks_exact_mut(n).zip(identities) {
-        let same = identities.iter().filter(|other| *other == id).count() as f32;
-        row.iter_mut().zip(identities).filter(|(_, other)| *other == id).for_each(|(v, _)| *v = 1.0 / same);
+/// `logits` without the pairs of which nothing is known.
+fn masked(logits: &Tensor, mask: Option<Tensor>) -> Result<Tensor> {
+    match mask {
+        Some(mask) => logits + mask,
+        None => Ok(logits.clone()),
     }
-    Tensor::from_vec(q, (n, n), like.device())
 }
 
 /// NDF loss of B pairs (specification, section 4), a scalar f32. `image` and `text` are `[B,
@@ -88,12 +143,20 @@ fn targets(identities: &[u32], like: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that do not fit each other.
 pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVariant) -> Result<Tensor> {
-    check(image, text, identities)?;
+    ndf_to(image, text, &MatchTargets::of_identities(identities), variant)
+}
+
+/// As [`ndf`], to any targets.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn ndf_to(image: &Tensor, text: &Tensor, targets: &MatchTargets, variant: NdfVariant) -> Result<Tensor> {
+    check(image, text, targets)?;
     let logits = (l2_normalize(image)?.matmul(&l2_normalize(text)?.t()?.contiguous()?)? * LOGIT_SCALE)?;
-    let q = targets(identities, &logits)?;
-    let log_q = (&q + EPS)?.log()?;
-    let one = |s: &Tensor| -> Result<Tensor> {
-        let log_p = log_softmax(s, D::Minus1)?;
+    let one = |s: &Tensor, turned: bool| -> Result<Tensor> {
+        let (q, mask) = targets.tensors(turned, s)?;
+        let log_q = (&q + EPS)?.log()?;
+        let log_p = log_softmax(&masked(s, mask)?, D::Minus1)?;
         let p_q = (log_p.exp()? * (&log_p - &log_q)?)?;
         let q_p = (&q * (&log_q - &log_p)?)?;
         match variant {
@@ -104,7 +167,7 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVarian
             }
         }
     };
-    (one(&logits)? + one(&logits.t()?.contiguous()?)?)? * 0.5
+    (one(&logits, false)? + one(&logits.t()?.contiguous()?, true)?)? * 0.5
 }
 
 /// Cross-modal projection matching (Zhang and Lu, ECCV 2018) of B pairs: features of one side, not
@@ -114,13 +177,18 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVarian
 /// # Errors
 /// Shapes that do not fit each other.
 pub fn cmpm(image: &Tensor, text: &Tensor, identities: &[u32]) -> Result<Tensor> {
-    check(image, text, identities)?;
-    let log_q = (targets(identities, image)? + EPS)?.log()?;
-    let one = |x: &Tensor, z: &Tensor| -> Result<Tensor> {
-        let log_p = log_softmax(&x.matmul(&l2_normalize(z)?.t()?.contiguous()?)?, D::Minus1)?;
+    cmpm_to(image, text, &MatchTargets::of_identities(identities))
+}
+
+fn cmpm_to(image: &Tensor, text: &Tensor, targets: &MatchTargets) -> Result<Tensor> {
+    check(image, text, targets)?;
+    let one = |x: &Tensor, z: &Tensor, turned: bool| -> Result<Tensor> {
+        let (q, mask) = targets.tensors(turned, image)?;
+        let log_q = (q + EPS)?.log()?;
+        let log_p = log_softmax(&masked(&x.matmul(&l2_normalize(z)?.t()?.contiguous()?)?, mask)?, D::Minus1)?;
         (log_p.exp()? * (&log_p - &log_q)?)?.sum(D::Minus1)?.mean_all()
     };
-    one(image, text)? + one(text, image)?
+    one(image, text, false)? + one(text, image, true)?
 }
 
 #[cfg(test)]
@@ -183,6 +251,36 @@ mod tests {
                 assert!((f64::from(ours[i]) - slope).abs() < 1e-3 * slope.abs().max(1.0), "{side} {i}: {slope}");
             }
         }
+    }
+
+    /// Two pictures in red of two persons: the text "red" is true of both, and a third person's colour is not known.
+    #[test]
+    fn a_text_that_is_true_of_another_person_is_no_negative() {
+        let ids = [1, 2, 3];
+        let truth = |text: usize, picture: usize| match (text, picture) {
+            (0, 1) => Some(Some(true)),
+            (0, 2) => Some(None),
+            (2, _) => None,
+            _ => Some(Some(false)),
+        };
+        let targets = MatchTargets::of_truth(&ids, truth);
+        assert_eq!(targets.extra(&ids), 2);
+        let like = Tensor::zeros((3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let (by_text, mask) = targets.tensors(true, &like).unwrap();
+        assert_eq!(by_text.to_vec2::<f32>().unwrap()[0], [0.5, 0.5, 0.0]);
+        assert_eq!(mask.unwrap().to_vec2::<f32>().unwrap()[0], [0.0, 0.0, MASKED]);
+        let (by_picture, _) = targets.tensors(false, &like).unwrap();
+        assert_eq!(by_picture.to_vec2::<f32>().unwrap()[1], [0.5, 0.5, 0.0]);
+        // Text 0 lies on picture 1: wrong by identity, right by truth.
+        let axis = |i: usize| (0..4).map(move |k| if k == i { 1f32 } else { 0.0 });
+        let matrix = |rows: [usize; 3]| {
+            Tensor::from_vec(rows.into_iter().flat_map(axis).collect::<Vec<_>>(), (3, 4), &Device::Cpu).unwrap()
+        };
+        let (images, texts) = (matrix([0, 1, 2]), matrix([1, 1, 2]));
+        let loss = |targets: &MatchTargets| -> f32 {
+            ndf_to(&images, &texts, targets, NdfVariant::Paper).unwrap().to_scalar().unwrap()
+        };
+        assert!(loss(&targets) < 0.8 * loss(&MatchTargets::of_identities(&ids)));
     }
 
     #[test]

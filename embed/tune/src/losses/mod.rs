@@ -7,11 +7,13 @@
 mod global;
 mod groups;
 mod negatives;
+mod truth;
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
-pub use global::{GlobalLoss, NdfVariant, cmpm, global_loss, ndf};
+pub use global::{GlobalLoss, MatchTargets, NdfVariant, cmpm, global_loss, ndf, ndf_to};
+pub use truth::{PhraseTruth, TruthHead};
 pub use groups::Groups;
 pub use negatives::{HardNegative, Negatives, hard_negatives};
 

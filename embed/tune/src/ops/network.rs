@@ -25,6 +25,28 @@ pub fn image_embeds(cada: &Cada, pixels: &Tensor) -> Result<Tensor> {
     vit(&cada.visual_encoder, pixels, cada.arch().patch_size)
 }
 
+/// Tokens of a backbone `[batch, places, token width]` at `places` of the grid -> features of the class token and of these
+/// patches, `[batch, 1 + places, vision width]`.
+///
+/// # Errors
+/// Places beyond the grid, or tokens of another width.
+pub fn image_embeds_of_tokens(cada: &Cada, tokens: &Tensor, places: &[u32]) -> Result<Tensor> {
+    let vit = &cada.visual_encoder;
+    let positions = if places.len() + 1 == vit.positions.dim(1)? {
+        vit.positions.clone()
+    } else {
+        let rows: Vec<u32> = std::iter::once(0).chain(places.iter().map(|place| place + 1)).collect();
+        vit.positions.index_select(&Tensor::new(rows, vit.positions.device())?, 1)?
+    };
+    let rows = linear(&vit.patch, tokens)?;
+    if !ours(tokens) || !ours(&vit.class_token) {
+        let class = vit.class_token.broadcast_as((rows.dim(0)?, 1, rows.dim(2)?))?;
+        let x = Tensor::cat(&[&class, &rows], 1)?.broadcast_add(&positions)?;
+        return vit.norm.forward(&vit.blocks.iter().try_fold(x, |x, block| block.forward(&x))?);
+    }
+    stack(&class_and_positions(&rows, &vit.class_token, &positions)?, None, None, vit_layers(vit))
+}
+
 /// Patch features -> global image features `[batch, embed_dim]`, not normalised.
 ///
 /// # Errors
@@ -45,8 +67,8 @@ pub fn text_embeds(cada: &Cada, tokens: &TokenBatch, dropout: Option<&Dropout>) 
 ///
 /// # Errors
 /// When candle fails.
-pub fn text_proj(cada: &Cada, text_embeds: &Tensor) -> Result<Tensor> {
-    linear(&cada.text_proj, &first(text_embeds)?)?.to_dtype(DType::F32)
+pub fn text_proj(cada: &Cada, tokens: &TokenBatch, text_embeds: &Tensor) -> Result<Tensor> {
+    linear(&cada.text_proj, &cada.pool_text(tokens, text_embeds)?)?.to_dtype(DType::F32)
 }
 
 /// The decoder, see [`Cada::fused`].
@@ -89,15 +111,18 @@ fn first(x: &Tensor) -> Result<Tensor> {
 }
 
 fn vit(vit: &Vit, pixels: &Tensor, side: usize) -> Result<Tensor> {
-    if !ours(pixels) || !ours(&vit.class_token) {
+    if !ours(pixels) || !ours(&vit.class_token) || vit.backbone.is_some() {
         return vit.forward(pixels);
     }
     // `patches` checks the size; for a picture that tracks a gradient it is candle's own
     // permutation.
     let rows = linear(&vit.patch, &patches(pixels, side)?)?;
     let x = class_and_positions(&rows, &vit.class_token, &vit.positions)?;
-    let layers = vit.blocks.iter().flat_map(vit_block).chain([Sublayer::Norm(vit.norm.clone())]).collect();
-    stack(&x, None, None, layers)
+    stack(&x, None, None, vit_layers(vit))
+}
+
+fn vit_layers(vit: &Vit) -> Vec<Sublayer> {
+    vit.blocks.iter().flat_map(vit_block).chain([Sublayer::Norm(vit.norm.clone())]).collect()
 }
 
 fn vit_block(block: &VitBlock) -> [Sublayer; 2] {

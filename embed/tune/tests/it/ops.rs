@@ -202,7 +202,7 @@ fn every_variable_gets_a_gradient() {
         let images = network::image_embeds(&cada, &pixels).unwrap();
         let global = graph::l2_normalize(&network::image_proj(&cada, &images).unwrap()).unwrap();
         let hidden = network::text_embeds(&cada, &texts, Some(&dropout)).unwrap();
-        let text = network::text_proj(&cada, &hidden).unwrap();
+        let text = network::text_proj(&cada, &texts, &hidden).unwrap();
         let fused = network::fused(&cada, &texts, &images, Some(&dropout)).unwrap();
         let logits = network::itm_logits(&cada, &fused).unwrap();
         let local = network::itm_local_logits(&cada, &fused.narrow(1, 1, 2).unwrap().mean(1).unwrap()).unwrap();

@@ -197,8 +197,8 @@ fn negatives(
     table: &mut Table,
 ) {
     let model = &trainee.model;
-    let v = model.image_proj(&model.image_embeds(&batch.pixels).unwrap()).unwrap().detach();
-    let t = model.text_proj(&model.text_embeds(&batch.tokens, None).unwrap()).unwrap().detach();
+    let v = model.image_proj(&model.image_embeds(batch.pictures.tensor()).unwrap()).unwrap().detach();
+    let t = model.text_proj(&batch.tokens, &model.text_embeds(&batch.tokens, None).unwrap()).unwrap().detach();
     let rule = reference().atp.unwrap().negatives;
     let found = hard_negatives(&v, &t, &batch.identities, rule, 0).unwrap().unwrap();
     for (name, ours) in [("neg_image_for_text", &found.image_for_text), ("neg_text_for_image", &found.text_for_image)] {
@@ -224,9 +224,9 @@ fn negatives(
 /// Logits of both match heads at the first step.
 fn match_logits(trainee: &Trainee, batch: &Batch, stored: &HashMap<String, Tensor>, limit: f64, table: &mut Table) {
     let model = &trainee.model;
-    let images = model.image_embeds(&batch.pixels).unwrap();
+    let images = model.image_embeds(batch.pictures.tensor()).unwrap();
     let v = model.image_proj(&images).unwrap();
-    let t = model.text_proj(&model.text_embeds(&batch.tokens, None).unwrap()).unwrap();
+    let t = model.text_proj(&batch.tokens, &model.text_embeds(&batch.tokens, None).unwrap()).unwrap();
     let atp = reference().atp.unwrap();
     let found = hard_negatives(&v, &t, &batch.identities, atp.negatives, 0).unwrap().unwrap();
     let logits = atp.logits(model, &images, &batch.tokens, &found, None).unwrap();

@@ -281,9 +281,9 @@ fn folders_and_drawn_persons_mix() {
     let two = batches(Order::Identities { again: 0.5, siblings: 0.6, lookalikes: None });
     assert_eq!((&one.identities, &one.tokens), (&two.identities, &two.tokens));
     let flat = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).expect("f32");
-    assert_eq!(flat(&one.pixels), flat(&two.pixels));
+    assert_eq!(flat(one.pictures.tensor()), flat(two.pictures.tensor()));
     let epoch = batches(Order::Epochs);
-    assert_eq!(epoch.pixels.dims(), [16, 3, 32, 16]);
+    assert_eq!(epoch.pictures.tensor().dims(), [16, 3, 32, 16]);
 
     // Rates over many batches: three of four from the folder, second pictures about as often as asked for.
     let order = Order::Identities { again: 0.5, siblings: 0.0, lookalikes: None };
@@ -428,7 +428,7 @@ fn a_batch_is_drawn_by_every_thread_and_the_same_on_any_number() {
         };
         let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         let batch = workers.install(|| batches.build(5)).expect("a batch");
-        let pixels: Vec<f32> = batch.pixels.flatten_all().and_then(|t| t.to_vec1()).expect("f32");
+        let pixels: Vec<f32> = batch.pictures.tensor().flatten_all().and_then(|t| t.to_vec1()).expect("f32");
         (pixels, batch.tokens, batch.identities, source.most.into_inner())
     };
     let (one, four) = (build(1), build(4));

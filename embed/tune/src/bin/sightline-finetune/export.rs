@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use clap::Args;
 use serde_json::Value;
+use sightline_embed::graph::WordPredictor;
 use sightline_tune::folder::{self, Card};
 use sightline_tune::run::Trainee;
 use sightline_tune::{TrainError, atomic, checkpoint};
@@ -45,7 +46,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     ensure!(args.force || !args.out.exists(), "{} exists already; --force replaces it", args.out.display());
     let record =
         RunRecord::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
-    let trainee = Trainee::new(&record.model.architecture, 0)?;
+    let trainee = Trainee::with_frozen(&record.model.architecture, WordPredictor::None, 0, record.recipe.frozen())?;
     let best = !args.last && args.run.join("best/best.json").is_file();
     if !best {
         checkpoint::load(&args.run, &trainee.variables, &mut trainee.optimizer(0.0))?

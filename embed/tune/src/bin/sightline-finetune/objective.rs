@@ -6,7 +6,7 @@ use sightline_embed::graph::WordPredictor;
 use sightline_tune::ara::Masking;
 use sightline_tune::atp::CrossAttentionStart;
 use sightline_tune::losses::{GlobalLoss, Groups, HardNegative};
-use sightline_tune::objective::Objective;
+use sightline_tune::objective::{Objective, Truth};
 
 /// Which halves of ATP.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -110,6 +110,16 @@ pub struct ObjectiveArgs {
     /// Whether each word sees only those before it.
     #[arg(long)]
     ara_causal: Option<bool>,
+    /// Phrases of a batch whose truth about every picture is learned, from what is known of drawn persons and of labelled ones; 0
+    /// for none.
+    #[arg(long)]
+    truth_phrases: Option<usize>,
+    /// Weight of that loss.
+    #[arg(long)]
+    truth_weight: Option<f64>,
+    /// Whether the global loss counts everyone of whom a caption is true as its match, and not its own person alone.
+    #[arg(long)]
+    truth_targets: Option<bool>,
     /// Weight of the auxiliary attribute heads.
     #[arg(long)]
     attributes: Option<f64>,
@@ -168,6 +178,11 @@ impl ObjectiveArgs {
         if self.ara == Some(MaskingArg::Off) {
             objective.ara = None;
         }
+        let mut truth = objective.truth.unwrap_or(Truth { phrases: 0, weight: 1.0, targets: false });
+        set(&mut truth.phrases, self.truth_phrases);
+        set(&mut truth.weight, self.truth_weight);
+        set(&mut truth.targets, self.truth_targets);
+        objective.truth = (truth.phrases > 0 || truth.targets).then_some(truth);
         match objective.check() {
             Ok(()) => Ok(objective),
             Err(message) => bail!("{message}"),

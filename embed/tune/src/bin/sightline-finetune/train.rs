@@ -10,15 +10,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sightline_embed::model::{ModelConfig, Preprocess};
+use sightline_embed::model::ModelConfig;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
+use sightline_tune::backbone;
+use sightline_tune::batch::TokenMaker;
 use sightline_tune::folder::Card;
 use sightline_tune::init::{self, TextInit};
 use sightline_tune::recipe::Recipe;
 use sightline_tune::run::{Run, Trainee};
 use sightline_tune::schedule::Schedule;
 use sightline_tune::source::{BatchSequence, Source};
+use sightline_tune::token_cache::TokenCache;
 use sightline_tune::vocabulary::{self, CutVocabulary};
 use sightline_tune::{TrainError, atomic, checkpoint, record};
 
@@ -143,7 +146,21 @@ fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(
 }
 
 /// Loads initial weights from the sources that the recipe names.
-fn initialise(trainee: &Trainee, recipe: &Recipe, cut: Option<&CutVocabulary>, reporter: &Reporter) -> Result<()> {
+fn initialise(
+    trainee: &Trainee,
+    recipe: &Recipe,
+    cut: Option<&CutVocabulary>,
+    source: &dyn Source,
+    reporter: &Reporter,
+) -> Result<()> {
+    if let (Some(file), Some(kind)) = (&recipe.backbone_init, recipe.shape.backbone) {
+        backbone::from_published(trainee, kind, file)?;
+        let pixels = train_data::sample(recipe, source)?;
+        recipe.precision().scope(|| backbone::standardise(trainee, &pixels, recipe.shape.image))?;
+        reporter.note(&format!("from {}: {kind}", file.display()));
+    } else if let (Some(kind), None) = (recipe.shape.backbone, &recipe.init) {
+        bail!("a backbone is not trained from nothing: --backbone-init FILE, the published weights of {kind} (.pth)");
+    }
     if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
         let said = match init::from_text_encoder(trainee, folder, cut)? {
             TextInit::Layers(n) => format!("words, positions and {n} layers of the text side"),
@@ -159,6 +176,20 @@ fn initialise(trainee: &Trainee, recipe: &Recipe, cut: Option<&CutVocabulary>, r
         reporter.note(&format!("from {}: every weight it has{fresh}", path.display()));
     }
     Ok(())
+}
+
+/// What makes tokens of pictures for a model with a backbone, with its cache in `folder`.
+fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: &Path) -> Result<Option<TokenMaker>> {
+    let Some(network) = recipe.precision().scope(|| backbone::network(trainee))? else { return Ok(None) };
+    let run = &recipe.run;
+    let kind = network.kind();
+    let content = json!([recipe.data, recipe.assets, recipe.mesh_share, run.seed, recipe.shape.image, run.augment, recipe.f32]);
+    let arch = trainee.model.arch();
+    let grid = [arch.grid().rows, arch.grid().cols];
+    Ok(Some(TokenMaker::new(network, source, run.token_drop, |pictures| match run.variants {
+        0 => Ok(None),
+        variants => Ok(Some(TokenCache::open(folder, &content.to_string(), kind, grid, pictures, variants)?)),
+    })?))
 }
 
 /// Runs the command; gives the exit code.
@@ -191,7 +222,7 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
             *epoch = per_epoch.max(1);
         }
     }
-    let trainee = Trainee::with_decoder(&arch, recipe.run.objective.decoder(), recipe.run.seed)?;
+    let trainee = Trainee::with_frozen(&arch, recipe.run.objective.decoder(), recipe.run.seed, recipe.frozen())?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
     reporter.note(&format!(
         "{:.2} million parameters, {pieces} word pieces; {} identities, {per_epoch} steps an epoch",
@@ -199,14 +230,18 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
         source.identities()
     ));
     if !resumes {
-        initialise(&trainee, &recipe, cut.as_ref(), &reporter)?;
+        initialise(&trainee, &recipe, cut.as_ref(), source, &reporter)?;
     }
     let minutes = args.minutes.or(before.as_ref().and_then(|record| record.minutes));
-    let mut record = RunRecord { recipe: recipe.clone(), model: ModelConfig::new("", arch), minutes };
+    let mut model = ModelConfig::new("", arch);
+    model.preprocess = recipe.preprocess();
+    let mut record = RunRecord { recipe: recipe.clone(), model, minutes };
     record.write(&args.run)?;
     let validation = data.validation(&recipe, &texts, &options, &reporter)?;
+    let tokens = token_maker(&trainee, &recipe, source, args.token_cache.as_deref().unwrap_or(&args.run))?;
     let run = Run {
-        prep: Preprocess::default(),
+        prep: recipe.preprocess(),
+        tokens: tokens.as_ref(),
         validation: validation.as_ref(),
         checkpoint_every: Duration::from_secs(args.checkpoint_s),
         limit: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),

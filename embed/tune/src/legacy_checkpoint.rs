@@ -1,0 +1,157 @@
+//! Reads PyTorch checkpoints of the form before version 1.6, which candle does not: four pickles one behind the other (a magic
+//! number, the version, sizes of integers, the tensors), then the keys of the storages and their bytes.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use candle_core::pickle::{Object, Stack};
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+/// The pickled magic number, then the pickled version 1001: how every such file begins.
+const START: [u8; 21] = [
+    0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e, 0x80, 0x02, 0x4d, 0xe9, 0x03,
+    0x2e,
+];
+
+/// Whether the file at `path` is of this form.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn is_legacy(path: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(START.len() as u64).read_to_end(&mut start)?;
+    Ok(start == START)
+}
+
+/// Every tensor of the file by name, on the CPU.
+///
+/// # Errors
+/// A file cut short, or one that holds anything but named tensors.
+pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut start = [0; START.len()];
+    file.read_exact(&mut start)?;
+    pickle(&mut file)?;
+    let tensors = named_tensors(pickle(&mut file)?)?;
+    let Object::List(keys) = pickle(&mut file)? else { bail!("no list of storages") };
+    let mut kinds = HashMap::new();
+    tensors.iter().for_each(|(_, tensor)| {
+        kinds.insert(tensor.storage.clone(), tensor.dtype);
+    });
+    let mut storages = HashMap::new();
+    for key in keys {
+        let Object::Unicode(key) = key else { bail!("a storage without a name") };
+        let Some(dtype) = kinds.get(&key) else { bail!("no tensor uses storage {key}") };
+        let mut count = [0; 8];
+        file.read_exact(&mut count)?;
+        let count = i64::from_le_bytes(count);
+        let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(dtype.size_in_bytes()));
+        let Some(length) = length else { bail!("a storage of {count} numbers") };
+        let mut bytes = Vec::new();
+        (&mut file).take(length as u64).read_to_end(&mut bytes)?;
+        if bytes.len() != length {
+            bail!("storage {key} is cut short: {} of {length} bytes", bytes.len());
+        }
+        storages.insert(key, bytes);
+    }
+    tensors.into_iter().map(|(name, tensor)| Ok((name, tensor.read(&storages)?))).collect()
+}
+
+fn pickle(file: &mut impl BufRead) -> Result<Object> {
+    let mut stack = Stack::empty();
+    stack.read_loop(file)?;
+    stack.finalize()
+}
+
+/// Where a tensor's numbers are.
+struct StoredTensor {
+    storage: String,
+    dtype: DType,
+    /// First number in the storage.
+    offset: usize,
+    shape: Vec<usize>,
+    /// Numbers from one element to the next in each dimension.
+    strides: Vec<usize>,
+}
+
+impl StoredTensor {
+    fn read(&self, storages: &HashMap<String, Vec<u8>>) -> Result<Tensor> {
+        let Some(bytes) = storages.get(&self.storage) else { bail!("storage {} is not in the file", self.storage) };
+        let mut expected = 1;
+        for (size, stride) in self.shape.iter().zip(&self.strides).rev() {
+            if *size > 1 && *stride != expected {
+                bail!("a tensor {:?} with strides {:?} is not contiguous", self.shape, self.strides);
+            }
+            expected *= size;
+        }
+        let width = self.dtype.size_in_bytes();
+        let numbers: usize = self.shape.iter().product();
+        match bytes.get(self.offset * width..(self.offset + numbers) * width) {
+            Some(own) => Tensor::from_raw_buffer(own, self.dtype, &self.shape, &Device::Cpu),
+            None => bail!("a tensor {:?} reaches beyond its storage", self.shape),
+        }
+    }
+}
+
+/// The tensors of a dictionary, which may be wrapped (`OrderedDict`).
+fn named_tensors(object: Object) -> Result<Vec<(String, StoredTensor)>> {
+    let items = match object {
+        Object::Dict(items) => items,
+        Object::Build { callable, .. } => return named_tensors(*callable),
+        Object::Reduce { args, .. } => return named_tensors(*args),
+        _ => bail!("no dictionary of tensors"),
+    };
+    let mut tensors = Vec::new();
+    for (name, value) in items {
+        let (Object::Unicode(name), Object::Reduce { args, .. }) = (name, value) else { continue };
+        tensors.push((name, stored(*args)?));
+    }
+    Ok(tensors)
+}
+
+/// Arguments of `_rebuild_tensor_v2`: storage, offset, shape, strides and more.
+fn stored(args: Object) -> Result<StoredTensor> {
+    let Object::Tuple(args) = args else { bail!("a tensor without arguments") };
+    let mut args = args.into_iter();
+    let (Some(Object::PersistentLoad(id)), Some(offset), Some(shape), Some(strides)) =
+        (args.next(), args.next(), args.next(), args.next())
+    else {
+        bail!("a tensor without a storage")
+    };
+    let Object::Tuple(id) = *id else { bail!("a storage without a name") };
+    let (Some(Object::Class { class_name, .. }), Some(Object::Unicode(storage))) = (id.get(1), id.get(2)) else {
+        bail!("a storage without a type and a name")
+    };
+    let dtype = match class_name.as_str() {
+        "FloatStorage" => DType::F32,
+        "DoubleStorage" => DType::F64,
+        "HalfStorage" => DType::F16,
+        "BFloat16Storage" => DType::BF16,
+        "LongStorage" => DType::I64,
+        "ByteStorage" => DType::U8,
+        other => bail!("numbers of the type {other} are not read"),
+    };
+    let storage = storage.clone();
+    Ok(StoredTensor { storage, dtype, offset: number(&offset)?, shape: numbers(shape)?, strides: numbers(strides)? })
+}
+
+fn number(object: &Object) -> Result<usize> {
+    let found = match object {
+        Object::Int(n) => usize::try_from(*n).ok(),
+        Object::Long(n) => usize::try_from(*n).ok(),
+        _ => None,
+    };
+    match found {
+        Some(n) => Ok(n),
+        None => bail!("{object:?} is no size"),
+    }
+}
+
+fn numbers(object: Object) -> Result<Vec<usize>> {
+    match object {
+        Object::Tuple(all) => all.iter().map(number).collect(),
+        _ => bail!("no list of sizes"),
+    }
+}
