@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rayon::prelude::*;
 
-use super::Result;
+use super::{Result, TrainError};
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
 use super::facts::{Description, Facts, Phrase};
@@ -73,30 +73,43 @@ pub struct TokenMaker {
     pub network: BackboneNet,
     /// Tokens that have been made; `None` makes them anew in every step.
     pub cache: Option<TokenCache>,
-    /// Number of the first picture of each identity in the cache.
-    pub first_picture: Vec<usize>,
+    /// First record of each identity in the cache, and variants of each of its pictures.
+    records: Vec<(usize, usize)>,
     /// Share of the tokens that a step leaves out.
     pub drop: f32,
 }
 
 impl TokenMaker {
-    /// For `source`; `cache` is asked with the number of pictures.
+    /// For `source`, whose part i has `variants[i]` variants of each picture; `cache` is asked with the number of records, and
+    /// not when there are no variants.
     ///
     /// # Errors
-    /// The error of `cache`.
+    /// The error of `cache`, or another number of parts.
     pub fn new(
         network: BackboneNet,
         source: &dyn Source,
         drop: f32,
-        cache: impl FnOnce(usize) -> Result<Option<TokenCache>>,
+        variants: &[usize],
+        cache: impl FnOnce(usize) -> Result<TokenCache>,
     ) -> Result<Self> {
-        let mut first_picture = Vec::with_capacity(source.identities());
-        let mut pictures = 0;
-        for identity in 0..source.identities() {
-            first_picture.push(pictures);
-            pictures += source.views(identity);
+        let mut records = Vec::with_capacity(source.identities());
+        let mut count = 0;
+        if !variants.is_empty() {
+            for identity in 0..source.identities() {
+                let variants = match (variants, variants.get(source.part(identity))) {
+                    ([one], _) => *one,
+                    (_, Some(own)) => *own,
+                    (all, None) => {
+                        let message = format!("{} numbers of variants are fewer than the sources", all.len());
+                        return Err(TrainError::Usage(message));
+                    }
+                };
+                records.push((count, variants));
+                count += source.views(identity) * variants;
+            }
         }
-        Ok(Self { network, cache: cache(pictures)?, first_picture, drop })
+        let cache = if variants.is_empty() { None } else { Some(cache(count)?) };
+        Ok(Self { network, cache, records, drop })
     }
 }
 
@@ -184,15 +197,15 @@ impl BatchBuilder<'_> {
                 break;
             }
             let about = known[rng.random_range(0..known.len())];
-            let phrase = if rng.random() { Phrase::true_of(about, rng) } else { Phrase::false_of(about, rng) };
-            phrases.extend(phrase);
+            let some = if rng.random() { Phrase::true_of(about, rng) } else { Phrase::false_of(about, rng) };
+            phrases.extend(some.choose(rng).cloned());
         }
         if phrases.is_empty() {
             return Ok(None);
         }
         let mut ids = Vec::with_capacity(phrases.len());
         for phrase in &phrases {
-            ids.push(self.texts.encode(&phrase.text)?.ids);
+            ids.push(self.texts.encode(phrase.text())?.ids);
         }
         let truth = |phrase: &Phrase| -> Vec<Option<bool>> {
             facts.iter().map(|facts| facts.as_deref().and_then(|facts| phrase.truth(facts))).collect()
@@ -246,10 +259,9 @@ impl BatchBuilder<'_> {
         let Some(cache) = &maker.cache else {
             return make(&mut stream(seed, streams::PICTURE_VARIANT, 0), out);
         };
-        let picture = maker.first_picture[choice.identity] + choice.view;
-        let variant = (seed % cache.variants() as u64) as usize;
-        let number = (picture * cache.variants() + variant) as u64;
-        cache.tokens(picture, variant, out, |out| make(&mut stream(self.seed, streams::PICTURE_VARIANT, number), out))
+        let (first, variants) = maker.records[choice.identity];
+        let record = first + choice.view * variants + (seed % variants as u64) as usize;
+        cache.tokens(record, out, |out| make(&mut stream(self.seed, streams::PICTURE_VARIANT, record as u64), out))
     }
 
     /// Normalised pixels of a picture, varied.

@@ -50,10 +50,10 @@ pub struct RunConfig {
     /// Share of a picture's tokens that a step leaves out, the same places in the whole batch; only with a backbone.
     #[serde(default)]
     pub token_drop: f32,
-    /// Variants that are made of each picture, whose tokens are kept on disk; 0 varies pictures anew in every step and keeps
-    /// nothing. Only with a backbone.
+    /// Variants that are made of each picture, whose tokens are kept on disk, by source or one number for all; none varies
+    /// pictures anew in every step and keeps nothing. Only with a backbone.
     #[serde(default)]
-    pub variants: usize,
+    pub variants: Vec<usize>,
     /// How pairs are grouped into batches.
     pub order: Order,
     /// Augmentation of pictures.
@@ -90,7 +90,7 @@ impl RunConfig {
             frozen_text_layers: 0,
             text_rate: 1.0,
             token_drop: 0.0,
-            variants: 0,
+            variants: Vec::new(),
             order: Order::IDENTITIES,
             augment: Augment::Surveillance,
             word_drop: 0.0,
@@ -136,6 +136,9 @@ impl RunConfig {
                 "a factor {} on the text's learning rate must be 0 or more, and a share {} of tokens left out in 0..1",
                 self.text_rate, self.token_drop
             ));
+        }
+        if self.variants.contains(&0) {
+            return wrong("0 variants of a picture are none".into());
         }
         if !(0.0..1.0).contains(&self.word_drop) {
             return wrong(format!("a share {} of words left out is not in 0..1", self.word_drop));

@@ -16,12 +16,11 @@ use sha2::{Digest, Sha256};
 use super::{Result, TrainError};
 use sightline_embed::model::Backbone;
 
-/// Tokens of pictures by number and variant.
+/// Tokens of pictures by the number of their record: a picture and one of its variants.
 pub struct TokenCache {
     path: PathBuf,
     file: File,
     layout: Layout,
-    variants: usize,
     /// Records that are complete.
     present: Vec<AtomicBool>,
 }
@@ -55,8 +54,8 @@ impl Layout {
 const COMPLETE: u16 = 0x7a31;
 
 impl TokenCache {
-    /// Opens or creates the cache of `pictures` pictures with `variants` variants each in `folder`. `content` names all that
-    /// the tokens follow from: data, seed, size, augmentation, backbone.
+    /// Opens or creates the cache of `records` records in `folder`. `content` names all that the tokens follow from: data, seed,
+    /// size, augmentation, variants.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
@@ -65,12 +64,11 @@ impl TokenCache {
         content: &str,
         backbone: Backbone,
         grid: [usize; 2],
-        pictures: usize,
-        variants: usize,
+        records: usize,
     ) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         let layout = Layout { backbone, grid };
-        let digest = Sha256::digest(format!("{content} {backbone} {grid:?} {pictures} {variants}"));
+        let digest = Sha256::digest(format!("{content} {backbone} {grid:?} {records}"));
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(format!("{name}.tokens"));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -80,13 +78,8 @@ impl TokenCache {
             let (mut last, end) = ([0; 2], (record as u64 + 1) * layout.bytes() as u64);
             end <= length && file.read_exact_at(&mut last, end - 2).is_ok() && u16::from_le_bytes(last) == COMPLETE
         };
-        let present = (0..pictures * variants).map(|record| AtomicBool::new(complete(record))).collect();
-        Ok(Self { path, file, layout, variants, present })
-    }
-
-    /// Variants of each picture.
-    pub fn variants(&self) -> usize {
-        self.variants
+        let present = (0..records).map(|record| AtomicBool::new(complete(record))).collect();
+        Ok(Self { path, file, layout, present })
     }
 
     /// Records that are complete.
@@ -94,19 +87,16 @@ impl TokenCache {
         self.present.iter().filter(|present| present.load(Ordering::Relaxed)).count()
     }
 
-    /// Writes the tokens `[tokens, token width]` of a variant of a picture to `out`, from the file or, at their first use, from
-    /// `make`. Threads that ask for the same at the same time both make it.
+    /// Writes the tokens `[tokens, token width]` of a record to `out`, from the file or, at their first use, from `make`. Threads that ask for the same at the same time both make it.
     ///
     /// # Errors
     /// The error of `make`, or a file that cannot be read or written.
     pub fn tokens(
         &self,
-        picture: usize,
-        variant: usize,
+        record: usize,
         out: &mut [f32],
         make: impl FnOnce(&mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let record = picture * self.variants + variant;
         let at = (record * self.layout.bytes()) as u64;
         let mut bytes = vec![0; self.layout.bytes()];
         if self.present[record].load(Ordering::Acquire) {
@@ -185,21 +175,21 @@ mod tests {
     #[test]
     fn tokens_come_back_and_survive_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
-        let open = |content: &str| TokenCache::open(folder.path(), content, KIND, GRID, 3, 2).expect("opens");
+        let open = |content: &str| TokenCache::open(folder.path(), content, KIND, GRID, 6).expect("opens");
         let mut out = vec![0.0; 8 * KIND.token_width()];
         {
             let cache = open("a");
-            cache.tokens(2, 1, &mut out, |out| Ok(out.copy_from_slice(&tokens(5)))).expect("made");
+            cache.tokens(5, &mut out, |out| Ok(out.copy_from_slice(&tokens(5)))).expect("made");
             assert_eq!(out, tokens(5));
             assert_eq!(cache.complete(), 1);
         }
         let cache = open("a");
-        assert_eq!((cache.complete(), cache.variants()), (1, 2));
+        assert_eq!(cache.complete(), 1);
         out.fill(0.0);
-        cache.tokens(2, 1, &mut out, |_| unreachable!("it is there")).expect("read");
+        cache.tokens(5, &mut out, |_| unreachable!("it is there")).expect("read");
         assert_eq!(out, tokens(5));
-        cache.tokens(0, 0, &mut out, |out| Ok(out.copy_from_slice(&tokens(6)))).expect("made");
-        cache.tokens(2, 1, &mut out, |_| unreachable!("it is there")).expect("read");
+        cache.tokens(0, &mut out, |out| Ok(out.copy_from_slice(&tokens(6)))).expect("made");
+        cache.tokens(5, &mut out, |_| unreachable!("it is there")).expect("read");
         assert_eq!(out, tokens(5), "records do not overlap");
         assert_eq!(open("b").complete(), 0, "other content is another file");
     }
@@ -207,21 +197,21 @@ mod tests {
     #[test]
     fn a_record_cut_short_is_made_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = TokenCache::open(folder.path(), "a", KIND, GRID, 1, 1).expect("opens");
+        let cache = TokenCache::open(folder.path(), "a", KIND, GRID, 1).expect("opens");
         let mut out = vec![0.0; 8 * KIND.token_width()];
-        cache.tokens(0, 0, &mut out, |out| Ok(out.copy_from_slice(&tokens(1)))).expect("made");
+        cache.tokens(0, &mut out, |out| Ok(out.copy_from_slice(&tokens(1)))).expect("made");
         let length = cache.file.metadata().expect("there").len();
         cache.file.set_len(length - 1).expect("cut");
-        let again = TokenCache::open(folder.path(), "a", KIND, GRID, 1, 1).expect("opens");
+        let again = TokenCache::open(folder.path(), "a", KIND, GRID, 1).expect("opens");
         assert_eq!(again.complete(), 0);
     }
 
     #[test]
     fn what_cannot_be_made_is_an_error_and_not_kept() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = TokenCache::open(folder.path(), "a", KIND, GRID, 1, 1).expect("opens");
+        let cache = TokenCache::open(folder.path(), "a", KIND, GRID, 1).expect("opens");
         let mut out = vec![0.0; 8 * KIND.token_width()];
-        let failed = cache.tokens(0, 0, &mut out, |_| Err(TrainError::Usage("gone".into())));
+        let failed = cache.tokens(0, &mut out, |_| Err(TrainError::Usage("gone".into())));
         assert!(failed.is_err() && cache.complete() == 0);
     }
 }

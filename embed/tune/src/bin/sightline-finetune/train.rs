@@ -183,12 +183,11 @@ fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: 
     let Some(network) = recipe.precision().scope(|| backbone::network(trainee))? else { return Ok(None) };
     let run = &recipe.run;
     let kind = network.kind();
-    let content = json!([recipe.data, recipe.assets, recipe.mesh_share, run.seed, recipe.shape.image, run.augment, recipe.f32]);
+    let content = json!([recipe.data, recipe.assets, recipe.mesh_share, run.seed, recipe.shape.image, run.augment, run.variants, recipe.f32]);
     let arch = trainee.model.arch();
     let grid = [arch.grid().rows, arch.grid().cols];
-    Ok(Some(TokenMaker::new(network, source, run.token_drop, |pictures| match run.variants {
-        0 => Ok(None),
-        variants => Ok(Some(TokenCache::open(folder, &content.to_string(), kind, grid, pictures, variants)?)),
+    Ok(Some(TokenMaker::new(network, source, run.token_drop, &run.variants, |records| {
+        TokenCache::open(folder, &content.to_string(), kind, grid, records)
     })?))
 }
 

@@ -186,9 +186,10 @@ pub struct TrainArgs {
     /// variant.
     #[arg(long, value_name = "DIR")]
     pub token_cache: Option<PathBuf>,
-    /// Variants made of each picture, whose tokens are kept; 0 varies anew in every step.
-    #[arg(long)]
-    pub variants: Option<usize>,
+    /// Variants made of each picture, whose tokens are kept: a number for all sources, or one for each (2,40). Without it pictures
+    /// are varied anew in every step.
+    #[arg(long, value_delimiter = ',')]
+    pub variants: Vec<usize>,
     /// Share of a picture's tokens that a step leaves out.
     #[arg(long)]
     pub token_drop: Option<f32>,
@@ -332,7 +333,9 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     set(&mut run.frozen_text_layers, &args.freeze_text);
     set(&mut run.text_rate, &args.text_rate);
     set(&mut run.token_drop, &args.token_drop);
-    set(&mut run.variants, &args.variants);
+    if !args.variants.is_empty() {
+        run.variants.clone_from(&args.variants);
+    }
     set(&mut run.validate_every, &args.validate_every);
     if let Some(name) = &args.schedule {
         let fall = Schedule::Fall { warmup: 200, fall: 1500 };
