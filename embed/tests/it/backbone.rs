@@ -102,7 +102,7 @@ fn other_sizes_are_refused() {
 }
 
 #[cfg(feature = "candle")]
-mod graph {
+pub mod graph {
     use candle_core::{DType, Device, Shape, Tensor};
     use candle_nn::var_builder::SimpleBackend;
     use candle_nn::{Init, VarBuilder};
@@ -124,14 +124,18 @@ mod graph {
         }
     }
 
+    /// Holds the graph on `device`, its tensors of `dtype`, to the reference within `tolerance`.
+    pub fn check(device: &Device, dtype: DType, tolerance: f32) {
+        let backend: Box<dyn SimpleBackend> = Box::new(ByRule);
+        let graph = BackboneGraph::new(KIND, VarBuilder::new_with_args(backend, dtype, device)).unwrap();
+        let pixels = Tensor::from_vec(pixels(), (1, 3, SIZE[0], SIZE[1]), device).unwrap();
+        let got = graph.tokens(&pixels).unwrap().to_dtype(DType::F32).unwrap().to_device(&Device::Cpu).unwrap();
+        let off = worst(&golden::values(&got), &expected());
+        assert!(off < tolerance, "{device:?} {dtype:?}: {off}");
+    }
+
     #[test]
     fn the_graph_gives_the_reference_s_tokens() {
-        let backend: Box<dyn SimpleBackend> = Box::new(ByRule);
-        let vb = VarBuilder::new_with_args(backend, DType::F32, &Device::Cpu);
-        let graph = BackboneGraph::new(KIND, vb).unwrap();
-        let pixels = Tensor::from_vec(pixels(), (1, 3, SIZE[0], SIZE[1]), &Device::Cpu).unwrap();
-        let got = golden::values(&graph.tokens(&pixels).unwrap());
-        let off = worst(&got, &expected());
-        assert!(off < 2e-5, "{off}");
+        check(&Device::Cpu, DType::F32, 2e-5);
     }
 }

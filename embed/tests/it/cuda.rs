@@ -6,7 +6,7 @@ use sightline_core::RgbImage;
 use sightline_core::config::EmbedPrecision;
 use sightline_embed::{Model, ModelFolder, open_device, resolve_model_folder, self_test};
 
-use crate::half;
+use crate::{backbone, half};
 
 fn gpu() -> Device {
     open_device("cuda:0").unwrap_or_else(|e| panic!("this test needs an NVIDIA GPU with its driver: {e}")).candle()
@@ -25,6 +25,13 @@ fn f16_keeps_to_the_reference() {
 #[test]
 fn bf16_keeps_to_the_reference() {
     half::check(&gpu(), DType::BF16);
+}
+
+#[test]
+fn a_backbone_keeps_to_the_reference() {
+    for (dtype, tolerance) in [(DType::F32, 1e-3), (DType::F16, 2e-2), (DType::BF16, 8e-2)] {
+        backbone::graph::check(&gpu(), dtype, tolerance);
+    }
 }
 
 #[test]
