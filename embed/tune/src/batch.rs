@@ -150,8 +150,10 @@ impl BatchBuilder<'_> {
         let mut descriptions = Vec::with_capacity(chosen.len());
         for choice in &chosen {
             let (text, description) = self.source.describe(choice.identity, choice.view, choice.caption, &mut rng);
+            // Without one of its words a description no longer states the same.
+            let drop = if description.is_some() { 0.0 } else { self.word_drop };
+            let text = drop_words(&text, drop, &mut rng);
             descriptions.push(description);
-            let text = drop_words(&text, self.word_drop, &mut rng);
             let tagged = TaggedCaption::new(self.texts, &text)?;
             ids.push(tagged.ids);
             spans.push(tagged.spans);

@@ -79,19 +79,22 @@ struct StoredTensor {
 impl StoredTensor {
     fn read(&self, storages: &HashMap<String, Vec<u8>>) -> Result<Tensor> {
         let Some(bytes) = storages.get(&self.storage) else { bail!("storage {} is not in the file", self.storage) };
-        let mut expected = 1;
-        for (size, stride) in self.shape.iter().zip(&self.strides).rev() {
-            if *size > 1 && *stride != expected {
-                bail!("a tensor {:?} with strides {:?} is not contiguous", self.shape, self.strides);
-            }
-            expected *= size;
-        }
         let width = self.dtype.size_in_bytes();
         let numbers: usize = self.shape.iter().product();
-        match bytes.get(self.offset * width..(self.offset + numbers) * width) {
-            Some(own) => Tensor::from_raw_buffer(own, self.dtype, &self.shape, &Device::Cpu),
-            None => bail!("a tensor {:?} reaches beyond its storage", self.shape),
+        let mut own = Vec::with_capacity(numbers * width);
+        for number in 0..numbers {
+            // Place in the storage of the number'th element, row-major.
+            let (mut rest, mut place) = (number, self.offset);
+            for (size, stride) in self.shape.iter().zip(&self.strides).rev() {
+                place += rest % size * stride;
+                rest /= size;
+            }
+            match bytes.get(place * width..(place + 1) * width) {
+                Some(element) => own.extend_from_slice(element),
+                None => bail!("a tensor {:?} reaches beyond its storage", self.shape),
+            }
         }
+        Tensor::from_raw_buffer(&own, self.dtype, &self.shape, &Device::Cpu)
     }
 }
 
@@ -153,5 +156,44 @@ fn numbers(object: Object) -> Result<Vec<usize>> {
     match object {
         Object::Tuple(all) => all.iter().map(number).collect(),
         _ => bail!("no list of sizes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! `tests/golden/legacy/legacy.pth` was written by `make.py` beside it.
+
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn golden() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/legacy/legacy.pth")
+    }
+
+    #[test]
+    fn tensors_views_and_integers_are_read() {
+        assert!(is_legacy(&golden()).expect("readable"));
+        let all: HashMap<String, Tensor> = read(&golden()).expect("sound").into_iter().collect();
+        let numbers = |name: &str| all[name].to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect(name);
+        assert_eq!((all["weight"].dims(), numbers("weight")), (&[2, 3][..], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.5]));
+        assert_eq!((all["turned"].dims(), numbers("turned")), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.5]));
+        assert_eq!(numbers("part"), [5.0, 6.5]);
+        assert_eq!((all["count"].dims(), numbers("count")), (&[][..], vec![7.0]));
+        // The usual door takes it and leaves integers out.
+        assert_eq!(crate::weights::read(&golden()).expect("sound").len(), 3);
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_is_an_error() {
+        let whole = std::fs::read(golden()).expect("there");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("short.pth");
+        for length in (START.len()..whole.len()).step_by(7) {
+            std::fs::write(&path, &whole[..length]).expect("written");
+            assert!(read(&path).is_err(), "{length} of {} bytes", whole.len());
+        }
+        std::fs::write(&path, b"PK\x03\x04").expect("written");
+        assert!(!is_legacy(&path).expect("readable"));
     }
 }

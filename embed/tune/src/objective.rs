@@ -234,7 +234,7 @@ pub fn loss_with(
         sum.parts.insert("right".into(), json!(right.iter().map(|r| (r * 100.0).round()).collect::<Vec<_>>()));
     }
     if let Some(atp) = config.atp.as_ref().filter(|atp| step >= atp.from)
-        && let Some(negatives) = hard_negatives(&v, &t, &batch.identities, atp.negatives, seed ^ step as u64)?
+        && let Some(negatives) = hard_negatives(&v, &t, &batch.targets, atp.negatives, seed ^ step as u64)?
     {
         let halves = atp.logits(model, &images, &batch.tokens, &negatives, dropout)?.loss()?;
         for (name, half) in [("atp", halves.whole), ("atp_local", halves.groups)] {

@@ -82,6 +82,16 @@ impl MatchTargets {
         targets
     }
 
+    /// Number of pairs.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether text and picture surely do not match.
+    pub fn is_negative(&self, text: usize, picture: usize) -> bool {
+        self.matches[picture * self.count + text] == Some(false)
+    }
+
     /// Pairs of different identities that match or may match.
     pub fn extra(&self, identities: &[u32]) -> usize {
         let own = Self::of_identities(identities);

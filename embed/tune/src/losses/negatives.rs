@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use super::MatchTargets;
 use crate::streams;
 use sightline_embed::graph::l2_normalize;
 use sightline_figures::stream;
@@ -51,19 +52,21 @@ pub struct Negatives {
     pub text_for_image: Vec<usize>,
 }
 
-/// Chooses hard negatives from features `[B, embed_dim]`, f32, without a gradient. `None` if the
-/// batch holds one identity only. Only [`HardNegative::Sampled`] uses `seed`.
+/// Chooses hard negatives from features `[B, embed_dim]`, f32, without a gradient, among the pairs that do not match
+/// by `targets`. `None` if a text or a picture has none. Only [`HardNegative::Sampled`] uses `seed`.
 ///
 /// # Errors
 /// When candle fails.
 pub fn hard_negatives(
     image: &Tensor,
     text: &Tensor,
-    identities: &[u32],
+    targets: &MatchTargets,
     rule: HardNegative,
     seed: u64,
 ) -> Result<Option<Negatives>> {
-    if identities.windows(2).all(|pair| pair[0] == pair[1]) {
+    let n = targets.count();
+    let has_negative = |is: &dyn Fn(usize, usize) -> bool| (0..n).all(|i| (0..n).any(|j| is(i, j)));
+    if !has_negative(&|t, v| targets.is_negative(t, v)) || !has_negative(&|v, t| targets.is_negative(t, v)) {
         return Ok(None);
     }
     let (image, text) = (image.detach(), text.detach());
@@ -74,7 +77,6 @@ pub fn hard_negatives(
         HardNegative::Code => (text.matmul(&image.t()?.contiguous()?)? / f64::from(NEGATIVE_TEMPERATURE))?,
     }
     .to_vec2::<f32>()?;
-    let n = identities.len();
     if rule == HardNegative::Sampled {
         // Gumbel-max trick: the argmax of scores with Gumbel noise is a sample of their softmax.
         let mut rng = stream(seed, streams::SAMPLED_NEGATIVES, n as u64);
@@ -83,16 +85,15 @@ pub fn hard_negatives(
             *score = *score / SAMPLING_TEMPERATURE - (-u.ln()).ln();
         }
     }
-    let best = |score: &dyn Fn(usize, usize) -> f32| -> Vec<usize> {
+    let best = |score: &dyn Fn(usize, usize) -> Option<f32>| -> Vec<usize> {
         (0..n)
             .map(|i| {
-                let others = (0..n).filter(|&j| identities[j] != identities[i]);
-                // The first of equal scores, as argmax; every row has another identity.
-                others
-                    .fold((0, f32::NEG_INFINITY), |best, j| if score(i, j) > best.1 { (j, score(i, j)) } else { best })
-                    .0
+                let others = (0..n).filter_map(|j| Some((j, score(i, j)?)));
+                // The first of equal scores, as argmax; every row has a negative.
+                others.fold((0, f32::NEG_INFINITY), |best, other| if other.1 > best.1 { other } else { best }).0
             })
             .collect()
     };
-    Ok(Some(Negatives { image_for_text: best(&|t, v| scores[t][v]), text_for_image: best(&|v, t| scores[t][v]) }))
+    let score = |t: usize, v: usize| targets.is_negative(t, v).then(|| scores[t][v]);
+    Ok(Some(Negatives { image_for_text: best(&score), text_for_image: best(&|v, t| score(t, v)) }))
 }

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use super::Source;
 use crate::attributes::Labels;
+use crate::facts::{Description, Facts};
 use crate::{Result, TrainError};
 
 /// Sources with their weights. Identities are numbered through, part after part.
@@ -32,7 +33,7 @@ impl MixedSource {
     }
 
     /// The part that holds `identity`, and the number of the part's first identity.
-    fn part(&self, identity: usize) -> (&dyn Source, usize) {
+    fn holder(&self, identity: usize) -> (&dyn Source, usize) {
         let mut first = 0;
         for (part, _) in &self.parts {
             if identity < first + part.identities() {
@@ -54,22 +55,22 @@ impl Source for MixedSource {
     }
 
     fn views(&self, identity: usize) -> usize {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.views(identity - first)
     }
 
     fn captions(&self, identity: usize, view: usize) -> usize {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.captions(identity - first, view)
     }
 
     fn sibling(&self, identity: usize) -> Option<usize> {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.sibling(identity - first).map(|sibling| sibling + first)
     }
 
     fn resemblance(&self, one: usize, other: usize) -> f32 {
-        let ((part, first), (_, same)) = (self.part(one), self.part(other));
+        let ((part, first), (_, same)) = (self.holder(one), self.holder(other));
         if first == same { part.resemblance(one - first, other - first) } else { 0.0 }
     }
 
@@ -87,17 +88,36 @@ impl Source for MixedSource {
     }
 
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.picture(identity - first, view)
     }
 
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.caption(identity - first, view, which, rng)
     }
 
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+        let (part, first) = self.holder(identity);
+        part.describe(identity - first, view, which, rng)
+    }
+
+    fn facts(&self, identity: usize) -> Option<Cow<'_, Facts>> {
+        let (part, first) = self.holder(identity);
+        part.facts(identity - first)
+    }
+
+    fn part(&self, identity: usize) -> usize {
+        let mut before = 0;
+        let holds = |(part, _): &(Box<dyn Source + Send>, f64)| {
+            before += part.identities();
+            identity < before
+        };
+        self.parts.iter().position(holds).unwrap_or(0)
+    }
+
     fn labels(&self, identity: usize) -> Labels {
-        let (part, first) = self.part(identity);
+        let (part, first) = self.holder(identity);
         part.labels(identity - first)
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod ablate;
+mod backbone;
 mod baseline;
 mod evaluate;
 #[path = "../../../tests/it/folder.rs"]

@@ -10,7 +10,7 @@ use sightline_tune::atp::{Atp, CrossAttentionStart};
 use sightline_tune::augment::Augment;
 use sightline_tune::batch::{Batch, BatchBuilder};
 use sightline_tune::losses::GlobalLoss;
-use sightline_tune::objective::{Objective, loss};
+use sightline_tune::objective::{Objective, Truth, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
 use sightline_tune::run::{Run, RunConfig, Trainee};
@@ -30,6 +30,8 @@ fn pool() -> Pool {
     Pool::new(Corpus::new(3), 0, 16, 2, arch().image_size)
 }
 
+const TRUTH: Truth = Truth { phrases: 12, weight: 1.0, targets: true };
+
 fn batch() -> Batch {
     let (arch, texts, pool, prep) = (arch(), texts(), pool(), Preprocess::default());
     let order = Order::IDENTITIES;
@@ -41,13 +43,15 @@ fn batch() -> Batch {
         arch: &arch,
         prep: &prep,
         texts: &texts,
+        truth: Some(TRUTH),
+        tokens: None,
         seed: 3,
     };
     batches.build(0).unwrap()
 }
 
 fn objective(decoder: WordPredictor) -> Objective {
-    let mut all = Objective { attributes: 1.0, dropout: 0.0, ..Objective::default() };
+    let mut all = Objective { truth: Some(TRUTH), attributes: 1.0, dropout: 0.0, ..Objective::default() };
     all.ara.as_mut().unwrap().decoder = decoder;
     all
 }
@@ -58,7 +62,7 @@ fn every_variable_gets_a_gradient() {
     for decoder in [WordPredictor::Own, WordPredictor::Shared, WordPredictor::Tied] {
         let trainee = Trainee::with_decoder(&arch(), decoder, 3).unwrap();
         let (total, parts) = loss(&trainee, &objective(decoder), &batch, 0, 3).unwrap();
-        for name in ["ndf", "attributes", "atp", "atp_local", "ara"] {
+        for name in ["ndf", "truth", "attributes", "atp", "atp_local", "ara"] {
             assert!(parts[name].as_f64().unwrap() > 0.0, "{name}");
         }
         let grads = backward(&total).unwrap();

@@ -6,8 +6,9 @@ use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::TaggedCaption;
 use sightline_figures::Corpus;
-use sightline_tune::batch::{Batch, normalised_pixels};
+use sightline_tune::batch::{Batch, Pictures, normalised_pixels};
 use sightline_tune::evaluate::{self, LocalScore, Ranks, ranks};
+use sightline_tune::losses::MatchTargets;
 use sightline_tune::objective::{Objective, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
@@ -46,11 +47,14 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
     let pool = Pool::new(corpus, 0, PAIRS as u64, 1, size);
     let pictures: Vec<&[u8]> = (0..PAIRS as u64).map(|i| pool.picture(i, 0)).collect();
     let ids: Vec<Vec<u32>> = tagged.iter().map(|t| t.ids.clone()).collect();
+    let identities: Vec<u32> = (0..PAIRS as u32).collect();
     let batch = Batch {
-        pixels: normalised_pixels(&pictures, size, &Preprocess::default()).unwrap(),
+        pictures: Pictures::Pixels(normalised_pixels(&pictures, size, &Preprocess::default()).unwrap()),
         tokens: TokenBatch::new(&ids, 0, None),
         spans: tagged.into_iter().map(|t| t.spans).collect(),
-        identities: (0..PAIRS as u32).collect(),
+        targets: MatchTargets::of_identities(&identities),
+        phrases: None,
+        identities,
         labels: vec![[0; 15]; PAIRS],
     };
     (batch, ids)
@@ -58,7 +62,7 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
 
 fn evaluate_all(trainee: &Trainee, all: &Batch, ids: &[Vec<u32>]) -> (Ranks, Ranks) {
     let pixels = |range: std::ops::Range<usize>| -> sightline_tune::Result<Vec<f32>> {
-        Ok(golden::values(&all.pixels.narrow(0, range.start, range.len())?))
+        Ok(golden::values(&all.pictures.tensor().narrow(0, range.start, range.len())?))
     };
     let found =
         evaluate::score_gallery(&trainee.network().unwrap(), ids, PAIRS, pixels, 8, None, |_, _, _| ()).unwrap();

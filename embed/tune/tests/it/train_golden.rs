@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sightline_tune::evaluate::ranks;
-use sightline_tune::losses::{Groups, HardNegative, NdfVariant, hard_negatives, match_loss, ndf};
+use sightline_tune::losses::{Groups, HardNegative, NdfVariant, MatchTargets, hard_negatives, match_loss, ndf};
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/golden/train/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -58,7 +58,7 @@ fn hard_negatives_by_both_rules() -> Result<()> {
         let index = |name: &str| ids(of(name)).into_iter().map(|v| v as usize).collect::<Vec<_>>();
         for (rule, prefix) in [(HardNegative::Cosine, "cosine_"), (HardNegative::Code, "")] {
             let found =
-                hard_negatives(of("image_feats"), of("text_feats"), &identities, rule, 0)?.expect("two identities");
+                hard_negatives(of("image_feats"), of("text_feats"), &MatchTargets::of_identities(&identities), rule, 0)?.expect("two identities");
             for (chosen, name) in
                 [(&found.image_for_text, "neg_image_for_text"), (&found.text_for_image, "neg_text_for_image")]
             {
@@ -75,7 +75,7 @@ fn hard_negatives_by_both_rules() -> Result<()> {
         }
     }
     let same = &g["all_same_identity.image_feats"];
-    assert_eq!(hard_negatives(same, same, &[4; 6], HardNegative::Cosine, 0)?, None);
+    assert_eq!(hard_negatives(same, same, &MatchTargets::of_identities(&[4; 6]), HardNegative::Cosine, 0)?, None);
     Ok(())
 }
 

@@ -272,6 +272,8 @@ fn folders_and_drawn_persons_mix() {
             arch: &arch,
             prep: &Default::default(),
             texts: &texts,
+            truth: None,
+            tokens: None,
             seed: 1,
         }
         .build(5)
@@ -424,6 +426,8 @@ fn a_batch_is_drawn_by_every_thread_and_the_same_on_any_number() {
             arch: &arch,
             prep: &Default::default(),
             texts: &texts,
+            truth: None,
+            tokens: None,
             seed: 1,
         };
         let workers = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
