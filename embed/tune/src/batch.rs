@@ -3,12 +3,15 @@
 //! A batch depends on the seed and its number alone, so a resumed run sees the same batches as an
 //! uninterrupted one.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::Result;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
+use super::facts::{Description, Facts};
 use super::source::{BatchSequence, Source};
 use super::streams;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
@@ -29,6 +32,10 @@ pub struct Batch {
     pub identities: Vec<u32>,
     /// Attributes of each picture, for the auxiliary heads.
     pub labels: Vec<Labels>,
+    /// What is known of the person in each picture.
+    pub facts: Vec<Option<Facts>>,
+    /// What each caption states, where it was made of facts.
+    pub stated: Vec<Option<Description>>,
 }
 
 /// Builds batch number 0, 1, 2 and so on.
@@ -63,13 +70,16 @@ impl BatchBuilder<'_> {
         let size = chosen.len();
         let mut pixels = vec![0f32; size * 3 * h * w];
         let (mut ids, mut spans) = (Vec::with_capacity(size), Vec::with_capacity(size));
+        let mut stated = Vec::with_capacity(size);
         // Drawing or decoding is most of the work, so it runs in parallel; none of it uses `rng`.
         let pictures: Vec<_> =
             chosen.par_iter().map(|choice| self.source.picture(choice.identity, choice.view)).collect();
         for ((choice, picture), out) in chosen.iter().zip(pictures).zip(pixels.chunks_exact_mut(3 * h * w)) {
             self.augment.apply(&picture?, [h, w], self.prep, out, &mut rng);
-            let text = self.source.caption(choice.identity, choice.view, choice.caption, &mut rng);
-            let text = drop_words(&text, self.word_drop, &mut rng);
+            let (text, description) = self.source.describe(choice.identity, choice.view, choice.caption, &mut rng);
+            // A caption without a word of it no longer states the same.
+            let text = if description.is_some() { text } else { drop_words(&text, self.word_drop, &mut rng) };
+            stated.push(description);
             let tagged = TaggedCaption::new(self.texts, &text)?;
             ids.push(tagged.ids);
             spans.push(tagged.spans);
@@ -80,6 +90,8 @@ impl BatchBuilder<'_> {
             spans,
             identities: chosen.iter().map(|choice| choice.identity as u32).collect(),
             labels: chosen.iter().map(|choice| self.source.labels(choice.identity)).collect(),
+            facts: chosen.iter().map(|choice| self.source.facts(choice.identity).map(Cow::into_owned)).collect(),
+            stated,
         })
     }
 }

@@ -97,8 +97,13 @@ fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
         "auto" => recipe
             .data
             .iter()
-            .find(|spec| matches!(spec, DataSpec::Folder(..)))
-            .map_or("drawn persons kept back".to_owned(), |_| "the validation split".to_owned()),
+            .find_map(|spec| match spec {
+                DataSpec::Folder(..) => Some("the validation split"),
+                DataSpec::People(..) => Some("labelled people kept back"),
+                DataSpec::Synth { .. } => None,
+            })
+            .unwrap_or("drawn persons kept back")
+            .to_owned(),
         named => named.split(':').next().unwrap_or_default().to_owned(),
     };
     let protocol = if name == "served" { "re-ranked" } else { "by cosine" };
@@ -123,9 +128,11 @@ fn licences(public: &Recipe) -> Value {
         put("pictures and captions", "Sightline's own".into());
     }
     for spec in &public.data {
-        if let DataSpec::Folder(dataset, _) = spec {
-            put(&dataset.to_string(), "those of the dataset".into());
-        }
+        match spec {
+            DataSpec::Folder(dataset, _) => put(&dataset.to_string(), "those of the dataset".into()),
+            DataSpec::People(part, _) => put(part.name(), "those in licences.json of the folder".into()),
+            DataSpec::Synth { .. } => None,
+        };
     }
     all.into()
 }

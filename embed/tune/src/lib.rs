@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! figures::Corpus -> Pool -> batches -> losses -> AdamW -> checkpoint -> model folder -> eval, calibrate
+//! labelled people ----^         ^ what is true of whom (facts)
 //! ```
 
 pub mod ablate;
@@ -18,6 +19,7 @@ pub mod config;
 pub mod dataset;
 mod error;
 pub mod evaluate;
+pub mod facts;
 mod finite;
 pub mod folder;
 #[cfg(feature = "fuzzing")]
@@ -30,6 +32,7 @@ pub mod losses;
 pub mod objective;
 pub mod ops;
 pub mod optimizer;
+pub mod people;
 pub mod plot;
 pub mod pool;
 pub mod pos_embed;

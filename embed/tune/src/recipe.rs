@@ -165,6 +165,7 @@ impl Recipe {
         let last = |path: &PathBuf| path.file_name().map(PathBuf::from).unwrap_or_default();
         let data = self.data.iter().map(|spec| match spec {
             DataSpec::Folder(dataset, root) => DataSpec::Folder(*dataset, last(root)),
+            DataSpec::People(part, root) => DataSpec::People(*part, last(root)),
             DataSpec::Synth { .. } => spec.clone(),
         });
         Self {

@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 
 use super::Source;
 use crate::attributes::Labels;
+use crate::facts::{Description, Facts};
 use crate::{Result, TrainError};
 
 /// Sources with their weights. Identities are numbered through, part after part.
@@ -94,6 +95,16 @@ impl Source for MixedSource {
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String {
         let (part, first) = self.part(identity);
         part.caption(identity - first, view, which, rng)
+    }
+
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+        let (part, first) = self.part(identity);
+        part.describe(identity - first, view, which, rng)
+    }
+
+    fn facts(&self, identity: usize) -> Option<Cow<'_, Facts>> {
+        let (part, first) = self.part(identity);
+        part.facts(identity - first)
     }
 
     fn labels(&self, identity: usize) -> Labels {

@@ -1,4 +1,4 @@
-//! Sources of training pairs: drawn persons, annotated datasets, or a mix of both.
+//! Sources of training pairs: drawn persons, annotated datasets, labelled people, or a mix of them.
 //!
 //! A source numbers its identities, and the pictures of each identity, from 0. Its methods are
 //! deterministic at any time and on any thread, so a batch depends on the seed and its number
@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 
 use super::Result;
 use super::attributes::{self, Labels};
+use super::facts::{Description, Facts};
 use super::pool::Pool;
 use sightline_figures::caption_with;
 
@@ -65,6 +66,16 @@ pub trait Source: Sync {
     /// Caption number `which` of a picture. `rng` is for sources that write captions afresh.
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String;
 
+    /// As [`Source::caption`], with what the caption states, where it was made of facts.
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+        (self.caption(identity, view, which, rng), None)
+    }
+
+    /// What is known of an identity; `None` if the source knows nothing.
+    fn facts(&self, _identity: usize) -> Option<Cow<'_, Facts>> {
+        None
+    }
+
     /// Attributes of an identity for the auxiliary heads; [`attributes::UNKNOWN`] where there are
     /// none.
     fn labels(&self, _identity: usize) -> Labels {
@@ -103,6 +114,11 @@ impl Source for Pool {
 
     fn resemblance(&self, one: usize, other: usize) -> f32 {
         attributes::agreement(self.labels_of(one), self.labels_of(other))
+    }
+
+    fn facts(&self, identity: usize) -> Option<Cow<'_, Facts>> {
+        // Drawing the attributes again takes microseconds; to keep them would take 1 KB each.
+        Some(Cow::Owned(Facts::of_drawn(&self.corpus.person(self.first + identity as u64))))
     }
 
     fn labels(&self, identity: usize) -> Labels {

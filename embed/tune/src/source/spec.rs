@@ -1,5 +1,5 @@
 //! Sources by name, as the command line and run.json write them: `synth:20000x4`,
-//! `cuhk-pedes:ROOT`.
+//! `cuhk-pedes:ROOT`, `people:ROOT`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dataset::Dataset;
+use crate::people::PeoplePart;
 
 /// One source of training or validation data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum DataSpec {
     },
     /// An annotated dataset.
     Folder(Dataset, PathBuf),
+    /// Labelled people.
+    People(PeoplePart, PathBuf),
 }
 
 impl fmt::Display for DataSpec {
@@ -28,6 +31,7 @@ impl fmt::Display for DataSpec {
         match self {
             Self::Synth { identities, views } => write!(f, "synth:{identities}x{views}"),
             Self::Folder(dataset, root) => write!(f, "{dataset}:{}", root.display()),
+            Self::People(part, root) => write!(f, "{part}:{}", root.display()),
         }
     }
 }
@@ -36,14 +40,17 @@ impl FromStr for DataSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = "it is synth:IDENTITIES[xVIEWS] or LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid";
+        let form =
+            "it is synth:IDENTITIES[xVIEWS], LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid, or people:ROOT";
         let (kind, rest) = text.split_once(':').ok_or_else(|| format!("{text:?} names no source: {form}"))?;
         if kind != "synth" {
-            let dataset = kind.parse().map_err(|e| format!("{text:?}: {e}; {form}"))?;
-            if rest.is_empty() {
-                return Err(format!("{text:?} has no root folder: {form}"));
-            }
-            return Ok(Self::Folder(dataset, PathBuf::from(rest)));
+            let people = PeoplePart::ALL.into_iter().find(|part| part.name() == kind);
+            let root = PathBuf::from(rest);
+            let spec = match people {
+                Some(part) => Self::People(part, root),
+                None => Self::Folder(kind.parse().map_err(|e| format!("{text:?}: {e}; {form}"))?, root),
+            };
+            return if rest.is_empty() { Err(format!("{text:?} has no root folder: {form}")) } else { Ok(spec) };
         }
         let (identities, views) = rest.split_once('x').unwrap_or((rest, "4"));
         match (identities.parse(), views.parse()) {
@@ -71,14 +78,21 @@ mod tests {
 
     #[test]
     fn names_of_sources() {
-        for text in ["synth:20000x4", "cuhk-pedes:/data/cuhk: pedes", "rstpreid:r"] {
+        for text in [
+            "synth:20000x4",
+            "cuhk-pedes:/data/cuhk: pedes",
+            "rstpreid:r",
+            "people:p",
+            "people-stop:/p",
+            "people-calibrate:p",
+        ] {
             let spec: DataSpec = text.parse().expect("a source");
             assert_eq!(spec.to_string(), text);
             let json = serde_json::to_string(&spec).expect("serialises");
             assert_eq!(serde_json::from_str::<DataSpec>(&json).expect("read back"), spec);
         }
         assert_eq!("synth:8".parse(), Ok(DataSpec::Synth { identities: 8, views: 4 }));
-        for text in ["", "synth", "synth:3", "synth:8x0", "synth:ax2", "market:/x", "cuhk-pedes:"] {
+        for text in ["", "synth", "synth:3", "synth:8x0", "synth:ax2", "market:/x", "cuhk-pedes:", "people:"] {
             let e = text.parse::<DataSpec>().expect_err(text);
             assert!(e.contains("LAYOUT:ROOT"), "{e}");
         }

@@ -4,6 +4,7 @@
 mod ablate;
 mod baseline;
 mod evaluate;
+mod facts;
 #[path = "../../../tests/it/folder.rs"]
 mod folder;
 #[path = "../../../tests/it/golden.rs"]
@@ -12,6 +13,7 @@ mod import;
 mod objective;
 mod ops;
 mod overfit;
+mod people;
 mod shipped_model;
 mod train_cli;
 mod train_golden;

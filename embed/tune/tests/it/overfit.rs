@@ -52,6 +52,8 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
         spans: tagged.into_iter().map(|t| t.spans).collect(),
         identities: (0..PAIRS as u32).collect(),
         labels: vec![[0; 15]; PAIRS],
+        facts: vec![None; PAIRS],
+        stated: (0..PAIRS).map(|_| None).collect(),
     };
     (batch, ids)
 }

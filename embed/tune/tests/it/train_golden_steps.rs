@@ -99,7 +99,20 @@ fn setup() -> Setup {
     assert_eq!(tokens.with_replaced(&masked.positions, arch.mask_token_id), masked.tokens);
     let identities = ids(&stored["identity"]);
     let spans = vec![Spans::default(); 6];
-    Setup { trainee, batch: Batch { pixels, tokens, spans, identities, labels: vec![[0; 15]; 6] }, masked, stored }
+    Setup {
+        trainee,
+        batch: Batch {
+            pixels,
+            tokens,
+            spans,
+            identities,
+            labels: vec![[0; 15]; 6],
+            facts: vec![None; 6],
+            stated: vec![None; 6],
+        },
+        masked,
+        stored,
+    }
 }
 
 /// The authors' code, with the dropout off as in the stored run.

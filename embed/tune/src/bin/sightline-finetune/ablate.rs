@@ -131,6 +131,7 @@ fn domains(args: &AblateArgs) -> Result<Vec<Domain>> {
     for spec in &args.domains {
         match spec {
             DataSpec::Folder(dataset, root) => all.push(Domain::Folder(dataset.to_string(), root.clone())),
+            DataSpec::People(..) => bail!("--domain {spec}: labelled people have no test split; it is LAYOUT:ROOT"),
             DataSpec::Synth { .. } => {
                 bail!("--domain {spec}: drawn persons are a domain already (and --assets DIR another)")
             }

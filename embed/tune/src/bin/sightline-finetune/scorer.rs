@@ -17,6 +17,7 @@ use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
 use sightline_tune::evaluate::{Scores, score_gallery};
 use sightline_tune::gallery::Gallery;
+use sightline_tune::people::PeoplePart;
 
 use crate::report::staged;
 
@@ -43,8 +44,9 @@ enum Arithmetic {
 /// Flags for the gallery.
 #[derive(Args)]
 pub struct DataArgs {
-    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root, or synth: persons drawn
-    /// now.
+    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root; people-stop or
+    /// people-calibrate, the labelled people below --root that no model learns from; or synth:
+    /// persons drawn now.
     #[arg(long)]
     pub dataset: Option<String>,
     /// Folder with imgs/ and the annotation file.
@@ -128,12 +130,17 @@ impl DataArgs {
             let name = format!("{level}-seed{seed}-n{identities}{said}");
             return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
         }
-        let layout: Dataset = dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, or synth"))?;
         let root = self.root.as_ref().with_context(|| format!("--dataset {dataset} needs --root"))?;
         if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != CaptionWords::All
         {
             bail!("--identities, --seed, --words and --assets are for --dataset synth");
         }
+        if let Some(part) = [PeoplePart::Stop, PeoplePart::Calibrate].into_iter().find(|part| part.name() == dataset) {
+            ensure!(self.split.is_none(), "--dataset {part} is a part of the people already: no --split");
+            return Ok((Gallery::of_entries(part.read(root)?), part.to_string()));
+        }
+        let layout: Dataset =
+            dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, people-stop, people-calibrate or synth"))?;
         let split = self.split.as_deref().unwrap_or(or.split);
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
     }
@@ -151,6 +158,10 @@ impl DataArgs {
             return Ok(layout
                 .read(root, "train")
                 .map_or_else(|_| Vec::new(), |entries| Gallery::query_bank_texts_of(&entries, count)));
+        }
+        if let Some(root) = self.root.as_deref() {
+            // Of labelled people, those to learn from.
+            return Ok(Gallery::query_bank_texts_of(&PeoplePart::Train.read(root)?, count));
         }
         let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
         let identities = self.identities.unwrap_or(or.identities);

@@ -7,6 +7,8 @@ use serde_json::json;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus};
 use sightline_tune::dataset::{Dataset, Entry, hold_out};
+use sightline_tune::facts::read_labels;
+use sightline_tune::people::{self, PeoplePart, PeopleSource};
 use sightline_tune::pool::Pool;
 use sightline_tune::recipe::Recipe;
 use sightline_tune::source::{DataSpec, DatasetSource, MixedSource, Source};
@@ -118,6 +120,16 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
                 }
                 Box::new(DatasetSource::new(entries, options.size, options.memory)?)
             }
+            DataSpec::People(PeoplePart::Train, root) => {
+                let labels = read_labels(&root.join(people::LABELS))?;
+                let all = read(people::LAYOUT, root, people::SPLIT, options, reporter)?;
+                let entries = PeoplePart::Train.of(all, &labels, root)?;
+                reporter.note(&format!("{}: {} pictures of people to learn from", root.display(), entries.len()));
+                Box::new(PeopleSource::new(entries, &labels, options.size, options.memory)?)
+            }
+            DataSpec::People(part, _) => {
+                return Err(anyhow!("{spec}: the persons of {part} are held out; people:ROOT has those to learn from"));
+            }
         };
         parts.push((part, weight));
     }
@@ -144,9 +156,10 @@ impl Data {
         options: &ReadOptions,
         reporter: &Reporter,
     ) -> Result<Option<Validation>> {
-        let on_disk = recipe.data.iter().find(|spec| matches!(spec, DataSpec::Folder(..)));
+        let on_disk = recipe.data.iter().find(|spec| !matches!(spec, DataSpec::Synth { .. }));
         let spec = match (recipe.validation.on.as_str(), on_disk) {
             ("none", _) => return Ok(None),
+            ("auto", Some(DataSpec::People(_, root))) => DataSpec::People(PeoplePart::Stop, root.clone()),
             ("auto", Some(spec)) => spec.clone(),
             ("auto", None) => DataSpec::Synth { identities: VALIDATION_PERSONS.0, views: VALIDATION_PERSONS.1 },
             (name, _) => name.parse().map_err(|e| anyhow!("--validate {name}: {e}"))?,
@@ -164,6 +177,16 @@ impl Data {
                 };
                 Validation::of_entries(&held_out, options.size, texts, k)
                     .with_context(|| format!("validating on {spec}"))?
+            }
+            DataSpec::People(PeoplePart::Train, _) => {
+                return Err(anyhow!(
+                    "--validate {spec}: these persons are learned from; people-stop:ROOT is kept back"
+                ));
+            }
+            DataSpec::People(part, root) => {
+                let labels = read_labels(&root.join(people::LABELS))?;
+                let all = read(people::LAYOUT, root, people::SPLIT, options, reporter)?;
+                Validation::of_entries(&part.of(all, &labels, root)?, options.size, texts, k)?
             }
         };
         let (pictures, captions) = validation.len();

@@ -1,0 +1,114 @@
+//! Training pairs of real persons: every other caption is written by hand, the others are made of
+//! the labels, new ones at every use.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::dataset::Entry;
+use crate::facts::{Description, Facts, Label, RareKind};
+use crate::source::{DatasetSource, Source};
+use crate::{Result, TrainError};
+
+/// Most that a rare kind adds to the weight of a person; one without a rare kind weighs 1. Beyond,
+/// a batch would see the same few pictures again and again.
+const MOST_PER_KIND: f64 = 3.0;
+/// A kind that this share of the persons has adds 1 to their weight.
+const COMMON: f64 = 1.0 / 8.0;
+
+/// Persons of a folder with their facts.
+pub struct PeopleSource {
+    pictures: DatasetSource,
+    facts: Vec<Facts>,
+    /// Sums of the weights of the persons up to each.
+    cumulative: Vec<f64>,
+}
+
+impl PeopleSource {
+    /// `entries` at `size` pixels down and across, with their `labels`; decoded pictures may take
+    /// `memory` bytes.
+    ///
+    /// # Errors
+    /// No entry at all, or one without label.
+    pub fn new(entries: Vec<Entry>, labels: &BTreeMap<u32, Label>, size: [usize; 2], memory: usize) -> Result<Self> {
+        let mut ids: Vec<u32> = entries.iter().map(|entry| entry.identity).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let label = |id: &u32| labels.get(id).ok_or_else(|| TrainError::Usage(format!("there is no label of id {id}")));
+        let facts: Vec<Facts> = ids.iter().map(|id| label(id).map(Facts::of_label)).collect::<Result<_>>()?;
+        let mut sum = 0.0;
+        let add = |weight| {
+            sum += weight;
+            sum
+        };
+        let cumulative = weights(&facts).into_iter().map(add).collect();
+        // The source numbers its identities in the order of their own numbers, as `ids` are.
+        Ok(Self { pictures: DatasetSource::new(entries, size, memory)?, facts, cumulative })
+    }
+
+    /// Weight of each person in [`Source::draw`].
+    pub fn weights(&self) -> Vec<f64> {
+        weights(&self.facts)
+    }
+}
+
+/// 1 for everyone, and more for each rare kind, the rarer the more.
+fn weights(facts: &[Facts]) -> Vec<f64> {
+    let kinds = RareKind::ALL.map(|kind| {
+        let having = facts.iter().filter(|facts| kind.is_in(facts)).count();
+        (kind, (facts.len() as f64 * COMMON / having.max(1) as f64).min(MOST_PER_KIND))
+    });
+    let weight = |facts| 1.0 + kinds.iter().filter(|(kind, _)| kind.is_in(facts)).map(|(_, more)| more).sum::<f64>();
+    facts.iter().map(weight).collect()
+}
+
+impl Source for PeopleSource {
+    fn size(&self) -> [usize; 2] {
+        self.pictures.size()
+    }
+
+    fn identities(&self) -> usize {
+        self.pictures.identities()
+    }
+
+    fn views(&self, identity: usize) -> usize {
+        self.pictures.views(identity)
+    }
+
+    /// The written captions, and as many that are made of the facts.
+    fn captions(&self, identity: usize, view: usize) -> usize {
+        2 * self.pictures.captions(identity, view)
+    }
+
+    fn resemblance(&self, one: usize, other: usize) -> f32 {
+        self.pictures.resemblance(one, other)
+    }
+
+    fn draw(&self, rng: &mut StdRng) -> usize {
+        let total = self.cumulative.last().copied().unwrap_or_default();
+        let at = rng.random::<f64>() * total;
+        self.cumulative.partition_point(|sum| *sum <= at).min(self.facts.len() - 1)
+    }
+
+    fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {
+        self.pictures.picture(identity, view)
+    }
+
+    fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String {
+        self.describe(identity, view, which, rng).0
+    }
+
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+        let made = which >= self.pictures.captions(identity, view);
+        match Description::of(&self.facts[identity], rng).filter(|_| made) {
+            Some(description) => (description.text().to_owned(), Some(description)),
+            None => (self.pictures.caption(identity, view, which, rng), None),
+        }
+    }
+
+    fn facts(&self, identity: usize) -> Option<Cow<'_, Facts>> {
+        Some(Cow::Borrowed(&self.facts[identity]))
+    }
+}
