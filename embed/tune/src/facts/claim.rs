@@ -31,12 +31,6 @@ impl Wanted {
         Self { yes: term.yes, maybe: term.maybe, colour: colour.map(|term| (term.yes, term.maybe)) }
     }
 
-    /// Anything of `part`, in a colour or not.
-    pub(super) fn any(part: Part, colour: Option<&ColourTerm>) -> Self {
-        let colour = colour.map(|term| (term.yes, term.maybe));
-        Self { yes: part.kinds(), maybe: KindSet::NONE, colour }
-    }
-
     /// Whether `item` is such a thing.
     pub(super) fn is(&self, item: &Item) -> Option<bool> {
         let kind = match () {

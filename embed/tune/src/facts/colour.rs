@@ -215,7 +215,10 @@ mod tests {
     #[test]
     fn a_print_does_not_name_a_shirt_but_leaves_doubt() {
         let printed = Colours { main: vec![ColourSet::of(&[White])], minor: vec![ColourSet::of(&[Red])] };
-        assert_eq!((is(&printed, "white"), is(&printed, "red"), is(&printed, "green")), (Some(true), None, Some(false)));
+        assert_eq!(
+            (is(&printed, "white"), is(&printed, "red"), is(&printed, "green")),
+            (Some(true), None, Some(false))
+        );
     }
 
     #[test]

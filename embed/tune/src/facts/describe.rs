@@ -69,7 +69,12 @@ impl Description {
         for &part in Part::ALL {
             for (layer, item) in facts.seen(part).items.iter().enumerate() {
                 let Some(phrase) = Phrase::about(part, item, colour_share(part), 0.1, rng) else { continue };
-                let share = if phrase.is_rare() { RARE_SHARE } else { share(part, layer) };
+                let share = match phrase.is_rare() {
+                    // Two of five persons have short sleeves; they are the commonest of what is rare.
+                    true if part == Part::Sleeves => 0.5,
+                    true => RARE_SHARE,
+                    false => share(part, layer),
+                };
                 if rng.random::<f32>() < share {
                     phrases.push((part, layer, phrase));
                 } else {

@@ -142,10 +142,7 @@ impl Facts {
             upper.push(garment(outer, upper_kind(outer.kind), if denim { &DENIM } else { &GARMENTS }));
             // As the captions have it: what shows below a jacket that is closed, or has no sleeves.
             below = person.outer_open
-                || matches!(
-                    outer.kind,
-                    UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan
-                );
+                || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
         }
         if below {
             upper.push(garment(inner, inner_kind, &GARMENTS));
@@ -202,7 +199,10 @@ mod tests {
     #[test]
     fn palettes_name_the_same_colours() {
         use super::super::colour::{ColourTerm, HAIR_COLOURS, THING_COLOURS};
-        assert_eq!((GARMENT_COLOURS.len(), DENIM_COLOURS.len(), HAIRS.len()), (GARMENTS.len(), DENIM.len(), HAIR.len()));
+        assert_eq!(
+            (GARMENT_COLOURS.len(), DENIM_COLOURS.len(), HAIRS.len()),
+            (GARMENTS.len(), DENIM.len(), HAIR.len())
+        );
         let truth = |table: &[ColourTerm], word: &str, colour: Colour| {
             let term = table.iter().find(|term| term.words.contains(&word));
             term.map(|term| Colours::one(colour).are(term.yes, term.maybe))

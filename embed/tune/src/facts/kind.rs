@@ -50,7 +50,7 @@ parts! {
     Hat: Cap FlatCap Visor Beanie BrimmedHat OtherHat Headscarf Headband Helmet HardHat Hood;
     Glasses: Spectacles Sunglasses Goggles;
     Held: Phone Racket Umbrella Bicycle Motorbike Skateboard Surfboard Snowboard Skis Frisbee BaseballBat BaseballGlove
-        Ball Horse Dog Paper Cup Bottle Camera Laptop Stick Carton;
+        Ball Horse Dog Paper Cup DrinkingGlass Bottle Camera Laptop Stick Carton;
     Extra: Scarf Tie Gloves Watch Lanyard FaceMask Apron;
 }
 

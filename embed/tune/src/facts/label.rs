@@ -158,7 +158,7 @@ mod tests {
             (json!([lacking]), ["item 0 (id 9)", "bag"]),
             (json!([item(4), item(4)]), ["item 1 (id 4)", "another label"]),
             (json!({"a": 1}), ["labels.json", "not a list"]),
-            (json!([{"hair": 1}]), ["item 0:", "hair"]),
+            (json!([{"hair": "grey"}]), ["item 0:", "missing field"]),
         ] {
             let e = read(&items).expect_err("wrong").to_string();
             assert!(e.contains("labels.json") && parts.iter().all(|part| e.contains(part)), "{e}");

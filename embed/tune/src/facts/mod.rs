@@ -16,6 +16,7 @@ mod describe;
 mod drawn;
 mod kind;
 mod label;
+mod label_words;
 mod phrase;
 mod rare;
 mod read;

@@ -1,5 +1,7 @@
 //! A phrase: one statement in words, such as "wearing a red jacket", "a woman" or "no bag".
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -36,22 +38,41 @@ fn pick(words: &'static [&'static str], rng: &mut impl Rng) -> &'static str {
 }
 
 impl Phrase {
+    /// The phrase that says `word` ("jacket"), in a `colour` or not. `None` if no table has such a
+    /// word.
+    pub fn named(word: &str, colour: Option<&str>) -> Option<Self> {
+        let find =
+            |part: &Part| terms(*part).iter().find_map(|term| Some((term, *term.words.iter().find(|w| **w == word)?)));
+        let (part, (term, word)) = Part::ALL.iter().find_map(|part| Some((*part, find(part)?)))?;
+        let of_colour = |colour: &str| {
+            colour_terms(part).iter().find_map(|term| Some((term, *term.words.iter().find(|w| **w == colour)?)))
+        };
+        match colour {
+            None => Some(Self::worded(part, (term, word), None)),
+            Some(colour) => Some(Self::worded(part, (term, word), Some(of_colour(colour)?))),
+        }
+    }
+
     /// That there is what `term` names, in `colour` if there is one.
     fn has(part: Part, term: &'static Term, colour: Option<&'static ColourTerm>, rng: &mut impl Rng) -> Self {
         let word = pick(term.words, rng);
-        let noun = match (colour.map(|colour| pick(colour.words, rng)), part) {
+        Self::worded(part, (term, word), colour.map(|colour| (colour, pick(colour.words, rng))))
+    }
+
+    /// As [`Phrase::has`], in certain words.
+    fn worded(
+        part: Part,
+        (term, word): (&'static Term, &'static str),
+        colour: Option<(&'static ColourTerm, &'static str)>,
+    ) -> Self {
+        let noun = match (colour.map(|(_, word)| word), part) {
             (Some(colour), Part::Hair) => word.replace("hair", &format!("{colour} hair")),
             (Some(colour), _) => format!("{colour} {word}"),
             (None, _) => word.to_owned(),
         };
-        let mut phrase = Self {
-            text: String::new(),
-            noun,
-            claim: Claim::Has(Wanted::of(term, colour)),
-            part,
-            term,
-            colour,
-        };
+        let colour = colour.map(|(term, _)| term);
+        let mut phrase =
+            Self { text: String::new(), noun, claim: Claim::Has(Wanted::of(term, colour)), part, term, colour };
         phrase.text = match (part, term.verb) {
             (Part::Sex, _) => phrase.thing(),
             (_, Verb::Wear) => format!("wearing {}", phrase.thing()),
@@ -62,7 +83,7 @@ impl Phrase {
     }
 
     /// That there is nothing that `term` names.
-    fn has_not(part: Part, term: &'static Term, wanted: Wanted, rng: &mut impl Rng) -> Self {
+    fn has_not(part: Part, term: &'static Term, rng: &mut impl Rng) -> Self {
         let word = pick(term.words, rng);
         let noun = format!("no {word}");
         let text = match rng.random_range(0..3) {
@@ -74,7 +95,7 @@ impl Phrase {
                 format!("not {verb} {}", if term.plural { word.to_owned() } else { with_article(word) })
             }
         };
-        Self { text, noun, claim: Claim::HasNot(wanted), part, term, colour: None }
+        Self { text, noun, claim: Claim::HasNot(Wanted::of(term, None)), part, term, colour: None }
     }
 
     /// Its words: "wearing a red jacket".
@@ -145,7 +166,7 @@ impl Phrase {
             _ => return None,
         };
         let term = terms(part).iter().find(|term| term.words[0] == word)?;
-        let phrase = Self::has_not(part, term, Wanted::any(part, None), rng);
+        let phrase = Self::has_not(part, term, rng);
         (phrase.truth(facts) == Some(true)).then_some(phrase)
     }
 
@@ -156,16 +177,17 @@ impl Phrase {
         for &part in Part::ALL {
             for item in &facts.seen(part).items {
                 for (colour, wide) in [(1.0, 0.0), (0.0, 0.0), (1.0, 1.0)] {
-                    let only_colour = wide > 0.0 && !matches!(part, Part::Upper | Part::Lower);
-                    phrases.extend(Self::about(part, item, colour, wide, rng).filter(|_| !only_colour));
+                    phrases.extend(Self::about(part, item, colour, wide, rng));
                 }
             }
             phrases.extend(Self::nothing_of(part, facts, rng));
         }
         let absent: Vec<&Term> = terms(Part::Upper).iter().filter(|term| is_false(Part::Upper, term, facts)).collect();
         if let Some(term) = absent.choose(rng) {
-            phrases.push(Self::has_not(Part::Upper, term, Wanted::of(term, None), rng));
+            phrases.push(Self::has_not(Part::Upper, term, rng));
         }
+        let mut told = BTreeSet::new();
+        phrases.retain(|phrase| told.insert(phrase.text.clone()));
         phrases
     }
 
@@ -192,10 +214,9 @@ impl Phrase {
                 .filter(|colour| Claim::Has(Wanted::of(self.term, Some(colour))).truth(facts) == Some(false))
                 .collect(),
         };
-        let kinds: Vec<&Term> = kinds()
-            .filter(|term| Claim::Has(Wanted::of(term, self.colour)).truth(facts) == Some(false))
-            .collect();
-        let can_lack = !matches!(part, Part::Sex | Part::Hair | Part::Sleeves | Part::Shoes) && !self.term.wide;
+        let kinds: Vec<&Term> =
+            kinds().filter(|term| Claim::Has(Wanted::of(term, self.colour)).truth(facts) == Some(false)).collect();
+        let can_lack = matches!(part, Part::Bag | Part::Hat | Part::Glasses | Part::Held | Part::Extra);
         let at = rng.random::<f32>();
         let recoloured = colours.choose(rng).filter(|_| at < 0.5);
         let other = kinds.choose(rng).filter(|_| at < 0.85 || !can_lack);
@@ -203,11 +224,8 @@ impl Phrase {
             (Some(colour), _) => false_now(Self::has(part, self.term, Some(colour), rng)),
             (None, Some(term)) => false_now(Self::has(part, term, self.colour, rng)),
             (None, None) if can_lack => {
-                let (term, wanted) = match terms(part).iter().find(|term| ["bag", "hat"].contains(&term.words[0])) {
-                    Some(whole) => (whole, Wanted::any(part, None)),
-                    None => (self.term, Wanted::of(self.term, None)),
-                };
-                false_now(Self::has_not(part, term, wanted, rng))
+                let whole = terms(part).iter().find(|term| ["bag", "hat"].contains(&term.words[0]));
+                false_now(Self::has_not(part, whole.unwrap_or(self.term), rng))
             }
             (None, None) => None,
         }

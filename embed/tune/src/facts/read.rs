@@ -21,12 +21,21 @@ fn upper_group(group: UpperGroup) -> KindSet {
         UpperGroup::TShirt => KindSet::of(&[TShirt, Polo, Jersey, TankTop, LongSleeveTop]),
         UpperGroup::Shirt => KindSet::of(&[Shirt, Blouse, TankTop, LongSleeveTop, Tunic, TShirt, Uniform]),
         UpperGroup::Sweater => KindSet::of(&[Sweater, Sweatshirt, Hoodie, Cardigan, Fleece, LongSleeveTop, Tunic]),
-        UpperGroup::Outerwear => {
-            OUTERWEAR.or(VESTS).or(KindSet::of(&[Fleece, Cardigan, Robe, LeatherJacket, Uniform]))
-        }
+        UpperGroup::Outerwear => OUTERWEAR.or(VESTS).or(KindSet::of(&[Fleece, Cardigan, Robe, LeatherJacket, Uniform])),
         UpperGroup::Dress => KindSet::of(&[Dress, Robe]),
         UpperGroup::Uniform => VESTS.or(KindSet::of(&[
-            Blazer, Uniform, ChefsJacket, Wetsuit, RacingSuit, Overalls, Robe, Jersey, Protector, BikiniTop, Jacket, Shirt,
+            Blazer,
+            Uniform,
+            ChefsJacket,
+            Wetsuit,
+            RacingSuit,
+            Overalls,
+            Robe,
+            Jersey,
+            Protector,
+            BikiniTop,
+            Jacket,
+            Shirt,
         ])),
         UpperGroup::None | UpperGroup::Unknown => Part::Upper.kinds(),
     }
@@ -36,7 +45,14 @@ fn lower_group(group: LowerGroup) -> KindSet {
     match group {
         LowerGroup::Jeans => KindSet::of(&[Jeans]),
         LowerGroup::Trousers => KindSet::of(&[
-            Trousers, SuitTrousers, TrackTrousers, SkiTrousers, BaseballTrousers, Breeches, Capri, SuitLegs,
+            Trousers,
+            SuitTrousers,
+            TrackTrousers,
+            SkiTrousers,
+            BaseballTrousers,
+            Breeches,
+            Capri,
+            SuitLegs,
         ]),
         LowerGroup::Shorts => KindSet::of(&[Shorts, DenimShorts, SportsShorts, Capri]),
         LowerGroup::Skirt => KindSet::of(&[Skirt, LongDress]),
@@ -75,6 +91,20 @@ fn layers(text: &[String]) -> Vec<&[String]> {
         layers.reverse();
     }
     layers
+}
+
+/// Leaves out what is named a second time without a colour.
+fn name_once(items: &mut Vec<Item>) {
+    let all = items.clone();
+    let mut at = 0;
+    items.retain(|item| {
+        let named = |(other, of): (usize, &Item)| {
+            other != at && of.kinds == item.kinds && (other < at || !of.colours.main.is_empty())
+        };
+        let again = item.colours.main.is_empty() && all.iter().enumerate().any(named);
+        at += 1;
+        !again
+    });
 }
 
 /// Splits things into those of `part` and others.
@@ -120,6 +150,7 @@ impl Facts {
             GlassesGroup::Unknown => {}
         }
         extras.extend(facts.read_carried(&label.carried));
+        name_once(&mut extras);
         // Scarves and watches are noted where they were noticed, so nobody is without one for sure.
         facts.seen_mut(Part::Extra).items = extras;
         facts
@@ -157,7 +188,13 @@ impl Facts {
         }
         within_group(&mut items, upper_group(group), Colours::default);
         let colour = tokens(&label.upper.colour);
-        for (at, layer) in layers(&colour).into_iter().enumerate() {
+        let layers = layers(&colour);
+        // A single colour is that of the first garment whose kind did not come with its own.
+        let first = match layers.as_slice() {
+            [_] => items.iter().position(|item| item.colours.main.is_empty()).unwrap_or(0),
+            _ => 0,
+        };
+        for (at, layer) in layers.into_iter().enumerate().map(|(at, layer)| (at + first, layer)) {
             let Colours { main, minor } = colours_of(layer, THING_COLOURS);
             match items.get_mut(at) {
                 Some(item) => {
@@ -206,9 +243,7 @@ impl Facts {
     fn read_bag(&mut self, label: &Label) {
         let group = match label.normalised.bag_group {
             BagGroup::Backpack => KindSet::of(&[Backpack]),
-            BagGroup::Handbag => {
-                KindSet::of(&[ShoulderBag, Handbag, Tote, ShoppingBag, WaistBag, Briefcase])
-            }
+            BagGroup::Handbag => KindSet::of(&[ShoulderBag, Handbag, Tote, ShoppingBag, WaistBag, Briefcase]),
             BagGroup::Suitcase => KindSet::of(&[Suitcase, BikeBag]),
             BagGroup::None => return self.state(Part::Bag, Vec::new()),
             // Bags on a bicycle are noted, but whether the person has one is not.
@@ -227,14 +262,18 @@ impl Facts {
             let found = things(some, &[Part::Held, Part::Extra, Part::Bag, Part::Upper], THING_COLOURS);
             let hangs = tokens(some).iter().any(|word| ["arm", "waist", "tied", "ground"].contains(&word.as_str()));
             for item in found {
-                match item.kinds.part() {
+                match item.kinds.part().filter(|part| item.kinds.within(part.kinds())) {
                     Some(Part::Held) => held.push(item),
                     Some(Part::Extra) => extras.push(item),
-                    Some(part @ (Part::Upper | Part::Bag)) if !hangs => self.seen_mut(part).items.push(item),
+                    Some(part @ (Part::Upper | Part::Bag)) if !hangs => {
+                        self.seen_mut(part).items.push(item);
+                        name_once(&mut self.seen_mut(part).items);
+                    }
                     _ => {}
                 }
             }
         }
+        name_once(&mut held);
         if text != "unknown" {
             self.state(Part::Held, held);
         }

@@ -124,21 +124,13 @@ static UPPER: &[Term] = &[
         &[Sweatshirt, Fleece, Jacket, Parka, Puffer, SkiJacket, RainJacket, Sweater],
     ),
     term(&["cardigan"], &[Cardigan], &[Sweater, Coat]),
-    term(
-        &["jacket"],
-        &[],
-        &[Coat, Parka, Fleece, Cardigan, Hoodie, Uniform, ChefsJacket, RacingSuit, Protector],
-    )
-    .also(JACKETS)
-    .perhaps(VESTS),
+    term(&["jacket"], &[], &[Coat, Parka, Fleece, Cardigan, Hoodie, Uniform, ChefsJacket, RacingSuit, Protector])
+        .also(JACKETS)
+        .perhaps(VESTS),
     term(&["coat"], &[Coat, Parka], &[Robe, Cardigan, ChefsJacket, Uniform]).perhaps(JACKETS),
-    term(
-        &["jacket or coat"],
-        &[],
-        &[Fleece, Cardigan, Hoodie, Uniform, ChefsJacket, Robe, RacingSuit, Protector],
-    )
-    .also(OUTERWEAR)
-    .perhaps(VESTS),
+    term(&["jacket or coat"], &[], &[Fleece, Cardigan, Hoodie, Uniform, ChefsJacket, Robe, RacingSuit, Protector])
+        .also(OUTERWEAR)
+        .perhaps(VESTS),
     term(&["denim jacket", "jean jacket"], &[DenimJacket], &[]),
     term(&["leather jacket", "biker jacket"], &[LeatherJacket], &[]),
     term(&["padded jacket", "puffer jacket", "quilted jacket"], &[Puffer], &[SkiJacket, Parka, Coat, Gilet]),
@@ -212,12 +204,8 @@ static BAGS: &[Term] = &[
     term(&["waist bag", "belt bag"], &[WaistBag], &[ShoulderBag]).carried(),
     term(&["briefcase"], &[Briefcase], &[ShoulderBag, Handbag]).carried(),
     term(&["suitcase"], &[Suitcase], &[BikeBag, Briefcase]).carried(),
-    term(
-        &["bag"],
-        &[Backpack, ShoulderBag, Handbag, Tote, ShoppingBag],
-        &[WaistBag, Briefcase, Suitcase, BikeBag],
-    )
-    .carried(),
+    term(&["bag"], &[Backpack, ShoulderBag, Handbag, Tote, ShoppingBag], &[WaistBag, Briefcase, Suitcase, BikeBag])
+        .carried(),
 ];
 
 static HATS: &[Term] = &[
@@ -225,11 +213,7 @@ static HATS: &[Term] = &[
     term(&["flat cap"], &[FlatCap], &[]),
     term(&["beanie", "knitted hat", "woolly hat"], &[Beanie], &[]),
     term(&["brimmed hat", "sun hat"], &[BrimmedHat], &[OtherHat]),
-    term(
-        &["hat"],
-        &[Cap, FlatCap, Beanie, BrimmedHat, OtherHat],
-        &[Helmet, HardHat, Headscarf, Headband, Visor, Hood],
-    ),
+    term(&["hat"], &[Cap, FlatCap, Beanie, BrimmedHat, OtherHat], &[Helmet, HardHat, Headscarf, Headband, Visor, Hood]),
     term(&["sun visor"], &[Visor], &[Cap]),
     term(&["headscarf", "bandana"], &[Headscarf], &[Headband, Hood, OtherHat]),
     term(&["headband"], &[Headband], &[Headscarf]),
@@ -261,8 +245,9 @@ static HELD: &[Term] = &[
     term(&["horse"], &[Horse], &[]).with(),
     term(&["dog"], &[Dog], &[]).with(),
     term(&["papers", "sheets of paper"], &[Paper], &[Carton]).carried().plural(),
-    term(&["cup"], &[Cup], &[Bottle]).carried(),
-    term(&["bottle", "drinking glass"], &[Bottle], &[Cup]).carried(),
+    term(&["cup"], &[Cup], &[DrinkingGlass]).carried(),
+    term(&["drinking glass"], &[DrinkingGlass], &[Cup, Bottle]).carried(),
+    term(&["bottle"], &[Bottle], &[DrinkingGlass]).carried(),
     term(&["camera"], &[Camera], &[Phone]).carried(),
     term(&["laptop"], &[Laptop], &[Paper]).carried(),
     term(&["stick", "pole"], &[Stick], &[BaseballBat, Skis, Umbrella]).carried(),

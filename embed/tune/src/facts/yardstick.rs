@@ -76,7 +76,12 @@ pub fn entries() -> Vec<Entry> {
     let (top, legs) = (Part::Upper, Part::Lower);
     let mut all = KINDS.to_vec();
     all.extend([
-        colour("wearing a red top", top, |l| named(&l.upper.colour, &["red", "crimson", "maroon", "burgundy"]), mean("red")),
+        colour(
+            "wearing a red top",
+            top,
+            |l| named(&l.upper.colour, &["red", "crimson", "maroon", "burgundy"]),
+            mean("red"),
+        ),
         colour("wearing a blue top", top, |l| named(&l.upper.colour, &["blue", "navy"]), mean("blue")),
         colour("wearing a white top", top, |l| named(&l.upper.colour, &["white", "cream"]), mean("white")),
         colour("wearing a black top", top, |l| named(&l.upper.colour, &["black"]), mean("black")),
@@ -167,14 +172,24 @@ static KINDS: [Entry; 17] = [
         Part::Bag.kinds(),
         KindSet::NONE,
     ),
-    kind("wearing a cap", |l| one_of(l.normalised.hat_group, HatGroup::Unknown, &[HatGroup::Cap]), &[Cap, FlatCap], &[Visor]),
+    kind(
+        "wearing a cap",
+        |l| one_of(l.normalised.hat_group, HatGroup::Unknown, &[HatGroup::Cap]),
+        &[Cap, FlatCap],
+        &[Visor],
+    ),
     kinds(
         "wearing a hat",
         |l| one_of(l.normalised.hat_group, HatGroup::Unknown, &[HatGroup::None, HatGroup::Hood]).map(|not| !not),
         KindSet::of(&[Cap, FlatCap, Visor, Beanie, BrimmedHat, OtherHat, Headscarf, Headband, Helmet, HardHat]),
         KindSet::NONE,
     ),
-    kind("wearing a helmet", |l| one_of(l.normalised.hat_group, HatGroup::Unknown, &[HatGroup::Helmet]), &[Helmet, HardHat], &[]),
+    kind(
+        "wearing a helmet",
+        |l| one_of(l.normalised.hat_group, HatGroup::Unknown, &[HatGroup::Helmet]),
+        &[Helmet, HardHat],
+        &[],
+    ),
     kind(
         "wearing glasses",
         |l| one_of(l.normalised.glasses_group, GlassesGroup::Unknown, &[GlassesGroup::NoneSeen]).map(|not| !not),

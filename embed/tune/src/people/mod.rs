@@ -73,7 +73,8 @@ impl PeoplePart {
         };
         let some: Vec<Entry> = entries.into_iter().filter(chosen).collect();
         if some.is_empty() {
-            let message = format!("nobody is of {self}: the persons held out are those of embed/tune/src/people/held_out.txt");
+            let message =
+                format!("nobody is of {self}: the persons held out are those of embed/tune/src/people/held_out.txt");
             return Err(TrainError::content(root, message));
         }
         Ok(some)

@@ -32,12 +32,7 @@ impl PeopleSource {
     ///
     /// # Errors
     /// No entry at all, or one without label.
-    pub fn new(
-        entries: Vec<Entry>,
-        labels: &BTreeMap<u32, Label>,
-        size: [usize; 2],
-        memory: usize,
-    ) -> Result<Self> {
+    pub fn new(entries: Vec<Entry>, labels: &BTreeMap<u32, Label>, size: [usize; 2], memory: usize) -> Result<Self> {
         let mut ids: Vec<u32> = entries.iter().map(|entry| entry.identity).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -105,13 +100,7 @@ impl Source for PeopleSource {
         self.describe(identity, view, which, rng).0
     }
 
-    fn describe(
-        &self,
-        identity: usize,
-        view: usize,
-        which: usize,
-        rng: &mut StdRng,
-    ) -> (String, Option<Description>) {
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
         let made = which >= self.pictures.captions(identity, view);
         match Description::of(&self.facts[identity], rng).filter(|_| made) {
             Some(description) => (description.text().to_owned(), Some(description)),

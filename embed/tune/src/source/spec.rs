@@ -40,7 +40,8 @@ impl FromStr for DataSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = "it is synth:IDENTITIES[xVIEWS], LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid, or people:ROOT";
+        let form =
+            "it is synth:IDENTITIES[xVIEWS], LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid, or people:ROOT";
         let (kind, rest) = text.split_once(':').ok_or_else(|| format!("{text:?} names no source: {form}"))?;
         if kind != "synth" {
             let people = PeoplePart::ALL.into_iter().find(|part| part.name() == kind);
@@ -77,7 +78,14 @@ mod tests {
 
     #[test]
     fn names_of_sources() {
-        for text in ["synth:20000x4", "cuhk-pedes:/data/cuhk: pedes", "rstpreid:r", "people:p", "people-stop:/p", "people-calibrate:p"] {
+        for text in [
+            "synth:20000x4",
+            "cuhk-pedes:/data/cuhk: pedes",
+            "rstpreid:r",
+            "people:p",
+            "people-stop:/p",
+            "people-calibrate:p",
+        ] {
             let spec: DataSpec = text.parse().expect("a source");
             assert_eq!(spec.to_string(), text);
             let json = serde_json::to_string(&spec).expect("serialises");

@@ -5,6 +5,7 @@ mod ablate;
 mod backbone;
 mod baseline;
 mod evaluate;
+mod facts;
 #[path = "../../../tests/it/folder.rs"]
 mod folder;
 #[path = "../../../tests/it/golden.rs"]
@@ -13,6 +14,7 @@ mod import;
 mod objective;
 mod ops;
 mod overfit;
+mod people;
 mod shipped_model;
 mod train_cli;
 mod train_golden;

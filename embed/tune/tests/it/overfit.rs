@@ -56,6 +56,7 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
         phrases: None,
         identities,
         labels: vec![[0; 15]; PAIRS],
+        stated: (0..PAIRS).map(|_| None).collect(),
     };
     (batch, ids)
 }

@@ -144,6 +144,8 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
 
 /// Pictures that the numbers of a backbone's tokens are standardised by.
 const SAMPLE: usize = 512;
+/// Number of the random stream of [`sample`]; the value is arbitrary, but decides the run.
+const SAMPLE_STREAM: u64 = 1_618_033_988;
 
 /// Normalised pixels of varied training pictures, as the run will see them: every source by its weight.
 pub fn sample(recipe: &Recipe, source: &dyn Source) -> Result<Vec<f32>> {
@@ -160,9 +162,6 @@ pub fn sample(recipe: &Recipe, source: &dyn Source) -> Result<Vec<f32>> {
     })?;
     Ok(pixels)
 }
-
-/// Number of the random stream of [`sample`]; the value is arbitrary, but decides the run.
-const SAMPLE_STREAM: u64 = 1_618_033_988;
 
 /// Captions whose words a cut vocabulary must keep.
 pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {
@@ -203,7 +202,9 @@ impl Data {
                     .with_context(|| format!("validating on {spec}"))?
             }
             DataSpec::People(PeoplePart::Train, _) => {
-                return Err(anyhow!("--validate {spec}: these persons are learned from; people-stop:ROOT is kept back"));
+                return Err(anyhow!(
+                    "--validate {spec}: these persons are learned from; people-stop:ROOT is kept back"
+                ));
             }
             DataSpec::People(part, root) => {
                 let labels = read_labels(&root.join(people::LABELS))?;
