@@ -13,6 +13,75 @@ pub struct Evidence {
     pub hubness: f32,
 }
 
+/// Turns what both stages say of one phrase into the probability that it is true of the person: sigmoid(cosine * cosine
+/// between the phrase and the picture + local * (true - false) of the decoder's local head + bias).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhraseCalibration {
+    /// Weight of the cosine of the global features of phrase and picture.
+    pub cosine: f32,
+    /// Weight of the difference of the local head's logits; 0 leaves the decoder out.
+    #[serde(default)]
+    pub local: f32,
+    /// Added to both.
+    pub bias: f32,
+    /// The whole description.
+    pub whole: WholeCalibration,
+    /// What it was fitted on; told with every answer.
+    #[serde(default)]
+    pub version: String,
+}
+
+/// From the phrases of a description and what both stages say of all of it to the probability that all of it is true:
+/// sigmoid(phrases * log-odds of the product of the phrases' probabilities + logit * (match - no match) + cosine * cosine +
+/// bias).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WholeCalibration {
+    /// Weight of the phrases.
+    pub phrases: f32,
+    /// Weight of the decoder's match logits.
+    pub logit: f32,
+    /// Weight of the cosine of the global features.
+    pub cosine: f32,
+    /// Added to all.
+    pub bias: f32,
+}
+
+/// Log-odds of a probability, at most 16 nats either way.
+pub fn log_odds(p: f64) -> f64 {
+    let p = p.clamp(1e-7, 1.0 - 1e-7);
+    (p / (1.0 - p)).ln()
+}
+
+impl WholeCalibration {
+    /// Probability that a description is true whose phrases hold with `phrases`.
+    pub fn probability(&self, phrases: &[f32], logits: [f32; 2], cosine: f32) -> f32 {
+        let all: f64 = phrases.iter().map(|p| f64::from(*p)).product();
+        let z = f64::from(self.phrases) * log_odds(all)
+            + f64::from(self.logit * (logits[1] - logits[0]) + self.cosine * cosine + self.bias);
+        (1.0 / (1.0 + (-z).exp())) as f32
+    }
+}
+
+impl PhraseCalibration {
+    /// Probability that a phrase is true, 0 to 1.
+    pub fn probability(&self, cosine: f32, local: [f32; 2]) -> f32 {
+        let z = f64::from(self.cosine * cosine + self.local * (local[1] - local[0]) + self.bias);
+        (1.0 / (1.0 + (-z).exp())) as f32
+    }
+
+    /// Whether its numbers can be used.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let WholeCalibration { phrases, logit, cosine, bias } = self.whole;
+        if ![self.cosine, self.local, self.bias, phrases, logit, cosine, bias].iter().all(|x| x.is_finite()) {
+            return Err("calibration.phrases must be finite".into());
+        }
+        if self.cosine < 0.0 || self.local < 0.0 {
+            return Err("calibration.phrases: cosine and local must be 0 or more, or evidence would count against itself".into());
+        }
+        Ok(())
+    }
+}
+
 /// Turns both stages' evidence into a probability: `x = match - no match + similarity * cosine + hubness * hubness`; without
 /// [`Calibration::knots`] the probability is sigmoid(x / temperature + bias), with them a line through them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +100,9 @@ pub struct Calibration {
     /// likely. 0 when that is not known, or the share of matches was chosen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub persons: f32,
+    /// The truth of single phrases; absent in a model that was never calibrated for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phrases: Option<PhraseCalibration>,
     /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression), flat beyond its ends;
     /// empty for the sigmoid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +132,7 @@ impl Default for Calibration {
             similarity: 0.0,
             hubness: 0.0,
             persons: 0.0,
+            phrases: None,
             knots: Vec::new(),
             version: "identity".into(),
             calibrated: false,
@@ -103,6 +176,9 @@ impl Calibration {
         }
         if !(self.similarity.is_finite() && self.hubness.is_finite()) {
             return Err("calibration.similarity and calibration.hubness must be finite".into());
+        }
+        if let Some(phrases) = &self.phrases {
+            phrases.check()?;
         }
         if !(self.persons >= 0.0 && self.persons.is_finite()) {
             return Err("calibration.persons must be 0 or more".into());

@@ -1,5 +1,7 @@
 //! The networks of a loaded model wherever they run: on the CPU, or as a graph on a GPU.
 
+use std::ops::Range;
+
 use crate::EmbedError;
 use crate::kernel::Precision;
 use crate::model::{Architecture, TokenBatch};
@@ -122,14 +124,32 @@ impl Network {
     /// # Errors
     /// As [`Network::text_features`], and patch features of another size.
     pub fn match_logits(&self, tokens: &TokenBatch, patches: &[f32]) -> Result<Vec<[f32; 2]>, EmbedError> {
+        Ok(self.match_and_phrase_logits(tokens, patches, &[])?.0)
+    }
+
+    /// [`Network::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of each text
+    /// (paper, section 3.3): `[batch * phrases]`, pair after pair. All texts have the same phrases.
+    ///
+    /// # Errors
+    /// As [`Network::match_logits`], and pieces beyond a text.
+    pub fn match_and_phrase_logits(
+        &self,
+        tokens: &TokenBatch,
+        patches: &[f32],
+        pieces: &[Range<usize>],
+    ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
         match self {
             Self::Cpu(cada) => {
                 let fused = cada.fused(tokens, patches)?;
                 let logits = cada.itm_logits(&cada.first_rows(tokens, &fused))?;
-                Ok(logits.as_chunks::<2>().0.to_vec())
+                let phrases = match pieces {
+                    [] => Vec::new(),
+                    _ => cada.itm_local_logits(&cada.range_means(tokens, &fused, pieces)?)?.as_chunks::<2>().0.to_vec(),
+                };
+                Ok((logits.as_chunks::<2>().0.to_vec(), phrases))
             }
             #[cfg(feature = "candle")]
-            Self::Graph(graph) => graph.match_logits(tokens, patches),
+            Self::Graph(graph) => graph.match_and_phrase_logits(tokens, patches, pieces),
         }
     }
 }
@@ -147,6 +167,8 @@ pub use graph::GraphNetwork;
 
 #[cfg(feature = "candle")]
 mod graph {
+    use std::ops::Range;
+
     use candle_core::{DType, Device, Tensor};
 
     use super::Encoded;
@@ -218,13 +240,27 @@ mod graph {
             })?)
         }
 
-        pub(super) fn match_logits(&self, tokens: &TokenBatch, patches: &[f32]) -> Result<Vec<[f32; 2]>, EmbedError> {
+        pub(super) fn match_and_phrase_logits(
+            &self,
+            tokens: &TokenBatch,
+            patches: &[f32],
+            pieces: &[Range<usize>],
+        ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
             let arch = self.cada.arch();
             let patches = self.tensor(patches, &[tokens.batch(), arch.patch_rows(), arch.vision_width])?;
-            let logits = self
-                .precision
-                .scope(|| Self::numbers(&self.cada.itm_logits(&self.cada.fused(tokens, &patches, None)?)?))?;
-            Ok(logits.as_chunks::<2>().0.to_vec())
+            let (whole, phrases) = self.precision.scope(|| -> candle_core::Result<_> {
+                let fused = self.cada.fused(tokens, &patches, None)?;
+                let whole = Self::numbers(&self.cada.itm_logits(&fused)?)?;
+                if pieces.is_empty() {
+                    return Ok((whole, Vec::new()));
+                }
+                let mean = |range: &Range<usize>| fused.narrow(1, range.start, range.len())?.mean(1);
+                let means = Tensor::stack(&pieces.iter().map(mean).collect::<candle_core::Result<Vec<_>>>()?, 1)?;
+                let (batch, count, width) = means.dims3()?;
+                let logits = self.cada.itm_local_logits(&means.reshape((batch * count, width))?)?;
+                Ok((whole, Self::numbers(&logits)?))
+            })?;
+            Ok((whole.as_chunks::<2>().0.to_vec(), phrases.as_chunks::<2>().0.to_vec()))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The whole of CADA on the CPU: two encoders into one space, and the decoder that judges a text against one picture.
 
+use std::ops::Range;
+
 use super::weights::{Named, WeightSource};
 use super::{Bert, Dense, Norm, ShapeError, Vit};
 use crate::EmbedError;
@@ -115,6 +117,33 @@ impl Cada {
     /// Rows of another width.
     pub fn itm_logits(&self, first_rows: &[f32]) -> Result<Buffer, ShapeError> {
         self.itm_head.forward(first_rows)
+    }
+
+    /// Means of fused states over ranges of tokens, the same ranges in every text of a batch whose texts are equal: `[batch *
+    /// ranges, text width]`, text after text.
+    ///
+    /// # Errors
+    /// A range beyond a text, or one of nothing.
+    pub fn range_means(
+        &self,
+        tokens: &TokenBatch,
+        fused: &[f32],
+        ranges: &[Range<usize>],
+    ) -> Result<Vec<f32>, ShapeError> {
+        let rows = self.text_encoder.rows(tokens);
+        let width = rows.width;
+        let mut means = vec![0.0; rows.items() * ranges.len() * width];
+        for (i, mean) in means.chunks_exact_mut(width.max(1)).enumerate() {
+            let (item, range) = (i / ranges.len(), &ranges[i % ranges.len()]);
+            if range.is_empty() || range.end > rows.length(item) {
+                return Err(ShapeError(format!("tokens {range:?} of a text of {}", rows.length(item))));
+            }
+            let own = &fused[(rows.before(item) + range.start) * width..][..range.len() * width];
+            for row in own.chunks_exact(width) {
+                mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / range.len() as f32);
+            }
+        }
+        Ok(means)
     }
 
     /// Group means of fused states, `[groups, text width]` -> `[groups, 2]`: the local half of ATP (paper, section 3.3).

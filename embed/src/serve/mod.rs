@@ -11,5 +11,5 @@ pub mod stage;
 
 pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
-pub use model::{ImageFeatures, MatchScore, Model, ModelInfo, TextQuery};
+pub use model::{ImageFeatures, MatchScore, Model, ModelInfo, QueryPhrase, TextQuery};
 pub use self_test::{SelfTest, self_test, write_self_test};

@@ -1,6 +1,8 @@
 //! A loaded model and the three questions it answers, on the calling thread. [`crate::Embedder`] puts it on a thread of
 //! its own; training and evaluation use it directly.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -11,7 +13,7 @@ use crate::kernel::Precision;
 use crate::model::{Calibration, Evidence, ModelConfig, Network, QueryBank, TokenBatch};
 use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
-use crate::text::{Caption, CaptionTokenizer};
+use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, understand};
 use crate::{EmbedError, ModelFolder, SelfTest, choose_precision, device_name, open_device};
 
 /// What the model is and how it runs; told by the API and stored with every vector.
@@ -64,17 +66,37 @@ pub struct TextQuery {
     pub feature: Vec<f32>,
     /// Words were cut off because the text is longer than the model reads.
     pub truncated: bool,
+    /// What it states, phrase by phrase; nothing from a model that was not calibrated for phrases.
+    pub phrases: Vec<QueryPhrase>,
+    /// Words of which nothing was made, and why.
+    pub not_understood: Vec<NotUnderstood>,
+}
+
+/// One statement of a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryPhrase {
+    /// "red jacket"
+    pub text: String,
+    /// The query says that it is not so.
+    pub negated: bool,
+    /// Its word pieces in the query.
+    pub pieces: Range<usize>,
+    /// Its own L2-normalised global feature.
+    pub feature: Vec<f32>,
 }
 
 /// The decoder's judgement of one picture.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MatchScore {
     /// Raw logit of "match" (column 1).
     pub logit: f32,
     /// Hubness of the picture: its cosine with texts at large; none without a query bank.
     pub hubness: Option<f32>,
-    /// What decoder, cosine and hubness say, calibrated.
+    /// Probability that all of the query is true of the person. From a model that was not calibrated for phrases, or for a
+    /// query without one: that the picture matches, by decoder, cosine and hubness.
     pub probability: f32,
+    /// Probability that each phrase of the query holds of the person, in the query's order: that a negated one is false.
+    pub phrases: Vec<f32>,
 }
 
 /// Tokens plus patch rows of one decoder pass: some 30 MB of activations at the published size.
@@ -206,7 +228,34 @@ impl Model {
     /// Features that are not finite.
     pub fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
         let feature = self.embed_captions(std::slice::from_ref(&caption))?.swap_remove(0);
-        Ok(TextQuery { text: caption.text, ids: caption.ids, feature, truncated: caption.truncated })
+        let said = understand(&caption.text);
+        let phrases = match self.config.calibration.phrases {
+            Some(_) => self.query_phrases(&caption.text, &said.statements)?,
+            None => Vec::new(),
+        };
+        let Caption { text, ids, truncated, .. } = caption;
+        Ok(TextQuery { text, ids, feature, truncated, phrases, not_understood: said.not_understood })
+    }
+
+    /// Statements of `text` with their places among its word pieces and features of their own. One whose words were cut off is
+    /// left out.
+    fn query_phrases(&self, text: &str, statements: &[Statement]) -> Result<Vec<QueryPhrase>, EmbedError> {
+        let (_, pieces) = self.tokenizer.encode_with_offsets(text)?;
+        let mut placed: Vec<(Range<usize>, &Statement)> = Vec::with_capacity(statements.len());
+        for statement in statements {
+            let bytes = &statement.range;
+            let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
+            if let (Some(first), Some(last)) = (pieces.iter().position(inside), pieces.iter().rposition(inside)) {
+                placed.push((first..last + 1, statement));
+            }
+        }
+        let captions = placed.iter().map(|(_, s)| self.tokenizer.encode(&s.text)).collect::<Result<Vec<_>, _>>()?;
+        let features = self.embed_captions(&captions)?;
+        let phrase = |((pieces, statement), feature): ((Range<usize>, &Statement), Vec<f32>)| {
+            let (text, negated) = (statement.text.clone(), statement.negated);
+            QueryPhrase { text, negated, pieces, feature }
+        };
+        Ok(placed.into_iter().zip(features).map(phrase).collect())
     }
 
     /// Both match logits of `query` against every picture, in their order: `[no match, match]`. Those of a damaged picture
@@ -215,6 +264,20 @@ impl Model {
     /// # Errors
     /// Patch features of another model.
     pub fn match_logits(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<[f32; 2]>, EmbedError> {
+        Ok(self.match_and_phrase_logits(query, &[], images)?.0)
+    }
+
+    /// [`Model::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of the query,
+    /// picture after picture.
+    ///
+    /// # Errors
+    /// Patch features of another model, or pieces beyond the query.
+    pub fn match_and_phrase_logits(
+        &self,
+        query: &TextQuery,
+        pieces: &[Range<usize>],
+        images: &[PatchFeatures],
+    ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
         let (rows, width) = (self.info.patch_rows, self.info.patch_width);
         for p in images {
             if (p.rows as usize, p.width as usize) != (rows, width) || p.data.len() != rows * width * 2 {
@@ -225,14 +288,16 @@ impl Model {
             }
         }
         let pairs_per_pass = (ROWS_PER_PASS / (query.ids.len() + rows)).max(1);
-        let mut logits = Vec::with_capacity(images.len());
+        let (mut logits, mut phrases) = (Vec::with_capacity(images.len()), Vec::new());
         for part in images.chunks(pairs_per_pass) {
             let patches: Vec<f32> = part.iter().flat_map(|p| halves(&p.data)).collect();
             let ids = vec![query.ids.as_slice(); part.len()];
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
-            logits.extend(self.network.match_logits(&tokens, &patches)?);
+            let (whole, parts) = self.network.match_and_phrase_logits(&tokens, &patches, pieces)?;
+            logits.extend(whole);
+            phrases.extend(parts);
         }
-        Ok(logits)
+        Ok((logits, phrases))
     }
 
     /// [`Model::match_logits`] as scores; none for a picture whose stored features are damaged, so that one bad picture costs
@@ -246,24 +311,46 @@ impl Model {
         images: &[PatchFeatures],
     ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         let calibration = &self.config.calibration;
-        let logits = self.match_logits(query, images)?;
-        let near = self.nearness(query, images)?;
-        let score = |(logits, [cosine, hubness]): ([f32; 2], [f32; 2])| {
-            let finite = [logits[0], logits[1], cosine, hubness].iter().all(|v| v.is_finite());
-            finite.then(|| MatchScore {
-                logit: logits[1],
-                hubness: self.bank.as_ref().map(|_| hubness),
-                probability: calibration.probability(&Evidence { logits, cosine, hubness }),
-            })
+        // A decoder whose local head counts for nothing is not asked.
+        let of_decoder = calibration.phrases.as_ref().filter(|phrases| phrases.local > 0.0);
+        let pieces: Vec<Range<usize>> = match of_decoder {
+            Some(_) => query.phrases.iter().map(|phrase| phrase.pieces.clone()).collect(),
+            None => Vec::new(),
         };
-        Ok(logits.into_iter().zip(near).map(score).collect())
+        let (logits, locals) = self.match_and_phrase_logits(query, &pieces, images)?;
+        let near = self.nearness(query, images)?;
+        let count = query.phrases.len();
+        let score = |(picture, (logits, near)): (usize, ([f32; 2], Nearness))| {
+            let Nearness { cosine, hubness, phrases: cosines } = near;
+            let local = |i: usize| locals.get(picture * count + i).copied().unwrap_or_default();
+            let finite = [logits[0], logits[1], cosine, hubness].iter().chain(&cosines).all(|v| v.is_finite())
+                && (0..count).all(|i| local(i).iter().all(|v| v.is_finite()));
+            let truth = |(i, cosine): (usize, &f32)| {
+                let known = calibration.phrases.as_ref()?;
+                // The local head reads a negated phrase with its negation, the cosine without.
+                let [no, yes] = local(i);
+                Some(match query.phrases[i].negated {
+                    true => 1.0 - known.probability(*cosine, [yes, no]),
+                    false => known.probability(*cosine, [no, yes]),
+                })
+            };
+            let phrases: Vec<f32> = cosines.iter().enumerate().filter_map(truth).collect();
+            let probability = match &calibration.phrases {
+                Some(known) if !phrases.is_empty() => known.whole.probability(&phrases, logits, cosine),
+                _ => calibration.probability(&Evidence { logits, cosine, hubness }),
+            };
+            let hubness = self.bank.as_ref().map(|_| hubness);
+            finite.then(|| MatchScore { logit: logits[1], hubness, probability, phrases })
+        };
+        Ok(logits.into_iter().zip(near).enumerate().map(score).collect())
     }
 
-    /// Cosine of the global features, and hubness, of every picture: from the class token that leads its patch features.
-    fn nearness(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<[f32; 2]>, EmbedError> {
-        let unused = self.config.calibration.similarity == 0.0 && self.bank.is_none();
+    /// Cosines of the global features with query and phrases, and hubness, of every picture: from the class token that leads its
+    /// patch features.
+    fn nearness(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Nearness>, EmbedError> {
+        let unused = self.config.calibration.similarity == 0.0 && self.bank.is_none() && query.phrases.is_empty();
         if unused || images.is_empty() {
-            return Ok(vec![[0.0; 2]; images.len()]);
+            return Ok(vec![Nearness::default(); images.len()]);
         }
         let class = |p: &PatchFeatures| halves(&p.data[..self.info.patch_width * 2]).collect::<Vec<_>>();
         let tokens: Vec<f32> = images.iter().flat_map(class).collect();
@@ -272,10 +359,26 @@ impl Model {
             Some(bank) => bank.hubness(&features)?,
             None => vec![0.0; images.len()],
         };
-        let dot = |f: &[f32]| f.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
+        let dot = |f: &[f32], text: &[f32]| -> f32 { f.iter().zip(text).map(|(a, b)| a * b).sum() };
         let rows = features.chunks_exact(self.info.feature_dim);
-        Ok(rows.zip(hubness).map(|(f, hubness)| [dot(f), hubness]).collect())
+        let near = |(f, hubness): (&[f32], f32)| Nearness {
+            cosine: dot(f, &query.feature),
+            hubness,
+            phrases: query.phrases.iter().map(|phrase| dot(f, &phrase.feature)).collect(),
+        };
+        Ok(rows.zip(hubness).map(near).collect())
     }
+}
+
+/// What the global features of a picture say of a query.
+#[derive(Clone, Debug, Default)]
+struct Nearness {
+    /// Cosine with the whole query.
+    cosine: f32,
+    /// Hubness; 0 without a query bank.
+    hubness: f32,
+    /// Cosine with each phrase.
+    phrases: Vec<f32>,
 }
 
 /// Little-endian f16 numbers as f32.

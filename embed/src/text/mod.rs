@@ -2,7 +2,9 @@
 
 mod clean;
 pub mod phrases;
+mod statements;
 mod tokenizer;
 
 pub use clean::{MAX_WORDS, clean};
+pub use statements::{NotUnderstood, Statement, Topic, Understanding, Why, understand};
 pub use tokenizer::{Caption, CaptionTokenizer};

@@ -70,6 +70,27 @@ fn lexicon() -> &'static HashMap<&'static str, LexiconClass> {
     })
 }
 
+/// Whether a word, in lower case, is one that the lexicon knows, or one of its forms or of its making ("jackets", "reddish",
+/// "knee-length").
+pub(super) fn is_known(word: &str) -> bool {
+    let stems = [word, word.strip_suffix('s').unwrap_or(word), word.strip_suffix("es").unwrap_or(word)];
+    if stems.iter().any(|stem| lexicon().contains_key(stem)) {
+        return true;
+    }
+    if let Some((first, last)) = word.rsplit_once('-') {
+        return COMPOUND_ENDINGS.contains(&last) || is_known(first) && is_known(last);
+    }
+    let made = |ending: &str, back: &[&str]| {
+        word.strip_suffix(ending).is_some_and(|stem| {
+            let last = stem.len().saturating_sub(1);
+            let halved = stem.is_char_boundary(last).then(|| &stem[..last]).unwrap_or(stem);
+            back.iter().any(|more| lexicon().contains_key(format!("{stem}{more}").as_str()))
+                || lexicon().contains_key(halved)
+        })
+    };
+    made("ish", &["", "e"]) || made("coloured", &[""]) || made("colored", &[""]) || made("ed", &["", "e"])
+}
+
 /// Ends of hyphenated words that describe ("knee-length", "lace-up").
 const COMPOUND_ENDINGS: [&str; 17] = [
     "length", "style", "styled", "sleeve", "neck", "toe", "fit", "up", "down", "on", "off", "print", "color", "colour",

@@ -39,7 +39,7 @@ fn end_to_end_equals_the_reference() {
         assert!(distance(&query.feature, &text_feats[t]) < 5e-5, "{caption}");
         let scores = embedder.match_scores_blocking(&query, patches.clone()).unwrap();
         for (i, score) in scores.iter().enumerate() {
-            let (score, want) = (score.unwrap(), &logits[t * 6 + i]);
+            let (score, want) = (score.as_ref().unwrap(), &logits[t * 6 + i]);
             worst = worst.max((score.logit - want[1]).abs());
             let probability = 1.0 / (1.0 + (want[0] - want[1]).exp());
             assert!((score.probability - probability).abs() < 5e-3);

@@ -15,7 +15,7 @@ use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_figures::Corpus;
-use sightline_tune::losses::{Groups, HardNegative, NdfVariant, hard_negatives, match_loss, ndf};
+use sightline_tune::losses::{Groups, HardNegative, NdfVariant, MatchTargets, hard_negatives, match_loss, ndf};
 use sightline_tune::ops::{backward, network};
 use sightline_tune::optimizer::{AdamW, AdamWConfig};
 use sightline_tune::weights;

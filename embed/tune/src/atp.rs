@@ -5,10 +5,14 @@
 //! negative text. The global half classifies the `[ENC]` state, the local half the means of token
 //! groups.
 
-use candle_core::{Result, Tensor, bail};
+use std::ops::Range;
+
+use candle_core::{D, Result, Tensor, bail};
 use candle_nn::VarMap;
+use candle_nn::ops::log_softmax;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{Facts, Phrase};
 use super::losses::{Groups, HardNegative, Negatives, match_loss};
 use crate::ops::network;
 use sightline_embed::graph::Cada;
@@ -48,8 +52,76 @@ pub struct Atp {
     pub global: bool,
     /// Adds the local half, on token groups.
     pub local: bool,
+    /// Adds the truth of each phrase that a caption states, of captions that were made of facts: the local head then says of a
+    /// phrase whether it is true of the person, whoever the caption was written for.
+    #[serde(default)]
+    pub phrases: bool,
     /// Weight of each half in the total loss.
     pub weight: f64,
+}
+
+/// A phrase of a pair's caption, and whether it is true of the pair's picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhraseGroup {
+    /// Number of the pair.
+    pub pair: usize,
+    /// Its word pieces in the caption.
+    pub pieces: Range<usize>,
+    /// Whether it is true.
+    pub is_true: bool,
+}
+
+/// What the captions of a batch state, and what is known of the persons in its pictures.
+#[derive(Clone, Debug, Default)]
+pub struct StatedPhrases {
+    /// Per caption its phrases, each with its word pieces; none for captions that were not made of facts.
+    pub captions: Vec<Vec<(Range<usize>, Phrase)>>,
+    /// Per picture.
+    pub persons: Vec<Option<Facts>>,
+}
+
+impl StatedPhrases {
+    /// The phrases of known truth in the pairs of caption `captions[i]` and picture `pictures[i]`.
+    fn groups(&self, captions: &[usize], pictures: &[u32]) -> Vec<PhraseGroup> {
+        let mut all = Vec::new();
+        for (pair, (caption, picture)) in captions.iter().zip(pictures).enumerate() {
+            let Some(Some(facts)) = self.persons.get(*picture as usize) else { continue };
+            for (pieces, phrase) in self.captions.get(*caption).into_iter().flatten() {
+                all.extend(phrase.truth(facts).map(|is_true| PhraseGroup { pair, pieces: pieces.clone(), is_true }));
+            }
+        }
+        all
+    }
+}
+
+/// Means of `fused` `[rows, tokens, width]`, f32, over ranges of tokens in rows: `[ranges, width]`.
+///
+/// # Errors
+/// A range outside the row, or one of nothing.
+pub fn phrase_means(fused: &Tensor, ranges: impl Iterator<Item = (usize, Range<usize>)>) -> Result<Tensor> {
+    let (rows, tokens, width) = fused.dims3()?;
+    let (mut weights, mut count) = (Vec::new(), 0);
+    for (row, range) in ranges {
+        if row >= rows || range.is_empty() || range.end > tokens {
+            bail!("tokens {range:?} of text {row} among {rows} texts of {tokens}");
+        }
+        let mut own = vec![0f32; rows * tokens];
+        own[row * tokens + range.start..row * tokens + range.end].fill(1.0 / range.len() as f32);
+        weights.extend(own);
+        count += 1;
+    }
+    Tensor::from_vec(weights, (count, rows * tokens), fused.device())?.matmul(&fused.reshape((rows * tokens, width))?)
+}
+
+/// Cross-entropy of logits `[rows, 2]`, f32; true and false rows weigh the same however many they are.
+fn balanced_loss(logits: &Tensor, truth: &[bool]) -> Result<Tensor> {
+    let count = |side: bool| truth.iter().filter(|is_true| **is_true == side).count().max(1) as f32;
+    let mut pick = vec![0f32; truth.len() * 2];
+    for (pair, is_true) in pick.chunks_exact_mut(2).zip(truth) {
+        pair[usize::from(*is_true)] = -0.5 / count(*is_true);
+    }
+    let pick = Tensor::from_vec(pick, (truth.len(), 2), logits.device())?;
+    (log_softmax(logits, D::Minus1)? * pick)?.sum_all()
 }
 
 /// Match logits (columns: no match, match) of B positive pairs, then of B pairs with a negative
@@ -59,6 +131,8 @@ pub struct MatchLogits {
     pub whole: Option<Tensor>,
     /// `[groups, 2]`, f32, from the group means, and the pair (row of `whole`) of each group.
     pub groups: Option<(Tensor, Vec<usize>)>,
+    /// `[phrases, 2]`, f32, from the means of phrases, and whether each is true of the picture it was read with.
+    pub phrases: Option<(Tensor, Vec<bool>)>,
     /// Number of positive pairs, which come first.
     pub positives: usize,
 }
@@ -69,6 +143,8 @@ pub struct MatchLoss {
     pub whole: Option<Tensor>,
     /// The local half, on token groups.
     pub groups: Option<Tensor>,
+    /// The truth of phrases.
+    pub phrases: Option<Tensor>,
 }
 
 impl Atp {
@@ -105,7 +181,7 @@ impl Atp {
     }
 
     /// Logits of the first `pairs` pairs of the batch and of their negatives. `images` are patch
-    /// features `[B, 1 + patches, vision width]`, f32.
+    /// features `[B, 1 + patches, vision width]`, f32; `stated` is what is known of captions and persons, nothing by default.
     ///
     /// # Errors
     /// When candle fails.
@@ -114,6 +190,7 @@ impl Atp {
         model: &Cada,
         images: &Tensor,
         tokens: &TokenBatch,
+        stated: &StatedPhrases,
         negatives: &Negatives,
         dropout: Option<&Dropout>,
     ) -> Result<MatchLogits> {
@@ -121,11 +198,12 @@ impl Atp {
         let (image_for_text, text_for_image) = (&negatives.image_for_text[..n], &negatives.text_for_image[..n]);
         let rows: Vec<usize> = (0..n).chain(0..n).chain(text_for_image.iter().copied()).collect();
         let pictures: Vec<u32> = (0..n).chain(image_for_text.iter().copied()).chain(0..n).map(|i| i as u32).collect();
-        let images = images.index_select(&Tensor::new(pictures, images.device())?, 0)?;
-        self.match_pairs(model, &tokens.select(&rows), &images, n, dropout)
+        let chosen = images.index_select(&Tensor::new(&pictures[..], images.device())?, 0)?;
+        let groups = if self.phrases { stated.groups(&rows, &pictures) } else { Vec::new() };
+        self.match_pairs(model, &tokens.select(&rows), &chosen, &groups, n, dropout)
     }
 
-    /// Logits of the pairs (`tokens[i]`, `images[i]`), of which the first `positives` match.
+    /// Logits of the pairs (`tokens[i]`, `images[i]`), of which the first `positives` match, and of `phrases` in them.
     /// `images` are patch features `[pairs, 1 + patches, vision width]`, f32.
     ///
     /// # Errors
@@ -135,6 +213,7 @@ impl Atp {
         model: &Cada,
         tokens: &TokenBatch,
         images: &Tensor,
+        phrases: &[PhraseGroup],
         positives: usize,
         dropout: Option<&Dropout>,
     ) -> Result<MatchLogits> {
@@ -151,7 +230,13 @@ impl Atp {
         } else {
             None
         };
-        Ok(MatchLogits { whole, groups, positives })
+        let phrases = if phrases.is_empty() {
+            None
+        } else {
+            let means = phrase_means(&fused, phrases.iter().map(|phrase| (phrase.pair, phrase.pieces.clone())))?;
+            Some((network::itm_local_logits(model, &means)?, phrases.iter().map(|phrase| phrase.is_true).collect()))
+        };
+        Ok(MatchLogits { whole, groups, phrases, positives })
     }
 }
 
@@ -172,6 +257,10 @@ impl MatchLogits {
             }
             None => None,
         };
-        Ok(MatchLoss { whole, groups })
+        let phrases = match &self.phrases {
+            Some((logits, truth)) => Some(balanced_loss(logits, truth)?),
+            None => None,
+        };
+        Ok(MatchLoss { whole, groups, phrases })
     }
 }

@@ -4,6 +4,7 @@
 //! uninterrupted one.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
@@ -12,6 +13,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rayon::prelude::*;
 
 use super::{Result, TrainError};
+use super::atp::StatedPhrases;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
 use super::facts::{Description, Facts, Phrase};
@@ -40,6 +42,8 @@ pub struct Batch {
     pub targets: MatchTargets,
     /// Phrases, and of which pictures they are true; `None` where the run asks for none.
     pub phrases: Option<(TokenBatch, PhraseTruth)>,
+    /// What captions state and what is known of persons; nothing where the run asks for no truth.
+    pub stated: StatedPhrases,
     /// Identity of each pair, as the source numbers it.
     pub identities: Vec<u32>,
     /// Attributes of each picture, for the auxiliary heads.
@@ -172,7 +176,12 @@ impl BatchBuilder<'_> {
             Some(truth) => self.phrases(truth.phrases, &facts, &mut rng)?,
             None => None,
         };
+        let stated = match self.truth {
+            Some(_) => self.stated(&descriptions, &facts)?,
+            None => StatedPhrases::default(),
+        };
         Ok(Batch {
+            stated,
             targets,
             phrases,
             pictures,
@@ -181,6 +190,32 @@ impl BatchBuilder<'_> {
             identities,
             labels: chosen.iter().map(|choice| self.source.labels(choice.identity)).collect(),
         })
+    }
+
+    /// Where each phrase of the descriptions stands in its caption, with what is known of everyone.
+    fn stated(
+        &self,
+        descriptions: &[Option<Description>],
+        facts: &[Option<Cow<'_, Facts>>],
+    ) -> Result<StatedPhrases> {
+        let mut captions = Vec::with_capacity(descriptions.len());
+        for description in descriptions {
+            let Some(description) = description else {
+                captions.push(Vec::new());
+                continue;
+            };
+            let (caption, pieces) = self.texts.encode_with_offsets(description.text())?;
+            let own = description.phrases().iter().filter_map(|phrase| {
+                let from = caption.text.find(&phrase.noun().to_lowercase())?;
+                let bytes = from..from + phrase.noun().len();
+                let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
+                let first = pieces.iter().position(inside)?;
+                let last = pieces.iter().rposition(inside)?;
+                Some((first..last + 1, phrase.clone()))
+            });
+            captions.push(own.collect());
+        }
+        Ok(StatedPhrases { captions, persons: facts.iter().map(|facts| facts.as_deref().cloned()).collect() })
     }
 
     /// `count` phrases about persons of the batch, true ones and false ones, with their truth about all of them. `None` when

@@ -30,6 +30,7 @@ pub mod import;
 pub mod init;
 mod legacy_checkpoint;
 mod isotonic;
+pub mod logistic;
 pub mod losses;
 pub mod objective;
 pub mod ops;

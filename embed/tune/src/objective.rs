@@ -66,6 +66,7 @@ impl Default for Objective {
                 groups: Groups::of(36, true),
                 global: true,
                 local: true,
+                phrases: false,
                 weight: 1.0,
             }),
             ara: Some(Ara {
@@ -154,7 +155,7 @@ impl Objective {
             return Err(format!("a dropout of {} is not in 0..1", self.dropout));
         }
         if let Some(atp) = &self.atp {
-            if !atp.global && !atp.local {
+            if !atp.global && !atp.local && !atp.phrases {
                 return Err("ATP without either half is nothing: leave it out".into());
             }
             if atp.groups.size == 0 || atp.groups.stride == 0 || atp.groups.stride > atp.groups.size {
@@ -236,8 +237,8 @@ pub fn loss_with(
     if let Some(atp) = config.atp.as_ref().filter(|atp| step >= atp.from)
         && let Some(negatives) = hard_negatives(&v, &t, &batch.targets, atp.negatives, seed ^ step as u64)?
     {
-        let halves = atp.logits(model, &images, &batch.tokens, &negatives, dropout)?.loss()?;
-        for (name, half) in [("atp", halves.whole), ("atp_local", halves.groups)] {
+        let halves = atp.logits(model, &images, &batch.tokens, &batch.stated, &negatives, dropout)?.loss()?;
+        for (name, half) in [("atp", halves.whole), ("atp_local", halves.groups), ("atp_phrases", halves.phrases)] {
             if let Some(half) = half {
                 sum.add(name, half, atp.weight)?;
             }

@@ -28,6 +28,9 @@ pub struct Pool {
     pub size: [usize; 2],
     /// Vocabulary of the captions.
     pub words: Words,
+    /// Share of the captions that are made of facts, as those of labelled people are, so that it is known of whom they are
+    /// true; the others are of the drawn persons' own writer.
+    pub described: f32,
     pictures: Vec<OnceLock<Box<[u8]>>>,
     labels: Vec<OnceLock<Labels>>,
 }
@@ -49,7 +52,7 @@ impl Pool {
     pub fn new(corpus: Corpus, first: u64, identities: u64, views: u64, size: [usize; 2]) -> Self {
         let pictures = (0..identities * views).map(|_| OnceLock::new()).collect();
         let labels = (0..identities).map(|_| OnceLock::new()).collect();
-        Self { corpus, first, identities, views, size, words: Words::All, pictures, labels }
+        Self { corpus, first, identities, views, size, words: Words::All, described: 0.0, pictures, labels }
     }
 
     /// Draws all pictures on every core; `progress` is called with the number of finished

@@ -119,7 +119,7 @@ impl Phrase {
     }
 
     /// Without verb and article: "red jacket".
-    pub(super) fn noun(&self) -> &str {
+    pub fn noun(&self) -> &str {
         &self.noun
     }
 

@@ -117,6 +117,16 @@ impl Source for Pool {
         caption_with(&self.corpus.person(self.first + identity as u64), self.words, rng)
     }
 
+    fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+        if self.described > 0.0 && rng.random::<f32>() < self.described {
+            let facts = Facts::of_drawn(&self.corpus.person(self.first + identity as u64));
+            if let Some(description) = Description::of(&facts, rng) {
+                return (description.text().to_owned(), Some(description));
+            }
+        }
+        (self.caption(identity, view, which, rng), None)
+    }
+
     fn resemblance(&self, one: usize, other: usize) -> f32 {
         attributes::agreement(self.labels_of(one), self.labels_of(other))
     }

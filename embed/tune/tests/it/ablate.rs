@@ -15,6 +15,8 @@ fn settings() -> Settings {
     recipe.shape = Shape {
         image: [32, 16],
         patch: 8,
+        backbone: None,
+        text_pooling: Default::default(),
         vision_width: 16,
         vision_layers: 1,
         vision_heads: 2,

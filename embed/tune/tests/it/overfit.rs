@@ -6,6 +6,7 @@ use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::TaggedCaption;
 use sightline_figures::Corpus;
+use sightline_tune::atp::StatedPhrases;
 use sightline_tune::batch::{Batch, Pictures, normalised_pixels};
 use sightline_tune::evaluate::{self, LocalScore, Ranks, ranks};
 use sightline_tune::losses::MatchTargets;
@@ -56,7 +57,7 @@ fn pairs() -> (Batch, Vec<Vec<u32>>) {
         phrases: None,
         identities,
         labels: vec![[0; 15]; PAIRS],
-        stated: (0..PAIRS).map(|_| None).collect(),
+        stated: StatedPhrases::default(),
     };
     (batch, ids)
 }

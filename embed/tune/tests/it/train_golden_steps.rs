@@ -8,6 +8,7 @@ use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::TokenBatch;
 use sightline_embed::text::phrases::Spans;
 use sightline_tune::ara::MaskedTexts;
+use sightline_tune::atp::StatedPhrases;
 use sightline_tune::batch::{Batch, Pictures};
 use sightline_tune::losses::{MatchTargets, hard_negatives};
 use sightline_tune::objective::{Objective, loss_with};
@@ -105,6 +106,7 @@ fn setup() -> Setup {
         spans,
         targets: MatchTargets::of_identities(&identities),
         phrases: None,
+        stated: StatedPhrases::default(),
         identities,
         labels: vec![[0; 15]; 6],
     };
@@ -238,7 +240,7 @@ fn match_logits(trainee: &Trainee, batch: &Batch, stored: &HashMap<String, Tenso
     let t = model.text_proj(&batch.tokens, &model.text_embeds(&batch.tokens, None).unwrap()).unwrap();
     let atp = reference().atp.unwrap();
     let found = hard_negatives(&v, &t, &batch.targets, atp.negatives, 0).unwrap().unwrap();
-    let logits = atp.logits(model, &images, &batch.tokens, &found, None).unwrap();
+    let logits = atp.logits(model, &images, &batch.tokens, &batch.stated, &found, None).unwrap();
     table.put(
         "atp.global_logits",
         golden::max_diff(logits.whole.as_ref().unwrap(), &stored["atp.global_logits"]),

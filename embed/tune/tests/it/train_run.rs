@@ -56,6 +56,7 @@ pub fn objective() -> Objective {
             groups: Groups::of(12, true),
             global: true,
             local: true,
+            phrases: false,
             weight: 1.0,
         }),
         ara: Some(Ara { from: 3, pairs: Some(4), ..Objective::default().ara.expect("the paper has it") }),

@@ -3,6 +3,7 @@
 
 mod ablate;
 mod calibrate;
+mod calibrate_phrases;
 mod eval;
 mod export;
 mod import;
@@ -45,6 +46,8 @@ enum Command {
     /// Fit match probabilities on labelled pairs, measure them on others and write them into the
     /// model folder.
     Calibrate(calibrate::CalibrateArgs),
+    /// Fit the probability that a phrase is true of a person on labelled people, and write it into the model folder.
+    CalibratePhrases(calibrate_phrases::CalibratePhrasesArgs),
     /// Fill the paper's ablation tables: train every variant, evaluate it on persons it has not
     /// seen; resumable.
     Ablate(Box<ablate::AblateArgs>),
@@ -65,6 +68,7 @@ fn main() -> Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::CalibratePhrases(args) => calibrate_phrases::run(&args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

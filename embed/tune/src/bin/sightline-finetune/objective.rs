@@ -80,6 +80,9 @@ pub struct ObjectiveArgs {
     /// from nothing, and overwrites trained cross-attention.
     #[arg(long, value_enum)]
     atp_start: Option<StartArg>,
+    /// Whether its local head also learns the truth of each phrase of a caption that was made of facts.
+    #[arg(long)]
+    atp_phrases: Option<bool>,
     /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.
     #[arg(long)]
     negatives: Option<HardNegative>,
@@ -145,6 +148,7 @@ impl ObjectiveArgs {
             set(&mut atp.pairs, self.atp_pairs);
             set(&mut atp.negatives, self.negatives);
             set(&mut atp.start, self.atp_start);
+            set(&mut atp.phrases, self.atp_phrases);
             if let Some(size) = self.group_size {
                 atp.groups = Groups::of(size, atp.groups.masked);
             }
