@@ -175,7 +175,9 @@ mod tests {
     fn tensors_views_and_integers_are_read() {
         assert!(is_legacy(&golden()).expect("readable"));
         let all: HashMap<String, Tensor> = read(&golden()).expect("sound").into_iter().collect();
-        let numbers = |name: &str| all[name].to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect(name);
+        let numbers = |name: &str| -> Vec<f32> {
+            all[name].to_dtype(DType::F32).and_then(|t| t.flatten_all()?.to_vec1()).expect(name)
+        };
         assert_eq!((all["weight"].dims(), numbers("weight")), (&[2, 3][..], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.5]));
         assert_eq!((all["turned"].dims(), numbers("turned")), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.5]));
         assert_eq!(numbers("part"), [5.0, 6.5]);

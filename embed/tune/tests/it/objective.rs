@@ -9,7 +9,7 @@ use sightline_tune::TrainError;
 use sightline_tune::atp::{Atp, CrossAttentionStart};
 use sightline_tune::augment::Augment;
 use sightline_tune::batch::{Batch, BatchBuilder};
-use sightline_tune::losses::GlobalLoss;
+use sightline_tune::losses::{GlobalLoss, MatchTargets};
 use sightline_tune::objective::{Objective, Truth, loss};
 use sightline_tune::ops::backward;
 use sightline_tune::pool::Pool;
@@ -102,12 +102,13 @@ fn halves_and_losses_can_be_left_out() {
         names.sort();
         names.join(" ")
     };
-    assert_eq!(names(&|_| ()), "ara atp atp_local attributes ndf");
-    assert_eq!(names(&|o| (o.global, o.ara, o.attributes) = (GlobalLoss::Cmpm, None, 0.0)), "atp atp_local cmpm");
-    assert_eq!(names(&|o| o.atp.as_mut().unwrap().local = false), "ara atp attributes ndf");
-    assert_eq!(names(&|o| o.atp.as_mut().unwrap().global = false), "ara atp_local attributes ndf");
-    assert_eq!(names(&|o| o.atp = None), "ara attributes ndf");
-    assert_eq!(names(&|o| o.atp.as_mut().unwrap().from = 1), "ara attributes ndf");
+    assert_eq!(names(&|_| ()), "ara atp atp_local attributes ndf truth");
+    assert_eq!(names(&|o| o.truth = None), "ara atp atp_local attributes ndf");
+    assert_eq!(names(&|o| (o.global, o.ara, o.attributes) = (GlobalLoss::Cmpm, None, 0.0)), "atp atp_local cmpm truth");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().local = false), "ara atp attributes ndf truth");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().global = false), "ara atp_local attributes ndf truth");
+    assert_eq!(names(&|o| o.atp = None), "ara attributes ndf truth");
+    assert_eq!(names(&|o| o.atp.as_mut().unwrap().from = 1), "ara attributes ndf truth");
 }
 
 #[test]
@@ -132,6 +133,7 @@ fn matching_starts_from_the_projections_at_its_first_step_only() {
 fn a_batch_of_one_identity_skips_matching_and_texts_without_attributes_skip_ara() {
     let mut batch = batch();
     batch.identities.fill(7);
+    batch.targets = MatchTargets::of_identities(&batch.identities);
     batch.spans.iter_mut().for_each(|spans| *spans = Default::default());
     let trainee = Trainee::with_decoder(&arch(), WordPredictor::Shared, 3).unwrap();
     let (total, parts) = loss(&trainee, &objective(WordPredictor::Shared), &batch, 0, 3).unwrap();
