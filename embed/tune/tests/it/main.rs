@@ -3,6 +3,7 @@
 
 mod ablate;
 mod baseline;
+mod eval_cli;
 mod evaluate;
 mod facts;
 #[path = "../../../tests/it/folder.rs"]

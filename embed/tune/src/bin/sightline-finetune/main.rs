@@ -4,6 +4,7 @@
 mod ablate;
 mod calibrate;
 mod eval;
+mod eval_phrases;
 mod export;
 mod import;
 mod objective;
