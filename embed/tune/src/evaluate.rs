@@ -1,8 +1,6 @@
 //! Evaluation by the paper's protocols (specification, section 6): global (cosine, CADA-G) and
-//! local (the top K by cosine re-ranked with the decoder, CADA-L), with Rank-1/5/10 and mAP over
-//! the whole gallery.
+//! local (the top K by cosine re-ranked with the decoder, CADA-L), over the whole gallery.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -10,75 +8,16 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use half::f16;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::calibrate::Pair;
+use super::ranks::{TextRank, by_falling_score, order, text_ranks};
 use super::{Result, TrainError};
 use sightline_embed::EmbedError;
 use sightline_embed::kernel::{Epilogue, Mat, Precision, product};
 use sightline_embed::model::{Calibration, Evidence, Network, QueryBank, TokenBatch};
 use sightline_embed::net::ShapeError;
 
-/// Rank-1, Rank-5, Rank-10 and mean average precision, in per cent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Ranks {
-    pub rank1: f64,
-    pub rank5: f64,
-    pub rank10: f64,
-    pub map: f64,
-}
-
-/// A score for `total_cmp`: NaN sorts last, and both zeros are equal.
-fn rankable(score: f32) -> f32 {
-    if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
-}
-
-/// Orders two images by descending score.
-fn by_falling_score(row: &[f32], a: usize, b: usize) -> Ordering {
-    rankable(row[b]).total_cmp(&rankable(row[a]))
-}
-
-/// Images by descending score; equal scores keep their order.
-fn order(row: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by(|&a, &b| by_falling_score(row, a, b));
-    order
-}
-
-/// Ranks of `scores` (texts x images). A hit is an image of the text's identity. Rank-k is the
-/// share of texts with a hit among the first k images; mAP is the mean over texts of the mean
-/// precision at each hit. Equal scores keep the order of the images.
-pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-    ranks_of(|text| order(&scores[text]), text_ids, image_ids)
-}
-
-/// As [`ranks`], where `order` gives the images of a text from first to last.
-fn ranks_of(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-    let per_text: Vec<(usize, f64)> = text_ids
-        .par_iter()
-        .enumerate()
-        .map(|(text, id)| {
-            let (mut hits, mut sum, mut best) = (0usize, 0f64, usize::MAX);
-            for (rank, &image) in order(text).iter().enumerate() {
-                if image_ids[image] == *id {
-                    hits += 1;
-                    sum += hits as f64 / (rank + 1) as f64;
-                    best = best.min(rank);
-                }
-            }
-            (best, sum / hits.max(1) as f64)
-        })
-        .collect();
-    let percent = |n: f64| 100.0 * n / text_ids.len().max(1) as f64;
-    let within = |k: usize| percent(per_text.iter().filter(|(best, _)| *best < k).count() as f64);
-    Ranks {
-        rank1: within(1),
-        rank5: within(5),
-        rank10: within(10),
-        map: percent(per_text.iter().map(|(_, precision)| precision).sum()),
-    }
-}
+pub use super::ranks::{Ranks, ranks};
 
 /// Rule that combines cosine and match logits into the local score. Images outside the top K always
 /// rank behind it.
@@ -157,7 +96,12 @@ impl Scores {
 
     /// As [`Scores::ranks`], with only the first `k` images of every text re-ranked.
     pub fn ranks_top(&self, local_score: &LocalScore, k: usize, text_ids: &[u32], image_ids: &[u32]) -> Ranks {
-        ranks_of(|text| self.order_top(local_score, text, k), text_ids, image_ids)
+        Ranks::of(&text_ranks(|text| self.order_top(local_score, text, k), text_ids, image_ids))
+    }
+
+    /// The rank of each text by the local protocol.
+    pub fn text_ranks(&self, local_score: &LocalScore, text_ids: &[u32], image_ids: &[u32]) -> Vec<TextRank> {
+        text_ranks(|text| self.order(local_score, text), text_ids, image_ids)
     }
 
     /// All images for a text, first to last, as `local_score` ranks them.
@@ -386,36 +330,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Distinct scores, so that no tie makes the order a matter of chance; identities of texts and
-    /// images.
-    fn case() -> impl Strategy<Value = (Vec<Vec<f32>>, Vec<u32>, Vec<u32>)> {
-        (1usize..8, 1usize..24).prop_flat_map(|(texts, images)| {
-            let all: Vec<u32> = (0..(texts * images) as u32).collect();
-            let ids = |n| proptest::collection::vec(0u32..5, n);
-            (Just(all).prop_shuffle(), ids(texts), ids(images)).prop_map(move |(order, t, v)| {
-                let rows = order.chunks(images).map(|row| row.iter().map(|x| *x as f32 / 100.0 - 1.0).collect());
-                (rows.collect(), t, v)
-            })
-        })
-    }
-
-    fn same(a: Ranks, b: Ranks) -> bool {
-        let near = |x: f64, y: f64| (x - y).abs() < 1e-9;
-        near(a.rank1, b.rank1) && near(a.rank5, b.rank5) && near(a.rank10, b.rank10) && near(a.map, b.map)
-    }
-
-    #[test]
-    fn what_is_no_number_is_ranked_last_and_stops_nothing() {
-        // Enough of them that a sort notices an order that contradicts itself.
-        let row: Vec<f32> = (0..300).map(|i| if i % 3 == 0 { f32::NAN } else { ((i * 7919) % 300) as f32 }).collect();
-        let sorted = order(&row);
-        assert!(sorted[..200].windows(2).all(|two| row[two[0]] >= row[two[1]]), "{sorted:?}");
-        assert!(sorted[200..].iter().all(|image| row[*image].is_nan()));
-        assert_eq!(order(&[-0.0, 0.0, f32::NAN, -f32::NAN, f32::NEG_INFINITY]), [0, 1, 2, 3, 4], "equal ones");
-        let found = ranks(std::slice::from_ref(&row), &[7], &vec![7; row.len()]);
-        assert_eq!((found.rank1, found.map), (100.0, 100.0));
-    }
-
     /// The order of six images, of which the first four are the top K.
     fn served(logits: [f32; 4], cosine: [f32; 6], calibration: Calibration) -> Vec<usize> {
         let top_k = vec![(0..4).map(|image| (image, [0.0, logits[image]])).collect()];
@@ -439,42 +353,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn only_the_order_of_scores_counts((scores, texts, images) in case(), gain in 0.5f32..3.0, lift in -2f32..2.0) {
-            let before = ranks(&scores, &texts, &images);
-            let mapped: Vec<Vec<f32>> =
-                scores.iter().map(|row| row.iter().map(|s| (gain * s).exp() + lift).collect()).collect();
-            prop_assert!(same(before, ranks(&mapped, &texts, &images)));
-        }
-
-        #[test]
-        fn the_order_of_images_and_texts_does_not_count((scores, texts, images) in case(), turn in 0usize..24) {
-            let before = ranks(&scores, &texts, &images);
-            let turned = |row: &Vec<f32>| { let mut r = row.clone(); r.rotate_left(turn % images.len()); r };
-            let mut rows: Vec<Vec<f32>> = scores.iter().map(turned).collect();
-            let (mut t, mut v) = (texts.clone(), images.clone());
-            v.rotate_left(turn % images.len());
-            rows.reverse();
-            t.reverse();
-            prop_assert!(same(before, ranks(&rows, &t, &v)));
-        }
-
-        #[test]
-        fn ranks_grow_with_k_and_are_per_cent((scores, texts, images) in case()) {
-            let r = ranks(&scores, &texts, &images);
-            prop_assert!(0.0 <= r.rank1 && r.rank1 <= r.rank5 && r.rank5 <= r.rank10 && r.rank10 <= 100.0);
-            prop_assert!((0.0..=100.0).contains(&r.map));
-        }
-
-        #[test]
-        fn a_perfect_ranking_is_perfect(images in proptest::collection::vec(0u32..5, 1..24)) {
-            let texts = images.clone();
-            let score = |t: &u32| images.iter().map(|v| f32::from(u8::from(v == t))).collect();
-            let r = ranks(&texts.iter().map(score).collect::<Vec<_>>(), &texts, &images);
-            prop_assert_eq!((r.rank1, r.rank10), (100.0, 100.0));
-            prop_assert!((r.map - 100.0).abs() < 1e-9);
-        }
-
         /// The top K rank before the others, whatever the logits.
         #[test]
         fn the_top_k_come_first(

@@ -1,6 +1,7 @@
 //! A gallery: pictures and captions of one split, each with its identity. Pictures are decoded or
 //! drawn on demand, so that a gallery of any size fits in memory.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use rayon::prelude::*;
 use sightline_core::RgbImage;
 
 use super::dataset::Entry;
+use super::facts::Facts;
 use super::{Result, TrainError};
 use sightline_embed::model::Preprocess;
 use sightline_embed::preprocess::{Filter, pixel_values, resize};
@@ -47,6 +49,8 @@ pub struct Gallery {
     pub captions: Vec<String>,
     /// Identity of every caption.
     pub text_ids: Vec<u32>,
+    /// Captions that were left out, since the same person has the same one already.
+    pub repeated: usize,
 }
 
 /// Default number of texts in a query bank.
@@ -65,18 +69,39 @@ pub(super) fn in_first_half(id: u32) -> bool {
 }
 
 impl Gallery {
-    /// All pictures of `entries`, and all their captions.
+    /// All pictures of `entries`, and all their captions. A caption that several pictures of a person
+    /// have in common is one text: it would weigh more for no other reason.
     pub fn of_entries(entries: Vec<Entry>) -> Self {
         let mut all = Self::default();
+        let mut known = HashSet::new();
         for entry in entries {
             all.pictures.push(Picture::File(entry.path));
             all.image_ids.push(entry.identity);
             for caption in entry.captions {
-                all.captions.push(caption);
-                all.text_ids.push(entry.identity);
+                if known.insert((entry.identity, caption.clone())) {
+                    all.captions.push(caption);
+                    all.text_ids.push(entry.identity);
+                } else {
+                    all.repeated += 1;
+                }
             }
         }
         all
+    }
+
+    /// The same pictures with `texts`, which are of nobody in particular.
+    pub fn with_texts(&self, texts: Vec<String>) -> Self {
+        let text_ids = vec![0; texts.len()];
+        Self { captions: texts, text_ids, repeated: 0, ..self.clone() }
+    }
+
+    /// What is known of the person in each drawn picture; `None` of files.
+    pub fn drawn_facts(&self) -> Vec<Option<Facts>> {
+        let facts = |picture: &Picture| match picture {
+            Picture::File(_) => None,
+            Picture::Drawn { corpus, identity, .. } => Some(Facts::of_drawn(&corpus.person(*identity))),
+        };
+        self.pictures.iter().map(facts).collect()
     }
 
     /// `views` pictures and one caption of each of the drawn persons `identities`.
@@ -109,7 +134,7 @@ impl Gallery {
 
     /// Number of identities that have a picture.
     pub fn identities(&self) -> usize {
-        self.image_ids.iter().collect::<std::collections::HashSet<_>>().len()
+        self.image_ids.iter().collect::<HashSet<_>>().len()
     }
 
     /// Number of pictures.
@@ -194,6 +219,20 @@ mod tests {
         assert_eq!(Gallery::query_bank_texts_of(&entries, 3), ["0a", "1a", "2a"]);
         assert_eq!(Gallery::query_bank_texts_of(&entries, 99).len(), 6);
         assert!(Gallery::query_bank_texts_of(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn a_text_of_a_person_is_counted_once() {
+        let entry = |identity, captions: [&str; 2]| Entry {
+            path: "x".into(),
+            identity,
+            captions: captions.map(str::to_owned).to_vec(),
+        };
+        let pictures = [["a man", "red"], ["a man", "blue"]].map(|captions| entry(1, captions));
+        let all = Gallery::of_entries([pictures.to_vec(), vec![entry(2, ["a man", "a man"])]].concat());
+        assert_eq!(all.captions, ["a man", "red", "blue", "a man"]);
+        assert_eq!((all.text_ids.as_slice(), all.image_ids.as_slice()), (&[1, 1, 1, 2][..], &[1, 1, 2][..]));
+        assert_eq!(all.repeated, 2);
     }
 
     #[test]

@@ -21,3 +21,5 @@ pub(crate) const EPOCH_ORDER: u64 = 3_909_877_760;
 pub(crate) const INITIAL_VARIABLES: u64 = 337_051_648;
 /// Heads that an imported checkpoint lacks; the third argument is the length of the tensor's name.
 pub(crate) const IMPORTED_HEADS: u64 = 281_681_581;
+/// Persons of a bootstrap; the third argument is the number of the draw.
+pub(crate) const BOOTSTRAP: u64 = 2_718_281_959;

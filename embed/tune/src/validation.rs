@@ -1,6 +1,8 @@
 //! Validation during training, on persons the run does not learn from: it chooses the best
 //! checkpoint.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -64,7 +66,8 @@ impl ValidationScores {
 }
 
 impl Validation {
-    /// All pictures of `entries` at `size` as gallery, all their captions as texts.
+    /// All pictures of `entries` at `size` as gallery, all their captions as texts; a caption that
+    /// several pictures of a person have in common is one text.
     ///
     /// # Errors
     /// No entry, a picture that cannot be decoded, or a caption the tokenizer cannot take.
@@ -72,11 +75,11 @@ impl Validation {
         if entries.is_empty() {
             return Err(TrainError::Usage("there is no picture to validate on".into()));
         }
-        let mut all = Self::empty(k);
+        let (mut all, mut known) = (Self::empty(k), HashSet::new());
         for entry in entries {
             all.pictures.push(entry.pixels(size)?);
             all.image_ids.push(entry.identity);
-            for caption in &entry.captions {
+            for caption in entry.captions.iter().filter(|caption| known.insert((entry.identity, *caption))) {
                 all.texts.push(texts.encode(caption)?.ids);
                 all.text_ids.push(entry.identity);
             }

@@ -4,6 +4,7 @@
 mod ablate;
 mod backbone;
 mod baseline;
+mod eval_cli;
 mod evaluate;
 mod facts;
 #[path = "../../../tests/it/folder.rs"]

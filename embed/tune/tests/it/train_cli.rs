@@ -11,7 +11,7 @@ use crate::train_run::dataset;
 
 /// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-finetune does not reach the compiler
 /// through a shell: shells drop names with hyphens.)
-fn binary() -> Command {
+pub fn binary() -> Command {
     let test = std::env::current_exe().expect("a test has a file");
     let folder = test.ancestors().nth(2).expect("in target/PROFILE/deps");
     Command::new(folder.join("sightline-finetune"))
@@ -28,11 +28,11 @@ fn flags(run: &Path, more: &[&str]) -> Vec<String> {
     all
 }
 
-fn train(run: &Path, more: &[&str]) -> Output {
+pub fn train(run: &Path, more: &[&str]) -> Output {
     binary().args(flags(run, more)).output().expect("the binary starts")
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

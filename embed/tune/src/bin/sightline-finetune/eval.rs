@@ -1,4 +1,5 @@
-//! `eval`: the paper's protocols on an annotated dataset or drawn persons.
+//! `eval`: the paper's protocols on an annotated dataset or drawn persons, and what single phrases
+//! separate.
 
 use std::path::PathBuf;
 
@@ -6,8 +7,10 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use sightline_tune::dataset::Dataset;
-use sightline_tune::evaluate::{LocalScore, Ranks, dump, ranks};
+use sightline_tune::evaluate::{LocalScore, dump};
+use sightline_tune::ranks::{RankIntervals, Ranks, TextRank, text_ranks_by};
 
+use crate::eval_phrases;
 use crate::scorer::{DataArgs, Defaults, MachineArgs, Scorer};
 
 #[derive(Args)]
@@ -16,12 +19,19 @@ Examples:
   sightline-finetune eval --dataset cuhk-pedes --root CUHK-PEDES --preset reference
   sightline-finetune eval --model clip-vit-base-patch16 --dataset rstpreid --root RSTPReid --split val
   sightline-finetune eval --dataset synth --identities 1000 --json
+  sightline-finetune eval --phrases --dataset cuhk-pedes --root PEOPLE --split train
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
 local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
   sightline  calibrated match probability (it weighs logit, cosine and hubness), as `sightline serve` ranks (default)
   paper      cosine + match probability (softmax of both logits)
   reference  cosine + raw match logit, the others cosine - 100: the authors' code
+In brackets: the middle 95 % when the persons looked for are drawn anew a thousand times, each with all of their texts; the
+gallery stays. A text that several pictures of a person have in common is counted once.
+
+--phrases asks short phrases (\"wearing jeans\", \"carrying a backpack\") of every picture, and tells how well the score separates
+the persons of whom the phrase is true from the others. The truth comes from labels.json below --root, or of drawn persons.
+
 A model with a query bank also gets a row for its cosine less the picture's hubness, without the decoder.
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
 The paper's ablation tables are another command: sightline-finetune ablate --help.")]
@@ -40,13 +50,17 @@ pub struct EvalArgs {
     preset: Preset,
     #[command(flatten)]
     machine: MachineArgs,
+    /// Single phrases instead of descriptions: how well they separate those of whom they are true.
+    /// --k is not used; every picture is judged.
+    #[arg(long)]
+    phrases: bool,
     /// One JSON object instead of a table.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Write the score matrices (cosine_t2i, score_local: texts x images) with text_ids and
     /// image_ids, as safetensors.
     #[arg(long)]
-    dump: Option<PathBuf>,
+    pub dump: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -73,36 +87,47 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     ensure!(args.k > 0, "--k must be above 0");
     let scorer = Scorer::open(&args.model, &args.machine)?;
     let (gallery, name) = args.data.gallery(&DEFAULTS)?;
-    let scores = scorer.scores(&gallery, args.k)?;
-    if scores.half {
-        eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
-    }
-    let rank = |scores: &[Vec<f32>]| ranks(scores, &gallery.text_ids, &gallery.image_ids);
     let local_score = match (&scorer, args.preset) {
         (Scorer::Cada(m), Preset::Sightline) => Some(LocalScore::Sightline(m.config.calibration.clone())),
         (Scorer::Cada(_), Preset::Reference) => Some(LocalScore::Reference),
         (Scorer::Cada(_), Preset::Paper) => Some(LocalScore::Paper),
         (Scorer::Baseline(..), _) => None,
     };
-    let local =
-        local_score.as_ref().map(|local_score| scores.ranks(local_score, &gallery.text_ids, &gallery.image_ids));
+    if args.phrases {
+        let truths = args.data.truths(&gallery)?;
+        return eval_phrases::run(args, &scorer, &gallery, &name, &truths, local_score.as_ref());
+    }
+    let scores = scorer.scores(&gallery, args.k)?;
+    if scores.half {
+        eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
+    }
+    let (text_ids, image_ids) = (&gallery.text_ids, &gallery.image_ids);
+    let rank = |scores: &[Vec<f32>]| Found::of(&text_ranks_by(scores, text_ids, image_ids), text_ids);
+    let local = local_score
+        .as_ref()
+        .map(|local_score| Found::of(&scores.text_ranks(local_score, text_ids, image_ids), text_ids));
     let global = rank(&scores.cosine);
     let bank = scores.without_hubness().as_deref().map(rank);
     if let Some(path) = &args.dump {
         let matrix = local_score.as_ref().map(|local_score| scores.local(local_score));
-        dump(path, &scores.cosine, matrix.as_deref(), &gallery.text_ids, &gallery.image_ids)?;
+        dump(path, &scores.cosine, matrix.as_deref(), text_ids, image_ids)?;
     }
-    let (texts, images) = (gallery.captions.len(), gallery.len());
+    let (texts, images, repeated) = (gallery.captions.len(), gallery.len(), gallery.repeated);
     if args.json {
-        let result = json!({"global": global, "local": local, "global_query_bank": bank, "k": args.k,
-                          "texts": texts, "images": images,
+        let ranks = |found: &Option<Found>| found.as_ref().map(|found| found.ranks);
+        let interval = |found: &Option<Found>| found.as_ref().and_then(|found| found.intervals);
+        let result = json!({"global": global.ranks, "local": ranks(&local), "global_query_bank": ranks(&bank),
+                          "intervals": {"global": global.intervals, "local": interval(&local),
+                                        "global_query_bank": interval(&bank)},
+                          "k": args.k, "texts": texts, "repeated_texts": repeated, "images": images,
                           "model_id": scorer.id()});
         println!("{result}");
         return Ok(());
     }
-    println!("model {} on {name}: {texts} texts, {images} images, K = {}\n", scorer.id(), args.k);
-    table(&scorer, global, bank, local, args.preset);
-    let paper = args.data.layout(&DEFAULTS).and_then(|dataset| published(dataset, texts, images));
+    let again = if repeated > 0 { format!(" ({repeated} more are repeated and not counted)") } else { String::new() };
+    println!("model {} on {name}: {texts} texts{again}, {images} images, K = {}\n", scorer.id(), args.k);
+    table(&scorer, &global, bank.as_ref(), local.as_ref(), args.preset);
+    let paper = args.data.layout(&DEFAULTS).and_then(|dataset| published(dataset, texts + repeated, images));
     for (name, r) in ["published CADA-G", "published CADA-L"].into_iter().zip(paper.into_iter().flatten()) {
         row(name, r);
     }
@@ -116,16 +141,27 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
-fn table(scorer: &Scorer, global: Ranks, bank: Option<Ranks>, local: Option<Ranks>, preset: Preset) {
-    println!("| {:<28} | {:>6} | {:>6} | {:>7} | {:>6} |", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
-    println!("|{:-<30}|{:->8}|{:->8}|{:->9}|{:->8}|", "", ":", ":", ":", ":");
-    let four = |r: Ranks| [r.rank1, r.rank5, r.rank10, r.map];
+/// Ranks with their intervals over persons.
+struct Found {
+    ranks: Ranks,
+    intervals: Option<RankIntervals>,
+}
+
+impl Found {
+    fn of(texts: &[TextRank], text_ids: &[u32]) -> Self {
+        Self { ranks: Ranks::of(texts), intervals: RankIntervals::of(texts, text_ids) }
+    }
+}
+
+fn table(scorer: &Scorer, global: &Found, bank: Option<&Found>, local: Option<&Found>, preset: Preset) {
+    println!("| {:<28} | {:>13} | {:>13} | {:>13} | {:>13} |", "", "Rank-1", "Rank-5", "Rank-10", "mAP");
+    println!("|{:-<30}|{:->15}|{:->15}|{:->15}|{:->15}|", "", ":", ":", ":", ":");
     match scorer {
-        Scorer::Cada(_) => row("global (CADA-G)", four(global)),
-        Scorer::Baseline(m, _) => row(&format!("{} (global)", m.kind), four(global)),
+        Scorer::Cada(_) => found("global (CADA-G)", global),
+        Scorer::Baseline(m, _) => found(&format!("{} (global)", m.kind), global),
     }
     if let Some(bank) = bank {
-        row("global, query bank", four(bank));
+        found("global, query bank", bank);
     }
     if let Some(local) = local {
         let name = match preset {
@@ -133,10 +169,23 @@ fn table(scorer: &Scorer, global: Ranks, bank: Option<Ranks>, local: Option<Rank
             Preset::Reference => "local (CADA-L), reference",
             Preset::Paper => "local (CADA-L), paper",
         };
-        row(name, four(local));
+        found(name, local);
     }
 }
 
-fn row(name: &str, [rank1, rank5, rank10, map]: [f64; 4]) {
-    println!("| {name:<28} | {rank1:>6.2} | {rank5:>6.2} | {rank10:>7.2} | {map:>6.2} |");
+/// A row of ranks, and one of their intervals.
+fn found(name: &str, Found { ranks, intervals }: &Found) {
+    row(name, [ranks.rank1, ranks.rank5, ranks.rank10, ranks.map]);
+    if let Some(of) = intervals {
+        let cell = |[low, high]: [f64; 2]| format!("[{low:.1}, {high:.1}]");
+        cells("", [of.rank1, of.rank5, of.rank10, of.map].map(cell));
+    }
+}
+
+fn row(name: &str, ranks: [f64; 4]) {
+    cells(name, ranks.map(|rank| format!("{rank:.2}")));
+}
+
+fn cells(name: &str, [rank1, rank5, rank10, map]: [String; 4]) {
+    println!("| {name:<28} | {rank1:>13} | {rank5:>13} | {rank10:>13} | {map:>13} |");
 }

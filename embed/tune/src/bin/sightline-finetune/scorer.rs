@@ -16,8 +16,10 @@ use sightline_figures::{Assets, Corpus, Words};
 use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
 use sightline_tune::evaluate::{Scores, score_gallery};
+use sightline_tune::facts::read_labels;
 use sightline_tune::gallery::Gallery;
-use sightline_tune::people::PeoplePart;
+use sightline_tune::people::{LABELS, PeoplePart};
+use sightline_tune::separation::Truths;
 
 use crate::report::staged;
 
@@ -143,6 +145,15 @@ impl DataArgs {
             dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, people-stop, people-calibrate or synth"))?;
         let split = self.split.as_deref().unwrap_or(or.split);
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
+    }
+
+    /// What the phrases of the yardstick are of the pictures in `gallery`, which are labelled or drawn.
+    pub fn truths(&self, gallery: &Gallery) -> Result<Truths> {
+        let Some(root) = &self.root else {
+            return Ok(Truths::of_facts(&gallery.image_ids, &gallery.drawn_facts()));
+        };
+        let labels = read_labels(&root.join(LABELS)).context("phrases need labels")?;
+        Ok(Truths::of_labels(&gallery.image_ids, &labels)?)
     }
 
     /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or

@@ -174,7 +174,9 @@ pub fn sample(recipe: &Recipe, source: &dyn Source) -> Result<Vec<f32>> {
 pub fn examples(source: &dyn Source, seed: u64) -> impl Iterator<Item = String> + '_ {
     use rand::SeedableRng;
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed ^ 77);
-    (0..source.identities().min(4000)).map(move |identity| source.caption(identity, 0, 0, &mut rng))
+    let all = (0..source.identities().min(4000))
+        .flat_map(|identity| (0..source.captions(identity, 0)).map(move |which| (identity, which)));
+    all.map(move |(identity, which)| source.caption(identity, 0, which, &mut rng))
 }
 
 impl Data {

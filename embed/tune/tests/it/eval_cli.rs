@@ -1,0 +1,119 @@
+//! `sightline-finetune eval` as a process: ranks with their intervals, phrases of labelled people, and what it refuses.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::people::folder;
+use crate::train_cli::{binary, said};
+
+fn eval(flags: &[&str]) -> Output {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
+    binary().args(["eval", "--model"]).arg(model).args(flags).output().expect("the binary starts")
+}
+
+fn json(flags: &[&str]) -> Value {
+    let output = eval(&[flags, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).expect("a JSON object")
+}
+
+#[test]
+fn ranks_have_intervals_and_repeated_texts_count_once() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    let file = root.path().join("reid_raw.json");
+    let mut items: Vec<Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut second = items[0].clone();
+    second["file_path"] = items[1]["file_path"].clone();
+    items.push(second);
+    std::fs::write(&file, serde_json::to_vec(&items).unwrap()).unwrap();
+    let path = root.path().to_str().unwrap();
+    let found = json(&["--dataset", "cuhk-pedes", "--root", path, "--split", "train", "--k", "4"]);
+    assert_eq!(
+        (found["texts"].as_u64(), found["repeated_texts"].as_u64()),
+        (Some(2 * items.len() as u64 - 2), Some(2))
+    );
+    for score in ["global", "local", "global_query_bank"] {
+        for measure in ["rank1", "rank5", "rank10", "map"] {
+            let value = found[score][measure].as_f64().expect("a number");
+            let ends: Vec<f64> = serde_json::from_value(found["intervals"][score][measure].clone()).expect("two ends");
+            assert!(ends[0] <= value && value <= ends[1], "{score} {measure}: {value} in {ends:?}");
+        }
+    }
+}
+
+/// Counts are those of the labels; whether the areas are right, `separation` tests.
+#[test]
+fn phrases_of_labelled_people_are_listed_with_their_counts() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    let labels: Vec<Value> = serde_json::from_slice(&std::fs::read(root.path().join("labels.json")).unwrap()).unwrap();
+    let sex = |sex: &str| labels.iter().filter(|label| label["normalised"]["sex"] == sex).count();
+    let path = root.path().to_str().unwrap();
+    let flags = ["--phrases", "--dataset", "cuhk-pedes", "--root", path, "--split", "train"];
+    let found = json(&flags);
+    let phrases = found["phrases"]["global"]["phrases"].as_array().expect("phrases");
+    assert_eq!((phrases.len(), found["images"].as_u64()), (23, Some(labels.len() as u64)));
+    let man = &phrases[0];
+    assert_eq!((&man["text"], &man["asks"]), (&"a man".into(), &"kind".into()));
+    assert_eq!(man["positives"].as_u64(), Some(sex("male") as u64));
+    assert_eq!(man["known"].as_u64(), Some((sex("male") + sex("female")) as u64));
+    for score in ["global", "local"] {
+        let area = found["phrases"][score]["phrases"][0]["auc"].as_f64().expect("counted");
+        assert!((0.0..=1.0).contains(&area));
+        for mean in found["phrases"][score]["means"].as_array().expect("means") {
+            let ends: Vec<f64> = serde_json::from_value(mean["interval"].clone()).expect("two ends");
+            let auc = mean["auc"].as_f64().expect("a number");
+            assert!(ends[0] <= auc && auc <= ends[1], "{mean}");
+        }
+    }
+    let groups = found["phrases"]["global"]["groups"].as_array().expect("groups");
+    let oi = labels.iter().filter(|label| label["group"] == "oi").count();
+    assert!(groups.iter().any(|group| group["name"] == "oi" && group["pictures"].as_u64() == Some(oi as u64)));
+    let text = eval(&flags);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    for part in
+        ["| a man ", "kinds, mean of", "left out, true or false of fewer than 5 pictures:", "oi: kinds, mean of"]
+    {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    std::fs::remove_file(root.path().join("labels.json")).unwrap();
+    assert!(said(&eval(&flags)).contains("phrases need labels"));
+}
+
+#[test]
+fn people_are_evaluated_by_the_parts_that_are_held_out() {
+    let root = tempfile::tempdir().unwrap();
+    folder(root.path());
+    let path = root.path().to_str().unwrap();
+    let texts = |part: &str| json(&["--dataset", part, "--root", path, "--k", "2"])["texts"].as_u64();
+    assert_eq!((texts("people-stop"), texts("people-calibrate")), (Some(8), Some(4)));
+    let e = said(&eval(&["--dataset", "people", "--root", path]));
+    assert!(e.contains("people-stop, people-calibrate or synth"), "{e}");
+    let e = said(&eval(&["--dataset", "people-stop", "--root", path, "--split", "train"]));
+    assert!(e.contains("no --split"), "{e}");
+}
+
+/// The command finds its training persons, stops by the first half of those held out and learns from none of them.
+#[test]
+fn a_run_on_people_is_validated_on_those_held_out() {
+    let folders = tempfile::tempdir().unwrap();
+    let (root, run) = (folders.path().join("people"), folders.path().join("run"));
+    folder(&root);
+    let people = format!("people:{}", root.display());
+    let flags = ["--data", "synth:16x2", "--data", &people, "--steps", "2", "--validate-k", "2"];
+    let done = crate::train_cli::train(&run, &flags);
+    let e = said(&done);
+    assert_eq!(done.status.code(), Some(0), "{e}");
+    assert!(e.contains("validation on people-stop:") && e.contains("8 texts, 4 pictures"), "{e}");
+    let recipe: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
+    assert!(recipe.to_string().contains("people:"), "{recipe}");
+    for (flag, wrong) in [("--data", "people-stop"), ("--validate", "people")] {
+        let spec = format!("{wrong}:{}", root.display());
+        let refused = crate::train_cli::train(&folders.path().join(wrong), &["--data", &people, flag, &spec]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(said(&refused).contains("held out") || said(&refused).contains("kept back"), "{}", said(&refused));
+    }
+}
