@@ -11,10 +11,10 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use serde::{Deserialize, Serialize};
 use sightline_core::Config;
 use sightline_core::config::VectorPlace;
-use sightline_embed::{EmbedError, Embedder};
+use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::{
     Coverage, DataLock, EdgeOptions, EdgeStore, EraseError, FileError, Gallery, GalleryError, QdrantStore,
-    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, StoreError, VectorStore, open_gallery,
+    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery,
     resume_erasures, sweep_orphans,
 };
 
@@ -223,13 +223,22 @@ impl Drop for Announcement {
     }
 }
 
-/// Loads the model; the embedder's thread runs from here on.
+/// Loads the model, or the former one where the embedded index was made by it; the embedder's thread runs from here on.
 ///
 /// # Errors
 /// A folder that is no model, or one that fails its self-test.
 pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
-    blocking(move || Ok(Embedder::start(&folder, &embed)?)).await
+    // On a Qdrant server collections of former models may stand beside the one in use; there the configured model counts.
+    let vectors = match config.vectors.store {
+        VectorPlace::Embedded => Some(config.data.folder.join("vectors")),
+        VectorPlace::Server => None,
+    };
+    blocking(move || {
+        let indexed = vectors.map(|root| indexed_models(&root)).unwrap_or_default();
+        Ok(Embedder::start_folder(&model_of_data(&folder, &indexed)?, &embed)?)
+    })
+    .await
 }
 
 /// The index: the vectors, the pictures, and how far each camera is searchable.

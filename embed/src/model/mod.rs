@@ -5,6 +5,7 @@ mod calibration;
 mod config;
 mod decode;
 mod folder;
+mod former;
 mod network;
 pub mod preprocess;
 mod query_bank;
@@ -15,6 +16,7 @@ pub use calibration::{Calibration, Evidence, PhraseCalibration, WholeCalibration
 pub use config::{Architecture, Grid, ModelConfig, Preprocess, TextPooling};
 pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
+pub use former::model_of_data;
 #[cfg(feature = "candle")]
 pub use network::GraphNetwork;
 pub use network::{Encoded, Network, l2_normalize};

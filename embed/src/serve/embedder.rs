@@ -82,7 +82,14 @@ impl Embedder {
     /// # Errors
     /// A model that is not there or not whole, a device that is not there, or a self-test that fails.
     pub fn start(model_folder: &Path, cfg: &EmbedConfig) -> Result<Self, EmbedError> {
-        let folder = ModelFolder::open(model_folder)?;
+        Self::start_folder(&ModelFolder::open(model_folder)?, cfg)
+    }
+
+    /// As [`Embedder::start`], of an opened folder.
+    ///
+    /// # Errors
+    /// As [`Embedder::start`].
+    pub fn start_folder(folder: &ModelFolder, cfg: &EmbedConfig) -> Result<Self, EmbedError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(cfg.threads)
             .thread_name(|i| format!("embed-{i}"))
@@ -92,8 +99,8 @@ impl Embedder {
             keep_large_buffers();
         }
         let (model, tested) = pool.install(|| -> Result<_, EmbedError> {
-            let model = Model::load_as(&folder, &cfg.device, cfg.precision)?;
-            let tested = self_test(&model, &folder)?;
+            let model = Model::load_as(folder, &cfg.device, cfg.precision)?;
+            let tested = self_test(&model, folder)?;
             Ok((model, tested))
         })?;
         let info = ModelInfo { self_test: tested, ..model.info().clone() };

@@ -16,7 +16,7 @@ pub(crate) mod tuning;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-pub use edge::{EdgeOptions, EdgeStore};
+pub use edge::{EdgeOptions, EdgeStore, indexed_models};
 pub use exact::ExactStore;
 pub use filter::Filter;
 pub use point::{CameraExtent, Payload, Point, Record, Scored};

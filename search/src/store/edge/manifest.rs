@@ -26,6 +26,16 @@ impl std::fmt::Display for Manifest {
     }
 }
 
+/// Ids of the models whose vectors lie below `root`, sorted.
+pub(super) fn models(root: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
+    let manifests = entries.filter_map(|entry| files::read(&entry.ok()?.path().join("store.json")).ok().flatten());
+    let mut ids: Vec<String> =
+        manifests.filter_map(|text| Some(serde_json::from_slice::<Manifest>(&text).ok()?.model_id)).collect();
+    ids.sort();
+    ids
+}
+
 /// Checks that the folder was made for this model and width; writes that into a new folder.
 pub(super) fn claim(folder: &Path, model_id: &str, width: usize) -> Result<(), StoreError> {
     let wanted = Manifest { layout: LAYOUT, model_id: model_id.to_owned(), width, distance: "cosine".to_owned() };

@@ -105,6 +105,11 @@ pub struct EdgeStore {
     shard: Arc<Shard>,
 }
 
+/// Ids of the models whose vectors lie below `root`, each in a folder of its own; none when there is no such folder.
+pub fn indexed_models(root: &Path) -> Vec<String> {
+    manifest::models(root)
+}
+
 impl EdgeStore {
     /// Opens `root/<model_id>/`, creating it when it is missing, for vectors of `width` values.
     ///
