@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::augment::Augment;
-use super::objective::Objective;
+use super::atp::Atp;
+use super::objective::{Objective, Truth};
 use super::run::RunConfig;
 use super::schedule::Schedule;
 use super::source::{DataSpec, Order};
@@ -162,12 +163,13 @@ pub struct Recipe {
 
 impl Recipe {
     /// Names of the presets.
-    pub const PRESETS: [&str; 3] = ["default", "reference", "quick"];
+    pub const PRESETS: [&str; 4] = ["default", "former", "reference", "quick"];
 
     /// The preset `name`.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
-            "default" => Some(Self::small()),
+            "default" => Some(Self::with_backbone()),
+            "former" => Some(Self::small()),
             "quick" => Some(Self::quick()),
             "reference" => Some(Self::reference()),
             _ => None,
@@ -225,10 +227,48 @@ impl Recipe {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
     }
 
-    /// The model that ships with Sightline.
-    fn small() -> Self {
+    /// The model that ships with Sightline: an eye that has seen ImageNet, a text encoder that has read, drawn persons and
+    /// labelled people, and phrases whose truth is known.
+    fn with_backbone() -> Self {
+        let scratch = Objective::scratch();
+        let objective = Objective {
+            atp: scratch.atp.clone().map(|atp| Atp { from: 700, pairs: Some(24), ..atp }),
+            ara: None,
+            truth: Some(Truth { phrases: 128, weight: 1.0, targets: true }),
+            ..scratch
+        };
         Self {
             preset: "default".into(),
+            shape: Shape {
+                image: [256, 128],
+                patch: Backbone::TOKEN,
+                backbone: Some(Backbone::EfficientNetLite2),
+                text_pooling: TextPooling::Mean,
+                text_width: 384,
+                text_layers: 6,
+                text_heads: 12,
+                ..Self::small().shape
+            },
+            vocabulary: 0,
+            data: Vec::new(),
+            run: RunConfig {
+                schedule: Schedule::Fall { warmup: 150, fall: 600 },
+                frozen_text_layers: 3,
+                text_rate: 0.2,
+                token_drop: 0.5,
+                variants: vec![1, 24],
+                augment: Augment::Strong,
+                validate_every: 250,
+                ..RunConfig::new(1, 128, 2500, objective)
+            },
+            ..Self::small()
+        }
+    }
+
+    /// The model that shipped before.
+    fn small() -> Self {
+        Self {
+            preset: "former".into(),
             shape: Shape {
                 image: [192, 96],
                 patch: 24,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_embed::model::ModelConfig;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
+use sightline_embed::{DEFAULT_MODEL, FORMER_MODEL, resolve_model_folder};
 use sightline_tune::backbone;
 use sightline_tune::batch::TokenMaker;
 use sightline_tune::folder::Card;
@@ -125,8 +125,8 @@ pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
 fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<CutVocabulary>)> {
     let out = run.join("tokenizer.json");
     if let Some(file) = &recipe.tokenizer {
-        let file = if file.as_os_str() == DEFAULT_MODEL {
-            resolve_model_folder(Path::new(DEFAULT_MODEL))?.join("tokenizer.json")
+        let file = if [DEFAULT_MODEL, FORMER_MODEL].iter().any(|name| file.as_os_str() == *name) {
+            resolve_model_folder(file)?.join("tokenizer.json")
         } else {
             file.clone()
         };
