@@ -202,7 +202,9 @@ impl Phrase {
     pub fn changed(&self, facts: &Facts, rng: &mut impl Rng) -> Option<Self> {
         let false_now = |phrase: Self| (phrase.truth(facts) == Some(false)).then_some(phrase);
         let part = self.part;
-        let kinds = || terms(part).iter().filter(|term| !term.wide || self.term.wide);
+        // Of the same verb, so that the rest of a sentence stays as it is.
+        let fits = |term: &&Term| term.verb == self.term.verb && (!term.wide || self.term.wide);
+        let kinds = || terms(part).iter().filter(fits);
         if self.is_negated() {
             let wrong: Vec<&Term> = kinds().filter(|term| is_false(part, term, facts)).collect();
             return wrong.choose(rng).and_then(|term| false_now(Self::has(part, term, None, rng)));

@@ -6,7 +6,7 @@
 //! ROOT/imgs/           one picture each, or more
 //! ```
 //!
-//! Ninety of them are never learned from ([`HELD_OUT`]): half choose when to stop, half calibrate. A
+//! Ninety of them are never learned from ([`held_out`]): half choose when to stop, half calibrate. A
 //! model that was stopped or calibrated on its training persons would look better than it is.
 
 mod source;
