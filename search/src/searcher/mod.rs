@@ -210,7 +210,9 @@ impl Parts {
         let searching = Instant::now();
         let claim = match &query.text {
             Some(text) if self.encoder.judges_phrases() && text.phrases.is_empty() => {
-                degraded.push("the description states nothing that the model judges; the order is by similarity".to_owned());
+                degraded.push(
+                    "the description states nothing that the model judges; the order is by similarity".to_owned(),
+                );
                 Claim::Nothing
             }
             Some(_) if rerank > 0 => Claim::Judged,

@@ -159,9 +159,7 @@ fn combine(form: ScoreForm, cosine: f32, judged: Option<(f32, f32)>) -> f32 {
 
 /// One track, shown by its best picture.
 fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
-    let score = |id: SightingId, cosine: f32| {
-        combine(form, cosine, matches.get(&id).map(|m| (m.logit, m.probability)))
-    };
+    let score = |id: SightingId, cosine: f32| combine(form, cosine, matches.get(&id).map(|m| (m.logit, m.probability)));
     c.crops.sort_by(|a, b| {
         let judged = (Reverse(matches.contains_key(&a.id))).cmp(&Reverse(matches.contains_key(&b.id)));
         let better = score(b.id, b.cosine).total_cmp(&score(a.id, a.cosine)).then(b.cosine.total_cmp(&a.cosine));
