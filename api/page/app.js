@@ -101,6 +101,15 @@ const why = (hit) =>
   (hit.hubness === null ? "" : `, to anyone ${hit.hubness.toFixed(2)}`) +
   (hit.match_logit === null ? "" : ` · match ${hit.match_logit.toFixed(1)}`);
 
+/** Each phrase with its mark, its words and how likely it holds; between the bounds the model is nearly guessing. */
+const phrases = (hit) => hit.phrases.map(({ text, probability: p, negated }) => {
+  const [mark, said] = p >= 0.65 ? ["\u2713", "yes"] : p <= 0.35 ? ["\u2717", "no"] : ["?", "unsure"];
+  return { mark, said, text: negated ? `no ${text}` : text, share: percent(p) };
+});
+const phraseMarks = (hit) => phrases(hit).map((p) => `${p.mark} ${p.text} ${p.share}`).join(" \u00b7 ");
+/** The same without signs, for screen readers. */
+const phraseWords = (hit) => phrases(hit).map((p) => `${p.text}: ${p.said}, ${p.share}`).join("; ");
+
 // ---------------------------------------------------------------- token
 
 function takeToken() {
@@ -301,7 +310,15 @@ function show(answer, more) {
   const people = `${hits.length}${cursor ? " or more" : ""} ${hits.length === 1 ? "person" : "people"}`;
   $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `Nearest first · ${took}`;
   const notes = answer.degraded.map((d) => el("div", {}, d));
-  if (hits.length && !answer.confident) {
+  const understood = [];
+  if (answer.not_understood.length) {
+    understood.push(`Not understood: ${answer.not_understood.map((n) => `${n.text} (${n.why})`).join(", ")}.`);
+  }
+  if (answer.nobody_fulfils.length) understood.push(`Nobody fulfils: ${answer.nobody_fulfils.join(", ")}.`);
+  if (understood.length) notes.unshift(el("div", {}, understood.join(" ")));
+  const judged = hits.some((hit) => hit.probability !== null);
+  if (hits.length && !answer.confident && !judged) notes.unshift(el("strong", {}, "Nobody was judged."));
+  if (hits.length && !answer.confident && judged) {
     notes.unshift(el("strong", {}, "No confident match."), el("div", {}, "The model is sure of nobody here. Those nearest to the description are shown below; look before you believe it."));
   }
   $("notice").replaceChildren(...notes);
@@ -360,13 +377,15 @@ function card(hit, index, confident) {
   const frame = el("div", { className: "picture" });
   frame.dataset.path = hit.thumbnail;
   seen.observe(frame);
-  const label = `${hit.probability === null ? why(hit) : `${verdict(hit)} match`}, camera ${hit.camera}, ${day(hit.captured_at)} ${time(hit.captured_at)}`;
+  const marks = phraseMarks(hit);
+  const label = `${hit.probability === null ? why(hit) : `${verdict(hit)} match`}, ${marks ? `${phraseWords(hit)}, ` : ""}camera ${hit.camera}, ${day(hit.captured_at)} ${time(hit.captured_at)}`;
   const button = el("button", { type: "button", className: "card", tabIndex: index ? -1 : 0, "aria-label": label,
     onclick: () => showDetail(index) },
     frame,
     el("div", { className: "card-text" },
       el("div", { className: "card-line" }, el("b", {}, hit.camera), el("span", { className: "percent" }, verdict(hit))),
       bar(hit),
+      marks ? el("small", { className: "phrases" }, marks) : null,
       el("small", {}, `${day(hit.captured_at)} ${time(hit.captured_at)}`),
       el("small", {}, why(hit))));
   return el("li", { className: confident ? "" : "miss" }, button);

@@ -49,6 +49,7 @@ function facts(hit, taken) {
   const rows = [
     ["Picture", `${day(taken)} ${time(taken)}`],
     ["In view", `${time(hit.first_seen)} to ${time(hit.last_seen)}`],
+    ...(hit.phrases.length ? [["Said of", phraseWords(hit)]] : []),
     ["Why", why(hit)],
     ["Sighting", hit.sighting_id],
   ];

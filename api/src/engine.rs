@@ -76,10 +76,34 @@ pub struct Hit {
     /// The picture's similarity with descriptions at large, which is held against it; none when the decoder was not asked or
     /// the model has no query bank.
     pub hubness: Option<f32>,
-    /// Calibrated match probability, when the decoder was asked.
+    /// Calibrated probability, when the decoder was asked: that all of the description is true of the person, or from a model
+    /// that judges no phrases that the picture matches.
     pub probability: Option<f32>,
+    /// The phrases of the description; empty when the decoder was not asked or judges none.
+    pub phrases: Vec<PhraseView>,
     /// What the results are ranked by.
     pub score: f32,
+}
+
+/// One phrase of the description, and whether it holds of the person.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct PhraseView {
+    /// Its words without article and negation: "red jacket", "bag".
+    pub text: String,
+    /// Calibrated probability that it holds of the person, 0 to 1, by all judged pictures of the track; for a negated one
+    /// that the person has no such thing.
+    pub probability: f32,
+    /// The description says that it is not so: "no bag".
+    pub negated: bool,
+}
+
+/// A word of the description of which nothing was made.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct NotUnderstoodView {
+    /// The word.
+    pub text: String,
+    /// Why, in words: "age is not judged".
+    pub why: String,
 }
 
 /// Milliseconds spent in each stage of a search.
@@ -106,6 +130,12 @@ pub struct SearchAnswer {
     pub confident: bool,
     /// When nobody reaches the asked-for probability: what came nearest.
     pub nearest_misses: Vec<Hit>,
+    /// Words of the description of which nothing was made.
+    pub not_understood: Vec<NotUnderstoodView>,
+    /// Phrases that hold of no judged track more likely than not.
+    pub nobody_fulfils: Vec<String>,
+    /// How many of these results the description is expected to be untrue of; `None`: nothing was judged, or not by phrases.
+    pub expected_wrong: Option<f32>,
     /// Where to go on; `None`: this was everything.
     pub next_cursor: Option<String>,
     /// Time spent.

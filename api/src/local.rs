@@ -12,12 +12,13 @@ use futures::future::BoxFuture;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, SightingId, Timestamp};
 use sightline_search::{
-    Coverage, EncodeError, EraseError, Filter, Gallery, GalleryError, SearchError, SearchRequest, SearchResponse,
-    Searcher, StoreError, TrackHit, VectorStore, erase,
+    Coverage, EncodeError, EraseError, Filter, Gallery, GalleryError, PhraseAsked, SearchError, SearchRequest,
+    SearchResponse, Searcher, StoreError, TrackHit, VectorStore, erase,
 };
 
 use crate::engine::{
-    Engine, Erased, Hit, ModelView, SearchAnswer, SearchQuery, Sort, StoredSighting, Timings, Watermark,
+    Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, Sort, StoredSighting,
+    Timings, Watermark,
 };
 use crate::error::Error;
 
@@ -211,18 +212,29 @@ fn request(q: SearchQuery) -> SearchRequest {
 
 fn answer(r: SearchResponse) -> SearchAnswer {
     let t = r.timings;
+    let hits = |hits: Vec<TrackHit>| hits.into_iter().map(|h| hit(h, &r.phrases)).collect();
+    let lost = r.not_understood.into_iter().map(|n| NotUnderstoodView { text: n.text, why: n.why.to_string() });
     SearchAnswer {
-        results: r.hits.into_iter().map(hit).collect(),
+        results: hits(r.hits),
         confident: r.confident,
-        nearest_misses: r.nearest_misses.into_iter().map(hit).collect(),
+        nearest_misses: hits(r.nearest_misses),
+        not_understood: lost.collect(),
+        nobody_fulfils: r.nobody_fulfils,
+        expected_wrong: r.expected_wrong,
         next_cursor: r.next_cursor,
         timings: Timings { encode: t.encode, search: t.search, fetch: t.fetch, rerank: t.rerank, total: t.total },
         degraded: r.degraded,
     }
 }
 
-fn hit(h: TrackHit) -> Hit {
+fn hit(h: TrackHit, asked: &[PhraseAsked]) -> Hit {
+    let phrase = |(asked, probability): (&PhraseAsked, f32)| PhraseView {
+        text: asked.text.clone(),
+        probability,
+        negated: asked.negated,
+    };
     Hit {
+        phrases: asked.iter().zip(h.phrases).map(phrase).collect(),
         sighting_id: h.sighting,
         camera: h.camera,
         track_id: h.track,

@@ -4,7 +4,24 @@ use std::any::Any;
 use std::sync::Arc;
 
 use sightline_core::{PatchFeatures, RgbImage};
+use sightline_embed::text::NotUnderstood;
 use sightline_embed::{EmbedError, Embedder, TextQuery};
+
+/// One statement of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PhraseAsked {
+    /// Its words without article and negation: "red jacket", "bag".
+    pub text: String,
+    /// The text says that it is not so.
+    pub negated: bool,
+}
+
+impl std::fmt::Display for PhraseAsked {
+    /// As people say it: "red jacket", "no bag".
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.negated { "no " } else { "" }, self.text)
+    }
+}
 
 /// A text, encoded.
 #[derive(Clone)]
@@ -15,6 +32,10 @@ pub struct EncodedText {
     pub text: String,
     /// The text was longer than the model reads; its end was not used.
     pub truncated: bool,
+    /// What it states, in order; nothing unless [`QueryEncoder::judges_phrases`].
+    pub phrases: Vec<PhraseAsked>,
+    /// Words of which nothing was made, and why; nothing unless [`QueryEncoder::judges_phrases`].
+    pub not_understood: Vec<NotUnderstood>,
     /// What the encoder itself needs to match pictures against the text.
     pub inner: Arc<dyn Any + Send + Sync>,
 }
@@ -26,14 +47,18 @@ impl std::fmt::Debug for EncodedText {
 }
 
 /// How well one picture matches a text, by the decoder; all values are finite.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct MatchScore {
     /// Raw logit of "match".
     pub logit: f32,
     /// Hubness of the picture: its cosine with texts at large; none where the model cannot tell.
     pub hubness: Option<f32>,
-    /// Calibrated probability, 0..=1.
+    /// Calibrated probability, 0..=1: that all of the text is true of the person, where the model judges phrases, else that
+    /// the picture matches.
     pub probability: f32,
+    /// Probability that each phrase of the text holds of the person, in the text's order: for a negated one that it is
+    /// absent.
+    pub phrases: Vec<f32>,
 }
 
 /// Why a query could not be encoded.
@@ -62,6 +87,12 @@ pub trait QueryEncoder: Send + Sync {
     /// another number.
     fn persons(&self) -> Option<f32> {
         None
+    }
+
+    /// Whether it takes a text apart and says of each phrase how likely it is true. A text without a phrase gives such a model
+    /// nothing to judge.
+    fn judges_phrases(&self) -> bool {
+        false
     }
 
     /// Encodes a text.
@@ -114,13 +145,23 @@ impl QueryEncoder for Embedder {
     }
 
     fn persons(&self) -> Option<f32> {
-        Some(self.info().calibration.persons).filter(|persons| *persons > 0.0)
+        // That a phrase is true of somebody does not depend on how many others there are.
+        let persons = self.info().calibration.persons;
+        (persons > 0.0 && !self.judges_phrases()).then_some(persons)
+    }
+
+    fn judges_phrases(&self) -> bool {
+        self.info().calibration.phrases.is_some()
     }
 
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
         let query = self.encode_text_blocking(text)?;
         let (feature, text, truncated) = (query.feature.clone(), query.text.clone(), query.truncated);
-        Ok(EncodedText { feature, text, truncated, inner: Arc::new(query) })
+        let phrase = |p: &sightline_embed::QueryPhrase| PhraseAsked { text: p.text.clone(), negated: p.negated };
+        let phrases = query.phrases.iter().map(phrase).collect();
+        // Another model may look at what the phrases know nothing of.
+        let not_understood = if self.judges_phrases() { query.not_understood.clone() } else { Vec::new() };
+        Ok(EncodedText { feature, text, truncated, phrases, not_understood, inner: Arc::new(query) })
     }
 
     fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError> {
@@ -142,6 +183,7 @@ impl QueryEncoder for Embedder {
             logit: s.logit,
             hubness: s.hubness,
             probability: s.probability,
+            phrases: s.phrases,
         };
         Ok(scores.into_iter().map(|s| s.map(score)).collect())
     }

@@ -30,7 +30,7 @@ pub mod searcher;
 pub mod store;
 
 pub use coverage::{CameraCoverage, Coverage, CoverageLedger, RemoteCoverage};
-pub use encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
+pub use encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 pub use erase::{EraseError, Receipt, erase, resume_erasures, sweep_orphans};
 pub use files::{DataLock, FileError};
 pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, open_gallery};

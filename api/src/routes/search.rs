@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::cameras::CameraView;
-use crate::engine::{Hit, SearchQuery, Sort, Timings};
+use crate::engine::{Hit, NotUnderstoodView, PhraseView, SearchQuery, Sort, Timings};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiJson;
 use crate::routes::sightings::thumbnail_path;
@@ -104,8 +104,13 @@ pub struct HitView {
     /// The picture's similarity with descriptions at large, which the probability holds against it; `null` when the decoder
     /// did not look at it, or the model has no query bank.
     pub hubness: Option<f32>,
-    /// Calibrated probability that the picture matches; `null` when the decoder did not look at it.
+    /// Calibrated probability, 0 to 1; `null` when the decoder did not look at this one. From a model that judges phrases: that
+    /// all of the description is true of the person, by all judged pictures of the track. From another: that the picture
+    /// matches.
     pub probability: Option<f32>,
+    /// Each phrase of the description, in its order, and how likely it holds of the person; empty when the decoder did not look
+    /// at this one, or the model judges no phrases.
+    pub phrases: Vec<PhraseView>,
     /// What the results are ranked by.
     pub score: f32,
     /// Path of the picture's JPEG.
@@ -127,6 +132,7 @@ impl From<Hit> for HitView {
             match_logit: h.match_logit,
             hubness: h.hubness,
             probability: h.probability,
+            phrases: h.phrases,
             score: h.score,
         }
     }
@@ -168,6 +174,14 @@ pub struct SearchView {
     /// When nobody reaches `min_probability`: what came nearest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest_misses: Vec<HitView>,
+    /// Words of the query of which nothing was made, and why; empty with a model that judges no phrases. A query of such words
+    /// alone is searched for by similarity, and nobody is judged.
+    pub not_understood: Vec<NotUnderstoodView>,
+    /// Phrases that hold of nobody judged more likely than not, on whatever page: "red jacket", "no bag".
+    pub nobody_fulfils: Vec<String>,
+    /// How many of `results` the description is expected to be untrue of: the sum of 1 - probability over those judged; `null`
+    /// when none was, or the model judges no phrases.
+    pub expected_wrong: Option<f32>,
     /// Pass as `cursor` for the next page; `null`: this was everything.
     pub next_cursor: Option<String>,
     /// How far each camera that was searched is searchable.
@@ -227,6 +241,9 @@ pub async fn search(
         results: views(answer.results),
         confident: answer.confident,
         nearest_misses: views(answer.nearest_misses),
+        not_understood: answer.not_understood,
+        nobody_fulfils: answer.nobody_fulfils,
+        expected_wrong: answer.expected_wrong,
         next_cursor: answer.next_cursor,
         coverage: coverage.into_iter().map(CoverageView::from).collect(),
         timings_ms: answer.timings,

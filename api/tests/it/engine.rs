@@ -13,16 +13,21 @@ use sightline_api::state::{NewToken, Role};
 use sightline_core::{
     BBox, CameraId, CropQuality, PatchFeatures, RgbImage, SightingId, Timestamp, TrackId, ids::sighting_id,
 };
+use sightline_embed::text::{NotUnderstood, Why};
 use sightline_search::{
-    Coverage, EncodeError, EncodedText, ExactStore, Exhibit, FolderGallery, Gallery, MatchScore, Payload, Point,
-    QueryEncoder, Searcher, VectorStore,
+    Coverage, EncodeError, EncodedText, ExactStore, Exhibit, FolderGallery, Gallery, MatchScore, Payload, PhraseAsked,
+    Point, QueryEncoder, Searcher, VectorStore,
 };
 
 use crate::support::{Server, camera};
 
 const WIDTH: usize = 4;
 
-struct Double;
+/// `axis N, man, no bag, ?young`: behind the axis what the text states, if phrases are judged, and behind a question mark what
+/// is not understood. The patch feature is the log-odds of everything.
+struct Double {
+    phrases: bool,
+}
 
 impl QueryEncoder for Double {
     fn model_id(&self) -> &str {
@@ -37,9 +42,24 @@ impl QueryEncoder for Double {
         (1, 1)
     }
 
+    fn judges_phrases(&self) -> bool {
+        self.phrases
+    }
+
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
-        let axis = text.strip_prefix("axis ").and_then(|n| n.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
-        Ok(EncodedText { feature: along(axis), text: text.to_owned(), truncated: false, inner: Arc::new(axis) })
+        let mut parts = text.split(", ");
+        let axis = parts.next().and_then(|t| t.strip_prefix("axis ")?.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
+        let (mut phrases, mut not_understood) = (Vec::new(), Vec::new());
+        for part in parts.filter(|_| self.phrases) {
+            if let Some(word) = part.strip_prefix('?') {
+                not_understood.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Why::Unknown });
+            } else {
+                let (text, negated) = part.strip_prefix("no ").map_or((part, false), |named| (named, true));
+                phrases.push(PhraseAsked { text: text.to_owned(), negated });
+            }
+        }
+        let (feature, text, inner) = (along(axis), text.to_owned(), Arc::new(axis));
+        Ok(EncodedText { feature, text, truncated: false, phrases, not_understood, inner })
     }
 
     fn embed_image(&self, _: &RgbImage) -> Result<Vec<f32>, EncodeError> {
@@ -48,11 +68,15 @@ impl QueryEncoder for Double {
 
     fn match_scores(
         &self,
-        _: &EncodedText,
+        text: &EncodedText,
         pictures: Vec<PatchFeatures>,
     ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
         let logit = |p: &PatchFeatures| f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
-        let score = |l: f32| MatchScore { logit: l, hubness: None, probability: 1.0 / (1.0 + (-l).exp()) };
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        let score = |l: f32| {
+            let phrases = text.phrases.iter().map(|p| sigmoid(if p.negated { -l } else { l })).collect();
+            MatchScore { logit: l, hubness: None, probability: sigmoid(l), phrases }
+        };
         Ok(pictures.iter().map(|p| Some(score(logit(p)))).collect())
     }
 }
@@ -93,12 +117,16 @@ struct Index {
 impl Index {
     /// A server over an empty index that knows the cameras `gate` and `yard`.
     fn new() -> Self {
+        Self::of(Double { phrases: false })
+    }
+
+    fn of(encoder: Double) -> Self {
         let server = Server::with(false, |_| ());
         let dir = tempfile::tempdir().unwrap();
         let store: Arc<dyn VectorStore> = Arc::new(ExactStore::new("double", WIDTH));
         let gallery: Arc<dyn Gallery> = Arc::new(FolderGallery::open(&dir.path().join("gallery"), "double").unwrap());
         let config = server.app.search_config().clone();
-        let searcher = Searcher::new(Arc::new(Double), Arc::clone(&store), Arc::clone(&gallery), config).unwrap();
+        let searcher = Searcher::new(Arc::new(encoder), Arc::clone(&store), Arc::clone(&gallery), config).unwrap();
         let engine: Arc<dyn Engine> = Arc::new(LocalEngine::new(LocalParts {
             model: ModelView {
                 id: "double".into(),
@@ -169,6 +197,43 @@ fn no_confident_match_is_said_and_the_nearest_misses_are_shown() {
     assert_eq!(ids(&found["nearest_misses"]), [near.to_string()]);
     let p = found["nearest_misses"][0]["probability"].as_f64().unwrap();
     assert!((p - 0.119).abs() < 1e-3, "{p}");
+}
+
+#[test]
+fn phrases_and_what_nobody_fulfils_are_told() {
+    let index = Index::of(Double { phrases: true });
+    let (likely, unlikely) = (index.put("gate", 1, 0, 2.0), index.put("gate", 2, 0, 1.0));
+    let (status, found) = index.search(&index.token(None), &json!({ "query": "axis 0, man, no bag, ?young" }));
+    println!("{found:#}");
+    assert_eq!((status, ids(&found["results"])), (200, vec![likely.to_string(), unlikely.to_string()]));
+    let close = |value: &Value, want: f64| (value.as_f64().unwrap() - want).abs() < 1e-3;
+    let phrases = found["results"][0]["phrases"].as_array().unwrap();
+    let said: Vec<_> = phrases.iter().map(|p| (&p["text"], &p["negated"])).collect();
+    assert_eq!(said, [(&json!("man"), &json!(false)), (&json!("bag"), &json!(true))]);
+    assert!(close(&phrases[0]["probability"], 0.881) && close(&phrases[1]["probability"], 0.119), "{phrases:?}");
+    assert_eq!(found["nobody_fulfils"], json!(["no bag"]));
+    assert_eq!(found["not_understood"], json!([{ "text": "young", "why": "the word is not known" }]));
+    assert!(close(&found["expected_wrong"], 0.119 + 0.269), "{found}");
+
+    let (status, found) = index.search(&index.token(None), &json!({ "query": "axis 0, ?jung" }));
+    assert_eq!((status, found["results"].as_array().unwrap().len()), (200, 2), "it is searched for all the same");
+    assert_eq!((&found["confident"], &found["expected_wrong"]), (&json!(false), &Value::Null));
+    assert_eq!(found["not_understood"][0]["text"], "jung");
+    assert!(found["degraded"][0].as_str().unwrap().contains("by similarity"), "{found}");
+    assert!(
+        found["results"].as_array().unwrap().iter().all(|h| h["probability"].is_null() && h["phrases"] == json!([]))
+    );
+}
+
+#[test]
+fn a_model_that_judges_no_phrases_answers_with_empty_lists() {
+    let index = Index::new();
+    index.put("gate", 1, 0, 2.0);
+    let (status, found) = index.search(&index.token(None), &json!({ "query": "axis 0, man, no bag, ?young" }));
+    assert_eq!((status, &found["results"][0]["phrases"]), (200, &json!([])));
+    assert_eq!((&found["not_understood"], &found["nobody_fulfils"]), (&json!([]), &json!([])));
+    assert_eq!(found["expected_wrong"], Value::Null);
+    assert!(found["results"][0]["probability"].as_f64().unwrap() > 0.88 && found["confident"] == json!(true));
 }
 
 #[test]

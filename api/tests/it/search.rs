@@ -1,6 +1,8 @@
 //! A search from body to body.
 
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 use sightline_api::engine::{Sort, Watermark};
 use sightline_core::Timestamp;
 
@@ -26,9 +28,15 @@ fn the_answer_has_the_documented_form() {
                 "first_seen": "2023-11-14T22:13:20.000000Z", "last_seen": "2023-11-14T22:13:29.000000Z",
                 "captured_at": "2023-11-14T22:13:21.000000Z", "box": [1.0, 2.0, 31.0, 82.0],
                 "similarity": 0.5, "match_logit": 2.0, "hubness": 0.25, "probability": 0.875, "score": 1.375,
+                "phrases": [
+                    { "text": "man", "probability": 0.75, "negated": false },
+                    { "text": "bag", "probability": 0.25, "negated": true },
+                ],
                 "thumbnail": format!("/v1/sightings/{id}/thumbnail.jpg"),
             }],
             "confident": true, "next_cursor": null,
+            "not_understood": [{ "text": "young", "why": "age is not judged" }],
+            "nobody_fulfils": ["no bag"], "expected_wrong": 0.125,
             "coverage": [{
                 "camera": "gate", "searchable_through": now.to_string(), "lag_s": null, "dropped_fraction": 0.0,
             }],
@@ -36,6 +44,32 @@ fn the_answer_has_the_documented_form() {
             "degraded": [],
         })
     );
+}
+
+/// The keys of every object of an answer are those that the description of the API lists.
+#[test]
+fn the_description_of_the_api_is_in_step_with_the_answer() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    server.engine.put(&camera("gate"), 1_700_000_000, 1);
+    let (_, mut answer) = server.post("/v1/search", &json!({ "query": "a man" }));
+    // Left out of an answer that has none.
+    answer["nearest_misses"] = json!([]);
+    let (_, api) = server.get("/openapi.json");
+    let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    for (schema, object) in [
+        ("SearchView", &answer),
+        ("HitView", &answer["results"][0]),
+        ("PhraseView", &answer["results"][0]["phrases"][0]),
+        ("NotUnderstoodView", &answer["not_understood"][0]),
+        ("CoverageView", &answer["coverage"][0]),
+        ("Timings", &answer["timings_ms"]),
+    ] {
+        let described = &api["components"]["schemas"][schema]["properties"];
+        assert_eq!(keys(described), keys(object), "{schema}");
+    }
+    let hit = &api["components"]["schemas"]["HitView"];
+    assert!(hit["required"].as_array().unwrap().contains(&json!("phrases")), "{hit}");
 }
 
 #[test]

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use sightline_api::app::{App, Setup};
 use sightline_api::cameras::{CameraControl, CameraRefused, Heard};
 use sightline_api::engine::{
-    Engine, Erased, Hit, ModelView, SearchAnswer, SearchQuery, StoredSighting, Timings, Watermark,
+    Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, StoredSighting, Timings,
+    Watermark,
 };
 use sightline_api::error::Error;
 use sightline_api::server;
@@ -127,13 +128,25 @@ impl Engine for FakeEngine {
                 match_logit: Some(2.0),
                 hubness: Some(0.25),
                 probability: Some(0.875),
+                phrases: vec![
+                    PhraseView { text: "man".into(), probability: 0.75, negated: false },
+                    PhraseView { text: "bag".into(), probability: 0.25, negated: true },
+                ],
                 score: 1.375,
             };
-            let results = stored.values().filter(seen).take(query.limit).map(hit).collect();
+            let results: Vec<Hit> = stored.values().filter(seen).take(query.limit).map(hit).collect();
             let timings = Timings { encode: 1.0, search: 2.0, fetch: 3.0, rerank: 4.0, total: 10.0 };
             drop(stored);
             self.queries.lock().unwrap().push(query);
-            Ok(SearchAnswer { results, confident: true, timings, ..SearchAnswer::default() })
+            Ok(SearchAnswer {
+                expected_wrong: (!results.is_empty()).then_some(0.125 * results.len() as f32),
+                results,
+                confident: true,
+                not_understood: vec![NotUnderstoodView { text: "young".into(), why: "age is not judged".into() }],
+                nobody_fulfils: vec!["no bag".into()],
+                timings,
+                ..SearchAnswer::default()
+            })
         }
         .boxed()
     }

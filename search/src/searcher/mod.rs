@@ -4,9 +4,13 @@
 //! text, picture, stored picture -> one normalised vector -> nearest tracks (filter inside)
 //!   -> patch features of the best K tracks -> decoder -> ranked hits -> first page, cursor for the others
 //! ```
+//!
+//! A model that judges phrases says of every track how likely each phrase of the text is true of it. A text without a phrase
+//! gives it nothing to judge: then the order is by cosine, and the answer says so.
 
 mod candidates;
 mod pages;
+mod phrases;
 mod rank;
 mod request;
 
@@ -24,6 +28,7 @@ use crate::gallery::Gallery;
 use crate::store::{Filter, VectorStore};
 use candidates::Candidate;
 use pages::{Frozen, SearchPages};
+use phrases::Said;
 
 /// Tracks that a search ranks at least, over all its pages.
 const DEPTH: usize = 200;
@@ -142,9 +147,13 @@ impl Searcher {
         });
         let ms = milliseconds(start);
         Ok(SearchResponse {
+            expected_wrong: phrases::expected_wrong(&page.hits),
             hits: page.hits,
             confident: true,
             nearest_misses: Vec::new(),
+            phrases: page.said.phrases,
+            not_understood: page.said.not_understood,
+            nobody_fulfils: page.said.nobody_fulfils,
             next_cursor: page.next_cursor,
             timings: Timings { search: ms, total: ms, ..Timings::default() },
             degraded: page.degraded,
@@ -166,6 +175,26 @@ struct Query {
     filter: Filter,
 }
 
+/// What is known of the ranked hits as a whole.
+struct Findings {
+    ranked: Vec<TrackHit>,
+    /// That the first is somebody who was looked for.
+    claim: Claim,
+    said: Said,
+    degraded: Vec<String>,
+}
+
+/// What a search may claim of its hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// The decoder judged: what it says counts.
+    Judged,
+    /// By picture, or without the decoder as asked: that something was found is all that is said.
+    Found,
+    /// By a text that says nothing the model judges.
+    Nothing,
+}
+
 impl Parts {
     fn search(&self, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
         let start = Instant::now();
@@ -179,7 +208,17 @@ impl Parts {
         }
 
         let searching = Instant::now();
-        let to_judge = if query.text.is_some() { rerank } else { 0 };
+        let claim = match &query.text {
+            Some(text) if self.encoder.judges_phrases() && text.phrases.is_empty() => {
+                degraded.push(
+                    "the description states nothing that the model judges; the order is by similarity".to_owned(),
+                );
+                Claim::Nothing
+            }
+            Some(_) if rerank > 0 => Claim::Judged,
+            _ => Claim::Found,
+        };
+        let to_judge = if claim == Claim::Judged { rerank } else { 0 };
         let shown = to_judge.max(request.limit);
         let found = candidates::find(&*self.store, &query.vector, &query.filter, shown.max(DEPTH), shown)?;
         timings.search = milliseconds(searching);
@@ -202,7 +241,8 @@ impl Parts {
         let form = request.score.unwrap_or(self.config.score);
         let ranked = rank::rank(found, &matches, form, request.sort);
 
-        let mut answer = self.answer(request, ranked, to_judge > 0, degraded);
+        let said = query.text.map(|text| Said::of(text, &ranked)).unwrap_or_default();
+        let mut answer = self.answer(request, Findings { ranked, claim, said, degraded });
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)
@@ -220,32 +260,35 @@ impl Parts {
     }
 
     /// Hits, and the cursor behind them when some are confident; the nearest misses when the floor leaves nobody.
-    fn answer(
-        &self,
-        request: &SearchRequest,
-        ranked: Vec<TrackHit>,
-        judged: bool,
-        degraded: Vec<String>,
-    ) -> SearchResponse {
+    fn answer(&self, request: &SearchRequest, findings: Findings) -> SearchResponse {
+        let Findings { ranked, claim, said, degraded } = findings;
         let reaches = |hit: &TrackHit, p: f32| hit.probability.is_some_and(|q| q >= p);
         let passes = |hit: &TrackHit| request.min_probability.is_none_or(|p| reaches(hit, p));
-        let confident = if judged {
-            ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability))
-        } else {
-            !ranked.is_empty()
+        let confident = match claim {
+            Claim::Judged => ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability)),
+            Claim::Found => !ranked.is_empty(),
+            Claim::Nothing => false,
         };
         let model_id = self.encoder.model_id().to_owned();
-        let mut answer =
-            SearchResponse { confident, degraded: degraded.clone(), model_id, ..SearchResponse::default() };
+        let mut answer = SearchResponse {
+            confident,
+            degraded: degraded.clone(),
+            model_id,
+            phrases: said.phrases.clone(),
+            not_understood: said.not_understood.clone(),
+            nobody_fulfils: said.nobody_fulfils.clone(),
+            ..SearchResponse::default()
+        };
         let (all, below): (Vec<TrackHit>, Vec<TrackHit>) = ranked.into_iter().partition(passes);
         if all.is_empty() {
             answer.nearest_misses = below.into_iter().take(request.limit).collect();
             return answer;
         }
         answer.hits = all.iter().take(request.limit).cloned().collect();
+        answer.expected_wrong = phrases::expected_wrong(&answer.hits);
         // What nobody vouches for ends with its first page.
         if confident {
-            let list = Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded };
+            let list = Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded, said };
             answer.next_cursor = self.pages.freeze(list);
         }
         answer

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::phrases::Said;
 use super::request::TrackHit;
 
 /// A frozen list.
@@ -22,6 +23,8 @@ pub(super) struct Frozen {
     pub limit: usize,
     /// What was said with the first page.
     pub degraded: Vec<String>,
+    /// What was made of the description.
+    pub said: Said,
 }
 
 /// The part of a frozen list that a cursor stands for.
@@ -29,6 +32,7 @@ pub(super) struct Page {
     pub hits: Vec<TrackHit>,
     pub next_cursor: Option<String>,
     pub degraded: Vec<String>,
+    pub said: Said,
 }
 
 /// Frozen lists, bounded in number and age.
@@ -76,6 +80,7 @@ impl SearchPages {
             hits: list.hits[offset..end].to_vec(),
             next_cursor: (end < list.hits.len()).then(|| cursor(id, end)),
             degraded: list.degraded.clone(),
+            said: list.said.clone(),
         })
     }
 }
@@ -105,10 +110,12 @@ mod tests {
             match_logit: None,
             hubness: None,
             probability: None,
+            phrases: vec![],
             score: 0.0,
             crops: vec![],
         };
-        Frozen { owner: owner.to_owned(), hits: (0..hits).map(hit).collect(), limit: 3, degraded: vec![] }
+        let hits = (0..hits).map(hit).collect();
+        Frozen { owner: owner.to_owned(), hits, limit: 3, degraded: vec![], said: Said::default() }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Stage two: the best candidates' pictures through the decoder, and the order that follows (method, section 6): match
-//! probability, or cosine plus match, for those that were judged, cosine alone for the others, always ranked behind.
+//! probability, or cosine plus match, for those that were judged, cosine alone for the others, always ranked behind. Where
+//! phrases are judged the probability is the track's ([`super::phrases`]), else that of its best picture.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use sightline_core::{PatchFeatures, SightingId};
 use sightline_embed::model::shift_odds;
 
 use super::candidates::Candidate;
+use super::phrases::TrackTruth;
 use super::request::{Sort, TrackHit};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
 use crate::gallery::Gallery;
@@ -95,6 +97,10 @@ pub(super) fn judge(encoder: &dyn QueryEncoder, text: &EncodedText, fetched: Fet
         }
         scores.extend(got);
     }
+    let asked = text.phrases.len();
+    if let Some(odd) = scores.iter().flatten().find(|score| score.phrases.len() != asked) {
+        return Err(EncodeError::Failed(format!("{} answers for {asked} phrases", odd.phrases.len()).into()));
+    }
     for (id, score) in ids.into_iter().zip(scores) {
         if let Some(score) = score {
             judged.matches.insert(id, score);
@@ -141,14 +147,19 @@ fn order(a: &TrackHit, b: &TrackHit, sort: Sort) -> Ordering {
     judged.then(within).then(a.sighting.cmp(&b.sighting))
 }
 
-/// One track: its score is that of its best picture.
-fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
-    let score = |id: SightingId, cosine: f32| match (matches.get(&id), form) {
-        (Some(m), ScoreForm::Raw) => cosine + m.logit,
-        (Some(m), ScoreForm::Probability) => cosine + m.probability,
-        (Some(m), ScoreForm::Calibrated) => m.probability,
+/// Cosine and, where the decoder was asked, logit and probability as one score.
+fn combine(form: ScoreForm, cosine: f32, judged: Option<(f32, f32)>) -> f32 {
+    match (judged, form) {
+        (Some((logit, _)), ScoreForm::Raw) => cosine + logit,
+        (Some((_, probability)), ScoreForm::Probability) => cosine + probability,
+        (Some((_, probability)), ScoreForm::Calibrated) => probability,
         (None, _) => cosine,
-    };
+    }
+}
+
+/// One track, shown by its best picture.
+fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
+    let score = |id: SightingId, cosine: f32| combine(form, cosine, matches.get(&id).map(|m| (m.logit, m.probability)));
     c.crops.sort_by(|a, b| {
         let judged = (Reverse(matches.contains_key(&a.id))).cmp(&Reverse(matches.contains_key(&b.id)));
         let better = score(b.id, b.cosine).total_cmp(&score(a.id, a.cosine)).then(b.cosine.total_cmp(&a.cosine));
@@ -156,6 +167,8 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
     });
     let best = c.crops.first()?;
     let found = matches.get(&best.id);
+    let truth = TrackTruth::of(c.crops.iter().filter_map(|x| matches.get(&x.id)));
+    let probability = truth.as_ref().map(|t| t.probability).or(found.map(|m| m.probability));
     let first_seen = c.crops.iter().map(|x| x.payload.first_seen).min()?;
     let last_seen = c.crops.iter().map(|x| x.payload.last_seen).max()?;
     Some(TrackHit {
@@ -171,8 +184,9 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
         similarity: best.cosine,
         match_logit: found.map(|m| m.logit),
         hubness: found.and_then(|m| m.hubness),
-        probability: found.map(|m| m.probability),
-        score: score(best.id, best.cosine),
+        probability,
+        phrases: truth.map(|t| t.phrases).unwrap_or_default(),
+        score: combine(form, best.cosine, found.map(|m| m.logit).zip(probability)),
         crops: c.crops.iter().map(|x| x.id).collect(),
     })
 }
@@ -183,7 +197,8 @@ mod tests {
 
     fn moved(p: f32, persons: f32, tracks: f32) -> f32 {
         let id = SightingId::from_u128(1);
-        let mut matches = HashMap::from([(id, MatchScore { logit: 0.0, hubness: None, probability: p })]);
+        let score = MatchScore { logit: 0.0, hubness: None, probability: p, phrases: Vec::new() };
+        let mut matches = HashMap::from([(id, score)]);
         among(&mut matches, persons, tracks);
         matches[&id].probability
     }

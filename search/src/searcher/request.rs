@@ -2,8 +2,9 @@
 
 use sightline_core::config::ScoreForm;
 use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
+use sightline_embed::text::NotUnderstood;
 
-use crate::encoder::EncodeError;
+use crate::encoder::{EncodeError, PhraseAsked};
 use crate::gallery::GalleryError;
 use crate::store::{Filter, StoreError};
 
@@ -71,8 +72,12 @@ pub struct TrackHit {
     /// The picture's cosine with texts at large, which is held against it; `None` when it was not re-ranked, or by a model
     /// without a query bank.
     pub hubness: Option<f32>,
-    /// Calibrated match probability; `None` when the picture was not re-ranked.
+    /// Calibrated probability; `None` when the track was not re-ranked. From a model that judges phrases: that all of the
+    /// description is true of the person, by all judged pictures of the track. From another: that the best picture matches.
     pub probability: Option<f32>,
+    /// Probability that each of [`SearchResponse::phrases`] holds of the person, by all judged pictures of the track: for a
+    /// negated one that it is absent. Empty when the track was not re-ranked, or by a model that judges no phrases.
+    pub phrases: Vec<f32>,
     /// What the hit is ranked by: its probability or cosine plus match (in the chosen form), or cosine alone. Hits with and without a
     /// match are never mixed, so scores compare within each group only.
     pub score: f32,
@@ -105,6 +110,15 @@ pub struct SearchResponse {
     pub confident: bool,
     /// When no hit reaches the asked-for `min_probability`: what came nearest, in order.
     pub nearest_misses: Vec<TrackHit>,
+    /// What the description states, in order; empty with a model that judges no phrases.
+    pub phrases: Vec<PhraseAsked>,
+    /// Words of the description of which nothing was made, and why; empty with a model that judges no phrases.
+    pub not_understood: Vec<NotUnderstood>,
+    /// Phrases that hold of no judged track more likely than not, on whatever page: "red jacket", "no bag".
+    pub nobody_fulfils: Vec<String>,
+    /// Hits of this page that the description is expected to be untrue of: the sum of 1 - probability over those that were
+    /// judged. `None` when none was, or by a model that judges no phrases.
+    pub expected_wrong: Option<f32>,
     /// For the next page; `None` at the end.
     pub next_cursor: Option<String>,
     /// Where the time went.

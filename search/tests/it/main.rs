@@ -15,6 +15,7 @@ mod indexer;
 mod kill9;
 mod model;
 mod opening;
+mod phrases;
 mod recall;
 mod retention;
 mod searcher;

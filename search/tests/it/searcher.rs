@@ -71,7 +71,7 @@ fn a_match_is_less_likely_among_more_tracks() {
         let points: Vec<(Point, f32)> = (0..tracks).map(|i| (near(i + 1, 0.001 * i as f32), 1.0)).collect();
         let world = World::with(&points, 3);
         let plain = world.ask(text("axis 0")).hits[0].probability.unwrap();
-        let aware = Arc::new(Double { model_id: MODEL.to_owned(), persons: Some(100.0) });
+        let aware = Arc::new(Double { persons: Some(100.0), ..Double::new() });
         let searcher = Searcher::new(aware, world.store.clone(), world.gallery.clone(), config()).unwrap();
         let moved = searcher.search_blocking(&text("axis 0")).unwrap().hits[0].probability.unwrap();
         assert!((odds(moved) / odds(plain) - 100.0 / counted).abs() < 1e-3, "{tracks} tracks: {plain} -> {moved}");
@@ -312,7 +312,7 @@ fn bad_requests_are_told_apart() {
     let long = world.ask(text(&format!("axis 0 {}", "word ".repeat(40))));
     assert!(long.degraded[0].contains("longer than the model reads"), "{:?}", long.degraded);
 
-    let other = Arc::new(Double { model_id: "another".to_owned(), persons: None });
+    let other = Arc::new(Double { model_id: "another".to_owned(), ..Double::new() });
     let error = Searcher::new(other, world.store.clone(), world.gallery.clone(), config()).unwrap_err();
     assert!(matches!(error, SearchError::OtherModel { .. }) && !error.is_bad_request(), "{error}");
 }

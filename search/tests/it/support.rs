@@ -10,8 +10,9 @@ use sightline_core::message::Origin;
 use sightline_core::{
     BBox, CameraId, Crop, CropQuality, PatchFeatures, Progress, RgbImage, Sighting, Timestamp, TrackId,
 };
+use sightline_embed::text::{NotUnderstood, Why};
 use sightline_search::{
-    EdgeOptions, EdgeStore, EncodeError, EncodedText, Exhibit, MatchScore, Payload, Point, QueryEncoder,
+    EdgeOptions, EdgeStore, EncodeError, EncodedText, Exhibit, MatchScore, Payload, PhraseAsked, Point, QueryEncoder,
 };
 use uuid::Uuid;
 
@@ -70,13 +71,24 @@ pub fn point(camera_name: &str, born: i64, crop_no: u8, captured: i64, vector: V
 
 /// Patch features whose first value is `match_logit`, for [`Double`].
 pub fn patches(match_logit: f32) -> PatchFeatures {
+    judged_patches(&[match_logit])
+}
+
+/// Patch features of the match logit and the log-odds of what each phrase names, for [`Double`].
+pub fn judged_patches(values: &[f32]) -> PatchFeatures {
     let mut data = vec![0u8; (ROWS * PATCH_WIDTH * 2) as usize];
-    data[..2].copy_from_slice(&half::f16::from_f32(match_logit).to_le_bytes());
+    for (bytes, value) in data.chunks_exact_mut(2).zip(values) {
+        bytes.copy_from_slice(&half::f16::from_f32(*value).to_le_bytes());
+    }
     PatchFeatures { rows: ROWS, width: PATCH_WIDTH, data: data.into() }
 }
 
 pub fn exhibit(p: &Point, match_logit: f32) -> Exhibit {
-    Exhibit { id: p.id, jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: patches(match_logit) }
+    judged_exhibit(p, &[match_logit])
+}
+
+pub fn judged_exhibit(p: &Point, values: &[f32]) -> Exhibit {
+    Exhibit { id: p.id, jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: judged_patches(values) }
 }
 
 pub fn sighting(camera_name: &str, born: i64, crop_no: u8, captured: i64, feature: Vec<f32>) -> Sighting {
@@ -109,16 +121,44 @@ pub fn open(root: &std::path::Path) -> EdgeStore {
 
 /// A model one can foresee: the text `axis N` has the N-th unit vector, a picture's feature is the unit vector named by
 /// its first byte, and a picture's match logit is the first value of its patch features.
+///
+/// Where it judges phrases the text goes on with them, `axis N, red jacket, no bag, ?young`, of which it does not understand
+/// what a question mark leads; the next values of the patch features are the log-odds of what each phrase names.
 pub struct Double {
     pub model_id: String,
     /// Among how many its probabilities hold.
     pub persons: Option<f32>,
+    /// Judges phrases.
+    pub phrases: bool,
 }
 
 impl Double {
-    pub fn shared() -> Arc<Self> {
-        Arc::new(Self { model_id: MODEL.to_owned(), persons: None })
+    /// One that judges no phrases.
+    pub fn new() -> Self {
+        Self { model_id: MODEL.to_owned(), persons: None, phrases: false }
     }
+
+    pub fn shared() -> Arc<Self> {
+        Arc::new(Self::new())
+    }
+}
+
+/// What a text of [`Double`] states behind its axis, and what it does not understand.
+fn parts(text: &str) -> (Vec<PhraseAsked>, Vec<NotUnderstood>) {
+    let (mut phrases, mut lost) = (Vec::new(), Vec::new());
+    for part in text.split(',').skip(1).map(str::trim) {
+        if let Some(word) = part.strip_prefix('?') {
+            lost.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Why::Unknown });
+        } else {
+            let (text, negated) = part.strip_prefix("no ").map_or((part, false), |named| (named, true));
+            phrases.push(PhraseAsked { text: text.to_owned(), negated });
+        }
+    }
+    (phrases, lost)
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 impl QueryEncoder for Double {
@@ -138,10 +178,16 @@ impl QueryEncoder for Double {
         self.persons
     }
 
+    fn judges_phrases(&self) -> bool {
+        self.phrases
+    }
+
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
-        let axis = text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
+        let axis = text.split([' ', ',']).nth(1).and_then(|n| n.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
         let truncated = text.len() > 100;
-        Ok(EncodedText { feature: turned(axis, 0.0), text: text.to_owned(), truncated, inner: Arc::new(axis) })
+        let (phrases, not_understood) = if self.phrases { parts(text) } else { Default::default() };
+        let (feature, text) = (turned(axis, 0.0), text.to_owned());
+        Ok(EncodedText { feature, text, truncated, phrases, not_understood, inner: Arc::new(axis) })
     }
 
     fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError> {
@@ -150,12 +196,17 @@ impl QueryEncoder for Double {
 
     fn match_scores(
         &self,
-        _: &EncodedText,
+        text: &EncodedText,
         pictures: Vec<PatchFeatures>,
     ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
         let score = |p: &PatchFeatures| {
-            let logit = half::f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
-            let score = MatchScore { logit, hubness: Some(logit / 8.0), probability: 1.0 / (1.0 + (-logit).exp()) };
+            let value = |i: usize| half::f16::from_le_bytes([p.data[2 * i], p.data[2 * i + 1]]).to_f32();
+            let holds = |(i, phrase): (usize, &PhraseAsked)| {
+                let odds = value(i + 1);
+                sigmoid(if phrase.negated { -odds } else { odds })
+            };
+            let (logit, phrases) = (value(0), text.phrases.iter().enumerate().map(holds).collect());
+            let score = MatchScore { logit, hubness: Some(logit / 8.0), probability: sigmoid(logit), phrases };
             logit.is_finite().then_some(score)
         };
         Ok(pictures.iter().map(score).collect())

@@ -20,6 +20,13 @@ pub fn one_line(e: &anyhow::Error) -> String {
 
 /// Columns padded to their widest cell.
 pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
+    for line in table(head, rows) {
+        println!("{line}");
+    }
+}
+
+/// The lines of a table: the head, and one for each row.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -28,12 +35,10 @@ pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
     }
     let line = |cells: Vec<&str>| {
         let padded: Vec<String> = cells.iter().zip(&widths).map(|(c, &w)| format!("{c:<w$}")).collect();
-        println!("{}", padded.join("  ").trim_end());
+        padded.join("  ").trim_end().to_owned()
     };
-    line(head.to_vec());
-    for row in rows {
-        line(row.iter().map(String::as_str).collect());
-    }
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(head.to_vec())).chain(rows).collect()
 }
 
 /// The data folder: as given, or that of the default configuration and the environment.

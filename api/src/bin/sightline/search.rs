@@ -7,7 +7,7 @@ use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Connection, local};
-use crate::words::print_table;
+use crate::words::table;
 
 /// What to search for.
 #[derive(clap::Args)]
@@ -101,35 +101,99 @@ fn complete(client: &Client, args: &Args, hit: &mut Value) -> anyhow::Result<()>
     Ok(())
 }
 
+/// From here a phrase is shown as true, and up to [`CROSS`] as false. Between them the model is nearly guessing, and a mark
+/// would say more than it knows.
+const TICK: f64 = 0.65;
+const CROSS: f64 = 0.35;
+
 fn print(answer: &Value) {
-    let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
-    let (results, misses) = (list("results"), list("nearest_misses"));
-    if results.is_empty() && misses.is_empty() {
-        println!("nobody found");
-    } else {
-        if answer["confident"] != json!(true) {
-            println!("No confident match. What comes nearest:");
-        }
-        let shown = if results.is_empty() { &misses } else { &results };
-        let number = |v: &Value| v.as_f64().map_or("-".into(), |n| format!("{n:.3}"));
-        let rows: Vec<Vec<String>> = shown
-            .iter()
-            .map(|h| {
-                vec![
-                    h["probability"].as_f64().map_or("-".into(), |p| format!("{:.0} %", p * 100.0)),
-                    h["camera"].as_str().unwrap_or_default().to_owned(),
-                    local(&h["captured_at"]),
-                    number(&h["similarity"]),
-                    number(&h["match_logit"]),
-                    h["sighting_id"].as_str().unwrap_or_default().to_owned(),
-                ]
-            })
-            .collect();
-        print_table(&["MATCH", "CAMERA", "TIME (LOCAL)", "SIMILARITY", "LOGIT", "SIGHTING"], &rows);
+    for line in lines(answer) {
+        println!("{line}");
     }
-    for note in list("degraded") {
+    for note in list(answer, "degraded") {
         eprintln!("note: {}", note.as_str().unwrap_or_default());
     }
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The answer for people: a table with each hit's phrases below it, and what is to be said of all hits.
+fn lines(answer: &Value) -> Vec<String> {
+    let (results, misses) = (list(answer, "results"), list(answer, "nearest_misses"));
+    let shown = if results.is_empty() { misses } else { results };
+    let mut lines = Vec::new();
+    if shown.is_empty() {
+        lines.push("nobody found".to_owned());
+    } else {
+        if answer["confident"] != json!(true) {
+            let judged = shown.iter().any(|hit| !hit["probability"].is_null());
+            let said = if judged {
+                "No confident match. What comes nearest:"
+            } else {
+                "Nobody was judged. Most similar first:"
+            };
+            lines.push(said.to_owned());
+        }
+        let rows: Vec<Vec<String>> = shown.iter().map(row).collect();
+        let mut table =
+            table(&["MATCH", "CAMERA", "TIME (LOCAL)", "SIMILARITY", "LOGIT", "SIGHTING"], &rows).into_iter();
+        lines.extend(table.next());
+        for (hit, line) in shown.iter().zip(table) {
+            lines.push(line);
+            lines.extend(phrases(hit));
+        }
+    }
+    let lost =
+        list(answer, "not_understood").iter().map(|lost| format!("{} ({})", word(&lost["text"]), word(&lost["why"])));
+    let lost: Vec<String> = lost.collect();
+    if !lost.is_empty() {
+        lines.push(format!("not understood: {}", lost.join(", ")));
+    }
+    let nobody: Vec<&str> = list(answer, "nobody_fulfils").iter().map(word).collect();
+    if !nobody.is_empty() {
+        lines.push(format!("nobody fulfils: {}", nobody.join(", ")));
+    }
+    if let Some(wrong) = answer["expected_wrong"].as_f64().map(f64::round) {
+        let verb = if wrong == 1.0 { "is" } else { "are" };
+        lines.push(format!("about {wrong} of these {verb} expected to be wrong"));
+    }
+    lines
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn row(hit: &Value) -> Vec<String> {
+    let number = |v: &Value| v.as_f64().map_or("-".into(), |n| format!("{n:.3}"));
+    vec![
+        hit["probability"].as_f64().map_or("-".into(), |p| format!("{:.0} %", p * 100.0)),
+        word(&hit["camera"]).to_owned(),
+        local(&hit["captured_at"]),
+        number(&hit["similarity"]),
+        number(&hit["match_logit"]),
+        word(&hit["sighting_id"]).to_owned(),
+    ]
+}
+
+/// One line of all phrases of a hit, below its camera; none when none was judged.
+fn phrases(hit: &Value) -> Option<String> {
+    let phrase = |phrase: &Value| {
+        let holds = phrase["probability"].as_f64().unwrap_or(f64::NAN);
+        let mark = if holds >= TICK {
+            '\u{2713}'
+        } else if holds <= CROSS {
+            '\u{2717}'
+        } else {
+            '?'
+        };
+        let no = if phrase["negated"] == json!(true) { "no " } else { "" };
+        format!("{mark} {no}{} {:.0} %", word(&phrase["text"]), holds * 100.0)
+    };
+    let all: Vec<String> = list(hit, "phrases").iter().map(phrase).collect();
+    (!all.is_empty()).then(|| format!("       {}", all.join("   ")))
 }
 
 #[cfg(test)]
@@ -142,5 +206,48 @@ mod tests {
         let local = time("2026-05-01 13:45").expect("local time");
         assert!(local.starts_with("2026-05-01T13:45:00.000000"), "{local}");
         assert!(time("yesterday").is_err());
+    }
+    fn hit(probability: Option<f64>, phrases: &Value) -> Value {
+        json!({
+            "probability": probability, "camera": "gate", "captured_at": "2026-05-01T08:00:00Z", "similarity": 0.5,
+            "match_logit": null, "sighting_id": "s", "phrases": phrases,
+        })
+    }
+
+    #[test]
+    fn phrases_stand_below_their_hit_and_the_rest_below_all() {
+        let phrases = json!([
+            { "text": "red jacket", "probability": 0.65, "negated": false },
+            { "text": "bag", "probability": 0.35, "negated": true },
+            { "text": "jeans", "probability": 0.5, "negated": false },
+        ]);
+        let lines = lines(&json!({
+            "results": [hit(Some(0.75), &phrases), hit(None, &json!([]))], "confident": true,
+            "not_understood": [{ "text": "young", "why": "age is not judged" }, { "text": "x", "why": "unknown" }],
+            "nobody_fulfils": ["no bag", "green hat"], "expected_wrong": 0.75,
+        }));
+        assert!(lines[1].starts_with("75 %   gate") && lines[3].starts_with("-      gate"), "{lines:#?}");
+        assert_eq!(lines[2], "       \u{2713} red jacket 65 %   \u{2717} no bag 35 %   ? jeans 50 %");
+        assert_eq!(
+            lines[4..],
+            [
+                "not understood: young (age is not judged), x (unknown)",
+                "nobody fulfils: no bag, green hat",
+                "about 1 of these is expected to be wrong",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_model_that_judges_no_phrases_adds_no_line() {
+        let answer = |hit: Value| {
+            json!({
+                "results": [hit], "confident": false, "not_understood": [], "nobody_fulfils": [], "expected_wrong": null,
+            })
+        };
+        let matched = lines(&answer(hit(Some(0.25), &json!([]))));
+        assert_eq!((matched.len(), matched[0].as_str()), (3, "No confident match. What comes nearest:"));
+        let similar = lines(&answer(hit(None, &json!([]))));
+        assert_eq!(similar[0], "Nobody was judged. Most similar first:");
     }
 }
