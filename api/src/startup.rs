@@ -14,8 +14,8 @@ use sightline_core::config::VectorPlace;
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::{
     Coverage, DataLock, EdgeOptions, EdgeStore, EraseError, FileError, Gallery, GalleryError, QdrantStore,
-    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery,
-    resume_erasures, sweep_orphans,
+    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models,
+    open_gallery, resume_erasures, sweep_orphans,
 };
 
 use crate::app::App;

@@ -37,7 +37,8 @@ pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, 
 pub use indexer::{IndexerError, IndexerOptions};
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{
-    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, indexed_models,
+    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError, VectorStore,
+    indexed_models,
 };
 #[cfg(feature = "server")]
 pub use store::{QdrantStore, ServerCoverage};

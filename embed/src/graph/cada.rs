@@ -160,9 +160,10 @@ fn pool_text(pooling: TextPooling, tokens: &TokenBatch, hidden: &Tensor) -> Resu
     if batch != tokens.batch() || n != tokens.tokens() {
         bail!("hidden states {:?} of {} texts of {} tokens", hidden.shape(), tokens.batch(), tokens.tokens());
     }
-    let weights = tokens.lengths().iter().flat_map(|length| {
-        (0..n).map(move |place| if place < *length { 1.0 / *length as f32 } else { 0.0 })
-    });
+    let weights = tokens
+        .lengths()
+        .iter()
+        .flat_map(|length| (0..n).map(move |place| if place < *length { 1.0 / *length as f32 } else { 0.0 }));
     let weights = Tensor::from_iter(weights, hidden.device())?.reshape((batch, n, 1))?.to_dtype(hidden.dtype())?;
     hidden.broadcast_mul(&weights)?.sum(1)
 }

@@ -88,7 +88,11 @@ impl Backbone {
     /// Blocks of stage `stage`: the first and the last stage are not deepened.
     fn repeats(self, stage: usize) -> usize {
         let repeats = STAGES[stage].4;
-        if stage == 0 || stage == STAGES.len() - 1 { repeats } else { (repeats as f64 * self.scales().1).ceil() as usize }
+        if stage == 0 || stage == STAGES.len() - 1 {
+            repeats
+        } else {
+            (repeats as f64 * self.scales().1).ceil() as usize
+        }
     }
 
     /// Its blocks, first to last.
@@ -99,7 +103,14 @@ impl Backbone {
             let outputs = self.channels(stage);
             for repeat in 0..self.repeats(stage) {
                 let stride = if repeat == 0 { stride } else { 1 };
-                blocks.push(BlockShape { inputs, expanded: inputs * expand, side, stride, outputs, residual: repeat > 0 });
+                blocks.push(BlockShape {
+                    inputs,
+                    expanded: inputs * expand,
+                    side,
+                    stride,
+                    outputs,
+                    residual: repeat > 0,
+                });
                 inputs = outputs;
             }
         }
@@ -152,11 +163,12 @@ mod tests {
         let blocks = lite2.blocks();
         assert_eq!((blocks.len(), lite2.fine_block(), lite2.map_channels()), (21, 14, [120, 352]));
         let outputs: Vec<usize> = blocks.iter().map(|b| b.outputs).collect();
-        let expected = [
-            16, 24, 24, 24, 48, 48, 48, 88, 88, 88, 88, 120, 120, 120, 120, 208, 208, 208, 208, 208, 352,
-        ];
+        let expected = [16, 24, 24, 24, 48, 48, 48, 88, 88, 88, 88, 120, 120, 120, 120, 208, 208, 208, 208, 208, 352];
         assert_eq!(outputs, expected);
-        assert_eq!(blocks[20], BlockShape { inputs: 208, expanded: 1248, side: 3, stride: 1, outputs: 352, residual: false });
+        assert_eq!(
+            blocks[20],
+            BlockShape { inputs: 208, expanded: 1248, side: 3, stride: 1, outputs: 352, residual: false }
+        );
         assert_eq!(lite2.token_width(), 520);
     }
 

@@ -76,7 +76,10 @@ impl PhraseCalibration {
             return Err("calibration.phrases must be finite".into());
         }
         if self.cosine < 0.0 || self.local < 0.0 {
-            return Err("calibration.phrases: cosine and local must be 0 or more, or evidence would count against itself".into());
+            return Err(
+                "calibration.phrases: cosine and local must be 0 or more, or evidence would count against itself"
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Backbone;
 use super::Calibration;
 use super::preprocess::Filter;
-use super::Backbone;
 use crate::EmbedError;
 use crate::kernel::MASKED;
 

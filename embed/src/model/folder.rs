@@ -10,9 +10,6 @@ use crate::model::{ModelConfig, QueryBank};
 /// Name that stands for the model shipped with Sightline.
 pub const DEFAULT_MODEL: &str = "default";
 
-/// Name of the one that was shipped before, which goes on over data of its own.
-pub const FORMER_MODEL: &str = "former";
-
 /// File of a model folder's query bank.
 pub const QUERY_BANK: &str = "query-bank.safetensors";
 
@@ -85,10 +82,10 @@ impl ModelFolder {
     }
 }
 
-/// Where the model folder `name` is. A path is taken as it is, relative to the working folder. [`DEFAULT_MODEL`] and
-/// [`FORMER_MODEL`] belong to the program: they are looked for beside the executable and in every folder above it, as
-/// `share/sightline/models/NAME` (installed) and `embed/models/NAME` (source tree). Only then come `models/NAME` and
-/// `embed/models/NAME` of the working folder, which may be anybody's. The choice is logged.
+/// Where the model folder `name` is. A path is taken as it is, relative to the working folder. [`DEFAULT_MODEL`] belongs to
+/// the program: it is looked for beside the executable and in every folder above it, as `share/sightline/models/default`
+/// (installed) and `embed/models/default` (source tree). Only then come `models/default` and `embed/models/default` of the
+/// working folder, which may be anybody's. The choice is logged.
 ///
 /// # Errors
 /// [`EmbedError::NoModel`] with all places that were looked at.
@@ -109,15 +106,15 @@ fn first_model(candidates: &[PathBuf]) -> Option<&PathBuf> {
 }
 
 fn candidates(name: &Path, executable: Option<&Path>) -> Vec<PathBuf> {
-    let Some(bundled) = [DEFAULT_MODEL, FORMER_MODEL].into_iter().find(|own| name == Path::new(own)) else {
+    if name != Path::new(DEFAULT_MODEL) {
         return vec![name.to_owned()];
-    };
+    }
     let mut all = Vec::new();
     for above in executable.iter().flat_map(|e| e.ancestors().skip(1)) {
-        all.push(above.join("share/sightline/models").join(bundled));
-        all.push(above.join("embed/models").join(bundled));
+        all.push(above.join("share/sightline/models/default"));
+        all.push(above.join("embed/models/default"));
     }
-    all.extend([Path::new("models").join(bundled), Path::new("embed/models").join(bundled)]);
+    all.extend([PathBuf::from("models/default"), PathBuf::from("embed/models/default")]);
     all
 }
 

@@ -15,7 +15,7 @@ pub use backbone::{Backbone, BlockShape};
 pub use calibration::{Calibration, Evidence, PhraseCalibration, WholeCalibration, log_odds, shift_odds};
 pub use config::{Architecture, Grid, ModelConfig, Preprocess, TextPooling};
 pub use decode::{decode_image, decode_image_within};
-pub use folder::{DEFAULT_MODEL, FORMER_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
+pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 pub use former::model_of_data;
 #[cfg(feature = "candle")]
 pub use network::GraphNetwork;

@@ -145,10 +145,8 @@ impl BackboneNet {
             maps[fine_width..].copy_from_slice(&coarse[cell * coarse_width..][..coarse_width]);
             for (i, mean) in means.iter_mut().enumerate() {
                 let (down, across, channel) = (i / 12, i / 3 % 4, i % 3);
-                let first = channel * plane
-                    + (y * Backbone::TOKEN + down * part) * width
-                    + x * Backbone::TOKEN
-                    + across * part;
+                let first =
+                    channel * plane + (y * Backbone::TOKEN + down * part) * width + x * Backbone::TOKEN + across * part;
                 let sum: f32 = (0..part).flat_map(|line| &pixels[first + line * width..][..part]).sum();
                 *mean = sum / (part * part) as f32;
             }

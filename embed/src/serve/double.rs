@@ -57,7 +57,14 @@ impl Inference for Double {
 
     fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
         assert!(caption.text != "panic", "asked to panic");
-        Ok(TextQuery { text: caption.text, ids: caption.ids, feature: vec![1.0], truncated: false, phrases: Vec::new(), not_understood: Vec::new() })
+        Ok(TextQuery {
+            text: caption.text,
+            ids: caption.ids,
+            feature: vec![1.0],
+            truncated: false,
+            phrases: Vec::new(),
+            not_understood: Vec::new(),
+        })
     }
 
     fn match_scores(&self, _: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Option<MatchScore>>, EmbedError> {

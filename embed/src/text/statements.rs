@@ -78,29 +78,88 @@ const TOPICS: [(Topic, &[&str]); 4] = [
     (
         Topic::Age,
         &[
-            "young", "old", "elderly", "older", "younger", "teenage", "adult", "mature", "middle-aged", "aged", "teen",
-            "teenager", "adolescent", "elder", "senior", "toddler", "baby", "year", "years", "year-old",
+            "young",
+            "old",
+            "elderly",
+            "older",
+            "younger",
+            "teenage",
+            "adult",
+            "mature",
+            "middle-aged",
+            "aged",
+            "teen",
+            "teenager",
+            "adolescent",
+            "elder",
+            "senior",
+            "toddler",
+            "baby",
+            "year",
+            "years",
+            "year-old",
         ],
     ),
     (
         Topic::Build,
         &[
-            "tall", "taller", "fat", "chubby", "plump", "stout", "stocky", "muscular", "athletic", "overweight", "obese",
-            "curvy", "lanky", "slender", "skinny", "petite", "build",
+            "tall",
+            "taller",
+            "fat",
+            "chubby",
+            "plump",
+            "stout",
+            "stocky",
+            "muscular",
+            "athletic",
+            "overweight",
+            "obese",
+            "curvy",
+            "lanky",
+            "slender",
+            "skinny",
+            "petite",
+            "build",
         ],
     ),
     (
         Topic::Origin,
         &[
-            "asian", "african", "european", "caucasian", "hispanic", "indian", "arab", "foreign", "ethnic", "skin",
-            "dark-skinned", "light-skinned",
+            "asian",
+            "african",
+            "european",
+            "caucasian",
+            "hispanic",
+            "indian",
+            "arab",
+            "foreign",
+            "ethnic",
+            "skin",
+            "dark-skinned",
+            "light-skinned",
         ],
     ),
     (
         Topic::Mood,
         &[
-            "happy", "sad", "angry", "nervous", "tired", "drunk", "suspicious", "healthy", "beautiful", "pretty", "handsome",
-            "cute", "nice", "good", "bad", "strange", "smiling", "worried",
+            "happy",
+            "sad",
+            "angry",
+            "nervous",
+            "tired",
+            "drunk",
+            "suspicious",
+            "healthy",
+            "beautiful",
+            "pretty",
+            "handsome",
+            "cute",
+            "nice",
+            "good",
+            "bad",
+            "strange",
+            "smiling",
+            "worried",
         ],
     ),
 ];
@@ -110,28 +169,74 @@ const BEFORE_A_PERSON: [&str; 9] = ["short", "big", "large", "small", "thin", "s
 
 /// Nouns for anybody: they state nothing.
 const ANYBODY: [&str; 18] = [
-    "person", "people", "individual", "subject", "figure", "someone", "somebody", "persons", "pedestrian", "passenger",
-    "shopper", "walker", "kid", "child", "clothes", "clothing", "thing", "things",
+    "person",
+    "people",
+    "individual",
+    "subject",
+    "figure",
+    "someone",
+    "somebody",
+    "persons",
+    "pedestrian",
+    "passenger",
+    "shopper",
+    "walker",
+    "kid",
+    "child",
+    "clothes",
+    "clothing",
+    "thing",
+    "things",
 ];
 
 /// Nouns for a man or a woman.
 const SEXES: [&str; 14] = [
-    "man", "woman", "boy", "girl", "lady", "guy", "gentleman", "male", "female", "men", "women", "boys", "girls", "ladies",
+    "man",
+    "woman",
+    "boy",
+    "girl",
+    "lady",
+    "guy",
+    "gentleman",
+    "male",
+    "female",
+    "men",
+    "women",
+    "boys",
+    "girls",
+    "ladies",
 ];
 
 /// Nouns that say where or how something is and not what.
 const PLACES: [&str; 20] = [
-    "side", "bottom", "front", "back", "top", "left", "right", "hand", "hands", "shoulder", "shoulders", "arm", "arms", "head",
-    "street", "road", "picture", "image", "colour", "color",
+    "side",
+    "bottom",
+    "front",
+    "back",
+    "top",
+    "left",
+    "right",
+    "hand",
+    "hands",
+    "shoulder",
+    "shoulders",
+    "arm",
+    "arms",
+    "head",
+    "street",
+    "road",
+    "picture",
+    "image",
+    "colour",
+    "color",
 ];
 
 /// Words that negate what follows.
 const NEGATIONS: [&str; 4] = ["no", "without", "not", "n't"];
 
 /// Words that may stand between a negation and what it negates.
-const BETWEEN: [&str; 13] = [
-    "a", "an", "any", "the", "wearing", "wear", "wears", "carrying", "carry", "carries", "holding", "has", "have",
-];
+const BETWEEN: [&str; 13] =
+    ["a", "an", "any", "the", "wearing", "wear", "wears", "carrying", "carry", "carries", "holding", "has", "have"];
 
 /// Words of `text` and what they say.
 pub fn understand(text: &str) -> Understanding {
@@ -203,7 +308,8 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
     }
     // "and" and commas at either end join nothing any more.
     let described = |i: &usize| words[*i].tag != Tag::Other;
-    let (Some(first), Some(last)) = (kept.iter().copied().find(described), kept.iter().copied().rfind(described)) else {
+    let (Some(first), Some(last)) = (kept.iter().copied().find(described), kept.iter().copied().rfind(described))
+    else {
         return;
     };
     let kept: Vec<usize> = kept.into_iter().filter(|i| (first..=last).contains(i)).collect();
@@ -217,8 +323,10 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
     let range = words[first].range.start..words[last].range.end;
     if nouns.is_empty() {
         // "his jacket is red": the adjective speaks of the last noun.
-        let before = found.statements.last().filter(|before| text[before.range.end..range.start].contains(" is ")
-            || text[before.range.end..range.start].contains(" are "));
+        let before = found.statements.last().filter(|before| {
+            text[before.range.end..range.start].contains(" is ")
+                || text[before.range.end..range.start].contains(" are ")
+        });
         match before.and_then(|before| before.text.split(' ').next_back()) {
             Some(noun) => said = format!("{said} {noun}"),
             None if ["bald", "bearded", "bespectacled", "barefoot", "bareheaded"].contains(&said.as_str()) => {}
@@ -288,12 +396,14 @@ mod tests {
         assert_eq!(said("a young man in a blue shirt"), ["man", "blue shirt"]);
         assert_eq!(lost("short man"), ["short: height and build are not judged"]);
         assert_eq!(said("short hair, short sleeves"), ["short hair", "short sleeves"]);
-        assert_eq!(lost("angry asian woman"), ["angry: mood and looks are not judged", "asian: origin and skin are not judged"]);
-        assert_eq!(lost("ein Mann mit Rucksack"), [
-            "ein: the word is not known",
-            "mann: the word is not known",
-            "mit: the word is not known",
-        ]);
+        assert_eq!(
+            lost("angry asian woman"),
+            ["angry: mood and looks are not judged", "asian: origin and skin are not judged"]
+        );
+        assert_eq!(
+            lost("ein Mann mit Rucksack"),
+            ["ein: the word is not known", "mann: the word is not known", "mit: the word is not known",]
+        );
         assert_eq!(lost("woman in a red jacket"), [""; 0]);
     }
 

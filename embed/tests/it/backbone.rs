@@ -54,9 +54,10 @@ fn pixels() -> Vec<f32> {
     let mut all = Vec::new();
     for c in 0..3 {
         for y in 0..SIZE[0] as i64 {
-            all.extend((0..SIZE[1] as i64).map(|x| {
-                ((value(c, x, y).rem_euclid(256) as f64 / 255.0 - mean[c]) / std[c]) as f32
-            }));
+            all.extend(
+                (0..SIZE[1] as i64)
+                    .map(|x| ((value(c, x, y).rem_euclid(256) as f64 / 255.0 - mean[c]) / std[c]) as f32),
+            );
         }
     }
     all

@@ -15,7 +15,7 @@ use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, TokenBatch};
 use sightline_figures::Corpus;
-use sightline_tune::losses::{Groups, HardNegative, NdfVariant, MatchTargets, hard_negatives, match_loss, ndf};
+use sightline_tune::losses::{Groups, HardNegative, MatchTargets, NdfVariant, hard_negatives, match_loss, ndf};
 use sightline_tune::ops::{backward, network};
 use sightline_tune::optimizer::{AdamW, AdamWConfig};
 use sightline_tune::weights;
@@ -94,7 +94,9 @@ impl Bench {
         let texts = network::text_embeds(model, &self.texts, None)?;
         let (v, t) = (network::image_proj(model, &images)?, network::text_proj(model, &self.texts, &texts)?);
         let mut total = ndf(&v, &t, &self.identities, NdfVariant::Paper)?;
-        if let (1.., Some(negatives)) = (pairs, hard_negatives(&v, &t, &MatchTargets::of_identities(&self.identities), HardNegative::Cosine, 0)?) {
+        if let (1.., Some(negatives)) =
+            (pairs, hard_negatives(&v, &t, &MatchTargets::of_identities(&self.identities), HardNegative::Cosine, 0)?)
+        {
             let n = pairs;
             let own = || 0..n;
             let rows: Vec<usize> = own().chain(own()).chain(negatives.text_for_image[..n].iter().copied()).collect();

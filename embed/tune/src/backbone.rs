@@ -21,8 +21,11 @@ const EPS: f64 = 1e-3;
 pub const PREFIX: &str = "visual_encoder.backbone.";
 
 /// Name of the `i`th convolution of a block in the published file, of the norm behind it, and of the model's own layer.
-const LAYERS: [(&str, &str, &str); 3] =
-    [("_expand_conv", "_bn0", "expand"), ("_depthwise_conv", "_bn1", "depthwise"), ("_project_conv", "_bn2", "project")];
+const LAYERS: [(&str, &str, &str); 3] = [
+    ("_expand_conv", "_bn0", "expand"),
+    ("_depthwise_conv", "_bn1", "depthwise"),
+    ("_project_conv", "_bn2", "project"),
+];
 
 /// Reads the published weights of `kind` from `path` (`.pth`) into the variables of `trainee`.
 ///
@@ -102,8 +105,6 @@ pub fn standardise(trainee: &Trainee, pixels: &[f32], size: [usize; 2]) -> Resul
             *square += f64::from(*x) * f64::from(*x) / count;
         }
     }
-    let scale: Vec<f32> =
-        mean.iter().zip(&square).map(|(m, s)| (1.0 / (s - m * m).max(1e-6).sqrt()) as f32).collect();
+    let scale: Vec<f32> = mean.iter().zip(&square).map(|(m, s)| (1.0 / (s - m * m).max(1e-6).sqrt()) as f32).collect();
     set(&mean.iter().map(|m| *m as f32).collect::<Vec<_>>(), &scale)
 }
-

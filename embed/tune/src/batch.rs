@@ -12,7 +12,6 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rayon::prelude::*;
 
-use super::{Result, TrainError};
 use super::atp::StatedPhrases;
 use super::attributes::Labels;
 use super::augment::{Augment, drop_words};
@@ -22,6 +21,7 @@ use super::objective::Truth;
 use super::source::{BatchSequence, ChosenPair, Source};
 use super::streams;
 use super::token_cache::TokenCache;
+use super::{Result, TrainError};
 use sightline_embed::EmbedError;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::net::BackboneNet;
@@ -193,11 +193,7 @@ impl BatchBuilder<'_> {
     }
 
     /// Where each phrase of the descriptions stands in its caption, with what is known of everyone.
-    fn stated(
-        &self,
-        descriptions: &[Option<Description>],
-        facts: &[Option<Cow<'_, Facts>>],
-    ) -> Result<StatedPhrases> {
+    fn stated(&self, descriptions: &[Option<Description>], facts: &[Option<Cow<'_, Facts>>]) -> Result<StatedPhrases> {
         let mut captions = Vec::with_capacity(descriptions.len());
         for description in descriptions {
             let Some(description) = description else {

@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_record_says_what_it_knows_and_a_card_the_rest() {
-        let mut recipe = Recipe::preset("former").expect("there");
+        let mut recipe = Recipe::preset("default").expect("there");
         (recipe.assets, recipe.text_init) = (Some("/some/where/assets".into()), Some("/else/where/minilm".into()));
         let scores =
             json!({"global": {"rank1": 49.0, "rank5": 80.0}, "local": null, "served": {"rank1": 51.2, "rank5": 81.5}});

@@ -18,9 +18,7 @@ pub fn fit<const N: usize>(samples: &[([f64; N], bool)]) -> Option<([f64; N], f6
         (0..N).for_each(|i| deviation[i] += (x[i] - mean[i]).powi(2) / count);
     }
     let deviation = deviation.map(|v: f64| v.sqrt().max(1e-9));
-    let scaled = |x: &[f64; N]| -> Vec<f64> {
-        (0..N).map(|i| (x[i] - mean[i]) / deviation[i]).chain([1.0]).collect()
-    };
+    let scaled = |x: &[f64; N]| -> Vec<f64> { (0..N).map(|i| (x[i] - mean[i]) / deviation[i]).chain([1.0]).collect() };
     let mut w = vec![0.0; N + 1];
     for _ in 0..60 {
         let (mut gradient, mut hessian) = (vec![0.0; N + 1], vec![vec![0.0; N + 1]; N + 1]);
@@ -115,7 +113,10 @@ mod tests {
             })
             .collect();
         let (weights, bias) = fit(&samples).expect("both outcomes");
-        assert!((weights[0] - 1.5).abs() < 0.08 && (weights[1] + 8.0).abs() < 0.8 && (bias - 40.0).abs() < 4.0, "{weights:?} {bias}");
+        assert!(
+            (weights[0] - 1.5).abs() < 0.08 && (weights[1] + 8.0).abs() < 0.8 && (bias - 40.0).abs() < 4.0,
+            "{weights:?} {bias}"
+        );
         let p = |x: &[f64; 2]| 1.0 / (1.0 + (-(weights[0] * x[0] + weights[1] * x[1] + bias)).exp());
         let pairs: Vec<(f64, bool)> = samples.iter().map(|(x, outcome)| (p(x), *outcome)).collect();
         assert!(calibration_error(&pairs) < 0.01);

@@ -99,7 +99,15 @@ impl AdamW {
             .into_iter()
             .map(|(name, var)| {
                 let n = var.elem_count();
-                ParameterState { name, var, first: vec![0.0; n], second: vec![0.0; n], step: 0, late: false, factor: 1.0 }
+                ParameterState {
+                    name,
+                    var,
+                    first: vec![0.0; n],
+                    second: vec![0.0; n],
+                    step: 0,
+                    late: false,
+                    factor: 1.0,
+                }
             })
             .collect();
         Self { config, parameters, step: 0 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::augment::Augment;
 use super::atp::Atp;
+use super::augment::Augment;
 use super::objective::{Objective, Truth};
 use super::run::RunConfig;
 use super::schedule::Schedule;
@@ -163,13 +163,13 @@ pub struct Recipe {
 
 impl Recipe {
     /// Names of the presets.
-    pub const PRESETS: [&str; 4] = ["default", "former", "reference", "quick"];
+    pub const PRESETS: [&str; 4] = ["default", "backbone", "reference", "quick"];
 
     /// The preset `name`.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
-            "default" => Some(Self::with_backbone()),
-            "former" => Some(Self::small()),
+            "default" => Some(Self::small()),
+            "backbone" => Some(Self::with_backbone()),
             "quick" => Some(Self::quick()),
             "reference" => Some(Self::reference()),
             _ => None,
@@ -214,11 +214,7 @@ impl Recipe {
     pub fn preprocess(&self) -> Preprocess {
         match self.shape.backbone {
             None => Preprocess::default(),
-            Some(_) => Preprocess {
-                mean: [0.485, 0.456, 0.406],
-                std: [0.229, 0.224, 0.225],
-                ..Preprocess::default()
-            },
+            Some(_) => Preprocess { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], ..Preprocess::default() },
         }
     }
 
@@ -227,7 +223,7 @@ impl Recipe {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
     }
 
-    /// The model that ships with Sightline: an eye that has seen ImageNet, a text encoder that has read, drawn persons and
+    /// The model that is to ship next: an eye that has seen ImageNet, a text encoder that has read, drawn persons and
     /// labelled people, and phrases whose truth is known.
     fn with_backbone() -> Self {
         let scratch = Objective::scratch();
@@ -238,7 +234,7 @@ impl Recipe {
             ..scratch
         };
         Self {
-            preset: "default".into(),
+            preset: "backbone".into(),
             shape: Shape {
                 image: [256, 128],
                 patch: Backbone::TOKEN,
@@ -265,10 +261,10 @@ impl Recipe {
         }
     }
 
-    /// The model that shipped before.
+    /// The model that ships with Sightline.
     fn small() -> Self {
         Self {
-            preset: "former".into(),
+            preset: "default".into(),
             shape: Shape {
                 image: [192, 96],
                 patch: 24,

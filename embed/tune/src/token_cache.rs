@@ -59,13 +59,7 @@ impl TokenCache {
     ///
     /// # Errors
     /// A folder or file that cannot be written.
-    pub fn open(
-        folder: &Path,
-        content: &str,
-        backbone: Backbone,
-        grid: [usize; 2],
-        records: usize,
-    ) -> Result<Self> {
+    pub fn open(folder: &Path, content: &str, backbone: Backbone, grid: [usize; 2], records: usize) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         let layout = Layout { backbone, grid };
         let digest = Sha256::digest(format!("{content} {backbone} {grid:?} {records}"));
@@ -91,12 +85,7 @@ impl TokenCache {
     ///
     /// # Errors
     /// The error of `make`, or a file that cannot be read or written.
-    pub fn tokens(
-        &self,
-        record: usize,
-        out: &mut [f32],
-        make: impl FnOnce(&mut [f32]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn tokens(&self, record: usize, out: &mut [f32], make: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
         let at = (record * self.layout.bytes()) as u64;
         let mut bytes = vec![0; self.layout.bytes()];
         if self.present[record].load(Ordering::Acquire) {

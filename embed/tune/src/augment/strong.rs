@@ -72,9 +72,8 @@ fn window(bytes: &[u8], [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
         for x in 0..w {
             let (x0, tx) = place(if mirror { w - 1 - x } else { x }, w, left, right);
             for c in 0..3 {
-                let pixel = |dy: usize, dx: usize| {
-                    f32::from(bytes[((y0 + dy).min(h - 1) * w + (x0 + dx).min(w - 1)) * 3 + c])
-                };
+                let pixel =
+                    |dy: usize, dx: usize| f32::from(bytes[((y0 + dy).min(h - 1) * w + (x0 + dx).min(w - 1)) * 3 + c]);
                 let above = pixel(0, 0) * (1.0 - tx) + pixel(0, 1) * tx;
                 let below = pixel(1, 0) * (1.0 - tx) + pixel(1, 1) * tx;
                 out.push((above * (1.0 - ty) + below * ty + 0.5) as u8);
@@ -102,7 +101,10 @@ fn blur(picture: &mut Vec<u8>, [h, w]: [usize; 2], motion: bool) {
     let mut out = Vec::with_capacity(picture.len());
     for y in 0..h {
         for x in 0..w {
-            let (lines, columns) = (y.saturating_sub(reach_y)..=(y + reach_y).min(h - 1), x.saturating_sub(reach_x)..=(x + reach_x).min(w - 1));
+            let (lines, columns) = (
+                y.saturating_sub(reach_y)..=(y + reach_y).min(h - 1),
+                x.saturating_sub(reach_x)..=(x + reach_x).min(w - 1),
+            );
             let count = (lines.clone().count() * columns.clone().count()) as u32;
             for c in 0..3 {
                 let sum: u32 = lines
@@ -146,7 +148,8 @@ fn noise(picture: &mut [u8], rng: &mut StdRng) {
 fn compressed(picture: Vec<u8>, [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     let quality = rng.random_range(25..=85);
     let mut jpeg = Vec::new();
-    let encoded = JpegEncoder::new_with_quality(&mut jpeg, quality).encode(&picture, w as u32, h as u32, ExtendedColorType::Rgb8);
+    let encoded =
+        JpegEncoder::new_with_quality(&mut jpeg, quality).encode(&picture, w as u32, h as u32, ExtendedColorType::Rgb8);
     let decoded = encoded.and_then(|()| image::load_from_memory_with_format(&jpeg, ImageFormat::Jpeg));
     decoded.map_or(picture, |decoded| decoded.into_rgb8().into_raw())
 }

@@ -13,9 +13,9 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
 pub use global::{GlobalLoss, MatchTargets, NdfVariant, cmpm, global_loss, ndf, ndf_to};
-pub use truth::{PhraseTruth, TruthHead};
 pub use groups::Groups;
 pub use negatives::{HardNegative, Negatives, hard_negatives};
+pub use truth::{PhraseTruth, TruthHead};
 
 /// Mean cross-entropy of logits `[rows, 2]` (no match, match), f32, against the labels `is_match`:
 /// a scalar f32 in nats.

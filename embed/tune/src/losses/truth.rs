@@ -77,7 +77,11 @@ impl TruthHead {
 fn truth_loss(image: &Tensor, text: &Tensor, truth: &PhraseTruth, scale: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (phrases, pictures) = (text.dim(0)?, image.dim(0)?);
     if pictures != truth.pictures || phrases * pictures != truth.known.len() {
-        bail!("{phrases} phrases and {pictures} pictures, but the truth of {} about {}", truth.known.len(), truth.pictures);
+        bail!(
+            "{phrases} phrases and {pictures} pictures, but the truth of {} about {}",
+            truth.known.len(),
+            truth.pictures
+        );
     }
     let cosine = l2_normalize(text)?.matmul(&l2_normalize(image)?.t()?.contiguous()?)?;
     let logits = cosine.broadcast_mul(scale)?.broadcast_add(bias)?;
@@ -161,7 +165,8 @@ mod tests {
         let number = |x: f32| Var::new(&[x], &Device::Cpu).unwrap();
         let (scale, bias) = (number(5.0), number(0.0));
         let truth = PhraseTruth { pictures: 4, known: vec![Some(true), None, Some(false), None] };
-        let loss = truth_loss(image.as_tensor(), text.as_tensor(), &truth, scale.as_tensor(), bias.as_tensor()).unwrap();
+        let loss =
+            truth_loss(image.as_tensor(), text.as_tensor(), &truth, scale.as_tensor(), bias.as_tensor()).unwrap();
         let grads = loss.backward().unwrap();
         let of = |var: &Var| grads.get(var.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let rows = of(&image);

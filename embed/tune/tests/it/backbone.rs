@@ -88,7 +88,8 @@ fn batch_norms_are_folded_into_the_convolutions() {
     let own = trainee.variables.data().lock().unwrap();
     let of = |name: &str| values(own[&format!("visual_encoder.backbone.{name}")].as_tensor());
     let published = |name: &str| values(&all[&format!("_blocks.3._bn1.{name}")]);
-    let (g, beta, mean, var) = (published("weight"), published("bias"), published("running_mean"), published("running_var"));
+    let (g, beta, mean, var) =
+        (published("weight"), published("bias"), published("running_mean"), published("running_var"));
     let conv = values(&all["_blocks.3._depthwise_conv.weight"]);
     let (weight, bias) = (of("blocks.3.depthwise.weight"), of("blocks.3.depthwise.bias"));
     let per = conv.len() / g.len();
@@ -107,7 +108,8 @@ fn batch_norms_are_folded_into_the_convolutions() {
 /// A maker of tokens for `pool`, kept in `folder` in `variants` variants.
 fn maker(trainee: &Trainee, pool: &Pool, folder: &std::path::Path, drop: f32, variants: &[usize]) -> TokenMaker {
     let network = backbone::network(trainee).unwrap().unwrap();
-    TokenMaker::new(network, pool, drop, variants, |records| TokenCache::open(folder, "test", KIND, [4, 2], records)).unwrap()
+    TokenMaker::new(network, pool, drop, variants, |records| TokenCache::open(folder, "test", KIND, [4, 2], records))
+        .unwrap()
 }
 
 #[test]
@@ -159,7 +161,9 @@ fn tokens_are_standardised_kept_and_the_same_again() {
     };
     assert_eq!(places.len(), 4);
     assert!(places.windows(2).all(|two| two[0] < two[1]));
-    assert!(TokenMaker::new(network, &pool, 0.0, &[], |_| unreachable!("no variants, no cache")).unwrap().cache.is_none());
+    assert!(
+        TokenMaker::new(network, &pool, 0.0, &[], |_| unreachable!("no variants, no cache")).unwrap().cache.is_none()
+    );
 }
 
 /// All tokens at all places give what the whole image encoder gives of the pixels.

@@ -9,7 +9,7 @@ use crate::people::folder;
 use crate::train_cli::{binary, said};
 
 fn eval(flags: &[&str]) -> Output {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/former");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
     binary().args(["eval", "--model"]).arg(model).args(flags).output().expect("the binary starts")
 }
 

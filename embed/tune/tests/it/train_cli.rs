@@ -19,7 +19,7 @@ pub fn binary() -> Command {
 
 /// Flags of a run that is as small as one can be.
 fn flags(run: &Path, more: &[&str]) -> Vec<String> {
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/former/tokenizer.json");
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default/tokenizer.json");
     let small = "train --preset quick --json --image 32x16 --patch 8 --width 64 --vision-layers 1 --text-layers 1 --batch 8 \
                  --warmup 1 --fall 0 --atp-from 1 --atp-pairs 4 --ara-from 1 --ara-pairs 4";
     let mut all: Vec<String> = small.split_whitespace().map(str::to_owned).collect();

