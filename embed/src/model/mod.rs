@@ -19,7 +19,7 @@ pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
 pub use former::model_of_data;
 #[cfg(feature = "candle")]
 pub use network::GraphNetwork;
-pub use network::{Encoded, Network, l2_normalize};
+pub use network::{Encoded, Logits, Network, l2_normalize};
 pub use query_bank::{LOGIT_SCALE, QueryBank};
 pub use tokens::TokenBatch;
 

@@ -7,6 +7,9 @@ use crate::kernel::Precision;
 use crate::model::{Architecture, TokenBatch};
 use crate::net::{self, WeightFile, WeightSource};
 
+/// Logits of a head with two answers: "no" and "yes" of each row.
+pub type Logits = Vec<[f32; 2]>;
+
 /// What the networks make of pictures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
@@ -137,7 +140,7 @@ impl Network {
         tokens: &TokenBatch,
         patches: &[f32],
         pieces: &[Range<usize>],
-    ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
+    ) -> Result<(Logits, Logits), EmbedError> {
         match self {
             Self::Cpu(cada) => {
                 let fused = cada.fused(tokens, patches)?;
@@ -171,7 +174,7 @@ mod graph {
 
     use candle_core::{DType, Device, Tensor};
 
-    use super::Encoded;
+    use super::{Encoded, Logits};
     use crate::EmbedError;
     use crate::graph::{self, Cada, l2_normalize};
     use crate::kernel::Precision;
@@ -245,7 +248,7 @@ mod graph {
             tokens: &TokenBatch,
             patches: &[f32],
             pieces: &[Range<usize>],
-        ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
+        ) -> Result<(Logits, Logits), EmbedError> {
             let arch = self.cada.arch();
             let patches = self.tensor(patches, &[tokens.batch(), arch.patch_rows(), arch.vision_width])?;
             let (whole, phrases) = self.precision.scope(|| -> candle_core::Result<_> {

@@ -98,7 +98,11 @@ impl BackboneNet {
     pub fn tokens(&self, pixels: &[f32], size: [usize; 2]) -> Result<Buffer, ShapeError> {
         let ([height, width], cell) = (size, Backbone::CELL);
         let picture = 3 * height * width;
-        if picture == 0 || !height.is_multiple_of(cell) || !width.is_multiple_of(cell) || pixels.len() % picture != 0 {
+        if picture == 0
+            || !height.is_multiple_of(cell)
+            || !width.is_multiple_of(cell)
+            || !pixels.len().is_multiple_of(picture)
+        {
             return Err(ShapeError(format!(
                 "{} numbers are not pictures of 3 x {height} x {width} in whole cells of {cell}",
                 pixels.len()

@@ -10,7 +10,7 @@ use sightline_core::config::EmbedPrecision;
 use sightline_core::{PatchFeatures, RgbImage};
 
 use crate::kernel::Precision;
-use crate::model::{Calibration, Evidence, ModelConfig, Network, QueryBank, TokenBatch};
+use crate::model::{Calibration, Evidence, Logits, ModelConfig, Network, QueryBank, TokenBatch};
 use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, understand};
@@ -277,7 +277,7 @@ impl Model {
         query: &TextQuery,
         pieces: &[Range<usize>],
         images: &[PatchFeatures],
-    ) -> Result<(Vec<[f32; 2]>, Vec<[f32; 2]>), EmbedError> {
+    ) -> Result<(Logits, Logits), EmbedError> {
         let (rows, width) = (self.info.patch_rows, self.info.patch_width);
         for p in images {
             if (p.rows as usize, p.width as usize) != (rows, width) || p.data.len() != rows * width * 2 {

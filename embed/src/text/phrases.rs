@@ -83,7 +83,7 @@ pub(super) fn is_known(word: &str) -> bool {
     let made = |ending: &str, back: &[&str]| {
         word.strip_suffix(ending).is_some_and(|stem| {
             let last = stem.len().saturating_sub(1);
-            let halved = stem.is_char_boundary(last).then(|| &stem[..last]).unwrap_or(stem);
+            let halved = if stem.is_char_boundary(last) { &stem[..last] } else { stem };
             back.iter().any(|more| lexicon().contains_key(format!("{stem}{more}").as_str()))
                 || lexicon().contains_key(halved)
         })

@@ -340,8 +340,8 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
 
 /// The word that negates the run which begins at `start`.
 fn negation(lower: &[String], start: usize) -> Option<usize> {
-    let before = lower[..start].iter().enumerate().rev().take(4);
-    let (i, word) = before.skip_while(|(_, word)| BETWEEN.contains(&word.as_str())).next()?;
+    let mut before = lower[..start].iter().enumerate().rev().take(4);
+    let (i, word) = before.find(|(_, word)| !BETWEEN.contains(&word.as_str()))?;
     NEGATIONS.contains(&word.as_str()).then_some(i)
 }
 

@@ -131,7 +131,7 @@ impl RunConfig {
         if let Err(message) = self.objective.check() {
             return wrong(message);
         }
-        if !(self.text_rate >= 0.0 && self.text_rate.is_finite()) || !(0.0..1.0).contains(&self.token_drop) {
+        if !(self.text_rate >= 0.0 && self.text_rate.is_finite() && (0.0..1.0).contains(&self.token_drop)) {
             return wrong(format!(
                 "a factor {} on the text's learning rate must be 0 or more, and a share {} of tokens left out in 0..1",
                 self.text_rate, self.token_drop

@@ -161,6 +161,11 @@ mod tests {
             .collect()
     }
 
+    fn put(out: &mut [f32], seed: usize) -> Result<()> {
+        out.copy_from_slice(&tokens(seed));
+        Ok(())
+    }
+
     #[test]
     fn tokens_come_back_and_survive_a_restart() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -168,7 +173,7 @@ mod tests {
         let mut out = vec![0.0; 8 * KIND.token_width()];
         {
             let cache = open("a");
-            cache.tokens(5, &mut out, |out| Ok(out.copy_from_slice(&tokens(5)))).expect("made");
+            cache.tokens(5, &mut out, |out| put(out, 5)).expect("made");
             assert_eq!(out, tokens(5));
             assert_eq!(cache.complete(), 1);
         }
@@ -177,7 +182,7 @@ mod tests {
         out.fill(0.0);
         cache.tokens(5, &mut out, |_| unreachable!("it is there")).expect("read");
         assert_eq!(out, tokens(5));
-        cache.tokens(0, &mut out, |out| Ok(out.copy_from_slice(&tokens(6)))).expect("made");
+        cache.tokens(0, &mut out, |out| put(out, 6)).expect("made");
         cache.tokens(5, &mut out, |_| unreachable!("it is there")).expect("read");
         assert_eq!(out, tokens(5), "records do not overlap");
         assert_eq!(open("b").complete(), 0, "other content is another file");
@@ -188,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = TokenCache::open(folder.path(), "a", KIND, GRID, 1).expect("opens");
         let mut out = vec![0.0; 8 * KIND.token_width()];
-        cache.tokens(0, &mut out, |out| Ok(out.copy_from_slice(&tokens(1)))).expect("made");
+        cache.tokens(0, &mut out, |out| put(out, 1)).expect("made");
         let length = cache.file.metadata().expect("there").len();
         cache.file.set_len(length - 1).expect("cut");
         let again = TokenCache::open(folder.path(), "a", KIND, GRID, 1).expect("opens");
