@@ -54,7 +54,7 @@ pub struct TruthHead {
 const SCALE: f64 = 12.0;
 
 impl TruthHead {
-    /// Variables under `vb`: a scale of [`SCALE`] and no bias.
+    /// Variables under `vb`: a scale of twelve and no bias.
     ///
     /// # Errors
     /// When candle fails.
