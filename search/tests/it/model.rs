@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use half::f16;
+use serde_json::{Value, json};
 use sightline_core::config::{EmbedConfig, EmbedPrecision, ScoreForm, SearchConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
@@ -15,7 +16,7 @@ use sightline_core::{Config, Forget, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Exhibit, Filter, FolderGallery, Gallery, IndexerOptions,
-    SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
+    QueryEncoder, SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -29,10 +30,17 @@ fn tensors(name: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()
 }
 
-fn embedder() -> Embedder {
+/// The tiny model; `calibration` stands in its configuration where it is given.
+fn embedder(calibration: Option<Value>) -> Embedder {
     let dir = tempfile::tempdir().unwrap();
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden("cada-tiny").join(file), dir.path().join(file)).unwrap();
+    }
+    if let Some(calibration) = calibration {
+        let path = dir.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["calibration"] = calibration;
+        std::fs::write(path, config.to_string()).unwrap();
     }
     let all = candle_core::pickle::read_all_with_key(golden("cada-tiny/weights.pth"), Some("model")).unwrap();
     let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
@@ -68,27 +76,32 @@ struct World {
 }
 
 fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
-    let embedder = embedder();
-    let (id, width) = (embedder.info().id.clone(), embedder.info().feature_dim);
-    let store: Arc<dyn VectorStore> =
-        Arc::new(EdgeStore::open(&folder.path().join("vectors"), &id, width, &EdgeOptions::default()).unwrap());
-    let gallery: Arc<dyn Gallery> = Arc::new(FolderGallery::open(&folder.path().join("gallery"), &id).unwrap());
+    World::of(embedder(None))
+}
 
-    let (queue, coverage) = (Queue::new(16), Coverage::default());
-    let features = embedder.embed_images_blocking(pictures()).unwrap();
-    for (i, f) in features.iter().enumerate() {
-        let mut s = sighting("gate", i as i64, 0, i as i64, f.feature.clone());
-        (s.patches, s.model_id) = (f.patches.clone(), id.clone());
-        queue.push_wait(IndexEvent::Sighting(Box::new(s))).unwrap();
+impl World {
+    fn of(embedder: Embedder) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (id, width) = (embedder.info().id.clone(), embedder.info().feature_dim);
+        let store: Arc<dyn VectorStore> =
+            Arc::new(EdgeStore::open(&folder.path().join("vectors"), &id, width, &EdgeOptions::default()).unwrap());
+        let gallery: Arc<dyn Gallery> = Arc::new(FolderGallery::open(&folder.path().join("gallery"), &id).unwrap());
+
+        let (queue, coverage) = (Queue::new(16), Coverage::default());
+        let features = embedder.embed_images_blocking(pictures()).unwrap();
+        for (i, f) in features.iter().enumerate() {
+            let mut s = sighting("gate", i as i64, 0, i as i64, f.feature.clone());
+            (s.patches, s.model_id) = (f.patches.clone(), id.clone());
+            queue.push_wait(IndexEvent::Sighting(Box::new(s))).unwrap();
+        }
+        queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
+        queue.close();
+        let options = IndexerOptions::default();
+        indexer::run(&queue, &*store, &*gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
+        let gate = coverage.get(&camera("gate")).unwrap();
+        assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
+        World { embedder, store, gallery, _folder: folder }
     }
-    queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
-    queue.close();
-    let options = IndexerOptions::default();
-    indexer::run(&queue, &*store, &*gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
-    let gate = coverage.get(&camera("gate")).unwrap();
-    assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
-    World { embedder, store, gallery, _folder: folder }
 }
 
 /// Bytes can be damaged before their checksum is taken, by a broken worker: NaN in one picture, infinity in another. All
@@ -128,6 +141,48 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
         "{:?}",
         answer.degraded
     );
+}
+
+/// `calibration` of a model that judges phrases; the number of persons is what an older fit left behind.
+fn judging() -> Value {
+    let whole = json!({ "phrases": 1.0, "logit": 0.0, "cosine": 0.0, "bias": 0.0 });
+    let phrases = json!({ "cosine": 4.0, "local": 0.5, "bias": -0.5, "whole": whole });
+    json!({ "temperature": 1.0, "bias": 0.0, "persons": 200.0, "phrases": phrases })
+}
+
+#[test]
+fn phrases_go_from_the_model_into_the_answer() {
+    let World { embedder, store, gallery, _folder } = World::of(embedder(Some(judging())));
+    assert!(
+        QueryEncoder::persons(&embedder).is_none(),
+        "a phrase's truth does not depend on how many others there are"
+    );
+    let query = embedder.encode_text_blocking("a young woman in a red jacket without a backpack").unwrap();
+    let config = SearchConfig { rerank: 6, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Calibrated };
+    let model = embedder.clone();
+    let searcher = Searcher::new(Arc::new(embedder), store, Arc::clone(&gallery), config).unwrap();
+    let ask = |text: &str| {
+        let request = SearchRequest { query: Some(text.to_owned()), limit: 10, ..SearchRequest::default() };
+        searcher.search_blocking(&request).unwrap()
+    };
+    let answer = ask(&query.text);
+    let asked: Vec<String> = answer.phrases.iter().map(ToString::to_string).collect();
+    assert_eq!(asked, ["woman", "red jacket", "no backpack"]);
+    let lost: Vec<String> = answer.not_understood.iter().map(|n| format!("{}: {}", n.text, n.why)).collect();
+    assert_eq!(lost, ["young: age is not judged"]);
+    for hit in &answer.hits {
+        let patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let score = model.match_scores_blocking(&query, vec![patches]).unwrap().pop().flatten().unwrap();
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
+        assert!(hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(*a, *b)), "{:?} {score:?}", hit.phrases);
+        assert!(hit.phrases.len() == 3 && close(hit.probability.unwrap(), score.probability), "{hit:?} {score:?}");
+    }
+    let wrong: f32 = answer.hits.iter().map(|hit| 1.0 - hit.probability.unwrap()).sum();
+    assert!((answer.expected_wrong.unwrap() - wrong).abs() < 1e-4);
+
+    let foreign = ask("ein mann mit rucksack");
+    assert!(foreign.hits.len() == 6 && foreign.hits.iter().all(|hit| hit.probability.is_none()));
+    assert!(foreign.not_understood.len() == 4 && !foreign.confident && foreign.expected_wrong.is_none());
 }
 
 #[test]
