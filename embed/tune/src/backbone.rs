@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
 
 use super::trainee::Trainee;
 use super::weights::{self, Tensors};
@@ -75,6 +76,24 @@ pub fn network(trainee: &Trainee) -> Result<Option<BackboneNet>> {
     };
     let precision = sightline_embed::kernel::Precision::current();
     Ok(Some(BackboneNet::new(kind, PREFIX, &mut weights::TensorSource(&tensors), precision)?))
+}
+
+/// A digest of the backbone's variables: tokens of another backbone, or standardised otherwise, are other tokens.
+///
+/// # Errors
+/// When candle fails.
+pub fn digest(trainee: &Trainee) -> Result<String> {
+    let data = trainee.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut own: Vec<_> = data.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    own.sort_by_key(|(name, _)| *name);
+    let mut digest = Sha256::new();
+    for (name, variable) in own {
+        digest.update(name);
+        for value in variable.as_tensor().flatten_all()?.to_vec1::<f32>()? {
+            digest.update(value.to_le_bytes());
+        }
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Sets mean and scale of each number of a token from `pixels`, normalised pictures `[n, 3, height, width]` of `size` that

@@ -238,7 +238,9 @@ impl BatchBuilder<'_> {
         }
         let mut ids = Vec::with_capacity(phrases.len());
         for phrase in &phrases {
-            ids.push(self.texts.encode(phrase.text())?.ids);
+            // As a sentence has it ("wearing a red jacket") and as one types it ("red jacket").
+            let words = if rng.random() { phrase.text() } else { phrase.noun() };
+            ids.push(self.texts.encode(words)?.ids);
         }
         let truth = |phrase: &Phrase| -> Vec<Option<bool>> {
             facts.iter().map(|facts| facts.as_deref().and_then(|facts| phrase.truth(facts))).collect()

@@ -92,6 +92,17 @@ pub fn variables(file: &Path, variables: &VarMap) -> Result<()> {
     Ok(())
 }
 
+/// Writes the variables of the checkpoint of `run` into `into`, without the moments; nothing without a checkpoint.
+///
+/// # Errors
+/// An unreadable checkpoint or one of another model.
+pub fn load_variables(run: &Path, into: &VarMap) -> Result<()> {
+    match folder(run) {
+        Some(folder) => variables(&folder.join("variables.safetensors"), into),
+        None => Ok(()),
+    }
+}
+
 /// Restores variables and moments from `run`/checkpoint, or from the one before it if a kill came
 /// between two renames. Returns the stored state, or `None` without a checkpoint.
 ///

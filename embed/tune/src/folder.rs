@@ -100,7 +100,7 @@ fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
             .find_map(|spec| match spec {
                 DataSpec::Folder(..) => Some("the validation split"),
                 DataSpec::People(..) => Some("labelled people kept back"),
-                DataSpec::Synth { .. } => None,
+                DataSpec::Synth { .. } | DataSpec::Garments(_) => None,
             })
             .unwrap_or("drawn persons kept back")
             .to_owned(),
@@ -131,6 +131,7 @@ fn licences(public: &Recipe) -> Value {
         match spec {
             DataSpec::Folder(dataset, _) => put(&dataset.to_string(), "those of the dataset".into()),
             DataSpec::People(part, _) => put(part.name(), "those in licences.json of the folder".into()),
+            DataSpec::Garments(_) => put("photographs of garments", "clothing-dataset of Alexey Grigorev, CC0 1.0".into()),
             DataSpec::Synth { .. } => None,
         };
     }

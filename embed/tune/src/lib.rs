@@ -27,6 +27,7 @@ pub mod folder;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod gallery;
+pub mod garments;
 pub mod import;
 pub mod init;
 mod isotonic;

@@ -182,6 +182,7 @@ impl Recipe {
         let data = self.data.iter().map(|spec| match spec {
             DataSpec::Folder(dataset, root) => DataSpec::Folder(*dataset, last(root)),
             DataSpec::People(part, root) => DataSpec::People(*part, last(root)),
+            DataSpec::Garments(root) => DataSpec::Garments(last(root)),
             DataSpec::Synth { .. } => spec.clone(),
         });
         Self {

@@ -1,5 +1,5 @@
 //! Sources by name, as the command line and run.json write them: `synth:20000x4`,
-//! `cuhk-pedes:ROOT`, `people:ROOT`.
+//! `cuhk-pedes:ROOT`, `people:ROOT`, `garments:ROOT`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,7 +24,12 @@ pub enum DataSpec {
     Folder(Dataset, PathBuf),
     /// Labelled people.
     People(PeoplePart, PathBuf),
+    /// Photographs of garments.
+    Garments(PathBuf),
 }
+
+/// Name of [`DataSpec::Garments`].
+const GARMENTS: &str = "garments";
 
 impl fmt::Display for DataSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,6 +37,7 @@ impl fmt::Display for DataSpec {
             Self::Synth { identities, views } => write!(f, "synth:{identities}x{views}"),
             Self::Folder(dataset, root) => write!(f, "{dataset}:{}", root.display()),
             Self::People(part, root) => write!(f, "{part}:{}", root.display()),
+            Self::Garments(root) => write!(f, "{GARMENTS}:{}", root.display()),
         }
     }
 }
@@ -40,14 +46,15 @@ impl FromStr for DataSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form =
-            "it is synth:IDENTITIES[xVIEWS], LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid, or people:ROOT";
+        let form = "it is synth:IDENTITIES[xVIEWS], LAYOUT:ROOT with cuhk-pedes, icfg-pedes or rstpreid, people:ROOT or \
+                    garments:ROOT";
         let (kind, rest) = text.split_once(':').ok_or_else(|| format!("{text:?} names no source: {form}"))?;
         if kind != "synth" {
             let people = PeoplePart::ALL.into_iter().find(|part| part.name() == kind);
             let root = PathBuf::from(rest);
             let spec = match people {
                 Some(part) => Self::People(part, root),
+                None if kind == GARMENTS => Self::Garments(root),
                 None => Self::Folder(kind.parse().map_err(|e| format!("{text:?}: {e}; {form}"))?, root),
             };
             return if rest.is_empty() { Err(format!("{text:?} has no root folder: {form}")) } else { Ok(spec) };
@@ -85,6 +92,7 @@ mod tests {
             "people:p",
             "people-stop:/p",
             "people-calibrate:p",
+            "garments:/g",
         ] {
             let spec: DataSpec = text.parse().expect("a source");
             assert_eq!(spec.to_string(), text);

@@ -2,6 +2,7 @@
 //! as it was.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use sightline_embed::graph::WordPredictor;
@@ -19,6 +20,7 @@ use sightline_tune::source::{BatchSequence, Order};
 use sightline_tune::token_cache::TokenCache;
 
 use crate::golden;
+use crate::train_cli::{binary, said};
 
 const KIND: Backbone = Backbone::EfficientNetLite0;
 const SIZE: [usize; 2] = [64, 32];
@@ -55,11 +57,8 @@ fn number(i: usize, k: usize) -> f32 {
     ((i * 37 + k * 101) % 211) as f32 / 105.5 - 1.0
 }
 
-/// A file with batch norms in the published form, and what each convolution becomes.
-#[test]
-fn batch_norms_are_folded_into_the_convolutions() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("published.safetensors");
+/// Writes tensors of every name that the published form has to `path`, and gives them.
+fn published(path: &Path) -> HashMap<String, Tensor> {
     let mut all: HashMap<String, Tensor> = HashMap::new();
     let mut put = |name: String, shape: &[usize], offset: f32| {
         let count: usize = shape.iter().product();
@@ -81,7 +80,16 @@ fn batch_norms_are_folded_into_the_convolutions() {
         layer(format!("{own}_depthwise_conv"), format!("{own}_bn1"), &[b.expanded, 1, b.side, b.side]);
         layer(format!("{own}_project_conv"), format!("{own}_bn2"), &[b.outputs, b.expanded, 1, 1]);
     }
-    candle_core::safetensors::save(&all, &path).unwrap();
+    candle_core::safetensors::save(&all, path).unwrap();
+    all
+}
+
+/// A file with batch norms in the published form, and what each convolution becomes.
+#[test]
+fn batch_norms_are_folded_into_the_convolutions() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("published.safetensors");
+    let mut all = published(&path);
     let trainee = trainee(0);
     backbone::from_published(&trainee, KIND, &path).unwrap();
     let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -106,7 +114,7 @@ fn batch_norms_are_folded_into_the_convolutions() {
 }
 
 /// A maker of tokens for `pool`, kept in `folder` in `variants` variants.
-fn maker(trainee: &Trainee, pool: &Pool, folder: &std::path::Path, drop: f32, variants: &[usize]) -> TokenMaker {
+fn maker(trainee: &Trainee, pool: &Pool, folder: &Path, drop: f32, variants: &[usize]) -> TokenMaker {
     let network = backbone::network(trainee).unwrap().unwrap();
     TokenMaker::new(network, pool, drop, variants, |records| TokenCache::open(folder, "test", KIND, [4, 2], records))
         .unwrap()
@@ -230,4 +238,34 @@ fn frozen_variables_stay_and_the_others_move() {
 fn values(trainee: &Trainee) -> HashMap<String, Vec<f32>> {
     let data = trainee.variables.data().lock().unwrap();
     data.iter().map(|(n, v)| (n.clone(), v.as_tensor().flatten_all().unwrap().to_vec1().unwrap())).collect()
+}
+
+/// A process that goes on with a run makes the tokens that are still missing as the one before would have.
+#[test]
+fn a_resumed_run_makes_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("published.safetensors");
+    published(&file);
+    let run = |name: &str, more: &[&str]| {
+        let mut command = binary();
+        command.args(["train", "--run"]).arg(folder.path().join(name)).args(more);
+        let done = command.output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    };
+    let anew = |name: &str, steps: &str| {
+        let backbone = file.to_str().unwrap();
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default/tokenizer.json");
+        let flags = [
+            "--preset quick --data synth:16x2 --validate none --image 64x32 --width 64 --vision-layers 1 --text-layers 1",
+            "--batch 8 --warmup 1 --fall 0 --atp off --ara off --backbone efficientnet-lite0 --variants 2 --steps",
+        ];
+        let flags = flags.iter().flat_map(|line| line.split(' '));
+        let paths = [steps, "--backbone-init", backbone, "--tokenizer", tokenizer.to_str().unwrap()];
+        run(name, &flags.chain(paths).collect::<Vec<_>>());
+    };
+    anew("whole", "6");
+    anew("parts", "2");
+    run("parts", &["--resume", "--steps", "6"]);
+    let weights = |name: &str| std::fs::read(folder.path().join(name).join("checkpoint/variables.safetensors")).unwrap();
+    assert!(weights("whole") == weights("parts"), "another model than without a stop");
 }

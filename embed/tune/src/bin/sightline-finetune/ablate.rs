@@ -132,6 +132,7 @@ fn domains(args: &AblateArgs) -> Result<Vec<Domain>> {
         match spec {
             DataSpec::Folder(dataset, root) => all.push(Domain::Folder(dataset.to_string(), root.clone())),
             DataSpec::People(..) => bail!("--domain {spec}: labelled people have no test split; it is LAYOUT:ROOT"),
+            DataSpec::Garments(_) => bail!("--domain {spec}: garments are no persons; it is LAYOUT:ROOT"),
             DataSpec::Synth { .. } => {
                 bail!("--domain {spec}: drawn persons are a domain already (and --assets DIR another)")
             }

@@ -191,7 +191,8 @@ fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: 
         recipe.shape.image,
         run.augment,
         run.variants,
-        recipe.f32
+        recipe.f32,
+        backbone::digest(trainee)?
     ]);
     let arch = trainee.model.arch();
     let grid = [arch.grid().rows, arch.grid().cols];
@@ -239,6 +240,9 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     ));
     if !resumes {
         initialise(&trainee, &recipe, cut.as_ref(), source, &reporter)?;
+    } else if arch.backbone.is_some() {
+        // The run restores all of its state itself; tokens are made by the backbone before.
+        checkpoint::load_variables(&args.run, &trainee.variables)?;
     }
     let minutes = args.minutes.or(before.as_ref().and_then(|record| record.minutes));
     let mut model = ModelConfig::new("", arch);

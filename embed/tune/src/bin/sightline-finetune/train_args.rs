@@ -52,7 +52,7 @@ pub struct TrainArgs {
     #[arg(long, default_value = "default")]
     pub preset: String,
     /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or
-    /// rstpreid, people:ROOT labelled people. Several are mixed.
+    /// rstpreid, people:ROOT labelled people, garments:ROOT photographs of garments. Several are mixed.
     #[arg(long, value_name = "SOURCE")]
     pub data: Vec<DataSpec>,
     /// Folder with body and clothes meshes (see synth --help): drawn persons are then made of them.

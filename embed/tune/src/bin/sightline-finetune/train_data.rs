@@ -10,6 +10,7 @@ use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus};
 use sightline_tune::dataset::{Dataset, Entry, hold_out};
 use sightline_tune::facts::read_labels;
+use sightline_tune::garments::GarmentSource;
 use sightline_tune::people::{self, PeoplePart, PeopleSource};
 use sightline_tune::pool::Pool;
 use sightline_tune::recipe::Recipe;
@@ -139,6 +140,11 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
             DataSpec::People(part, _) => {
                 return Err(anyhow!("{spec}: the persons of {part} are held out; people:ROOT has those to learn from"));
             }
+            DataSpec::Garments(root) => {
+                let garments = GarmentSource::open(root, options.size)?;
+                reporter.note(&format!("{}: {} photographs of garments", root.display(), garments.identities()));
+                Box::new(garments)
+            }
         };
         parts.push((part, weight));
     }
@@ -188,7 +194,7 @@ impl Data {
         options: &ReadOptions,
         reporter: &Reporter,
     ) -> Result<Option<Validation>> {
-        let on_disk = recipe.data.iter().find(|spec| !matches!(spec, DataSpec::Synth { .. }));
+        let on_disk = recipe.data.iter().find(|spec| matches!(spec, DataSpec::Folder(..) | DataSpec::People(..)));
         let spec = match (recipe.validation.on.as_str(), on_disk) {
             ("none", _) => return Ok(None),
             ("auto", Some(DataSpec::People(_, root))) => DataSpec::People(PeoplePart::Stop, root.clone()),
@@ -214,6 +220,9 @@ impl Data {
                 return Err(anyhow!(
                     "--validate {spec}: these persons are learned from; people-stop:ROOT is kept back"
                 ));
+            }
+            DataSpec::Garments(_) => {
+                return Err(anyhow!("--validate {spec}: garments are no persons to find"));
             }
             DataSpec::People(part, root) => {
                 let labels = read_labels(&root.join(people::LABELS))?;

@@ -1,0 +1,90 @@
+//! The facts of a photograph of one garment.
+
+use super::kind::Kind::*;
+use super::kind::OUTERWEAR;
+use super::{Colours, Facts, Item, KindSet, Part};
+
+/// What a label of a garment photograph says.
+#[derive(Debug)]
+struct Meaning {
+    label: &'static str,
+    part: Part,
+    kinds: KindSet,
+    sleeves: KindSet,
+    /// Top and bottom of its place in a picture of a standing person, of the height.
+    place: [f32; 2],
+}
+
+const fn upper(label: &'static str, kinds: KindSet, sleeves: KindSet) -> Meaning {
+    Meaning { label, part: Part::Upper, kinds, sleeves, place: [0.14, 0.56] }
+}
+
+const fn lower(label: &'static str, kinds: &[super::Kind], place: [f32; 2]) -> Meaning {
+    Meaning { label, part: Part::Lower, kinds: KindSet::of(kinds), sleeves: KindSet::NONE, place }
+}
+
+const SHORT: KindSet = KindSet::of(&[ShortSleeves]);
+const LONG: KindSet = KindSet::of(&[LongSleeves]);
+const EITHER: KindSet = KindSet::NONE;
+
+/// Labels of the clothing dataset. Shoes, tops and children's bodies are of too many kinds to say anything.
+static MEANINGS: [Meaning; 14] = [
+    upper("Blazer", KindSet::of(&[Blazer]), LONG),
+    upper("Blouse", KindSet::of(&[Blouse]), EITHER),
+    Meaning { place: [0.14, 0.84], ..upper("Dress", KindSet::of(&[Dress]), EITHER) },
+    upper("Hoodie", KindSet::of(&[Hoodie]), LONG),
+    // Jumpers and sweatshirts among them: no kind for sure, but no T-shirt either.
+    upper("Longsleeve", KindSet::of(&[LongSleeveTop, Sweater, Sweatshirt]), LONG),
+    upper("Outwear", OUTERWEAR, LONG),
+    upper("Polo", KindSet::of(&[Polo]), SHORT),
+    upper("Shirt", KindSet::of(&[Shirt]), EITHER),
+    upper("T-Shirt", KindSet::of(&[TShirt]), SHORT),
+    upper("Undershirt", KindSet::of(&[TankTop]), KindSet::of(&[Sleeveless])),
+    lower("Pants", &[Jeans, Trousers, SuitTrousers, TrackTrousers, Leggings], [0.46, 0.98]),
+    lower("Shorts", &[Shorts, DenimShorts, SportsShorts], [0.46, 0.76]),
+    lower("Skirt", &[Skirt], [0.46, 0.82]),
+    Meaning {
+        part: Part::Hat,
+        place: [0.0, 0.16],
+        ..upper("Hat", KindSet::of(&[Cap, FlatCap, Beanie, BrimmedHat, OtherHat]), KindSet::NONE)
+    },
+];
+
+/// A label that says what a garment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Garment(usize);
+
+impl Garment {
+    /// What `label` names; `None` for one that says nothing.
+    pub fn labelled(label: &str) -> Option<Self> {
+        MEANINGS.iter().position(|meaning| meaning.label == label).map(Self)
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..MEANINGS.len()).map(Self)
+    }
+
+    /// As the dataset writes it.
+    pub fn label(self) -> &'static str {
+        MEANINGS[self.0].label
+    }
+
+    /// Top and bottom of where it is worn, of the height of a picture of a person.
+    pub fn place(self) -> [f32; 2] {
+        MEANINGS[self.0].place
+    }
+}
+
+impl Facts {
+    /// What is known of a photograph of `garment`: that it is there and nothing else of its part, and its sleeves.
+    pub fn of_garment(garment: Garment) -> Self {
+        let meaning = &MEANINGS[garment.0];
+        let mut facts = Self::unknown();
+        facts.state(meaning.part, vec![Item { kinds: meaning.kinds, colours: Colours::default() }]);
+        if !meaning.sleeves.is_empty() {
+            facts.state_kinds(Part::Sleeves, &[meaning.sleeves]);
+        }
+        facts
+    }
+}
