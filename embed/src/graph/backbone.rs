@@ -41,8 +41,6 @@ struct Depthwise {
     window: Window,
 }
 
-const STEM: Window = Window { side: 3, stride: 2 };
-
 impl BackboneGraph {
     /// Tensors under `vb`.
     ///
@@ -50,7 +48,7 @@ impl BackboneGraph {
     /// A missing tensor or a wrong shape.
     pub fn new(kind: Backbone, vb: VarBuilder) -> Result<Self> {
         let stem = vb.pp("stem");
-        let side = STEM.side;
+        let side = Window::STEM.side;
         let weight = stem.get_with_hints(&[Backbone::STEM, 3, side, side][..], "weight", FRESH)?;
         let weight = weight.permute([0, 2, 3, 1])?.contiguous()?.flatten_from(1)?;
         let stem = Linear::from_tensors(weight, stem.get_with_hints(Backbone::STEM, "bias", Init::Const(0.0))?)?;
@@ -73,7 +71,7 @@ impl BackboneGraph {
             bail!("a backbone takes 3 x height x width in whole cells of {cell}, got {:?}", pixels.shape());
         }
         let pixels = pixels.permute([0, 2, 3, 1])?.contiguous()?.to_dtype(self.mean.dtype())?;
-        let windows = Tensor::cat(&taps(&pixels, STEM)?, 3)?;
+        let windows = Tensor::cat(&taps(&pixels, Window::STEM)?, 3)?;
         let mut x = relu6(&self.stem.forward(&windows)?)?;
         let mut fine = None;
         for (i, block) in self.blocks.iter().enumerate() {

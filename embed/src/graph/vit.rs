@@ -91,9 +91,16 @@ impl Vit {
     /// # Errors
     /// As [`Vit::tokens`].
     pub fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
-        let patches = self.patch.forward(&self.tokens(pixels)?)?;
+        self.with_class(&self.patch.forward(&self.tokens(pixels)?)?, &self.positions)
+    }
+
+    /// The class token before the rows of patches `[batch, patches, width]`, all with `positions` `[1, 1 + patches, width]`.
+    ///
+    /// # Errors
+    /// Another number of positions.
+    pub fn with_class(&self, patches: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let class = self.class_token.broadcast_as((patches.dim(0)?, 1, patches.dim(2)?))?;
-        Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions)
+        Tensor::cat(&[&class, patches], 1)?.broadcast_add(positions)
     }
 
     /// Pixels `[batch, channels, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
@@ -101,8 +108,15 @@ impl Vit {
     /// # Errors
     /// As [`Vit::tokens`].
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
-        let x = self.blocks.iter().try_fold(self.embed(pixels)?, |x, block| block.forward(&x))?;
-        self.norm.forward(&x)
+        self.through(self.embed(pixels)?)
+    }
+
+    /// Rows `[batch, rows, width]` through the blocks and the final norm.
+    ///
+    /// # Errors
+    /// When candle fails.
+    pub fn through(&self, rows: Tensor) -> Result<Tensor> {
+        self.norm.forward(&self.blocks.iter().try_fold(rows, |x, block| block.forward(&x))?)
     }
 }
 

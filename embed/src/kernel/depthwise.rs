@@ -17,6 +17,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// That of a backbone's first convolution, which is none by depth.
+    pub const STEM: Self = Self { side: 3, stride: 2 };
+
     /// Outputs along a side of `length` pixels: `ceil(length / stride)`.
     #[must_use]
     pub fn outputs(self, length: usize) -> usize {

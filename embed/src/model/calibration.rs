@@ -14,7 +14,8 @@ pub struct Evidence {
 }
 
 /// Turns what both stages say of one phrase into the probability that it is true of the person: sigmoid(cosine * cosine
-/// between the phrase and the picture + local * (true - false) of the decoder's local head + bias).
+/// between the phrase and the picture + local * (true - false) of the decoder's local head + typical * cosine between the
+/// phrase and people at large + bias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhraseCalibration {
     /// Weight of the cosine of the global features of phrase and picture.
@@ -22,7 +23,14 @@ pub struct PhraseCalibration {
     /// Weight of the difference of the local head's logits; 0 leaves the decoder out.
     #[serde(default)]
     pub local: f32,
-    /// Added to both.
+    /// Weight of the phrase's cosine with [`PhraseCalibration::people`]: phrases lie near pictures or far from them whether
+    /// they are true or not, and some are true of most people.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub typical: f32,
+    /// Mean of the global features of pictures of many people, as wide as they are; empty where `typical` is 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub people: Vec<f32>,
+    /// Added to all.
     pub bias: f32,
     /// The whole description.
     pub whole: WholeCalibration,
@@ -52,28 +60,44 @@ pub fn log_odds(p: f64) -> f64 {
     (p / (1.0 - p)).ln()
 }
 
+/// The probability of log-odds.
+pub fn sigmoid(log_odds: f64) -> f64 {
+    1.0 / (1.0 + (-log_odds).exp())
+}
+
 impl WholeCalibration {
     /// Probability that a description is true whose phrases hold with `phrases`.
     pub fn probability(&self, phrases: &[f32], logits: [f32; 2], cosine: f32) -> f32 {
         let all: f64 = phrases.iter().map(|p| f64::from(*p)).product();
         let z = f64::from(self.phrases) * log_odds(all)
             + f64::from(self.logit * (logits[1] - logits[0]) + self.cosine * cosine + self.bias);
-        (1.0 / (1.0 + (-z).exp())) as f32
+        sigmoid(z) as f32
     }
 }
 
 impl PhraseCalibration {
-    /// Probability that a phrase is true, 0 to 1.
-    pub fn probability(&self, cosine: f32, local: [f32; 2]) -> f32 {
-        let z = f64::from(self.cosine * cosine + self.local * (local[1] - local[0]) + self.bias);
-        (1.0 / (1.0 + (-z).exp())) as f32
+    /// How near a phrase with this global feature is to people at large; 0 where it counts for nothing.
+    pub fn typical(&self, feature: &[f32]) -> f32 {
+        feature.iter().zip(&self.people).map(|(a, b)| a * b).sum()
+    }
+
+    /// Probability that a phrase is true, 0 to 1; `typical` is that of [`PhraseCalibration::typical`].
+    pub fn probability(&self, cosine: f32, local: [f32; 2], typical: f32) -> f32 {
+        let decoder = self.local * (local[1] - local[0]);
+        let z = f64::from(self.cosine * cosine + decoder + self.typical * typical + self.bias);
+        sigmoid(z) as f32
     }
 
     /// Whether its numbers can be used.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, embed_dim: usize) -> Result<(), String> {
         let WholeCalibration { phrases, logit, cosine, bias } = self.whole;
-        if ![self.cosine, self.local, self.bias, phrases, logit, cosine, bias].iter().all(|x| x.is_finite()) {
+        let numbers = [self.cosine, self.local, self.typical, self.bias, phrases, logit, cosine, bias];
+        if !numbers.iter().chain(&self.people).all(|x| x.is_finite()) {
             return Err("calibration.phrases must be finite".into());
+        }
+        if self.typical != 0.0 && self.people.len() != embed_dim {
+            let found = self.people.len();
+            return Err(format!("calibration.phrases.people has {found} numbers, the global features {embed_dim}"));
         }
         if self.cosine < 0.0 || self.local < 0.0 {
             return Err(
@@ -145,7 +169,7 @@ impl Default for Calibration {
 
 /// `p` with its odds multiplied by e^`nats`.
 pub fn shift_odds(p: f64, nats: f64) -> f32 {
-    (1.0 / (1.0 + (-((p / (1.0 - p)).ln() + nats)).exp())) as f32
+    sigmoid((p / (1.0 - p)).ln() + nats) as f32
 }
 
 impl Calibration {
@@ -169,11 +193,11 @@ impl Calibration {
             };
         }
         let z = f64::from(evidence) / f64::from(self.temperature) + f64::from(self.bias);
-        (1.0 / (1.0 + (-z).exp())) as f32
+        sigmoid(z) as f32
     }
 
     /// Whether it is a rising curve of probabilities.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self, embed_dim: usize) -> Result<(), String> {
         if !(self.temperature > 0.0 && self.temperature.is_finite() && self.bias.is_finite()) {
             return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
         }
@@ -181,7 +205,7 @@ impl Calibration {
             return Err("calibration.similarity and calibration.hubness must be finite".into());
         }
         if let Some(phrases) = &self.phrases {
-            phrases.check()?;
+            phrases.check(embed_dim)?;
         }
         if !(self.persons >= 0.0 && self.persons.is_finite()) {
             return Err("calibration.persons must be 0 or more".into());
@@ -222,7 +246,28 @@ mod tests {
     #[test]
     fn a_number_of_persons_below_zero_is_refused() {
         let calibration = Calibration { persons: -1.0, ..Calibration::default() };
-        assert!(calibration.check().expect_err("refused").contains("persons"));
+        assert!(calibration.check(4).expect_err("refused").contains("persons"));
+    }
+
+    #[test]
+    fn a_phrase_is_judged_beside_people_at_large() {
+        let whole = WholeCalibration { phrases: 1.0, logit: 0.0, cosine: 0.0, bias: 0.0 };
+        let plain = PhraseCalibration {
+            cosine: 2.0,
+            local: 1.0,
+            typical: 0.0,
+            people: Vec::new(),
+            bias: 0.5,
+            whole,
+            version: String::new(),
+        };
+        let beside = PhraseCalibration { typical: -3.0, people: vec![0.5, 0.0], ..plain.clone() };
+        assert_eq!((plain.typical(&[0.8, 0.6]), beside.typical(&[0.8, 0.6])), (0.0, 0.4));
+        // 2 * 0.3 + 1 - 3 * 0.4 + 0.5
+        assert!((beside.probability(0.3, [1.0, 2.0], 0.4) - sigmoid(0.9) as f32).abs() < 1e-6);
+        assert!((plain.probability(0.3, [1.0, 2.0], 0.4) - sigmoid(2.1) as f32).abs() < 1e-6);
+        assert!(beside.check(2).is_ok() && plain.check(2).is_ok());
+        assert!(beside.check(3).expect_err("of another width").contains("people"));
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl ModelConfig {
         if !config.preprocess.std.iter().all(|s| *s > 0.0) {
             return Err("preprocess.std must be above 0".into());
         }
-        config.calibration.check()?;
+        config.calibration.check(config.architecture.embed_dim)?;
         Ok(config)
     }
 

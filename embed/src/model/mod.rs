@@ -12,7 +12,7 @@ mod query_bank;
 mod tokens;
 
 pub use backbone::{Backbone, BlockShape};
-pub use calibration::{Calibration, Evidence, PhraseCalibration, WholeCalibration, log_odds, shift_odds};
+pub use calibration::{Calibration, Evidence, PhraseCalibration, WholeCalibration, log_odds, shift_odds, sigmoid};
 pub use config::{Architecture, Grid, ModelConfig, Preprocess, TextPooling};
 pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};

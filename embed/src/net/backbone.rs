@@ -37,9 +37,6 @@ struct Block {
     project: Dense,
 }
 
-/// The first convolution.
-const STEM: Window = Window { side: 3, stride: 2 };
-
 impl BackboneNet {
     /// On its own, without the transformer behind it: its tensors are those of `weights` that begin with `prefix`.
     ///
@@ -57,7 +54,8 @@ impl BackboneNet {
     }
 
     pub(super) fn build(kind: Backbone, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
-        let stem = builder.dense_of_shape(&mut weights.below("stem"), &[Backbone::STEM, 3, STEM.side, STEM.side])?;
+        let stem = builder
+            .dense_of_shape(&mut weights.below("stem"), &[Backbone::STEM, 3, Window::STEM.side, Window::STEM.side])?;
         let mut blocks = Vec::new();
         for (i, shape) in kind.blocks().into_iter().enumerate() {
             let mut block = weights.below(format_args!("blocks.{i}"));
@@ -120,10 +118,10 @@ impl BackboneNet {
 
     /// The maps of one picture at strides 16 and 32, `[height / stride, width / stride, channels]`.
     fn maps(&self, pixels: &[f32], [height, width]: [usize; 2]) -> Result<(Buffer, Buffer), ShapeError> {
-        let mut size = [STEM.outputs(height), STEM.outputs(width)];
+        let mut size = [Window::STEM.outputs(height), Window::STEM.outputs(width)];
         let mut x = Buffer::take(size[0] * size[1] * Backbone::STEM);
         let windows = stem_windows(pixels, [height, width]);
-        pointwise(&self.stem, &windows, &mut x, true)?;
+        pointwise(&self.stem, &windows, &mut x)?;
         drop(windows);
         let mut fine = Buffer::default();
         for (i, block) in self.blocks.iter().enumerate() {
@@ -172,7 +170,7 @@ impl Block {
             let input: &[f32] = match &self.expand {
                 Some(expand) => {
                     wide = Buffer::take(size[0] * size[1] * inner);
-                    pointwise(expand, &x, &mut wide, true)?;
+                    pointwise(expand, &x, &mut wide)?;
                     &wide
                 }
                 None => &x,
@@ -187,25 +185,23 @@ impl Block {
     }
 }
 
-/// A 1 x 1 convolution on the calling thread, clamped to 0 and 6 when `clamp` is set.
-fn pointwise(layer: &Dense, x: &[f32], out: &mut [f32], clamp: bool) -> Result<(), ShapeError> {
+/// A 1 x 1 convolution on the calling thread, clamped to 0 and 6.
+fn pointwise(layer: &Dense, x: &[f32], out: &mut [f32]) -> Result<(), ShapeError> {
     for (x, out) in x.chunks(CHUNK * layer.inputs()).zip(out.chunks_mut(CHUNK * layer.outputs())) {
         layer.apply(x, out, layer.bias(), 1)?;
-        if clamp {
-            relu6(out);
-        }
+        relu6(out);
     }
     Ok(())
 }
 
 /// The pixels below each place of the first filter, `[outputs, 3 * side * side]`; zeros beyond the edges.
 fn stem_windows(pixels: &[f32], [height, width]: [usize; 2]) -> Buffer {
-    let (down, across, side) = (STEM.outputs(height), STEM.outputs(width), STEM.side);
-    let ((top, _), (left, _)) = (STEM.padding(height), STEM.padding(width));
+    let (down, across, side) = (Window::STEM.outputs(height), Window::STEM.outputs(width), Window::STEM.side);
+    let ((top, _), (left, _)) = (Window::STEM.padding(height), Window::STEM.padding(width));
     let each = 3 * side * side;
     let mut out = Buffer::zeros(down * across * each);
     for (place, window) in out.chunks_exact_mut(each).enumerate() {
-        let (y, x) = (place / across * STEM.stride, place % across * STEM.stride);
+        let (y, x) = (place / across * Window::STEM.stride, place % across * Window::STEM.stride);
         for channel in 0..3 {
             for dy in 0..side {
                 let Some(line) = (y + dy).checked_sub(top).filter(|line| *line < height) else { continue };

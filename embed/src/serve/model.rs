@@ -13,7 +13,7 @@ use crate::kernel::Precision;
 use crate::model::{Calibration, Evidence, Logits, ModelConfig, Network, QueryBank, TokenBatch};
 use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
-use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, understand};
+use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, Understanding, pieces_at, understand};
 use crate::{EmbedError, ModelFolder, SelfTest, choose_precision, device_name, open_device};
 
 /// What the model is and how it runs; told by the API and stored with every vector.
@@ -227,35 +227,37 @@ impl Model {
     /// # Errors
     /// Features that are not finite.
     pub fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
-        let feature = self.embed_captions(std::slice::from_ref(&caption))?.swap_remove(0);
-        let said = understand(&caption.text);
-        let phrases = match self.config.calibration.phrases {
-            Some(_) => self.query_phrases(&caption.text, &said.statements)?,
-            None => Vec::new(),
+        let said = match self.config.calibration.phrases {
+            Some(_) => understand(&caption.text),
+            None => Understanding::default(),
         };
-        let Caption { text, ids, truncated, .. } = caption;
-        Ok(TextQuery { text, ids, feature, truncated, phrases, not_understood: said.not_understood })
-    }
-
-    /// Statements of `text` with their places among its word pieces and features of their own. One whose words were cut off is
-    /// left out.
-    fn query_phrases(&self, text: &str, statements: &[Statement]) -> Result<Vec<QueryPhrase>, EmbedError> {
-        let (_, pieces) = self.tokenizer.encode_with_offsets(text)?;
-        let mut placed: Vec<(Range<usize>, &Statement)> = Vec::with_capacity(statements.len());
-        for statement in statements {
-            let bytes = &statement.range;
-            let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
-            if let (Some(first), Some(last)) = (pieces.iter().position(inside), pieces.iter().rposition(inside)) {
-                placed.push((first..last + 1, statement));
-            }
+        let placed = self.placed(&caption.text, &said.statements)?;
+        let mut captions = vec![caption];
+        for (_, statement) in &placed {
+            captions.push(self.tokenizer.encode(&statement.text)?);
         }
-        let captions = placed.iter().map(|(_, s)| self.tokenizer.encode(&s.text)).collect::<Result<Vec<_>, _>>()?;
-        let features = self.embed_captions(&captions)?;
+        let mut features = self.embed_captions(&captions)?.into_iter();
+        let feature = features.next().unwrap_or_default();
         let phrase = |((pieces, statement), feature): ((Range<usize>, &Statement), Vec<f32>)| {
             let (text, negated) = (statement.text.clone(), statement.negated);
             QueryPhrase { text, negated, pieces, feature }
         };
-        Ok(placed.into_iter().zip(features).map(phrase).collect())
+        let phrases = placed.into_iter().zip(features).map(phrase).collect();
+        let Caption { text, ids, truncated, .. } = captions.swap_remove(0);
+        Ok(TextQuery { text, ids, feature, truncated, phrases, not_understood: said.not_understood })
+    }
+
+    /// Statements of `text` with their places among its word pieces. One whose words were cut off is left out.
+    fn placed<'a>(
+        &self,
+        text: &str,
+        statements: &'a [Statement],
+    ) -> Result<Vec<(Range<usize>, &'a Statement)>, EmbedError> {
+        if statements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (_, pieces) = self.tokenizer.encode_with_offsets(text)?;
+        Ok(statements.iter().filter_map(|said| Some((pieces_at(&pieces, &said.range)?, said))).collect())
     }
 
     /// Both match logits of `query` against every picture, in their order: `[no match, match]`. Those of a damaged picture
@@ -327,11 +329,12 @@ impl Model {
                 && (0..count).all(|i| local(i).iter().all(|v| v.is_finite()));
             let truth = |(i, cosine): (usize, &f32)| {
                 let known = calibration.phrases.as_ref()?;
+                let typical = known.typical(&query.phrases[i].feature);
                 // The local head reads a negated phrase with its negation, the cosine without.
                 let [no, yes] = local(i);
                 Some(match query.phrases[i].negated {
-                    true => 1.0 - known.probability(*cosine, [yes, no]),
-                    false => known.probability(*cosine, [no, yes]),
+                    true => 1.0 - known.probability(*cosine, [yes, no], typical),
+                    false => known.probability(*cosine, [no, yes], typical),
                 })
             };
             let phrases: Vec<f32> = cosines.iter().enumerate().filter_map(truth).collect();

@@ -7,4 +7,4 @@ mod tokenizer;
 
 pub use clean::{MAX_WORDS, clean};
 pub use statements::{NotUnderstood, Statement, Topic, Understanding, Why, understand};
-pub use tokenizer::{Caption, CaptionTokenizer};
+pub use tokenizer::{Caption, CaptionTokenizer, pieces_at};

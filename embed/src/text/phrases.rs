@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::EmbedError;
-use crate::text::CaptionTokenizer;
+use crate::text::{CaptionTokenizer, pieces_at};
 
 /// Role of a word in a phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,24 +244,12 @@ impl TaggedCaption {
 /// the text (`[CLS]`, `[SEP]`) have an empty range.
 fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
     let words = tag(text);
-    let within = |from: usize, to: usize| {
-        let bytes = words[from].range.start..words[to - 1].range.end;
-        let inside = move |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
-        pieces.iter().enumerate().filter(move |(_, p)| inside(p)).map(|(i, _)| i)
-    };
-    let phrase = |range: Range<usize>| {
-        let (mut first, mut last) = (None, 0);
-        for i in within(range.start, range.end) {
-            first = first.or(Some(i));
-            last = i + 1;
-        }
-        first.map(|first| first..last)
-    };
+    let at = |range: Range<usize>| pieces_at(pieces, &(words[range.start].range.start..words[range.end - 1].range.end));
     // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one
     // [UNK].
     let mut end = 0;
     let mut of_phrases = Vec::new();
-    for mut pieces in phrases(&words).into_iter().filter_map(phrase) {
+    for mut pieces in phrases(&words).into_iter().filter_map(at) {
         pieces.start = pieces.start.max(end);
         end = end.max(pieces.end);
         if !pieces.is_empty() {
@@ -269,7 +257,7 @@ fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
         }
     }
     let described = (0..words.len()).filter(|&w| words[w].tag != Tag::Other);
-    let mut pieces_of_words: Vec<usize> = described.flat_map(|w| within(w, w + 1)).collect();
+    let mut pieces_of_words: Vec<usize> = described.filter_map(|w| at(w..w + 1)).flatten().collect();
     pieces_of_words.dedup();
     Spans { phrases: of_phrases, words: pieces_of_words }
 }

@@ -35,6 +35,13 @@ pub struct CaptionTokenizer {
     unk: u32,
 }
 
+/// Numbers of the word pieces that lie at `bytes` of a text, the first to the last of them; `None` if none does. `pieces` are the
+/// places that [`CaptionTokenizer::encode_with_offsets`] gives.
+pub fn pieces_at(pieces: &[Range<usize>], bytes: &Range<usize>) -> Option<Range<usize>> {
+    let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
+    Some(pieces.iter().position(inside)?..pieces.iter().rposition(inside)? + 1)
+}
+
 impl CaptionTokenizer {
     /// Reads `tokenizer.json` and checks that its special tokens have the ids of `arch`.
     ///

@@ -18,6 +18,7 @@ use sightline_figures::Corpus;
 use sightline_tune::losses::{Groups, HardNegative, MatchTargets, NdfVariant, hard_negatives, match_loss, ndf};
 use sightline_tune::ops::{backward, network};
 use sightline_tune::optimizer::{AdamW, AdamWConfig};
+use sightline_tune::trainee::Frozen;
 use sightline_tune::weights;
 
 const BATCH: usize = 64;
@@ -77,7 +78,8 @@ struct Bench {
 impl Bench {
     fn new(texts: TokenBatch) -> std::result::Result<Self, Box<dyn std::error::Error>> {
         let arch = architecture();
-        let (model, variables): (Cada, VarMap) = weights::trainable(&arch, WordPredictor::None, &Device::Cpu)?;
+        let (model, variables): (Cada, VarMap) =
+            weights::trainable(&arch, WordPredictor::None, &Device::Cpu, Frozen::default())?;
         let named = variables.data().lock().map_err(|_| "a poisoned lock")?.clone().into_iter().collect();
         Ok(Self {
             model,

@@ -4,7 +4,6 @@
 //! uninterrupted one.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
@@ -26,8 +25,8 @@ use sightline_embed::EmbedError;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::net::BackboneNet;
 use sightline_embed::preprocess::normalize_all;
-use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::text::phrases::{Spans, TaggedCaption};
+use sightline_embed::text::{CaptionTokenizer, pieces_at};
 use sightline_figures::stream;
 
 /// One training batch of B pairs.
@@ -203,11 +202,8 @@ impl BatchBuilder<'_> {
             let (caption, pieces) = self.texts.encode_with_offsets(description.text())?;
             let own = description.phrases().iter().filter_map(|phrase| {
                 let from = caption.text.find(&phrase.noun().to_lowercase())?;
-                let bytes = from..from + phrase.noun().len();
-                let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
-                let first = pieces.iter().position(inside)?;
-                let last = pieces.iter().rposition(inside)?;
-                Some((first..last + 1, phrase.clone()))
+                let at = pieces_at(&pieces, &(from..from + phrase.noun().len()))?;
+                Some((at, phrase.clone()))
             });
             captions.push(own.collect());
         }

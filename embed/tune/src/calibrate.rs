@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::isotonic::isotonic;
+use super::logistic::regression;
 use sightline_embed::model::{Calibration, Evidence, shift_odds};
 
 /// Evidence of one pair that went through the decoder, and whether it matches.
@@ -44,10 +45,6 @@ impl FromStr for Method {
 /// Fits a calibration by maximum likelihood. `None` without both matches and mismatches, or when
 /// the match logits correlate negatively with matches.
 pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
-    let matches = pairs.iter().filter(|p| p.1).count();
-    if matches == 0 || matches == pairs.len() {
-        return None;
-    }
     let difference = |p: &Pair| f64::from(p.0.logits[1]) - f64::from(p.0.logits[0]);
     let labels: Vec<bool> = pairs.iter().map(|p| p.1).collect();
     let plain = |temperature: f64, bias: f64, similarity: f64, hubness: f64| {
@@ -63,7 +60,7 @@ pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
     };
     if method == Method::Temperature {
         let rows: Vec<[f64; 1]> = pairs.iter().map(|p| [difference(p)]).collect();
-        return plain(1.0 / logistic(&rows, &labels)?[0], 0.0, 0.0, 0.0);
+        return plain(1.0 / regression(&rows, &labels)?[0], 0.0, 0.0, 0.0);
     }
     let all = weighed(pairs, &difference, &labels)?;
     let all = plain(1.0 / all[0], all[3], all[1] / all[0], all[2] / all[0])?;
@@ -82,83 +79,19 @@ fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) 
     let near = |p: &Pair| [difference(p), f64::from(p.0.cosine), f64::from(p.0.hubness)];
     if pairs.iter().any(|p| p.0.hubness != 0.0) {
         let rows: Vec<[f64; 4]> = pairs.iter().map(near).map(|[d, c, h]| [d, c, h, 1.0]).collect();
-        let w = logistic(&rows, labels)?;
+        let w = regression(&rows, labels)?;
         if w[1] >= 0.0 && w[2] <= 0.0 {
             return Some(w);
         }
     }
     let rows: Vec<[f64; 3]> = pairs.iter().map(near).map(|[d, c, _]| [d, c, 1.0]).collect();
-    let [a, c, b] = logistic(&rows, labels)?;
+    let [a, c, b] = regression(&rows, labels)?;
     if c >= 0.0 {
         return Some([a, c, 0.0, b]);
     }
     let rows: Vec<[f64; 2]> = pairs.iter().map(|p| [difference(p), 1.0]).collect();
-    let [a, b] = logistic(&rows, labels)?;
+    let [a, b] = regression(&rows, labels)?;
     Some([a, 0.0, 0.0, b])
-}
-
-/// Coefficients of a logistic regression by Newton's method with step halving. A very small ridge
-/// penalty keeps them finite where the classes are separable.
-fn logistic<const N: usize>(rows: &[[f64; N]], labels: &[bool]) -> Option<[f64; N]> {
-    const RIDGE: f64 = 1e-4;
-    let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-    let cost = |w: &[f64; N]| -> f64 {
-        let said = rows.iter().zip(labels).map(|(row, label)| {
-            let z = dot(row, w);
-            z.max(0.0) + (-z.abs()).exp().ln_1p() - if *label { z } else { 0.0 }
-        });
-        said.sum::<f64>() + 0.5 * RIDGE * dot(w, w)
-    };
-    let mut w = [0f64; N];
-    for _ in 0..200 {
-        let (mut gradient, mut curvature) = (w.map(|v| RIDGE * v), [[0f64; N]; N]);
-        (0..N).for_each(|i| curvature[i][i] = RIDGE);
-        for (row, label) in rows.iter().zip(labels) {
-            let p = 1.0 / (1.0 + (-dot(row, &w)).exp());
-            let (off, weight) = (p - f64::from(u8::from(*label)), p * (1.0 - p));
-            for i in 0..N {
-                gradient[i] += off * row[i];
-                (0..N).for_each(|j| curvature[i][j] += weight * row[i] * row[j]);
-            }
-        }
-        let step = solve(curvature, gradient)?;
-        let (before, mut part) = (cost(&w), 1.0);
-        let moved = |part: f64| -> [f64; N] { std::array::from_fn(|i| w[i] - part * step[i]) };
-        while cost(&moved(part)) > before && part > 1e-9 {
-            part *= 0.5;
-        }
-        let next = moved(part);
-        let change: f64 = next.iter().zip(&w).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).sum();
-        w = next;
-        if change < 1e-10 {
-            break;
-        }
-    }
-    w.iter().all(|v| v.is_finite()).then_some(w)
-}
-
-/// Solves a small symmetric system by Gaussian elimination with pivoting; `None` when it is
-/// singular.
-fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
-    for i in 0..N {
-        let pivot = (i..N).max_by(|x, y| a[*x][i].abs().total_cmp(&a[*y][i].abs()))?;
-        if a[pivot][i].abs() < 1e-300 {
-            return None;
-        }
-        a.swap(i, pivot);
-        b.swap(i, pivot);
-        let top = a[i];
-        for row in i + 1..N {
-            let factor = a[row][i] / top[i];
-            a[row].iter_mut().zip(&top).for_each(|(x, t)| *x -= factor * t);
-            b[row] -= factor * b[i];
-        }
-    }
-    for i in (0..N).rev() {
-        let known: f64 = (i + 1..N).map(|j| a[i][j] * b[j]).sum();
-        b[i] = (b[i] - known) / a[i][i];
-    }
-    Some(b)
 }
 
 /// Moves a calibration from the prior `from` (share of pairs that match) to the prior `to`: the
@@ -230,6 +163,20 @@ impl Quality {
     }
 }
 
+/// Expected calibration error of `(probability, outcome)` pairs over ten bins of an equal number of pairs: for probabilities
+/// that lie close together, which bins of equal width would put into one.
+pub fn equal_mass_error(pairs: &[(f64, bool)]) -> f64 {
+    let mut sorted = pairs.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let bins = sorted.chunks(sorted.len().div_ceil(10).max(1));
+    let error = |bin: &[(f64, bool)]| {
+        let said: f64 = bin.iter().map(|(p, _)| p).sum();
+        let came = bin.iter().filter(|(_, outcome)| *outcome).count() as f64;
+        (said - came).abs()
+    };
+    bins.map(error).sum::<f64>() / sorted.len().max(1) as f64
+}
+
 /// Share of pairs that match.
 pub fn prior(pairs: &[Pair]) -> f64 {
     pairs.iter().filter(|p| p.1).count() as f64 / pairs.len().max(1) as f64
@@ -239,10 +186,7 @@ pub fn prior(pairs: &[Pair]) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn sigmoid(z: f64) -> f64 {
-        1.0 / (1.0 + (-z).exp())
-    }
+    use sightline_embed::model::sigmoid;
 
     fn pair(logits: [f32; 2], cosine: f32) -> Evidence {
         Evidence { logits, cosine, hubness: 0.0 }
@@ -272,6 +216,22 @@ mod tests {
         assert!(after.ece < 0.002 && before.ece > 0.05, "{} -> {}", before.ece, after.ece);
         assert!(after.log_loss < before.log_loss && after.brier < before.brier);
         assert_eq!(after.bins.iter().map(|b| b.pairs).sum::<usize>(), pairs.len());
+    }
+
+    #[test]
+    fn bins_of_equal_mass_tell_probabilities_that_lie_close_together() {
+        // 1 of 10 among the lower half, 3 of 10 among the upper.
+        let true_in_ten = |p: f64| if p < 0.2 { 1 } else { 3 };
+        let pairs = |low: f64, high: f64| -> Vec<(f64, bool)> {
+            (0..1000)
+                .map(|i| if i < 500 { low } else { high })
+                .enumerate()
+                .map(|(i, p)| (p, i % 10 < true_in_ten(p)))
+                .collect()
+        };
+        assert!(equal_mass_error(&pairs(0.1, 0.3)) < 1e-9);
+        assert!((equal_mass_error(&pairs(0.15, 0.25)) - 0.05).abs() < 1e-9);
+        assert_eq!(equal_mass_error(&[]), 0.0);
     }
 
     #[test]

@@ -131,7 +131,9 @@ fn licences(public: &Recipe) -> Value {
         match spec {
             DataSpec::Folder(dataset, _) => put(&dataset.to_string(), "those of the dataset".into()),
             DataSpec::People(part, _) => put(part.name(), "those in licences.json of the folder".into()),
-            DataSpec::Garments(_) => put("photographs of garments", "clothing-dataset of Alexey Grigorev, CC0 1.0".into()),
+            DataSpec::Garments(_) => {
+                put("photographs of garments", "clothing-dataset of Alexey Grigorev, CC0 1.0".into())
+            }
             DataSpec::Synth { .. } => None,
         };
     }

@@ -155,7 +155,13 @@ impl Source for GarmentSource {
         self.describe(identity, view, which, rng).0
     }
 
-    fn describe(&self, identity: usize, _view: usize, _which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
+    fn describe(
+        &self,
+        identity: usize,
+        _view: usize,
+        _which: usize,
+        rng: &mut StdRng,
+    ) -> (String, Option<Description>) {
         let garment = self.photographs[identity].garment;
         match Description::of(&Facts::of_garment(garment), rng) {
             Some(description) => (description.text().to_owned(), Some(description)),
@@ -187,7 +193,9 @@ mod tests {
         let mut csv = "image,label,sender\n".to_owned();
         for (number, label) in labels.iter().enumerate() {
             let mut jpeg = Vec::new();
-            JpegEncoder::new(&mut jpeg).encode(&[10, 20, 200].repeat(48 * 40), 40, 48, ExtendedColorType::Rgb8).unwrap();
+            JpegEncoder::new(&mut jpeg)
+                .encode(&[10, 20, 200].repeat(48 * 40), 40, 48, ExtendedColorType::Rgb8)
+                .unwrap();
             std::fs::write(folder.path().join(PICTURES).join(format!("{number}.jpg")), jpeg).unwrap();
             csv += &format!("{number},{label},7\n");
         }
@@ -206,7 +214,10 @@ mod tests {
         };
         let asked = ["shorts", "jeans", "jacket", "backpack", "woman"].map(|word| truth(0, word));
         assert_eq!(asked, [Some(true), Some(false), None, None, None]);
-        assert_eq!(["suit jacket", "jacket", "dress", "skirt"].map(|w| truth(1, w)), [Some(true), Some(true), Some(false), None]);
+        assert_eq!(
+            ["suit jacket", "jacket", "dress", "skirt"].map(|w| truth(1, w)),
+            [Some(true), Some(true), Some(false), None]
+        );
         let mut rng = sightline_figures::stream(1, 2, 3);
         for identity in 0..2 {
             let (text, description) = source.describe(identity, 0, 0, &mut rng);

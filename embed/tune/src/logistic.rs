@@ -1,98 +1,99 @@
-//! Logistic regression of few features on many samples, by Newton's method: what calibrations are fitted with.
+//! Logistic regression of few features on many samples: what calibrations are fitted with.
 
-/// Weights and bias that minimise the mean cross-entropy of `samples` (features, outcome), with a small penalty on the weights
-/// against separable data. `None` without samples of both outcomes.
-pub fn fit<const N: usize>(samples: &[([f64; N], bool)]) -> Option<([f64; N], f64)> {
-    let positives = samples.iter().filter(|(_, outcome)| *outcome).count();
-    if positives == 0 || positives == samples.len() {
+use sightline_embed::model::sigmoid;
+
+/// Coefficients of the features in `rows` that give the odds of `outcomes`, one for each row; a feature that is always 1 stands
+/// for the bias. By Newton's method with step halving. A very small ridge penalty keeps the coefficients finite where the
+/// outcomes are separable. `None` without both outcomes.
+pub fn regression<const N: usize>(rows: &[[f64; N]], outcomes: &[bool]) -> Option<[f64; N]> {
+    if !(outcomes.contains(&true) && outcomes.contains(&false)) {
         return None;
     }
-    // Features of mean 0 and deviation 1, so that one penalty fits all.
-    let count = samples.len() as f64;
-    let mut mean = [0.0; N];
-    let mut deviation = [0.0; N];
-    for (x, _) in samples {
-        (0..N).for_each(|i| mean[i] += x[i] / count);
-    }
-    for (x, _) in samples {
-        (0..N).for_each(|i| deviation[i] += (x[i] - mean[i]).powi(2) / count);
-    }
-    let deviation = deviation.map(|v: f64| v.sqrt().max(1e-9));
-    let scaled = |x: &[f64; N]| -> Vec<f64> { (0..N).map(|i| (x[i] - mean[i]) / deviation[i]).chain([1.0]).collect() };
-    let mut w = vec![0.0; N + 1];
-    for _ in 0..60 {
-        let (mut gradient, mut hessian) = (vec![0.0; N + 1], vec![vec![0.0; N + 1]; N + 1]);
-        for (x, outcome) in samples {
-            let x = scaled(x);
-            let z: f64 = x.iter().zip(&w).map(|(a, b)| a * b).sum();
-            let p = 1.0 / (1.0 + (-z).exp());
-            let slope = p * (1.0 - p);
-            for i in 0..=N {
-                gradient[i] += (p - f64::from(u8::from(*outcome))) * x[i] / count;
-                for j in 0..=N {
-                    hessian[i][j] += slope * x[i] * x[j] / count;
-                }
+    const RIDGE: f64 = 1e-4;
+    let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let cost = |w: &[f64; N]| -> f64 {
+        let said = rows.iter().zip(outcomes).map(|(row, outcome)| {
+            let z = dot(row, w);
+            z.max(0.0) + (-z.abs()).exp().ln_1p() - if *outcome { z } else { 0.0 }
+        });
+        said.sum::<f64>() + 0.5 * RIDGE * dot(w, w)
+    };
+    let mut w = [0f64; N];
+    for _ in 0..200 {
+        let (mut gradient, mut curvature) = (w.map(|v| RIDGE * v), [[0f64; N]; N]);
+        (0..N).for_each(|i| curvature[i][i] = RIDGE);
+        for (row, outcome) in rows.iter().zip(outcomes) {
+            let p = sigmoid(dot(row, &w));
+            let (off, weight) = (p - f64::from(u8::from(*outcome)), p * (1.0 - p));
+            for i in 0..N {
+                gradient[i] += off * row[i];
+                (0..N).for_each(|j| curvature[i][j] += weight * row[i] * row[j]);
             }
         }
-        for i in 0..=N {
-            let penalty = if i < N { PENALTY } else { 0.0 };
-            gradient[i] += penalty * w[i];
-            hessian[i][i] += penalty + 1e-9;
+        let step = solve(curvature, gradient)?;
+        let (before, mut part) = (cost(&w), 1.0);
+        let moved = |part: f64| -> [f64; N] { std::array::from_fn(|i| w[i] - part * step[i]) };
+        while cost(&moved(part)) > before && part > 1e-9 {
+            part *= 0.5;
         }
-        let step = solve(hessian, gradient)?;
-        let longest = step.iter().fold(0f64, |m, s| m.max(s.abs()));
-        // A full step may overshoot while far away.
-        let length = (2.0 / longest).min(1.0);
-        w.iter_mut().zip(&step).for_each(|(w, s)| *w -= length * s);
-        if longest < 1e-9 {
+        let next = moved(part);
+        let change: f64 = next.iter().zip(&w).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).sum();
+        w = next;
+        if change < 1e-10 {
             break;
         }
     }
-    let mut weights = [0.0; N];
-    (0..N).for_each(|i| weights[i] = w[i] / deviation[i]);
-    let bias = w[N] - (0..N).map(|i| weights[i] * mean[i]).sum::<f64>();
-    weights.iter().chain([&bias]).all(|x| x.is_finite()).then_some((weights, bias))
+    w.iter().all(|v| v.is_finite()).then_some(w)
 }
 
-/// Strength of the penalty on standardised weights.
-const PENALTY: f64 = 1e-4;
+/// As [`regression`], with a bias beside the features and no coefficient of the first `evidence` features below 0: evidence never
+/// counts against itself. One whose coefficient comes out below 0 is left out and gets 0, the lowest first.
+pub fn rising<const N: usize, const M: usize>(
+    features: &[[f64; N]],
+    outcomes: &[bool],
+    evidence: usize,
+) -> Option<([f64; N], f64)> {
+    const { assert!(M == N + 1, "the bias is the last coefficient") };
+    let mut used = [true; N];
+    loop {
+        // A column of zeros gets a coefficient of 0.
+        let value = |x: &[f64; N], i: usize| match i {
+            _ if i == N => 1.0,
+            _ if used[i] => x[i],
+            _ => 0.0,
+        };
+        let rows: Vec<[f64; M]> = features.iter().map(|x| std::array::from_fn(|i| value(x, i))).collect();
+        let fitted = regression(&rows, outcomes)?;
+        let below = (0..evidence.min(N)).filter(|i| fitted[*i] < 0.0);
+        match below.min_by(|a, b| fitted[*a].total_cmp(&fitted[*b])) {
+            Some(worst) => used[worst] = false,
+            None => return Some((std::array::from_fn(|i| fitted[i]), fitted[N])),
+        }
+    }
+}
 
-/// Solves `a x = b` by elimination with pivots.
-fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Option<Vec<f64>> {
-    let n = b.len();
-    for column in 0..n {
-        let pivot = (column..n).max_by(|i, j| a[*i][column].abs().total_cmp(&a[*j][column].abs()))?;
-        if a[pivot][column].abs() < 1e-300 {
+/// Solves a small symmetric system by Gaussian elimination with pivoting; `None` when it is
+/// singular.
+fn solve<const N: usize>(mut a: [[f64; N]; N], mut b: [f64; N]) -> Option<[f64; N]> {
+    for i in 0..N {
+        let pivot = (i..N).max_by(|x, y| a[*x][i].abs().total_cmp(&a[*y][i].abs()))?;
+        if a[pivot][i].abs() < 1e-300 {
             return None;
         }
-        a.swap(column, pivot);
-        b.swap(column, pivot);
-        for row in column + 1..n {
-            let factor = a[row][column] / a[column][column];
-            let (above, below) = a.split_at_mut(row);
-            below[0].iter_mut().zip(&above[column]).skip(column).for_each(|(x, y)| *x -= factor * y);
-            b[row] -= factor * b[column];
+        a.swap(i, pivot);
+        b.swap(i, pivot);
+        let top = a[i];
+        for row in i + 1..N {
+            let factor = a[row][i] / top[i];
+            a[row].iter_mut().zip(&top).for_each(|(x, t)| *x -= factor * t);
+            b[row] -= factor * b[i];
         }
     }
-    let mut x = vec![0.0; n];
-    for row in (0..n).rev() {
-        let known: f64 = (row + 1..n).map(|i| a[row][i] * x[i]).sum();
-        x[row] = (b[row] - known) / a[row][row];
+    for i in (0..N).rev() {
+        let known: f64 = (i + 1..N).map(|j| a[i][j] * b[j]).sum();
+        b[i] = (b[i] - known) / a[i][i];
     }
-    Some(x)
-}
-
-/// Expected calibration error of `(probability, outcome)` pairs: the mean difference of both over ten bins of equal size.
-pub fn calibration_error(pairs: &[(f64, bool)]) -> f64 {
-    let mut sorted = pairs.to_vec();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let bins = sorted.chunks(sorted.len().div_ceil(10).max(1));
-    let error = |bin: &[(f64, bool)]| {
-        let said: f64 = bin.iter().map(|(p, _)| p).sum();
-        let came = bin.iter().filter(|(_, outcome)| *outcome).count() as f64;
-        (said - came).abs()
-    };
-    bins.map(error).sum::<f64>() / sorted.len().max(1) as f64
+    Some(b)
 }
 
 #[cfg(test)]
@@ -104,35 +105,41 @@ mod tests {
     }
 
     #[test]
-    fn known_weights_are_found() {
-        let samples: Vec<([f64; 2], bool)> = (0..40_000)
-            .map(|i| {
-                let x = [noise(3 * i) * 4.0 - 2.0, noise(3 * i + 1) * 0.2 + 5.0];
-                let p = 1.0 / (1.0 + (-(1.5 * x[0] - 8.0 * x[1] + 40.0)).exp());
-                (x, noise(3 * i + 2) < p)
-            })
-            .collect();
-        let (weights, bias) = fit(&samples).expect("both outcomes");
-        assert!(
-            (weights[0] - 1.5).abs() < 0.08 && (weights[1] + 8.0).abs() < 0.8 && (bias - 40.0).abs() < 4.0,
-            "{weights:?} {bias}"
-        );
-        let p = |x: &[f64; 2]| 1.0 / (1.0 + (-(weights[0] * x[0] + weights[1] * x[1] + bias)).exp());
-        let pairs: Vec<(f64, bool)> = samples.iter().map(|(x, outcome)| (p(x), *outcome)).collect();
-        assert!(calibration_error(&pairs) < 0.01);
-        let doubled: Vec<(f64, bool)> = pairs.iter().map(|(p, outcome)| ((2.0 * p).min(1.0), *outcome)).collect();
-        assert!(calibration_error(&doubled) > 0.2);
+    fn known_coefficients_are_found() {
+        let rows: Vec<[f64; 3]> =
+            (0..40_000).map(|i| [noise(3 * i) * 4.0 - 2.0, noise(3 * i + 1) * 0.2 + 5.0, 1.0]).collect();
+        let odds = |row: &[f64; 3]| 1.5 * row[0] - 8.0 * row[1] + 40.0;
+        let outcomes: Vec<bool> =
+            rows.iter().enumerate().map(|(i, row)| noise(3 * i + 2) < sigmoid(odds(row))).collect();
+        let [first, second, bias] = regression(&rows, &outcomes).expect("both outcomes");
+        assert!((first - 1.5).abs() < 0.08 && (second + 8.0).abs() < 0.8 && (bias - 40.0).abs() < 4.0);
+    }
+
+    #[test]
+    fn evidence_against_itself_is_left_out() {
+        // The second feature is the first with its sign turned and some noise, so it alone would have a coefficient below 0.
+        let features: Vec<[f64; 2]> =
+            (0..4000).map(|i| noise(2 * i) - 0.5).enumerate().map(|(i, x)| [x, noise(2 * i + 1) - x]).collect();
+        let outcomes: Vec<bool> =
+            features.iter().enumerate().map(|(i, [x, _])| noise(7 * i + 3) < 0.5 + 0.8 * x).collect();
+        let second_alone: Vec<[f64; 1]> = features.iter().map(|[_, y]| [*y]).collect();
+        assert_eq!(rising::<1, 2>(&second_alone, &outcomes, 1).expect("both outcomes").0, [0.0]);
+        assert!(rising::<1, 2>(&second_alone, &outcomes, 0).expect("both outcomes").0[0] < -0.2, "free of the rule");
+        let ([first, second], bias) = rising::<2, 3>(&features, &outcomes, 2).expect("both outcomes");
+        assert!(first > 2.0 && second >= 0.0 && bias.abs() < 0.2, "{first} {second} {bias}");
     }
 
     #[test]
     fn what_separates_wholly_stays_finite_and_one_outcome_is_none() {
-        let samples: Vec<([f64; 1], bool)> = (0..50).map(|i| ([f64::from(i)], i >= 25)).collect();
-        let (weights, bias) = fit(&samples).expect("both outcomes");
-        assert!(weights[0] > 0.0 && weights[0].is_finite() && bias.is_finite());
-        assert!(fit(&[([1.0], true), ([2.0], true)]).is_none());
-        assert!(fit::<1>(&[]).is_none());
-        // A feature that never changes has no weight of its own.
-        let flat: Vec<([f64; 2], bool)> = (0..50).map(|i| ([f64::from(i), 3.0], i % 3 == 0)).collect();
-        assert!(fit(&flat).expect("both outcomes").0[1].is_finite());
+        let rows: Vec<[f64; 2]> = (0..50).map(|i| [f64::from(i), 1.0]).collect();
+        let outcomes: Vec<bool> = (0..50).map(|i| i >= 25).collect();
+        let [weight, bias] = regression(&rows, &outcomes).expect("both outcomes");
+        assert!(weight > 0.0 && weight.is_finite() && bias.is_finite());
+        assert!(regression(&rows[..2], &[true, true]).is_none());
+        assert!(regression::<1>(&[], &[]).is_none());
+        // A feature that never changes beside the bias has no coefficient of its own.
+        let flat: Vec<[f64; 3]> = (0..50).map(|i| [f64::from(i), 3.0, 1.0]).collect();
+        let outcomes: Vec<bool> = (0..50).map(|i| i % 3 == 0).collect();
+        assert!(regression(&flat, &outcomes).expect("both outcomes").iter().all(|w| w.is_finite()));
     }
 }

@@ -80,7 +80,7 @@ impl Trainee {
     /// # Errors
     /// When the architecture contradicts itself.
     pub fn with_frozen(arch: &Architecture, decoder: WordPredictor, seed: u64, frozen: Frozen) -> Result<Self> {
-        let (model, variables) = crate::weights::trainable_but(arch, decoder, &Device::Cpu, frozen)?;
+        let (model, variables) = crate::weights::trainable(arch, decoder, &Device::Cpu, frozen)?;
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let heads = AttributeHeads::new(arch.vision_width, vb.pp("attributes"))?;
         let truth = TruthHead::new(vb.pp("truth"))?;

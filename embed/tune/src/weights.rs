@@ -72,14 +72,16 @@ pub fn read(path: &Path) -> Result<Tensors, EmbedError> {
         |e: candle_core::Error| EmbedError::Unreadable { path: path.to_owned(), format, message: first_line(&e) };
     let all: Vec<(String, Tensor)> = if pickled {
         // candle fails on a missing key, and without a key finds no tensor in a nested checkpoint.
-        let legacy = legacy_checkpoint::is_legacy(path).map_err(EmbedError::io(path))?;
-        match candle_core::pickle::read_all_with_key(path, Some("model")) {
-            _ if legacy => legacy_checkpoint::read(path).map_err(unreadable)?,
-            Ok(t) if !t.is_empty() => t,
-            nested => match candle_core::pickle::read_all_with_key(path, None) {
-                Ok(t) => t,
-                Err(e) => return Err(unreadable(nested.err().unwrap_or(e))),
-            },
+        if legacy_checkpoint::is_legacy(path).map_err(EmbedError::io(path))? {
+            legacy_checkpoint::read(path).map_err(unreadable)?
+        } else {
+            match candle_core::pickle::read_all_with_key(path, Some("model")) {
+                Ok(t) if !t.is_empty() => t,
+                nested => match candle_core::pickle::read_all_with_key(path, None) {
+                    Ok(t) => t,
+                    Err(e) => return Err(unreadable(nested.err().unwrap_or(e))),
+                },
+            }
         }
     } else {
         candle_core::safetensors::load(path, &Device::Cpu).map_err(unreadable)?.into_iter().collect()
@@ -143,22 +145,12 @@ pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: 
     Ok(Selection { used, unused })
 }
 
-/// CADA for training: fresh variables in a new `VarMap`. Overwrite them with [`assign`] to start
-/// from weights.
+/// CADA for training: fresh variables in a new `VarMap`, of which the model reads the `frozen` ones as constants: no gradient is
+/// computed for them. Overwrite them with [`assign`] to start from weights.
 ///
 /// # Errors
 /// When the architecture contradicts itself.
-pub fn trainable(arch: &Architecture, decoder: WordPredictor, device: &Device) -> Result<(Cada, VarMap), EmbedError> {
-    let variables = VarMap::new();
-    let model = Cada::new(arch, decoder, VarBuilder::from_varmap(&variables, DType::F32, device))?;
-    Ok((model, variables))
-}
-
-/// As [`trainable`], but the model reads `frozen` variables as constants: no gradient is computed for them.
-///
-/// # Errors
-/// As [`trainable`].
-pub fn trainable_but(
+pub fn trainable(
     arch: &Architecture,
     decoder: WordPredictor,
     device: &Device,

@@ -3,7 +3,7 @@
 //! A track is judged by the mean of its pictures' log-odds, so that three pictures agree instead of the luckiest winning. The
 //! mean and not the sum: pictures of one track resemble each other too much to count as three witnesses.
 
-use sightline_embed::model::log_odds;
+use sightline_embed::model::{log_odds, sigmoid};
 use sightline_embed::text::NotUnderstood;
 
 use super::request::TrackHit;
@@ -40,7 +40,7 @@ impl TrackTruth {
 /// The probability with the mean log-odds of `probabilities`, of which there is at least one.
 fn agree(probabilities: impl Iterator<Item = f32>) -> f32 {
     let (sum, count) = probabilities.fold((0.0, 0.0), |(sum, count), p| (sum + log_odds(f64::from(p)), count + 1.0));
-    (1.0 / (1.0 + f64::exp(-sum / count))) as f32
+    sigmoid(sum / count) as f32
 }
 
 /// What was made of a description; the same on every page of a search.

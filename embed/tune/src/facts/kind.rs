@@ -67,19 +67,9 @@ impl KindSet {
 }
 
 /// Garments worn over another one that may show.
-pub const OUTERWEAR: KindSet = KindSet::of(&[
-    Kind::Jacket,
-    Kind::DenimJacket,
-    Kind::LeatherJacket,
-    Kind::Puffer,
-    Kind::SkiJacket,
-    Kind::RainJacket,
-    Kind::Blazer,
-    Kind::Parka,
-    Kind::Coat,
-]);
+pub const OUTERWEAR: KindSet = JACKETS.or(KindSet::of(&[Kind::Parka, Kind::Coat]));
 
-/// Jackets in the everyday sense: [`OUTERWEAR`] but coats and parkas.
+/// Jackets in the everyday sense.
 pub const JACKETS: KindSet = KindSet::of(&[
     Kind::Jacket,
     Kind::DenimJacket,

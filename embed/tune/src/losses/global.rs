@@ -92,12 +92,6 @@ impl MatchTargets {
         self.matches[picture * self.count + text] == Some(false)
     }
 
-    /// Pairs of different identities that match or may match.
-    pub fn extra(&self, identities: &[u32]) -> usize {
-        let own = Self::of_identities(identities);
-        self.matches.iter().zip(own.matches).filter(|(truth, own)| **truth != *own).count()
-    }
-
     /// Targets and addends for unknown pairs (0 or [`MASKED`]), each `[B, B]`: pictures by texts, or with `turned` texts by
     /// pictures. Equal weight on every match of a row.
     fn tensors(&self, turned: bool, like: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
@@ -274,7 +268,8 @@ mod tests {
             _ => Some(Some(false)),
         };
         let targets = MatchTargets::of_truth(&ids, truth);
-        assert_eq!(targets.extra(&ids), 2);
+        let own = MatchTargets::of_identities(&ids);
+        assert_eq!(targets.matches.iter().zip(own.matches).filter(|(truth, own)| **truth != *own).count(), 2);
         let like = Tensor::zeros((3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
         let (by_text, mask) = targets.tensors(true, &like).unwrap();
         assert_eq!(by_text.to_vec2::<f32>().unwrap()[0], [0.5, 0.5, 0.0]);

@@ -40,9 +40,7 @@ pub fn image_embeds_of_tokens(cada: &Cada, tokens: &Tensor, places: &[u32]) -> R
     };
     let rows = linear(&vit.patch, tokens)?;
     if !ours(tokens) || !ours(&vit.class_token) {
-        let class = vit.class_token.broadcast_as((rows.dim(0)?, 1, rows.dim(2)?))?;
-        let x = Tensor::cat(&[&class, &rows], 1)?.broadcast_add(&positions)?;
-        return vit.norm.forward(&vit.blocks.iter().try_fold(x, |x, block| block.forward(&x))?);
+        return vit.through(vit.with_class(&rows, &positions)?);
     }
     stack(&class_and_positions(&rows, &vit.class_token, &positions)?, None, None, vit_layers(vit))
 }

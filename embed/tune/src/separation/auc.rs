@@ -3,7 +3,7 @@
 
 /// Scores of the pictures of which it is known whether the phrase is true, in order.
 #[derive(Debug, Clone)]
-pub(super) struct Sorted {
+pub struct Sorted {
     /// Score, person and truth, by ascending score.
     pictures: Vec<(f32, usize, bool)>,
 }

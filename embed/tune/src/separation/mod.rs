@@ -13,7 +13,7 @@ use super::bootstrap::{interval, numbered};
 use super::facts::yardstick::{self, Asks, Entry};
 use super::facts::{Facts, Label};
 use super::{Result, TrainError};
-use auc::Sorted;
+pub use auc::Sorted;
 
 /// Pictures of which a phrase must be true, and of which it must be false, to be counted: with
 /// fewer, chance decides.

@@ -266,6 +266,7 @@ fn a_resumed_run_makes_the_same_tokens() {
     anew("whole", "6");
     anew("parts", "2");
     run("parts", &["--resume", "--steps", "6"]);
-    let weights = |name: &str| std::fs::read(folder.path().join(name).join("checkpoint/variables.safetensors")).unwrap();
+    let weights =
+        |name: &str| std::fs::read(folder.path().join(name).join("checkpoint/variables.safetensors")).unwrap();
     assert!(weights("whole") == weights("parts"), "another model than without a stop");
 }

@@ -8,6 +8,7 @@ use sightline_embed::EmbedError;
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::{Architecture, Grid};
 use sightline_tune::pos_embed::resize_pos_embed;
+use sightline_tune::trainee::Frozen;
 use sightline_tune::weights::{Selection, assign, read, required, select, trainable};
 
 use crate::golden;
@@ -135,7 +136,7 @@ fn missing_and_misshapen_tensors_are_named() {
 #[test]
 fn variables_take_weights_and_say_which_they_lack() {
     let (arch, mut tensors) = (golden::arch(), read(&golden::path("cada-tiny/weights.pth")).unwrap());
-    let (_, variables) = trainable(&arch, WordPredictor::Own, &Device::Cpu).unwrap();
+    let (_, variables) = trainable(&arch, WordPredictor::Own, &Device::Cpu, Frozen::default()).unwrap();
     assert_eq!(assign(&variables, &tensors, "f").unwrap(), Vec::<String>::new());
     let now = variables.data().lock().unwrap()["text_proj.weight"].as_tensor().clone();
     assert_eq!(golden::max_diff(&now, &tensors["text_proj.weight"]), 0.0);

@@ -4,20 +4,23 @@
 //! Everything goes the way of a search: the model takes a description apart, and its decoder reads the whole of it. Truth comes
 //! from the labels; what they do not show counts for nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rand::rngs::StdRng;
 use serde_json::json;
-use sightline_core::RgbImage;
-use sightline_embed::model::{ModelConfig, PhraseCalibration, WholeCalibration, log_odds};
-use sightline_embed::{Model, ModelFolder, TextQuery, decode_image};
+use sightline_core::{PatchFeatures, RgbImage};
+use sightline_embed::model::{ModelConfig, PhraseCalibration, WholeCalibration, log_odds, sigmoid};
+use sightline_embed::{ImageFeatures, Model, ModelFolder, QueryPhrase, TextQuery, decode_image};
 use sightline_figures::stream;
 use sightline_tune::atomic;
+use sightline_tune::calibrate::equal_mass_error;
+use sightline_tune::dataset::Entry;
 use sightline_tune::facts::{Description, Facts, read_labels};
-use sightline_tune::logistic::{calibration_error, fit};
+use sightline_tune::logistic::rising;
 use sightline_tune::people::{self, PeoplePart};
+use sightline_tune::separation::Sorted;
 
 use crate::report::print_stderr;
 
@@ -26,8 +29,8 @@ use crate::report::print_stderr;
 Example:
   sightline-finetune calibrate-phrases --model models/mine --people REALTRAIN
 
-Each of the persons held out for it is described several times, and each description is asked of all of them. The persons are
-divided in two: what is fitted on the descriptions of one half is measured on those of the other, both ways; what is written is
+Each of the persons held out for it is described several times, and each description is asked of all of them. What is typical
+is the mean of the people that may be learned from. The persons are divided in two: what is fitted on the descriptions of one half is measured on those of the other, both ways; what is written is
 fitted on all.")]
 pub struct CalibratePhrasesArgs {
     /// Model folder; its config.json is rewritten.
@@ -52,9 +55,12 @@ const STREAM: u64 = 1_442_695_041;
 
 /// One phrase asked of one person.
 struct AskedPhrase {
-    /// Cosine and difference of the local head's logits.
-    evidence: [f64; 2],
-    is_true: bool,
+    /// Cosine, difference of the local head's logits, and cosine with people at large.
+    evidence: [f64; 3],
+    /// Whether the description has it negated.
+    negated: bool,
+    /// Whether what it names is there; `None` where nobody knows.
+    is_true: Option<bool>,
 }
 
 /// One description asked of one person.
@@ -62,27 +68,25 @@ struct AskedDescription {
     /// Number of the person it was made of.
     of: usize,
     phrases: Vec<AskedPhrase>,
-    /// Evidence of phrases whose truth is not known, too: all of the description.
-    all: Vec<[f64; 2]>,
-    /// Negated phrases among `all`.
-    negated: Vec<bool>,
     /// Match logits' difference and cosine of the whole.
     whole: [f64; 2],
     is_true: Option<bool>,
+}
+
+impl AskedDescription {
+    /// Phrases of which it is known whether what they name is there.
+    fn known_phrases(&self) -> impl Iterator<Item = (&AskedPhrase, bool)> {
+        self.phrases.iter().filter_map(|phrase| Some((phrase, phrase.is_true?)))
+    }
 }
 
 pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     ensure!(args.descriptions > 0, "--descriptions must be above 0");
     let config_path = args.model.join("config.json");
     let mut config = ModelConfig::read(&config_path)?;
-    // Without a calibration a model takes nothing apart.
-    let neutral = WholeCalibration { phrases: 1.0, logit: 0.0, cosine: 0.0, bias: 0.0 };
-    let asked = {
-        let mut folder = ModelFolder::open(&args.model)?;
-        folder.config.calibration.phrases =
-            Some(PhraseCalibration { cosine: 1.0, local: 1.0, bias: 0.0, whole: neutral, version: String::new() });
-        ask(&Model::load_as(&folder, "cpu", sightline_core::config::EmbedPrecision::Auto)?, args)?
-    };
+    let model = taking_apart(&args.model)?;
+    let gallery = Gallery::open(&model, &args.people)?;
+    let asked = ask(&model, &gallery, args)?;
     let persons = asked.iter().map(|asked| asked.of).max().unwrap_or(0) + 1;
     let half = |second: bool| asked.iter().filter(move |asked| (asked.of % 2 == 1) == second);
     let fitted = fitted(asked.iter()).context("the persons do not allow a fit: too few phrases are known of them")?;
@@ -90,14 +94,14 @@ pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     for second in [false, true] {
         let other = self::fitted(half(!second)).context("half of the persons do not allow a fit")?;
         for asked in half(second) {
-            phrases.extend(asked.phrases.iter().map(|p| (other.phrase(p.evidence), p.is_true)));
+            phrases.extend(asked.known_phrases().map(|(phrase, is_true)| (other.phrase(phrase.evidence), is_true)));
             wholes.extend(asked.is_true.map(|is_true| (other.whole(asked), is_true)));
         }
     }
-    let (phrase_error, whole_error) = (calibration_error(&phrases), calibration_error(&wholes));
+    let (phrase_error, whole_error) = (equal_mass_error(&phrases), equal_mass_error(&wholes));
     let share = |pairs: &[(f64, bool)]| pairs.iter().filter(|(_, t)| *t).count() as f64 / pairs.len().max(1) as f64;
     let version = format!("people-calibrate-n{persons}-d{}-seed{}", args.descriptions, args.seed);
-    config.calibration.phrases = Some(fitted.calibration(version));
+    config.calibration.phrases = Some(fitted.calibration(gallery.people.clone(), version));
     let record = json!({
         "persons": persons, "descriptions": asked.len() / persons.max(1),
         "phrases": {"asked": phrases.len(), "true": share(&phrases), "ece": phrase_error, "auc": auc(&phrases)},
@@ -121,35 +125,67 @@ pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     Ok(())
 }
 
-/// Area under the curve of `(score, outcome)` pairs.
+/// Area under the curve of `(score, outcome)` pairs; 0.5, that of chance, without both outcomes.
 fn auc(pairs: &[(f64, bool)]) -> f64 {
-    let mut sorted = pairs.to_vec();
-    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut falses, mut won) = (0.0, 0.0);
-    for same in sorted.chunk_by(|a, b| a.0 == b.0) {
-        let trues = same.iter().filter(|(_, outcome)| *outcome).count() as f64;
-        let others = same.len() as f64 - trues;
-        won += trues * (falses + others / 2.0);
-        falses += others;
-    }
-    won / (falses * (sorted.len() as f64 - falses)).max(1.0)
+    Sorted::new(pairs.iter().map(|(score, outcome)| (*score as f32, 0, *outcome))).area(|_| 1).unwrap_or(0.5)
 }
 
-/// Descriptions of every held-out person, each asked of all of them.
-fn ask(model: &Model, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescription>> {
-    let labels = read_labels(&args.people.join(people::LABELS))?;
-    let entries = PeoplePart::Calibrate.read(&args.people)?;
-    let mut pictures = Vec::with_capacity(entries.len());
-    for entry in &entries {
-        let bytes = std::fs::read(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?;
-        pictures.push(decode_image(&bytes).with_context(|| format!("{} is no picture", entry.path.display()))?);
+/// The model at `path` with a calibration of phrases, whatever it is: without one a model takes nothing apart.
+fn taking_apart(path: &Path) -> Result<Model> {
+    let mut folder = ModelFolder::open(path)?;
+    folder.config.calibration.phrases = Some(PhraseCalibration {
+        cosine: 1.0,
+        local: 1.0,
+        typical: 0.0,
+        people: Vec::new(),
+        bias: 0.0,
+        whole: WholeCalibration { phrases: 1.0, logit: 0.0, cosine: 0.0, bias: 0.0 },
+        version: String::new(),
+    });
+    Ok(Model::load_as(&folder, "cpu", sightline_core::config::EmbedPrecision::Auto)?)
+}
+
+/// The persons held out for calibration, as the model sees them.
+struct Gallery {
+    facts: Vec<Facts>,
+    globals: Vec<Vec<f32>>,
+    patches: Vec<PatchFeatures>,
+    /// Mean of the global features of the people that may be learned from.
+    people: Vec<f32>,
+}
+
+impl Gallery {
+    fn open(model: &Model, root: &Path) -> Result<Self> {
+        let labels = read_labels(&root.join(people::LABELS))?;
+        let entries = PeoplePart::Calibrate.read(root)?;
+        let (globals, patches) = features(model, &entries)?.into_iter().map(|f| (f.feature, f.patches)).unzip();
+        let at_large = features(model, &PeoplePart::Train.read(root)?)?;
+        let mut people = vec![0.0; model.info().feature_dim];
+        for ImageFeatures { feature, .. } in &at_large {
+            people.iter_mut().zip(feature).for_each(|(sum, x)| *sum += x / at_large.len() as f32);
+        }
+        let facts = entries.iter().map(|entry| Facts::of_label(&labels[&entry.identity])).collect();
+        Ok(Self { facts, globals, patches, people })
     }
-    let facts: Vec<Facts> = entries.iter().map(|entry| Facts::of_label(&labels[&entry.identity])).collect();
-    let features =
-        pictures.chunks(16).map(|some: &[RgbImage]| model.embed_images(some)).collect::<Result<Vec<_>, _>>()?;
-    let (globals, patches): (Vec<_>, Vec<_>) = features.into_iter().flatten().map(|f| (f.feature, f.patches)).unzip();
+}
+
+/// Features of the pictures of `entries`, in their order.
+fn features(model: &Model, entries: &[Entry]) -> Result<Vec<ImageFeatures>> {
+    let mut all = Vec::with_capacity(entries.len());
+    for some in entries.chunks(16) {
+        let picture = |entry: &Entry| -> Result<RgbImage> {
+            let bytes = std::fs::read(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?;
+            decode_image(&bytes).with_context(|| format!("{} is no picture", entry.path.display()))
+        };
+        all.extend(model.embed_images(&some.iter().map(picture).collect::<Result<Vec<_>>>()?)?);
+    }
+    Ok(all)
+}
+
+/// Descriptions of every person, each asked of all of them.
+fn ask(model: &Model, gallery: &Gallery, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescription>> {
     let mut asked = Vec::new();
-    for (of, own) in facts.iter().enumerate() {
+    for (of, own) in gallery.facts.iter().enumerate() {
         let mut rng: StdRng = stream(args.seed, STREAM, of as u64);
         for _ in 0..args.descriptions {
             let Some(description) = Description::of(own, &mut rng) else { continue };
@@ -158,13 +194,12 @@ fn ask(model: &Model, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescriptio
                 continue;
             }
             let pieces: Vec<_> = query.phrases.iter().map(|phrase| phrase.pieces.clone()).collect();
-            let (logits, locals) = model.match_and_phrase_logits(&query, &pieces, &patches)?;
-            for (person, facts) in facts.iter().enumerate() {
-                let own = &locals[person * pieces.len()..][..pieces.len()];
-                asked.push(one(of, &description, &query, facts, &globals[person], logits[person], own));
-            }
+            let (logits, locals) = model.match_and_phrase_logits(&query, &pieces, &gallery.patches)?;
+            let of_person = logits.iter().zip(locals.chunks_exact(pieces.len())).enumerate();
+            let judged = of_person.map(|(person, said)| judge(gallery, [of, person], &description, &query, said));
+            asked.extend(judged);
         }
-        print_stderr(&format!("\r{} of {} persons described", of + 1, facts.len()));
+        print_stderr(&format!("\r{} of {} persons described", of + 1, gallery.facts.len()));
     }
     if asked.is_empty() {
         bail!("nothing can be said of the persons held out in {}", args.people.display());
@@ -172,93 +207,76 @@ fn ask(model: &Model, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescriptio
     Ok(asked)
 }
 
-/// What the model says of one description and one person, and what is true.
-fn one(
-    of: usize,
+/// What the model says of a description made of person `of` and asked of `person`, with what is true; both numbers are those
+/// of the gallery.
+fn judge(
+    gallery: &Gallery,
+    [of, person]: [usize; 2],
     description: &Description,
     query: &TextQuery,
-    facts: &Facts,
-    global: &[f32],
-    logits: [f32; 2],
-    locals: &[[f32; 2]],
+    (logits, locals): (&[f32; 2], &[[f32; 2]]),
 ) -> AskedDescription {
-    let dot = |text: &[f32]| -> f64 { text.iter().zip(global).map(|(a, b)| f64::from(a * b)).sum() };
-    // The local head reads a negated phrase with its negation.
-    let all = query.phrases.iter().zip(locals).map(|(phrase, l)| {
-        let local = f64::from(l[1] - l[0]);
-        [dot(&phrase.feature), if phrase.negated { -local } else { local }]
-    });
-    let all: Vec<[f64; 2]> = all.collect();
-    let mut phrases = Vec::new();
-    for (said, evidence) in query.phrases.iter().zip(&all) {
+    let (facts, global) = (&gallery.facts[person], &gallery.globals[person]);
+    let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
+    let asked = |(said, local): (&QueryPhrase, &[f32; 2])| {
+        let local = f64::from(local[1] - local[0]);
         // A phrase of the description that says the same; what a negated one negates is asked for.
         let same = description
             .phrases()
             .iter()
             .find(|phrase| phrase.noun().to_lowercase().trim_start_matches("no ") == said.text);
         let truth = same.and_then(|phrase| phrase.truth(facts));
-        phrases.extend(truth.map(|t| AskedPhrase { evidence: *evidence, is_true: t != said.negated }));
-    }
+        AskedPhrase {
+            evidence: [
+                dot(global, &said.feature),
+                // The local head reads a negated phrase with its negation.
+                if said.negated { -local } else { local },
+                dot(&gallery.people, &said.feature),
+            ],
+            negated: said.negated,
+            is_true: truth.map(|holds| holds != said.negated),
+        }
+    };
     AskedDescription {
         of,
-        phrases,
-        negated: query.phrases.iter().map(|phrase| phrase.negated).collect(),
-        all,
-        whole: [f64::from(logits[1] - logits[0]), dot(&query.feature)],
+        phrases: query.phrases.iter().zip(locals).map(asked).collect(),
+        whole: [f64::from(logits[1] - logits[0]), dot(global, &query.feature)],
         is_true: description.truth(facts),
     }
 }
 
+/// Numbers of a phrase that speak for it; what comes after them has either sign.
+const EVIDENCE: usize = 2;
+
 /// A fit of both probabilities.
 struct Fitted {
-    phrase: ([f64; 2], f64),
+    phrase: ([f64; 3], f64),
     whole: ([f64; 3], f64),
 }
 
 /// Fits phrases first, then descriptions on the phrases' probabilities. `None` when there is too little to fit.
 fn fitted<'a>(asked: impl Iterator<Item = &'a AskedDescription> + Clone) -> Option<Fitted> {
-    let phrases: Vec<([f64; 2], bool)> =
-        asked.clone().flat_map(|a| a.phrases.iter().map(|p| (p.evidence, p.is_true))).collect();
-    let phrase = not_against_itself(&phrases)?;
-    let partly = Fitted { phrase, whole: ([1.0, 0.0, 0.0], 0.0) };
-    let whole: Vec<([f64; 3], bool)> =
-        asked.filter_map(|a| Some(([partly.product(a), a.whole[0], a.whole[1]], a.is_true?))).collect();
-    Some(Fitted { whole: fit(&whole)?, ..partly })
-}
-
-/// A fit in which no evidence counts against itself: a weight below 0 is left out.
-fn not_against_itself(samples: &[([f64; 2], bool)]) -> Option<([f64; 2], f64)> {
-    let (weights, bias) = fit(samples)?;
-    match weights {
-        [cosine, local] if cosine >= 0.0 && local >= 0.0 => Some((weights, bias)),
-        [cosine, _] if cosine >= 0.0 => {
-            let one: Vec<([f64; 1], bool)> = samples.iter().map(|(x, t)| ([x[0]], *t)).collect();
-            fit(&one).map(|([cosine], bias)| ([cosine, 0.0], bias))
-        }
-        _ => {
-            let one: Vec<([f64; 1], bool)> = samples.iter().map(|(x, t)| ([x[1]], *t)).collect();
-            fit(&one).filter(|([local], _)| *local >= 0.0).map(|([local], bias)| ([0.0, local], bias))
-        }
-    }
-}
-
-fn sigmoid(z: f64) -> f64 {
-    1.0 / (1.0 + (-z).exp())
+    let (evidence, truths): (Vec<_>, Vec<_>) =
+        asked.clone().flat_map(|a| a.known_phrases().map(|(phrase, is_true)| (phrase.evidence, is_true))).unzip();
+    let partly = Fitted { phrase: rising::<3, 4>(&evidence, &truths, EVIDENCE)?, whole: ([1.0, 0.0, 0.0], 0.0) };
+    let (evidence, truths): (Vec<_>, Vec<_>) =
+        asked.filter_map(|a| Some(([partly.product(a), a.whole[0], a.whole[1]], a.is_true?))).unzip();
+    Some(Fitted { whole: rising::<3, 4>(&evidence, &truths, 3)?, ..partly })
 }
 
 impl Fitted {
-    fn phrase(&self, evidence: [f64; 2]) -> f64 {
-        let ([cosine, local], bias) = self.phrase;
-        sigmoid(cosine * evidence[0] + local * evidence[1] + bias)
+    fn phrase(&self, evidence: [f64; 3]) -> f64 {
+        let (weights, bias) = self.phrase;
+        sigmoid(weights.iter().zip(evidence).map(|(weight, x)| weight * x).sum::<f64>() + bias)
     }
 
     /// Log-odds of the product of the phrases' probabilities.
     fn product(&self, asked: &AskedDescription) -> f64 {
-        let holds = |(evidence, negated): (&[f64; 2], &bool)| {
-            let p = self.phrase(*evidence);
-            if *negated { 1.0 - p } else { p }
+        let holds = |phrase: &AskedPhrase| {
+            let p = self.phrase(phrase.evidence);
+            if phrase.negated { 1.0 - p } else { p }
         };
-        log_odds(asked.all.iter().zip(&asked.negated).map(holds).product())
+        log_odds(asked.phrases.iter().map(holds).product())
     }
 
     fn whole(&self, asked: &AskedDescription) -> f64 {
@@ -266,12 +284,14 @@ impl Fitted {
         sigmoid(phrases * self.product(asked) + logit * asked.whole[0] + cosine * asked.whole[1] + bias)
     }
 
-    fn calibration(&self, version: String) -> PhraseCalibration {
-        let ([cosine, local], bias) = self.phrase;
+    fn calibration(&self, people: Vec<f32>, version: String) -> PhraseCalibration {
+        let ([cosine, local, typical], bias) = self.phrase;
         let ([phrases, logit, whole_cosine], whole_bias) = self.whole;
         PhraseCalibration {
             cosine: cosine as f32,
             local: local as f32,
+            typical: typical as f32,
+            people,
             bias: bias as f32,
             whole: WholeCalibration {
                 phrases: phrases as f32,
