@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use sightline_core::Config;
 use sightline_core::config::VectorPlace;
 use sightline_embed::{EmbedError, Embedder, model_of_data};
+use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
-    Coverage, DataLock, EdgeOptions, EdgeStore, EraseError, FileError, Gallery, GalleryError, QdrantStore,
-    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models,
-    open_gallery, resume_erasures, sweep_orphans,
+    Coverage, DataLock, EraseError, FileError, Gallery, GalleryError, QdrantStore, QueryEncoder, RemoteCoverage,
+    SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery, resume_erasures,
+    sweep_orphans,
 };
 
 use crate::app::App;
@@ -231,11 +232,11 @@ pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
     // On a Qdrant server collections of former models may stand beside the one in use; there the configured model counts.
     let vectors = match config.vectors.store {
-        VectorPlace::Embedded => Some(config.data.folder.join("vectors")),
+        VectorPlace::Embedded => Some(config.data.folder.join(VECTORS)),
         VectorPlace::Server => None,
     };
     blocking(move || {
-        let indexed = vectors.map(|root| indexed_models(&root)).unwrap_or_default();
+        let indexed = vectors.map(|root| indexed_models(&root)).transpose()?.unwrap_or_default();
         Ok(Embedder::start_folder(&model_of_data(&folder, &indexed)?, &embed)?)
     })
     .await
@@ -298,9 +299,7 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
             let why = "the index of other processes is on a Qdrant server; set vectors.store = \"server\"";
             return Err(StartError::Setting { key: "vectors.store", value: "embedded".into(), why });
         }
-        VectorPlace::Embedded => {
-            Arc::new(EdgeStore::open(&data.join("vectors"), model, width, &EdgeOptions::default())?)
-        }
+        VectorPlace::Embedded => open_embedded(data, model, width)?,
         VectorPlace::Server => {
             let server = QdrantStore::open(&config.vectors, model, width)?;
             if sharing == Sharing::Shared {

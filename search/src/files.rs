@@ -75,6 +75,27 @@ pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// Removes a folder with everything in it, if it is there.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(FileError::new("delete", path)),
+    }
+}
+
+/// Gives a folder another name, or another place on the same file system; durable when it returns. It fails where a folder
+/// with something in it has that name.
+pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(FileError::new("rename", from))?;
+    to.parent().into_iter().chain(from.parent()).try_for_each(sync_folder)
+}
+
+/// Bytes that this user can still write to the file system of `folder`.
+pub(crate) fn available(folder: &Path) -> Result<u64, FileError> {
+    let room = rustix::fs::statvfs(folder).map_err(|e| FileError::new("measure", folder)(e.into()))?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
 /// Reads a whole file; `None` when it is not there.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
@@ -173,5 +194,7 @@ mod tests {
         assert!(!temporary.exists(), "the unfinished file is gone");
         assert!(remove(&target).expect("removed"));
         assert!(!remove(&target).expect("already gone"));
+        assert!(available(dir.path()).expect("a file system") > 0);
+        assert!(available(&nowhere).is_err());
     }
 }

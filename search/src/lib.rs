@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! vectors/<model id>/   lock, store.json (model id, width), shard/ (Qdrant's own files)
+//! reindex/<model id>/   the same of a model that not everybody is embedded by yet; moves to vectors/ when all are
 //! gallery/              lock, jpeg/<xyz>/<sighting>.jpg, patches/<model id>/<xyz>/<sighting>.patches, tmp/
 //! erasures/             journals of deletions that have begun and are not finished
 //! ```
@@ -24,6 +25,7 @@ pub mod erase;
 mod files;
 pub mod gallery;
 pub mod indexer;
+pub mod reindex;
 mod remote;
 pub mod retention;
 pub mod searcher;
@@ -37,8 +39,8 @@ pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, 
 pub use indexer::{IndexerError, IndexerOptions};
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{
-    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError, VectorStore,
-    indexed_models,
+    AllModels, CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError,
+    VectorStore, indexed_models,
 };
 #[cfg(feature = "server")]
 pub use store::{QdrantStore, ServerCoverage};

@@ -41,11 +41,7 @@ pub fn expire(
 ) -> Result<Receipt, EraseError> {
     let filter = Filter { to: Some(before - Duration::from_micros(1)), ..Filter::default() };
     let mut receipt = Receipt::default();
-    while !shutdown.is_triggered() {
-        let ids: Vec<SightingId> = store.newest(&filter, PORTION)?.into_iter().map(|r| r.id).collect();
-        if ids.is_empty() {
-            break;
-        }
+    let mut delete = |ids: Vec<SightingId>| -> Result<(), EraseError> {
         let files = gallery.delete(&ids)?;
         // With the time once more: a better picture for the same slot may have arrived in between.
         let points = store.delete(&Filter { ids: Some(ids), ..filter.clone() })?;
@@ -55,6 +51,17 @@ pub fn expire(
         metrics::counter!("sightline_index_expired_sightings_total").increment(points);
         metrics::counter!("sightline_index_expired_files_total").increment(files);
         pause(REST, shutdown);
+        Ok(())
+    };
+    while !shutdown.is_triggered() {
+        let ids: Vec<SightingId> = store.newest(&filter, PORTION)?.into_iter().map(|r| r.id).collect();
+        if ids.is_empty() {
+            // Whom only other models know of, see [`crate::AllModels`].
+            let others = store.ids(&filter)?;
+            others.chunks(PORTION).take_while(|_| !shutdown.is_triggered()).try_for_each(|ids| delete(ids.to_vec()))?;
+            break;
+        }
+        delete(ids)?;
     }
     Ok(receipt)
 }

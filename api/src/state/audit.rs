@@ -17,7 +17,7 @@ use super::{State, StateError};
 pub struct AuditEntry {
     /// Token name and id, or `local` for the command line.
     pub who: String,
-    /// `search`, `view`, `camera.add`, `camera.remove`, `token.create`, `token.revoke`.
+    /// `search`, `view`, `camera.add`, `camera.remove`, `token.create`, `token.revoke`, `reindex`.
     pub action: &'static str,
     /// Why, in the caller's words.
     pub purpose: Option<String>,

@@ -24,15 +24,15 @@ const TOLERANCE: f64 = 1e-4;
 #[test]
 fn an_imported_model_and_its_data_answer_as_before() {
     let folder = former("tiny").join("model");
-    Reopened::start("tiny", &folder).check();
+    Reopened::start(&Copied::new("tiny", &folder)).check();
 }
 
 #[test]
 fn data_of_the_shipped_model_answers_as_before() {
-    Reopened::start("default", &repository("embed/models/default")).check();
+    Reopened::start(&Copied::new("default", &repository("embed/models/default"))).check();
 }
 
-fn former(name: &str) -> PathBuf {
+pub fn former(name: &str) -> PathBuf {
     repository("api/tests/golden/former").join(name)
 }
 
@@ -56,23 +56,16 @@ fn restore(from: &Path, to: &Path, sizes: &Value) {
     }
 }
 
-/// `sightline serve` over a copy of the data folder, without cameras.
-struct Reopened {
-    recorded: Value,
-    child: Child,
-    base: String,
-    _dir: tempfile::TempDir,
+/// A copy of a data folder with a configuration for it, without cameras.
+pub struct Copied {
+    pub recorded: Value,
+    name: String,
+    dir: tempfile::TempDir,
 }
 
-impl Drop for Reopened {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Reopened {
-    fn start(name: &str, model: &Path) -> Self {
+impl Copied {
+    /// The data folder `name`, to be opened with `model`.
+    pub fn new(name: &str, model: &Path) -> Self {
         let text = fs::read_to_string(former(name).join("recorded.json")).unwrap();
         let recorded: Value = serde_json::from_str(&text).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -83,28 +76,59 @@ impl Reopened {
             repository("models/nanodet-g.safetensors"),
         );
         fs::write(dir.path().join("sightline.toml"), config).unwrap();
+        Self { recorded, name: name.to_owned(), dir }
+    }
+
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.dir.path().join(inside)
+    }
+
+    /// The program with the settings that the data folder was recorded with.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sightline"));
-        command.args(["serve", "--config", "sightline.toml"]).current_dir(dir.path()).env_clear();
+        command.args(args).args(["--config", "sightline.toml"]).current_dir(self.dir.path()).env_clear();
         command.env("SIGHTLINE_LOG", "warn").env("PATH", std::env::var_os("PATH").unwrap_or_default());
         // GStreamer's registry cache belongs into the test's own folder.
-        command.env("HOME", dir.path());
-        for (section, keys) in recorded["settings"].as_object().unwrap() {
+        command.env("HOME", self.dir.path());
+        for (section, keys) in self.recorded["settings"].as_object().unwrap() {
             for (key, value) in keys.as_object().unwrap() {
                 let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 command.env(format!("SIGHTLINE__{section}__{key}").to_uppercase(), value);
             }
         }
-        let said = File::create(dir.path().join("stderr")).unwrap();
+        command
+    }
+}
+
+/// `sightline serve` over a copy of the data folder; killed when dropped.
+pub struct Reopened<'a> {
+    recorded: &'a Value,
+    child: Child,
+    base: String,
+}
+
+impl Drop for Reopened<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl<'a> Reopened<'a> {
+    pub fn start(copied: &'a Copied) -> Self {
+        let Copied { recorded, name, .. } = copied;
+        let mut command = copied.command(&["serve"]);
+        let said = File::create(copied.path("stderr")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some((base, _)) = line.strip_prefix("Sightline is ready: ").and_then(|l| l.split_once("/?token=")) else {
             let _ = child.kill();
             let status = child.wait().unwrap();
-            let said = fs::read_to_string(dir.path().join("stderr")).unwrap();
+            let said = fs::read_to_string(copied.path("stderr")).unwrap();
             panic!("the data folder {name:?} of an earlier version cannot be opened ({status}): {line}{said}");
         };
-        Self { base: base.to_owned(), recorded, child, _dir: dir }
+        Self { base: base.to_owned(), recorded, child }
     }
 
     /// A request that must succeed, with the token that the earlier version gave out.
@@ -126,7 +150,7 @@ impl Reopened {
         content
     }
 
-    fn call(&self, path: &str, body: Option<&Value>) -> Value {
+    pub fn call(&self, path: &str, body: Option<&Value>) -> Value {
         serde_json::from_slice(&self.raw(path, body)).unwrap()
     }
 
@@ -134,11 +158,12 @@ impl Reopened {
         self.raw(&format!("/v1/sightings/{id}/thumbnail.jpg"), None)
     }
 
-    fn check(&self) {
+    /// Everything is as it was recorded.
+    pub fn check(&self) {
         let (now, then) = (self.call("/readyz", None), &self.recorded["model"]);
         assert_eq!(&now["model"]["id"], then, "the model has another id: whoever was indexed with it is not found");
+        self.everybody_is_there();
         let pictures = by_id(&self.recorded["pictures"]);
-        self.everybody_is_there(&pictures);
         for search in self.recorded["searches"].as_array().unwrap() {
             self.answers_as_before(search, &pictures);
         }
@@ -154,7 +179,8 @@ impl Reopened {
     }
 
     /// All pictures, no more and no fewer, with what was known of them, to the byte.
-    fn everybody_is_there(&self, pictures: &BTreeMap<&str, &Value>) {
+    pub fn everybody_is_there(&self) {
+        let pictures = by_id(&self.recorded["pictures"]);
         let all = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
         let mut found = BTreeSet::new();
         for hit in all["results"].as_array().unwrap() {
@@ -162,7 +188,7 @@ impl Reopened {
             found.extend(ids(&one["track"]));
         }
         assert_eq!(found, pictures.keys().map(|id| (*id).to_owned()).collect(), "the sightings that are stored");
-        for (id, picture) in pictures {
+        for (id, picture) in &pictures {
             let mut now = self.call(&format!("/v1/sightings/{id}"), None);
             now["track"] = json!(ids(&now["track"]));
             let jpeg = Sha256::digest(self.thumbnail(id));

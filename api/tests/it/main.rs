@@ -14,6 +14,8 @@ mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;
 mod page;
+#[cfg(feature = "all-in-one")]
+mod reindex;
 mod remote;
 mod search;
 mod sightings;

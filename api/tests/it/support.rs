@@ -35,12 +35,17 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// Makes `folder` a whole model: the tiny golden one.
 pub fn tiny_model(folder: &Path) {
+    tiny_model_with(folder, &tiny_weights());
+}
+
+/// Makes `folder` a whole model: the tiny golden one with these weights.
+pub fn tiny_model_with(folder: &Path, weights: &HashMap<String, Tensor>) {
     std::fs::create_dir(folder).unwrap();
     let golden = repository("embed/tests/golden/cada-tiny");
     for file in ["config.json", "tokenizer.json"] {
         std::fs::copy(golden.join(file), folder.join(file)).unwrap();
     }
-    candle_core::safetensors::save(&tiny_weights(), folder.join("model.safetensors")).unwrap();
+    candle_core::safetensors::save(weights, folder.join("model.safetensors")).unwrap();
     // Without stored answers every start warns.
     sightline_embed::write_self_test(folder).unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! Features of two models cannot be compared, so whoever was indexed by the former model is found by the former model alone.
 //! A release that brings a new model keeps the former one in a folder beside it; over data of the former model that one goes
-//! on, until everybody has been embedded anew. Nobody opens their data after an upgrade and reads that there is nothing.
+//! on, until everybody has been embedded anew (`sightline reindex`). Nobody opens their data after an upgrade and reads that
+//! there is nothing.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use super::ModelFolder;
 use crate::EmbedError;
 
 /// Opens the model `name`, or the one beside it that the data belongs to: `indexed` are the ids of the models that stored
-/// pictures were embedded with. The model of `name` is taken when the data knows it, when there is no data, and when the data's
+/// pictures were embedded with, each of which has an index with everybody in it; a half-done one does not count. The model of
+/// `name` is taken when the data knows it, when there is no data, and when the data's
 /// model is not beside it, which is logged as an error.
 ///
 /// # Errors
@@ -24,14 +26,15 @@ pub fn model_of_data(name: &Path, indexed: &[String]) -> Result<ModelFolder, Emb
         Some(former) => {
             tracing::warn!(
                 model = %former.id, folder = %former.path.display(), configured = %own.id,
-                "the stored people were indexed by the former model, which goes on: a data folder of its own gets the new one"
+                "the stored people were indexed by the former model, which goes on until `sightline reindex` has embedded them anew"
             );
             Ok(former)
         }
         None => {
             tracing::error!(
                 configured = %own.id, indexed = %last,
-                "the stored people were indexed by another model, which is not here: nobody of before will be found"
+                "the stored people were indexed by another model, which is not here: nobody of before will be found, until \
+                 `sightline reindex` has embedded them anew"
             );
             Ok(own)
         }

@@ -6,6 +6,7 @@ mod double;
 mod embedder;
 mod jobs;
 mod model;
+mod pictures;
 mod self_test;
 pub mod stage;
 

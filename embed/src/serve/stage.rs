@@ -11,7 +11,6 @@
 //! Every event hands its receipt on to what was made of it, so that whoever waits for it (the bus) learns when that is
 //! stored. What can never be embedded is given away with the reason, see [`Refused`].
 
-use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
@@ -21,8 +20,8 @@ use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, Crop, Delivery, IndexEvent, Receipt, Refused, RgbImage, Sighting};
 
-use crate::error::panic_message;
-use crate::{EmbedError, Embedder, ImageFeatures, decode_image};
+use super::pictures;
+use crate::{EmbedError, Embedder, decode_image};
 
 /// How long an idle thread of the stage sleeps before it looks whether it should stop.
 const IDLE: Duration = Duration::from_millis(250);
@@ -142,7 +141,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         }
     }
 
-    /// One event; a crop gets its pixels. A picture that makes the decoder panic is none.
+    /// One event; a crop gets its pixels.
     fn decode(&self, event: Delivery<CameraEvent>) -> Result<Decoded, Undecodable> {
         let Delivery { event, receipt } = event;
         let crop = match event {
@@ -152,12 +151,11 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
             CameraEvent::Report(report) => return Ok(Decoded::other(IndexEvent::Report(report), receipt)),
         };
         let start = Instant::now();
-        let (decode, jpeg) = (self.decode, &crop.jpeg);
-        let image = catch_unwind(|| decode(jpeg).map_err(|e| e.to_string()));
+        let image = pictures::decode(self.decode, &crop.jpeg);
         histogram!("sightline_embed_decode_seconds").record(start.elapsed().as_secs_f64());
-        match image.unwrap_or_else(|panic| Err(format!("the decoder panicked: {}", panic_message(&*panic)))) {
+        match image {
             Ok(image) => Ok(Decoded::Crop(Box::new(crop), image, receipt)),
-            Err(error) => Err(Undecodable { crop: Box::new(crop), reason: format!("not a picture: {error}"), receipt }),
+            Err(reason) => Err(Undecodable { crop: Box::new(crop), reason, receipt }),
         }
     }
 
@@ -206,7 +204,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
                 Decoded::Other(_) => None,
             })
             .collect();
-        let mut features = embed(images, self.embedder)?.into_iter();
+        let mut features = pictures::embed(images, self.embedder)?.into_iter();
         for item in gathered {
             let delivery = match item {
                 Decoded::Other(delivery) => delivery,
@@ -233,49 +231,6 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         }
         Ok(true)
     }
-}
-
-/// Features of every image, or why there are none. When the batch fails each picture gets its own attempt, so that one
-/// bad one costs itself alone.
-///
-/// # Errors
-/// Where not even a blank picture can be embedded, it is not the pictures' fault: the device is gone, and the stage has
-/// to stop before it gives away everything that comes.
-fn embed(images: Vec<RgbImage>, embedder: &Embedder) -> Result<Vec<Result<ImageFeatures, String>>, EmbedError> {
-    if images.is_empty() {
-        return Ok(Vec::new());
-    }
-    let start = Instant::now();
-    let n = images.len();
-    let result = match embedder.embed_crops_blocking(images.clone()) {
-        Ok(features) => features.into_iter().map(Ok).collect(),
-        Err(EmbedError::Stopped) => return Err(EmbedError::Stopped),
-        Err(error) => {
-            tracing::error!(%error, crops = n, "a batch of crops cannot be embedded; trying them one by one");
-            let mut single = Vec::with_capacity(n);
-            for image in images {
-                single.push(match embedder.embed_crops_blocking(vec![image]) {
-                    Ok(mut one) => one.pop().ok_or_else(|| "no features came of it".into()),
-                    Err(EmbedError::Stopped) => return Err(EmbedError::Stopped),
-                    Err(error) => {
-                        embedder.embed_crops_blocking(vec![blank()?])?;
-                        Err(format!("not embedded: {error}"))
-                    }
-                });
-            }
-            single
-        }
-    };
-    histogram!("sightline_embed_batch_crops").record(n as f64);
-    histogram!("sightline_embed_batch_seconds").record(start.elapsed().as_secs_f64());
-    Ok(result)
-}
-
-/// A picture with nothing wrong about it.
-fn blank() -> Result<RgbImage, EmbedError> {
-    const SIDE: u32 = 32;
-    let grey = vec![128u8; (SIDE * SIDE * 3) as usize];
-    RgbImage::new(SIDE, SIDE, grey).map_err(|_| EmbedError::EmptyImage { width: SIDE, height: SIDE })
 }
 
 #[cfg(test)]

@@ -75,6 +75,14 @@ impl FolderGallery {
         files::write_whole(&self.temporary.join(Uuid::new_v4().to_string()), target, parts)?;
         Ok(folder.to_path_buf())
     }
+
+    /// Writes all of these files, each of two parts, and brings their names to the disk.
+    fn write_all(&self, writes: &[(PathBuf, [&[u8]; 2])]) -> Result<(), GalleryError> {
+        let touched = at_once(writes, |(target, parts)| self.write(target, parts))?;
+        let touched: Vec<PathBuf> = touched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        at_once(&touched, |folder| files::sync_folder(folder))?;
+        Ok(())
+    }
 }
 
 /// Age at which a half-written file of a shared folder belongs to nobody: writing one takes far less than a second.
@@ -122,10 +130,16 @@ impl Gallery for FolderGallery {
             writes.push((place(&self.jpeg, e.id, "jpg"), [&e.jpeg, &[]]));
             writes.push((place(&self.patches, e.id, "patches"), [header, &e.patches.data]));
         }
-        let touched = at_once(&writes, |(target, parts)| self.write(target, parts))?;
-        let touched: Vec<PathBuf> = touched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        at_once(&touched, |folder| files::sync_folder(folder))?;
-        Ok(())
+        self.write_all(&writes)
+    }
+
+    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+        let headers = features.iter().map(|(_, p)| format::header(p)).collect::<Result<Vec<_>, _>>()?;
+        let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(features.len());
+        for ((id, patches), header) in features.iter().zip(&headers) {
+            writes.push((place(&self.patches, *id, "patches"), [header, &patches.data]));
+        }
+        self.write_all(&writes)
     }
 
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
@@ -167,6 +181,14 @@ impl Gallery for FolderGallery {
         collect(&self.jpeg, &mut pictures)?;
         own.extend(pictures.difference(&others));
         Ok(own.into_iter().collect())
+    }
+
+    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
+        let folder = self.all_patches.join(model_id);
+        if folder == self.patches {
+            return Err(GalleryError::InUse(model_id.to_owned()));
+        }
+        Ok(files::remove_folder(&folder)?)
     }
 }
 

@@ -48,6 +48,9 @@ pub enum GalleryError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The features of the model in use are not to be forgotten.
+    #[error("the patch features of model {0:?} are in use")]
+    InUse(String),
     /// The patch features' own sizes contradict each other.
     #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
     Patches {
@@ -88,6 +91,13 @@ pub trait Gallery: Send + Sync {
     /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] with some of them written.
     fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError>;
 
+    /// Keeps patch features of pictures that are there already, by this gallery's model, replacing those with the same
+    /// id; durable when it returns.
+    ///
+    /// # Errors
+    /// As [`Gallery::put`].
+    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError>;
+
     /// The picture; `None` when there is none.
     ///
     /// # Errors
@@ -112,6 +122,12 @@ pub trait Gallery: Send + Sync {
     /// # Errors
     /// When a folder cannot be read.
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
+
+    /// Deletes the patch features of another model, all of them. The pictures stay.
+    ///
+    /// # Errors
+    /// [`GalleryError::InUse`] for this gallery's own model; when something cannot be deleted, some may be gone then.
+    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError>;
 }
 
 /// The gallery that the configuration names, for the features of `model_id`: a folder of this process's own, a folder or a

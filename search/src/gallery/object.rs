@@ -19,6 +19,9 @@ use crate::remote::Calls;
 /// Requests under way at the same time.
 const AT_ONCE: usize = 16;
 
+/// Objects of a forgotten model that one call deletes.
+const DELETED_IN_A_CALL: usize = 1000;
+
 /// Longest time for a call with all its requests and their repetitions. It is tried again by those who cannot go on without.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -82,6 +85,17 @@ impl ObjectGallery {
         self.calls.wait(TIMEOUT, call).map_err(failed)?.map_err(|e| failed(e.to_string()))
     }
 
+    fn write_all(&self, writes: Vec<(Path, PutPayload)>) -> Result<(), GalleryError> {
+        let store = Arc::clone(&self.store);
+        self.wait(&self.jpeg, async move {
+            let write = |(key, payload): (Path, PutPayload)| {
+                let store = Arc::clone(&store);
+                async move { store.put(&key, payload).await.map(|_| ()) }
+            };
+            stream::iter(writes).map(write).buffer_unordered(AT_ONCE).try_collect::<()>().await
+        })
+    }
+
     /// `None` when there is no such object.
     fn read(&self, key: Path) -> Result<Option<Bytes>, GalleryError> {
         let (store, asked) = (Arc::clone(&self.store), key.clone());
@@ -127,14 +141,15 @@ impl Gallery for ObjectGallery {
             writes.push((place(&self.patches, e.id, "patches"), file));
             writes.push((place(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
         }
-        let store = Arc::clone(&self.store);
-        self.wait(&self.jpeg, async move {
-            let write = |(key, payload): (Path, PutPayload)| {
-                let store = Arc::clone(&store);
-                async move { store.put(&key, payload).await.map(|_| ()) }
-            };
-            stream::iter(writes).map(write).buffer_unordered(AT_ONCE).try_collect::<()>().await
-        })
+        self.write_all(writes)
+    }
+
+    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+        let write = |(id, patches): &(SightingId, PatchFeatures)| {
+            let header = Bytes::copy_from_slice(&format::header(patches)?);
+            Ok((place(&self.patches, *id, "patches"), [header, patches.data.clone()].into_iter().collect()))
+        };
+        self.write_all(features.iter().map(write).collect::<Result<Vec<_>, GalleryError>>()?)
     }
 
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
@@ -184,5 +199,28 @@ impl Gallery for ObjectGallery {
         }
         own.extend(self.collect(&self.jpeg)?.difference(&others));
         Ok(own.into_iter().collect())
+    }
+
+    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
+        let folder = self.all_patches.clone().join(model_id);
+        if folder == self.patches {
+            return Err(GalleryError::InUse(model_id.to_owned()));
+        }
+        // In portions: each call has its own time limit.
+        loop {
+            let (store, asked) = (Arc::clone(&self.store), folder.clone());
+            let deleted = self.wait(&folder, async move {
+                let some = store.list(Some(&asked)).map_ok(|o| o.location).take(DELETED_IN_A_CALL);
+                let delete = |key: Path| {
+                    let store = Arc::clone(&store);
+                    async move { store.delete(&key).await.map(|()| 1) }
+                };
+                let counts = some.map_ok(delete).try_buffer_unordered(AT_ONCE);
+                counts.try_fold(0usize, |sum, n| async move { Ok(sum + n) }).await
+            })?;
+            if deleted < DELETED_IN_A_CALL {
+                return Ok(());
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! A store holds the vectors of one model only. Mixed spaces give wrong neighbours without any error, so the model's id
 //! and the width are part of the folder and are checked at every start and every write.
 
+mod all_models;
 pub(crate) mod edge;
 mod exact;
 mod filter;
@@ -16,6 +17,7 @@ pub(crate) mod tuning;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
+pub use all_models::AllModels;
 pub use edge::{EdgeOptions, EdgeStore, indexed_models};
 pub use exact::ExactStore;
 pub use filter::Filter;

@@ -85,6 +85,34 @@ fn another_model_shares_the_pictures_and_not_the_features() {
 }
 
 #[test]
+fn features_of_another_model_come_and_go_without_the_pictures() {
+    on_each(|open| {
+        let all = exhibits(3);
+        open(MODEL).put(&all).unwrap();
+        let new = all[0].patches.clone();
+        {
+            let other = open("other");
+            other.put_patches(&[]).unwrap();
+            other.put_patches(&[(all[0].id, patches(7.0))]).unwrap();
+            other.put_patches(&[(all[0].id, new.clone()), (all[1].id, new.clone())]).unwrap();
+            assert_eq!(other.patches(all[0].id).unwrap().as_ref(), Some(&new));
+            let wrong = PatchFeatures { rows: 9, ..new };
+            assert!(other.put_patches(&[(all[2].id, wrong)]).unwrap_err().is_permanent());
+            assert_eq!((other.patches(all[2].id).unwrap(), other.ids().unwrap().len()), (None, 2));
+        }
+        let gallery = open(MODEL);
+        assert!(matches!(gallery.forget_model(MODEL), Err(GalleryError::InUse(_))));
+        gallery.forget_model("other").unwrap();
+        gallery.forget_model("other").unwrap();
+        assert_eq!(gallery.patches(all[0].id).unwrap().as_ref(), Some(&all[0].patches));
+        drop(gallery);
+        let other = open("other");
+        assert_eq!(other.patches(all[0].id).unwrap(), None);
+        assert_eq!(other.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
+    });
+}
+
+#[test]
 fn contradicting_features_are_refused_before_anything_is_written() {
     on_each(|open| {
         let gallery = open(MODEL);

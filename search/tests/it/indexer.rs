@@ -121,6 +121,9 @@ impl Gallery for Pictures {
         }
         self.0.put(exhibits)
     }
+    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+        self.0.put_patches(features)
+    }
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
         self.0.jpeg(id)
     }
@@ -132,6 +135,9 @@ impl Gallery for Pictures {
     }
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
         self.0.ids()
+    }
+    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
+        self.0.forget_model(model_id)
     }
 }
 

@@ -17,6 +17,7 @@ mod model;
 mod opening;
 mod phrases;
 mod recall;
+mod reindex;
 mod retention;
 mod searcher;
 #[cfg(feature = "server")]

@@ -6,6 +6,7 @@ mod camera;
 mod client;
 mod detect;
 mod node;
+mod reindex;
 mod search;
 mod serve;
 #[path = "../shared/token.rs"]
@@ -42,6 +43,9 @@ enum Command {
     /// Create, list and revoke access tokens; the server need not run.
     #[command(subcommand)]
     Token(token::Command),
+    /// Embed the stored pictures anew, so that a new model answers over everybody
+    #[command(long_about = reindex::HELP)]
+    Reindex(reindex::Args),
     /// Print (and draw) the people the detector sees in pictures.
     Detect(detect::Args),
     /// Convert the published detector weights to safetensors.
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args),
         Command::Camera(command) => camera::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Reindex(args) => return reindex::run(&args),
         Command::Detect(args) => return detect::run(&args),
         Command::ConvertDetector { json, bin, out } => {
             sightline_detect::convert::tfjs_to_safetensors(&json, &bin, &out).map_err(Into::into)

@@ -1,11 +1,11 @@
 //! `store.json`: what a store's folder holds. Read before the engine opens anything, so that a wrong model is told in
 //! our words and nothing is touched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files;
+use crate::files::{self, FileError};
 use crate::store::StoreError;
 
 /// Version of the folder's layout and of the payload's fields.
@@ -26,14 +26,31 @@ impl std::fmt::Display for Manifest {
     }
 }
 
-/// Ids of the models whose vectors lie below `root`, sorted.
-pub(super) fn models(root: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
-    let manifests = entries.filter_map(|entry| files::read(&entry.ok()?.path().join("store.json")).ok().flatten());
-    let mut ids: Vec<String> =
-        manifests.filter_map(|text| Some(serde_json::from_slice::<Manifest>(&text).ok()?.model_id)).collect();
-    ids.sort();
-    ids
+/// Ids and widths of the stores below `root`, each in a folder of its model's name, sorted by id; a folder without a manifest is
+/// no store.
+pub(super) fn stores(root: &Path) -> Result<Vec<(String, usize)>, StoreError> {
+    let mut stores = Vec::new();
+    let entries = match std::fs::read_dir(root) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(stores),
+        other => other.map_err(FileError::new("read", root))?,
+    };
+    for entry in entries {
+        let folder = entry.map_err(FileError::new("read", root))?.path();
+        let Some(name) = folder.file_name().and_then(|n| n.to_str()).filter(|_| folder.is_dir()) else { continue };
+        let path = folder.join("store.json");
+        let Some(text) = files::read(&path)? else { continue };
+        let found = parse(&text, path)?;
+        // What lies under another name was put aside.
+        if found.model_id == name {
+            stores.push((found.model_id, found.width));
+        }
+    }
+    stores.sort();
+    Ok(stores)
+}
+
+fn parse(text: &[u8], path: PathBuf) -> Result<Manifest, StoreError> {
+    serde_json::from_slice(text).map_err(|e| StoreError::Damaged { path, reason: e.to_string() })
 }
 
 /// Checks that the folder was made for this model and width; writes that into a new folder.
@@ -46,8 +63,7 @@ pub(super) fn claim(folder: &Path, model_id: &str, width: usize) -> Result<(), S
         files::write_whole(&folder.join("store.json.new"), &path, &[&text])?;
         return Ok(files::sync_folder(folder)?);
     };
-    let found: Manifest =
-        serde_json::from_slice(&text).map_err(|e| StoreError::Damaged { path, reason: e.to_string() })?;
+    let found = parse(&text, path)?;
     if found == wanted {
         Ok(())
     } else {

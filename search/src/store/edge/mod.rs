@@ -105,12 +105,24 @@ pub struct EdgeStore {
     shard: Arc<Shard>,
 }
 
-/// Ids of the models whose vectors lie below `root`, each in a folder of its own; none when there is no such folder.
-pub fn indexed_models(root: &Path) -> Vec<String> {
-    manifest::models(root)
+/// Ids of the models whose vectors lie below `root`, each in a folder of its own, sorted; none when there is no such folder.
+///
+/// # Errors
+/// When a folder or a manifest cannot be read.
+pub fn indexed_models(root: &Path) -> Result<Vec<String>, StoreError> {
+    Ok(manifest::stores(root)?.into_iter().map(|(model, _)| model).collect())
 }
 
 impl EdgeStore {
+    /// Opens every store below `root`, but that of the model `except` where one is named, sorted by the models' ids.
+    ///
+    /// # Errors
+    /// As [`EdgeStore::open`], and of [`indexed_models`].
+    pub fn open_others(root: &Path, except: Option<&str>, options: &EdgeOptions) -> Result<Vec<Self>, StoreError> {
+        let others = manifest::stores(root)?.into_iter().filter(|(model, _)| Some(model.as_str()) != except);
+        others.map(|(model, width)| Self::open(root, &model, width, options)).collect()
+    }
+
     /// Opens `root/<model_id>/`, creating it when it is missing, for vectors of `width` values.
     ///
     /// # Errors
