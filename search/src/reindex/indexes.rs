@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{ReindexError, check_room};
+use super::error::{ReindexError, check_room};
 use crate::erase::resume_erasures;
 use crate::files::{self, DataLock, FileError};
 use crate::gallery::Gallery;

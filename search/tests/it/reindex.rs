@@ -2,7 +2,7 @@
 //! two runs, and not before nobody is missing.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sightline_core::SightingId;
@@ -32,7 +32,7 @@ fn data(n: i64) -> (tempfile::TempDir, Vec<Point>) {
     (dir, points)
 }
 
-fn vectors(data: &Path) -> std::path::PathBuf {
+fn vectors(data: &Path) -> PathBuf {
     data.join(VECTORS)
 }
 
@@ -87,7 +87,7 @@ fn run_until(
             last = (done, left_out);
         }
     })?;
-    assert_eq!(last, (outcome.found + outcome.embedded, outcome.left_out.len() as u64), "the last word on progress");
+    assert_eq!(last, (outcome.found + outcome.embedded, outcome.left_out.len() as u64));
     Ok(outcome)
 }
 
@@ -105,7 +105,8 @@ fn dying(batches: usize) -> impl Fn(&[Bytes]) -> Result<Vec<Result<ImageFeatures
 fn holds(store: &dyn VectorStore, gallery: &dyn Gallery, points: &[Point]) {
     let mut ids = store.ids(&Filter::default()).unwrap();
     let mut expected: Vec<SightingId> = points.iter().map(|p| p.id).collect();
-    (ids.sort(), expected.sort());
+    ids.sort();
+    expected.sort();
     assert_eq!(ids, expected);
     for p in points {
         let (record, vector) = store.vectors(&[p.id]).unwrap().pop().unwrap();
@@ -227,13 +228,13 @@ fn erasing_and_expiring_reach_every_models_index() {
     erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::camera(camera("b"))).unwrap();
     store.flush().unwrap();
     drop(store);
-    let left: Vec<&Point> = points.iter().filter(|p| p.payload.captured_at >= at(106)).collect();
-    let left: Vec<SightingId> = left.iter().filter(|p| p.payload.camera == camera("a")).map(|p| p.id).collect();
+    let stays = |p: &&Point| p.payload.captured_at >= at(106) && p.payload.camera == camera("a");
+    let mut left: Vec<SightingId> = points.iter().filter(stays).map(|p| p.id).collect();
+    left.sort();
     for (model, width) in [(NEW, NEW_WIDTH), (MODEL, WIDTH)] {
         let store = EdgeStore::open(&vectors(dir.path()), model, width, &EdgeOptions::default());
         let mut ids = store.unwrap().ids(&Filter::default()).unwrap();
-        let mut left = left.clone();
-        (ids.sort(), left.sort());
+        ids.sort();
         assert_eq!(ids, left, "in the index of {model}");
     }
     assert!(points.iter().all(|p| gallery.jpeg(p.id).unwrap().is_some() == left.contains(&p.id)));
