@@ -29,6 +29,7 @@ mod dataset;
 pub mod fuzzing;
 mod garments;
 mod mesh;
+mod part_mask;
 pub mod person;
 mod random;
 mod raster;
@@ -47,6 +48,7 @@ use rand::Rng;
 pub use caption::{caption, caption_with};
 pub use dataset::{DatasetSummary, write_dataset};
 pub use mesh::{AssetError, Assets};
+pub use part_mask::{PartMask, PersonPart};
 pub use person::Person;
 pub use random::stream;
 pub use scene::draw;
@@ -91,11 +93,28 @@ impl Corpus {
     /// Picture of identity `index`; every `view` has a pose, place and camera of its own. The size
     /// is that of a detector's crop, 60 to 400 pixels high.
     pub fn picture(&self, index: u64, view: u64) -> RgbImage {
+        draw(&self.person(index), self.assets_of(index, view), &mut self.view_stream(index, view))
+    }
+
+    /// Where each of `parts` shows in [`Corpus::picture`], in their order; nowhere if the person has
+    /// no such part.
+    pub fn part_masks(&self, index: u64, view: u64, parts: &[PersonPart]) -> Vec<PartMask> {
+        let assets = self.assets_of(index, view);
+        let draw = |person: &Person| scene::compose(person, assets, &mut self.view_stream(index, view)).canvas;
+        PartMask::of(&self.person(index), parts, draw)
+    }
+
+    /// The meshes of a picture of level 2; `None` for one of level 1.
+    fn assets_of(&self, index: u64, view: u64) -> Option<&Assets> {
         let meshes = self.meshes.as_ref().filter(|(_, share)| {
             *share >= 1.0 || stream(self.seed, index, LEVEL_STREAM + view).random::<f32>() < *share
         });
-        let assets = meshes.map(|(assets, _)| assets.as_ref());
-        draw(&self.person(index), assets, &mut stream(self.seed, index, 1 + view))
+        meshes.map(|(assets, _)| assets.as_ref())
+    }
+
+    /// What decides pose, place and camera of a picture.
+    fn view_stream(&self, index: u64, view: u64) -> impl Rng {
+        stream(self.seed, index, 1 + view)
     }
 
     /// Caption of identity `index` with [`Words::All`]; every `number` is worded anew.

@@ -7,7 +7,7 @@ use candle_nn::{Init, VarBuilder};
 
 use super::{Dropout, LayerNorm, Linear, attention, attention_probs, embedding};
 use crate::model::{Architecture, TokenBatch};
-use crate::net::Mask;
+use crate::net::{LookBy, Mask};
 
 /// How a text is passed through the transformer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +92,31 @@ impl AttentionBlock {
         let (q, k, v) = (self.query.forward(x)?, self.key.forward(other)?, self.value.forward(other)?);
         let context = attention(&q, &k, &v, self.heads, mask, dropout)?;
         self.norm.forward(&(apply_dropout(self.dense.forward(&context)?, dropout)? + x)?)
+    }
+}
+
+impl AttentionBlock {
+    /// Lengths of what each row of `other` `[batch, rows, width]` adds to each token by `probabilities`
+    /// `[batch, heads, tokens, rows]`, `[batch, tokens, rows]`; see [`crate::net::Bert::cross_contributions`].
+    fn contributions(&self, probabilities: &Tensor, other: &Tensor) -> Result<Tensor> {
+        let (batch, heads, tokens, rows) = probabilities.dims4()?;
+        let values = self.value.forward(other)?;
+        let width = values.dim(2)?;
+        let split = |x: &Tensor, first: usize| x.reshape((first, heads, width / heads))?.transpose(0, 1)?.contiguous();
+        // The head's columns of the output projection: `[heads, head width, width]`.
+        let output = split(&self.dense.weight, width)?.transpose(1, 2)?.contiguous()?;
+        let mut all = Vec::with_capacity(batch);
+        for item in 0..batch {
+            // `[heads, rows, width]`, and the sum over heads of probability times value: `[tokens, rows, width]`.
+            let values = split(&values.get(item)?, rows)?.matmul(&output)?;
+            let mut sum = values.zeros_like()?.get(0)?.unsqueeze(0)?.repeat((tokens, 1, 1))?;
+            for head in 0..heads {
+                let p = probabilities.get(item)?.get(head)?.unsqueeze(2)?;
+                sum = (sum + p.broadcast_mul(&values.get(head)?.unsqueeze(0)?)?)?;
+            }
+            all.push(sum.sqr()?.sum(2)?.sqrt()?);
+        }
+        Tensor::stack(&all, 0)
     }
 }
 
@@ -189,13 +214,34 @@ impl Bert {
     /// # Errors
     /// As [`Bert::forward`].
     pub fn cross_attention(&self, tokens: &TokenBatch, image: &Tensor) -> Result<Vec<Tensor>> {
+        self.cross_layers(tokens, image, |_, probabilities| Ok(probabilities))
+    }
+
+    /// How much each token looks at each patch in every layer, `[batch, tokens, patch rows]` each, see [`LookBy`].
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn looks(&self, tokens: &TokenBatch, image: &Tensor, by: LookBy) -> Result<Vec<Tensor>> {
+        self.cross_layers(tokens, image, |cross, probabilities| match by {
+            LookBy::Probability => probabilities.mean(1),
+            LookBy::Contribution => cross.contributions(&probabilities, image),
+        })
+    }
+
+    /// `of` the cross-attention of every layer and its probabilities `[batch, heads, tokens, patch rows]`.
+    fn cross_layers(
+        &self,
+        tokens: &TokenBatch,
+        image: &Tensor,
+        of: impl Fn(&AttentionBlock, Tensor) -> Result<Tensor>,
+    ) -> Result<Vec<Tensor>> {
         let mask = tokens.mask(false);
         let mut x = self.embed(tokens)?;
         let mut all = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             x = layer.attention.forward(&x, &x, Some(&mask), None)?;
             let (q, k) = (layer.cross.query.forward(&x)?, layer.cross.key.forward(image)?);
-            all.push(attention_probs(&q, &k, layer.cross.heads, None)?);
+            all.push(of(&layer.cross, attention_probs(&q, &k, layer.cross.heads, None)?)?);
             x = layer.feed_forward(&layer.cross.forward(&x, image, None, None)?, None)?;
         }
         Ok(all)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bert, Dropout, Linear, MlmDecoder, Pass, Vit};
 use crate::model::{Architecture, TextPooling, TokenBatch};
+use crate::net::LookBy;
 
 /// Which word predictor (`text_decoder`, for masked attribute modelling, ARA) to build beside the rest; only training needs
 /// one.
@@ -133,6 +134,16 @@ impl Cada {
         let image = image_embeds.to_dtype(self.dtype())?;
         let pass = Pass { image: Some(&image), causal: false, dropout };
         self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), &pass)
+    }
+
+    /// How much each token of the decoder looks at each patch in every layer, `[batch, tokens, 1 + patches]` each; rows of
+    /// padding hold values without meaning.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn looks(&self, tokens: &TokenBatch, image_embeds: &Tensor, by: LookBy) -> Result<Vec<Tensor>> {
+        let image = image_embeds.to_dtype(self.dtype())?;
+        self.text_encoder.looks(&tokens.with_first(self.arch.enc_token_id), &image, by)
     }
 
     /// Fused states -> `[batch, 2]`: "no match" and "match".

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::EmbedError;
 use crate::kernel::Precision;
 use crate::model::{Architecture, TokenBatch};
-use crate::net::{self, WeightFile, WeightSource};
+use crate::net::{self, LookBy, WeightFile, WeightSource};
 
 /// Logits of a head with two answers: "no" and "yes" of each row.
 pub type Logits = Vec<[f32; 2]>;
@@ -130,6 +130,19 @@ impl Network {
         Ok(self.match_and_phrase_logits(tokens, patches, &[])?.0)
     }
 
+    /// How much each token of the decoder looks at each patch in every layer: text i with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Per layer `[tokens, 1 + patches]` of every text, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Network::match_logits`].
+    pub fn looks(&self, tokens: &TokenBatch, patches: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, EmbedError> {
+        match self {
+            Self::Cpu(cada) => Ok(cada.looks(tokens, patches, by)?),
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.looks(tokens, patches, by),
+        }
+    }
+
     /// [`Network::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of each text
     /// (paper, section 3.3): `[batch * phrases]`, pair after pair. All texts have the same phrases.
     ///
@@ -179,7 +192,7 @@ mod graph {
     use crate::graph::{self, Cada, l2_normalize};
     use crate::kernel::Precision;
     use crate::model::{Architecture, TokenBatch};
-    use crate::net::WeightFile;
+    use crate::net::{LookBy, WeightFile};
 
     /// CADA as a graph, whole in one precision.
     #[derive(Debug)]
@@ -243,14 +256,35 @@ mod graph {
             })?)
         }
 
+        /// Patch features of one picture per text, of any number of patches.
+        fn patches(&self, tokens: &TokenBatch, patches: &[f32]) -> candle_core::Result<Tensor> {
+            let (batch, width) = (tokens.batch(), self.cada.arch().vision_width);
+            self.tensor(patches, &[batch, patches.len() / (batch * width).max(1), width])
+        }
+
+        pub(super) fn looks(
+            &self,
+            tokens: &TokenBatch,
+            patches: &[f32],
+            by: LookBy,
+        ) -> Result<Vec<Vec<f32>>, EmbedError> {
+            let patches = self.patches(tokens, patches)?;
+            let layers = self.precision.scope(|| self.cada.looks(tokens, &patches, by))?;
+            let of_texts = |layer: &Tensor| -> candle_core::Result<Vec<f32>> {
+                let (numbers, rows) = (Self::numbers(layer)?, layer.dim(2)?);
+                let texts = numbers.chunks_exact(tokens.tokens() * rows).zip(tokens.lengths());
+                Ok(texts.flat_map(|(text, length)| &text[..length * rows]).copied().collect())
+            };
+            Ok(layers.iter().map(of_texts).collect::<candle_core::Result<_>>()?)
+        }
+
         pub(super) fn match_and_phrase_logits(
             &self,
             tokens: &TokenBatch,
             patches: &[f32],
             pieces: &[Range<usize>],
         ) -> Result<(Logits, Logits), EmbedError> {
-            let arch = self.cada.arch();
-            let patches = self.tensor(patches, &[tokens.batch(), arch.patch_rows(), arch.vision_width])?;
+            let patches = self.patches(tokens, patches)?;
             let (whole, phrases) = self.precision.scope(|| -> candle_core::Result<_> {
                 let fused = self.cada.fused(tokens, &patches, None)?;
                 let whole = Self::numbers(&self.cada.itm_logits(&fused)?)?;

@@ -3,9 +3,9 @@
 
 use super::cada::Builder;
 use super::weights::Named;
-use super::{Attention, FeedForward, Layer, Mask, NormPlace, Other, Rows, Saved, ShapeError};
+use super::{Attention, AttentionSaved, FeedForward, Layer, Mask, NormPlace, Other, Rows, Saved, ShapeError};
 use crate::EmbedError;
-use crate::kernel::Buffer;
+use crate::kernel::{Buffer, Epilogue};
 use crate::model::{Architecture, TokenBatch};
 
 /// `text_encoder`: embeddings and layers.
@@ -135,10 +135,68 @@ impl Bert {
     /// # Errors
     /// As [`Bert::through`].
     pub fn cross_attention(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<Vec<f32>>, ShapeError> {
+        Ok(self.looks(tokens, image)?.into_iter().map(|saved| saved.probabilities.to_vec()).collect())
+    }
+
+    /// What each patch adds to each token in every layer's cross-attention, as a length: that of the sum over heads of
+    /// probability times value, projected (Kobayashi et al. 2020, "Attention is not only a weight", equation 8). Per layer
+    /// `[tokens, patch rows]` of every text, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Bert::through`].
+    pub fn cross_contributions(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<Vec<f32>>, ShapeError> {
+        let rows = self.image_rows(image, tokens.batch())?.length(0);
+        let mut all = Vec::with_capacity(self.layers.len());
+        for (layer, saved) in self.layers.iter().zip(self.looks(tokens, image)?) {
+            let Layer::Attention(layer) = &layer.cross else { continue };
+            all.push(self.contributions(layer, &saved, tokens.lengths(), rows)?);
+        }
+        Ok(all)
+    }
+
+    fn contributions(
+        &self,
+        layer: &Attention,
+        saved: &AttentionSaved,
+        lengths: &[usize],
+        rows: usize,
+    ) -> Result<Vec<f32>, ShapeError> {
+        let (d, heads) = (self.width, layer.heads);
+        let head_width = d / heads;
+        // One row per patch and head, in which the other heads say nothing: `[rows, heads, d]`.
+        let (mut apart, mut from) = (vec![0.0; rows * heads * d], 0);
+        let mut projected = vec![0.0; rows * heads * d];
+        let mut all = Vec::new();
+        for (item, length) in lengths.iter().enumerate() {
+            for (row, kv) in saved.other[item * rows * 2 * d..][..rows * 2 * d].chunks_exact(2 * d).enumerate() {
+                for head in 0..heads {
+                    let own = head * head_width..(head + 1) * head_width;
+                    apart[(row * heads + head) * d..][own.clone()].copy_from_slice(&kv[d..][own]);
+                }
+            }
+            layer.output.apply(&apart, &mut projected, Epilogue::bias(None), 0)?;
+            let probabilities = &saved.probabilities[from..from + heads * length * rows];
+            from += probabilities.len();
+            for token in 0..*length {
+                for (row, values) in projected.chunks_exact(heads * d).enumerate() {
+                    let mut sum = vec![0.0f32; d];
+                    for (head, value) in values.chunks_exact(d).enumerate() {
+                        let p = probabilities[(head * length + token) * rows + row];
+                        sum.iter_mut().zip(value).for_each(|(sum, x)| *sum += p * x);
+                    }
+                    all.push(sum.iter().map(|x| x * x).sum::<f32>().sqrt());
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What the cross-attention of every layer saved.
+    fn looks(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<AttentionSaved>, ShapeError> {
         let mut all = Vec::with_capacity(self.layers.len());
         let mut keep = |saved: Saved| {
             if let Saved::Attention(saved) = saved {
-                all.push(saved.probabilities.to_vec());
+                all.push(saved);
             }
         };
         self.run(tokens, Some(image), false, self.layers.len(), Some(&mut keep))?;

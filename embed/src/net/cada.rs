@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::weights::{Named, WeightSource};
-use super::{Bert, Dense, Norm, ShapeError, Vit};
+use super::{Bert, Dense, LookBy, Norm, ShapeError, Vit};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Mat, Precision};
 use crate::model::{Architecture, TextPooling, TokenBatch};
@@ -109,6 +109,38 @@ impl Cada {
     /// As [`Bert::forward`].
     pub fn fused(&self, tokens: &TokenBatch, image_embeds: &[f32]) -> Result<Buffer, ShapeError> {
         self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), Some(image_embeds), false)
+    }
+
+    /// How much each token of the decoder ([`Cada::fused`]) looks at each patch in every layer: `[tokens, 1 + patches]` of every
+    /// text, one behind the other.
+    ///
+    /// # Errors
+    /// As [`Bert::forward`].
+    pub fn looks(&self, tokens: &TokenBatch, image_embeds: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, ShapeError> {
+        let tokens = tokens.with_first(self.arch.enc_token_id);
+        if by == LookBy::Contribution {
+            return self.text_encoder.cross_contributions(&tokens, image_embeds);
+        }
+        let layers = self.text_encoder.cross_attention(&tokens, image_embeds)?;
+        let rows = image_embeds.len() / self.arch.vision_width / tokens.batch().max(1);
+        Ok(layers.iter().map(|layer| self.mean_of_heads(layer, tokens.lengths(), rows)).collect())
+    }
+
+    /// `[heads, tokens, rows]` of every text -> `[tokens, rows]`.
+    fn mean_of_heads(&self, layer: &[f32], lengths: &[usize], rows: usize) -> Vec<f32> {
+        let heads = self.arch.text_heads;
+        let mut all = Vec::with_capacity(layer.len() / heads);
+        let mut rest = layer;
+        for length in lengths {
+            let (item, behind) = rest.split_at(heads * length * rows);
+            rest = behind;
+            let mut mean = vec![0.0; length * rows];
+            for head in item.chunks_exact(mean.len().max(1)) {
+                mean.iter_mut().zip(head).for_each(|(mean, p)| *mean += p / heads as f32);
+            }
+            all.append(&mut mean);
+        }
+        all
     }
 
     /// First rows of fused states, `[batch, text width]` -> `[batch, 2]`: "no match" and "match".

@@ -52,6 +52,15 @@ pub enum NormPlace {
     After,
 }
 
+/// What counts as looking at a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookBy {
+    /// The probability of attention, mean over heads.
+    Probability,
+    /// The length of what the patch adds to the token ([`Bert::cross_contributions`]).
+    Contribution,
+}
+
 /// What cross-attention attends to.
 #[derive(Clone, Copy, Debug)]
 pub struct Other<'a> {

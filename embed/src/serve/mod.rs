@@ -4,6 +4,7 @@ mod device;
 #[cfg(test)]
 mod double;
 mod embedder;
+mod explain;
 mod jobs;
 mod model;
 mod pictures;
@@ -12,5 +13,6 @@ pub mod stage;
 
 pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
+pub use explain::{ExplainMethod, Explanation, Highlight};
 pub use model::{ImageFeatures, MatchScore, Model, ModelInfo, QueryPhrase, TextQuery};
 pub use self_test::{SelfTest, self_test, write_self_test};

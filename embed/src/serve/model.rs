@@ -100,7 +100,7 @@ pub struct MatchScore {
 }
 
 /// Tokens plus patch rows of one decoder pass: some 30 MB of activations at the published size.
-const ROWS_PER_PASS: usize = 4096;
+pub(super) const ROWS_PER_PASS: usize = 4096;
 
 /// CADA with its tokenizer and preprocessing.
 #[derive(Debug)]
@@ -280,16 +280,8 @@ impl Model {
         pieces: &[Range<usize>],
         images: &[PatchFeatures],
     ) -> Result<(Logits, Logits), EmbedError> {
-        let (rows, width) = (self.info.patch_rows, self.info.patch_width);
-        for p in images {
-            if (p.rows as usize, p.width as usize) != (rows, width) || p.data.len() != rows * width * 2 {
-                return Err(EmbedError::PatchFeatures {
-                    expected: format!("{rows} x {width} f16"),
-                    found: format!("{} x {} f16 in {} bytes", p.rows, p.width, p.data.len()),
-                });
-            }
-        }
-        let pairs_per_pass = (ROWS_PER_PASS / (query.ids.len() + rows)).max(1);
+        images.iter().try_for_each(|patches| self.check_patches(patches))?;
+        let pairs_per_pass = (ROWS_PER_PASS / (query.ids.len() + self.info.patch_rows)).max(1);
         let (mut logits, mut phrases) = (Vec::with_capacity(images.len()), Vec::new());
         for part in images.chunks(pairs_per_pass) {
             let patches: Vec<f32> = part.iter().flat_map(|p| halves(&p.data)).collect();
@@ -300,6 +292,19 @@ impl Model {
             phrases.extend(parts);
         }
         Ok((logits, phrases))
+    }
+
+    /// That `patches` are features of this model.
+    pub(super) fn check_patches(&self, patches: &PatchFeatures) -> Result<(), EmbedError> {
+        let (rows, width) = (self.info.patch_rows, self.info.patch_width);
+        let found = (patches.rows as usize, patches.width as usize, patches.data.len());
+        if found == (rows, width, rows * width * 2) {
+            return Ok(());
+        }
+        Err(EmbedError::PatchFeatures {
+            expected: format!("{rows} x {width} f16"),
+            found: format!("{} x {} f16 in {} bytes", found.0, found.1, found.2),
+        })
     }
 
     /// [`Model::match_logits`] as scores; none for a picture whose stored features are damaged, so that one bad picture costs
@@ -385,6 +390,6 @@ struct Nearness {
 }
 
 /// Little-endian f16 numbers as f32.
-fn halves(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
+pub(super) fn halves(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
     data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())
 }

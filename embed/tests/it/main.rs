@@ -6,6 +6,7 @@ mod bf16;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod embedder;
+mod explain;
 mod folder;
 mod golden;
 #[cfg(feature = "candle")]

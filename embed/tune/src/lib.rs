@@ -21,6 +21,7 @@ pub mod config;
 pub mod dataset;
 mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod facts;
 mod finite;
 pub mod folder;

@@ -23,3 +23,5 @@ pub(crate) const INITIAL_VARIABLES: u64 = 337_051_648;
 pub(crate) const IMPORTED_HEADS: u64 = 281_681_581;
 /// Persons of a bootstrap; the third argument is the number of the draw.
 pub(crate) const BOOTSTRAP: u64 = 2_718_281_959;
+/// Phrases and random patches of the checks of explanations; the third argument is the number of the picture.
+pub(crate) const EXPLANATION: u64 = 1_163_415_634;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use sightline_figures::{Assets, Corpus};
+use sightline_figures::{Assets, Corpus, PersonPart};
 
 use crate::doll::Doll;
 
@@ -29,6 +29,26 @@ fn meshed_persons_follow_from_seed_identity_and_view_on_any_thread() {
     let half = Corpus::with_assets(5, assets, 0.5);
     let drawn = (0..24).filter(|&i| half.picture(i, 1).as_raw() == plain.picture(i, 1).as_raw()).count();
     assert!((4..=20).contains(&drawn), "{drawn} of 24 pictures are of level 1");
+}
+
+/// Parts are where they change the picture, whatever draws it: meshes here, and bags of level 1 on them.
+#[test]
+fn parts_of_meshed_persons_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    Doll::standing().write(dir.path());
+    let corpus = Corpus::with_assets(5, Arc::new(Assets::load(dir.path()).unwrap()), 1.0);
+    let mut seen = [0; PersonPart::ALL.len()];
+    for index in 0..16 {
+        let person = corpus.person(index);
+        let masks = corpus.part_masks(index, 0, &PersonPart::ALL);
+        assert!(masks.iter().map(|mask| mask.share()).sum::<f32>() <= 1.0, "identity {index}: masks overlap");
+        assert!(person.bag.is_some() || masks[6].share() == 0.0);
+        assert!(person.outer.is_some() || masks[2].share() == 0.0);
+        seen.iter_mut().zip(&masks).for_each(|(count, mask)| *count += usize::from(mask.share() > 0.002));
+    }
+    for part in [PersonPart::Outer, PersonPart::Inner, PersonPart::Lower, PersonPart::Shoes, PersonPart::Bag] {
+        assert!(seen[part as usize] > 0, "{part:?} is never seen: {seen:?}");
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ impl Phrase {
 
     /// A true phrase about `item`. `colour` and `wide` are the shares of phrases with the colour, and
     /// of those that have nothing but the colour. `None` if no word is sure.
-    pub(super) fn about(part: Part, item: &Item, colour: f32, wide: f32, rng: &mut impl Rng) -> Option<Self> {
+    pub(crate) fn about(part: Part, item: &Item, colour: f32, wide: f32, rng: &mut impl Rng) -> Option<Self> {
         let sure = |term: &&'static ColourTerm| item.colours.are(term.yes, term.maybe) == Some(true);
         let colours: Vec<&ColourTerm> = colour_terms(part).iter().filter(sure).collect();
         let kinds: Vec<&Term> = terms(part).iter().filter(|t| !t.wide && item.kinds.within(t.yes)).collect();

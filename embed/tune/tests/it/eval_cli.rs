@@ -83,6 +83,38 @@ fn phrases_of_labelled_people_are_listed_with_their_counts() {
     assert!(said(&eval(&flags)).contains("phrases need labels"));
 }
 
+/// Figures have their form and their bounds; whether they are right, `explain` tests on pictures that are known.
+#[test]
+fn explanations_are_held_against_chance() {
+    let flags = ["--explain", "--dataset", "synth", "--identities", "3", "--views", "1"];
+    let found = &json(&flags)["explain"];
+    assert_eq!((found["persons"].as_u64(), found["pictures"].as_u64()), (Some(3), Some(3)));
+    assert_eq!((found["patches"].as_u64(), found["blanked"].as_u64()), (Some(32), Some(4)));
+    let methods = found["methods"].as_array().expect("methods");
+    assert_eq!(methods.iter().filter(|method| method["default"] == true).count(), 1);
+    for method in methods {
+        let pointing = &method["pointing"];
+        let cases = pointing["cases"].as_u64().expect("a number");
+        assert!(cases >= 3 && method["phrase_deletion"]["cases"].as_u64() == Some(cases), "{method}");
+        assert_eq!(method["match_deletion"]["cases"].as_u64(), Some(3));
+        let share = |name: &str| pointing[name].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&share("reached")) && (0.005..0.9).contains(&share("chance")), "{pointing}");
+        assert_eq!(method["pointing_alone"]["cases"].as_u64(), Some(3));
+        assert!(method["pointing_swapped"]["cases"].as_u64().is_some_and(|some| 0 < some && some <= cases), "{method}");
+        let parts = method["parts"].as_array().expect("parts");
+        assert_eq!(parts.iter().filter_map(|part| part["pointing"]["cases"].as_u64()).sum::<u64>(), cases);
+    }
+    let text = eval(&flags);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    for part in ["(serves): pointing", "deletion, phrases", "deletion, match", "layers: lower", "4 strongest of 32"] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    let e = said(&eval(&["--explain", "--dataset", "cuhk-pedes", "--root", "."]));
+    assert!(e.contains("no drawn persons"), "{e}");
+    let e = said(&eval(&["--explain", "--phrases", "--dataset", "synth"]));
+    assert!(e.contains("cannot be used with"), "{e}");
+}
+
 #[test]
 fn people_are_evaluated_by_the_parts_that_are_held_out() {
     let root = tempfile::tempdir().unwrap();

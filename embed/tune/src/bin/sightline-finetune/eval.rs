@@ -10,8 +10,8 @@ use sightline_tune::dataset::Dataset;
 use sightline_tune::evaluate::{LocalScore, dump};
 use sightline_tune::ranks::{RankIntervals, Ranks, TextRank, text_ranks_by};
 
-use crate::eval_phrases;
 use crate::scorer::{DataArgs, Defaults, MachineArgs, Scorer};
+use crate::{eval_explain, eval_phrases};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -19,6 +19,7 @@ Examples:
   sightline-finetune eval --dataset cuhk-pedes --root CUHK-PEDES --preset reference
   sightline-finetune eval --model clip-vit-base-patch16 --dataset rstpreid --root RSTPReid --split val
   sightline-finetune eval --dataset synth --identities 1000 --json
+  sightline-finetune eval --explain --dataset synth --identities 200 --views 1
   sightline-finetune eval --phrases --dataset cuhk-pedes --root PEOPLE --split train
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
@@ -32,6 +33,9 @@ gallery stays. A text that several pictures of a person have in common is counte
 --phrases asks short phrases (\"wearing jeans\", \"carrying a backpack\") of every picture, and tells how well the score separates
 the persons of whom the phrase is true from the others. The truth comes from labels.json below --root, or of drawn persons.
 
+--explain tests the maps from words to patches on drawn persons: does the map of \"red jacket\" point at the jacket, and does the
+model believe it less without the patches that the map highlights? Each method is held against chance.
+
 A model with a query bank also gets a row for its cosine less the picture's hubness, without the decoder.
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
 The paper's ablation tables are another command: sightline-finetune ablate --help.")]
@@ -39,9 +43,9 @@ pub struct EvalArgs {
     /// Model folder, or "default" for the one in the repository; a CLIP or SigLIP folder in Hugging
     /// Face layout too.
     #[arg(long, default_value = "default")]
-    model: PathBuf,
+    pub model: PathBuf,
     #[command(flatten)]
-    data: DataArgs,
+    pub data: DataArgs,
     /// Pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
@@ -49,11 +53,14 @@ pub struct EvalArgs {
     #[arg(long, value_enum, default_value_t = Preset::Sightline)]
     preset: Preset,
     #[command(flatten)]
-    machine: MachineArgs,
+    pub machine: MachineArgs,
     /// Single phrases instead of descriptions: how well they separate those of whom they are true.
     /// --k is not used; every picture is judged.
     #[arg(long)]
     phrases: bool,
+    /// Tests of the explanations, on drawn persons (--dataset synth).
+    #[arg(long, conflicts_with = "phrases")]
+    explain: bool,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -70,7 +77,7 @@ enum Preset {
     Paper,
 }
 
-const DEFAULTS: Defaults = Defaults { dataset: "cuhk-pedes", split: "test", identities: 1000, seed: 999 };
+pub const DEFAULTS: Defaults = Defaults { dataset: "cuhk-pedes", split: "test", identities: 1000, seed: 999 };
 
 /// What the paper reports for CADA-G and CADA-L (Rank-1, Rank-5, Rank-10, mAP), when the gallery is
 /// the test split that it was measured on: by its layout, and by its numbers of texts and pictures.
@@ -84,6 +91,9 @@ fn published(dataset: Dataset, texts: usize, images: usize) -> Option<[[f64; 4];
 }
 
 pub fn run(args: &EvalArgs) -> Result<()> {
+    if args.explain {
+        return eval_explain::run(args);
+    }
     ensure!(args.k > 0, "--k must be above 0");
     let scorer = Scorer::open(&args.model, &args.machine)?;
     let (gallery, name) = args.data.gallery(&DEFAULTS)?;

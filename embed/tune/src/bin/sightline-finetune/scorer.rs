@@ -11,7 +11,7 @@ use sightline_core::config::EmbedPrecision;
 use sightline_embed::model::{ModelConfig, Network, QueryBank};
 use sightline_embed::net::WeightFile;
 use sightline_embed::text::CaptionTokenizer;
-use sightline_embed::{ModelFolder, choose_precision, open_device, resolve_model_folder};
+use sightline_embed::{Model, ModelFolder, choose_precision, open_device, resolve_model_folder};
 use sightline_figures::{Assets, Corpus, Words};
 use sightline_tune::baseline::{self, Baseline};
 use sightline_tune::dataset::Dataset;
@@ -41,6 +41,24 @@ enum Arithmetic {
     Bf16,
     F16,
     Auto,
+}
+
+impl MachineArgs {
+    /// The precision asked for.
+    fn precision(&self) -> EmbedPrecision {
+        match self.precision {
+            Arithmetic::F32 => EmbedPrecision::F32,
+            Arithmetic::Bf16 => EmbedPrecision::Bf16,
+            Arithmetic::F16 => EmbedPrecision::F16,
+            Arithmetic::Auto => EmbedPrecision::Auto,
+        }
+    }
+
+    /// A model folder, loaded as it serves.
+    pub fn model(&self, folder: &Path) -> Result<Model> {
+        sightline_embed::keep_large_buffers();
+        Ok(Model::load_as(&ModelFolder::open(folder)?, &self.device, self.precision())?)
+    }
 }
 
 /// Flags for the gallery.
@@ -95,6 +113,15 @@ impl CaptionWords {
     }
 }
 
+/// Drawn persons.
+pub struct Drawn {
+    pub corpus: Corpus,
+    /// The first ones of the corpus.
+    pub identities: u64,
+    /// Pictures of each.
+    pub views: u64,
+}
+
 /// Defaults of [`DataArgs`], which differ between commands.
 pub struct Defaults {
     pub dataset: &'static str,
@@ -108,29 +135,8 @@ impl DataArgs {
     pub fn gallery(&self, or: &Defaults) -> Result<(Gallery, String)> {
         let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
         if dataset == "synth" {
-            ensure!(
-                self.root.is_none() && self.split.is_none(),
-                "--dataset synth draws persons: no --root, no --split"
-            );
-            let (identities, seed) = (self.identities.unwrap_or(or.identities), self.seed.unwrap_or(or.seed));
-            ensure!(identities > 1 && self.views > 0, "--identities must be above 1 and --views above 0");
-            ensure!(
-                (0.0..=1.0).contains(&self.level2_share),
-                "--level2-share {} is not within 0..1",
-                self.level2_share
-            );
-            let (corpus, level) = match &self.assets {
-                Some(dir) => (Corpus::with_assets(seed, Arc::new(Assets::load(dir)?), self.level2_share), "synth2"),
-                None => (Corpus::new(seed), "synth"),
-            };
-            let words = self.words.words();
-            let said = match self.words {
-                CaptionWords::Seen => "-seen-words",
-                CaptionWords::HeldOut => "-held-out-words",
-                CaptionWords::All => "",
-            };
-            let name = format!("{level}-seed{seed}-n{identities}{said}");
-            return Ok((Gallery::drawn(&corpus, 0..identities, self.views, words), name));
+            let (Drawn { corpus, identities, views }, name) = self.drawn(or)?;
+            return Ok((Gallery::drawn(&corpus, 0..identities, views, self.words.words()), name));
         }
         let root = self.root.as_ref().with_context(|| format!("--dataset {dataset} needs --root"))?;
         if self.identities.is_some() || self.seed.is_some() || self.assets.is_some() || self.words != CaptionWords::All
@@ -145,6 +151,27 @@ impl DataArgs {
             dataset.parse().map_err(|e| anyhow::anyhow!("--dataset: {e}, people-stop, people-calibrate or synth"))?;
         let split = self.split.as_deref().unwrap_or(or.split);
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
+    }
+
+    /// The persons that --dataset synth draws, and the name of the gallery that they are.
+    pub fn drawn(&self, or: &Defaults) -> Result<(Drawn, String)> {
+        let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
+        ensure!(dataset == "synth", "--dataset {dataset} has no drawn persons: --dataset synth");
+        ensure!(self.root.is_none() && self.split.is_none(), "--dataset synth draws persons: no --root, no --split");
+        let (identities, seed) = (self.identities.unwrap_or(or.identities), self.seed.unwrap_or(or.seed));
+        ensure!(identities > 1 && self.views > 0, "--identities must be above 1 and --views above 0");
+        ensure!((0.0..=1.0).contains(&self.level2_share), "--level2-share {} is not within 0..1", self.level2_share);
+        let (corpus, level) = match &self.assets {
+            Some(dir) => (Corpus::with_assets(seed, Arc::new(Assets::load(dir)?), self.level2_share), "synth2"),
+            None => (Corpus::new(seed), "synth"),
+        };
+        let said = match self.words {
+            CaptionWords::Seen => "-seen-words",
+            CaptionWords::HeldOut => "-held-out-words",
+            CaptionWords::All => "",
+        };
+        let drawn = Drawn { corpus, identities, views: self.views };
+        Ok((drawn, format!("{level}-seed{seed}-n{identities}{said}")))
     }
 
     /// What the phrases of the yardstick are of the pictures in `gallery`, which are labelled or drawn.
@@ -201,13 +228,7 @@ impl LoadedModel {
         let folder = ModelFolder::open(folder)?;
         sightline_embed::keep_large_buffers();
         let device = open_device(&machine.device)?;
-        let wanted = match machine.precision {
-            Arithmetic::F32 => EmbedPrecision::F32,
-            Arithmetic::Bf16 => EmbedPrecision::Bf16,
-            Arithmetic::F16 => EmbedPrecision::F16,
-            Arithmetic::Auto => EmbedPrecision::Auto,
-        };
-        let precision = choose_precision(wanted, &device)?;
+        let precision = choose_precision(machine.precision(), &device)?;
         let bank = folder.bank()?;
         let file = WeightFile::read(&folder.weights())?;
         let ModelFolder { path, config, id } = folder;

@@ -1,0 +1,81 @@
+//! Something measured beside chance: how many times as much, with an interval over persons.
+
+use serde::Serialize;
+
+use crate::bootstrap::interval;
+
+/// One case of a person.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
+    pub person: usize,
+    pub reached: f64,
+    /// What chance reaches in the same case.
+    pub chance: f64,
+}
+
+/// Means over cases.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Contrast {
+    /// How many.
+    pub cases: usize,
+    /// What is reached.
+    pub reached: f64,
+    /// What chance reaches.
+    pub chance: f64,
+    /// One divided by the other; `None` where chance reaches nothing.
+    pub times: Option<f64>,
+    /// Its middle 95 % when the persons are drawn anew.
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Contrast {
+    /// Of `cases` of persons numbered below `persons`.
+    pub(super) fn of(cases: &[Measured], persons: usize) -> Self {
+        // Sums of each person: number of cases, reached, by chance.
+        let mut sums = vec![[0.0; 3]; persons];
+        for case in cases {
+            let sum = &mut sums[case.person];
+            *sum = [sum[0] + 1.0, sum[1] + case.reached, sum[2] + case.chance];
+        }
+        let total = |times: &[u32]| {
+            sums.iter()
+                .zip(times)
+                .fold([0.0; 3], |total, (sum, times)| std::array::from_fn(|i| total[i] + sum[i] * f64::from(*times)))
+        };
+        let ratio = |[_, reached, chance]: [f64; 3]| (chance > 0.0).then(|| reached / chance);
+        let all = total(&vec![1; persons]);
+        Self {
+            cases: cases.len(),
+            reached: all[1] / all[0].max(1.0),
+            chance: all[2] / all[0].max(1.0),
+            times: ratio(all),
+            interval: interval(persons, |times| ratio(total(times))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_of_means_and_its_interval_is_over_persons() {
+        let case = |i: usize| Measured { person: i / 2, reached: if i % 4 < 2 { 0.6 } else { 0.2 }, chance: 0.1 };
+        let cases: Vec<Measured> = (0..80).map(case).collect();
+        let contrast = Contrast::of(&cases, 40);
+        assert_eq!(contrast.cases, 80);
+        assert!((contrast.reached - 0.4).abs() < 1e-9 && (contrast.chance - 0.1).abs() < 1e-9);
+        assert!(contrast.times.is_some_and(|times| (times - 4.0).abs() < 1e-9));
+        // Of a mean over 40 persons at 2 or 6: 4 +- 1.96 * 2 / sqrt(40).
+        let [low, high] = contrast.interval.expect("forty persons");
+        assert!((low - 3.38).abs() < 0.15 && (high - 4.62).abs() < 0.15, "{low} {high}");
+    }
+
+    #[test]
+    fn nothing_is_a_multiple_of_nothing() {
+        let none = Contrast::of(&[], 3);
+        assert_eq!((none.cases, none.reached, none.times, none.interval), (0, 0.0, None, None));
+        let flat = Contrast::of(&[Measured { person: 1, reached: 0.5, chance: 0.0 }], 3);
+        assert_eq!((flat.reached, flat.times), (0.5, None));
+    }
+}
