@@ -159,7 +159,6 @@ impl QueryEncoder for Embedder {
         let (feature, text, truncated) = (query.feature.clone(), query.text.clone(), query.truncated);
         let phrase = |p: &sightline_embed::QueryPhrase| PhraseAsked { text: p.text.clone(), negated: p.negated };
         let phrases = query.phrases.iter().map(phrase).collect();
-        // Another model may look at what the phrases know nothing of.
         let not_understood = query.not_understood.clone();
         Ok(EncodedText { feature, text, truncated, phrases, not_understood, inner: Arc::new(query) })
     }

@@ -93,12 +93,7 @@ pub fn erase(
 /// When a part fails, or a journal is unreadable; see [`EraseError`].
 pub fn resume_erasures(store: &dyn VectorStore, gallery: &dyn Gallery, journals: &Path) -> Result<Receipt, EraseError> {
     let mut receipt = Receipt::default();
-    let entries = match std::fs::read_dir(journals) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(receipt),
-        other => other.map_err(FileError::new("read", journals))?,
-    };
-    for entry in entries {
-        let path = entry.map_err(FileError::new("read", journals))?.path();
+    for path in files::list(journals)? {
         if path.extension().is_none_or(|e| e != "ids") {
             // Never got its name: its deletion had not begun.
             files::remove(&path)?;

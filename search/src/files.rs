@@ -96,6 +96,15 @@ pub(crate) fn available(folder: &Path) -> Result<u64, FileError> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
+/// What lies in a folder; nothing when it is missing.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(FileError::new("read", folder))?,
+    };
+    entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(FileError::new("read", folder))
+}
+
 /// Reads a whole file; `None` when it is not there.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {

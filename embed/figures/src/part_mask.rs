@@ -13,7 +13,7 @@ use super::raster::Canvas;
 pub enum PersonPart {
     /// Hair on the head; no beard.
     Hair,
-    /// Headwear.
+    /// What is worn on the head.
     Hat,
     /// Jacket, coat, cardigan or vest.
     Outer,
@@ -21,7 +21,7 @@ pub enum PersonPart {
     Inner,
     /// Trousers, shorts or skirt; nothing below a dress.
     Lower,
-    /// Shoes.
+    /// Both shoes, without soles of a fixed colour.
     Shoes,
     /// Bag with its straps.
     Bag,

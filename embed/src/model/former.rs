@@ -12,8 +12,8 @@ use crate::EmbedError;
 
 /// Opens the model `name`, or the one beside it that the data belongs to: `indexed` are the ids of the models that stored
 /// pictures were embedded with, each of which has an index with everybody in it; a half-done one does not count. The model of
-/// `name` is taken when the data knows it, when there is no data, and when the data's
-/// model is not beside it, which is logged as an error.
+/// `name` is taken when the data knows it, when there is no data, and when the data's model is not beside it, which is logged
+/// as an error.
 ///
 /// # Errors
 /// As [`ModelFolder::open`].

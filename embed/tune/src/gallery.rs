@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sightline_core::RgbImage;
@@ -13,6 +13,7 @@ use super::facts::Facts;
 use super::{Result, TrainError};
 use sightline_embed::model::Preprocess;
 use sightline_embed::preprocess::{Filter, pixel_values, resize};
+use sightline_embed::{EmbedError, decode_image};
 use sightline_figures::{Corpus, Words};
 
 /// Where a picture comes from.
@@ -25,18 +26,29 @@ enum Picture {
 impl Picture {
     fn load(&self) -> Result<RgbImage> {
         match self {
-            Self::File(path) => {
-                let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-                sightline_embed::decode_image(&bytes).map_err(|e| TrainError::content(path, e))
-            }
-            Self::Drawn { corpus, identity, view } => {
-                let drawn = corpus.picture(*identity, *view);
-                let (width, height) = drawn.dimensions();
-                RgbImage::new(width, height, drawn.into_raw())
-                    .map_err(|_| sightline_embed::EmbedError::EmptyImage { width, height }.into())
-            }
+            Self::File(path) => read_picture(path),
+            Self::Drawn { corpus, identity, view } => drawn_picture(corpus, *identity, *view),
         }
     }
+}
+
+/// The picture in the file `path`.
+///
+/// # Errors
+/// A file that cannot be read, or is no picture: by name.
+pub fn read_picture(path: &Path) -> Result<RgbImage> {
+    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+    decode_image(&bytes).map_err(|e| TrainError::content(path, e))
+}
+
+/// Picture `view` of person `identity`.
+///
+/// # Errors
+/// A picture without a pixel.
+pub(super) fn drawn_picture(corpus: &Corpus, identity: u64, view: u64) -> Result<RgbImage> {
+    let drawn = corpus.picture(identity, view);
+    let (width, height) = drawn.dimensions();
+    RgbImage::new(width, height, drawn.into_raw()).map_err(|_| EmbedError::EmptyImage { width, height }.into())
 }
 
 /// Pictures and captions with their identities.

@@ -11,17 +11,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use rand::Rng;
 use rand::rngs::StdRng;
 
 use sightline_core::RgbImage;
-use sightline_embed::decode_image;
+use sightline_embed::EmbedError;
 use sightline_embed::preprocess::{Filter, resize};
 
 use crate::facts::{Description, Facts, Garment};
-use crate::source::Source;
+use crate::gallery::read_picture;
+use crate::source::{KeptPictures, Source, WeightedDraw};
 use crate::{Result, TrainError};
 
 /// File of the labels in ROOT.
@@ -33,25 +32,23 @@ const PICTURES: &str = "imgs";
 struct Photograph {
     path: PathBuf,
     garment: Garment,
-    /// At the model's size; decoded at its first use.
-    pixels: OnceLock<Box<[u8]>>,
 }
 
 /// Garments of a folder, every kind drawn about as often as the others.
 pub struct GarmentSource {
     size: [usize; 2],
     photographs: Vec<Photograph>,
-    /// Sums of the weights of the photographs up to each.
-    cumulative: Vec<f64>,
+    kept: KeptPictures,
+    by_weight: WeightedDraw,
 }
 
 impl GarmentSource {
     /// The garments in `root` whose label is a kind that can be worn in a picture of `size` pixels down and across; others
-    /// ("Shoes", "Not sure") are left out.
+    /// ("Shoes", "Not sure") are left out. Decoded pictures may take `memory` bytes.
     ///
     /// # Errors
     /// An unreadable file of labels, a line without two columns, a picture that is not there, or no garment at all.
-    pub fn open(root: &Path, size: [usize; 2]) -> Result<Self> {
+    pub fn open(root: &Path, size: [usize; 2], memory: usize) -> Result<Self> {
         let path = root.join(LABELS);
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
         let mut photographs = Vec::new();
@@ -66,7 +63,7 @@ impl GarmentSource {
                 let message = format!("line {}: there is no {}", number + 1, picture.display());
                 return Err(TrainError::content(&path, message));
             }
-            photographs.push(Photograph { path: picture, garment, pixels: OnceLock::new() });
+            photographs.push(Photograph { path: picture, garment });
         }
         if photographs.is_empty() {
             return Err(TrainError::content(&path, "it names no garment"));
@@ -75,22 +72,15 @@ impl GarmentSource {
         for photograph in &photographs {
             *counts.entry(photograph.garment).or_default() += 1;
         }
-        let mut sum = 0.0;
         let weights = photographs.iter().map(|photograph| 1.0 / (counts[&photograph.garment] as f64).sqrt());
-        let cumulative = weights.map(|weight| {
-            sum += weight;
-            sum
-        });
-        let cumulative = cumulative.collect();
-        Ok(Self { size, photographs, cumulative })
+        let by_weight = WeightedDraw::new(weights);
+        Ok(Self { size, kept: KeptPictures::new(photographs.len(), size, memory), by_weight, photographs })
     }
 }
 
 /// The photograph at `path` as `garment` is worn: RGB bytes of `size`, on the mean colour of its edge.
 fn worn(path: &Path, garment: Garment, size: [usize; 2]) -> Result<Vec<u8>> {
-    let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
-    let photograph = decode_image(&bytes).map_err(|e| TrainError::content(path, e))?;
-    place(&photograph, garment.place(), size).map_err(|e| TrainError::content(path, e))
+    place(&read_picture(path)?, garment.place(), size).map_err(|e| TrainError::content(path, e))
 }
 
 /// `photograph` between the heights `from` and `to` (0 to 1) of a picture of `size`, in the middle, on the mean colour of its
@@ -99,7 +89,7 @@ fn place(
     photograph: &RgbImage,
     [from, to]: [f32; 2],
     [height, width]: [usize; 2],
-) -> std::result::Result<Vec<u8>, sightline_embed::EmbedError> {
+) -> std::result::Result<Vec<u8>, EmbedError> {
     let (w, h) = (photograph.width() as usize, photograph.height() as usize);
     let room = ((to - from) * height as f32).max(1.0);
     let scale = (room / h as f32).min(width as f32 / w as f32);
@@ -137,18 +127,12 @@ impl Source for GarmentSource {
     }
 
     fn draw(&self, rng: &mut StdRng) -> usize {
-        let total = self.cumulative.last().copied().unwrap_or_default();
-        let at = rng.random::<f64>() * total;
-        self.cumulative.partition_point(|sum| *sum <= at).min(self.photographs.len() - 1)
+        self.by_weight.draw(rng)
     }
 
     fn picture(&self, identity: usize, _view: usize) -> Result<Cow<'_, [u8]>> {
-        let Photograph { path, garment, pixels } = &self.photographs[identity];
-        if pixels.get().is_none() {
-            // Two threads may decode the same photograph; both come to the same pixels.
-            let _ = pixels.set(worn(path, *garment, self.size)?.into());
-        }
-        Ok(Cow::Borrowed(pixels.get().map_or(&[][..], |pixels| pixels)))
+        let Photograph { path, garment } = &self.photographs[identity];
+        self.kept.get(identity, || worn(path, *garment, self.size))
     }
 
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String {
@@ -185,6 +169,7 @@ mod tests {
     use crate::facts::Phrase;
 
     const SIZE: [usize; 2] = [64, 32];
+    const MEMORY: usize = 1 << 20;
 
     /// A folder with a blue photograph of each of `labels`.
     fn folder(labels: &[&str]) -> tempfile::TempDir {
@@ -206,7 +191,7 @@ mod tests {
     #[test]
     fn one_garment_is_known_and_nothing_else() {
         let root = folder(&["Shorts", "Not sure", "Blazer"]);
-        let source = GarmentSource::open(root.path(), SIZE).unwrap();
+        let source = GarmentSource::open(root.path(), SIZE, MEMORY).unwrap();
         assert_eq!((source.identities(), source.views(0)), (2, 1), "an unsure label is left out");
         let truth = |identity: usize, word: &str| {
             let facts = source.facts(identity).unwrap();
@@ -258,7 +243,7 @@ mod tests {
     #[test]
     fn rare_kinds_are_drawn_more_often_than_their_share() {
         let labels: Vec<&str> = ["T-Shirt"; 16].into_iter().chain(["Skirt"]).collect();
-        let source = GarmentSource::open(folder(&labels).path(), SIZE).unwrap();
+        let source = GarmentSource::open(folder(&labels).path(), SIZE, MEMORY).unwrap();
         let mut rng = sightline_figures::stream(7, 8, 9);
         let skirts = (0..3000).filter(|_| source.draw(&mut rng) == 16).count();
         assert!((500..700).contains(&skirts), "{skirts} of 3000; one of five is its share by the root of its count");
@@ -266,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let said = |root: &Path| GarmentSource::open(root, SIZE).err().unwrap().to_string();
+        let said = |root: &Path| GarmentSource::open(root, SIZE, MEMORY).err().unwrap().to_string();
         let root = folder(&["Shorts", "Skirt"]);
         assert!(said(&root.path().join("nowhere")).contains("labels.csv"));
         std::fs::remove_file(root.path().join("imgs/1.jpg")).unwrap();
@@ -278,7 +263,7 @@ mod tests {
         assert!(said(root.path()).contains("no garment"));
         std::fs::write(root.path().join(LABELS), "image,label\n0,Shorts\n").unwrap();
         std::fs::write(root.path().join("imgs/0.jpg"), "nothing").unwrap();
-        let source = GarmentSource::open(root.path(), SIZE).unwrap();
+        let source = GarmentSource::open(root.path(), SIZE, MEMORY).unwrap();
         assert!(source.picture(0, 0).err().unwrap().to_string().contains("0.jpg"));
     }
 }

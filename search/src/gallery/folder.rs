@@ -59,7 +59,7 @@ impl FolderGallery {
         for folder in [&gallery.jpeg, &gallery.patches, &gallery.temporary] {
             files::create_folder(folder)?;
         }
-        for unfinished in list(&gallery.temporary)? {
+        for unfinished in files::list(&gallery.temporary)? {
             // A file that has gone meanwhile has got its name.
             let age = fs::metadata(&unfinished).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if abandoned.is_zero() || age.is_some_and(|age| age > abandoned) {
@@ -113,15 +113,6 @@ fn place(base: &Path, id: SightingId, extension: &str) -> PathBuf {
     base.join(&name[..3]).join(format!("{name}.{extension}"))
 }
 
-/// What lies in a folder; nothing when it is missing.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(FileError::new("read", folder))?,
-    };
-    entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(FileError::new("read", folder))
-}
-
 impl Gallery for FolderGallery {
     fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
         let headers = exhibits.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
@@ -154,7 +145,7 @@ impl Gallery for FolderGallery {
 
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         let (mut count, mut touched) = (0, BTreeSet::new());
-        let models = list(&self.all_patches)?;
+        let models = files::list(&self.all_patches)?;
         for id in ids {
             let patches = models.iter().map(|model| place(model, *id, "patches"));
             for path in patches.chain([place(&self.jpeg, *id, "jpg")]) {
@@ -174,7 +165,7 @@ impl Gallery for FolderGallery {
         // A picture whose features only another model has is that model's.
         let mut others = HashSet::new();
         let mut own = HashSet::new();
-        for model in list(&self.all_patches)? {
+        for model in files::list(&self.all_patches)? {
             collect(&model, if model == self.patches { &mut own } else { &mut others })?;
         }
         let mut pictures = HashSet::new();
@@ -194,8 +185,8 @@ impl Gallery for FolderGallery {
 
 /// Adds the ids that name files two levels below `base`.
 fn collect(base: &Path, ids: &mut HashSet<SightingId>) -> Result<(), FileError> {
-    for folder in list(base)? {
-        for file in list(&folder)? {
+    for folder in files::list(base)? {
+        for file in files::list(&folder)? {
             let name = file.file_stem().and_then(|s| s.to_str());
             ids.extend(name.and_then(|n| n.parse::<SightingId>().ok()));
         }

@@ -194,11 +194,6 @@ pub fn resume_drop(data: &Path) -> Result<(), FileError> {
 
 /// Indexes below `root` whose deletion has begun.
 fn set_aside(root: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let entries = match std::fs::read_dir(root) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(FileError::new("read", root))?,
-    };
-    let paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>();
     let dropped = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(DROPPED));
-    Ok(paths.map_err(FileError::new("read", root))?.into_iter().filter(dropped).collect())
+    Ok(files::list(root)?.into_iter().filter(dropped).collect())
 }

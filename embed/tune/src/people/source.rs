@@ -4,12 +4,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use rand::Rng;
 use rand::rngs::StdRng;
 
 use crate::dataset::Entry;
 use crate::facts::{Description, Facts, Label, RareKind};
-use crate::source::{DatasetSource, Source};
+use crate::source::{DatasetSource, Source, WeightedDraw};
 use crate::{Result, TrainError};
 
 /// Most that a rare kind adds to the weight of a person; one without a rare kind weighs 1. Beyond,
@@ -22,8 +21,7 @@ const COMMON: f64 = 1.0 / 8.0;
 pub struct PeopleSource {
     pictures: DatasetSource,
     facts: Vec<Facts>,
-    /// Sums of the weights of the persons up to each.
-    cumulative: Vec<f64>,
+    by_weight: WeightedDraw,
 }
 
 impl PeopleSource {
@@ -38,14 +36,9 @@ impl PeopleSource {
         ids.dedup();
         let label = |id: &u32| labels.get(id).ok_or_else(|| TrainError::Usage(format!("there is no label of id {id}")));
         let facts: Vec<Facts> = ids.iter().map(|id| label(id).map(Facts::of_label)).collect::<Result<_>>()?;
-        let mut sum = 0.0;
-        let add = |weight| {
-            sum += weight;
-            sum
-        };
-        let cumulative = weights(&facts).into_iter().map(add).collect();
+        let by_weight = WeightedDraw::new(weights(&facts));
         // The source numbers its identities in the order of their own numbers, as `ids` are.
-        Ok(Self { pictures: DatasetSource::new(entries, size, memory)?, facts, cumulative })
+        Ok(Self { pictures: DatasetSource::new(entries, size, memory)?, facts, by_weight })
     }
 
     /// Weight of each person in [`Source::draw`].
@@ -87,9 +80,7 @@ impl Source for PeopleSource {
     }
 
     fn draw(&self, rng: &mut StdRng) -> usize {
-        let total = self.cumulative.last().copied().unwrap_or_default();
-        let at = rng.random::<f64>() * total;
-        self.cumulative.partition_point(|sum| *sum <= at).min(self.facts.len() - 1)
+        self.by_weight.draw(rng)
     }
 
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {

@@ -1,17 +1,13 @@
 //! A source of training pairs from an annotated dataset on disk.
-//!
-//! A picture is decoded at its first use and kept as bytes at the model's size, up to a memory
-//! limit; pictures beyond the limit are decoded at every use.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand::rngs::StdRng;
 
-use super::Source;
 use super::word_weights::WordWeights;
+use super::{KeptPictures, Source};
 use crate::dataset::Entry;
 use crate::{Result, TrainError};
 
@@ -21,8 +17,7 @@ pub struct DatasetSource {
     entries: Vec<Entry>,
     /// Entries of each identity, in the order of the identities' own numbers.
     identities: Vec<Vec<usize>>,
-    kept: Vec<OnceLock<Box<[u8]>>>,
-    room: AtomicUsize,
+    kept: KeptPictures,
     word_weights: OnceLock<WordWeights>,
 }
 
@@ -39,13 +34,11 @@ impl DatasetSource {
         for (index, entry) in entries.iter().enumerate() {
             by_number.entry(entry.identity).or_default().push(index);
         }
-        let kept = entries.iter().map(|_| OnceLock::new()).collect();
         Ok(Self {
+            kept: KeptPictures::new(entries.len(), size, memory),
             size,
             entries,
             identities: by_number.into_values().collect(),
-            kept,
-            room: AtomicUsize::new(memory / (size[0] * size[1] * 3).max(1)),
             word_weights: OnceLock::new(),
         })
     }
@@ -84,12 +77,7 @@ impl Source for DatasetSource {
 
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>> {
         let index = self.index(identity, view);
-        if let Some(bytes) = self.kept[index].get() {
-            return Ok(Cow::Borrowed(bytes));
-        }
-        let bytes = self.entries[index].pixels(self.size)?;
-        let fits = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(1)).is_ok();
-        if fits { Ok(Cow::Borrowed(self.kept[index].get_or_init(|| bytes.into()))) } else { Ok(Cow::Owned(bytes)) }
+        self.kept.get(index, || self.entries[index].pixels(self.size))
     }
 
     fn caption(&self, identity: usize, view: usize, which: usize, _rng: &mut StdRng) -> String {

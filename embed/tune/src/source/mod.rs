@@ -5,9 +5,11 @@
 //! alone.
 
 mod folder;
+mod kept;
 mod mix;
 mod order;
 mod spec;
+mod weighted;
 mod word_weights;
 
 use std::borrow::Cow;
@@ -22,9 +24,11 @@ use super::pool::Pool;
 use sightline_figures::caption_with;
 
 pub use folder::DatasetSource;
+pub(crate) use kept::KeptPictures;
 pub use mix::MixedSource;
 pub use order::{BatchSequence, ChosenPair, Lookalikes, Order};
 pub use spec::DataSpec;
+pub(crate) use weighted::WeightedDraw;
 
 /// Pictures of persons with captions.
 pub trait Source: Sync {

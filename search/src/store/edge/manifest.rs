@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, FileError};
+use crate::files;
 use crate::store::StoreError;
 
 /// Version of the folder's layout and of the payload's fields.
@@ -30,12 +30,7 @@ impl std::fmt::Display for Manifest {
 /// no store.
 pub(super) fn stores(root: &Path) -> Result<Vec<(String, usize)>, StoreError> {
     let mut stores = Vec::new();
-    let entries = match std::fs::read_dir(root) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(stores),
-        other => other.map_err(FileError::new("read", root))?,
-    };
-    for entry in entries {
-        let folder = entry.map_err(FileError::new("read", root))?.path();
+    for folder in files::list(root)? {
         let Some(name) = folder.file_name().and_then(|n| n.to_str()).filter(|_| folder.is_dir()) else { continue };
         let path = folder.join("store.json");
         let Some(text) = files::read(&path)? else { continue };

@@ -141,7 +141,7 @@ pub fn sources(recipe: &Recipe, options: &ReadOptions, reporter: &Reporter) -> R
                 return Err(anyhow!("{spec}: the persons of {part} are held out; people:ROOT has those to learn from"));
             }
             DataSpec::Garments(root) => {
-                let garments = GarmentSource::open(root, options.size)?;
+                let garments = GarmentSource::open(root, options.size, options.memory)?;
                 reporter.note(&format!("{}: {} photographs of garments", root.display(), garments.identities()));
                 Box::new(garments)
             }
