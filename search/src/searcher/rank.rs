@@ -16,9 +16,6 @@ use super::request::{Sort, TrackHit};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
 use crate::gallery::Gallery;
 
-/// Pictures in one pass of the decoder: the paper's K, and no more memory than that takes.
-const PASS: usize = 32;
-
 /// Patch features that were read from the gallery, and a count of those that were not.
 #[derive(Default)]
 pub(super) struct Fetched {
@@ -81,21 +78,16 @@ pub(super) fn fetch(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32
     fetched
 }
 
-/// Scores the pictures. One without a finite score is logged and counted: it must not spoil the answer for the others.
+/// Scores the pictures, all in one question: between two questions the model would take a batch of crops, and each would wait
+/// for it. The model divides them as its memory demands. One without a finite score is logged and counted: it must not spoil the
+/// answer for the others.
 pub(super) fn judge(encoder: &dyn QueryEncoder, text: &EncodedText, fetched: Fetched) -> Result<Judged, EncodeError> {
     let Fetched { pictures, missing, unreadable, misshapen } = fetched;
-    let (ids, mut pictures): (Vec<_>, Vec<_>) = pictures.into_iter().unzip();
+    let (ids, pictures): (Vec<_>, Vec<_>) = pictures.into_iter().unzip();
     let mut judged = Judged { missing, unreadable, misshapen, ..Judged::default() };
-    let mut scores = Vec::with_capacity(ids.len());
-    while !pictures.is_empty() {
-        let rest = pictures.split_off(pictures.len().min(PASS));
-        let pass = std::mem::replace(&mut pictures, rest);
-        let expected = pass.len();
-        let got = encoder.match_scores(text, pass)?;
-        if got.len() != expected {
-            return Err(EncodeError::Failed(format!("{} scores for {expected} pictures", got.len()).into()));
-        }
-        scores.extend(got);
+    let scores = if pictures.is_empty() { Vec::new() } else { encoder.match_scores(text, pictures)? };
+    if scores.len() != ids.len() {
+        return Err(EncodeError::Failed(format!("{} scores for {} pictures", scores.len(), ids.len()).into()));
     }
     let asked = text.phrases.len();
     if let Some(odd) = scores.iter().flatten().find(|score| score.phrases.len() != asked) {

@@ -1,6 +1,7 @@
 //! Searches with a model that judges phrases, and with one that does not, over the same pictures.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sightline_core::config::{ScoreForm, SearchConfig};
 use sightline_search::{
@@ -78,6 +79,19 @@ fn the_pictures_of_a_track_agree_and_the_best_is_shown() {
     let asked: Vec<String> = answer.phrases.iter().map(ToString::to_string).collect();
     assert_eq!(asked, ["red jacket", "no bag"]);
     assert!(close(answer.expected_wrong.unwrap(), 2.0 - sigmoid(0.5) - sigmoid(-1.0)));
+}
+
+/// Between two questions the model would take crops, and the search would wait for them.
+#[test]
+fn all_pictures_of_a_search_are_one_question() {
+    let values: [f32; 2] = [1.0, 1.0];
+    let pictures = (1..33).flat_map(|born| (0..3).map(move |crop| picture(born, crop)));
+    let points: Vec<(Point, &[f32])> = pictures.map(|point| (point, &values[..])).collect();
+    let encoder = judging();
+    let asked = Arc::clone(&encoder.match_questions);
+    let answer = World::of(&points, encoder).ask("axis 0, red jacket");
+    assert!(answer.hits.len() == 10 && answer.hits.iter().all(|hit| hit.crops.len() == 3 && hit.probability.is_some()));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Sightings, vectors and an encoder that the tests can foresee.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -130,12 +131,14 @@ pub struct Double {
     pub persons: Option<f32>,
     /// Judges phrases.
     pub phrases: bool,
+    /// How often it was asked to match pictures.
+    pub match_questions: Arc<AtomicUsize>,
 }
 
 impl Double {
     /// One that judges no phrases.
     pub fn new() -> Self {
-        Self { model_id: MODEL.to_owned(), persons: None, phrases: false }
+        Self { model_id: MODEL.to_owned(), persons: None, phrases: false, match_questions: Arc::default() }
     }
 
     pub fn shared() -> Arc<Self> {
@@ -199,6 +202,7 @@ impl QueryEncoder for Double {
         text: &EncodedText,
         pictures: Vec<PatchFeatures>,
     ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
+        self.match_questions.fetch_add(1, Ordering::Relaxed);
         let score = |p: &PatchFeatures| {
             let value = |i: usize| half::f16::from_le_bytes([p.data[2 * i], p.data[2 * i + 1]]).to_f32();
             let holds = |(i, phrase): (usize, &PhraseAsked)| {
