@@ -6,6 +6,10 @@ cd "$(dirname "$0")/.."
 
 docker/guards.sh
 
+# The fuzz targets are a workspace of their own, which docker/fuzz.sh builds with its lock file as it is.
+echo "== lock file of the fuzz targets"
+cargo update --quiet --workspace --locked --manifest-path embed/fuzz/Cargo.toml
+
 echo "== fmt"
 cargo fmt --all --check
 

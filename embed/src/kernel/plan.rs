@@ -23,8 +23,8 @@ pub(super) struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// For a product of `m x k` by `k x n`, in panels of 32 and steps of 32. `whole` asks for a
-    /// single pass.
+    /// For a product of `m x k` by `k x n`, in panels of 32 and steps of 32. With `single_pass` all
+    /// steps are one pass.
     pub(super) fn new(m: usize, n: usize, k: usize, single_pass: bool, threads: usize) -> Self {
         let (rows, cols, steps) = (m.div_ceil(32).max(1), n.div_ceil(32).max(1), k.div_ceil(32).max(1));
         let passes = if single_pass { 1 } else { steps.div_ceil(STEPS_PER_PASS) };

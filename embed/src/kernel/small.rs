@@ -1,6 +1,6 @@
 //! Products of matrices a few dozen wide: the scores of one attention head.
 //!
-//! A gemm_product matrix product packs its operands, which for a head of 33 x 64 costs more than
+//! A general matrix product packs its operands, which for a head of 33 x 64 costs more than
 //! the product. Here rows of the right operand are read in place, six rows by up to 64 columns of
 //! sums at a time.
 
