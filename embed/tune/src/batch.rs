@@ -78,8 +78,10 @@ pub struct TokenMaker {
     pub cache: Option<TokenCache>,
     /// First record of each identity in the cache, and variants of each of its pictures.
     records: Vec<(usize, usize)>,
-    /// Share of the tokens that a step leaves out.
+    /// Share of the tokens that a batch leaves out.
     pub drop: f32,
+    /// First batch that leaves none out.
+    whole_from: u64,
 }
 
 impl TokenMaker {
@@ -112,7 +114,13 @@ impl TokenMaker {
             }
         }
         let cache = if variants.is_empty() { None } else { Some(cache(count)?) };
-        Ok(Self { network, cache, records, drop })
+        Ok(Self { network, cache, records, drop, whole_from: u64::MAX })
+    }
+
+    /// From `batch` on no token is left out: a model that is to see whole pictures ends its training with them.
+    #[must_use]
+    pub fn whole_from(self, batch: u64) -> Self {
+        Self { whole_from: batch, ..self }
     }
 }
 
@@ -148,7 +156,7 @@ impl BatchBuilder<'_> {
     pub fn build(&self, index: u64) -> Result<Batch> {
         let mut rng = stream(self.seed, streams::BATCH, index);
         let chosen = self.sequence.choose(index, &mut rng);
-        let pictures = self.pictures(&chosen, &mut rng)?;
+        let pictures = self.pictures(index, &chosen, &mut rng)?;
         let (mut ids, mut spans) = (Vec::with_capacity(chosen.len()), Vec::with_capacity(chosen.len()));
         let mut descriptions = Vec::with_capacity(chosen.len());
         for choice in &chosen {
@@ -247,7 +255,7 @@ impl BatchBuilder<'_> {
     }
 
     /// Pixels or tokens of the chosen pairs.
-    fn pictures(&self, chosen: &[ChosenPair], rng: &mut StdRng) -> Result<Pictures> {
+    fn pictures(&self, batch: u64, chosen: &[ChosenPair], rng: &mut StdRng) -> Result<Pictures> {
         let [h, w] = self.source.size();
         // Drawing or decoding is most of the work, so it runs in parallel, with a stream of its own for each picture.
         let seeds: Vec<u64> = chosen.iter().map(|_| rng.random()).collect();
@@ -261,7 +269,8 @@ impl BatchBuilder<'_> {
         };
         let (grid, width) = (self.arch.grid().len(), self.arch.token_width());
         let mut places: Vec<u32> = (0..grid as u32).collect();
-        let keep = ((grid as f32 * (1.0 - maker.drop)).round() as usize).clamp(1, grid);
+        let drop = if batch < maker.whole_from { maker.drop } else { 0.0 };
+        let keep = ((grid as f32 * (1.0 - drop)).round() as usize).clamp(1, grid);
         places.shuffle(rng);
         places.truncate(keep);
         places.sort_unstable();

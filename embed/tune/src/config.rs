@@ -50,6 +50,9 @@ pub struct RunConfig {
     /// Share of a picture's tokens that a step leaves out, the same places in the whole batch; only with a backbone.
     #[serde(default)]
     pub token_drop: f32,
+    /// First step that leaves none out; `None` leaves them out to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_from: Option<usize>,
     /// Variants that are made of each picture, whose tokens are kept on disk, by source or one number for all; none varies
     /// pictures anew in every step and keeps nothing. Only with a backbone.
     #[serde(default)]
@@ -90,6 +93,7 @@ impl RunConfig {
             frozen_text_layers: 0,
             text_rate: 1.0,
             token_drop: 0.0,
+            whole_from: None,
             variants: Vec::new(),
             order: Order::IDENTITIES,
             augment: Augment::Surveillance,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::atp::Atp;
+use super::ara::Ara;
+use super::atp::{Atp, CrossAttentionStart};
 use super::augment::Augment;
 use super::objective::{Objective, Truth};
 use super::run::RunConfig;
@@ -229,8 +230,14 @@ impl Recipe {
     fn with_backbone() -> Self {
         let scratch = Objective::scratch();
         let objective = Objective {
-            atp: scratch.atp.clone().map(|atp| Atp { from: 700, pairs: Some(24), ..atp }),
-            ara: None,
+            atp: scratch.atp.clone().map(|atp| Atp {
+                from: 700,
+                pairs: Some(32),
+                start: CrossAttentionStart::Faint,
+                ..atp
+            }),
+            ara: scratch.ara.clone().map(|ara| Ara { from: 700, ..ara }),
+            attributes: 0.3,
             truth: Some(Truth { phrases: 128, weight: 1.0, targets: true }),
             ..scratch
         };

@@ -125,8 +125,7 @@ impl Facts {
             item(kind, &GARMENTS, &shade)
         });
         facts.state(Part::Hat, hats.into_iter().collect());
-        let glasses: &[KindSet] = if person.glasses { &[KindSet::of(&[Spectacles])] } else { &[] };
-        facts.state_kinds(Part::Glasses, glasses);
+        // Nothing is said of glasses: many pictures are from behind, or too small to show them.
         facts.state(Part::Extra, Vec::new());
         facts
     }

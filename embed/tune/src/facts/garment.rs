@@ -82,6 +82,10 @@ impl Facts {
         let meaning = &MEANINGS[garment.0];
         let mut facts = Self::unknown();
         facts.state(meaning.part, vec![Item { kinds: meaning.kinds, colours: Colours::default() }]);
+        if meaning.kinds.within(KindSet::of(&[Dress])) {
+            // It covers the legs as well: "skirt or dress" is true of it.
+            facts.state(Part::Lower, vec![Item { kinds: KindSet::of(&[LongDress]), colours: Colours::default() }]);
+        }
         if !meaning.sleeves.is_empty() {
             facts.state_kinds(Part::Sleeves, &[meaning.sleeves]);
         }

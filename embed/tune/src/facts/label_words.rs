@@ -12,6 +12,7 @@ pub(super) static LABEL_WORDS: &[(&str, KindSet)] = &[
     ("top", KindSet::of(&[TShirt, LongSleeveTop, Blouse, TankTop, Tunic, Shirt, Polo, Jersey])),
     ("ski top", KindSet::of(&[SkiJacket, Fleece, LongSleeveTop])),
     ("undershirt", KindSet::of(&[LongSleeveTop, TShirt])),
+    ("long sleeved top", KindSet::of(&[LongSleeveTop])),
     ("short sleeved top", KindSet::of(&[TShirt, Blouse, Polo])),
     ("henley top", KindSet::of(&[TShirt, LongSleeveTop])),
     ("sports top", KindSet::of(&[TShirt, Jersey, TankTop])),

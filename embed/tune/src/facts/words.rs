@@ -95,6 +95,9 @@ static HAIR: &[Term] = &[
 static SLEEVES: &[Term] = &[
     term(&["short sleeves"], &[ShortSleeves], &[Sleeveless]).with().plural(),
     term(&["long sleeves"], &[LongSleeves], &[]).with().plural(),
+    // Of anything with such sleeves, a jacket too.
+    term(&["short-sleeved top"], &[ShortSleeves], &[Sleeveless]),
+    term(&["long-sleeved top"], &[LongSleeves], &[]),
     term(&["no sleeves", "bare arms"], &[Sleeveless], &[ShortSleeves]).with().plural(),
 ];
 
@@ -110,7 +113,7 @@ static UPPER: &[Term] = &[
     ),
     term(&["blouse"], &[Blouse], &[Shirt, Tunic, LongSleeveTop, TankTop]),
     term(
-        &["long-sleeved top", "long-sleeved t-shirt"],
+        &["long-sleeved t-shirt", "long-sleeve tee"],
         &[LongSleeveTop],
         &[Sweater, Sweatshirt, Shirt, Blouse, Fleece, Jersey, TShirt, Tunic, Polo],
     ),
@@ -160,8 +163,9 @@ static LOWER: &[Term] = &[
     term(&["jeans", "denim jeans"], &[Jeans], &[]).plural(),
     term(
         &["trousers", "pants", "long trousers"],
-        &[Trousers, SuitTrousers, TrackTrousers, SkiTrousers, BaseballTrousers],
-        &[Jeans, Leggings, Capri, Breeches, SuitLegs],
+        // Who types "blue trousers" wants to see blue jeans too.
+        &[Trousers, SuitTrousers, TrackTrousers, SkiTrousers, BaseballTrousers, Jeans],
+        &[Leggings, Capri, Breeches, SuitLegs],
     )
     .plural(),
     term(&["suit trousers", "dress trousers"], &[SuitTrousers], &[Trousers]).plural(),

@@ -55,13 +55,17 @@ pub struct MatchTargets {
     count: usize,
     /// `[B, B]`, picture after picture: whether text j matches picture i; `None` where nobody knows.
     matches: Vec<Option<bool>>,
+    /// `[B, B]`: whether both are of the same identity.
+    own: Vec<bool>,
 }
 
 impl MatchTargets {
     /// Texts match pictures of their own identity alone (paper, equation 3).
     pub fn of_identities(identities: &[u32]) -> Self {
         let row = |id: &u32| identities.iter().map(|other| Some(other == id)).collect::<Vec<_>>();
-        Self { count: identities.len(), matches: identities.iter().flat_map(row).collect() }
+        let matches: Vec<Option<bool>> = identities.iter().flat_map(row).collect();
+        let own = matches.iter().map(|known| *known == Some(true)).collect();
+        Self { count: identities.len(), matches, own }
     }
 
     /// As [`MatchTargets::of_identities`], but a text of another person matches a picture of which it is true, and a pair of
@@ -93,16 +97,23 @@ impl MatchTargets {
     }
 
     /// Targets and addends for unknown pairs (0 or [`MASKED`]), each `[B, B]`: pictures by texts, or with `turned` texts by
-    /// pictures. Equal weight on every match of a row.
+    /// pictures. Half of a row's weight is that of its own identity, the other half that of others of whom the text is true:
+    /// short texts are true of many, and would leave little to the text that tells a person from them.
     fn tensors(&self, turned: bool, like: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let n = self.count;
-        let at = |row: usize, column: usize| self.matches[if turned { column * n + row } else { row * n + column }];
+        let place = |row: usize, column: usize| if turned { column * n + row } else { row * n + column };
+        let at = |row: usize, column: usize| self.matches[place(row, column)];
+        let own = |row: usize, column: usize| self.own[place(row, column)];
         let (mut q, mut mask) = (vec![0f32; n * n], vec![0f32; n * n]);
         for row in 0..n {
-            let hits = (0..n).filter(|column| at(row, *column) == Some(true)).count().max(1) as f32;
+            let hits = (0..n).filter(|column| at(row, *column) == Some(true)).count();
+            let of_own = (0..n).filter(|column| own(row, *column)).count();
+            let others = hits.saturating_sub(of_own);
+            let half = if others > 0 && of_own > 0 { 0.5 } else { 1.0 };
             for column in 0..n {
+                let among = if own(row, column) { of_own } else { others };
                 match at(row, column) {
-                    Some(true) => q[row * n + column] = 1.0 / hits,
+                    Some(true) => q[row * n + column] = half / among.max(1) as f32,
                     Some(false) => {}
                     None => mask[row * n + column] = MASKED,
                 }
@@ -226,6 +237,16 @@ mod tests {
             sum / N as f64
         };
         one(image, text) + one(text, image)
+    }
+
+    #[test]
+    fn half_of_a_rows_weight_is_its_own_identitys() {
+        // Text 0 is true of everybody, text 1 of nobody else.
+        let targets = MatchTargets::of_truth(&[7, 8, 9], |text, _| Some(Some(text == 0)));
+        let like = Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu).unwrap();
+        let rows = |turned: bool| targets.tensors(turned, &like).unwrap().0.to_vec2::<f32>().unwrap();
+        assert_eq!(rows(true), [[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
+        assert_eq!(rows(false), [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5]]);
     }
 
     #[test]

@@ -168,6 +168,12 @@ fn tokens_are_standardised_kept_and_the_same_again() {
         panic!("tokens")
     };
     assert_eq!(places.len(), 4);
+    let Pictures::Tokens { places, .. } =
+        batch(&maker(&trainee, &pool, folder.path(), 0.5, &[2]).whole_from(0)).pictures
+    else {
+        panic!("tokens")
+    };
+    assert_eq!(places.len(), 8, "from its first whole batch on");
     assert!(places.windows(2).all(|two| two[0] < two[1]));
     assert!(
         TokenMaker::new(network, &pool, 0.0, &[], |_| unreachable!("no variants, no cache")).unwrap().cache.is_none()

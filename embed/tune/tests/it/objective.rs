@@ -127,6 +127,14 @@ fn matching_starts_from_the_projections_at_its_first_step_only() {
     assert_eq!(rows(query), [projection.clone(), projection].concat(), "32 common dimensions, a width of 64");
     let words = rows("text_encoder.embeddings.word_embeddings.weight");
     assert_eq!(words[1199], words[101]);
+    // A faint start does the same, and what is looked at adds a tenth.
+    let output = "text_encoder.encoder.layer.0.crossattention.output.dense.weight";
+    let tenth: Vec<Vec<f32>> = rows(output).iter().map(|row| row.iter().map(|x| x * 0.1).collect()).collect();
+    let faint = Atp { start: CrossAttentionStart::Faint, ..atp };
+    faint.prepare(&trainee.variables, &arch(), 4).unwrap();
+    let distance =
+        rows(output).iter().flatten().zip(tenth.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance < 1e-7, "{distance}");
 }
 
 #[test]

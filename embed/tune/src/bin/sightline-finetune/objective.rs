@@ -1,6 +1,6 @@
 //! The flags that change what training minimises from what the preset says.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use sightline_embed::graph::WordPredictor;
 use sightline_tune::ara::Masking;
@@ -28,6 +28,8 @@ pub enum StartArg {
     Fresh,
     /// The projections that the global loss has trained.
     Projections,
+    /// The same, and a tenth of its output: for a text encoder that has read.
+    Faint,
 }
 
 impl From<StartArg> for CrossAttentionStart {
@@ -35,6 +37,7 @@ impl From<StartArg> for CrossAttentionStart {
         match begin {
             StartArg::Fresh => Self::Fresh,
             StartArg::Projections => Self::Projections,
+            StartArg::Faint => Self::Faint,
         }
     }
 }
@@ -67,7 +70,7 @@ pub struct ObjectiveArgs {
     /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
     #[arg(long)]
     global: Option<GlobalLoss>,
-    /// Matching loss (ATP).
+    /// Matching loss (ATP). A preset without it gets it from step 1200, if --atp-from does not say otherwise.
     #[arg(long, value_enum)]
     atp: Option<AtpArg>,
     /// First step with it.
@@ -92,7 +95,7 @@ pub struct ObjectiveArgs {
     /// Tokens from one group to the next; the size of a group when not given.
     #[arg(long)]
     group_stride: Option<usize>,
-    /// Masked attribute modelling (ARA).
+    /// Masked attribute modelling (ARA). A preset without it gets it from step 1200, if --ara-from does not say otherwise.
     #[arg(long, value_enum)]
     ara: Option<MaskingArg>,
     /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the code) is masked.
@@ -138,11 +141,46 @@ fn set<T, U: From<T>>(to: &mut U, given: Option<T>) {
 }
 
 impl ObjectiveArgs {
+    /// Whether a flag says how ATP is to be.
+    fn tells_of_atp(&self) -> bool {
+        let numbers = [self.atp_from, self.atp_pairs, self.group_size, self.group_stride];
+        numbers.iter().any(Option::is_some)
+            || self.atp_start.is_some()
+            || self.atp_phrases.is_some()
+            || self.negatives.is_some()
+    }
+
+    /// Whether a flag says how ARA is to be.
+    fn tells_of_ara(&self) -> bool {
+        let numbers = [self.ara_from, self.ara_pairs];
+        numbers.iter().any(Option::is_some)
+            || self.ara_rate.is_some()
+            || self.ara_weight.is_some()
+            || self.ara_decoder.is_some()
+            || self.ara_causal.is_some()
+    }
+
     /// `objective` with what was given.
     pub fn objective(&self, mut objective: Objective) -> Result<Objective> {
         set(&mut objective.global, self.global);
         set(&mut objective.attributes, self.attributes);
         set(&mut objective.dropout, self.dropout);
+        let scratch = Objective::scratch();
+        // A loss that the preset leaves out begins from the settings of a model that starts from random weights.
+        if self.atp.is_some_and(|halves| halves != AtpArg::Off) {
+            objective.atp = objective.atp.or(scratch.atp);
+        }
+        if self.ara.is_some_and(|masking| masking != MaskingArg::Off) {
+            objective.ara = objective.ara.or(scratch.ara);
+        }
+        ensure!(
+            objective.atp.is_some() || !self.tells_of_atp(),
+            "flags of ATP were given, and this preset has none: --atp global, local or both adds it"
+        );
+        ensure!(
+            objective.ara.is_some() || !self.tells_of_ara(),
+            "flags of ARA were given, and this preset has none: --ara phrase or word adds it"
+        );
         if let Some(atp) = &mut objective.atp {
             set(&mut atp.from, self.atp_from);
             set(&mut atp.pairs, self.atp_pairs);
@@ -191,5 +229,34 @@ impl ObjectiveArgs {
             Ok(()) => Ok(objective),
             Err(message) => bail!("{message}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        objective: ObjectiveArgs,
+    }
+
+    /// What the flags make of an objective without ARA.
+    fn objective(flags: &[&str]) -> Result<Objective> {
+        let args = Flags::try_parse_from(std::iter::once(&"train").chain(flags)).expect("flags");
+        args.objective.objective(Objective { ara: None, ..Objective::scratch() })
+    }
+
+    #[test]
+    fn a_loss_that_is_not_there_is_added_and_its_flags_are_never_ignored() {
+        assert!(objective(&[]).expect("sound").ara.is_none());
+        let ara = objective(&["--ara", "phrase", "--ara-from", "7"]).expect("sound").ara.expect("added");
+        assert_eq!((ara.from, ara.masking), (7, Masking::Phrase));
+        let e = objective(&["--ara-from", "7"]).expect_err("no ARA to begin").to_string();
+        assert!(e.contains("--ara phrase or word adds it"), "{e}");
+        assert!(objective(&["--atp", "off"]).expect("sound").atp.is_none());
     }
 }

@@ -196,9 +196,11 @@ fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: 
     ]);
     let arch = trainee.model.arch();
     let grid = [arch.grid().rows, arch.grid().cols];
-    Ok(Some(TokenMaker::new(network, source, run.token_drop, &run.variants, |records| {
+    let maker = TokenMaker::new(network, source, run.token_drop, &run.variants, |records| {
         TokenCache::open(folder, &content.to_string(), kind, grid, records)
-    })?))
+    })?;
+    let whole_from = run.whole_from.map_or(u64::MAX, |step| (step * run.accumulate) as u64);
+    Ok(Some(maker.whole_from(whole_from)))
 }
 
 /// Runs the command; gives the exit code.

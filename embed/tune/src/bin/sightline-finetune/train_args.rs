@@ -199,6 +199,9 @@ pub struct TrainArgs {
     /// Share of a picture's tokens that a step leaves out.
     #[arg(long)]
     pub token_drop: Option<f32>,
+    /// First step that leaves none out.
+    #[arg(long, value_name = "STEP")]
+    pub whole_from: Option<usize>,
     /// What of a text's hidden states goes to the common space: class or mean.
     #[arg(long)]
     pub text_pooling: Option<String>,
@@ -339,6 +342,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     set(&mut run.frozen_text_layers, &args.freeze_text);
     set(&mut run.text_rate, &args.text_rate);
     set(&mut run.token_drop, &args.token_drop);
+    run.whole_from = args.whole_from.or(run.whole_from);
     if !args.variants.is_empty() {
         run.variants.clone_from(&args.variants);
     }
