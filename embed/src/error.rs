@@ -70,6 +70,17 @@ pub enum EmbedError {
         /// One of their names, in parentheses.
         example: String,
     },
+    /// A model folder without the head that predicts words.
+    #[error("this model predicts no words: its folder has no word head (word-head.safetensors)")]
+    NoWordHead,
+    /// A template of which no words can be predicted.
+    #[error("no word can be predicted of the template {template:?}: {message}")]
+    Template {
+        /// As it was given.
+        template: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Tensors that the architecture needs and the file lacks.
     #[error("{origin} lacks {} tensor(s) the architecture needs: {}", names.len(), brief(names))]
     MissingTensors {

@@ -29,7 +29,7 @@ pub use model::{
     DEFAULT_MODEL, ModelFolder, QUERY_BANK, decode_image, decode_image_within, model_of_data, resolve_model_folder,
 };
 pub use serve::{
-    Embedder, ExplainMethod, Explanation, Highlight, ImageFeatures, MatchScore, Model, ModelInfo, QueryPhrase,
-    SelfTest, TextQuery, choose_precision, device_name, keep_large_buffers, open_device, self_test, stage,
+    Embedder, ExplainMethod, Explanation, Highlight, ImageFeatures, MASK, MaskedWord, MatchScore, Model, ModelInfo,
+    QueryPhrase, SelfTest, TextQuery, choose_precision, device_name, keep_large_buffers, open_device, self_test, stage,
     write_self_test,
 };

@@ -1,6 +1,6 @@
 //! The text transformer as a graph: BERT with post-norm, whose layers also hold cross-attention to the image. Without an
-//! image it encodes text; with one it is CADA's decoder. A second one with a word-prediction head serves masked attribute
-//! modelling (ARA) in training.
+//! image it encodes text; with one it is CADA's decoder. With a word-prediction head it does masked attribute modelling
+//! (ARA).
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
@@ -93,11 +93,9 @@ impl AttentionBlock {
         let context = attention(&q, &k, &v, self.heads, mask, dropout)?;
         self.norm.forward(&(apply_dropout(self.dense.forward(&context)?, dropout)? + x)?)
     }
-}
 
-impl AttentionBlock {
     /// Lengths of what each row of `other` `[batch, rows, width]` adds to each token by `probabilities`
-    /// `[batch, heads, tokens, rows]`, `[batch, tokens, rows]`; see [`crate::net::Bert::cross_contributions`].
+    /// `[batch, heads, tokens, rows]`, `[batch, tokens, rows]`; see [`LookBy::Contribution`].
     fn contributions(&self, probabilities: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, rows) = probabilities.dims4()?;
         let values = self.value.forward(other)?;

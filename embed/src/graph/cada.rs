@@ -2,28 +2,10 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use serde::{Deserialize, Serialize};
 
 use super::{Bert, Dropout, Linear, MlmDecoder, Pass, Vit};
-use crate::model::{Architecture, TextPooling, TokenBatch};
+use crate::model::{Architecture, TextPooling, TokenBatch, WordPredictor};
 use crate::net::LookBy;
-
-/// Which word predictor (`text_decoder`, for masked attribute modelling, ARA) to build beside the rest; only training needs
-/// one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WordPredictor {
-    /// No word predictor: inference.
-    #[default]
-    None,
-    /// A second transformer of its own, as in the authors' code.
-    Own,
-    /// The text encoder's weights with a cross-attention of its own, as in the paper.
-    Shared,
-    /// The text encoder as it is, cross-attention included (as in ALBEF, Li et al. 2021): what word prediction learns
-    /// about where to look serves matching too.
-    Tied,
-}
 
 /// Every part, under the reference's names.
 #[derive(Clone, Debug)]

@@ -11,9 +11,10 @@ mod dropout;
 mod layers;
 mod vit;
 
+pub use crate::model::WordPredictor;
 pub use backbone::BackboneGraph;
 pub use bert::{AttentionBlock, Bert, BertLayer, MlmDecoder, Pass};
-pub use cada::{Cada, WordPredictor};
+pub use cada::Cada;
 pub use dropout::Dropout;
 pub(crate) use layers::gpu_dtype;
 pub use layers::{LayerNorm, Linear, attention, attention_probs, embedding, l2_normalize, softmax};
@@ -26,24 +27,36 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
 use crate::EmbedError;
-use crate::model::Architecture;
+use crate::model::{Architecture, WORD_HEAD_PREFIX};
 use crate::net::{WeightFile, WeightSource};
 
-/// CADA for inference from a file of weights, its tensors of `dtype` on `device`.
+/// CADA for inference from a file of weights, its tensors of `dtype` on `device`; with `words` its word predictor too, from a
+/// file of its own.
 ///
 /// # Errors
 /// Missing tensors, wrong shapes, or a device that has no room for them.
-pub fn load(file: WeightFile, arch: &Architecture, dtype: DType, device: &Device) -> Result<Cada, EmbedError> {
-    let backend: Box<dyn SimpleBackend> = Box::new(FileBackend(Mutex::new(file)));
-    Ok(Cada::new(arch, WordPredictor::None, VarBuilder::new_with_args(backend, dtype, device))?)
+pub fn load(
+    file: WeightFile,
+    words: Option<(WordPredictor, WeightFile)>,
+    arch: &Architecture,
+    dtype: DType,
+    device: &Device,
+) -> Result<Cada, EmbedError> {
+    let (predictor, head) = words.map_or((WordPredictor::None, None), |(kind, file)| (kind, Some(file)));
+    let backend: Box<dyn SimpleBackend> = Box::new(FileBackend(Mutex::new((file, head))));
+    Ok(Cada::new(arch, predictor, VarBuilder::new_with_args(backend, dtype, device))?)
 }
 
-/// Gives candle the tensors of a [`WeightFile`].
-struct FileBackend(Mutex<WeightFile>);
+/// Gives candle the tensors of a [`WeightFile`], and those of a word head from the second.
+struct FileBackend(Mutex<(WeightFile, Option<WeightFile>)>);
 
 impl SimpleBackend for FileBackend {
     fn get(&self, s: Shape, name: &str, _: Init, dtype: DType, dev: &Device) -> candle_core::Result<Tensor> {
-        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut files = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let file = match &mut *files {
+            (_, Some(head)) if name.starts_with(WORD_HEAD_PREFIX) => head,
+            (file, _) => file,
+        };
         let values = file.tensor(name, s.dims()).map_err(candle_core::Error::wrap)?;
         Tensor::from_vec(values, s, &Device::Cpu)?.to_dtype(dtype)?.to_device(dev)
     }

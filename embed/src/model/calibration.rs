@@ -75,17 +75,27 @@ impl WholeCalibration {
     }
 }
 
+/// Raises the probabilities that single phrases hold to that of `all` of them: whoever fulfils a whole description fulfils each
+/// of its phrases, and the whole was judged by more than the phrases alone.
+pub fn raise_to_whole(phrases: &mut [f32], all: f32) {
+    phrases.iter_mut().for_each(|phrase| *phrase = phrase.max(all));
+}
+
 impl PhraseCalibration {
     /// How near a phrase with this global feature is to people at large; 0 where it counts for nothing.
     pub fn typical(&self, feature: &[f32]) -> f32 {
         feature.iter().zip(&self.people).map(|(a, b)| a * b).sum()
     }
 
-    /// Probability that a phrase is true, 0 to 1; `typical` is that of [`PhraseCalibration::typical`].
-    pub fn probability(&self, cosine: f32, local: [f32; 2], typical: f32) -> f32 {
+    /// Log-odds that a phrase is true; `typical` is that of [`PhraseCalibration::typical`].
+    pub fn log_odds(&self, cosine: f32, local: [f32; 2], typical: f32) -> f32 {
         let decoder = self.local * (local[1] - local[0]);
-        let z = f64::from(self.cosine * cosine + decoder + self.typical * typical + self.bias);
-        sigmoid(z) as f32
+        self.cosine * cosine + decoder + self.typical * typical + self.bias
+    }
+
+    /// Probability that a phrase is true, 0 to 1.
+    pub fn probability(&self, cosine: f32, local: [f32; 2], typical: f32) -> f32 {
+        sigmoid(f64::from(self.log_odds(cosine, local, typical))) as f32
     }
 
     /// Whether its numbers can be used.
@@ -268,6 +278,13 @@ mod tests {
         assert!((plain.probability(0.3, [1.0, 2.0], 0.4) - sigmoid(2.1) as f32).abs() < 1e-6);
         assert!(beside.check(2).is_ok() && plain.check(2).is_ok());
         assert!(beside.check(3).expect_err("of another width").contains("people"));
+    }
+
+    #[test]
+    fn no_phrase_is_less_likely_than_all_of_them() {
+        let mut phrases = [0.9, 0.3, 0.5];
+        raise_to_whole(&mut phrases, 0.5);
+        assert_eq!(phrases, [0.9, 0.5, 0.5]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Backbone;
 use super::Calibration;
+use super::WordHead;
 use super::preprocess::Filter;
 use crate::EmbedError;
 use crate::kernel::MASKED;
@@ -299,6 +300,9 @@ pub struct ModelConfig {
     /// Match probability.
     #[serde(default)]
     pub calibration: Calibration,
+    /// The head that predicts masked words, when the folder keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub word_head: Option<WordHead>,
     /// Decision thresholds measured for this model, by name.
     #[serde(default)]
     pub thresholds: Value,
@@ -315,6 +319,7 @@ impl ModelConfig {
             architecture,
             preprocess: Preprocess::default(),
             calibration: Calibration::default(),
+            word_head: None,
             thresholds: Value::Null,
             provenance: Value::Null,
         }
@@ -343,6 +348,7 @@ impl ModelConfig {
             return Err("preprocess.std must be above 0".into());
         }
         config.calibration.check(config.architecture.embed_dim)?;
+        config.word_head.map_or(Ok(()), WordHead::check)?;
         Ok(config)
     }
 

@@ -1,11 +1,12 @@
-//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, perhaps a query bank, and where to find it.
+//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, perhaps a query bank and a word head, and where to
+//! find it.
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::EmbedError;
-use crate::model::{ModelConfig, QueryBank};
+use crate::model::{ModelConfig, QueryBank, WORD_HEAD};
 
 /// Name that stands for the model shipped with Sightline.
 pub const DEFAULT_MODEL: &str = "default";
@@ -67,6 +68,11 @@ impl ModelFolder {
             return Ok(None);
         }
         QueryBank::load(&self.query_bank(), self.config.architecture.embed_dim).map(Some)
+    }
+
+    /// `word-head.safetensors`, which is there when config.json has a `word_head`.
+    pub fn word_head(&self) -> PathBuf {
+        self.path.join(WORD_HEAD)
     }
 
     fn identity(&self) -> Result<String, EmbedError> {

@@ -10,9 +10,12 @@ mod network;
 pub mod preprocess;
 mod query_bank;
 mod tokens;
+mod word_head;
 
 pub use backbone::{Backbone, BlockShape};
-pub use calibration::{Calibration, Evidence, PhraseCalibration, WholeCalibration, log_odds, shift_odds, sigmoid};
+pub use calibration::{
+    Calibration, Evidence, PhraseCalibration, WholeCalibration, log_odds, raise_to_whole, shift_odds, sigmoid,
+};
 pub use config::{Architecture, Grid, ModelConfig, Preprocess, TextPooling};
 pub use decode::{decode_image, decode_image_within};
 pub use folder::{DEFAULT_MODEL, ModelFolder, QUERY_BANK, resolve_model_folder};
@@ -22,6 +25,7 @@ pub use network::GraphNetwork;
 pub use network::{Encoded, Logits, Network, l2_normalize};
 pub use query_bank::{LOGIT_SCALE, QueryBank};
 pub use tokens::TokenBatch;
+pub use word_head::{WORD_HEAD, WORD_HEAD_PREFIX, WordHead, WordPredictor};
 
 /// Where a model computes.
 #[derive(Clone, Debug)]

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::EmbedError;
 use crate::kernel::Precision;
-use crate::model::{Architecture, TokenBatch};
-use crate::net::{self, LookBy, WeightFile, WeightSource};
+use crate::model::{Architecture, TokenBatch, WordHead};
+use crate::net::{self, LookBy, ShapeError, WeightFile, WeightSource};
 
 /// Logits of a head with two answers: "no" and "yes" of each row.
 pub type Logits = Vec<[f32; 2]>;
@@ -47,17 +47,36 @@ impl Network {
     /// # Errors
     /// Missing tensors or wrong shapes, all of them named.
     pub fn load(
+        file: WeightFile,
+        arch: &Architecture,
+        device: &super::Device,
+        precision: Precision,
+    ) -> Result<Self, EmbedError> {
+        Self::load_with_words(file, None, arch, device, precision)
+    }
+
+    /// As [`Network::load`], with a word head and the file of its tensors.
+    ///
+    /// # Errors
+    /// As [`Network::load`].
+    pub fn load_with_words(
         mut file: WeightFile,
+        words: Option<(WordHead, WeightFile)>,
         arch: &Architecture,
         device: &super::Device,
         precision: Precision,
     ) -> Result<Self, EmbedError> {
         file.check(&net::required(arch)?)?;
         match device {
-            super::Device::Cpu => Self::on_cpu(arch, &mut file, precision),
+            super::Device::Cpu => {
+                let cada = net::Cada::new(arch, &mut file, precision)?;
+                let Some((kind, mut head)) = words else { return Ok(Self::Cpu(Box::new(cada))) };
+                let words = net::WordNet::new(arch, kind, &mut head, &mut file, precision)?;
+                Ok(Self::Cpu(Box::new(cada.with_words(words))))
+            }
             #[cfg(feature = "candle")]
             super::Device::Candle(device) => {
-                Ok(Self::Graph(Box::new(GraphNetwork::load(file, arch, device, precision)?)))
+                Ok(Self::Graph(Box::new(GraphNetwork::load(file, words, arch, device, precision)?)))
             }
         }
     }
@@ -143,6 +162,28 @@ impl Network {
         }
     }
 
+    /// Scores of every word, `[positions, vocabulary]`, for the masked tokens at `positions` (text, token): text i with patch
+    /// features i of `[batch, 1 + patches, vision width]` (ARA; paper, section 3.4). `None` without a word head.
+    ///
+    /// # Errors
+    /// As [`Network::match_logits`], and a position beyond a text.
+    pub fn word_scores(
+        &self,
+        tokens: &TokenBatch,
+        patches: &[f32],
+        positions: &[(usize, usize)],
+    ) -> Result<Option<Vec<f32>>, EmbedError> {
+        let beyond = |(text, token): &&(usize, usize)| tokens.lengths().get(*text).is_none_or(|length| token >= length);
+        if let Some((text, token)) = positions.iter().find(beyond) {
+            return Err(ShapeError(format!("there is no token {token} of text {text}")).into());
+        }
+        match self {
+            Self::Cpu(cada) => Ok(cada.word_scores(tokens, patches, positions)?),
+            #[cfg(feature = "candle")]
+            Self::Graph(graph) => graph.word_scores(tokens, patches, positions),
+        }
+    }
+
     /// [`Network::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of each text
     /// (paper, section 3.3): `[batch * phrases]`, pair after pair. All texts have the same phrases.
     ///
@@ -189,9 +230,9 @@ mod graph {
 
     use super::{Encoded, Logits};
     use crate::EmbedError;
-    use crate::graph::{self, Cada, l2_normalize};
+    use crate::graph::{self, Cada, Pass, l2_normalize};
     use crate::kernel::Precision;
-    use crate::model::{Architecture, TokenBatch};
+    use crate::model::{Architecture, TokenBatch, WordHead};
     use crate::net::{LookBy, WeightFile};
 
     /// CADA as a graph, whole in one precision.
@@ -200,6 +241,8 @@ mod graph {
         pub(super) cada: Cada,
         device: Device,
         precision: Precision,
+        /// Masked words are predicted by those before them alone.
+        causal: bool,
     }
 
     impl GraphNetwork {
@@ -209,18 +252,21 @@ mod graph {
         /// Missing tensors, wrong shapes, or a device that has no room.
         pub fn load(
             file: WeightFile,
+            words: Option<(WordHead, WeightFile)>,
             arch: &Architecture,
             device: &Device,
             precision: Precision,
         ) -> Result<Self, EmbedError> {
-            let cada = graph::load(file, arch, graph::gpu_dtype(precision), device)?;
-            Ok(Self { cada, device: device.clone(), precision })
+            let causal = words.as_ref().is_some_and(|(kind, _)| kind.causal);
+            let words = words.map(|(kind, file)| (kind.predictor, file));
+            let cada = graph::load(file, words, arch, graph::gpu_dtype(precision), device)?;
+            Ok(Self { cada, device: device.clone(), precision, causal })
         }
 
         /// Of a graph at hand; products of f32 tensors are in `precision`.
         #[must_use]
         pub fn of(cada: Cada, device: Device, precision: Precision) -> Self {
-            Self { cada, device, precision }
+            Self { cada, device, precision, causal: false }
         }
 
         fn tensor(&self, values: &[f32], shape: &[usize]) -> candle_core::Result<Tensor> {
@@ -276,6 +322,24 @@ mod graph {
                 Ok(texts.flat_map(|(text, length)| &text[..length * rows]).copied().collect())
             };
             Ok(layers.iter().map(of_texts).collect::<candle_core::Result<_>>()?)
+        }
+
+        pub(super) fn word_scores(
+            &self,
+            tokens: &TokenBatch,
+            patches: &[f32],
+            positions: &[(usize, usize)],
+        ) -> Result<Option<Vec<f32>>, EmbedError> {
+            let Some(decoder) = &self.cada.text_decoder else { return Ok(None) };
+            let patches = self.patches(tokens, patches)?;
+            Ok(Some(self.precision.scope(|| -> candle_core::Result<_> {
+                let pass = Pass { image: Some(&patches), causal: self.causal, dropout: None };
+                let hidden = decoder.bert.forward(tokens, &pass)?.flatten(0, 1)?;
+                let rows: Vec<u32> =
+                    positions.iter().map(|(text, token)| (text * tokens.tokens() + token) as u32).collect();
+                let chosen = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?;
+                Self::numbers(&decoder.logits(&chosen)?)
+            })?))
         }
 
         pub(super) fn match_and_phrase_logits(

@@ -8,12 +8,12 @@
 use std::path::Path;
 
 use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{Network, TokenBatch};
 use crate::EmbedError;
 use crate::kernel::{Mat, Precision};
-use crate::net::{Dense, ShapeError, to_f32};
+use crate::net::{Dense, ShapeError, save_tensors, to_f32};
 
 /// 1 / 0.02, NDF's temperature: factor on cosines (paper, section 3.2).
 pub const LOGIT_SCALE: f64 = 50.0;
@@ -89,7 +89,7 @@ impl QueryBank {
         let data: Vec<u8> = self.values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
         let shape = vec![self.len(), self.features.inputs()];
         let view = TensorView::new(Dtype::F16, shape, &data).map_err(bad)?;
-        serialize_to_file([(NAME, view)], None, path).map_err(bad)
+        save_tensors(path, [(NAME, view)])
     }
 
     /// Number of texts.

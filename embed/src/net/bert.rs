@@ -3,9 +3,9 @@
 
 use super::cada::Builder;
 use super::weights::Named;
-use super::{Attention, AttentionSaved, FeedForward, Layer, Mask, NormPlace, Other, Rows, Saved, ShapeError};
+use super::{Attention, AttentionSaved, FeedForward, Layer, LookBy, Mask, NormPlace, Other, Rows, Saved, ShapeError};
 use crate::EmbedError;
-use crate::kernel::{Buffer, Epilogue};
+use crate::kernel::{Buffer, Epilogue, Mat, MatMut, Precision, matmul};
 use crate::model::{Architecture, TokenBatch};
 
 /// `text_encoder`: embeddings and layers.
@@ -135,25 +135,28 @@ impl Bert {
     /// # Errors
     /// As [`Bert::through`].
     pub fn cross_attention(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<Vec<f32>>, ShapeError> {
-        Ok(self.looks(tokens, image)?.into_iter().map(|saved| saved.probabilities.to_vec()).collect())
+        Ok(self.cross_layers(tokens, image)?.into_iter().map(|saved| saved.probabilities.to_vec()).collect())
     }
 
-    /// What each patch adds to each token in every layer's cross-attention, as a length: that of the sum over heads of
-    /// probability times value, projected (Kobayashi et al. 2020, "Attention is not only a weight", equation 8). Per layer
-    /// `[tokens, patch rows]` of every text, one behind the other.
+    /// How much each token looks at each patch in every layer, see [`LookBy`]. Per layer `[tokens, patch rows]` of every text,
+    /// one behind the other.
     ///
     /// # Errors
     /// As [`Bert::through`].
-    pub fn cross_contributions(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<Vec<f32>>, ShapeError> {
+    pub fn looks(&self, tokens: &TokenBatch, image: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, ShapeError> {
         let rows = self.image_rows(image, tokens.batch())?.length(0);
         let mut all = Vec::with_capacity(self.layers.len());
-        for (layer, saved) in self.layers.iter().zip(self.looks(tokens, image)?) {
+        for (layer, saved) in self.layers.iter().zip(self.cross_layers(tokens, image)?) {
             let Layer::Attention(layer) = &layer.cross else { continue };
-            all.push(self.contributions(layer, &saved, tokens.lengths(), rows)?);
+            all.push(match by {
+                LookBy::Probability => mean_of_heads(&saved.probabilities, layer.heads, tokens.lengths(), rows),
+                LookBy::Contribution => self.contributions(layer, &saved, tokens.lengths(), rows)?,
+            });
         }
         Ok(all)
     }
 
+    /// [`LookBy::Contribution`].
     fn contributions(
         &self,
         layer: &Attention,
@@ -192,7 +195,7 @@ impl Bert {
     }
 
     /// What the cross-attention of every layer saved.
-    fn looks(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<AttentionSaved>, ShapeError> {
+    fn cross_layers(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<AttentionSaved>, ShapeError> {
         let mut all = Vec::with_capacity(self.layers.len());
         let mut keep = |saved: Saved| {
             if let Saved::Attention(saved) = saved {
@@ -230,6 +233,25 @@ impl Bert {
         Ok(x)
     }
 
+    /// Hidden states `[rows, width]` -> scores of every word `[rows, vocabulary]`: their products with the word embeddings, and
+    /// `bias`, one number a word.
+    ///
+    /// # Errors
+    /// Rows of another width, or a bias of another length.
+    pub(super) fn word_scores(&self, hidden: &[f32], bias: &[f32]) -> Result<Vec<f32>, ShapeError> {
+        let (words, rows) = (self.words.len() / self.width, hidden.len() / self.width);
+        let mut scores = vec![0.0; rows * words];
+        matmul(
+            Mat::new(hidden, rows, self.width)?,
+            Mat::new(&self.words, words, self.width)?.t(),
+            MatMut::new(&mut scores, rows, words)?,
+            Precision::F32,
+            Epilogue::bias(Some(bias)),
+            0,
+        )?;
+        Ok(scores)
+    }
+
     /// Rows of `texts` items of patch features.
     fn image_rows(&self, values: &[f32], texts: usize) -> Result<Rows, ShapeError> {
         let each = values.len() / self.image_width.max(1) / texts.max(1);
@@ -242,4 +264,20 @@ impl Bert {
         }
         Ok(Rows::even(texts, each, self.image_width))
     }
+}
+
+/// Probabilities `[heads, tokens, rows]` of every text, texts of `lengths` tokens -> `[tokens, rows]`.
+fn mean_of_heads(probabilities: &[f32], heads: usize, lengths: &[usize], rows: usize) -> Vec<f32> {
+    let mut all = Vec::with_capacity(probabilities.len() / heads);
+    let mut rest = probabilities;
+    for length in lengths {
+        let (item, behind) = rest.split_at(heads * length * rows);
+        rest = behind;
+        let mut mean = vec![0.0; length * rows];
+        for head in item.chunks_exact(mean.len().max(1)) {
+            mean.iter_mut().zip(head).for_each(|(mean, p)| *mean += p / heads as f32);
+        }
+        all.append(&mut mean);
+    }
+    all
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::weights::{Named, WeightSource};
-use super::{Bert, Dense, LookBy, Norm, ShapeError, Vit};
+use super::{Bert, Dense, LookBy, Norm, ShapeError, Vit, WordNet};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Mat, Precision};
 use crate::model::{Architecture, TextPooling, TokenBatch};
@@ -18,6 +18,7 @@ pub struct Cada {
     text_proj: Dense,
     itm_head: Dense,
     itm_local_head: Dense,
+    words: Option<WordNet>,
 }
 
 impl Cada {
@@ -47,8 +48,29 @@ impl Cada {
             text_proj: builder.dense(&mut weights.below("text_proj"), arch.embed_dim, text)?,
             itm_head: builder.dense(&mut weights.below("itm_head"), 2, text)?,
             itm_local_head: builder.dense(&mut weights.below("itm_local_head"), 2, text)?,
+            words: None,
             arch: arch.clone(),
         })
+    }
+
+    /// With `words`, which then predicts masked words.
+    #[must_use]
+    pub fn with_words(mut self, words: WordNet) -> Self {
+        self.words = Some(words);
+        self
+    }
+
+    /// Scores of every word for masked tokens, see [`WordNet::scores`]; `None` without a word head.
+    ///
+    /// # Errors
+    /// As [`WordNet::scores`].
+    pub fn word_scores(
+        &self,
+        tokens: &TokenBatch,
+        image_embeds: &[f32],
+        positions: &[(usize, usize)],
+    ) -> Result<Option<Vec<f32>>, ShapeError> {
+        self.words.as_ref().map(|words| words.scores(&self.text_encoder, tokens, image_embeds, positions)).transpose()
     }
 
     /// The dimensions.
@@ -117,30 +139,7 @@ impl Cada {
     /// # Errors
     /// As [`Bert::forward`].
     pub fn looks(&self, tokens: &TokenBatch, image_embeds: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, ShapeError> {
-        let tokens = tokens.with_first(self.arch.enc_token_id);
-        if by == LookBy::Contribution {
-            return self.text_encoder.cross_contributions(&tokens, image_embeds);
-        }
-        let layers = self.text_encoder.cross_attention(&tokens, image_embeds)?;
-        let rows = image_embeds.len() / self.arch.vision_width / tokens.batch().max(1);
-        Ok(layers.iter().map(|layer| self.mean_of_heads(layer, tokens.lengths(), rows)).collect())
-    }
-
-    /// `[heads, tokens, rows]` of every text -> `[tokens, rows]`.
-    fn mean_of_heads(&self, layer: &[f32], lengths: &[usize], rows: usize) -> Vec<f32> {
-        let heads = self.arch.text_heads;
-        let mut all = Vec::with_capacity(layer.len() / heads);
-        let mut rest = layer;
-        for length in lengths {
-            let (item, behind) = rest.split_at(heads * length * rows);
-            rest = behind;
-            let mut mean = vec![0.0; length * rows];
-            for head in item.chunks_exact(mean.len().max(1)) {
-                mean.iter_mut().zip(head).for_each(|(mean, p)| *mean += p / heads as f32);
-            }
-            all.append(&mut mean);
-        }
-        all
+        self.text_encoder.looks(&tokens.with_first(self.arch.enc_token_id), image_embeds, by)
     }
 
     /// First rows of fused states, `[batch, text width]` -> `[batch, 2]`: "no match" and "match".

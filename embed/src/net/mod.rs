@@ -17,6 +17,7 @@ mod feed_forward;
 mod rows;
 mod vit;
 mod weights;
+mod words;
 
 pub use attention::{Attention, AttentionPlan, AttentionSaved};
 pub use backbone::BackboneNet;
@@ -28,7 +29,8 @@ pub use feed_forward::{FeedForward, FeedForwardSaved};
 pub use rows::{Mask, Rows};
 pub use vit::Vit;
 pub(crate) use weights::to_f32;
-pub use weights::{Named, WeightFile, WeightSource, required};
+pub use weights::{Named, WeightFile, WeightSource, required, save_tensors};
+pub use words::WordNet;
 
 use crate::kernel::{Buffer, KernelError};
 
@@ -57,7 +59,8 @@ pub enum NormPlace {
 pub enum LookBy {
     /// The probability of attention, mean over heads.
     Probability,
-    /// The length of what the patch adds to the token ([`Bert::cross_contributions`]).
+    /// The length of what the patch adds to the token: of the sum over heads of probability times value, projected
+    /// (Kobayashi et al. 2020, "Attention is not only a weight", equation 8).
     Contribution,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::Cada;
 use crate::EmbedError;
@@ -129,7 +129,21 @@ impl WeightFile {
     }
 }
 
-fn unreadable(path: &Path, e: &safetensors::SafeTensorError) -> EmbedError {
+/// Writes tensors by name to the file `path`, in the safetensors format, with the permissions of any new file. The format's own
+/// writer makes files for their owner alone, so that a service under another user could not read the model.
+///
+/// # Errors
+/// Tensors that contradict themselves, or a file that cannot be written.
+pub fn save_tensors<S, V>(path: &Path, tensors: impl IntoIterator<Item = (S, V)>) -> Result<(), EmbedError>
+where
+    S: AsRef<str> + Ord + std::fmt::Display,
+    V: View,
+{
+    let bad = |e: SafeTensorError| EmbedError::Safetensors { path: path.to_owned(), message: e.to_string() };
+    std::fs::write(path, safetensors::serialize(tensors, None).map_err(bad)?).map_err(EmbedError::io(path))
+}
+
+fn unreadable(path: &Path, e: &SafeTensorError) -> EmbedError {
     EmbedError::Unreadable { path: path.to_owned(), format: "safetensors", message: e.to_string() }
 }
 
@@ -142,6 +156,10 @@ impl WeightSource for WeightFile {
         };
         if tensor.shape() != shape {
             let tensors = vec![format!("{name}: expected {shape:?}, found {:?}", tensor.shape())];
+            return Err(EmbedError::WrongShapes { origin: self.origin.clone(), tensors });
+        }
+        if !matches!(tensor.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let tensors = vec![format!("{name}: expected f32, f16 or bf16, found {:?}", tensor.dtype())];
             return Err(EmbedError::WrongShapes { origin: self.origin.clone(), tensors });
         }
         Ok(to_f32(tensor.dtype(), tensor.data()))

@@ -17,15 +17,16 @@
 //! | own contribution, last 3 layers (serves) | 2.3 | 15 | 9.3 |
 //! | occlusion | 1.4 | 29 | 13 |
 //!
-//! Attention goes to some patches whatever the word, so the last layer alone misses and taking away the other tokens' look
-//! helps. Occlusion finds best what the logit depends on, but that is often not the part that the phrase speaks of, and it
-//! costs as many passes of the decoder as there are windows.
+//! On 200 other persons the one that serves reaches 2.2, 4.0 and 3.6, and 2.4 times what the maps of the query's other phrases
+//! show of the part; of a phrase that is the whole query its pointing is 1.5 to 2.1. Attention goes to some patches whatever
+//! the word: the last layer alone misses, and taking away the other tokens' look helps. Occlusion finds best what the logit
+//! depends on, but that is often not the part that the phrase speaks of, and it costs a pass of the decoder for each window.
 
 use std::ops::Range;
 
 use sightline_core::PatchFeatures;
 
-use super::model::{Model, ROWS_PER_PASS, TextQuery, halves};
+use super::model::{Model, TextQuery, halves};
 use crate::EmbedError;
 use crate::model::{Grid, Logits, TokenBatch};
 use crate::net::LookBy;
@@ -197,7 +198,7 @@ impl Model {
         patches: &[f32],
         pieces: &[Range<usize>],
     ) -> Result<(Vec<f32>, Vec<Vec<f32>>), EmbedError> {
-        let (network, rows, width) = (self.network(), self.info().patch_rows, self.info().patch_width);
+        let (network, width) = (self.network(), self.info().patch_width);
         let grid = network.arch().grid();
         let windows = windows(grid);
         let logits = |batch: usize, patches: &[f32]| -> Result<(Logits, Logits), EmbedError> {
@@ -208,7 +209,7 @@ impl Model {
         let (whole, phrases) = logits(1, patches)?;
         let before: Vec<f32> = whole.iter().chain(&phrases).map(yes).collect();
         let (mut falls, mut covers) = (vec![vec![0.0; grid.len()]; before.len()], vec![0.0; grid.len()]);
-        for part in windows.chunks((ROWS_PER_PASS / (ids.len() + rows)).max(1)) {
+        for part in windows.chunks(self.pairs_per_pass(ids.len())) {
             let seen = part.iter().flat_map(|window| {
                 let rows = patches.chunks_exact(width).enumerate();
                 rows.filter(|(row, _)| *row == 0 || !window.contains(&(row - 1))).flat_map(|(_, row)| row)

@@ -1,5 +1,6 @@
 //! The model at work: loaded, on a thread of its own, and as a stage of the pipeline.
 
+mod attributes;
 mod device;
 #[cfg(test)]
 mod double;
@@ -11,6 +12,7 @@ mod pictures;
 mod self_test;
 pub mod stage;
 
+pub use attributes::{MASK, MaskedWord};
 pub use device::{choose_precision, device_name, keep_large_buffers, open_device};
 pub use embedder::Embedder;
 pub use explain::{ExplainMethod, Explanation, Highlight};

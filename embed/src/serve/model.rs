@@ -10,7 +10,9 @@ use sightline_core::config::EmbedPrecision;
 use sightline_core::{PatchFeatures, RgbImage};
 
 use crate::kernel::Precision;
-use crate::model::{Calibration, Evidence, Logits, ModelConfig, Network, QueryBank, TokenBatch};
+use crate::model::{
+    Calibration, Evidence, Logits, ModelConfig, Network, PhraseCalibration, QueryBank, TokenBatch, raise_to_whole,
+};
 use crate::net::WeightFile;
 use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, Understanding, pieces_at, understand};
@@ -95,12 +97,13 @@ pub struct MatchScore {
     /// Probability that all of the query is true of the person. From a model that was not calibrated for phrases, or for a
     /// query without one: that the picture matches, by decoder, cosine and hubness.
     pub probability: f32,
-    /// Probability that each phrase of the query holds of the person, in the query's order: that a negated one is false.
+    /// Probability that each phrase of the query holds of the person, in the query's order: that a negated one is false. None is
+    /// below `probability`.
     pub phrases: Vec<f32>,
 }
 
 /// Tokens plus patch rows of one decoder pass: some 30 MB of activations at the published size.
-pub(super) const ROWS_PER_PASS: usize = 4096;
+const ROWS_PER_PASS: usize = 4096;
 
 /// CADA with its tokenizer and preprocessing.
 #[derive(Debug)]
@@ -132,7 +135,9 @@ impl Model {
         let precision = choose_precision(wanted, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
         let tokenizer = CaptionTokenizer::load(&folder.tokenizer(), arch)?;
-        let network = Network::load(WeightFile::read(&folder.weights())?, arch, &device, precision)?;
+        let words = config.word_head.map(|kind| Ok::<_, EmbedError>((kind, WeightFile::read(&folder.word_head())?)));
+        let weights = WeightFile::read(&folder.weights())?;
+        let network = Network::load_with_words(weights, words.transpose()?, arch, &device, precision)?;
         let bank = folder.bank()?;
         let info = ModelInfo {
             id: folder.id.clone(),
@@ -227,6 +232,7 @@ impl Model {
     /// # Errors
     /// Features that are not finite.
     pub fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
+        // A model that judges no phrases may look at what they know nothing of.
         let said = match self.config.calibration.phrases {
             Some(_) => understand(&caption.text),
             None => Understanding::default(),
@@ -281,9 +287,8 @@ impl Model {
         images: &[PatchFeatures],
     ) -> Result<(Logits, Logits), EmbedError> {
         images.iter().try_for_each(|patches| self.check_patches(patches))?;
-        let pairs_per_pass = (ROWS_PER_PASS / (query.ids.len() + self.info.patch_rows)).max(1);
         let (mut logits, mut phrases) = (Vec::with_capacity(images.len()), Vec::new());
-        for part in images.chunks(pairs_per_pass) {
+        for part in images.chunks(self.pairs_per_pass(query.ids.len())) {
             let patches: Vec<f32> = part.iter().flat_map(|p| halves(&p.data)).collect();
             let ids = vec![query.ids.as_slice(); part.len()];
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
@@ -292,6 +297,11 @@ impl Model {
             phrases.extend(parts);
         }
         Ok((logits, phrases))
+    }
+
+    /// Pairs of a text of `tokens` tokens and a picture that go through the decoder at once.
+    pub(super) fn pairs_per_pass(&self, tokens: usize) -> usize {
+        (ROWS_PER_PASS / (tokens + self.info.patch_rows)).max(1)
     }
 
     /// That `patches` are features of this model.
@@ -327,6 +337,8 @@ impl Model {
         let (logits, locals) = self.match_and_phrase_logits(query, &pieces, images)?;
         let near = self.nearness(query, images)?;
         let count = query.phrases.len();
+        let typical = |known: &PhraseCalibration| query.phrases.iter().map(|p| known.typical(&p.feature)).collect();
+        let typical: Vec<f32> = calibration.phrases.as_ref().map(typical).unwrap_or_default();
         let score = |(picture, (logits, near)): (usize, ([f32; 2], Nearness))| {
             let Nearness { cosine, hubness, phrases: cosines } = near;
             let local = |i: usize| locals.get(picture * count + i).copied().unwrap_or_default();
@@ -334,19 +346,19 @@ impl Model {
                 && (0..count).all(|i| local(i).iter().all(|v| v.is_finite()));
             let truth = |(i, cosine): (usize, &f32)| {
                 let known = calibration.phrases.as_ref()?;
-                let typical = known.typical(&query.phrases[i].feature);
                 // The local head reads a negated phrase with its negation, the cosine without.
                 let [no, yes] = local(i);
                 Some(match query.phrases[i].negated {
-                    true => 1.0 - known.probability(*cosine, [yes, no], typical),
-                    false => known.probability(*cosine, [no, yes], typical),
+                    true => 1.0 - known.probability(*cosine, [yes, no], typical[i]),
+                    false => known.probability(*cosine, [no, yes], typical[i]),
                 })
             };
-            let phrases: Vec<f32> = cosines.iter().enumerate().filter_map(truth).collect();
+            let mut phrases: Vec<f32> = cosines.iter().enumerate().filter_map(truth).collect();
             let probability = match &calibration.phrases {
                 Some(known) if !phrases.is_empty() => known.whole.probability(&phrases, logits, cosine),
                 _ => calibration.probability(&Evidence { logits, cosine, hubness }),
             };
+            raise_to_whole(&mut phrases, probability);
             let hubness = self.bank.as_ref().map(|_| hubness);
             finite.then(|| MatchScore { logit: logits[1], hubness, probability, phrases })
         };

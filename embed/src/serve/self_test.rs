@@ -7,10 +7,10 @@
 
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sightline_core::RgbImage;
 
-use crate::net::to_f32;
+use crate::net::{save_tensors, to_f32};
 use crate::{EmbedError, Model, ModelFolder};
 
 /// Smallest accepted spread (sum over dimensions of the variance over inputs) of L2-normalised features. Trained models
@@ -99,7 +99,7 @@ pub fn write_self_test(path: &Path) -> Result<(), EmbedError> {
     let path = folder.self_test();
     let bad = |e: safetensors::SafeTensorError| EmbedError::Safetensors { path: path.clone(), message: e.to_string() };
     let views = tensors.into_iter().map(|(name, dtype, shape, data)| Ok((name, TensorView::new(dtype, shape, data)?)));
-    serialize_to_file(views.collect::<Result<Vec<_>, _>>().map_err(bad)?, None, &path).map_err(bad)
+    save_tensors(&path, views.collect::<Result<Vec<_>, _>>().map_err(bad)?)
 }
 
 /// What the model says to one picture and one sentence.

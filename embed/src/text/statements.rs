@@ -289,6 +289,11 @@ fn topic(word: &str) -> Option<Topic> {
     TOPICS.iter().find(|(_, words)| words.contains(&word)).map(|(topic, _)| *topic)
 }
 
+/// Whether a word, in lower case, speaks of something that a model looks at, or of nothing at all.
+pub fn is_judged(word: &str) -> bool {
+    topic(word).is_none()
+}
+
 /// Adds what the words of `run` state.
 fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found: &mut Understanding) {
     let of_person = run.clone().any(|i| SEXES.contains(&lower[i].as_str()) || ANYBODY.contains(&lower[i].as_str()));

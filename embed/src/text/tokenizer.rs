@@ -31,7 +31,9 @@ fn failed(text: &str, e: tokenizers::Error) -> EmbedError {
 pub struct CaptionTokenizer {
     inner: Tokenizer,
     max_len: usize,
+    cls: u32,
     sep: u32,
+    mask: u32,
     unk: u32,
 }
 
@@ -72,7 +74,14 @@ impl CaptionTokenizer {
         // cut.
         inner.with_truncation(None).map_err(|e| bad(e.to_string()))?;
         inner.with_padding(None);
-        Ok(Self { inner, max_len: arch.max_text_len, sep: arch.sep_token_id, unk: arch.unk_token_id })
+        Ok(Self {
+            inner,
+            max_len: arch.max_text_len,
+            cls: arch.cls_token_id,
+            sep: arch.sep_token_id,
+            mask: arch.mask_token_id,
+            unk: arch.unk_token_id,
+        })
     }
 
     /// Cleans and tokenises; at most `max_text_len` ids, the last of them `[SEP]`.
@@ -110,6 +119,35 @@ impl CaptionTokenizer {
             }
         }
         Ok((caption, offsets))
+    }
+
+    /// Ids of `template` from `[CLS]` to `[SEP]`, with `[MASK]` for each `mask` in it (upper and lower case are the same), and
+    /// where those stand among the ids. What lies between them is cleaned as captions are.
+    ///
+    /// # Errors
+    /// [`EmbedError::Template`] without a mask, or when the template is longer than the model reads.
+    pub fn encode_template(&self, template: &str, mask: &str) -> Result<(Vec<u32>, Vec<usize>), EmbedError> {
+        let (lower, mask) = (template.to_ascii_lowercase(), mask.to_ascii_lowercase());
+        let (mut ids, mut masked, mut truncated) = (vec![self.cls], Vec::new(), false);
+        for (i, part) in lower.split(mask.as_str()).enumerate() {
+            if i > 0 {
+                masked.push(ids.len());
+                ids.push(self.mask);
+            }
+            let (text, cut) = clean(part);
+            let encoding = self.inner.encode_fast(text.as_str(), false).map_err(|e| failed(&text, e))?;
+            ids.extend_from_slice(encoding.get_ids());
+            truncated |= cut;
+        }
+        ids.push(self.sep);
+        let wrong = |message: String| EmbedError::Template { template: template.to_owned(), message };
+        if masked.is_empty() {
+            return Err(wrong(format!("it has no {}", mask.to_uppercase())));
+        }
+        if truncated || ids.len() > self.max_len {
+            return Err(wrong(format!("it is longer than the model reads, {} word pieces", self.max_len)));
+        }
+        Ok((ids, masked))
     }
 
     fn caption(&self, text: String, encoding: &Encoding, mut truncated: bool) -> Caption {

@@ -1,6 +1,7 @@
 //! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code, unmodified.
 #![allow(clippy::unwrap_used)]
 
+mod attributes;
 mod backbone;
 mod bf16;
 #[cfg(feature = "cuda")]

@@ -6,7 +6,7 @@ use crate::bootstrap::interval;
 
 /// One case of a person.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     pub person: usize,
     pub reached: f64,
     /// What chance reaches in the same case.
@@ -30,7 +30,7 @@ pub struct Contrast {
 
 impl Contrast {
     /// Of `cases` of persons numbered below `persons`.
-    pub(super) fn of(cases: &[Measured], persons: usize) -> Self {
+    pub(crate) fn of(cases: &[Measured], persons: usize) -> Self {
         // Sums of each person: number of cases, reached, by chance.
         let mut sums = vec![[0.0; 3]; persons];
         for case in cases {

@@ -15,26 +15,32 @@ use serde_json::{Map, Value, json};
 use super::recipe::Recipe;
 use super::source::DataSpec;
 use super::{Result, TrainError};
-use sightline_embed::model::ModelConfig;
+use sightline_embed::model::{ModelConfig, WORD_HEAD, WORD_HEAD_PREFIX};
+use sightline_embed::net::save_tensors;
 
-/// Prefixes of variables that only training needs: the auxiliary heads and the word predictor.
-const TRAINING: [&str; 3] = ["attributes.", "truth.", "text_decoder."];
+/// Prefixes of variables that only training needs: the auxiliary heads.
+const TRAINING: [&str; 2] = ["attributes.", "truth."];
 
 /// Writes `config`, the model's variables (without what only training has) as `dtype` and
-/// `tokenizer` to `out`.
+/// `tokenizer` to `out`; the word predictor too, in a file of its own, if `config` has a word head.
 ///
 /// # Errors
 /// A value that is not finite, or a file that cannot be written.
 pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType, tokenizer: &[u8]) -> Result<()> {
-    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let (mut tensors, mut words) = (HashMap::new(), HashMap::new());
     {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for (name, var) in data.iter().filter(|(name, _)| !TRAINING.iter().any(|part| name.starts_with(part))) {
             let tensor = narrowed(name, var.as_tensor(), dtype, out)?;
-            tensors.insert(name.clone(), tensor);
+            let file = if name.starts_with(WORD_HEAD_PREFIX) { &mut words } else { &mut tensors };
+            file.insert(name.clone(), tensor);
         }
     }
-    write_tensors(out, config, &tensors, tokenizer)
+    write_tensors(out, config, &tensors, tokenizer)?;
+    if config.word_head.is_some() {
+        save_tensors(&out.join(WORD_HEAD), &words)?;
+    }
+    Ok(())
 }
 
 /// As [`write()`], with `tensors` unchanged.
@@ -48,7 +54,7 @@ pub fn write_tensors(
     tokenizer: &[u8],
 ) -> Result<()> {
     fs::create_dir_all(out).map_err(TrainError::io(out))?;
-    candle_core::safetensors::save(tensors, out.join("model.safetensors"))?;
+    save_tensors(&out.join("model.safetensors"), tensors)?;
     let text = serde_json::to_vec_pretty(config).map_err(|e| TrainError::content(out, e))?;
     fs::write(out.join("config.json"), text).map_err(TrainError::io(out))?;
     fs::write(out.join("tokenizer.json"), tokenizer).map_err(TrainError::io(out))?;

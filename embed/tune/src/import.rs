@@ -3,7 +3,7 @@
 //!
 //! Both use the tensor names of [`sightline_embed::graph::Cada`]. A BLIP checkpoint also holds
 //! momentum copies, queues and a temperature, and lacks the head for token groups. The word
-//! predictor (`text_decoder`) serves training only. The report lists every tensor that is left out.
+//! predictor (`text_decoder`) is kept when it is asked for. The report lists every tensor that is left out.
 //! A checkpoint with missing tensors or wrong shapes is an error that names them.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use super::{Result, TrainError, atomic};
 use crate::pos_embed::resize_pos_embed;
 use crate::streams;
 use crate::weights::{self, Tensors};
-use sightline_embed::graph::WordPredictor;
-use sightline_embed::model::{Architecture, Grid, ModelConfig};
+use sightline_embed::model::{Architecture, Grid, ModelConfig, WORD_HEAD, WORD_HEAD_PREFIX, WordHead, WordPredictor};
+use sightline_embed::net::save_tensors;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_embed::{EmbedError, Model, ModelFolder, self_test, write_self_test};
 use sightline_figures::stream;
@@ -31,6 +31,9 @@ const POS_EMBED: &str = "visual_encoder.pos_embed";
 /// Heads that CADA adds to BLIP. Only training needs them; they are initialised at random if a
 /// checkpoint lacks both.
 const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
+
+/// Why the tensors of `text_decoder` are left out.
+const WORD_PREDICTOR: &str = "word predictor";
 
 /// Settings of an import.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct ImportOptions {
     /// Height and width of the model's input in pixels; `None` for those of the configuration, or
     /// of the checkpoint.
     pub image: Option<[usize; 2]>,
+    /// Keeps the word predictor (`text_decoder`), so that the model names masked words; the text side is then in memory twice.
+    pub word_head: bool,
     /// Data type of the stored weights.
     pub dtype: DType,
     /// Name of the model.
@@ -94,7 +99,7 @@ fn reason_to_skip(name: &str) -> Option<&'static str> {
     if part.ends_with("_m") {
         Some("momentum copies")
     } else if part == "text_decoder" {
-        Some("word predictor (training only)")
+        Some(WORD_PREDICTOR)
     } else if name.ends_with("position_ids") {
         Some("position ids")
     } else if name == "temp" {
@@ -162,6 +167,21 @@ pub fn map(
     report.unused = selection.unused;
     report.image_size = arch.image_size;
     Ok(MappedCheckpoint { tensors: selection.used, report })
+}
+
+/// The tensors of a checkpoint's word predictor, the authors' transformer of its own.
+///
+/// # Errors
+/// Missing tensors or wrong shapes, by name.
+fn word_head(tensors: &Tensors, arch: &Architecture, origin: &Path) -> Result<Tensors> {
+    let mut required = weights::required(arch, WordPredictor::Own)?;
+    required.retain(|name, _| name.starts_with(WORD_HEAD_PREFIX));
+    let named = |(name, tensor): (&String, &Tensor)| {
+        let name = name.strip_prefix("module.").unwrap_or(name);
+        name.starts_with(WORD_HEAD_PREFIX).then(|| (name.to_owned(), tensor.clone()))
+    };
+    let own: Tensors = tensors.iter().filter_map(named).collect();
+    Ok(weights::select(own, &required, &origin.display().to_string())?.used)
 }
 
 /// Resizes the position embedding to the patch grid of the wanted picture size.
@@ -245,9 +265,21 @@ pub fn import(options: &ImportOptions) -> Result<ImportReport> {
     let mut config = configuration(options)?;
     let (words, added) = tokenizer(&options.tokenizer, &config.architecture)?;
     let tensors = weights::read(&options.checkpoint)?;
+    let head = match options.word_head {
+        true => Some(word_head(&tensors, &config.architecture, &options.checkpoint)?),
+        false => None,
+    };
+    config.word_head = head.as_ref().map(|_| WordHead { predictor: WordPredictor::Own, causal: true });
     let own_size = options.config.is_none();
     let mut mapped = map(tensors, &mut config.architecture, options.image, own_size, &options.checkpoint)?;
+    if head.is_some() && mapped.report.form == "BLIP" {
+        let message = "BLIP's text_decoder writes captions and predicts no masked words: leave --word-head out";
+        return Err(TrainError::content(&options.checkpoint, message));
+    }
     mapped.report.added_pieces = added;
+    if head.is_some() {
+        mapped.report.dropped.remove(WORD_PREDICTOR);
+    }
     let file = options.checkpoint.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     config.provenance = json!({"imported": {
         "checkpoint": file,
@@ -261,7 +293,15 @@ pub fn import(options: &ImportOptions) -> Result<ImportReport> {
         for (name, tensor) in &mapped.tensors {
             stored.insert(name.clone(), super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?);
         }
-        candle_core::safetensors::save(&stored, to.join("model.safetensors"))?;
+        save_tensors(&to.join("model.safetensors"), &stored)?;
+        if let Some(head) = &head {
+            let mut stored = Tensors::new();
+            for (name, tensor) in head {
+                let narrowed = super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?;
+                stored.insert(name.clone(), narrowed);
+            }
+            save_tensors(&to.join(WORD_HEAD), &stored)?;
+        }
         let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
         std::fs::write(to.join("config.json"), text).map_err(TrainError::io(to))?;
         std::fs::write(to.join("tokenizer.json"), &words).map_err(TrainError::io(to))?;

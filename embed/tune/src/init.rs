@@ -11,10 +11,10 @@ use super::vocabulary::CutVocabulary;
 use super::{Result, TrainError};
 use crate::pos_embed::resize_pos_embed;
 use crate::weights::{self, Tensors};
-use sightline_embed::model::{Architecture, Grid, ModelConfig};
+use sightline_embed::model::{Architecture, Grid, ModelConfig, WORD_HEAD};
 
 /// Prefixes of variables that a checkpoint may lack: BLIP has no local head, the auxiliary heads
-/// exist in training only, and a released model has no word predictor.
+/// exist in training only, and not every model has a word predictor.
 const OPTIONAL: [&str; 4] = ["itm_local_head.", "attributes.", "truth.", "text_decoder."];
 const POS_EMBED: &str = "visual_encoder.pos_embed";
 
@@ -33,6 +33,10 @@ pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
         (path.to_owned(), None)
     };
     let mut tensors = weights::read(&file)?;
+    let words = path.join(WORD_HEAD);
+    if words.is_file() {
+        tensors.extend(weights::read(&words)?);
+    }
     let arch = trainee.model.arch();
     if let Some(pos) = tensors.get(POS_EMBED) {
         let rows = pos.dim(1)?;

@@ -105,7 +105,7 @@ impl<'a> Deletion<'a> {
         let phrase = self.query.phrases.iter().find(|phrase| phrase.pieces == *pieces);
         let Some((known, phrase)) = known.zip(phrase) else { return yes - no };
         let cosine: f32 = features.feature.iter().zip(&phrase.feature).map(|(a, b)| a * b).sum();
-        known.cosine * cosine + known.local * (yes - no)
+        known.log_odds(cosine, [no, yes], known.typical(&phrase.feature))
     }
 }
 

@@ -6,7 +6,6 @@
 //! patch, and as many patches drawn at random.
 
 mod case;
-mod contrast;
 mod deletion;
 
 use std::ops::Range;
@@ -16,14 +15,13 @@ use rand::seq::IndexedRandom;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::contrast::{Contrast, Measured};
 use super::facts::Part;
+use super::gallery::drawn_picture;
 use super::{Result, TrainError, streams};
 use case::{Case, Drawn};
-pub use contrast::Contrast;
-use contrast::Measured;
 use deletion::Deletion;
-use sightline_core::RgbImage;
-use sightline_embed::{EmbedError, ExplainMethod, Highlight, Model};
+use sightline_embed::{ExplainMethod, Highlight, Model};
 use sightline_figures::{Corpus, stream};
 
 /// What one method reaches.
@@ -60,9 +58,9 @@ pub struct PartFigures {
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// Persons.
+    /// Persons that were drawn.
     pub persons: usize,
-    /// Pictures.
+    /// Pictures of them that were asked about, views of one person counted each.
     pub pictures: usize,
     /// Patches of a picture.
     pub patches: usize,
@@ -225,10 +223,4 @@ fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usi
         all.push(Asked { person, question: Question::Alone, area: case.area(), random: 0.0, outcomes });
     }
     Ok(all)
-}
-
-fn drawn_picture(corpus: &Corpus, identity: u64, view: u64) -> Result<RgbImage> {
-    let drawn = corpus.picture(identity, view);
-    let (width, height) = drawn.dimensions();
-    RgbImage::new(width, height, drawn.into_raw()).map_err(|_| EmbedError::EmptyImage { width, height }.into())
 }

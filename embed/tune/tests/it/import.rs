@@ -1,13 +1,14 @@
 //! Importing checkpoints: the folder computes what the reference did, and what does not fit is refused by name.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use sightline_embed::kernel::Precision;
-use sightline_embed::model::{Architecture, Network, TokenBatch};
+use sightline_embed::model::{Architecture, Network, TokenBatch, WORD_HEAD, WordHead, WordPredictor};
 use sightline_embed::net::WeightFile;
-use sightline_embed::{Embedder, ModelFolder};
+use sightline_embed::{Embedder, Model, ModelFolder};
 use sightline_tune::import::{ImportOptions, ImportReport, import, map};
 use sightline_tune::weights;
 
@@ -19,6 +20,7 @@ fn plan(checkpoint: PathBuf, out: &Path) -> ImportOptions {
         tokenizer: golden::path("cada-tiny/tokenizer.json"),
         config: Some(golden::path("cada-tiny/config.json")),
         image: None,
+        word_head: false,
         dtype: DType::F32,
         name: "tiny".into(),
         out: out.to_owned(),
@@ -94,15 +96,40 @@ fn every_form_of_checkpoint_gives_the_scores_of_the_reference() {
         let out = dir.path().join(format!("models/{i}"));
         let done = import(&plan(file.clone(), &out)).unwrap();
         assert_eq!((done.form, done.resized_from, done.fresh.len()), ("CADA", None, 0));
-        assert!(done.unused.is_empty() && done.dropped["word predictor (training only)"] > 50, "{done:?}");
+        assert!(done.unused.is_empty() && done.dropped["word predictor"] > 50, "{done:?}");
         let distance = golden::max_diff(&score_k3(&out), want);
         println!("{}: score_k3 {distance:.1e} from the reference", file.file_name().unwrap().to_string_lossy());
         assert!(distance <= golden::tolerance("score_k3"));
         let opened = ModelFolder::open(&out).unwrap();
         assert_eq!((opened.id, opened.config.name.as_str()), (done.model_id, "tiny"));
-        assert!(out.join("selftest.safetensors").is_file());
+        assert!(out.join("selftest.safetensors").is_file() && !out.join(WORD_HEAD).exists());
         Embedder::start(&out, &folder::config()).unwrap();
+        // A service under another user reads the weights as well as the configuration.
+        let mode = |file: &str| std::fs::metadata(out.join(file)).unwrap().permissions().mode();
+        for file in ["model.safetensors", "selftest.safetensors"] {
+            assert_eq!(mode(file), mode("config.json"), "{file}");
+        }
     }
+}
+
+#[test]
+fn the_word_predictor_is_kept_when_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("with");
+    let done = import(&ImportOptions { word_head: true, ..plan(golden::path("cada-tiny/weights.pth"), &out) }).unwrap();
+    assert!(done.dropped.is_empty(), "{done:?}");
+    let folder = ModelFolder::open(&out).unwrap();
+    assert_eq!(folder.config.word_head, Some(WordHead { predictor: WordPredictor::Own, causal: true }));
+    let model = Model::load(&folder, "cpu").unwrap();
+    let patches = model.embed_images(&folder::pictures()[..1]).unwrap().swap_remove(0).patches;
+    let named = model.attributes(&patches, "a man in a [MASK] coat").unwrap();
+    assert!(named.len() == 1 && named[0].words.len() == 3, "{named:?}");
+    let blip = changed(dir.path(), as_blip);
+    let e = refused(&ImportOptions { word_head: true, ..plan(blip, &dir.path().join("blip")) });
+    assert!(e.contains("writes captions"), "{e}");
+    let without = changed(dir.path(), |tensors| tensors.retain(|name, _| !name.starts_with("text_decoder.cls.")));
+    let e = refused(&ImportOptions { word_head: true, ..plan(without, &dir.path().join("without")) });
+    assert!(e.contains("text_decoder.cls.predictions"), "{e}");
 }
 
 #[test]

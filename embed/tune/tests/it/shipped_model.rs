@@ -15,8 +15,8 @@ use sightline_tune::folder::{Card, provenance};
 use sightline_tune::gallery::Gallery;
 use sightline_tune::separation::{Separation, Truths};
 
-fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default")
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(name)
 }
 
 /// Drawn persons that no model is trained on, by their seed.
@@ -24,7 +24,7 @@ const SEED: u64 = 999;
 
 /// What single phrases separate among 60 drawn persons, by the cosine and by the match score.
 fn separation() -> (Separation, Separation) {
-    let folder = ModelFolder::open(&path()).expect("a model folder");
+    let folder = ModelFolder::open(&path("default")).expect("a model folder");
     let bank = folder.bank().expect("a query bank");
     let ModelFolder { path, config, .. } = folder;
     let file = WeightFile::read(&path.join("model.safetensors")).expect("weights");
@@ -57,18 +57,20 @@ fn phrases_separate_the_drawn_persons_of_whom_they_are_true() {
 
 /// What `export` and `calibrate --card card.json` write, from the recipe that config.json names.
 #[test]
-fn the_default_model_says_what_the_commands_write() {
-    let told = ModelFolder::open(&path()).expect("a model folder").config.provenance;
-    let recipe = serde_json::from_value(told["recipe"].clone()).expect("a recipe");
-    let step = told["step"].as_u64().expect("a step") as usize;
-    let weight = told["match_weight"].as_f64().expect("a weight");
-    let mut want = provenance(&recipe, step, &told["chosen_by_validation"], weight);
-    Card::read(&path().join("card.json")).expect("a card").state(&mut want);
-    want["calibration"] = told["calibration"].clone();
-    if let Some(record) = told.get("phrase_calibration") {
-        want["phrase_calibration"] = record.clone();
+fn the_models_say_what_the_commands_write() {
+    for name in ["default", "candidate"] {
+        let told = ModelFolder::open(&path(name)).expect("a model folder").config.provenance;
+        let recipe = serde_json::from_value(told["recipe"].clone()).expect("a recipe");
+        let step = told["step"].as_u64().expect("a step") as usize;
+        let weight = told["match_weight"].as_f64().expect("a weight");
+        let mut want = provenance(&recipe, step, &told["chosen_by_validation"], weight);
+        Card::read(&path(name).join("card.json")).expect("a card").state(&mut want);
+        want["calibration"] = told["calibration"].clone();
+        if let Some(record) = told.get("phrase_calibration") {
+            want["phrase_calibration"] = record.clone();
+        }
+        // A recipe that is read gets the settings that are newer than it.
+        want["recipe"] = told["recipe"].clone();
+        assert_eq!(told, want, "{name}");
     }
-    // A recipe that is read gets the settings that are newer than it.
-    want["recipe"] = told["recipe"].clone();
-    assert_eq!(told, want);
 }

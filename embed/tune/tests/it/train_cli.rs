@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use sightline_embed::ModelFolder;
+use sightline_embed::model::{WordHead, WordPredictor};
 use sightline_tune::checkpoint;
 
 use crate::train_run::dataset;
@@ -53,6 +54,8 @@ fn a_run_folder_is_complete_and_is_gone_on_with() {
     }
     let model = ModelFolder::open(&run.join("model")).expect("a whole model folder");
     assert_eq!(model.config.provenance["recipe"]["data"][0], "synth:16x2");
+    let tied = WordHead { predictor: WordPredictor::Tied, causal: false };
+    assert!(model.config.word_head == Some(tied) && model.word_head().is_file());
     assert!(model.config.provenance["chosen_by_validation"]["local"]["rank1"].is_number());
     // The best checkpoint may be the one of step 2 or of step 4, of 8 pairs a step.
     let step = model.config.provenance["step"].as_u64().unwrap();

@@ -99,7 +99,9 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
     // With --prior the caller knows the galleries, so a search must not rescale for their size.
     let persons = if args.prior.is_some() { 0 } else { one.identities() };
-    loaded.config.calibration = Calibration { version, persons: persons as f32, ..moved };
+    // What calibrate-phrases fitted stays.
+    let phrases = loaded.config.calibration.phrases.take();
+    loaded.config.calibration = Calibration { version, persons: persons as f32, phrases, ..moved };
     let record = json!({
         "method": method,
         "data": name,

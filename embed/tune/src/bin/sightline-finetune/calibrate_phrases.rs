@@ -10,14 +10,15 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use rand::rngs::StdRng;
 use serde_json::json;
-use sightline_core::{PatchFeatures, RgbImage};
+use sightline_core::PatchFeatures;
 use sightline_embed::model::{ModelConfig, PhraseCalibration, WholeCalibration, log_odds, sigmoid};
-use sightline_embed::{ImageFeatures, Model, ModelFolder, QueryPhrase, TextQuery, decode_image};
+use sightline_embed::{ImageFeatures, Model, ModelFolder, QueryPhrase, TextQuery};
 use sightline_figures::stream;
 use sightline_tune::atomic;
 use sightline_tune::calibrate::equal_mass_error;
 use sightline_tune::dataset::Entry;
 use sightline_tune::facts::{Description, Facts, read_labels};
+use sightline_tune::gallery::read_picture;
 use sightline_tune::logistic::rising;
 use sightline_tune::people::{self, PeoplePart};
 use sightline_tune::separation::Sorted;
@@ -30,8 +31,8 @@ Example:
   sightline-finetune calibrate-phrases --model models/mine --people REALTRAIN
 
 Each of the persons held out for it is described several times, and each description is asked of all of them. What is typical
-is the mean of the people that may be learned from. The persons are divided in two: what is fitted on the descriptions of one half is measured on those of the other, both ways; what is written is
-fitted on all.")]
+is the mean of the people that may be learned from. The persons are divided in two: what is fitted on the descriptions of one
+half is measured on those of the other, both ways; what is written is fitted on all.")]
 pub struct CalibratePhrasesArgs {
     /// Model folder; its config.json is rewritten.
     #[arg(long)]
@@ -94,8 +95,9 @@ pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     for second in [false, true] {
         let other = self::fitted(half(!second)).context("half of the persons do not allow a fit")?;
         for asked in half(second) {
-            phrases.extend(asked.known_phrases().map(|(phrase, is_true)| (other.phrase(phrase.evidence), is_true)));
-            wholes.extend(asked.is_true.map(|is_true| (other.whole(asked), is_true)));
+            let all = other.whole(asked);
+            phrases.extend(asked.known_phrases().map(|(phrase, is_true)| (other.served(phrase, all), is_true)));
+            wholes.extend(asked.is_true.map(|is_true| (all, is_true)));
         }
     }
     let (phrase_error, whole_error) = (equal_mass_error(&phrases), equal_mass_error(&wholes));
@@ -173,11 +175,8 @@ impl Gallery {
 fn features(model: &Model, entries: &[Entry]) -> Result<Vec<ImageFeatures>> {
     let mut all = Vec::with_capacity(entries.len());
     for some in entries.chunks(16) {
-        let picture = |entry: &Entry| -> Result<RgbImage> {
-            let bytes = std::fs::read(&entry.path).with_context(|| format!("reading {}", entry.path.display()))?;
-            decode_image(&bytes).with_context(|| format!("{} is no picture", entry.path.display()))
-        };
-        all.extend(model.embed_images(&some.iter().map(picture).collect::<Result<Vec<_>>>()?)?);
+        let pictures = some.iter().map(|entry| read_picture(&entry.path)).collect::<Result<Vec<_>, _>>()?;
+        all.extend(model.embed_images(&pictures)?);
     }
     Ok(all)
 }
@@ -268,6 +267,12 @@ impl Fitted {
     fn phrase(&self, evidence: [f64; 3]) -> f64 {
         let (weights, bias) = self.phrase;
         sigmoid(weights.iter().zip(evidence).map(|(weight, x)| weight * x).sum::<f64>() + bias)
+    }
+
+    /// Probability that what `phrase` names is there, as it is served: it holds at least as likely as `all` of the description.
+    fn served(&self, phrase: &AskedPhrase, all: f64) -> f64 {
+        let there = self.phrase(phrase.evidence);
+        if phrase.negated { there.min(1.0 - all) } else { there.max(all) }
     }
 
     /// Log-odds of the product of the phrases' probabilities.

@@ -11,7 +11,7 @@ use sightline_tune::evaluate::{LocalScore, dump};
 use sightline_tune::ranks::{RankIntervals, Ranks, TextRank, text_ranks_by};
 
 use crate::scorer::{DataArgs, Defaults, MachineArgs, Scorer};
-use crate::{eval_explain, eval_phrases};
+use crate::{eval_attributes, eval_explain, eval_phrases};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -24,7 +24,8 @@ Examples:
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
 local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
-  sightline  calibrated match probability (it weighs logit, cosine and hubness), as `sightline serve` ranks (default)
+  sightline  calibrated match probability (it weighs logit, cosine and hubness), as `sightline serve` ranks with a model that
+             judges no phrases (default)
   paper      cosine + match probability (softmax of both logits)
   reference  cosine + raw match logit, the others cosine - 100: the authors' code
 In brackets: the middle 95 % when the persons looked for are drawn anew a thousand times, each with all of their texts; the
@@ -35,6 +36,9 @@ the persons of whom the phrase is true from the others. The truth comes from lab
 
 --explain tests the maps from words to patches on drawn persons: does the map of \"red jacket\" point at the jacket, and does the
 model believe it less without the patches that the map highlights? Each method is held against chance.
+
+--attributes masks each attribute word of a caption and tells how often the model's word head names it among its first three,
+beside how often it does with the picture of somebody else.
 
 A model with a query bank also gets a row for its cosine less the picture's hubness, without the decoder.
 A folder of CLIP or SigLIP (Hugging Face layout) has no decoder for pairs: global protocol only.
@@ -61,6 +65,9 @@ pub struct EvalArgs {
     /// Tests of the explanations, on drawn persons (--dataset synth).
     #[arg(long, conflicts_with = "phrases")]
     explain: bool,
+    /// Masked words of captions: does the word head name them by the picture?
+    #[arg(long, conflicts_with_all = ["phrases", "explain"])]
+    attributes: bool,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -93,6 +100,9 @@ fn published(dataset: Dataset, texts: usize, images: usize) -> Option<[[f64; 4];
 pub fn run(args: &EvalArgs) -> Result<()> {
     if args.explain {
         return eval_explain::run(args);
+    }
+    if args.attributes {
+        return eval_attributes::run(args);
     }
     ensure!(args.k > 0, "--k must be above 0");
     let scorer = Scorer::open(&args.model, &args.machine)?;

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use sightline_tune::explain::{Contrast, Figures, measure};
+use sightline_tune::explain::{Figures, measure};
 
 use crate::eval::{DEFAULTS, EvalArgs};
-use crate::report::counted;
+use crate::report::{contrast_head, contrast_row, counted};
 
 /// Measures the explanations on drawn persons and prints the figures.
 pub fn run(args: &EvalArgs) -> Result<()> {
@@ -26,20 +26,18 @@ pub fn run(args: &EvalArgs) -> Result<()> {
 }
 
 fn print(figures: &Figures) {
-    let [what, reached, chance, times] = ["", "reached", "chance", "times chance"];
-    println!("| {what:<50} | {:>6} | {reached:>8} | {chance:>8} | {times:>20} |", "cases");
-    println!("|{:-<52}|{:->8}|{:->10}|{:->10}|{:->22}|", "", ":", ":", ":", ":");
+    contrast_head();
     for method in &figures.methods {
         let serves = if method.default { " (serves)" } else { "" };
-        row(&format!("{}{serves}: pointing", method.method), &method.pointing);
-        row("  pointing, phrase alone", &method.pointing_alone);
-        row("  pointing, beside the other phrases' maps", &method.pointing_swapped);
-        row("  deletion, phrases", &method.phrase_deletion);
-        row("  deletion, match", &method.match_deletion);
+        contrast_row(&format!("{}{serves}: pointing", method.method), &method.pointing);
+        contrast_row("  pointing, phrase alone", &method.pointing_alone);
+        contrast_row("  pointing, beside the other phrases' maps", &method.pointing_swapped);
+        contrast_row("  deletion, phrases", &method.phrase_deletion);
+        contrast_row("  deletion, match", &method.match_deletion);
     }
     for method in figures.methods.iter().filter(|method| method.default) {
         for part in &method.parts {
-            row(&format!("{}: {}", method.method, part.part), &part.pointing);
+            contrast_row(&format!("{}: {}", method.method, part.part), &part.pointing);
         }
     }
     println!(
@@ -49,14 +47,4 @@ fn print(figures: &Figures) {
          in brackets: the middle 95 % when the persons are drawn anew",
         figures.blanked, figures.patches
     );
-}
-
-fn row(name: &str, contrast: &Contrast) {
-    let times = match (contrast.times, contrast.interval) {
-        (None, _) => "chance reaches none".to_owned(),
-        (Some(times), None) => format!("{times:.2}"),
-        (Some(times), Some([low, high])) => format!("{times:.2} [{low:.2}, {high:.2}]"),
-    };
-    let Contrast { cases, reached, chance, .. } = contrast;
-    println!("| {name:<50} | {cases:>6} | {reached:>8.4} | {chance:>8.4} | {times:>20} |");
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use clap::Args;
 use serde_json::Value;
-use sightline_embed::graph::WordPredictor;
+use sightline_embed::model::WordHead;
 use sightline_tune::folder::{self, Card};
 use sightline_tune::run::Trainee;
 use sightline_tune::{TrainError, atomic, checkpoint};
@@ -46,7 +46,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     ensure!(args.force || !args.out.exists(), "{} exists already; --force replaces it", args.out.display());
     let record =
         RunRecord::read(&args.run)?.with_context(|| format!("{} is no run folder: no run.json", args.run.display()))?;
-    let trainee = Trainee::with_frozen(&record.model.architecture, WordPredictor::None, 0, record.recipe.frozen())?;
+    let predictor = record.recipe.run.objective.decoder();
+    let trainee = Trainee::with_frozen(&record.model.architecture, predictor, 0, record.recipe.frozen())?;
     let best = !args.last && args.run.join("best/best.json").is_file();
     if !best {
         checkpoint::load(&args.run, &trainee.variables, &mut trainee.optimizer(0.0))?
@@ -90,6 +91,9 @@ pub fn model(
     config.name = name.to_owned();
     config.provenance = folder::provenance(&record.recipe, step, &validation, match_weight);
     card.state(&mut config.provenance);
+    // A word head whose training never began knows nothing.
+    let trained = record.recipe.run.objective.ara.as_ref().filter(|ara| step >= ara.from);
+    config.word_head = trained.map(|ara| WordHead { predictor: ara.decoder, causal: ara.causal });
     let tokenizer = fs::read(run.join("tokenizer.json"))?;
     atomic::folder(out, true, |part| {
         folder::write(part, &config, &trainee.variables, DType::F16, &tokenizer)?;

@@ -14,7 +14,8 @@ Examples:
   sightline-finetune import --checkpoint model_base.pth --tokenizer tokenizer.json --image 384x128 --out models/blip
 
 A CADA checkpoint has every tensor of a model. BLIP's lacks the head for token groups (itm_local_head), which only
-training needs: it is drawn afresh, and said. Momentum copies (*_m), queues, temp and text_decoder are left out.
+training needs: it is drawn afresh, and said. Momentum copies (*_m), queues and temp are left out, and text_decoder without
+--word-head.
 The position embedding is resized (bicubic) when the picture's size is another one, of any height and width.")]
 pub struct ImportArgs {
     /// Weights: .pth as the authors write it, or .safetensors with the same names.
@@ -40,6 +41,10 @@ pub struct ImportArgs {
     /// Type the weights are stored as: f16 halves the folder.
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
+    /// Keep the word predictor (text_decoder) of a CADA checkpoint for `Model::attributes`, which names masked words; the text
+    /// side is then in memory twice.
+    #[arg(long)]
+    word_head: bool,
     /// Replace a folder that is there.
     #[arg(long)]
     force: bool,
@@ -70,6 +75,7 @@ pub fn run(args: &ImportArgs) -> Result<()> {
         tokenizer: args.tokenizer.clone(),
         config: args.config.clone(),
         image: args.image,
+        word_head: args.word_head,
         dtype: match args.weights {
             Weights::F32 => DType::F32,
             Weights::F16 => DType::F16,

@@ -5,6 +5,7 @@ mod ablate;
 mod calibrate;
 mod calibrate_phrases;
 mod eval;
+mod eval_attributes;
 mod eval_explain;
 mod eval_phrases;
 mod export;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
+use sightline_tune::contrast::Contrast;
 use sightline_tune::evaluate::EvalStage;
 
 /// Counted progress on standard error, with rate and time left: one line for each thing that is
@@ -142,4 +143,22 @@ impl Reporter {
         self.finish_progress();
         print_stderr(text);
     }
+}
+
+/// The head of a table of contrasts.
+pub fn contrast_head() {
+    let [what, reached, chance, times] = ["", "reached", "chance", "times chance"];
+    println!("| {what:<50} | {:>6} | {reached:>8} | {chance:>8} | {times:>20} |", "cases");
+    println!("|{:-<52}|{:->8}|{:->10}|{:->10}|{:->22}|", "", ":", ":", ":", ":");
+}
+
+/// A row of it.
+pub fn contrast_row(name: &str, contrast: &Contrast) {
+    let times = match (contrast.times, contrast.interval) {
+        (None, _) => "chance reaches none".to_owned(),
+        (Some(times), None) => format!("{times:.2}"),
+        (Some(times), Some([low, high])) => format!("{times:.2} [{low:.2}, {high:.2}]"),
+    };
+    let Contrast { cases, reached, chance, .. } = contrast;
+    println!("| {name:<50} | {cases:>6} | {reached:>8.4} | {chance:>8.4} | {times:>20} |");
 }
