@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::EmbedError;
 use crate::kernel::Precision;
 use crate::model::{Architecture, TokenBatch, WordHead};
-use crate::net::{self, LookBy, ShapeError, WeightFile, WeightSource};
+use crate::net::{self, LookBy, WeightFile, WeightSource};
 
 /// Logits of a head with two answers: "no" and "yes" of each row.
 pub type Logits = Vec<[f32; 2]>;
@@ -173,10 +173,6 @@ impl Network {
         patches: &[f32],
         positions: &[(usize, usize)],
     ) -> Result<Option<Vec<f32>>, EmbedError> {
-        let beyond = |(text, token): &&(usize, usize)| tokens.lengths().get(*text).is_none_or(|length| token >= length);
-        if let Some((text, token)) = positions.iter().find(beyond) {
-            return Err(ShapeError(format!("there is no token {token} of text {text}")).into());
-        }
         match self {
             Self::Cpu(cada) => Ok(cada.word_scores(tokens, patches, positions)?),
             #[cfg(feature = "candle")]
@@ -233,7 +229,7 @@ mod graph {
     use crate::graph::{self, Cada, Pass, l2_normalize};
     use crate::kernel::Precision;
     use crate::model::{Architecture, TokenBatch, WordHead};
-    use crate::net::{LookBy, WeightFile};
+    use crate::net::{LookBy, ShapeError, WeightFile};
 
     /// CADA as a graph, whole in one precision.
     #[derive(Debug)]
@@ -331,6 +327,11 @@ mod graph {
             positions: &[(usize, usize)],
         ) -> Result<Option<Vec<f32>>, EmbedError> {
             let Some(decoder) = &self.cada.text_decoder else { return Ok(None) };
+            let beyond =
+                |(text, token): &&(usize, usize)| tokens.lengths().get(*text).is_none_or(|length| token >= length);
+            if let Some((text, token)) = positions.iter().find(beyond) {
+                return Err(ShapeError(format!("there is no token {token} of text {text}")).into());
+            }
             let patches = self.patches(tokens, patches)?;
             Ok(Some(self.precision.scope(|| -> candle_core::Result<_> {
                 let pass = Pass { image: Some(&patches), causal: self.causal, dropout: None };

@@ -106,9 +106,9 @@ impl WeightFile {
                     found += 1;
                     wrong.push(format!("{name}: expected {shape:?}, found {:?}", t.shape()));
                 }
-                Ok(t) if !matches!(t.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) => {
+                Ok(t) if !is_read(t.dtype()) => {
                     found += 1;
-                    wrong.push(format!("{name}: expected f32, f16 or bf16, found {:?}", t.dtype()));
+                    wrong.push(wrong_type(name, t.dtype()));
                 }
                 Ok(_) => found += 1,
             }
@@ -158,12 +158,21 @@ impl WeightSource for WeightFile {
             let tensors = vec![format!("{name}: expected {shape:?}, found {:?}", tensor.shape())];
             return Err(EmbedError::WrongShapes { origin: self.origin.clone(), tensors });
         }
-        if !matches!(tensor.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let tensors = vec![format!("{name}: expected f32, f16 or bf16, found {:?}", tensor.dtype())];
+        if !is_read(tensor.dtype()) {
+            let tensors = vec![wrong_type(name, tensor.dtype())];
             return Err(EmbedError::WrongShapes { origin: self.origin.clone(), tensors });
         }
         Ok(to_f32(tensor.dtype(), tensor.data()))
     }
+}
+
+/// Whether [`to_f32`] reads numbers of `dtype`.
+fn is_read(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+}
+
+fn wrong_type(name: &str, dtype: Dtype) -> String {
+    format!("{name}: expected f32, f16 or bf16, found {dtype:?}")
 }
 
 /// Little-endian numbers of a floating-point type as f32; nothing for other types.

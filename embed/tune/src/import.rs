@@ -289,18 +289,16 @@ pub fn import(options: &ImportOptions) -> Result<ImportReport> {
         "drawn_afresh": mapped.report.fresh,
     }});
     atomic::folder(&options.out, options.force, |to| {
-        let mut stored = Tensors::new();
-        for (name, tensor) in &mapped.tensors {
-            stored.insert(name.clone(), super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?);
-        }
-        save_tensors(&to.join("model.safetensors"), &stored)?;
+        let narrowed = |tensors: &Tensors| -> Result<Tensors> {
+            let narrow = |(name, tensor): (&String, &Tensor)| {
+                let tensor = super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?;
+                Ok((name.clone(), tensor))
+            };
+            tensors.iter().map(narrow).collect()
+        };
+        save_tensors(&to.join("model.safetensors"), &narrowed(&mapped.tensors)?)?;
         if let Some(head) = &head {
-            let mut stored = Tensors::new();
-            for (name, tensor) in head {
-                let narrowed = super::folder::narrowed(name, tensor, options.dtype, &options.checkpoint)?;
-                stored.insert(name.clone(), narrowed);
-            }
-            save_tensors(&to.join(WORD_HEAD), &stored)?;
+            save_tensors(&to.join(WORD_HEAD), &narrowed(head)?)?;
         }
         let text = serde_json::to_vec_pretty(&config).map_err(|e| TrainError::content(to, e))?;
         std::fs::write(to.join("config.json"), text).map_err(TrainError::io(to))?;

@@ -75,8 +75,8 @@ pub fn measure(
     persons.dedup();
     // Somebody else is the next picture of another person.
     let other = |own: usize| {
-        let after = (1..gallery.len()).map(|by| (own + by) % gallery.len());
-        after.into_iter().find(|other| gallery.image_ids[*other] != gallery.image_ids[own])
+        let mut after = (1..gallery.len()).map(|by| (own + by) % gallery.len());
+        after.find(|other| gallery.image_ids[*other] != gallery.image_ids[own])
     };
     let done = AtomicUsize::new(0);
     let of_picture = |own: usize| -> Result<Vec<(Tag, Measured)>> {
