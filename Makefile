@@ -51,6 +51,7 @@ build-tests: setup
 
 test: build-tests
 	@cargo test --locked --workspace --features $(ROLES) -- $(addprefix --skip ,$(SERVER_TESTS))
+	@docker/kernel-levels.sh "$(ROLES)"
 
 # The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
 test-servers: SHELL := /bin/sh

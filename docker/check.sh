@@ -1,6 +1,6 @@
 #!/bin/sh
-# Guards of the lay-out, formatting, lints, documentation, file lengths: what must hold before the
-# tests are run.
+# Guards of the lay-out, formatting, lints, documentation, another CPU than x86-64, file lengths:
+# what must hold before the tests are run.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,6 +27,15 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps
 echo "== metrics of the dashboard and the alerts"
 docker/check-dashboard.sh
 echo "all exported"
+
+# The kernels have other code on a CPU that is not x86-64. The check needs no compiler of C.
+other=aarch64-unknown-linux-gnu
+echo "== sightline-embed for $other"
+if docker/setup.sh aarch64; then
+    RUSTFLAGS="-D warnings" cargo check --locked --quiet --package sightline-embed --lib --target "$other"
+else
+    echo "not checked: Rust's standard library for it is missing"
+fi
 
 echo "== files over 300 lines (450 is rare)"
 git ls-files '*.rs' '*.js' | xargs wc -l | awk '$2 != "total" && $1 > 300 { print "  " $1, $2; n++ } END { if (!n) print "  none" }'

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights, Apache Kafka.
 #
-#   docker/setup.sh [packages|rust|footage|detector|client|kafka|cuda]...
+#   docker/setup.sh [packages|rust|aarch64|footage|detector|client|kafka|cuda]...
 #
 # Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
 # Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
@@ -87,6 +87,17 @@ rust() {
     [ "$have" -ge "$wanted" ] 2>/dev/null || die "$(cargo --version) is too old; Rust 1.$wanted or later is needed"
 }
 
+# Rust's standard library for a CPU that is not x86-64, for which check.sh checks the kernels. It comes from rustup's
+# server, which networks that have the crates alone do not reach.
+aarch64() {
+    PATH=$PATH:$HOME/.cargo/bin
+    other=aarch64-unknown-linux-gnu
+    [ ! -d "$(rustc --print target-libdir --target "$other")" ] || return 0
+    command -v rustup >/dev/null 2>&1 || die "no rustup; install Rust's standard library for $other by hand"
+    say "adding Rust's standard library for $other"
+    timeout 60 rustup target add "$other" >/dev/null 2>&1 || die "rustup could not add $other"
+}
+
 footage() {
     target=$root/cache/vtest.avi
     checked "$target" "$vtest_sha256" && return 0
@@ -162,7 +173,7 @@ cuda() {
 
 for step in "$@"; do
     case $step in
-    packages | rust | footage | detector | client | kafka | cuda) "$step" ;;
-    *) die "unknown step $step; known: packages rust footage detector client kafka cuda" ;;
+    packages | rust | aarch64 | footage | detector | client | kafka | cuda) "$step" ;;
+    *) die "unknown step $step; known: packages rust aarch64 footage detector client kafka cuda" ;;
     esac
 done

@@ -1,5 +1,5 @@
-//! What every handler shares. The engine and the camera node arrive after the server has begun to answer, because
-//! loading a model takes a while and `/readyz` has to say so meanwhile.
+//! Shared state of all handlers. The server answers before the engine and the camera node exist,
+//! because loading a model takes a while; `/readyz` reports the phase of the start meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,23 +9,23 @@ use sightline_core::config::{SearchConfig, ServerConfig};
 use sightline_core::{CameraId, Timestamp};
 
 use crate::auth::Caller;
-use crate::cameras::{CameraControl, CameraView, Heard, SILENCE_LIMIT_S, view};
+use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, view};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::rate::RateLimiter;
 use crate::state::{CameraRow, CameraSource, State, hash_token};
 
-/// What a server is made of.
+/// The parts that an [`App`] is built from.
 pub struct Setup {
-    /// `[server]`.
+    /// The configuration section `[server]`.
     pub server: ServerConfig,
-    /// `[search]`.
+    /// The configuration section `[search]`.
     pub search: SearchConfig,
-    /// Cameras, tokens, audit.
+    /// The database of cameras, tokens and audit records.
     pub state: State,
-    /// An administrator's token that is valid until the process ends.
+    /// Administrator token that is valid until the process ends.
     pub start_token: Option<String>,
-    /// Renders `/metrics`.
+    /// Handle that renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
 }
 
@@ -43,14 +43,15 @@ struct Inner {
     removing: Mutex<BTreeSet<CameraId>>,
 }
 
-/// Handle on everything; cloning shares it.
+/// Shared handle on the state of the server; clones refer to the same state.
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
 }
 
 impl App {
-    /// An application without engine and cameras: alive, not ready.
+    /// Creates an application without engine and cameras: `/healthz` answers, `/readyz` is not
+    /// ready.
     pub fn new(setup: Setup) -> Self {
         let inner = Inner {
             rate: RateLimiter::new(setup.server.rate_per_minute),
@@ -68,95 +69,97 @@ impl App {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Says what the start is busy with, for `/readyz`.
+    /// Sets the phase of the start that `/readyz` reports.
     pub fn set_phase(&self, phase: &str) {
         *self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase.to_owned();
     }
 
-    /// What the start is busy with.
+    /// Returns the phase of the start.
     pub fn phase(&self) -> String {
         self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The model has passed its self-test and the index is open: from now on searches are answered. Only the first call
-    /// counts.
+    /// Sets the engine once the model has passed its self-test and the index is open; searches are
+    /// answered from then on. Later calls have no effect.
     pub fn set_engine(&self, engine: Arc<dyn Engine>) {
         if self.inner.engine.set(engine).is_err() {
             tracing::warn!("the engine was set twice; the first one stays");
         }
     }
 
-    /// The camera node runs. Only the first call counts.
+    /// Sets the camera node once it runs. Later calls have no effect.
     pub fn set_cameras(&self, control: Arc<dyn CameraControl>) {
         if self.inner.control.set(control).is_err() {
             tracing::warn!("the camera node was set twice; the first one stays");
         }
     }
 
-    /// The engine.
+    /// Returns the engine.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] until it is there.
+    /// [`Error::Unavailable`] until the engine is set.
     pub fn engine(&self) -> Result<&Arc<dyn Engine>, Error> {
         self.inner.engine.get().ok_or_else(|| Error::Unavailable { part: "search", why: self.phase() })
     }
 
-    /// The camera node.
+    /// Returns the camera node.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] until it is there, or when this process has none.
+    /// [`Error::Unavailable`] until the camera node is set, or when this process has none.
     pub fn control(&self) -> Result<&Arc<dyn CameraControl>, Error> {
         let why = || "no camera node runs in this process".to_owned();
         self.inner.control.get().ok_or_else(|| Error::Unavailable { part: "the camera node", why: why() })
     }
 
-    /// Held while cameras are added or removed, so that two callers do not cross.
+    /// Locks the set of cameras while one is added or removed, so that two requests do not
+    /// interfere.
     pub async fn changing_cameras(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.inner.changing.lock().await
     }
 
-    /// Says, for as long as the value lives, that a request is removing this camera, so that nobody erases beside it.
+    /// Marks this camera as being removed by a request until the returned value is dropped, so that
+    /// the erasure task skips it.
     pub(crate) fn removing(&self, camera: &CameraId) -> Removing {
         self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).insert(camera.clone());
         Removing { app: self.clone(), camera: camera.clone() }
     }
 
-    /// Whether a request is removing this camera just now.
+    /// Whether a request is removing this camera.
     pub(crate) fn is_removing(&self, camera: &CameraId) -> bool {
         self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).contains(camera)
     }
 
-    /// The database.
+    /// Returns the database.
     pub fn state(&self) -> &State {
         &self.inner.state
     }
 
-    /// `[server]`.
+    /// Returns the configuration section `[server]`.
     pub fn server(&self) -> &ServerConfig {
         &self.inner.server
     }
 
-    /// `[search]`.
+    /// Returns the configuration section `[search]`.
     pub fn search_config(&self) -> &SearchConfig {
         &self.inner.search
     }
 
-    /// SHA-256 of the token of this start.
+    /// SHA-256 of the administrator token of this start.
     pub(crate) fn start_token(&self) -> Option<&[u8; 32]> {
         self.inner.start_token.as_ref()
     }
 
-    /// The tokens' buckets.
+    /// Rate limiter of all tokens.
     pub(crate) fn rate(&self) -> &RateLimiter {
         &self.inner.rate
     }
 
-    /// Renders `/metrics`.
+    /// Handle that renders `/metrics`.
     pub(crate) fn metrics(&self) -> Option<&PrometheusHandle> {
         self.inner.metrics.as_ref()
     }
 
-    /// The known cameras the caller may see.
+    /// Returns the known cameras that the caller may see.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -166,8 +169,8 @@ impl App {
         Ok(rows)
     }
 
-    /// Every camera: those of the database, and those of other processes, by id. A camera that was erased is not there,
-    /// even though its node may not have heard of that yet.
+    /// Returns every camera of the database and of other processes, ordered by id. A camera whose
+    /// erasure has begun is left out, even if its node still reports it.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -179,9 +182,10 @@ impl App {
         };
         let erased: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
         let reporting: BTreeSet<CameraId> =
-            control.status().into_iter().filter(|h| h.silent_s <= SILENCE_LIMIT_S).map(|h| h.report.camera).collect();
-        for (spec, source) in control.elsewhere() {
-            // One that was removed and kept comes back when somebody adds it, or when its node runs it again.
+            control.status().into_iter().filter(|h| h.age_s <= REPORT_TIMEOUT_S).map(|h| h.report.camera).collect();
+        for (spec, source) in control.remote_cameras() {
+            // An archived camera becomes active again when it is added again or its node runs it
+            // again.
             let back = source == CameraSource::Api || reporting.contains(&spec.id);
             if !erased.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
                 let row = CameraRow { source, archived: false, added_at: Timestamp::now(), spec };
@@ -191,7 +195,7 @@ impl App {
         Ok(known.into_values().collect())
     }
 
-    /// One camera, wherever it is known.
+    /// Returns one camera, from the database or from another process.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -199,10 +203,10 @@ impl App {
         Ok(self.known_cameras().await?.into_iter().find(|r| r.spec.id == *id))
     }
 
-    /// What the node and the index say of these cameras.
+    /// Combines the node's report and the index watermark of each of these cameras.
     pub async fn camera_views(&self, rows: &[CameraRow], with_url: bool) -> Vec<CameraView> {
-        let nodes: BTreeMap<CameraId, Heard> = match self.inner.control.get().cloned() {
-            // The node's status may wait for a lock a starting pipeline holds.
+        let nodes: BTreeMap<CameraId, LastReport> = match self.inner.control.get().cloned() {
+            // The node's status may block on a lock that a starting pipeline holds.
             Some(control) => tokio::task::spawn_blocking(move || control.status())
                 .await
                 .unwrap_or_default()
@@ -217,7 +221,7 @@ impl App {
     }
 }
 
-/// See [`App::removing`].
+/// Guard of [`App::removing`].
 pub(crate) struct Removing {
     app: App,
     camera: CameraId,

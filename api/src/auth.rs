@@ -1,9 +1,10 @@
-//! Who is calling: bearer tokens, their roles, their cameras and their rate.
+//! Authentication by bearer token, with a role, a camera scope and a rate limit for each token.
 //!
-//! Authentication is a layer around every protected route, so a new route cannot forget it; roles are asked for by the
-//! handlers through [`Caller::require`]. Without required tokens (loopback only, checked by the configuration) everyone
-//! is an administrator; then the `Host` header must name the loopback, or a foreign web page could reach us through a
-//! DNS name that points here.
+//! Authentication is a layer around every protected route, so that a new route cannot forget it;
+//! handlers check roles with [`Caller::require`]. Without required tokens (loopback only, which the
+//! configuration checks) every caller is an administrator. The `Host` header must then name the
+//! loopback, or a foreign web page could reach this server through a DNS name that resolves to
+//! 127.0.0.1.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -19,21 +20,21 @@ use crate::app::App;
 use crate::error::Error;
 use crate::state::{Role, hash_token};
 
-/// The authenticated caller of a request.
+/// Authenticated caller of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Public id of the token.
     pub id: String,
     /// Name of the token.
     pub name: String,
-    /// What it may do.
+    /// Role of the token.
     pub role: Role,
-    /// The cameras it may see; `None`: all.
+    /// Cameras that the token may see; `None`: all.
     pub cameras: Option<BTreeSet<CameraId>>,
 }
 
 impl Caller {
-    /// Refuses callers below `role`.
+    /// Refuses a caller whose role is below `role`.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -45,7 +46,8 @@ impl Caller {
         }
     }
 
-    /// Refuses callers limited to certain cameras: for what concerns all of them.
+    /// Refuses a caller whose token is limited to certain cameras; for requests that concern all
+    /// cameras.
     ///
     /// # Errors
     /// [`Error::Forbidden`].
@@ -61,16 +63,18 @@ impl Caller {
         self.cameras.as_ref().is_none_or(|c| c.contains(camera))
     }
 
-    /// How the audit trail names the caller.
+    /// Name of the caller in the audit trail.
     pub fn signature(&self) -> String {
         format!("{} ({})", self.name, self.id)
     }
 }
 
-/// The layer: finds out who is calling, counts the request against the token's rate, and hands the [`Caller`] on.
+/// Authentication layer: identifies the caller, counts the request against the token's rate limit
+/// and adds the [`Caller`] to the request.
 ///
 /// # Errors
-/// [`Error::Unauthorized`], [`Error::RateLimited`], or [`Error::Unavailable`] when the tokens cannot be read.
+/// [`Error::Unauthorized`], [`Error::RateLimited`], or [`Error::Unavailable`] when the tokens
+/// cannot be read.
 pub async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Result<Response, Error> {
     let caller = identify(&app, request.headers()).await?;
     app.rate().take(&caller.id, Instant::now()).map_err(|wait| {
@@ -111,7 +115,7 @@ async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Error> {
 
 fn host_is_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    // The port follows the last colon, unless that colon is inside an IPv6 address's brackets.
+    // The port follows the last colon, unless that colon is inside the brackets of an IPv6 address.
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => name,
         _ => host,

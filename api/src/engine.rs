@@ -1,6 +1,6 @@
-//! What the API needs from the search side, as one small trait: the server can start answering before the model is
-//! loaded, and its own rules (errors, scopes, limits) are tested without a model. [`crate::local::LocalEngine`] is the
-//! real one.
+//! The search side as a small trait, so that the server can answer before the model is loaded and
+//! the API's own rules (errors, scopes, limits) are tested without a model.
+//! [`crate::local::LocalEngine`] is the implementation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,43 +23,43 @@ pub enum Sort {
     Time,
 }
 
-/// A checked search: every limit holds, every camera exists and may be seen.
+/// Validated search: every limit holds; every camera exists and is visible to the caller.
 #[derive(Clone, Debug, Default)]
 pub struct SearchQuery {
-    /// The description.
+    /// Description of the person.
     pub text: Option<String>,
-    /// An example picture.
+    /// Example picture.
     pub image: Option<RgbImage>,
-    /// A stored picture as the example.
+    /// Id of a stored picture that serves as the example.
     pub like: Option<SightingId>,
-    /// Only these cameras; `None`: all. Part of the vector query itself.
+    /// Cameras to search; `None`: all. The filter is part of the vector query.
     pub cameras: Option<BTreeSet<CameraId>>,
-    /// Captured at or after.
+    /// Earliest capture time, inclusive.
     pub from: Option<Timestamp>,
-    /// Captured at or before.
+    /// Latest capture time, inclusive.
     pub to: Option<Timestamp>,
-    /// Results wanted, at least 1.
+    /// Number of results, at least 1.
     pub limit: usize,
-    /// Continue an earlier search of the same owner.
+    /// Cursor of an earlier search of the same owner.
     pub cursor: Option<String>,
-    /// Who asks: cursors are not shared.
+    /// Owner of the cursor: a cursor is valid for its owner only.
     pub owner: String,
-    /// Candidates the decoder re-ranks.
+    /// Number of candidates that the decoder re-ranks.
     pub rerank: usize,
-    /// Only results at or above this match probability.
+    /// Lowest match probability of a result.
     pub min_probability: Option<f32>,
     /// Order of the results.
     pub sort: Sort,
 }
 
-/// One track that fits, shown by its best picture.
+/// One track that matches, shown by its best picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hit {
-    /// The picture.
+    /// Id of the picture.
     pub sighting_id: SightingId,
-    /// The camera.
+    /// Id of the camera.
     pub camera: CameraId,
-    /// The track.
+    /// Id of the track.
     pub track_id: TrackId,
     /// Capture time of the track's first frame.
     pub first_seen: Timestamp,
@@ -67,91 +67,94 @@ pub struct Hit {
     pub last_seen: Timestamp,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
-    /// The person in the picture's frame, in source pixels.
+    /// Bounding box of the person in the frame, in source pixels.
     pub bbox: BBox,
-    /// Cosine similarity of the global features.
+    /// Cosine similarity of the global features of picture and query.
     pub similarity: f32,
-    /// The decoder's match logit, when it was asked.
+    /// Match logit of the decoder; `None` when the picture was not re-ranked.
     pub match_logit: Option<f32>,
-    /// The picture's similarity with descriptions at large, which is held against it; none when the decoder was not asked or
-    /// the model has no query bank.
+    /// Hubness: similarity of the picture with texts at large, which lowers its probability; `None`
+    /// when the picture was not re-ranked or the model has no query bank.
     pub hubness: Option<f32>,
-    /// Calibrated probability, when the decoder was asked: that all of the description is true of the person, or from a model
-    /// that judges no phrases that the picture matches.
+    /// Calibrated probability; `None` when the picture was not re-ranked. With a model that judges
+    /// phrases: that the whole description is true of the person; otherwise: that the picture
+    /// matches.
     pub probability: Option<f32>,
-    /// The phrases of the description; empty when the decoder was not asked or judges none.
+    /// Phrases of the description; empty when the track was not re-ranked or the model judges no
+    /// phrases.
     pub phrases: Vec<PhraseView>,
-    /// What the results are ranked by.
+    /// Score that the results are ranked by.
     pub score: f32,
 }
 
-/// One phrase of the description, and whether it holds of the person.
+/// Phrase of the description, with the probability that it is true of the person.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct PhraseView {
-    /// Its words without article and negation: "red jacket", "bag".
+    /// The phrase without article and negation: "red jacket", "bag".
     pub text: String,
-    /// Calibrated probability that it holds of the person, 0 to 1, by all judged pictures of the track; for a negated one
-    /// that the person has no such thing.
+    /// Calibrated probability that the phrase is true of the person, 0 to 1, from all re-ranked
+    /// pictures of the track. For a negated phrase: that the person has no such thing.
     pub probability: f32,
-    /// The description says that it is not so: "no bag".
+    /// Whether the description negates the phrase: "no bag".
     pub negated: bool,
 }
 
-/// A word of the description of which nothing was made.
+/// Word of the description that the model could not use.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NotUnderstoodView {
     /// The word.
     pub text: String,
-    /// Why, in words: "age is not judged".
+    /// The reason: "age is not judged".
     pub why: String,
 }
 
-/// Milliseconds spent in each stage of a search.
+/// Duration of each stage of a search, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Timings {
-    /// Encoding the query.
+    /// Query encoding.
     pub encode: f64,
-    /// Vector search with the filter inside.
+    /// Vector search, with the filter inside.
     pub search: f64,
-    /// Fetching patch features.
+    /// Reading the patch features.
     pub fetch: f64,
-    /// The decoder.
+    /// Re-ranking by the decoder.
     pub rerank: f64,
-    /// Everything together.
+    /// The whole search.
     pub total: f64,
 }
 
-/// What a search found.
+/// Answer to a search.
 #[derive(Clone, Debug, Default)]
 pub struct SearchAnswer {
-    /// In the order asked for.
+    /// Hits in the requested order.
     pub results: Vec<Hit>,
     /// Whether the best result reaches the confident probability.
     pub confident: bool,
-    /// When nobody reaches the asked-for probability: what came nearest.
+    /// Nearest tracks, when no track reaches the requested probability.
     pub nearest_misses: Vec<Hit>,
-    /// Words of the description of which nothing was made.
+    /// Words of the description that the model could not use.
     pub not_understood: Vec<NotUnderstoodView>,
-    /// Phrases that hold of no judged track more likely than not.
+    /// Phrases that are more likely false than true of every re-ranked track.
     pub nobody_fulfils: Vec<String>,
-    /// How many of these results the description is expected to be untrue of; `None`: nothing was judged, or not by phrases.
+    /// Expected number of these results that the description is not true of; `None` when no track
+    /// was re-ranked or the model judges no phrases.
     pub expected_wrong: Option<f32>,
-    /// Where to go on; `None`: this was everything.
+    /// Cursor of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
-    /// Time spent.
+    /// Duration of each stage.
     pub timings: Timings,
-    /// What was left out or done worse than asked, in words.
+    /// Notes for people about what was left out or degraded.
     pub degraded: Vec<String>,
 }
 
-/// A stored picture and what is known of it.
+/// Stored picture with its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredSighting {
-    /// The picture.
+    /// Id of the picture.
     pub sighting_id: SightingId,
-    /// The camera.
+    /// Id of the camera.
     pub camera: CameraId,
-    /// The track.
+    /// Id of the track.
     pub track_id: TrackId,
     /// Capture time of the track's first frame.
     pub first_seen: Timestamp,
@@ -159,89 +162,91 @@ pub struct StoredSighting {
     pub last_seen: Timestamp,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
-    /// The person in the picture's frame, in source pixels.
+    /// Bounding box of the person in the frame, in source pixels.
     pub bbox: BBox,
-    /// How well the picture shows the person, 0 to 1.
+    /// Quality of the picture of the person, 0 to 1.
     pub quality: f32,
 }
 
-/// How far a camera's footage is searchable.
+/// Watermark of a camera: the capture time up to which its footage is searchable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// The connection of the camera this footage came from; `None`: from before this process started.
+    /// Connection of the camera that this footage came from; `None`: footage from before this
+    /// process started.
     pub connection: Option<u64>,
-    /// Everything captured up to here is searchable.
+    /// All footage captured up to this time is searchable.
     pub through: Timestamp,
-    /// The footage has ended, and all of it is searchable.
+    /// Whether the footage has ended and all of it is searchable.
     pub ended: bool,
-    /// When this was learnt, by the system clock.
+    /// System time at which this watermark was recorded.
     pub arrived: Timestamp,
-    /// Pictures stored.
+    /// Number of stored pictures.
     pub indexed: u64,
-    /// Pictures that the index refused, because their data was wrong.
+    /// Number of pictures that the index rejected because of invalid data.
     pub rejected: u64,
 }
 
-/// What an erasure removed.
+/// Counts of what an erasure removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Erased {
     /// Sightings removed from the vector store.
     pub sightings: u64,
-    /// Files removed from the gallery: pictures, and their patch features.
+    /// Files removed from the gallery: pictures and patch features.
     pub files: u64,
 }
 
-/// The model that answers, for `/readyz` and the page's footer.
+/// Model in use, for `/readyz` and the page's footer.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelView {
     /// Hash of the model folder's contents.
     pub id: String,
-    /// Name from its configuration.
+    /// Name in its configuration.
     pub name: String,
-    /// The device in use.
+    /// Device that computes it.
     pub device: String,
-    /// Number format of the weights in use.
+    /// Number format of the weights.
     pub dtype: String,
     /// Height and width of its input in pixels.
     pub image_size: [usize; 2],
     /// Length of the global feature.
     pub feature_dim: usize,
-    /// What it was trained on and how good it is, as its folder says.
+    /// Training data and measured quality, as the model folder states them.
     #[schema(value_type = Object)]
     pub provenance: serde_json::Value,
-    /// How far its start-up self-test went: `compared` with stored answers, or `spread only` where its folder has none.
+    /// Extent of the self-test at the start: `compared` with stored answers, or `spread only` when
+    /// the model folder has none.
     pub self_test: String,
 }
 
 /// Search, stored pictures and erasure.
 pub trait Engine: Send + Sync {
-    /// The model in use.
+    /// Returns the model in use.
     fn model(&self) -> ModelView;
 
-    /// Searches.
+    /// Runs a search.
     fn search(&self, query: SearchQuery) -> BoxFuture<'_, Result<SearchAnswer, Error>>;
 
-    /// The stored picture with this id.
+    /// Returns the stored picture with this id.
     fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>>;
 
-    /// Its JPEG.
+    /// Returns the JPEG of a stored picture.
     fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>>;
 
     /// Erases everything of one camera.
     fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>>;
 
-    /// How far each camera is searchable.
+    /// Returns the watermark of each camera.
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark>;
 
-    /// Forgets how far this camera is searchable: it starts anew.
+    /// Resets the watermark of a camera that starts anew.
     fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()>;
 
-    /// What keeps new footage from being stored just now. Searches are answered all the same.
+    /// Reason why new footage cannot be stored at the moment. Searches are still answered.
     fn fault(&self) -> Option<String>;
 
-    /// Sightings in the index.
+    /// Returns the number of sightings in the index.
     fn count(&self) -> BoxFuture<'_, Result<u64, Error>>;
 
-    /// Whether anything of this camera is stored.
+    /// Whether any picture of this camera is stored.
     fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>>;
 }

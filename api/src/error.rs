@@ -1,9 +1,9 @@
-//! One error for the whole API: every variant has one documented status and one stable code, and every body is
-//! `{code, message, request_id}`. An error is never answered with an empty list.
+//! The error type of the API: every variant has one documented status and one stable code, and
+//! every body is `{code, message, request_id}`. An error is never answered with an empty list.
 //!
-//! The body is written by [`crate::server`]'s outermost layer, which knows the request id; until then the response
-//! carries its [`Problem`] as an extension. So rejections of the framework (wrong method, body too large, malformed
-//! JSON) and panics look the same as our own errors.
+//! The outermost layer of [`crate::server`], which knows the request id, writes the body; until
+//! then the response carries a [`Problem`] as an extension. So rejections of the framework (wrong
+//! method, body too large, malformed JSON) and panics have the same form as our own errors.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,45 +12,48 @@ use utoipa::ToSchema;
 
 use crate::state::StateError;
 
-/// What a caller did wrong, or what is down. The status of each variant is in its first line.
+/// An error of the caller or of the service. The first line of each variant gives its status and
+/// code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// 400 `invalid_request`: malformed JSON, an unknown field, a value of the wrong type or out of range.
+    /// 400 `invalid_request`: malformed JSON, an unknown field, or a value of the wrong type or out
+    /// of range.
     #[error("{0}")]
     Invalid(String),
-    /// 400 `empty_query`: nothing to search for is left of the query.
+    /// 400 `empty_query`: the query contains nothing to search for.
     #[error("the query has no word to search for: describe the person, for example \"a person in a red jacket\"")]
     EmptyQuery,
-    /// 400 `query_too_long`: the query has more characters than anybody reads.
+    /// 400 `query_too_long`: the query has more characters than accepted.
     #[error("the query has {chars} characters; at most {max} are accepted (the model reads the first 72 words)")]
     QueryTooLong {
-        /// Characters given.
+        /// Characters of the query.
         chars: usize,
         /// Characters accepted.
         max: usize,
     },
-    /// 400 `unknown_camera`: a filter names a camera that is not there, or that the token may not see.
+    /// 400 `unknown_camera`: a filter names a camera that does not exist or that the token may not
+    /// see.
     #[error("unknown camera {0:?}")]
     UnknownCamera(String),
-    /// 400 `invalid_image`: the example image cannot be decoded.
+    /// 400 `invalid_image`: the example picture cannot be decoded.
     #[error("the example image cannot be used: {0}")]
     InvalidImage(String),
-    /// 400 `invalid_cursor`: the cursor is not one of ours, or belongs to another search.
+    /// 400 `invalid_cursor`: the cursor is unknown, expired, or belongs to another caller.
     #[error("the cursor is not valid for this search: {0}")]
     InvalidCursor(String),
-    /// 401 `unauthorized`: no token, or one that is unknown, revoked or expired.
+    /// 401 `unauthorized`: the token is missing, unknown, revoked or expired.
     #[error("{0}")]
     Unauthorized(&'static str),
-    /// 403 `forbidden`: the token is known, but may not do this.
+    /// 403 `forbidden`: the token is valid but does not permit this request.
     #[error("{0}")]
     Forbidden(String),
-    /// 404 `not_found`: no such route, sighting or camera (or none this token may see).
+    /// 404 `not_found`: the route, sighting or camera does not exist, or the token may not see it.
     #[error("{0}")]
     NotFound(String),
-    /// 405 `method_not_allowed`: the route is there, the method is not.
+    /// 405 `method_not_allowed`: the route exists, but not with this method.
     #[error("this route does not answer {0}")]
     MethodNotAllowed(String),
-    /// 409 `conflict`: the camera exists already, or there is no room for one more.
+    /// 409 `conflict`: the camera exists already, or there is no capacity for one more.
     #[error("{0}")]
     Conflict(String),
     /// 413 `body_too_large`: the request body exceeds `server.max_body_bytes`.
@@ -59,30 +62,30 @@ pub enum Error {
     /// 415 `unsupported_media_type`: the body is not declared as JSON.
     #[error("send JSON with the header Content-Type: application/json")]
     UnsupportedMediaType,
-    /// 429 `rate_limited`: too many requests with this token; `Retry-After` says when to come back.
+    /// 429 `rate_limited`: too many requests with this token; `Retry-After` gives the waiting time.
     #[error("too many requests with this token; try again in {retry_after_s} s")]
     RateLimited {
         /// Whole seconds until the next request is allowed.
         retry_after_s: u64,
     },
-    /// 500 `internal`: a fault of ours; the log has the details under the request id.
+    /// 500 `internal`: a fault of the service; the log has the details under the request id.
     #[error("an internal error; the log has the details under this request id")]
     Internal(String),
     /// 501 `not_supported`: this process cannot do that at all, whatever its state.
     #[error("{0}")]
     NotSupported(&'static str),
-    /// 503 `unavailable`: something this needs is down; the message names it.
+    /// 503 `unavailable`: a part that this request needs is down; the message names it.
     #[error("{part} is not available: {why}")]
     Unavailable {
-        /// What is down.
+        /// Part that is down.
         part: &'static str,
-        /// Why, as far as known.
+        /// Reason, as far as known.
         why: String,
     },
 }
 
 impl Error {
-    /// The HTTP status of the variant.
+    /// Returns the HTTP status of the variant.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Invalid(_)
@@ -105,7 +108,7 @@ impl Error {
         }
     }
 
-    /// The stable code programs may rely on.
+    /// Returns the stable code that programs may rely on.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid_request",
@@ -129,14 +132,14 @@ impl Error {
     }
 }
 
-/// The body of every error.
+/// Body of every error.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable code, for programs.
     pub code: String,
-    /// What is wrong and what would be right, for people.
+    /// Message for people: what is wrong and how to correct it.
     pub message: String,
-    /// The id under which the log speaks of this request; also in the header `x-request-id`.
+    /// Id of this request, as in the log and in the header `x-request-id`.
     pub request_id: String,
 }
 

@@ -1,5 +1,5 @@
-//! Extractors whose rejections are our own errors: malformed JSON, an unknown field or a bad path segment answers with
-//! `{code, message, request_id}` like everything else.
+//! Extractors that reject with our own errors: malformed JSON, an unknown field or an invalid path
+//! segment is answered with `{code, message, request_id}`.
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Error;
 
-/// A JSON body.
+/// JSON body of a request.
 pub struct ApiJson<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
@@ -29,7 +29,7 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
     }
 }
 
-/// The query string.
+/// Query string of a request.
 pub struct ApiQuery<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiQuery<T> {
@@ -43,7 +43,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiQuery<T> {
     }
 }
 
-/// Segments of the path.
+/// Path parameters of a request.
 pub struct ApiPath<T>(pub T);
 
 impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiPath<T> {
@@ -61,12 +61,13 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Error> {
-        // Only a route outside the authenticating layer gets here without a caller: a fault of ours, refused.
+        // Only a route outside the authentication layer has no caller; that is a bug, and the
+        // request is refused.
         parts.extensions.get::<Self>().cloned().ok_or(Error::Unauthorized("this route knows no caller"))
     }
 }
 
-/// The framework's message without its preamble, which speaks of Rust types.
+/// Strips the preamble with Rust types from a message of the framework.
 fn plain(text: &str) -> String {
     let known = [
         ("Failed to parse the request body as JSON: ", "malformed JSON: "),

@@ -1,42 +1,42 @@
-//! What operators are shown of every camera, as metrics: an alarm has to know it as well as the page. And the memory of
-//! the process.
+//! Gauges of every camera's state, so that alerts know what the page shows; and the memory of the
+//! process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sightline_core::CameraId;
 use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, CameraState};
 
 use crate::app::App;
-use crate::cameras::{CameraState, CameraView};
+use crate::cameras::CameraView;
 
-/// Pause between two looks.
-const EVERY: Duration = Duration::from_secs(5);
+/// Interval between updates.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Keeps the metrics up to date until `shutdown`: a task of its own.
+/// Updates the gauges until `shutdown`; run it as a task of its own.
 pub async fn run(app: App, shutdown: Shutdown) {
     let mut shown = BTreeSet::new();
     while !shutdown.is_triggered() {
         match app.known_cameras().await {
-            Ok(rows) => shown = show(&app.camera_views(&rows, false).await, shown),
+            Ok(rows) => shown = set_gauges(&app.camera_views(&rows, false).await, shown),
             Err(error) => tracing::warn!(%error, "cannot read the cameras for the metrics"),
         }
         if let Some(bytes) = sightline_core::telemetry::resident_bytes() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes);
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = shutdown.triggered() => return,
         }
     }
 }
 
-/// Sets the gauges; those of cameras that are gone become "not a number", which raises no alarm.
-fn show(views: &[CameraView], before: BTreeSet<CameraId>) -> BTreeSet<CameraId> {
+/// Sets the gauges; those of removed cameras become NaN, which fires no alert.
+fn set_gauges(views: &[CameraView], before: BTreeSet<CameraId>) -> BTreeSet<CameraId> {
     let mut states: BTreeMap<&str, u32> = CameraState::ALL.iter().map(|s| (s.as_str(), 0)).collect();
     for view in views {
         *states.entry(view.state.as_str()).or_default() += 1;
-        // A recording that is over has nothing left to become searchable.
+        // A recording that has ended has nothing left to become searchable.
         let well = matches!(view.state, CameraState::Searchable | CameraState::Ended);
         set(&view.id, f64::from(u8::from(well)), view.lag_s.unwrap_or(f64::NAN), view.dropped_fraction);
     }

@@ -1,9 +1,10 @@
-//! The door of Sightline: the REST API, the operator's page, and the state behind them (cameras, tokens, audit trail).
+//! REST API and operator's page of Sightline, with their state: cameras, tokens and audit trail.
 //!
-//! [`app::App`] is what the handlers share, [`server`] binds them to a socket, [`engine::Engine`] is what they need from
-//! the search side, [`cameras::CameraControl`] what they need from camera nodes. The library links no GStreamer; the
-//! binary `sightline` (feature `all-in-one`) does. The binary `sightline-api` is the door alone: index and camera nodes
-//! are other processes, see [`remote`].
+//! Handlers share an [`app::App`], and [`server`] binds them to a socket. They use the search side
+//! through [`engine::Engine`] and the camera nodes through [`cameras::CameraControl`]. The library
+//! does not link GStreamer; the binary `sightline` (feature `all-in-one`) does. The binary
+//! `sightline-api` serves API and page alone; index and camera nodes are other processes, see
+//! [`remote`].
 
 pub mod app;
 pub mod auth;

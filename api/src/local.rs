@@ -1,6 +1,7 @@
-//! The real [`Engine`]: a searcher in this process over a vector store and a gallery, wherever those are.
+//! Implementation of [`Engine`]: a searcher in this process over a local or remote vector store and
+//! gallery.
 //!
-//! Store and gallery block, so every call to them runs on a thread that may.
+//! Store and gallery calls block, so each runs on a thread of the blocking pool.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,41 +23,42 @@ use crate::engine::{
 };
 use crate::error::Error;
 
-/// What a local engine is made of.
+/// Parts of a [`LocalEngine`].
 pub struct LocalParts {
-    /// The model in use, as shown.
+    /// Description of the model in use.
     pub model: ModelView,
-    /// Searches.
+    /// Two-stage searcher.
     pub searcher: Searcher,
-    /// The vectors.
+    /// Vector store.
     pub store: Arc<dyn VectorStore>,
-    /// The pictures.
+    /// Gallery of pictures.
     pub gallery: Arc<dyn Gallery>,
-    /// How far the index has come.
+    /// Coverage of all cameras.
     pub coverage: Coverage,
-    /// Folder for the notes of erasures under way.
+    /// Folder for the journals of unfinished erasures.
     pub journals: PathBuf,
 }
 
-/// What was last heard of a camera, and when.
-type Heard = (Option<u64>, Option<Timestamp>, Timestamp);
+/// Connection and watermark of a camera, and the time at which they last changed.
+type LastProgress = (Option<u64>, Option<Timestamp>, Timestamp);
 
-/// See the module.
+/// Engine over a searcher in this process.
 pub struct LocalEngine {
     parts: LocalParts,
-    heard: Mutex<BTreeMap<CameraId, Heard>>,
+    last_progress: Mutex<BTreeMap<CameraId, LastProgress>>,
 }
 
 impl LocalEngine {
-    /// An engine over open parts.
+    /// Creates an engine over open parts.
     pub fn new(parts: LocalParts) -> Self {
-        let engine = Self { parts, heard: Mutex::default() };
-        engine.listen();
+        let engine = Self { parts, last_progress: Mutex::default() };
+        engine.record_progress();
         engine
     }
 
-    /// Notes the time at which each camera's coverage moves, until `shutdown`: run it as a task of its own. A recording's
-    /// capture times say nothing about how long ago the index last heard of it.
+    /// Records the time at which each camera's coverage advances, until `shutdown`; run it as a
+    /// task of its own. The capture times of a recording do not say when the index last received a
+    /// part of it.
     pub async fn follow(self: Arc<Self>, shutdown: Shutdown) {
         let mut changes = self.parts.coverage.changes();
         loop {
@@ -64,18 +66,18 @@ impl LocalEngine {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = shutdown.triggered() => return,
             }
-            self.listen();
+            self.record_progress();
         }
     }
 
-    fn listen(&self) {
+    fn record_progress(&self) {
         let now = Timestamp::now();
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last_progress = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
         for (camera, c) in self.parts.coverage.all() {
-            let news = (c.connection, c.searchable_through);
-            match heard.get(&camera) {
-                Some((connection, through, _)) if (*connection, *through) == news => {}
-                _ => drop(heard.insert(camera, (news.0, news.1, now))),
+            let progress = (c.connection, c.searchable_through);
+            match last_progress.get(&camera) {
+                Some((connection, through, _)) if (*connection, *through) == progress => {}
+                _ => drop(last_progress.insert(camera, (progress.0, progress.1, now))),
             }
         }
     }
@@ -139,10 +141,10 @@ impl Engine for LocalEngine {
     }
 
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_progress = self.last_progress.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Timestamp::now();
         let mark = |(camera, c): (CameraId, sightline_search::CameraCoverage)| {
-            let arrived = heard.get(&camera).map_or(now, |(.., at)| *at);
+            let arrived = last_progress.get(&camera).map_or(now, |(.., at)| *at);
             let through = c.searchable_through?;
             let (connection, ended, indexed, rejected) = (c.connection, c.ended, c.indexed, c.rejected);
             Some((camera, Watermark { connection, through, ended, arrived, indexed, rejected }))
@@ -152,7 +154,7 @@ impl Engine for LocalEngine {
 
     fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()> {
         let (coverage, camera) = (self.parts.coverage.clone(), camera.clone());
-        // What other processes are told of a camera is kept in the store, so this may block.
+        // Coverage shared with other processes is kept in the store, so this may block.
         let forgotten = blocking(move || {
             coverage.forget(&camera);
             Ok(())

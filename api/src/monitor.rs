@@ -1,6 +1,6 @@
-//! Health and metrics on an address of their own (`monitor.listen`), without a token, as every separate role has them:
-//! for probes and for Prometheus on a network of the operator's. The same are at the API's own address, `/metrics` there
-//! behind an administrator's token.
+//! Health and metrics on a separate address (`monitor.listen`) without a token, as in every
+//! separate role: for probes and Prometheus on the operator's network. The API's own address has
+//! the same; there `/metrics` needs an administrator's token.
 
 use axum::Router;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::error::Error;
 use crate::routes::health;
 
-/// Serves until `shutdown`.
+/// Serves health and metrics until `shutdown`.
 ///
 /// # Errors
 /// When the listener fails.

@@ -1,5 +1,5 @@
-//! The description of the API. Its paths are collected from the same calls that register the routes, so it cannot list
-//! a route that is not served, or leave one out.
+//! OpenAPI description of the API. The calls that register the routes also collect its paths, so it
+//! lists exactly the routes that are served.
 
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
-/// Where the description itself is served.
+/// Path of the OpenAPI description.
 pub const PATH: &str = "/openapi.json";
 
 #[derive(OpenApi)]
@@ -20,7 +20,7 @@ pub const PATH: &str = "/openapi.json";
 ))]
 struct Base;
 
-/// An empty router whose description knows the bearer tokens.
+/// Creates an empty router whose description declares bearer tokens.
 pub fn base() -> OpenApiRouter<App> {
     let mut api = Base::openapi();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());

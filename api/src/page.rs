@@ -1,4 +1,4 @@
-//! The operator's page, compiled into the binary: plain files, no build step, nothing loaded from elsewhere.
+//! The operator's page, compiled into the binary: plain files that load nothing from other hosts.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,12 +10,12 @@ use crate::error::Error;
 #[folder = "page/"]
 struct Page;
 
-/// What the browser may do on the page: run and show only what comes from here. Pictures are fetched with the token
-/// and shown through object URLs, hence `blob:`.
+/// Content security policy of the page: scripts and styles come from this server only. Pictures are
+/// fetched with the token and shown through object URLs, hence `blob:`.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The files of the page and the paths they are served under.
+/// Files of the page and the paths that they are served under.
 pub const FILES: [(&str, &str); 5] = [
     ("/", "index.html"),
     ("/style.css", "style.css"),
@@ -24,10 +24,10 @@ pub const FILES: [(&str, &str); 5] = [
     ("/icon.svg", "icon.svg"),
 ];
 
-/// One file of the page, or 304 when the browser has it already.
+/// Answers with one file of the page, or with 304 when the browser's copy is current.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the binary was built without it.
+/// [`Error::NotFound`] when the binary was built without the page.
 pub fn file(name: &str, headers: &HeaderMap) -> Result<Response, Error> {
     let file = Page::get(name).ok_or_else(|| Error::NotFound(format!("there is no {name}")))?;
     let kind = match name.rsplit_once('.').map(|(_, ext)| ext) {
@@ -41,7 +41,7 @@ pub fn file(name: &str, headers: &HeaderMap) -> Result<Response, Error> {
     Ok(with_etag(headers, kind, &hash, "no-cache", file.data.into_owned()))
 }
 
-/// A body with its `ETag`, or 304 without one when the caller's `If-None-Match` names it.
+/// Answers with a body and its `ETag`, or with 304 when the request's `If-None-Match` matches.
 pub fn with_etag(
     headers: &HeaderMap,
     kind: &str,

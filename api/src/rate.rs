@@ -1,12 +1,13 @@
-//! A token bucket for every access token: `server.rate_per_minute` requests a minute, in bursts of at most as many.
+//! Rate limiter: one token bucket per access token, refilled with `server.rate_per_minute` requests
+//! per minute and limited to bursts of the same size.
 //!
-//! Time is passed in, so that tests need no waiting.
+//! The current time is a parameter, so that tests need not wait.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Buckets that are full again are forgotten once there are more than this.
+/// Number of buckets above which full ones are removed.
 const PRUNE_ABOVE: usize = 1024;
 
 #[derive(Clone, Copy)]
@@ -15,7 +16,7 @@ struct Bucket {
     at: Instant,
 }
 
-/// One bucket per key. Shared by reference.
+/// Token buckets by key.
 pub struct RateLimiter {
     capacity: f64,
     per_second: f64,
@@ -23,7 +24,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// `per_minute` requests a minute (at least 1), and as many at once.
+    /// Creates a limiter of `per_minute` requests per minute (at least 1) and as many at once.
     pub fn new(per_minute: u32) -> Self {
         let capacity = f64::from(per_minute.max(1));
         Self { capacity, per_second: capacity / 60.0, buckets: Mutex::default() }
@@ -32,9 +33,9 @@ impl RateLimiter {
     /// Takes one request from the bucket of `key`.
     ///
     /// # Errors
-    /// How long to wait until the next request is allowed.
+    /// The waiting time until the next request is allowed.
     pub fn take(&self, key: &str, now: Instant) -> Result<(), Duration> {
-        // A panic cannot leave the map half-changed, so a poisoned lock is still sound.
+        // A panic cannot leave the map half-changed, so a poisoned lock is still consistent.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() > PRUNE_ABOVE {
             buckets.retain(|_, b| self.refilled(*b, now) < self.capacity);

@@ -1,7 +1,8 @@
-//! The HTTP server: routes, layers, and an orderly end.
+//! HTTP server: routes, layers and graceful shutdown.
 //!
-//! Outermost is the *envelope*: it gives every request an id, writes the body of every error, sets the security headers,
-//! counts and times. Inside it panics become errors; inside that, the protected routes are authenticated.
+//! The outermost layer is the *envelope*: it assigns the request id, writes the body of every
+//! error, sets the security headers, and counts and times requests. The next layer turns panics
+//! into errors; the innermost authenticates the protected routes.
 
 use std::time::{Duration, Instant};
 
@@ -22,21 +23,21 @@ use crate::auth::authenticate;
 use crate::error::{Error, ErrorBody, Problem};
 use crate::{openapi, page};
 
-/// How long requests that are under way may take to finish once the server stops.
-const GRACE: Duration = Duration::from_secs(4);
+/// Time that requests in flight get to finish when the server stops.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(4);
 
-/// Sent with every answer.
+/// Security headers of every answer.
 const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
     (header::CONTENT_SECURITY_POLICY, page::CONTENT_SECURITY_POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // The page is opened with a token in its address: no other site may learn it.
+    // The page is opened with a token in its address, which no other site may learn.
     (header::REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// The whole service, and the description of exactly its routes.
+/// Builds the router of all routes and its OpenAPI description.
 pub fn router(app: App) -> (Router, OpenApi) {
     let (open, protected) = crate::routes::all();
     let protected = protected.route_layer(from_fn_with_state(app.clone(), authenticate));
@@ -67,7 +68,7 @@ pub fn router(app: App) -> (Router, OpenApi) {
     (router, api)
 }
 
-/// Serves until `shutdown`, then lets requests that are under way finish.
+/// Serves until `shutdown`, then waits for the requests in flight.
 ///
 /// # Errors
 /// When the listener fails.
@@ -77,8 +78,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: Shutdown) -> std::
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.triggered().await });
     tokio::select! {
         done = async { serving.await } => done,
-        () = async { shutdown.triggered().await; tokio::time::sleep(GRACE).await } => {
-            tracing::warn!(seconds = GRACE.as_secs(), "requests under way were cut off");
+        () = async { shutdown.triggered().await; tokio::time::sleep(SHUTDOWN_GRACE).await } => {
+            tracing::warn!(seconds = SHUTDOWN_GRACE.as_secs(), "requests under way were cut off");
             Ok(())
         }
     }
@@ -87,7 +88,8 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: Shutdown) -> std::
 async fn envelope(request: Request, next: Next) -> Response {
     let id = Uuid::new_v4().to_string();
     let method = request.method().clone();
-    // The route's pattern, not the path: ids must not become metric labels. The query string is never logged.
+    // Metrics are labelled with the route's pattern, not its path, so that no id becomes a label.
+    // The query string is never logged.
     let route = request.extensions().get::<MatchedPath>().map_or("(none)".to_owned(), |m| m.as_str().to_owned());
     let started = Instant::now();
     let span = tracing::info_span!("request", %id, %method, %route);

@@ -1,5 +1,5 @@
-//! What `sightline serve` and `sightline-api` do alike before they can answer: the data folder with its lock, the
-//! socket, the metrics, the file for clients, the model, and the index wherever it is.
+//! Start-up steps that `sightline serve` and `sightline-api` share: data folder and lock, socket,
+//! metrics, client file, model, and index.
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
-use sightline_core::Config;
 use sightline_core::config::VectorPlace;
+use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
@@ -23,86 +23,88 @@ use crate::app::App;
 use crate::engine::ModelView;
 use crate::local::{LocalEngine, LocalParts};
 
-/// Bounds of the duration histograms, in seconds: from a token look-up to a search on a slow machine.
+/// Bucket bounds of the duration histograms in seconds, from a token look-up to a search on a slow
+/// machine.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// Pauses between attempts to open an index that is away: doubled from the first to the last, with jitter, for ever.
-const PAUSE_FIRST: Duration = Duration::from_millis(250);
-const PAUSE_LAST: Duration = Duration::from_secs(10);
+/// Back-off between attempts to open an unreachable index: doubled from the first pause to the
+/// last, with jitter, without a limit of attempts.
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_LAST: Duration = Duration::from_secs(10);
 
-/// Pause between two readings of the coverage that index workers write. It bounds how late a state is shown.
-const COVERAGE_EVERY: Duration = Duration::from_secs(1);
+/// Poll interval of the coverage that index workers write. It bounds how old a shown state is.
+const COVERAGE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a start failed.
+/// Reason why a start failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder cannot be made or protected.
+    /// The data folder cannot be created or protected.
     #[error("cannot {action} the data folder {folder}: {source}")]
     Folder {
-        /// What was tried.
+        /// Action that failed.
         action: &'static str,
-        /// The folder.
+        /// Path of the folder.
         folder: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// A file or lock.
+    /// A file or a lock failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A socket.
+    /// The socket cannot be bound.
     #[error("cannot listen on {address} ({key}); is another program using this port?: {source}")]
     Listen {
-        /// Where the address stands in the configuration.
+        /// Configuration key of the address.
         key: &'static str,
-        /// The address asked for.
+        /// The address.
         address: SocketAddr,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The metrics.
+    /// The metrics recorder cannot be installed.
     #[error("metrics: {0}")]
     Metrics(String),
-    /// The file for clients.
+    /// The client file cannot be written.
     #[error("cannot write {path}: {source}")]
     Announce {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The model.
+    /// The model cannot be loaded or fails its self-test.
     #[error(transparent)]
     Model(#[from] EmbedError),
-    /// The vector store.
+    /// The vector store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The gallery.
+    /// The gallery cannot be opened.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
-    /// A deletion that was interrupted cannot be finished.
+    /// An interrupted erasure cannot be finished.
     #[error(transparent)]
     Erase(#[from] EraseError),
-    /// Model and store do not belong together.
+    /// Model and store do not match.
     #[error(transparent)]
     Search(#[from] SearchError),
-    /// A setting that cannot work here.
+    /// A setting is not possible here.
     #[error("{key} = {value:?}: {why}")]
     Setting {
-        /// The key.
+        /// Configuration key.
         key: &'static str,
         /// Its value.
         value: String,
-        /// Why not.
+        /// Reason.
         why: &'static str,
     },
-    /// A thread of the start died.
+    /// A thread of the start panicked.
     #[error("a start-up task ended early: {0}")]
     Broken(String),
 }
 
 impl StartError {
-    /// Whether it may be better in a while: the server is away.
-    fn may_pass(&self) -> bool {
+    /// Whether a retry may succeed: the server is unreachable.
+    fn is_transient(&self) -> bool {
         let away = |e: &StoreError| matches!(e, StoreError::Server { .. });
         match self {
             Self::Store(e) | Self::Erase(EraseError::Store(e)) => away(e),
@@ -112,7 +114,7 @@ impl StartError {
     }
 }
 
-/// Makes the data folder, readable by its owner alone, and keeps a second process out of it.
+/// Creates the data folder, readable by its owner only, and locks it against other processes.
 ///
 /// # Errors
 /// When the file system refuses, or another process uses the folder.
@@ -131,18 +133,18 @@ pub fn data_folder(folder: &Path) -> Result<DataLock, StartError> {
     Ok(DataLock::acquire(folder)?)
 }
 
-/// The listening socket, asked for before anything slow happens.
+/// Binds the listening socket; called before any slow step.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub async fn listen(key: &'static str, address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
     tokio::net::TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
 }
 
-/// Installs the recorder behind every metric of this process.
+/// Installs the metrics recorder of this process.
 ///
 /// # Errors
-/// When there is one already.
+/// When a recorder is installed already.
 pub fn metrics() -> Result<PrometheusHandle, StartError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
@@ -153,7 +155,7 @@ pub fn metrics() -> Result<PrometheusHandle, StartError> {
     Ok(handle)
 }
 
-/// Where a client on this machine reaches the server.
+/// Returns the base URL of the server for clients on this machine.
 pub fn base_address(address: SocketAddr) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -163,7 +165,8 @@ pub fn base_address(address: SocketAddr) -> String {
     format!("http://{}", SocketAddr::new(ip, address.port()))
 }
 
-/// The one line on standard output. The token of this start is shown where only this machine can use it.
+/// Formats the one line for standard output. It shows the token of this start only when the address
+/// is reachable from this machine alone.
 pub fn ready_line(address: SocketAddr, token: &str) -> String {
     if address.ip().is_loopback() {
         format!("Sightline is ready: {}/?token={token}", base_address(address))
@@ -172,26 +175,26 @@ pub fn ready_line(address: SocketAddr, token: &str) -> String {
     }
 }
 
-/// Written into the data folder, so that commands on the same machine need no options.
+/// File in the data folder that lets commands on the same machine connect without options.
 #[derive(Serialize, Deserialize)]
 pub struct ClientFile {
-    /// `http://host:port`
+    /// Base URL: `http://host:port`
     pub server: String,
-    /// A token that works until the server stops.
+    /// Token that is valid until the server stops.
     pub token: String,
 }
 
-/// Name of that file.
+/// Name of the client file.
 pub const CLIENT_FILE: &str = "client.json";
 
-/// The [`ClientFile`] of a running server. It holds a token, so only the owner may read it. Removed when dropped: the
-/// token dies with the server.
-pub struct Announcement {
+/// The [`ClientFile`] of a running server, deleted on drop, since its token becomes invalid with
+/// the server. Only the owner may read it, because it holds a token.
+pub struct ClientFileGuard {
     path: PathBuf,
 }
 
-impl Announcement {
-    /// Writes the file whole, under a temporary name first.
+impl ClientFileGuard {
+    /// Writes the file under a temporary name and renames it.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -216,7 +219,7 @@ impl Announcement {
     }
 }
 
-impl Drop for Announcement {
+impl Drop for ClientFileGuard {
     fn drop(&mut self) {
         if let Err(e) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, "left behind");
@@ -224,13 +227,15 @@ impl Drop for Announcement {
     }
 }
 
-/// Loads the model, or the former one where the embedded index was made by it; the embedder's thread runs from here on.
+/// Loads the configured model, or the former model if the embedded index belongs to it, and starts
+/// the embedder's thread.
 ///
 /// # Errors
-/// A folder that is no model, or one that fails its self-test.
+/// When the folder holds no model, or the model fails its self-test.
 pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     let (folder, embed) = (config.model.folder.clone(), config.embed.clone());
-    // On a Qdrant server collections of former models may stand beside the one in use; there the configured model counts.
+    // A Qdrant server may keep collections of former models beside the current one, so the
+    // configured model counts there.
     let vectors = match config.vectors.store {
         VectorPlace::Embedded => Some(config.data.folder.join(VECTORS)),
         VectorPlace::Server => None,
@@ -242,33 +247,34 @@ pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     .await
 }
 
-/// The index: the vectors, the pictures, and how far each camera is searchable.
+/// The index: vectors, pictures and coverage.
 #[derive(Clone)]
 pub struct Index {
-    /// The vectors.
+    /// Vector store.
     pub store: Arc<dyn VectorStore>,
-    /// The pictures.
+    /// Gallery of pictures.
     pub gallery: Arc<dyn Gallery>,
-    /// How far each camera is searchable.
+    /// Coverage of all cameras.
     pub coverage: Coverage,
-    /// Keeps the coverage up to date that others write.
+    /// Task that follows the coverage written by other processes.
     pub follower: Option<Arc<RemoteCoverage>>,
 }
 
-/// Whose index it is.
+/// Writer of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// This process fills it, and knows by itself how far each camera is.
+    /// This process writes the index and tracks the coverage itself.
     Own,
-    /// Index workers fill it, and tell how far each camera is beside the vectors.
+    /// Index workers write the index and keep the coverage beside the vectors.
     Shared,
 }
 
-/// Opens the index where the configuration says, waiting for a server that is away: for ever, with growing pauses, and
-/// with the reason in `/readyz`. Finishes deletions that a crash has interrupted.
+/// Opens the configured index. An unreachable server is retried without limit, with back-off and
+/// with the reason in `/readyz`. Finishes erasures that a crash interrupted.
 ///
 /// # Errors
-/// What waiting does not mend: a folder in use, a collection of another model, a setting that cannot work.
+/// When a retry cannot help: the folder is in use, a collection belongs to another model, or a
+/// setting is not possible.
 pub async fn index(
     config: &Config,
     app: &App,
@@ -276,15 +282,15 @@ pub async fn index(
     width: usize,
     sharing: Sharing,
 ) -> Result<Index, StartError> {
-    let mut pause = PAUSE_FIRST;
+    let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
     loop {
         let (of, model) = (config.clone(), model.to_owned());
         match blocking(move || open(&of, &model, width, sharing)).await {
-            Err(e) if e.may_pass() => {
+            Err(e) if e.is_transient() => {
+                let pause = backoff.pause();
                 tracing::warn!(error = %e, pause_s = pause.as_secs_f64(), "the index cannot be opened; trying again");
                 app.set_phase(&format!("waiting for the index: {e}"));
-                tokio::time::sleep(pause.mul_f64(rand::Rng::random_range(&mut rand::rng(), 0.5..1.0))).await;
-                pause = (pause * 2).min(PAUSE_LAST);
+                tokio::time::sleep(pause).await;
             }
             opened => return opened,
         }
@@ -304,7 +310,7 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
             let server = QdrantStore::open(&config.vectors, model, width)?;
             if sharing == Sharing::Shared {
                 let ledger = Arc::new(ServerCoverage::open(&config.vectors)?);
-                let started = RemoteCoverage::start(ledger, COVERAGE_EVERY);
+                let started = RemoteCoverage::start(ledger, COVERAGE_INTERVAL);
                 follower = Some(Arc::new(started.map_err(|e| StartError::Broken(e.to_string()))?));
             }
             Arc::new(server)
@@ -315,7 +321,7 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
     let coverage = match &follower {
         Some(remote) => remote.coverage(),
         None => {
-            // Pictures in a gallery that others write to may belong to points that are on their way.
+            // Pictures in a shared gallery may belong to points that are still in flight.
             if config.gallery.url.is_empty() {
                 sweep_orphans(&*store, &*gallery)?;
             }
@@ -325,10 +331,10 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
     Ok(Index { store, gallery, coverage, follower })
 }
 
-/// The engine over model and index.
+/// Creates the engine over model and index.
 ///
 /// # Errors
-/// When they do not belong together.
+/// When model and index do not match.
 pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<LocalEngine, StartError> {
     let journals = config.data.folder.join("erasures");
     let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
@@ -348,10 +354,10 @@ pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<Loc
     Ok(LocalEngine::new(LocalParts { model, searcher, store, gallery, coverage: index.coverage.clone(), journals }))
 }
 
-/// Runs what may take long on a thread that may block.
+/// Runs blocking work on a thread of the blocking pool.
 ///
 /// # Errors
-/// Those of `work`.
+/// The errors of `work`.
 pub async fn blocking<T, F>(work: F) -> Result<T, StartError>
 where
     T: Send + 'static,

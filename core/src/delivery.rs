@@ -1,27 +1,28 @@
-//! Acknowledgement that travels with a message: who gave it away learns when it has arrived for good.
+//! Acknowledgement that travels with a message: its source learns when the message has been stored.
 //!
-//! A message taken from the bus stays *open* there until everything that follows from it is stored: each stage hands the
-//! [`Receipt`] on with what it made of the message, and the last one completes it. A receipt that is dropped leaves the
-//! message open, so that it comes again after a restart. That is at-least-once delivery without a word between stages.
+//! A message taken from the bus stays *open* there until everything that follows from it is stored:
+//! each stage passes the [`Receipt`] on with its results, and the last stage completes it. Dropping
+//! a receipt leaves the message open, so that it is delivered again after a restart. This gives
+//! at-least-once delivery without any other communication between stages.
 
 use std::fmt;
 
-/// To be completed once what it came with is stored for good.
+/// Acknowledges a message; to be completed once everything that follows from it is stored.
 #[must_use = "a receipt that is dropped leaves its message open: it will be delivered again"]
 pub struct Receipt(Option<Box<dyn FnOnce() + Send>>);
 
 impl Receipt {
-    /// `done` is called when the message has arrived.
+    /// A receipt that calls `done` when it is completed.
     pub fn new(done: impl FnOnce() + Send + 'static) -> Self {
         Self(Some(Box::new(done)))
     }
 
-    /// For messages nobody waits for: between the stages of one process.
+    /// A receipt for messages that need no acknowledgement: between the stages of one process.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// The message has arrived for good.
+    /// Acknowledges the message.
     pub fn complete(self) {
         if let Some(done) = self.0 {
             done();
@@ -52,24 +53,25 @@ impl<E> Delivery<E> {
 }
 
 impl<E> From<E> for Delivery<E> {
-    /// Nobody waits for it.
+    /// Wraps a message that needs no acknowledgement.
     fn from(event: E) -> Self {
         Self { event, receipt: Receipt::none() }
     }
 }
 
-/// Takes messages that can never be processed, however often they come: damaged pictures, features of another model.
-/// Called from the stage's thread; must not block for long.
-pub trait Refused<E>: Send + Sync {
-    /// Keeps (or forgets) the message with the reason, and completes the receipt when that is done.
+/// Handles messages that can never be processed, however often they are delivered: damaged
+/// pictures, features of another model. Called from the stage's thread; must not block for long.
+pub trait RefusalHandler<E>: Send + Sync {
+    /// Keeps (or discards) the message with the reason, and completes the receipt when that is
+    /// done.
     fn refuse(&self, event: E, reason: &str, receipt: Receipt);
 }
 
-/// Forgets refused messages. The stage has logged and counted them already.
+/// Discards refused messages. The stage has logged and counted them already.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Forget;
+pub struct Discard;
 
-impl<E> Refused<E> for Forget {
+impl<E> RefusalHandler<E> for Discard {
     fn refuse(&self, _: E, _: &str, receipt: Receipt) {
         receipt.complete();
     }
@@ -94,7 +96,7 @@ mod tests {
         assert_eq!(count.load(Ordering::SeqCst), 1);
         drop(receipt(&count));
         assert_eq!(count.load(Ordering::SeqCst), 1, "dropped: still open");
-        Forget.refuse((), "why", receipt(&count));
+        Discard.refuse((), "why", receipt(&count));
         assert_eq!(count.load(Ordering::SeqCst), 2);
     }
 }

@@ -1,11 +1,11 @@
-//! Decoded pictures. Shared by reference count, never serialised.
+//! Decoded pictures. Clones share the pixels; they are never serialised.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::{BBox, CameraId, Timestamp};
 
-/// The bytes do not fill width x height x 3.
+/// The number of bytes is not width x height x 3.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an RGB image of {width}x{height} needs {expected} bytes, got {got}")]
 pub struct ImageSizeError {
@@ -15,7 +15,7 @@ pub struct ImageSizeError {
     got: usize,
 }
 
-/// RGB8, H x W x 3, row-major without padding. Cloning shares the pixels.
+/// An RGB8 image, H x W x 3, row-major without padding. Clones share the pixels.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
     width: u32,
@@ -24,7 +24,7 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// Takes `width * height * 3` bytes of tightly packed RGB.
+    /// Makes an image of `width * height * 3` bytes of tightly packed RGB.
     ///
     /// # Errors
     /// When the byte count does not match.
@@ -59,7 +59,8 @@ impl RgbImage {
         &self.data[y as usize * stride..][..stride]
     }
 
-    /// Copies the part of the image under `b` (clipped, rounded outwards); `None` when nothing is left.
+    /// Copies the part of the image under `b` (clipped, rounded outwards); `None` when nothing is
+    /// left.
     pub fn crop(&self, b: BBox) -> Option<Self> {
         let b = b.clip(self.width, self.height);
         let (x0, y0) = (b.x0.floor() as usize, b.y0.floor() as usize);
@@ -86,7 +87,8 @@ impl fmt::Debug for RgbImage {
 pub struct Frame {
     /// The camera it came from.
     pub camera: CameraId,
-    /// When the scene was captured (sender's clock where the camera gives it), never the time of arrival in disguise.
+    /// When the scene was captured (by the sender's clock where the camera provides it); never
+    /// simply the time of arrival.
     pub captured_at: Timestamp,
     /// Frame number of this camera since its pipeline started, from 0.
     pub seq: u64,

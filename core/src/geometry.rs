@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An axis-aligned box in source pixels: `x0 <= x < x1`, `y0 <= y < y1`. Written `[x0, y0, x1, y1]` in JSON.
+/// An axis-aligned box in source pixels: `x0 <= x < x1`, `y0 <= y < y1`. Written `[x0, y0, x1, y1]`
+/// in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(from = "[f32; 4]", into = "[f32; 4]")]
 pub struct BBox {

@@ -1,7 +1,8 @@
-//! Identifiers that mean the same thing in every process and after every restart.
+//! Identifiers that are the same in every process and after every restart.
 //!
-//! A camera has one immutable id end to end. A track id is derived from *when* the track was born, not from a counter
-//! that restarts with the process: replaying the same frames gives the same ids, so redelivery is an idempotent upsert.
+//! A camera has one immutable id throughout. A track id is derived from *when* the track was born,
+//! not from a counter that restarts with the process: replaying the same frames gives the same ids,
+//! so redelivery is an idempotent upsert.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +15,8 @@ use crate::Timestamp;
 /// Why a string is not an identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IdError {
-    /// Camera ids are file names, metric labels and URL segments at once, so their alphabet is narrow.
+    /// Camera ids are file names, metric labels and URL segments at once, so their alphabet is
+    /// narrow.
     #[error("camera id {0:?} is not valid: use 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit")]
     Camera(String),
     /// Track ids are `<birth in microseconds, hex>-<ordinal>`.
@@ -65,7 +67,8 @@ impl fmt::Display for CameraId {
     }
 }
 
-/// One person's way through one camera's view: birth time of the track and its ordinal among those born in that frame.
+/// Id of one person's track through one camera's view: the birth time of the track, and its ordinal
+/// among the tracks born in that frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TrackId {
@@ -111,10 +114,11 @@ impl fmt::Display for TrackId {
 /// Key of one stored crop: vector-store point id, gallery key and REST `sighting_id` at once.
 pub type SightingId = Uuid;
 
-/// Name space of Sightline's UUIDv5 ids. Changing it would orphan every stored point.
+/// Namespace of Sightline's UUIDv5 ids. Changing it would orphan every stored point.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6d1f_54c2_9a0e_5b7d_8c33_51a7_1e9f_7a11);
 
-/// UUIDv5 of (camera, track, crop number): the same crop always gets the same id, so redelivery overwrites itself.
+/// UUIDv5 of (camera, track, crop number): the same crop always gets the same id, so redelivery
+/// overwrites itself.
 pub fn sighting_id(camera: &CameraId, track: TrackId, crop_no: u8) -> SightingId {
     Uuid::new_v5(&NAMESPACE, format!("{camera}/{track}/{crop_no}").as_bytes())
 }

@@ -1,19 +1,21 @@
-//! The messages that travel between stages: crops from camera nodes, sightings from the embedder, track ends.
+//! The messages between stages: crops and track ends from camera nodes, sightings from the
+//! embedder.
 //!
-//! Every one carries its schema version, producer, a per-camera sequence number and a trace id, so that a reader can
-//! tell what it reads, from whom, what is missing, and follow one crop through every log.
+//! Every message carries its schema version, producer, a per-camera sequence number and a trace id.
+//! A reader can tell what it reads, from whom, and what is missing, and can follow one crop through
+//! every log.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::sighting_id;
-use crate::{BBox, CameraId, SightingId, Timestamp, TrackId};
+use crate::{BBox, CameraId, CameraState, SightingId, Timestamp, TrackId};
 
 /// Version of the message layout below. 2: [`NodeReport`] was added.
 pub const SCHEMA_VERSION: u16 = 2;
 
-/// Where a message comes from and where it stands in its camera's sequence.
+/// Origin of a message, and its place in the camera's sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     /// [`SCHEMA_VERSION`] of the producer.
@@ -32,27 +34,27 @@ impl Origin {
         Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace: Uuid::new_v4() }
     }
 
-    /// An origin whose trace id follows from the crop and the sequence number, so that a replay of the same footage
-    /// repeats the messages to the last bit.
+    /// An origin whose trace id follows from the crop and the sequence number, so that a replay of
+    /// the same footage repeats the messages to the last bit.
     pub fn of_crop(producer: impl Into<String>, seq: u64, crop: SightingId) -> Self {
         let trace = Uuid::new_v5(&crop, &seq.to_le_bytes());
         Self { schema: SCHEMA_VERSION, producer: producer.into(), seq, trace }
     }
 
-    /// The same for a message about a camera as a whole.
+    /// As [`Origin::of_crop`], for a message about a camera as a whole.
     pub fn of_camera(producer: impl Into<String>, seq: u64, camera: &CameraId) -> Self {
         Self::of_crop(producer, seq, Uuid::new_v5(&Uuid::NAMESPACE_OID, camera.as_str().as_bytes()))
     }
 }
 
-/// How well a crop shows its person; every part lies in 0..=1, larger is better.
+/// Quality of a crop: how well it shows its person. Every part lies in 0..=1; larger is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CropQuality {
-    /// The weighted whole, by which crops of one track are compared.
+    /// The weighted total, by which crops of one track are compared.
     pub score: f32,
     /// Detector score.
     pub detector: f32,
-    /// Pixel height against the height at which more pixels stop helping.
+    /// Pixel height relative to the height at which more pixels stop helping.
     pub size: f32,
     /// Local contrast (variance of the Laplacian), saturating.
     pub sharpness: f32,
@@ -69,7 +71,8 @@ pub struct Crop {
     pub camera: CameraId,
     /// The track.
     pub track: TrackId,
-    /// Slot of the crop in its track: 0, 1 or 2. A better crop for a slot replaces the earlier one under the same id.
+    /// Slot of the crop in its track: 0, 1 or 2. A better crop for a slot replaces the earlier one
+    /// under the same id.
     pub crop_no: u8,
     /// Capture time of this picture.
     pub captured_at: Timestamp,
@@ -92,8 +95,9 @@ impl Crop {
     }
 }
 
-/// The time span of a track that has at least one crop. It comes again about every ten seconds of footage while the
-/// track lives, so that the index knows of a person who stands still, and once more at its end; the last one counts.
+/// The time span of a track that has at least one crop. It is sent about every ten seconds of
+/// footage while the track lives, so that the index knows of a person who stands still, and once
+/// more at its end; the last one counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackEnd {
     /// Schema, producer, sequence, trace.
@@ -106,11 +110,12 @@ pub struct TrackEnd {
     pub first_seen: Timestamp,
     /// Capture time of the last frame in which the track was seen so far.
     pub last_seen: Timestamp,
-    /// The track is over: no more crops will come, and the span is final.
+    /// Whether the track has ended: no more crops will come, and the span is final.
     pub ended: bool,
 }
 
-/// Patch features of one picture after the vision encoder's final norm, CLS first: `rows` x `width`, row-major, f16.
+/// Patch features of one picture after the vision encoder's final norm, CLS first: `rows` x
+/// `width`, row-major, f16.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PatchFeatures {
     /// 1 + number of patches.
@@ -141,40 +146,26 @@ impl Sighting {
     }
 }
 
-/// How far a camera's footage has been analysed. It travels in order behind the crops of that footage, so when it
-/// reaches the index, everything before it is searchable.
+/// How far a camera's footage has been analysed: a watermark. It follows the crops of that footage
+/// in order, so when it reaches the index, everything before it is searchable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
     /// Schema, producer, sequence, trace.
     pub origin: Origin,
     /// The camera.
     pub camera: CameraId,
-    /// Which connection of the camera this is, from 0 at process start: tells footage before a reconnect from after.
+    /// Number of the camera's connection, from 0 at process start: distinguishes footage before and
+    /// after a reconnect.
     pub connection: u64,
     /// Capture time of the newest analysed frame.
     pub analysed_through: Timestamp,
-    /// The footage has ended (files); no more will come from this connection.
+    /// Whether the footage has ended (files): no more will come from this connection.
     pub ended: bool,
 }
 
-/// What a camera node says about a camera's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeState {
-    /// No frame yet.
-    Connecting,
-    /// Frames arrive.
-    Decoding,
-    /// The connection was lost; the next attempt is scheduled.
-    Retrying,
-    /// No attempt will help.
-    Failed,
-    /// The footage is over.
-    Ended,
-}
-
-/// How a camera fares on its node, told every few seconds and at every change of state: what operators see of it, drops
-/// included. It travels with the footage, so whoever reads the index knows of every camera.
+/// State and counts of a camera on its node, drops included, sent every few seconds and at every
+/// change of state. It travels with the footage, so that every reader of the index knows of every
+/// camera.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Schema, producer (the node), sequence, trace.
@@ -183,11 +174,11 @@ pub struct NodeReport {
     pub camera: CameraId,
     /// When the node wrote this, by its clock.
     pub at: Timestamp,
-    /// What the camera does.
-    pub state: NodeState,
-    /// Why, where there is a why.
+    /// State of the camera.
+    pub state: CameraState,
+    /// Reason of the state, if there is one.
     pub reason: Option<String>,
-    /// Since when it is in this state.
+    /// When the camera entered this state.
     pub since: Timestamp,
     /// Number of the current (or last) connection, from 0.
     pub connection: u64,
@@ -199,12 +190,34 @@ pub struct NodeReport {
     pub frames_dropped: u64,
     /// Pictures published.
     pub crops: u64,
-    /// Pictures dropped: embedder or broker too slow, spool full.
+    /// Pictures dropped because the embedder or the broker is too slow, or the outbox is full.
     pub crops_dropped: u64,
-    /// Seconds until the next attempt, while [`NodeState::Retrying`].
+    /// Seconds until the next attempt, while [`CameraState::Retrying`].
     pub retry_in_s: Option<f64>,
-    /// Bytes that wait on the node's disk for the broker, all cameras of the node together.
+    /// Bytes that wait for the broker on the node's disk, over all cameras of the node.
     pub spooled_bytes: u64,
+}
+
+impl NodeReport {
+    /// A report on a camera that the node does not run: `failed`, with the reason.
+    pub fn refused(origin: Origin, camera: CameraId, reason: String, since: Timestamp) -> Self {
+        Self {
+            origin,
+            camera,
+            at: Timestamp::now(),
+            state: CameraState::Failed,
+            reason: Some(reason),
+            since,
+            connection: 0,
+            frames_decoded: 0,
+            frames_analysed: 0,
+            frames_dropped: 0,
+            crops: 0,
+            crops_dropped: 0,
+            retry_in_s: None,
+            spooled_bytes: 0,
+        }
+    }
 }
 
 /// What a camera node sends to the embedder, in order per camera.
@@ -216,7 +229,7 @@ pub enum CameraEvent {
     TrackEnd(TrackEnd),
     /// Footage analysed so far.
     Progress(Progress),
-    /// How the camera fares.
+    /// State and counts of the camera.
     Report(NodeReport),
 }
 
@@ -237,11 +250,11 @@ impl CameraEvent {
 pub enum IndexEvent {
     /// A picture with its features, to store.
     Sighting(Box<Sighting>),
-    /// Write the time span of a track, final or so far.
+    /// The time span of a track to store, final or so far.
     TrackEnd(TrackEnd),
-    /// Everything of this camera up to here has passed.
+    /// The watermark of the camera: every event before it has been passed on.
     Progress(Progress),
-    /// How the camera fares on its node.
+    /// State and counts of the camera on its node.
     Report(NodeReport),
 }
 

@@ -1,8 +1,9 @@
-//! Bounded queue that drops its oldest element when full: the rule for live video.
+//! A bounded queue that drops its oldest element when full: the rule for live video.
 //!
-//! A full queue means the consumer is too slow. Blocking would stall the camera and growing would eat the memory, so
-//! the oldest element goes and the caller is told, because every drop has to be counted against its camera. Where
-//! nothing may be dropped (files, sightings) the same queue offers [`Queue::push_wait`], which blocks instead.
+//! A full queue means that the consumer is too slow. Blocking would stall the camera and growing
+//! would exhaust the memory, so the oldest element is dropped and returned, because every drop has
+//! to be counted against its camera. Where nothing may be dropped (files, sightings) the same queue
+//! offers [`Queue::push_wait`], which blocks instead.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -19,7 +20,7 @@ struct Shared<T> {
     capacity: usize,
 }
 
-/// A many-producer, many-consumer queue for threads. Cloning shares it.
+/// A multi-producer, multi-consumer queue for threads. Clones share it.
 pub struct Queue<T> {
     shared: Arc<Shared<T>>,
 }
@@ -36,14 +37,14 @@ impl<T> std::fmt::Debug for Queue<T> {
     }
 }
 
-/// What became of a pushed element.
+/// Outcome of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pushed<T> {
-    /// It is in the queue.
+    /// The element is queued.
     Queued,
-    /// It is in the queue; this older one had to go.
+    /// The element is queued; this older one was dropped.
     Dropped(T),
-    /// The queue is closed; here it is back.
+    /// The queue is closed; contains the element.
     Closed(T),
 }
 
@@ -55,18 +56,20 @@ impl<T> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // A panic while holding the lock cannot leave the deque half-changed, so a poisoned lock is still sound.
+        // A panic while holding the lock cannot leave the deque half-changed, so a poisoned lock is
+        // still usable.
         self.shared.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Adds `item` at once; when the queue is full the oldest element is dropped and returned.
+    /// Adds `item` without waiting; when the queue is full, the oldest element is dropped and
+    /// returned.
     pub fn push(&self, item: T) -> Pushed<T> {
-        self.push_sparing(item, |_| true)
+        self.push_evicting(item, |_| true)
     }
 
-    /// As [`Queue::push`], but what has to go is the oldest element that `droppable` allows (the oldest of all when it
-    /// allows none): crops may be lost under load, the news that a track ended should not.
-    pub fn push_sparing(&self, item: T, droppable: impl Fn(&T) -> bool) -> Pushed<T> {
+    /// As [`Queue::push`], but drops the oldest element that `droppable` allows (the oldest of all
+    /// when it allows none): crops may be lost under load, but the end of a track should not.
+    pub fn push_evicting(&self, item: T, droppable: impl Fn(&T) -> bool) -> Pushed<T> {
         let mut s = self.lock();
         if s.closed {
             return Pushed::Closed(item);
@@ -82,12 +85,12 @@ impl<T> Queue<T> {
         dropped.map_or(Pushed::Queued, Pushed::Dropped)
     }
 
-    /// As [`Queue::push_sparing`], but nothing that `droppable` forbids ever goes: the displaced element comes back as
-    /// `Some`, `None` when there was room.
+    /// As [`Queue::push_evicting`], but never drops an element that `droppable` forbids. Returns
+    /// the dropped element, or `None` when there was room.
     ///
     /// # Errors
-    /// Gives `item` back when there is no room to be had, or when the queue was closed.
-    pub fn offer(&self, item: T, droppable: impl Fn(&T) -> bool) -> Result<Option<T>, T> {
+    /// Returns `item` when no room can be made, or when the queue is closed.
+    pub fn try_push(&self, item: T, droppable: impl Fn(&T) -> bool) -> Result<Option<T>, T> {
         let mut s = self.lock();
         if s.closed {
             return Err(item);
@@ -108,7 +111,7 @@ impl<T> Queue<T> {
     /// Waits at most `timeout` for room, then adds `item`.
     ///
     /// # Errors
-    /// Gives `item` back when no room came in time, or when the queue was closed.
+    /// Returns `item` when there was no room in time, or when the queue is closed.
     pub fn push_timeout(&self, item: T, timeout: Duration) -> Result<(), T> {
         let deadline = Instant::now() + timeout;
         let mut s = self.lock();
@@ -130,7 +133,7 @@ impl<T> Queue<T> {
     /// Waits for room, then adds `item`.
     ///
     /// # Errors
-    /// Gives `item` back when the queue was closed.
+    /// Returns `item` when the queue is closed.
     pub fn push_wait(&self, item: T) -> Result<(), T> {
         let mut s = self.lock();
         while !s.closed && s.items.len() == self.shared.capacity {
@@ -144,7 +147,8 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// The oldest element, waiting at most `timeout`; `None` on time-out, or when closed and empty.
+    /// Takes the oldest element, waiting at most `timeout`; `None` on time-out, or when the queue
+    /// is closed and empty.
     pub fn pop(&self, timeout: Duration) -> Option<T> {
         let deadline = Instant::now() + timeout;
         let mut s = self.lock();
@@ -161,7 +165,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// No more pushes; what is inside can still be popped.
+    /// Closes the queue to pushes; elements inside can still be popped.
     pub fn close(&self) {
         self.lock().closed = true;
         self.shared.changed.notify_all();
@@ -172,12 +176,12 @@ impl<T> Queue<T> {
         self.lock().closed
     }
 
-    /// Elements waiting.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.lock().items.len()
     }
 
-    /// Whether none is waiting.
+    /// Whether the queue has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -191,7 +195,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     #[test]
-    fn the_oldest_is_dropped_and_told() {
+    fn a_full_queue_drops_and_returns_the_oldest() {
         let q = Queue::new(2);
         assert_eq!(q.push(1), Pushed::Queued);
         assert_eq!(q.push(2), Pushed::Queued);
@@ -200,30 +204,30 @@ mod tests {
     }
 
     #[test]
-    fn what_must_stay_is_spared() {
+    fn eviction_spares_what_must_not_be_dropped() {
         let q = Queue::new(2);
         let odd = |i: &i32| i % 2 == 1;
-        assert_eq!(q.push_sparing(2, odd), Pushed::Queued);
-        assert_eq!(q.push_sparing(3, odd), Pushed::Queued);
-        assert_eq!(q.push_sparing(4, odd), Pushed::Dropped(3));
-        assert_eq!(q.push_sparing(6, odd), Pushed::Dropped(2));
+        assert_eq!(q.push_evicting(2, odd), Pushed::Queued);
+        assert_eq!(q.push_evicting(3, odd), Pushed::Queued);
+        assert_eq!(q.push_evicting(4, odd), Pushed::Dropped(3));
+        assert_eq!(q.push_evicting(6, odd), Pushed::Dropped(2));
     }
 
     #[test]
-    fn an_offer_never_displaces_what_must_stay() {
+    fn try_push_never_evicts_what_must_not_be_dropped() {
         let q = Queue::new(2);
         let odd = |i: &i32| i % 2 == 1;
-        assert_eq!((q.offer(2, odd), q.offer(3, odd)), (Ok(None), Ok(None)));
-        assert_eq!(q.offer(4, odd), Ok(Some(3)));
-        assert_eq!(q.offer(5, odd), Err(5));
+        assert_eq!((q.try_push(2, odd), q.try_push(3, odd)), (Ok(None), Ok(None)));
+        assert_eq!(q.try_push(4, odd), Ok(Some(3)));
+        assert_eq!(q.try_push(5, odd), Err(5));
         assert_eq!(q.push_timeout(6, Duration::from_millis(5)), Err(6));
         assert_eq!((q.pop(SOON), q.push_timeout(6, SOON)), (Some(2), Ok(())));
         q.close();
-        assert_eq!((q.offer(7, odd), q.push_timeout(8, SOON)), (Err(7), Err(8)));
+        assert_eq!((q.try_push(7, odd), q.push_timeout(8, SOON)), (Err(7), Err(8)));
     }
 
     #[test]
-    fn waiting_pushes_lose_nothing() {
+    fn push_wait_loses_nothing() {
         let q = Queue::new(1);
         let p = q.clone();
         let producer = thread::spawn(move || (0..100).all(|i| p.push_wait(i).is_ok()));

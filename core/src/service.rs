@@ -1,4 +1,5 @@
-//! What the separate roles have in common: health, readiness and metrics over HTTP, and the signals that end them.
+//! The service endpoint of the separate roles: health, readiness and metrics over HTTP, and the
+//! signals that stop a process.
 //!
 //! ```text
 //! GET /healthz   200 while the process lives
@@ -6,7 +7,8 @@
 //! GET /metrics   Prometheus text: the whole of `metrics` of this process
 //! ```
 //!
-//! It runs on a thread of its own: a role that is busy in all its threads still answers, and one that hangs is found out.
+//! It runs on a thread of its own: a role whose threads are all busy still answers, and one that
+//! hangs is detected.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -25,41 +27,44 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::shutdown::Shutdown;
 use crate::telemetry::resident_bytes;
 
-/// Bounds of the duration histograms, in seconds: from one insert to a drained rebalance.
-const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+/// Buckets of the duration histograms, in seconds: from one insert to a drained rebalance.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
 
-/// A check of readiness that takes longer says by that that something hangs.
-const CHECK: Duration = Duration::from_secs(5);
+/// Timeout of a readiness check; a check that takes longer means that something hangs.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the recorder sorts in what histograms have gathered: bounds their memory.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Interval at which the recorder drains its histograms, which bounds their memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Something that has to work and does not.
+/// A component that is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotReady {
-    /// For example `bus`.
+    /// The component, for example `bus`.
     pub what: String,
-    /// The reason, for people.
+    /// The reason, for people to read.
     pub why: String,
 }
 
 impl NotReady {
-    /// `what` does not work, because of `why`.
+    /// `what` is not ready, because of `why`.
     pub fn new(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self { what: what.into(), why: why.into() }
     }
 }
 
-/// Says what is not ready; nothing when all is well. May take locks, not wait for servers.
+/// The readiness check: returns what is not ready, nothing when all is well. It may take locks, but
+/// must not wait for servers.
 pub type Readiness = Arc<dyn Fn() -> Vec<NotReady> + Send + Sync>;
 
-/// What runs, for people and dashboards: name and value, for example `device` and `cuda:0`.
+/// Facts about the running role, for people and dashboards: name and value, for example `device`
+/// and `cuda:0`.
 pub type Facts = Box<dyn Fn() -> Vec<(&'static str, String)> + Send + Sync>;
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The address.
+    /// The address cannot be listened on.
     #[error("cannot listen on {address} (monitor.listen): {source}")]
     Listen {
         /// Where.
@@ -67,17 +72,17 @@ pub enum ServiceError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The recorder of metrics.
+    /// The metrics recorder cannot be installed.
     #[error("metrics: {0}")]
     Metrics(String),
-    /// Thread or runtime.
+    /// The thread or the runtime cannot be started.
     #[error("the service's thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 /// Body of `/readyz`.
 #[derive(Debug, Serialize)]
-struct Answer {
+struct ReadyzBody {
     ready: bool,
     role: String,
     version: &'static str,
@@ -87,7 +92,7 @@ struct Answer {
 }
 
 #[derive(Clone)]
-struct App {
+struct AppState {
     role: Arc<str>,
     readiness: Readiness,
     metrics: PrometheusHandle,
@@ -109,13 +114,13 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Installs the recorder of metrics (once a process) and listens.
+    /// Installs the metrics recorder (once per process) and listens.
     ///
     /// # Errors
-    /// An address that is in use, or another recorder that is installed already.
+    /// An address that is in use, or another recorder that is already installed.
     pub fn start(listen: SocketAddr, role: &str, readiness: Readiness) -> Result<Self, ServiceError> {
         let facts: Arc<Mutex<Option<Facts>>> = Arc::default();
-        let app = App { role: role.into(), readiness, metrics: recorder()?, facts: Arc::clone(&facts) };
+        let app = AppState { role: role.into(), readiness, metrics: recorder()?, facts: Arc::clone(&facts) };
         let socket = TcpListener::bind(listen).map_err(|source| ServiceError::Listen { address: listen, source })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
@@ -128,7 +133,7 @@ impl Service {
                 let metrics = app.metrics.clone();
                 tokio::spawn(async move {
                     loop {
-                        tokio::time::sleep(UPKEEP).await;
+                        tokio::time::sleep(UPKEEP_INTERVAL).await;
                         metrics.run_upkeep();
                     }
                 });
@@ -141,19 +146,19 @@ impl Service {
             if let Err(error) = served {
                 tracing::error!(%error, "health and metrics are no longer served");
             }
-            // A check that hangs must not keep the process.
+            // A readiness check that hangs must not keep the process from ending.
             runtime.shutdown_background();
         })?;
         tracing::info!(%address, role, "health and metrics");
         Ok(Self { address, shutdown, thread: Some(thread), facts })
     }
 
-    /// `/readyz` names these, too: what runs, and on what.
-    pub fn tell(&self, facts: impl Fn() -> Vec<(&'static str, String)> + Send + Sync + 'static) {
+    /// Sets the facts that `/readyz` shows besides readiness.
+    pub fn set_facts(&self, facts: impl Fn() -> Vec<(&'static str, String)> + Send + Sync + 'static) {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(facts));
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -168,7 +173,7 @@ impl Drop for Service {
     }
 }
 
-fn router(app: App) -> Router {
+fn router(app: AppState) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -176,23 +181,25 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn readyz(State(app): State<App>) -> Response {
+async fn readyz(State(app): State<AppState>) -> Response {
     let readiness = Arc::clone(&app.readiness);
-    let checked = tokio::time::timeout(CHECK, tokio::task::spawn_blocking(move || readiness())).await;
+    let checked = tokio::time::timeout(CHECK_TIMEOUT, tokio::task::spawn_blocking(move || readiness())).await;
     let not_ready = match checked {
         Ok(Ok(not_ready)) => not_ready,
         Ok(Err(_)) => vec![NotReady::new("readiness", "the check has failed; see the log")],
-        Err(_) => vec![NotReady::new("readiness", format!("the check takes longer than {} s", CHECK.as_secs()))],
+        Err(_) => {
+            vec![NotReady::new("readiness", format!("the check takes longer than {} s", CHECK_TIMEOUT.as_secs()))]
+        }
     };
     let ready = not_ready.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let facts = app.facts.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f()).unwrap_or_default();
     let (role, version) = (app.role.to_string(), env!("CARGO_PKG_VERSION"));
-    let answer = Answer { ready, role, version, not_ready, facts: facts.into_iter().collect() };
+    let answer = ReadyzBody { ready, role, version, not_ready, facts: facts.into_iter().collect() };
     (status, Json(answer)).into_response()
 }
 
-async fn metrics_text(State(app): State<App>) -> Response {
+async fn metrics_text(State(app): State<AppState>) -> Response {
     if let Some(bytes) = resident_bytes() {
         metrics::gauge!("process_resident_memory_bytes").set(bytes);
     }
@@ -200,7 +207,7 @@ async fn metrics_text(State(app): State<App>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// The recorder behind every metric of this process, installed at the first call.
+/// The metrics recorder of this process, installed by the first call.
 fn recorder() -> Result<PrometheusHandle, ServiceError> {
     static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +215,7 @@ fn recorder() -> Result<PrometheusHandle, ServiceError> {
         return Ok(handle.clone());
     }
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATION_BUCKETS)
         .map_err(|e| ServiceError::Metrics(e.to_string()))?
         .build_recorder();
     let handle = recorder.handle();
@@ -216,7 +223,8 @@ fn recorder() -> Result<PrometheusHandle, ServiceError> {
     Ok(installed.insert(handle).clone())
 }
 
-/// Resolves at the first SIGINT or SIGTERM. Where signals cannot be had it never does, and says so.
+/// Resolves at the first SIGINT or SIGTERM. Where signals cannot be received it never resolves, and
+/// logs an error.
 pub async fn stop_signal() {
     match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(mut interrupt), Ok(mut terminate)) => {
@@ -259,7 +267,7 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains(r#""ready":false,"role":"embed""#), "{answer}");
         assert!(answer.contains(r#"{"what":"bus","why":"no answer"}"#), "{answer}");
-        service.tell(|| vec![("device", "cpu".into())]);
+        service.set_facts(|| vec![("device", "cpu".into())]);
         assert!(ask(at, "/readyz").contains(r#""device":"cpu"}"#));
         faults.lock().expect("sound").clear();
         assert!(ask(at, "/readyz").starts_with("HTTP/1.1 200"));

@@ -1,8 +1,8 @@
-//! Orderly stop: one signal, seen by every task and thread.
+//! Graceful shutdown: one signal, seen by every task and thread.
 
 use tokio::sync::watch;
 
-/// Cloned into every task. Once triggered it stays triggered.
+/// The shutdown signal, cloned into every task. Once triggered it stays triggered.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     tx: watch::Sender<bool>,
@@ -15,22 +15,22 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// A signal nobody has given yet.
+    /// A signal that is not triggered.
     pub fn new() -> Self {
         Self { tx: watch::Sender::new(false) }
     }
 
-    /// Gives the signal; further calls change nothing.
+    /// Triggers the signal; further calls do nothing.
     pub fn trigger(&self) {
         self.tx.send_replace(true);
     }
 
-    /// Whether the signal was given, for threads that poll.
+    /// Whether the signal was triggered, for threads that poll.
     pub fn is_triggered(&self) -> bool {
         *self.tx.borrow()
     }
 
-    /// Resolves once the signal is given, at once when it already was.
+    /// Resolves once the signal is triggered; at once when it already was.
     pub async fn triggered(&self) {
         let mut rx = self.tx.subscribe();
         // The sender lives in `self`, so waiting cannot fail before the value is true.

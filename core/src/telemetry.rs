@@ -1,10 +1,11 @@
-//! Logs: `tracing` to standard error, filtered by `SIGHTLINE_LOG` (default `info`), as text or as JSON lines. And the
-//! memory of the process, for its metrics.
+//! Telemetry: `tracing` logs to standard error, filtered by `SIGHTLINE_LOG` (default `info`), as
+//! text or as JSON lines; and the memory of the process, for its metrics.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 
-/// Starts logging for a binary. Called once, at the start of `main`; a second call (tests) changes nothing.
+/// Initialises logging for a binary. Called once, at the start of `main`; a second call (in tests)
+/// does nothing.
 pub fn init(json: bool, default_filter: &str) {
     let filter = EnvFilter::try_from_env("SIGHTLINE_LOG").unwrap_or_else(|_| EnvFilter::new(default_filter));
     let builder = SubscriberBuilder::default().with_env_filter(filter).with_writer(std::io::stderr);
@@ -16,7 +17,7 @@ pub fn init(json: bool, default_filter: &str) {
     };
 }
 
-/// Memory of this process, where Linux tells.
+/// Resident memory of this process in bytes; `None` where `/proc` does not tell.
 pub fn resident_bytes() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,5 @@
-//! The detector on one thread: the network alone (to compare with other engines on the same input) and a whole frame.
+//! The detector on one thread: the network alone (to compare with other engines on the same input)
+//! and a whole frame.
 //!
 //! `cargo bench -p sightline-detect`; needs the weights, see `BENCH.md`.
 

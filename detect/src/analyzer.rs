@@ -1,7 +1,9 @@
-//! One camera's way from frames and detections to events: tracks people, keeps their best shots, tells their spans.
+//! The analyzer of one camera: it turns frames and detections into events by tracking people,
+//! choosing their best shots and reporting the spans of their tracks.
 //!
-//! Deterministic: the same frames and detections give the same events to the last bit, because a replay after a crash
-//! must overwrite what is stored and not double it. Nothing here looks at a clock; time is the frames' capture time.
+//! It is deterministic: the same frames and detections give the same events bit for bit, because a
+//! replay after a crash must overwrite what is stored, not duplicate it. Nothing here reads a
+//! clock; time is the frames' capture time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,10 +17,11 @@ use crate::Detection;
 use crate::shots::{BestShots, Candidate, Placement, encode};
 use crate::track::{ByteTrack, NOMINAL_HZ, Observation, Stage, TrackRules};
 
-/// How often the span of a living track is told anew.
-const SPAN_EVERY: Duration = Duration::from_secs(10);
-/// Capture times that go back by more than this are another clock or another connection; by less, they are jitter.
-const JITTER: Duration = Duration::from_secs(1);
+/// Interval at which the span of a living track is sent again.
+const SPAN_INTERVAL: Duration = Duration::from_secs(10);
+/// Capture times that go back by more than this come from another clock or another connection; by
+/// less, they are jitter.
+const MAX_JITTER: Duration = Duration::from_secs(1);
 
 /// A person the camera sees now.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +40,7 @@ pub struct ActiveTrack {
     pub crops: usize,
 }
 
-/// What is known of one track beyond the tracker.
+/// One tracked person: what is known beyond the tracker's state.
 struct Person {
     id: TrackId,
     last_seen: Timestamp,
@@ -45,10 +48,10 @@ struct Person {
     score: f32,
     confirmed: bool,
     shots: BestShots,
-    span_told: Timestamp,
+    span_sent_at: Timestamp,
 }
 
-/// Tracker and best-shot choice of one camera.
+/// Tracker and best-shot selection of one camera.
 pub struct CameraAnalyzer {
     camera: CameraId,
     producer: String,
@@ -78,14 +81,16 @@ impl CameraAnalyzer {
         }
     }
 
-    /// Takes one analysed frame and the persons detected in it (none is an answer too: tracks age by it).
+    /// Processes one frame and the persons detected in it. Frames without detections must be given
+    /// too, because tracks age by them.
     ///
-    /// Gives crops as soon as they are good, spans of tracks with crops about every ten seconds, and the final span of
-    /// tracks that ended. Frames come in capture order; a time that jumps back by over a second ends all tracks first.
+    /// Returns crops as soon as they are good enough, spans of tracks with crops about every ten
+    /// seconds, and the final span of tracks that ended. Frames must come in capture order; a time
+    /// that jumps back by over a second ends all tracks first.
     pub fn process(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<CameraEvent> {
         let mut events = Vec::new();
         let (now, dt) = match self.clock {
-            Some(before) if frame.captured_at + JITTER < before => {
+            Some(before) if frame.captured_at + MAX_JITTER < before => {
                 tracing::warn!(camera = %self.camera, from = %before, to = %frame.captured_at, "capture time went back");
                 events = self.finish();
                 (frame.captured_at, 0.0)
@@ -103,7 +108,7 @@ impl CameraAnalyzer {
         let ids: Vec<(u64, usize)> =
             update.born.iter().copied().chain(update.matches.iter().map(|m| (m.track, m.observation))).collect();
         for &(id, _) in &update.born {
-            let person = self.born(now);
+            let person = self.new_person(now);
             self.people.insert(id, person);
         }
         for &(id, i) in &ids {
@@ -118,20 +123,21 @@ impl CameraAnalyzer {
                 metrics::counter!("sightline_track_tracks_total", "camera" => self.camera.to_string()).increment(1);
             }
         }
-        // A low score keeps a track alive, but it mostly means a person half hidden: no picture is made of it.
+        // A detection with a low score keeps a track alive, but usually shows a person half hidden,
+        // so no picture is taken of it.
         for m in update.matches.iter().filter(|m| m.stage != Stage::Low) {
             let others: Vec<BBox> = ids.iter().filter(|o| o.1 != m.observation).map(|o| detections[o.1].bbox).collect();
             if let Some(p) = self.people.get_mut(&m.track).filter(|p| p.confirmed) {
                 p.shots.offer(frame, now, p.bbox, p.score, &others);
             }
         }
-        self.tell(now, &mut events);
+        self.publish_due(now, &mut events);
         metrics::gauge!("sightline_track_active_tracks", "camera" => self.camera.to_string())
             .set(self.people.values().filter(|p| p.confirmed && p.last_seen == now).count() as f64);
         events
     }
 
-    /// Ends all tracks: the footage is over, or the connection.
+    /// Ends all tracks, because the footage or the connection is over.
     pub fn finish(&mut self) -> Vec<CameraEvent> {
         let mut events = Vec::new();
         let now = self.clock.take().unwrap_or_default();
@@ -157,7 +163,7 @@ impl CameraAnalyzer {
         .collect()
     }
 
-    fn born(&mut self, now: Timestamp) -> Person {
+    fn new_person(&mut self, now: Timestamp) -> Person {
         let ordinal = self.births.filter(|b| b.0 == now).map_or(0, |b| b.1.saturating_add(1));
         self.births = Some((now, ordinal));
         Person {
@@ -167,12 +173,13 @@ impl CameraAnalyzer {
             score: 0.0,
             confirmed: false,
             shots: BestShots::new(self.shots.per_track, self.shots.min_height),
-            span_told: now,
+            span_sent_at: now,
         }
     }
 
-    /// Publishes what is due, tells spans, and takes leave of tracks the tracker no longer knows.
-    fn tell(&mut self, now: Timestamp, events: &mut Vec<CameraEvent>) {
+    /// Publishes the crops and spans that are due, and ends the tracks that the tracker has
+    /// dropped.
+    fn publish_due(&mut self, now: Timestamp, events: &mut Vec<CameraEvent>) {
         let known: Vec<u64> = self.tracker.tracked().iter().chain(self.tracker.lost()).map(|t| t.id).collect();
         for (id, mut person) in std::mem::take(&mut self.people) {
             if !known.contains(&id) {
@@ -182,9 +189,9 @@ impl CameraAnalyzer {
             if let Some((placement, shot)) = person.shots.publish(now, false) {
                 events.extend(self.crop(&person, placement, shot));
             }
-            let due = person.last_seen >= person.span_told + SPAN_EVERY;
+            let due = person.last_seen >= person.span_sent_at + SPAN_INTERVAL;
             if due && !person.shots.is_empty() {
-                person.span_told = person.last_seen;
+                person.span_sent_at = person.last_seen;
                 events.push(self.span(&person, false));
             }
             self.people.insert(id, person);

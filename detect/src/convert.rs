@@ -1,8 +1,10 @@
-//! TF.js graph model -> safetensors, once, at set-up: the published NanoDet-g weights come as a TF.js model (a JSON manifest
-//! and one file of raw values). What is loaded later is a file we wrote, with upstream's names, and checked in full.
+//! Conversion of a TF.js graph model to safetensors, once, at set-up: the published NanoDet-g
+//! weights come as a TF.js model (a JSON manifest and one file of raw values). The detector later
+//! loads a file that we wrote, with upstream's names, and checks it in full.
 //!
-//! Format of the source: <https://github.com/tensorflow/tfjs/tree/master/tfjs-converter#format-conversion-details>;
-//! the manifest lists name, shape, dtype and quantization of each weight, in the order of their bytes.
+//! Format of the source:
+//! <https://github.com/tensorflow/tfjs/tree/master/tfjs-converter#format-conversion-details>; the
+//! manifest lists name, shape, dtype and quantization of each weight, in the order of their bytes.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -38,7 +40,8 @@ struct Entry {
     quantization: Option<Quantization>,
 }
 
-/// How the bytes are stored when not as `dtype`: `float16`, or `uint8`/`uint16` as `value * scale + min`.
+/// Encoding of the bytes when it differs from `dtype`: `float16`, or `uint8`/`uint16` as `value *
+/// scale + min`.
 #[derive(Deserialize)]
 struct Quantization {
     dtype: String,
@@ -46,17 +49,18 @@ struct Quantization {
     min: Option<f32>,
 }
 
-/// The bytes of one weight and what they are.
+/// The bytes of one weight and their description.
 struct Stored<'a> {
     entry: &'a Entry,
     bytes: &'a [u8],
 }
 
-/// Converts NanoDet-g from a TF.js model (`json`, and `bin` with the values) to safetensors at `out`: `f32`, named as
-/// upstream, convolutions `[out, in, k, k]`. `out` appears whole or not at all.
+/// Converts NanoDet-g from a TF.js model (`json`, and `bin` with the values) to safetensors at
+/// `out`: `f32`, named as upstream, convolutions `[out, in, k, k]`. `out` is written atomically.
 ///
 /// # Errors
-/// When a file cannot be read or written, or the source is not a whole NanoDet-g: the error names the file and the tensor.
+/// When a file cannot be read or written, or the source is not a complete NanoDet-g; the error
+/// names the file and the tensor.
 pub fn tfjs_to_safetensors(json: &Path, bin: &Path, out: &Path) -> Result<(), DetectError> {
     let read = |path: &Path| fs::read(path).map_err(|source| DetectError::Io { path: path.into(), source });
     let wrong = |path: &Path, reason: String| DetectError::Weights { path: path.into(), reason };
@@ -165,7 +169,8 @@ fn values(name: &str, shape: &[usize], stored: &HashMap<&str, Stored<'_>>) -> Re
     }
 }
 
-/// Makes the folder, writes beside `path`, checks what was written, and renames: a reader never sees half a file.
+/// Creates the folder, writes a temporary file beside `path`, checks it, and renames it, so that a
+/// reader never sees half a file.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DetectError> {
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|source| DetectError::Io { path: folder.into(), source })?;
@@ -181,7 +186,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DetectError> {
         fs::rename(&beside, path).map_err(|source| DetectError::Io { path: path.into(), source })
     })();
     if written.is_err() {
-        // The first error is the one to report; a file left behind is removed as far as possible.
+        // The first error is the one to report; removing the temporary file is best effort.
         let _ = fs::remove_file(&beside);
     }
     written

@@ -1,5 +1,5 @@
-//! What a detector gives and what can go wrong, apart from any one network, so that another detector takes the place of
-//! NanoDet without a change in the tracker or the camera node.
+//! The interface of a detector, and its errors. It does not depend on any one network, so that
+//! another detector can replace NanoDet without a change in the tracker or the camera node.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,14 @@ use sightline_core::{BBox, RgbImage};
 /// One person in one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
-    /// Where, in pixels of the image that was given, inside the image.
+    /// The box in pixels of the given image, inside the image.
     pub bbox: BBox,
     /// Confidence, 0 to 1.
     pub score: f32,
 }
 
-/// Finds persons. One instance serves one thread; implementations share their weights between instances.
+/// Finds persons. One instance serves one thread; implementations share their weights between
+/// instances.
 pub trait Detector: Send {
     /// The persons in `image`, best score first, without near-duplicates.
     ///

@@ -1,4 +1,4 @@
-//! Drawing boxes on a picture, to see what the detector sees.
+//! Draws boxes on a picture, to show what the detector sees.
 
 use sightline_core::RgbImage;
 
@@ -7,8 +7,8 @@ use crate::Detection;
 /// Colour of the lines: a green that is rare in streets.
 const LINE: [u8; 3] = [0, 255, 96];
 
-/// A copy of `image` with the outline of each detection. Lines are as thick as 1/300 of the longer side, at least 2 pixels,
-/// and more transparent the less certain the detection is.
+/// Returns a copy of `image` with the outline of each detection. Lines are 1/300 of the longer side
+/// thick, at least 2 pixels, and more transparent the less certain the detection is.
 pub fn draw(image: &RgbImage, detections: &[Detection]) -> RgbImage {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let thick = (width.max(height) / 300).max(2);
@@ -30,7 +30,8 @@ pub fn draw(image: &RgbImage, detections: &[Detection]) -> RgbImage {
             }
         }
     }
-    // The size is that of the source, so this cannot fail; if it did, the picture as it was is the honest answer.
+    // The size is that of the source, so this cannot fail; if it did, the unchanged picture is the
+    // best answer.
     RgbImage::new(image.width(), image.height(), pixels).unwrap_or_else(|_| image.clone())
 }
 

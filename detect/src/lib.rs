@@ -1,5 +1,5 @@
-//! From frames to crops: the person detector, the tracker and the choice of the best shots of every track.
-//! Pure Rust: no GStreamer, no system library, no server.
+//! From frames to crops: the person detector, the tracker, and the selection of the best shots of
+//! every track. Pure Rust: no GStreamer, no system library, no server.
 
 pub mod analyzer;
 pub mod conv;

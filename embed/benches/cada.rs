@@ -1,8 +1,8 @@
-//! CADA at its published size with random weights (speed does not depend on their values): a picture, eight pictures,
-//! a query of 25 tokens, and the re-ranking of 32 pictures.
+//! CADA at its published size with random weights (speed does not depend on their values): a
+//! picture, eight pictures, a query of 25 tokens, and the re-ranking of 32 pictures.
 //!
-//! `SIGHTLINE_DEVICE=cuda:0 cargo bench -p sightline-embed --features cuda --bench cada` measures a GPU, with larger
-//! batches too.
+//! `SIGHTLINE_DEVICE=cuda:0 cargo bench -p sightline-embed --features cuda --bench cada` measures a
+//! GPU, with larger batches too.
 #![allow(missing_docs)] // criterion_group! makes an undocumented function
 
 use std::hint::black_box;
@@ -28,7 +28,7 @@ fn network(arch: &Architecture, device: &Device, precision: Precision) -> Networ
     match device {
         Device::Cpu => Network::on_cpu(arch, &mut Random, precision).expect("every shape is given"),
         #[cfg(feature = "candle")]
-        Device::Candle(device) => on_gpu(arch, device, precision).expect("the GPU has room"),
+        Device::Candle(device) => on_gpu(arch, device, precision).expect("enough memory on the GPU"),
     }
 }
 

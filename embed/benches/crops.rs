@@ -1,7 +1,9 @@
-//! Pictures a second of one embed worker with the model that ships, from JPEG to features: what docker/SIZING.md plans
-//! with. Wall time and processor time: on a shared machine the second one holds.
+//! Pictures a second of one embed worker with the model that ships, from JPEG to features: what
+//! docker/SIZING.md plans with. Wall time and processor time: on a shared machine the second one
+//! holds.
 //!
-//! `cargo bench -p sightline-embed --bench crops`; `SIGHTLINE_DEVICE=cuda:0` with the feature `cuda` measures a GPU.
+//! `cargo bench -p sightline-embed --bench crops`; `SIGHTLINE_DEVICE=cuda:0` with the feature
+//! `cuda` measures a GPU.
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
-//! Matrix products of the shapes that training and inference meet, on every engine of the machine, by one and by two
-//! threads. Throughput counts a multiply-add as two operations: "Gelem/s" reads as GFLOP/s.
+//! Matrix products of the shapes that training and inference meet, on every engine of the machine,
+//! by one and by two threads. Throughput counts a multiply-add as two operations: "Gelem/s" reads
+//! as GFLOP/s.
 #![allow(missing_docs)] // criterion's macros make public items
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -50,7 +51,7 @@ fn products(c: &mut Criterion) {
             let mut out = vec![0.0; m * n];
             let mut group = c.benchmark_group(format!("{name}/{rows}x{inputs}x{outputs}"));
             group.sample_size(20).throughput(Throughput::Elements(2 * (m * n * k) as u64));
-            for engine in [Engine::Exact, Engine::Avx512, Engine::Amx].into_iter().filter(|e| e.available()) {
+            for engine in Engine::ALL.into_iter().filter(|e| e.available()) {
                 for threads in [1, 2] {
                     group.bench_function(BenchmarkId::new(format!("{engine:?}"), threads), |bench| {
                         bench.iter(|| {
@@ -59,7 +60,7 @@ fn products(c: &mut Criterion) {
                         });
                     });
                     let Kind::Forward = kind else { continue };
-                    let weights = PackedWeights::on(engine, b.t()).expect("the engine is there");
+                    let weights = PackedWeights::on(engine, b.t()).expect("an available engine");
                     group.bench_function(BenchmarkId::new(format!("{engine:?}-packed-gelu"), threads), |bench| {
                         bench.iter(|| {
                             let out = MatMut::new(&mut out, m, n).expect("the lengths fit");

@@ -1,8 +1,8 @@
-//! Everything that can go wrong around the model, each said so that it can be mended.
+//! Errors of loading and running a model. Each message says what to fix.
 
 use std::path::PathBuf;
 
-/// Why the model could not be loaded or asked.
+/// Error of loading or running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
     /// Rows or weights that do not fit each other.
@@ -17,7 +17,7 @@ pub enum EmbedError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What the writer says.
+        /// Message of the writer.
         message: String,
     },
     /// A file or folder cannot be read or written.
@@ -25,18 +25,18 @@ pub enum EmbedError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// No model folder where one was looked for.
+    /// No model folder in any of the places searched.
     #[error("there is no model folder {name:?}; looked for config.json in: {}", list(tried))]
     NoModel {
-        /// What was asked for.
+        /// Requested name.
         name: PathBuf,
-        /// Where it was looked for.
+        /// Places searched.
         tried: Vec<PathBuf>,
     },
-    /// config.json does not say what a model is.
+    /// `config.json` is not a valid model configuration.
     #[error("{path} is not a valid model configuration: {message}")]
     Config {
         /// The file.
@@ -44,28 +44,28 @@ pub enum EmbedError {
         /// What is wrong.
         message: String,
     },
-    /// A file of weights without a byte in it.
+    /// Weights file without a byte in it.
     #[error("{path} is empty (0 bytes); the download or copy has probably failed")]
     EmptyWeights {
         /// The file.
         path: PathBuf,
     },
-    /// A file of weights in no format we read, or a damaged one.
+    /// File in an unknown format, or a damaged one.
     #[error("{path} cannot be read as {format}: {message}")]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What it was taken for.
+        /// Format it was read as.
         format: &'static str,
-        /// What the reader says.
+        /// Message of the reader.
         message: String,
     },
-    /// A checkpoint in which no name is one of ours.
+    /// Checkpoint in which no tensor has a name that CADA uses.
     #[error("no tensor of {origin} maps to CADA: it holds {found} tensors{example}, and none has a name CADA uses")]
     NothingMapped {
-        /// The file, or what stands for it.
+        /// The file, or a name for it.
         origin: String,
-        /// How many tensors are there.
+        /// Number of its tensors.
         found: usize,
         /// One of their names, in parentheses.
         example: String,
@@ -73,31 +73,31 @@ pub enum EmbedError {
     /// A model folder without the head that predicts words.
     #[error("this model predicts no words: its folder has no word head (word-head.safetensors)")]
     NoWordHead,
-    /// A template of which no words can be predicted.
+    /// Template in which no word can be predicted.
     #[error("no word can be predicted of the template {template:?}: {message}")]
     Template {
-        /// As it was given.
+        /// The template as given.
         template: String,
-        /// What is wrong with it.
+        /// What is wrong with the template.
         message: String,
     },
     /// Tensors that the architecture needs and the file lacks.
     #[error("{origin} lacks {} tensor(s) the architecture needs: {}", names.len(), brief(names))]
     MissingTensors {
-        /// The file, or what stands for it.
+        /// The file, or a name for it.
         origin: String,
-        /// Their names, with the expected shapes.
+        /// Names of the tensors, with the expected shapes.
         names: Vec<String>,
     },
-    /// Tensors of another shape than the architecture says.
+    /// Tensors of another shape or type than the architecture needs.
     #[error("{origin} does not fit the architecture in {} tensor(s): {}", tensors.len(), brief(tensors))]
     WrongShapes {
-        /// The file, or what stands for it.
+        /// The file, or a name for it.
         origin: String,
         /// `name: expected [..], found [..]`
         tensors: Vec<String>,
     },
-    /// tokenizer.json cannot be used.
+    /// `tokenizer.json` cannot be used.
     #[error("{path} is not a usable tokenizer: {message}")]
     Tokenizer {
         /// The file.
@@ -105,21 +105,21 @@ pub enum EmbedError {
         /// What is wrong.
         message: String,
     },
-    /// A query with no word in it: nothing to search for.
+    /// Query without a known word: nothing to search for.
     #[error("the query holds no word that can be searched for")]
     EmptyQuery,
-    /// The asked-for device cannot be had.
+    /// The requested device is not available.
     #[error("device {requested:?} cannot be used: {message}")]
     Device {
-        /// As configured.
+        /// Device as configured.
         requested: String,
-        /// Why, and what would help.
+        /// Reason, and what would help.
         message: String,
     },
-    /// The model computes, but not what it should.
+    /// The model computes wrong results.
     #[error("the model's start-up self-test failed: {0}")]
     SelfTest(String),
-    /// Features that were made by another model.
+    /// Patch features of another model.
     #[error("patch features of {found} do not fit this model, which has {expected}")]
     PatchFeatures {
         /// Rows x width of this model.
@@ -127,7 +127,7 @@ pub enum EmbedError {
         /// Rows x width (and bytes) given.
         found: String,
     },
-    /// NaN or infinity came out: damaged weights, or arithmetic that overflowed.
+    /// The model returned NaN or infinity: its weights are damaged, or arithmetic overflowed.
     #[error("the model gave features that are not finite numbers")]
     NotFinite,
     /// An image with no pixel.
@@ -138,7 +138,7 @@ pub enum EmbedError {
         /// Pixels down.
         height: u32,
     },
-    /// Bytes that do not begin like a picture we know.
+    /// Bytes that are neither JPEG nor PNG.
     #[error("it is neither JPEG nor PNG")]
     NotAPicture,
     /// A JPEG or PNG that is damaged or too large.
@@ -160,13 +160,13 @@ impl EmbedError {
     }
 }
 
-/// What a caught panic said.
+/// Message of a caught panic.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// The first few of many.
+/// The first few items, and how many more there are.
 fn brief(items: &[String]) -> String {
     const SHOWN: usize = 5;
     let rest = items.len().saturating_sub(SHOWN);

@@ -1,5 +1,5 @@
-//! CADA at work: it puts pictures of persons and descriptions of persons into one space, and judges
-//! a description against one picture.
+//! CADA: embeds pictures of persons and descriptions of persons in one space, and matches a
+//! description against one picture.
 //!
 //! ```text
 //! picture -> preprocess -> ViT -> patch features --+--> global feature (search)
@@ -7,9 +7,10 @@
 //! text -> clean, tokens -> BERT -> global feature  +--> decoder -> match probability (re-ranking)
 //! ```
 //!
-//! [`kernel`] holds the fast arithmetic and all unsafe code, [`net`] the networks on the CPU, `graph` (feature `candle`) the
-//! same networks for GPUs and for training, [`text`] and [`preprocess`] their inputs, [`model`] the model folder. [`Model`] is
-//! all of it on the calling thread, [`Embedder`] on a thread of its own, [`stage`] its place in the pipeline.
+//! [`kernel`] holds the fast arithmetic and nearly all unsafe code, [`net`] the networks on the
+//! CPU, `graph` (feature `candle`) the same networks for GPUs and for training, [`text`] and
+//! [`preprocess`] their inputs, [`model`] the model folder. [`Model`] runs all of it on the calling
+//! thread, [`Embedder`] on a thread of its own, and [`stage`] as a stage of the pipeline.
 
 #[cfg(feature = "candle")]
 pub mod graph;

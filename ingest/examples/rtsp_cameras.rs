@@ -1,12 +1,15 @@
-//! RTSP cameras made of a recording: what the drills and the benchmarks use as live cameras on one machine.
+//! Serves RTSP cameras made from a recording; the drills and the benchmarks use them as live
+//! cameras on one machine.
 //!
 //! ```text
 //! cargo run -p sightline-ingest --example rtsp_cameras -- RECORDING COUNT TIMES PORT
-//! rtsp://127.0.0.1:PORT/0, /1, ...     each plays the recording TIMES times over, from when it is first asked for
+//! # rtsp://127.0.0.1:PORT/0, /1, ...: each plays the recording TIMES times over, starting with its
+//! # first client
 //! ```
 //!
-//! The recording is encoded once (H.264, a key frame a second) and only packed afterwards, so that the cameras take next to
-//! nothing from the machine that is measured. Ends with its standard input.
+//! The recording is encoded once (H.264, a key frame a second) and afterwards only packed into RTP,
+//! so that the cameras take next to no time from the machine that is measured. Ends when its
+//! standard input closes.
 
 use std::io::Read;
 use std::path::Path;

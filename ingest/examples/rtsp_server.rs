@@ -1,12 +1,13 @@
-//! Plays a file as an RTSP camera on the loopback, to try Sightline's RTSP side without a camera at hand:
+//! Plays a file as an RTSP camera on the loopback, to try Sightline's RTSP side without a camera at
+//! hand:
 //!
 //! ```text
 //! cargo run -p sightline-ingest --example rtsp_server -- 8554 cache/vtest.avi
 //! sightline camera add rtsp rtsp://127.0.0.1:8554/camera
 //! ```
 //!
-//! Every client sees the same picture; the footage starts with the first of them. Kill it and start it again to watch
-//! the camera come back.
+//! Every client sees the same picture; the footage starts with the first client. Kill and restart
+//! it to watch the camera come back.
 
 use anyhow::{Context, bail};
 use gstreamer_rtsp_server::prelude::*;

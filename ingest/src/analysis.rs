@@ -1,5 +1,6 @@
-//! From one camera's frames to its events: detect, track, choose, hand on. One thread per camera, so that the order is
-//! kept and a camera that has to wait keeps nobody else waiting; the arithmetic is limited by the detector pool.
+//! The analysis thread of one camera: it turns frames into events by detecting, tracking and
+//! choosing pictures. One thread per camera keeps the order of events, and a camera that has to
+//! wait delays no other; the detector pool limits the computation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,27 +11,29 @@ use sightline_core::{CameraEvent, CameraId, Frame, Progress, Timestamp};
 use sightline_detect::{CameraAnalyzer, Detection};
 use tracing::warn;
 
-use crate::camera::Stop;
+use crate::camera::StopSignal;
 use crate::pool::DetectorPool;
 use crate::status::Meters;
-use crate::{Captured, NotTaken, Outlet};
+use crate::{Captured, Outlet, SendError};
 
-/// Progress is told at most so often, in seconds of footage.
+/// Shortest interval between two progress events, in seconds of footage.
 const PROGRESS_SECONDS: f64 = 1.0;
 
-/// How long the thread sleeps at most before it looks whether something has to be done without a frame.
-const BEAT: Duration = Duration::from_millis(250);
+/// Longest wait for a frame before the thread looks at its timers.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long the last events of a stopped camera wait for room in a full queue.
-const FAREWELL: Duration = Duration::from_millis(1500);
+/// How long the last events of a stopped camera may wait for room in a full queue.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
 
-/// Turns frames and detections into events; [`CameraAnalyzer`], and a stand-in for it in the tests of this file.
+/// Turns frames and detections into events: [`CameraAnalyzer`], or a stand-in in the tests of this
+/// file.
 pub trait Analyze: Send {
-    /// Events that follow from one frame.
+    /// Returns the events of one frame.
     fn process(&mut self, frame: &Frame, detections: &[Detection]) -> Vec<CameraEvent>;
-    /// Events that follow from there being no more frames: all tracks end.
+    /// Ends all tracks, because no more frames come; returns their events.
     fn finish(&mut self) -> Vec<CameraEvent>;
-    /// Origin of a message about the camera as a whole, in sequence with the others.
+    /// Origin of a message about the camera as a whole, numbered in sequence with its other
+    /// messages.
     fn origin(&mut self) -> Origin;
 }
 
@@ -48,55 +51,58 @@ impl Analyze for CameraAnalyzer {
     }
 }
 
-/// Counts for a crop of any camera that had to go from the shared queue; says whose may go.
-pub trait Crops: Send + Sync {
-    /// Whether a crop of this camera may be dropped: it is live, not a replay.
+/// Decides which cameras' crops may be dropped from the shared queue, and counts the dropped ones.
+pub trait CropDropPolicy: Send + Sync {
+    /// Whether crops of this camera may be dropped: it is live, not a replay.
     fn droppable(&self, camera: &CameraId) -> bool;
-    /// A crop of this camera was dropped.
-    fn dropped(&self, camera: &CameraId);
+    /// Counts a crop of this camera that was published and then dropped from the queue.
+    fn displaced(&self, camera: &CameraId);
 }
 
-/// One camera's analysis.
+/// The analysis of one camera.
 pub struct Analysis<A> {
     pub(crate) camera: CameraId,
     pub(crate) lossless: bool,
-    /// Tracks outlive a lost connection by so long.
+    /// How long tracks are kept after the connection was lost.
     pub(crate) lost: Duration,
     pub(crate) frames: Queue<Captured>,
     pub(crate) detectors: Arc<DetectorPool>,
     pub(crate) analyzer: A,
     pub(crate) meters: Arc<Meters>,
-    pub(crate) crops: Arc<dyn Crops>,
+    pub(crate) drop_policy: Arc<dyn CropDropPolicy>,
     pub(crate) out: Arc<dyn Outlet>,
-    pub(crate) stop: Stop,
+    pub(crate) stop: StopSignal,
 }
 
-/// How far the events have told of.
+/// How far progress events have reported the footage as analysed.
 #[derive(Default)]
-struct Told {
+struct ReportedProgress {
     connection: Option<u64>,
     through: Option<Timestamp>,
     newest: Option<Timestamp>,
+    /// The last progress event said that the footage has ended.
+    ended: bool,
 }
 
 impl<A: Analyze> Analysis<A> {
-    /// Works until the camera's queue is closed and empty; then ends all tracks.
+    /// Runs until the camera's queue is closed and empty. Then it ends all tracks and reports that
+    /// the footage has ended: whoever removes the camera waits for that.
     pub fn run(mut self) {
-        let mut told = Told::default();
+        let mut reported = ReportedProgress::default();
         let mut tracks_end_at: Option<Instant> = None;
         loop {
-            match self.frames.pop(BEAT) {
+            match self.frames.pop(POLL_INTERVAL) {
                 Some(Captured::Frame { connection, frame }) => {
                     tracks_end_at = None;
-                    self.analyse(connection, &frame, &mut told);
+                    self.analyse(connection, &frame, &mut reported);
                 }
                 Some(Captured::Disconnected { connection, ended }) if ended || self.lossless => {
                     self.finish();
-                    self.progress(connection, ended, &mut told);
+                    self.send_progress(connection, ended, &mut reported);
                 }
                 Some(Captured::Disconnected { connection, .. }) => {
                     tracks_end_at = Some(Instant::now() + self.lost);
-                    self.progress(connection, false, &mut told);
+                    self.send_progress(connection, false, &mut reported);
                 }
                 None if self.frames.is_closed() && self.frames.is_empty() => break,
                 None => {}
@@ -107,9 +113,16 @@ impl<A: Analyze> Analysis<A> {
             }
         }
         self.finish();
+        // A connection after that of the last frame may have been attempted without success.
+        let connection = self.meters.status().connection;
+        if !reported.ended
+            && let Some(event) = self.progress_event(connection, true, &reported)
+        {
+            self.wait(event);
+        }
     }
 
-    fn analyse(&mut self, connection: u64, frame: &Frame, told: &mut Told) {
+    fn analyse(&mut self, connection: u64, frame: &Frame, reported: &mut ReportedProgress) {
         self.meters.queue_depth(self.frames.len());
         let detections = match self.detectors.detect(&frame.image) {
             Ok(d) => d,
@@ -119,11 +132,11 @@ impl<A: Analyze> Analysis<A> {
             self.send(event);
         }
         self.meters.frame_analysed();
-        told.newest = Some(frame.captured_at);
-        let due = told.connection != Some(connection)
-            || told.through.is_none_or(|t| frame.captured_at.seconds_since(t) >= PROGRESS_SECONDS);
+        (reported.newest, reported.ended) = (Some(frame.captured_at), false);
+        let due = reported.connection != Some(connection)
+            || reported.through.is_none_or(|t| frame.captured_at.seconds_since(t) >= PROGRESS_SECONDS);
         if due {
-            self.progress(connection, false, told);
+            self.send_progress(connection, false, reported);
         }
     }
 
@@ -133,34 +146,39 @@ impl<A: Analyze> Analysis<A> {
         }
     }
 
-    /// Tells how far this camera is analysed. Nothing to tell before its first frame.
-    fn progress(&mut self, connection: u64, ended: bool, told: &mut Told) {
-        let Some(newest) = told.newest else { return };
-        let (origin, camera) = (self.analyzer.origin(), self.camera.clone());
-        let news = Progress { origin, camera, connection, analysed_through: newest, ended };
-        if self.send(CameraEvent::Progress(news)) {
-            told.connection = Some(connection);
-            told.through = Some(newest);
+    /// Sends a progress event. Does nothing before the first frame.
+    fn send_progress(&mut self, connection: u64, ended: bool, reported: &mut ReportedProgress) {
+        let Some(event) = self.progress_event(connection, ended, reported) else { return };
+        if self.send(event) {
+            (reported.connection, reported.through, reported.ended) = (Some(connection), reported.newest, ended);
         }
     }
 
-    /// Hands an event on; whether it went. A replay waits for room. A live camera makes room at the cost of live crops,
-    /// its own or another's; where there are none, a crop is dropped, progress is told with the next frame instead, and
-    /// only the span of a track is waited for.
+    /// The progress event for the frames analysed so far; `None` before the first frame.
+    fn progress_event(&mut self, connection: u64, ended: bool, reported: &ReportedProgress) -> Option<CameraEvent> {
+        let analysed_through = reported.newest?;
+        let (origin, camera) = (self.analyzer.origin(), self.camera.clone());
+        Some(CameraEvent::Progress(Progress { origin, camera, connection, analysed_through, ended }))
+    }
+
+    /// Sends an event; returns whether it was sent. A replay waits for room. A live camera makes
+    /// room by dropping live crops, its own or another camera's. When there are none to drop, a
+    /// crop is lost, progress is sent with the next frame instead, and only the span of a track
+    /// waits.
     fn send(&self, event: CameraEvent) -> bool {
         let is_crop = matches!(event, CameraEvent::Crop(_));
         let sent = if self.lossless {
             self.wait(event)
         } else {
-            match self.out.send_live(event, &|camera| self.crops.droppable(camera)) {
+            match self.out.send_live(event, &|camera| self.drop_policy.droppable(camera)) {
                 Ok(displaced) => {
                     if let Some(CameraEvent::Crop(old)) = displaced {
-                        self.crops.dropped(&old.camera);
+                        self.drop_policy.displaced(&old.camera);
                     }
                     true
                 }
-                Err(NotTaken::Full(event)) if matches!(*event, CameraEvent::TrackEnd(_)) => self.wait(*event),
-                Err(why) => self.not_taken(why),
+                Err(SendError::Full(event)) if matches!(*event, CameraEvent::TrackEnd(_)) => self.wait(*event),
+                Err(why) => self.log_loss(why),
             }
         };
         match (is_crop, sent) {
@@ -171,24 +189,24 @@ impl<A: Analyze> Analysis<A> {
         sent
     }
 
-    fn not_taken(&self, why: NotTaken) -> bool {
-        if let NotTaken::Never(reason) = why {
+    fn log_loss(&self, why: SendError) -> bool {
+        if let SendError::Permanent(reason) = why {
             warn!(camera = %self.camera, reason, "an event cannot be sent; it is lost");
         }
         false
     }
 
-    /// Waits for room until the camera is stopped, and a little longer.
+    /// Waits for room until the camera is stopped, and [`STOP_GRACE`] longer.
     fn wait(&self, mut event: CameraEvent) -> bool {
         let mut give_up: Option<Instant> = None;
         loop {
-            match self.out.send_waiting(event, BEAT) {
+            match self.out.send_waiting(event, POLL_INTERVAL) {
                 Ok(()) => return true,
-                Err(NotTaken::Full(back)) => event = *back,
-                Err(why) => return self.not_taken(why),
+                Err(SendError::Full(back)) => event = *back,
+                Err(why) => return self.log_loss(why),
             }
             if self.stop.is_set() {
-                let at = *give_up.get_or_insert_with(|| Instant::now() + FAREWELL);
+                let at = *give_up.get_or_insert_with(|| Instant::now() + STOP_GRACE);
                 if Instant::now() >= at {
                     warn!(camera = %self.camera, "nobody takes this camera's last events; they are lost");
                     return false;
@@ -218,7 +236,7 @@ mod tests {
         }
     }
 
-    /// A crop for every frame, one track's end at the finish.
+    /// Returns a crop for every frame, and the end of one track at the finish.
     struct Script(CameraId);
 
     impl Analyze for Script {
@@ -244,16 +262,16 @@ mod tests {
         }
     }
 
-    /// Cameras whose name begins with "live" may lose crops; remembers who did.
+    /// Lets only cameras whose name begins with "live" lose crops, and records who lost one.
     #[derive(Default)]
     struct Ledger(Mutex<Vec<String>>);
 
-    impl Crops for Ledger {
+    impl CropDropPolicy for Ledger {
         fn droppable(&self, camera: &CameraId) -> bool {
             camera.as_str().starts_with("live")
         }
 
-        fn dropped(&self, camera: &CameraId) {
+        fn displaced(&self, camera: &CameraId) {
             self.0.lock().expect("no panic").push(camera.to_string());
         }
     }
@@ -282,7 +300,7 @@ mod tests {
 
     type Scene = (Analysis<Script>, Arc<Ledger>, Queue<CameraEvent>);
 
-    /// Analysis of a live camera with these frames waiting, a queue of `capacity` behind it.
+    /// The analysis of a live camera with these frames waiting, and an output queue of `capacity`.
     fn analysis(capacity: usize, waiting: Vec<Captured>) -> Result<Scene, IngestError> {
         let id: CameraId = "live".parse().expect("valid");
         let camera = CameraConfig {
@@ -307,14 +325,14 @@ mod tests {
             detectors: Arc::new(DetectorPool::new(1, Box::new(|| Box::new(Nobody)))),
             analyzer: Script(id),
             meters: Arc::new(Meters::new(&spec, None)),
-            crops: Arc::clone(&ledger) as Arc<dyn Crops>,
+            drop_policy: Arc::clone(&ledger) as Arc<dyn CropDropPolicy>,
             out: Arc::new(out.clone()),
-            stop: Stop::new(Shutdown::new()),
+            stop: StopSignal::new(Shutdown::new()),
         };
         Ok((analysis, ledger, out))
     }
 
-    fn told(out: &Queue<CameraEvent>) -> String {
+    fn letters(out: &Queue<CameraEvent>) -> String {
         let mut text = String::new();
         while let Some(event) = out.pop(Duration::ZERO) {
             text += match event {
@@ -334,7 +352,29 @@ mod tests {
         let (a, _, out) = analysis(100, (0..12).map(frame).collect()).expect("valid");
         a.frames.close();
         a.run();
-        assert_eq!(told(&out), "cpcccccpcccccpct");
+        assert_eq!(letters(&out), "cpcccccpcccccpctP");
+    }
+
+    #[test]
+    fn the_end_is_reported_once_whether_the_footage_ends_or_the_camera_is_stopped() {
+        let over = Captured::Disconnected { connection: 0, ended: true };
+        let (a, _, out) = analysis(100, vec![frame(0), over]).expect("valid");
+        a.frames.close();
+        a.run();
+        assert_eq!(letters(&out), "cptPt");
+        // Stopped while a second connection was attempted: the end belongs to the second one.
+        let (a, _, out) = analysis(100, vec![frame(0)]).expect("valid");
+        a.meters.connecting(1);
+        a.stop.request();
+        a.frames.close();
+        a.run();
+        let last = std::iter::from_fn(|| out.pop(Duration::ZERO)).last();
+        assert!(matches!(last, Some(CameraEvent::Progress(p)) if p.ended && p.connection == 1));
+        // Nothing was analysed, so no end is reported.
+        let (a, _, out) = analysis(100, Vec::new()).expect("valid");
+        a.frames.close();
+        a.run();
+        assert_eq!(letters(&out), "t");
     }
 
     #[test]
@@ -344,7 +384,7 @@ mod tests {
         let frames = a.frames.clone();
         let thread = std::thread::spawn(move || a.run());
         std::thread::sleep(Duration::from_millis(700));
-        assert_eq!(told(&out), "cppt", "the track has ended although the camera may come back");
+        assert_eq!(letters(&out), "cppt", "the track has ended although the camera may come back");
         frames.close();
         thread.join().expect("no panic");
     }
@@ -357,11 +397,12 @@ mod tests {
         a.frames.close();
         let thread = std::thread::spawn(move || a.run());
         std::thread::sleep(Duration::from_millis(300));
-        // The file's crop and the first progress stay; the second progress and the track's end displaced the crop.
-        let events = told(&out);
+        // The file's crop and the first progress event stay; the second progress event and the end
+        // of the track displaced live crops.
+        let events = letters(&out);
         thread.join().expect("no panic");
-        let events = events + &told(&out);
-        assert!(events.starts_with("fpp") && events.ends_with('t'), "{events}");
+        let events = events + &letters(&out);
+        assert!(events.starts_with("fpp") && events.ends_with("tP"), "{events}");
         let status = meters.status();
         let own = ledger.0.lock().expect("no panic").iter().filter(|c| *c == "live").count() as u64;
         let arrived = events.matches('c').count() as u64;

@@ -1,27 +1,28 @@
-//! Supervision of one camera: connect, watch, wait, connect again, until somebody stops it or its footage ends.
+//! The supervisor of one camera: it connects, watches the connection, backs off and reconnects,
+//! until the camera is stopped or its footage ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use sightline_core::camera::Source;
 use sightline_core::queue::{Pushed, Queue};
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Frame, Timestamp};
+use sightline_core::{Backoff, Frame, Timestamp};
 
-use crate::backoff::Backoff;
 use crate::clock::{Timeline, WallClock};
 use crate::connection::{self, Outcome};
+use crate::frame_sink::{FrameSequence, FrameSink};
 use crate::reason::preflight;
 use crate::status::Meters;
-use crate::tap::{Continuity, Tap};
-use crate::{CameraSpec, CameraStatus, IngestError, Source};
+use crate::{CameraSpec, CameraStatus, IngestError};
 
-/// A connection that decoded for so long was a good one: the next waiting time is the first again.
+/// A connection that delivered frames and lasted this long resets the back-off.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 
-/// How finely waiting is cut, so that a stop is noticed.
-const SLICE: Duration = Duration::from_millis(50);
+/// Longest uninterrupted sleep, so that a stop is noticed.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What a camera delivers, in order.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub enum Captured {
         /// The frame.
         frame: Frame,
     },
-    /// A connection is over; its frames have all come (or were dropped).
+    /// A connection is over; all its frames came before (or were dropped).
     Disconnected {
         /// Number of the connection.
         connection: u64,
@@ -48,28 +49,28 @@ impl Captured {
     }
 }
 
-/// The wish that a camera stops: its own, or that of the whole process.
+/// The signal to stop a camera: its own, or that of the whole process.
 #[derive(Clone, Debug)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
+pub struct StopSignal {
+    requested: Arc<AtomicBool>,
     shutdown: Shutdown,
 }
 
-impl Stop {
+impl StopSignal {
     pub(crate) fn new(shutdown: Shutdown) -> Self {
-        Self { asked: Arc::new(AtomicBool::new(false)), shutdown }
+        Self { requested: Arc::new(AtomicBool::new(false)), shutdown }
     }
 
-    pub(crate) fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+    pub(crate) fn request(&self) {
+        self.requested.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was asked for.
+    /// Whether the camera has to stop.
     pub fn is_set(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.shutdown.is_triggered()
+        self.requested.load(Ordering::Relaxed) || self.shutdown.is_triggered()
     }
 
-    /// Waits; `false` when the stop came first.
+    /// Sleeps; `false` when the stop came first.
     fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while !self.is_set() {
@@ -77,24 +78,26 @@ impl Stop {
             if left.is_zero() {
                 return true;
             }
-            std::thread::sleep(left.min(SLICE));
+            std::thread::sleep(left.min(POLL_INTERVAL));
         }
         false
     }
 }
 
-/// A running camera: frames come out of its queue until it is stopped, fails or ends, which closes the queue.
+/// A running camera: frames come out of its queue until it is stopped, fails or ends, which closes
+/// the queue.
 #[derive(Debug)]
 pub struct Camera {
     meters: Arc<Meters>,
-    stop: Stop,
+    stop: StopSignal,
     out: Queue<Captured>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Camera {
-    /// Starts supervising `spec` in a thread of its own; frames go into `out`, whose oldest frame is dropped when it is
-    /// full and the camera is live. GStreamer must have been started ([`crate::CameraNode::start`] does).
+    /// Starts the supervisor of `spec` in a thread of its own. Frames go into `out`, which drops
+    /// its oldest frame when it is full and the camera is live. GStreamer must have been started
+    /// ([`crate::CameraNode::start`] does that).
     ///
     /// # Errors
     /// When no thread can be started.
@@ -109,14 +112,14 @@ impl Camera {
         out: Queue<Captured>,
         shutdown: Shutdown,
     ) -> Result<Self, IngestError> {
-        let stop = Stop::new(shutdown);
+        let stop = StopSignal::new(shutdown);
         let supervisor = Supervisor { spec, meters: Arc::clone(&meters), out: out.clone(), stop: stop.clone() };
         let name = format!("{}-camera", supervisor.spec.id);
         let thread = std::thread::Builder::new().name(name).spawn(move || supervisor.run())?;
         Ok(Self { meters, stop, out, thread: Some(thread) })
     }
 
-    /// State and counts at this moment.
+    /// State and counts of the camera now.
     pub fn status(&self) -> CameraStatus {
         self.meters.status()
     }
@@ -125,17 +128,17 @@ impl Camera {
         &self.meters
     }
 
-    pub(crate) fn stop_signal(&self) -> &Stop {
+    pub(crate) fn stop_signal(&self) -> &StopSignal {
         &self.stop
     }
 
-    /// Asks the camera to stop; what is in its queue can still be taken out.
+    /// Tells the camera to stop; frames in its queue can still be taken out.
     pub fn stop(&self) {
-        self.stop.ask();
+        self.stop.request();
         self.out.close();
     }
 
-    /// Waits until supervision has ended, at most `timeout`; whether it has.
+    /// Waits at most `timeout` until the supervisor has ended; returns whether it has.
     pub fn join(&mut self, timeout: Duration) -> bool {
         join_within(&mut self.thread, timeout)
     }
@@ -147,7 +150,8 @@ impl Drop for Camera {
     }
 }
 
-/// Joins a thread if it ends within `timeout`; else leaves it to end by itself. A panic inside has been reported there.
+/// Joins a thread if it ends within `timeout`, else leaves it to end by itself. The thread has
+/// logged its own panic.
 pub fn join_within(thread: &mut Option<JoinHandle<()>>, timeout: Duration) -> bool {
     let until = Instant::now() + timeout;
     while thread.as_ref().is_some_and(|t| !t.is_finished()) {
@@ -166,19 +170,19 @@ struct Supervisor {
     spec: CameraSpec,
     meters: Arc<Meters>,
     out: Queue<Captured>,
-    stop: Stop,
+    stop: StopSignal,
 }
 
 impl Supervisor {
     fn run(self) {
-        self.connect_for_ever();
+        self.reconnect_loop();
         self.out.close();
     }
 
-    fn connect_for_ever(&self) {
+    fn reconnect_loop(&self) {
         let (first, last) = self.spec.backoff;
         let mut backoff = Backoff::new(first, last);
-        let continuity = Arc::new(Mutex::new(Continuity::default()));
+        let sequence = Arc::new(Mutex::new(FrameSequence::default()));
         let mut start = None;
         let mut ever_decoded = false;
         for connection in 0.. {
@@ -187,33 +191,33 @@ impl Supervisor {
             let start = start.get_or_insert_with(|| self.start_time());
             let timeline =
                 if self.spec.media_time() { Timeline::Media(*start) } else { Timeline::Wall(WallClock::default()) };
-            let tap = Arc::new(Tap::new(
+            let frame_sink = Arc::new(FrameSink::new(
                 &self.spec,
                 connection,
                 timeline,
                 Arc::clone(&self.meters),
                 self.out.clone(),
-                Arc::clone(&continuity),
+                Arc::clone(&sequence),
             ));
-            let outcome = match preflight(self.spec.url.source()) {
-                Ok(()) => connection::run(&self.spec, &tap, &self.stop),
+            let outcome = match preflight(&self.spec.source) {
+                Ok(()) => connection::run(&self.spec, &frame_sink, &self.stop),
                 Err(reason) => Outcome::Broken(reason),
             };
-            let decoded = tap.frames_decoded() > 0;
+            let decoded = frame_sink.frames_decoded() > 0;
             ever_decoded |= decoded;
             if outcome == Outcome::Stopped || self.stop.is_set() {
                 return;
             }
-            self.tell(Captured::Disconnected { connection, ended: outcome == Outcome::Ended });
+            self.deliver(Captured::Disconnected { connection, ended: outcome == Outcome::Ended });
             match outcome {
-                Outcome::Ended if self.spec.looped => *start = *start + tap.footage(),
+                Outcome::Ended if self.spec.looped => *start = *start + frame_sink.footage(),
                 Outcome::Ended | Outcome::Stopped => return self.meters.ended(),
                 Outcome::Broken(reason) if self.is_final(ever_decoded) => return self.meters.failed(reason),
                 Outcome::Broken(reason) => {
                     if decoded && begun.elapsed() >= GOOD_CONNECTION {
                         backoff.reset();
                     }
-                    let wait = backoff.next(&mut rand::rng());
+                    let wait = backoff.pause();
                     self.meters.retrying(reason, wait);
                     if !self.stop.sleep(wait) {
                         return;
@@ -223,29 +227,29 @@ impl Supervisor {
         }
     }
 
-    /// A file that fails once fails always. So does a device that was never there; one that worked may be plugged in
-    /// again.
+    /// Whether a failure is final. A file that failed will fail again, and so will a device that
+    /// was never there; a device that worked may be plugged in again.
     fn is_final(&self, ever_decoded: bool) -> bool {
-        match self.spec.url.source() {
+        match &self.spec.source {
             Source::V4l2(path) => !ever_decoded && !path.exists(),
             _ => self.spec.failures_are_final(),
         }
     }
 
     fn start_time(&self) -> Timestamp {
-        let modified = || match self.spec.url.source() {
+        let modified = || match &self.spec.source {
             Source::File(path) => std::fs::metadata(path).and_then(|m| m.modified()).ok(),
             _ => None,
         };
         self.spec.start_time.unwrap_or_else(|| Timestamp::from(modified().unwrap_or_else(SystemTime::now)))
     }
 
-    /// News that must come through; for live cameras at the cost of frames.
-    fn tell(&self, news: Captured) {
+    /// Queues an item that must not be lost; for live cameras at the cost of frames.
+    fn deliver(&self, item: Captured) {
         if self.spec.lossless() {
-            // Refused only when the camera is being stopped, and then nobody wants to know.
-            let _ = self.out.push_wait(news);
-        } else if let Pushed::Dropped(old) = self.out.push_sparing(news, Captured::is_frame)
+            // The queue refuses only when the camera is being stopped; then nobody needs the item.
+            let _ = self.out.push_wait(item);
+        } else if let Pushed::Dropped(old) = self.out.push_evicting(item, Captured::is_frame)
             && old.is_frame()
         {
             self.meters.frame_dropped();

@@ -1,17 +1,21 @@
-//! When was this frame captured? Three answers, in order of trust:
+//! The capture time of a frame. There are three sources, in order of trust:
 //!
-//! - *File*: the footage's start time (configured, else the file's modification time) plus the position in the footage.
-//! - *Sender*: an RTSP camera states in its RTCP sender reports which wall-clock time (NTP) an RTP timestamp stands for.
-//!   GStreamer attaches that time to the RTP packets (`add-reference-timestamp-meta`); it is read there, before the
-//!   decoder, because not every parser and decoder passes it on, and carried over by presentation time.
-//! - *Estimate*: until the first sender report, for cameras that send none, and for all other live sources: the wall
-//!   clock at the frame's running time. Running time is counted from the arrival of the first packets, smoothed
-//!   by the jitter buffer against network jitter, and does not contain the latency the pipeline adds afterwards (jitter
-//!   buffer, decoder, queues): it is not the time of arrival at the analyser. What stays in it is the camera's own
-//!   encoding delay and the shortest way through the network, some 10 to 300 ms. For HLS, whose segments are seconds old
-//!   when they can be fetched, it is the time of play-out.
+//! - *File*: the footage's start time (configured, else the file's modification time) plus the
+//!   position in the footage.
+//! - *Sender*: an RTSP camera states in its RTCP sender reports which wall-clock time (NTP) an RTP
+//!   timestamp stands for. GStreamer attaches that time to the RTP packets
+//!   (`add-reference-timestamp-meta`). It is read there, before the decoder, because not every
+//!   parser and decoder passes it on, and is applied to frames by presentation time.
+//! - *Estimate*: until the first sender report, for cameras that send none, and for all other live
+//!   sources: the wall clock at the frame's running time. Running time is counted from the arrival
+//!   of the first packets, smoothed by the jitter buffer against network jitter, and does not
+//!   contain the latency that the pipeline adds afterwards (jitter buffer, decoder, queues): it is
+//!   not the time of arrival at the analyser. It still contains the camera's encoding delay and the
+//!   shortest network delay, some 10 to 300 ms. For HLS, whose segments are seconds old when they
+//!   can be fetched, it is the time of play-out.
 //!
-//! A sender whose clock was evidently never set (more than [`MAX_SENDER_SKEW`] off ours) is not believed.
+//! A sender whose clock was evidently never set (more than [`MAX_SENDER_SKEW`] off ours) is
+//! ignored.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,17 +24,19 @@ use gstreamer as gst;
 use serde::{Deserialize, Serialize};
 use sightline_core::Timestamp;
 
-/// A synchronised sender differs from our estimate by network and encoder delay, well under a second; one that lost its
-/// time server drifts by seconds a day. Beyond a minute its clock was never set, and the estimate is nearer to the truth.
+/// Largest difference to our estimate at which a sender's clock is used. A synchronised sender
+/// differs by network and encoder delay, well under a second; one that lost its time server drifts
+/// by seconds a day. Beyond a minute its clock was never set, and the estimate is nearer to the
+/// truth.
 pub const MAX_SENDER_SKEW: Duration = Duration::from_secs(60);
 
-/// Steps by which capture time goes on when its source would let it stand still or go back.
+/// Step by which capture time advances when its source stands still or goes back.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Seconds from 1900 (NTP) to 1970 (Unix).
 const NTP_TO_UNIX: u64 = 2_208_988_800;
 
-/// Where a camera's capture times come from, see the module documentation.
+/// Source of a camera's capture times, see the module documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockSource {
@@ -38,47 +44,48 @@ pub enum ClockSource {
     File,
     /// The camera's own clock.
     Sender,
-    /// Our wall clock at the frame's running time.
+    /// This machine's wall clock at the frame's running time.
     Estimate,
 }
 
-/// A presentation time of the pipeline and the sender's time that belongs to it.
+/// A presentation time of the pipeline with the sender's time for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Fix {
+struct SenderReference {
     pts: gst::ClockTime,
     sender: Timestamp,
 }
 
-/// Capture times of one connection.
+/// Source of the capture times of one connection.
 #[derive(Debug)]
 pub enum Timeline {
-    /// Start time of the footage, loops before included.
+    /// Start time of the footage, with earlier loops added.
     Media(Timestamp),
-    /// Wall clock and sender's clock.
+    /// The wall clock, or the sender's clock once it is known.
     Wall(WallClock),
 }
 
-/// The wall clock at the pipeline's running time 0, and the newest word from the sender.
+/// The wall clock at the pipeline's running time 0, and the sender's newest time.
 #[derive(Debug, Default)]
 pub struct WallClock {
     anchor: Mutex<Option<Timestamp>>,
-    fix: Mutex<Option<Fix>>,
+    reference: Mutex<Option<SenderReference>>,
 }
 
 impl WallClock {
-    /// Notes the sender's time on an RTP packet, if there is one.
-    pub fn note(&self, buffer: &gst::BufferRef) {
+    /// Records the sender's time of an RTP packet, if it carries one.
+    pub fn note_sender_time(&self, buffer: &gst::BufferRef) {
         let Some(pts) = buffer.pts() else { return };
         let ntp = buffer
             .iter_meta::<gst::ReferenceTimestampMeta>()
             .find(|m| m.reference().structure(0).is_some_and(|s| s.name() == "timestamp/x-ntp"));
         if let Some(sender) = ntp.and_then(|m| from_ntp(m.timestamp())) {
-            *lock(&self.fix) = Some(Fix { pts, sender });
+            *lock(&self.reference) = Some(SenderReference { pts, sender });
         }
     }
 
-    /// Capture time of a frame of this presentation and running time. `running_now` is the pipeline's running time at
-    /// this moment, `now` our wall clock; both are used for the first frame only.
+    /// Capture time, its source and the sender's skew in seconds, for a frame with this
+    /// presentation and running time. `running_now` is the pipeline's running time now, `now` the
+    /// wall clock; both are used for the first frame only.
     pub fn capture_time(
         &self,
         pts: gst::ClockTime,
@@ -88,11 +95,11 @@ impl WallClock {
     ) -> (Timestamp, ClockSource, Option<f64>) {
         let anchor = *lock(&self.anchor).get_or_insert(now - Duration::from(running_now));
         let estimate = anchor + Duration::from(running);
-        let Some(fix) = *lock(&self.fix) else { return (estimate, ClockSource::Estimate, None) };
-        let sender = if pts >= fix.pts {
-            fix.sender + Duration::from(pts - fix.pts)
+        let Some(reference) = *lock(&self.reference) else { return (estimate, ClockSource::Estimate, None) };
+        let sender = if pts >= reference.pts {
+            reference.sender + Duration::from(pts - reference.pts)
         } else {
-            fix.sender - Duration::from(fix.pts - pts)
+            reference.sender - Duration::from(reference.pts - pts)
         };
         let skew = sender.seconds_since(estimate);
         if skew.abs() <= MAX_SENDER_SKEW.as_secs_f64() {
@@ -103,12 +110,13 @@ impl WallClock {
     }
 }
 
-/// Keeps one camera's capture times strictly increasing over all its connections, as trackers and indexes expect.
+/// Keeps the capture times of one camera strictly increasing over all its connections, as trackers
+/// and indexes expect.
 #[derive(Debug, Default)]
-pub struct Monotone(Option<Timestamp>);
+pub struct MonotonicTime(Option<Timestamp>);
 
-impl Monotone {
-    /// `at`, or a tick after the time before, whichever is later.
+impl MonotonicTime {
+    /// `at`, or the previous time plus 1 ms, whichever is later.
     pub fn next(&mut self, at: Timestamp) -> Timestamp {
         let next = match self.0 {
             Some(last) if at <= last => last + TICK,
@@ -148,7 +156,8 @@ mod tests {
     fn without_a_sender_report_the_running_time_counts_from_the_anchor() {
         let clock = WallClock::default();
         let s = ClockTime::from_seconds;
-        // The frame captured at running time 3 is looked at at running time 5: two seconds of latency do not count.
+        // The frame captured at running time 3 is processed at running time 5: the two seconds of
+        // latency do not count.
         let (t, source, _) = clock.capture_time(s(100), s(3), s(5), NOW);
         assert_eq!((t, source), (NOW - Duration::from_secs(2), ClockSource::Estimate));
         let (t, ..) = clock.capture_time(s(104), s(7), s(99), NOW + Duration::from_secs(50));
@@ -159,9 +168,9 @@ mod tests {
     fn a_sender_report_is_carried_over_by_presentation_time() {
         gst::init().expect("GStreamer");
         let (clock, s) = (WallClock::default(), ClockTime::from_seconds);
-        clock.note(&packet(s(10), NOW - Duration::from_secs(9), "timestamp/x-other"));
+        clock.note_sender_time(&packet(s(10), NOW - Duration::from_secs(9), "timestamp/x-other"));
         assert_eq!(clock.capture_time(s(10), s(10), s(10), NOW).1, ClockSource::Estimate);
-        clock.note(&packet(s(12), NOW + Duration::from_millis(1700), "timestamp/x-ntp"));
+        clock.note_sender_time(&packet(s(12), NOW + Duration::from_millis(1700), "timestamp/x-ntp"));
         let (t, source, skew) = clock.capture_time(s(11), s(11), s(13), NOW);
         assert_eq!((t, source), (NOW + Duration::from_millis(700), ClockSource::Sender));
         assert!((skew.expect("known") + 0.3).abs() < 1e-6);
@@ -172,15 +181,15 @@ mod tests {
     fn a_sender_whose_clock_was_never_set_is_not_believed() {
         gst::init().expect("GStreamer");
         let (clock, s) = (WallClock::default(), ClockTime::from_seconds);
-        clock.note(&packet(s(1), Timestamp::from_micros(1_000_000), "timestamp/x-ntp"));
+        clock.note_sender_time(&packet(s(1), Timestamp::from_micros(1_000_000), "timestamp/x-ntp"));
         let (t, source, skew) = clock.capture_time(s(1), s(1), s(1), NOW);
         assert_eq!((t, source), (NOW, ClockSource::Estimate));
         assert!(skew.expect("known") < -1e9);
     }
 
     #[test]
-    fn capture_time_never_stands_still() {
-        let mut m = Monotone::default();
+    fn capture_time_strictly_increases() {
+        let mut m = MonotonicTime::default();
         let at = |ms: i64| Timestamp::from_micros(ms * 1000);
         assert_eq!([10, 20, 5, 20, 30].map(|ms| m.next(at(ms))), [10, 20, 21, 22, 30].map(at));
     }

@@ -1,17 +1,16 @@
-//! Why a camera node refuses something. What goes wrong *with a camera* is no error but a state with a reason, see
-//! [`crate::CameraStatus`].
+//! Errors of a camera node's calls. What goes wrong *with a camera* is not an error but a state
+//! with a reason, see [`crate::CameraStatus`].
 
 use sightline_core::CameraId;
+use sightline_core::camera::UrlError;
 
-use crate::UrlError;
-
-/// A refused call.
+/// Why a call was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// GStreamer itself does not start.
+    /// GStreamer cannot be started.
     #[error("GStreamer does not start: {0}")]
     GStreamer(String),
-    /// An element every pipeline needs is not installed.
+    /// An element that every pipeline needs is not installed.
     #[error("GStreamer element {element} is missing: install {package}")]
     MissingElement {
         /// Name of the element.
@@ -22,7 +21,7 @@ pub enum IngestError {
     /// The camera's address is not valid.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// A setting that this kind of camera cannot have, or out of range.
+    /// A setting that this kind of camera cannot have, or that is out of range.
     #[error("camera {camera}: {reason}")]
     Setting {
         /// The camera.
@@ -30,13 +29,13 @@ pub enum IngestError {
         /// What is wrong and what would be valid.
         reason: String,
     },
-    /// There is a camera of this id already.
+    /// A camera with this id exists already.
     #[error("camera {0} exists already")]
     Duplicate(CameraId),
-    /// There is no camera of this id.
+    /// There is no camera with this id.
     #[error("there is no camera {0}")]
     Unknown(CameraId),
-    /// The node runs as many cameras as it may.
+    /// The node already runs `ingest.max_cameras` cameras.
     #[error("camera {camera} is refused: this node runs at most {max} cameras (ingest.max_cameras)")]
     OverCapacity {
         /// The refused camera.

@@ -12,7 +12,7 @@ use sightline_core::shutdown::Shutdown;
 use sightline_detect::{CameraAnalyzer, Detector};
 use tracing::{error, warn};
 
-use crate::analysis::{Analysis, Crops};
+use crate::analysis::{Analysis, CropDropPolicy};
 use crate::camera::join_within;
 use crate::pool::DetectorPool;
 use crate::report::{Reporter, Ticker};
@@ -23,16 +23,16 @@ use crate::{Camera, CameraSpec, CameraStatus, IngestError, Outlet, pipeline};
 const FRAME_QUEUE: usize = 2;
 
 /// How long [`CameraNode::remove`] waits for a camera to stop.
-const REMOVAL: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a node works by.
+/// Settings of a camera node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Decoding and supervision.
     pub ingest: IngestConfig,
     /// Tracking.
     pub track: TrackConfig,
-    /// Choice of pictures.
+    /// Selection of the pictures of a track.
     pub shots: ShotsConfig,
     /// Frames that may be in detection at once.
     pub detect_threads: usize,
@@ -41,11 +41,13 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// The parts of the whole configuration that concern a node.
+    /// Takes the settings of a node from the whole configuration.
     pub fn new(config: &Config, producer: impl Into<String>) -> Self {
+        // The detector also returns weaker detections: they continue tracks.
+        let new_track = config.track.new_track.max(config.detect.score_threshold);
         Self {
             ingest: config.ingest.clone(),
-            track: config.track.clone(),
+            track: TrackConfig { new_track, ..config.track.clone() },
             shots: config.shots.clone(),
             detect_threads: config.detect.threads,
             producer: producer.into(),
@@ -59,7 +61,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Stops the camera; whether all its threads ended in time.
+    /// Stops the camera; returns whether all its threads ended in time.
     fn stop(mut self, timeout: Duration) -> bool {
         self.camera.stop();
         let until = Instant::now() + timeout;
@@ -68,7 +70,7 @@ impl Entry {
     }
 }
 
-/// Meters by camera, for drops in the shared queue.
+/// The meters of every camera, to count crops dropped from the shared queue.
 #[derive(Default)]
 struct Registry(RwLock<BTreeMap<CameraId, Arc<Meters>>>);
 
@@ -90,14 +92,14 @@ impl Registry {
     }
 }
 
-impl Crops for Registry {
+impl CropDropPolicy for Registry {
     fn droppable(&self, camera: &CameraId) -> bool {
         self.find(camera).is_some_and(|m| !m.lossless())
     }
 
-    fn dropped(&self, camera: &CameraId) {
+    fn displaced(&self, camera: &CameraId) {
         if let Some(m) = self.find(camera) {
-            m.crop_dropped();
+            m.crop_displaced();
         }
     }
 }
@@ -122,9 +124,10 @@ impl std::fmt::Debug for CameraNode {
 }
 
 impl CameraNode {
-    /// Starts GStreamer and makes the detectors; cameras come with [`CameraNode::add`]. Events go into `out`, a queue or a
-    /// [`crate::Publisher`]; so do reports on every camera, every two seconds and at every change of its state. The
-    /// shutdown signal stops all cameras; call [`CameraNode::stop`] to wait for their last events.
+    /// Starts GStreamer and makes the detectors; cameras are added with [`CameraNode::add`]. Events
+    /// go into `out`, a queue or a [`crate::Publisher`]; so do reports on every camera, every two
+    /// seconds and at every change of its state. The shutdown signal stops all cameras; call
+    /// [`CameraNode::stop`] to wait for their last events.
     ///
     /// # Errors
     /// When GStreamer or an element every camera needs is missing.
@@ -147,10 +150,11 @@ impl CameraNode {
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a camera. That it is accepted does not say that it works: see [`CameraNode::status`].
+    /// Starts a camera. `Ok` means that the camera is accepted, not that it works: see
+    /// [`CameraNode::status`].
     ///
     /// # Errors
-    /// When its settings are not valid, its id is taken, the node is full or stopped.
+    /// When its settings are not valid, its id is taken, or the node is full or stopped.
     pub fn add(&self, camera: CameraConfig) -> Result<(), IngestError> {
         let spec = CameraSpec::new(camera, &self.config.ingest)?;
         let id = spec.id.clone();
@@ -175,7 +179,7 @@ impl CameraNode {
             detectors: Arc::clone(&self.detectors),
             analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &self.config.track, &self.config.shots),
             meters: Arc::clone(camera.meters()),
-            crops: Arc::clone(&self.registry) as Arc<dyn Crops>,
+            drop_policy: Arc::clone(&self.registry) as Arc<dyn CropDropPolicy>,
             out: Arc::clone(&self.out),
             stop: camera.stop_signal().clone(),
         };
@@ -185,26 +189,27 @@ impl CameraNode {
         let analysis = thread.spawn(move || {
             let name = analysis.camera.clone();
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| analysis.run())).is_err() {
-                // A defect of ours: this camera ends with a reason, the others go on.
+                // A defect of ours: this camera fails with a reason, the others go on.
                 error!(camera = %name, "analysis panicked");
-                stop.ask();
+                stop.request();
                 frames.close();
                 meters.failed("internal error in the analysis of this camera".into());
             }
-        })?;
+        });
+        let analysis = analysis.inspect_err(|_| self.registry.put(&id, None))?;
         cameras.insert(id, Entry { camera, analysis: Some(analysis) });
         Ok(())
     }
 
-    /// Stops a camera and forgets it. Waits for it, two seconds at most: a source that hangs longer is left to end by
-    /// itself and delivers nothing any more.
+    /// Stops a camera and forgets it. Waits at most two seconds: a source that hangs longer is left
+    /// to end by itself and delivers nothing any more.
     ///
     /// # Errors
     /// When there is no such camera.
     pub fn remove(&self, camera: &CameraId) -> Result<(), IngestError> {
         let entry = self.cameras().as_mut().and_then(|c| c.remove(camera));
         let entry = entry.ok_or_else(|| IngestError::Unknown(camera.clone()))?;
-        if !entry.stop(REMOVAL) {
+        if !entry.stop(STOP_TIMEOUT) {
             warn!(%camera, "removed, but not all of it has stopped yet");
         }
         self.registry.put(camera, None);
@@ -215,19 +220,19 @@ impl CameraNode {
         &self.reporter
     }
 
-    /// All cameras, by id.
+    /// Status of all cameras, ordered by id.
     pub fn status(&self) -> Vec<CameraStatus> {
         self.cameras().iter().flat_map(BTreeMap::values).map(|e| e.camera.status()).collect()
     }
 
-    /// Stops all cameras and waits until their last events are in the queue, two seconds at most. Further calls change
-    /// nothing; cameras are no longer accepted.
+    /// Stops all cameras and waits at most two seconds until their last events are in the queue.
+    /// Afterwards the node accepts no cameras; further calls do nothing.
     pub fn stop(&self) {
         let Some(cameras) = self.cameras().take() else { return };
         for entry in cameras.values() {
             entry.camera.stop();
         }
-        let until = Instant::now() + REMOVAL;
+        let until = Instant::now() + STOP_TIMEOUT;
         for (camera, entry) in cameras {
             if !entry.stop(until.saturating_duration_since(Instant::now())) {
                 warn!(%camera, "has not stopped in time");

@@ -1,48 +1,49 @@
-//! Where a node's events go: a queue to the next stage of the same process, or the disk on their way to a broker
-//! ([`crate::Publisher`]).
+//! The outlet of a node's events: a queue to the next stage of the same process, or the outbox on
+//! the way to a broker ([`crate::Publisher`]).
 //!
-//! Two kinds of cameras send: live ones, which never wait and lose pictures instead, and files, which wait and lose
-//! nothing. Reports may always be lost: the next one says more.
+//! Two kinds of cameras send events: live cameras, which never wait and lose pictures instead, and
+//! files, which wait and lose nothing. Reports may always be lost: the next one supersedes them.
 
 use std::time::Duration;
 
 use sightline_core::queue::Queue;
 use sightline_core::{CameraEvent, CameraId, NodeReport};
 
-/// Why an event was not taken.
+/// Why an event was not accepted.
 #[derive(Debug)]
-pub enum NotTaken {
-    /// No room for it; here it is back.
+pub enum SendError {
+    /// There is no room; contains the event.
     Full(Box<CameraEvent>),
-    /// Nothing is taken any more.
+    /// The outlet is closed.
     Closed,
-    /// It can never be sent, for this reason.
-    Never(String),
+    /// The event can never be sent, for this reason.
+    Permanent(String),
 }
 
-/// Takes the events of many cameras, called from their threads.
+/// Accepts the events of many cameras, called from their threads.
 pub trait Outlet: Send + Sync {
-    /// Takes an event of a live camera at once. An older crop may have to go for it, if `droppable` allows that for its
-    /// camera; it comes back to be counted.
+    /// Accepts an event of a live camera without waiting. To make room, an older crop may be
+    /// dropped if `droppable` allows that for its camera; the dropped event is returned so that it
+    /// can be counted.
     ///
     /// # Errors
-    /// See [`NotTaken`].
+    /// See [`SendError`].
     fn send_live(
         &self,
         event: CameraEvent,
         droppable: &dyn Fn(&CameraId) -> bool,
-    ) -> Result<Option<CameraEvent>, NotTaken>;
+    ) -> Result<Option<CameraEvent>, SendError>;
 
-    /// Takes an event that must not be lost, waiting for room at most `timeout`.
+    /// Accepts an event that must not be lost, waiting for room at most `timeout`.
     ///
     /// # Errors
-    /// See [`NotTaken`].
-    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), NotTaken>;
+    /// See [`SendError`].
+    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), SendError>;
 
-    /// Takes a report, or drops it. Never waits, never costs another camera's event its place.
+    /// Accepts a report, or drops it. Never waits, and never displaces an event of another camera.
     fn report(&self, report: NodeReport);
 
-    /// Bytes that wait on the disk of this machine.
+    /// Bytes that wait on this machine's disk.
     fn spooled_bytes(&self) -> u64 {
         0
     }
@@ -52,8 +53,8 @@ fn is_report(event: &CameraEvent) -> bool {
     matches!(event, CameraEvent::Report(_))
 }
 
-fn not_taken(queue: &Queue<CameraEvent>, event: CameraEvent) -> NotTaken {
-    if queue.is_closed() { NotTaken::Closed } else { NotTaken::Full(Box::new(event)) }
+fn send_error(queue: &Queue<CameraEvent>, event: CameraEvent) -> SendError {
+    if queue.is_closed() { SendError::Closed } else { SendError::Full(Box::new(event)) }
 }
 
 impl Outlet for Queue<CameraEvent> {
@@ -61,28 +62,28 @@ impl Outlet for Queue<CameraEvent> {
         &self,
         event: CameraEvent,
         droppable: &dyn Fn(&CameraId) -> bool,
-    ) -> Result<Option<CameraEvent>, NotTaken> {
-        let event = match self.offer(event, is_report) {
+    ) -> Result<Option<CameraEvent>, SendError> {
+        let event = match self.try_push(event, is_report) {
             Ok(_) => return Ok(None),
             Err(event) => event,
         };
         let crop = |e: &CameraEvent| matches!(e, CameraEvent::Crop(c) if droppable(&c.camera));
-        self.offer(event, crop).map_err(|event| not_taken(self, event))
+        self.try_push(event, crop).map_err(|event| send_error(self, event))
     }
 
-    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), NotTaken> {
-        let event = match self.offer(event, is_report) {
+    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), SendError> {
+        let event = match self.try_push(event, is_report) {
             Ok(_) => return Ok(()),
             Err(event) => event,
         };
-        self.push_timeout(event, timeout).map_err(|event| not_taken(self, event))
+        self.push_timeout(event, timeout).map_err(|event| send_error(self, event))
     }
 
     fn report(&self, report: NodeReport) {
         let camera = report.camera.clone();
         let older = |e: &CameraEvent| matches!(e, CameraEvent::Report(r) if r.camera == camera);
-        // No room, or closed: then it is lost.
-        let _ = self.offer(CameraEvent::Report(report), older);
+        // Without room, or when closed, the report is lost.
+        let _ = self.try_push(CameraEvent::Report(report), older);
     }
 }
 
@@ -120,9 +121,9 @@ mod tests {
         assert!(matches!(queue.send_live(progress("x"), &nothing), Ok(None)));
         assert!(queue.send_waiting(progress("y"), Duration::ZERO).is_ok());
         queue.report(report("a", 4));
-        assert!(matches!(queue.send_live(progress("z"), &nothing), Err(NotTaken::Full(_))));
+        assert!(matches!(queue.send_live(progress("z"), &nothing), Err(SendError::Full(_))));
         assert_eq!(inside(&queue), ["x", "y"]);
         queue.close();
-        assert!(matches!(queue.send_waiting(progress("z"), Duration::ZERO), Err(NotTaken::Closed)));
+        assert!(matches!(queue.send_waiting(progress("z"), Duration::ZERO), Err(SendError::Closed)));
     }
 }

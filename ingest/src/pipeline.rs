@@ -1,37 +1,40 @@
 //! The GStreamer pipelines, one per connection.
 //!
 //! ```text
-//! SOURCE -> decode -> [probe: choose frames] -> videoconvertscale -> RGB, square pixels, at most max_height
+//! SOURCE -> decode -> [probe: choose frames] -> videoconvertscale
+//!        -> RGB, square pixels, at most max_height
 //!        -> videoflip (orientation stated by the footage) -> appsink
 //! ```
 //!
-//! Try it (each line shows in a window what a camera of that kind delivers; `autovideosink` replaces our `appsink`):
+//! Try it: each line shows in a window what a camera of that kind delivers (`autovideosink`
+//! replaces our `appsink`).
 //!
 //! ```text
 //! # rtsp://user:password@camera/stream
-//! gst-launch-1.0 rtspsrc location=rtsp://camera/stream user-id=user user-pw=password protocols=tcp latency=200 \
-//!     drop-on-latency=true ! decodebin ! videoconvertscale ! video/x-raw,format=RGB ! videoflip video-direction=auto \
-//!     ! videoconvert ! autovideosink
+//! gst-launch-1.0 rtspsrc location=rtsp://camera/stream user-id=user user-pw=password \
+//!     protocols=tcp latency=200 drop-on-latency=true ! decodebin ! videoconvertscale \
+//!     ! video/x-raw,format=RGB ! videoflip video-direction=auto ! videoconvert ! autovideosink
 //! # file:///tmp/vtest.avi
-//! gst-launch-1.0 uridecodebin uri=file:///tmp/vtest.avi ! videoconvertscale ! video/x-raw,format=RGB,height=480 \
-//!     ! videoconvert ! autovideosink
+//! gst-launch-1.0 uridecodebin uri=file:///tmp/vtest.avi ! videoconvertscale \
+//!     ! video/x-raw,format=RGB,height=480 ! videoconvert ! autovideosink
 //! # https://server/live.m3u8 (HLS), or any other video over HTTP
-//! gst-launch-1.0 uridecodebin uri=https://server/live.m3u8 ! videoconvertscale ! video/x-raw,format=RGB \
-//!     ! videoconvert ! autovideosink
+//! gst-launch-1.0 uridecodebin uri=https://server/live.m3u8 ! videoconvertscale \
+//!     ! video/x-raw,format=RGB ! videoconvert ! autovideosink
 //! # v4l2:///dev/video0
-//! gst-launch-1.0 v4l2src device=/dev/video0 ! decodebin ! videoconvertscale ! video/x-raw,format=RGB \
-//!     ! videoconvert ! autovideosink
+//! gst-launch-1.0 v4l2src device=/dev/video0 ! decodebin ! videoconvertscale \
+//!     ! video/x-raw,format=RGB ! videoconvert ! autovideosink
 //! # videotestsrc://?pattern=ball&num-buffers=250
 //! gst-launch-1.0 videotestsrc pattern=ball num-buffers=250 is-live=true \
-//!     ! video/x-raw,width=640,height=480,framerate=25/1 ! videoconvertscale ! video/x-raw,format=RGB \
-//!     ! videoconvert ! autovideosink
-//! # A camera to try the first line with (package libgstrtspserver-1.0-dev has the example's source):
-//! # see tests/it/rtsp.rs, which serves videotestsrc over RTSP on loopback.
+//!     ! video/x-raw,width=640,height=480,framerate=25/1 ! videoconvertscale \
+//!     ! video/x-raw,format=RGB ! videoconvert ! autovideosink
+//! # A camera for the first line: tests/it/rtsp.rs serves videotestsrc over RTSP on loopback; the
+//! # package libgstrtspserver-1.0-dev has the source of such an example.
 //! ```
 //!
-//! RTSP is built from `rtspsrc` itself, so that only the video stream is set up and the sender's clock can be read from
-//! its packets. Files and HTTP use `uridecodebin`, whose `autoplug-continue` spares the decoding of sound; in
-//! GStreamer 1.22 its successor `uridecodebin3` offers no such way without a stream-collection round trip per source.
+//! RTSP is built from `rtspsrc` itself, so that only the video stream is set up and the sender's
+//! clock can be read from its packets. Files and HTTP use `uridecodebin`, whose `autoplug-continue`
+//! spares the decoding of sound; in GStreamer 1.22 its successor `uridecodebin3` offers no such way
+//! without a stream-collection round trip per source.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -41,16 +44,18 @@ use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSinkCallbacks};
+use sightline_core::camera::{Remote, Source, TestPicture};
 use sightline_core::config::RtspTransport;
 
+use crate::frame_sink::FrameSink;
 use crate::scale::fit;
-use crate::tap::Tap;
-use crate::{CameraSpec, IngestError, Remote, Source, TestPicture};
+use crate::{CameraSpec, IngestError};
 
-/// Time the jitter buffer waits for late packets. Below it, reordered UDP packets are lost on ordinary networks.
+/// How long the jitter buffer waits for late packets, in milliseconds. With less, reordered UDP
+/// packets are lost on ordinary networks.
 const JITTER_MS: u32 = 200;
 
-/// Decoder threads of one camera: enough for 4K, and cameras share the machine among themselves anyway.
+/// Decoder threads of one camera: enough for 4K; cameras share the machine's cores anyway.
 const DECODER_THREADS: i32 = 2;
 
 /// Elements every pipeline may need, and the Debian packages that hold them.
@@ -68,7 +73,7 @@ const ELEMENTS: [(&str, &str); 11] = [
     ("avdec_h264", "gstreamer1.0-libav"),
 ];
 
-/// Starts GStreamer and makes sure that what every pipeline needs is installed.
+/// Starts GStreamer and checks that every element a pipeline needs is installed.
 ///
 /// # Errors
 /// Names the missing element and its package.
@@ -82,22 +87,22 @@ pub fn init() -> Result<(), IngestError> {
     Ok(())
 }
 
-/// Builds the pipeline of one connection; it delivers into `tap` once it plays.
+/// Builds the pipeline of one connection; it delivers into `frame_sink` once it plays.
 ///
 /// # Errors
 /// When an element cannot be made or linked.
-pub fn build(spec: &CameraSpec, tap: &Arc<Tap>) -> Result<gst::Pipeline, glib::BoolError> {
+pub fn build(spec: &CameraSpec, frame_sink: &Arc<FrameSink>) -> Result<gst::Pipeline, glib::BoolError> {
     let pipeline = gst::Pipeline::with_name(spec.id.as_str());
     pipeline.connect_deep_element_added(|_, _, element| {
         if element.find_property("max-threads").is_some_and(|p| p.value_type() == i32::static_type()) {
             element.set_property("max-threads", DECODER_THREADS);
         }
     });
-    let entry = tail(spec, tap, &pipeline)?;
-    match spec.url.source() {
-        Source::Rtsp(remote) => rtsp(spec, remote, tap, &pipeline, &entry)?,
+    let entry = tail(spec, frame_sink, &pipeline)?;
+    match &spec.source {
+        Source::Rtsp(remote) => rtsp(spec, remote, frame_sink, &pipeline, &entry)?,
         Source::Http(remote) => {
-            let decode = uri_decoder(&remote.address, tap, &pipeline, &entry)?;
+            let decode = uri_decoder(&remote.address, frame_sink, &pipeline, &entry)?;
             let (user, password) = (remote.user.clone(), remote.password.clone());
             let seconds = u32::try_from(spec.connect.as_secs().max(1)).unwrap_or(u32::MAX);
             decode.connect("source-setup", false, move |args| {
@@ -115,12 +120,12 @@ pub fn build(spec: &CameraSpec, tap: &Arc<Tap>) -> Result<gst::Pipeline, glib::B
         }
         Source::File(path) => {
             let uri = glib::filename_to_uri(path, None).map_err(|e| glib::bool_error!("{}", e.message()))?;
-            uri_decoder(&uri, tap, &pipeline, &entry)?;
+            uri_decoder(&uri, frame_sink, &pipeline, &entry)?;
         }
         Source::V4l2(path) => {
             let source = make("v4l2src")?;
             source.set_property("device", path.to_string_lossy().as_ref());
-            let decode = decoder("decodebin", tap, &entry)?;
+            let decode = decoder("decodebin", frame_sink, &entry)?;
             pipeline.add_many([&source, &decode])?;
             source.link(&decode)?;
         }
@@ -133,8 +138,8 @@ fn make(name: &str) -> Result<gst::Element, glib::BoolError> {
     gst::ElementFactory::make(name).build()
 }
 
-/// Everything behind the decoder; returns the pad that takes decoded video.
-fn tail(spec: &CameraSpec, tap: &Arc<Tap>, pipeline: &gst::Pipeline) -> Result<gst::Pad, glib::BoolError> {
+/// Builds everything behind the decoder; returns the pad that takes decoded video.
+fn tail(spec: &CameraSpec, frame_sink: &Arc<FrameSink>, pipeline: &gst::Pipeline) -> Result<gst::Pad, glib::BoolError> {
     let convert = gst::ElementFactory::make("videoconvertscale").property("add-borders", false).build()?;
     let size = gst::ElementFactory::make("capsfilter")
         .property("caps", gst::Caps::builder("video/x-raw").field("format", "RGB").build())
@@ -149,7 +154,7 @@ fn tail(spec: &CameraSpec, tap: &Arc<Tap>, pipeline: &gst::Pipeline) -> Result<g
         .qos(false)
         .enable_last_sample(false)
         .build();
-    let samples = Arc::clone(tap);
+    let samples = Arc::clone(frame_sink);
     sink.set_callbacks(
         AppSinkCallbacks::builder()
             .new_sample(move |sink| {
@@ -161,19 +166,20 @@ fn tail(spec: &CameraSpec, tap: &Arc<Tap>, pipeline: &gst::Pipeline) -> Result<g
     pipeline.add_many([&convert, &size, &flip, sink.upcast_ref()])?;
     gst::Element::link_many([&convert, &size, &flip, sink.upcast_ref()])?;
     let entry = convert.static_pad("sink").ok_or_else(|| glib::bool_error!("videoconvertscale has no sink pad"))?;
-    choose_frames(&entry, &size, Arc::clone(tap), spec.max_height);
+    choose_frames(&entry, &size, Arc::clone(frame_sink), spec.max_height);
     Ok(entry)
 }
 
-/// What the probe in front of the converter remembers of the stream.
+/// State of the probe in front of the converter.
 struct Stream {
     segment: gst::FormattedSegment<gst::ClockTime>,
     frame_duration: gst::ClockTime,
     next: gst::ClockTime,
 }
 
-/// Drops frames that will not be analysed before they are converted, and sets the size of those that will.
-fn choose_frames(entry: &gst::Pad, size: &gst::Element, tap: Arc<Tap>, max_height: u32) {
+/// Adds the probe that drops frames which will not be analysed before they are converted, and sets
+/// the size of the others.
+fn choose_frames(entry: &gst::Pad, size: &gst::Element, frame_sink: Arc<FrameSink>, max_height: u32) {
     let size = size.downgrade();
     let stream = std::sync::Mutex::new(Stream {
         segment: gst::FormattedSegment::new(),
@@ -211,9 +217,10 @@ fn choose_frames(entry: &gst::Pad, size: &gst::Element, tap: Arc<Tap>, max_heigh
                 let pts = match buffer.pts() {
                     Some(pts) => pts,
                     None => {
-                        // Multipart JPEG carries no times: a replay counts frames, a live stream looks at the clock.
+                        // Multipart JPEG carries no times: a replay counts frames, a live stream
+                        // uses the clock.
                         let now = pad.parent_element().and_then(|e| e.current_running_time());
-                        let pts = match now.filter(|_| !tap.lossless()) {
+                        let pts = match now.filter(|_| !frame_sink.lossless()) {
                             Some(now) => stream.segment.position_from_running_time(now).unwrap_or(now),
                             None => stream.next,
                         };
@@ -224,8 +231,9 @@ fn choose_frames(entry: &gst::Pad, size: &gst::Element, tap: Arc<Tap>, max_heigh
                 let duration = buffer.duration().unwrap_or(stream.frame_duration);
                 stream.next = pts + duration;
                 let at = stream.segment.to_running_time(pts).unwrap_or(pts);
-                // Not `Drop`: the bindings have taken the buffer already, and GStreamer would free it a second time.
-                if tap.decoded(at, duration) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+                // Not `Drop`: the bindings have already taken the buffer, and GStreamer would free
+                // it a second time.
+                if frame_sink.decoded(at, duration) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
             }
             _ => gst::PadProbeReturn::Ok,
         }
@@ -246,8 +254,9 @@ fn set_size(format: &gst::StructureRef, size: &gst::Element, max_height: u32) {
     size.set_property("caps", caps);
 }
 
-/// A `decodebin` or `uridecodebin` whose first video goes to `entry`, and that decodes nothing but video.
-fn decoder(kind: &str, tap: &Arc<Tap>, entry: &gst::Pad) -> Result<gst::Element, glib::BoolError> {
+/// A `decodebin` or `uridecodebin` that decodes only video, and links the first video stream to
+/// `entry`.
+fn decoder(kind: &str, frame_sink: &Arc<FrameSink>, entry: &gst::Pad) -> Result<gst::Element, glib::BoolError> {
     let decode = make(kind)?;
     decode.connect("autoplug-continue", false, |args| {
         let caps = args.get(2).and_then(|v| v.get::<gst::Caps>().ok());
@@ -257,7 +266,7 @@ fn decoder(kind: &str, tap: &Arc<Tap>, entry: &gst::Pad) -> Result<gst::Element,
         Some((!other).to_value())
     });
     let sink = entry.downgrade();
-    let trouble = Arc::clone(tap);
+    let failures = Arc::clone(frame_sink);
     decode.connect_pad_added(move |_, pad| {
         let Some(sink) = sink.upgrade() else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
@@ -266,13 +275,13 @@ fn decoder(kind: &str, tap: &Arc<Tap>, entry: &gst::Pad) -> Result<gst::Element,
             && !sink.is_linked()
             && let Err(e) = pad.link(&sink)
         {
-            trouble.note_trouble(format!("the decoded video cannot be converted: {e}"));
+            failures.note_failure(format!("the decoded video cannot be converted: {e}"));
         }
     });
-    let (sink, trouble) = (entry.downgrade(), Arc::clone(tap));
+    let (sink, failures) = (entry.downgrade(), Arc::clone(frame_sink));
     decode.connect_no_more_pads(move |_| {
         if sink.upgrade().is_some_and(|s| !s.is_linked()) {
-            trouble.note_trouble("there is no video in it");
+            failures.note_failure("there is no video in it");
         }
     });
     Ok(decode)
@@ -280,11 +289,11 @@ fn decoder(kind: &str, tap: &Arc<Tap>, entry: &gst::Pad) -> Result<gst::Element,
 
 fn uri_decoder(
     uri: &str,
-    tap: &Arc<Tap>,
+    frame_sink: &Arc<FrameSink>,
     pipeline: &gst::Pipeline,
     entry: &gst::Pad,
 ) -> Result<gst::Element, glib::BoolError> {
-    let decode = decoder("uridecodebin", tap, entry)?;
+    let decode = decoder("uridecodebin", frame_sink, entry)?;
     decode.set_property("uri", uri);
     pipeline.add(&decode)?;
     Ok(decode)
@@ -293,7 +302,7 @@ fn uri_decoder(
 fn rtsp(
     spec: &CameraSpec,
     remote: &Remote,
-    tap: &Arc<Tap>,
+    frame_sink: &Arc<FrameSink>,
     pipeline: &gst::Pipeline,
     entry: &gst::Pad,
 ) -> Result<(), glib::BoolError> {
@@ -303,7 +312,8 @@ fn rtsp(
         .property("latency", JITTER_MS)
         .property("drop-on-latency", true)
         .property("tcp-timeout", micros(spec.connect))
-        // With "auto" this is when rtspsrc gives UDP up for TCP: early enough to happen within the connection time.
+        // With "auto", rtspsrc falls back from UDP to TCP after this time: early enough to happen
+        // within the connection time.
         .property("timeout", micros(spec.connect / 3))
         .property("add-reference-timestamp-meta", true)
         .build()?;
@@ -319,12 +329,13 @@ fn rtsp(
         RtspTransport::Auto => "udp+udp-mcast+tcp",
     };
     source.set_property_from_str("protocols", protocols);
-    let decode = decoder("decodebin", tap, entry)?;
+    let decode = decoder("decodebin", frame_sink, entry)?;
     pipeline.add_many([&source, &decode])?;
 
-    // Only the first video stream is set up. The question may come again for the same stream with another transport.
+    // Only the first video stream is set up. The signal may come again for the same stream with
+    // another transport.
     let chosen = AtomicI64::new(-1);
-    let trouble = Arc::clone(tap);
+    let failures = Arc::clone(frame_sink);
     source.connect("select-stream", false, move |args| {
         let number = args.get(1).and_then(|v| v.get::<u32>().ok()).map_or(-1, i64::from);
         let caps = args.get(2).and_then(|v| v.get::<gst::Caps>().ok());
@@ -336,23 +347,23 @@ fn rtsp(
         Some(take.to_value())
     });
     let into = decode.downgrade();
-    let packets = Arc::clone(tap);
+    let packets = Arc::clone(frame_sink);
     source.connect_pad_added(move |_, pad| {
         let Some(sink) = into.upgrade().and_then(|d| d.static_pad("sink")) else { return };
         if sink.is_linked() {
             return;
         }
-        let tap = Arc::clone(&packets);
+        let packets = Arc::clone(&packets);
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
             match &info.data {
-                Some(gst::PadProbeData::Buffer(b)) => tap.packet(b),
-                Some(gst::PadProbeData::BufferList(l)) => l.iter().for_each(|b| tap.packet(b)),
+                Some(gst::PadProbeData::Buffer(b)) => packets.packet(b),
+                Some(gst::PadProbeData::BufferList(l)) => l.iter().for_each(|b| packets.packet(b)),
                 _ => {}
             }
             gst::PadProbeReturn::Ok
         });
         if let Err(e) = pad.link(&sink) {
-            trouble.note_trouble(format!("the stream cannot be decoded: {e}"));
+            failures.note_failure(format!("the stream cannot be decoded: {e}"));
         }
     });
     Ok(())

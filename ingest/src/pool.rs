@@ -1,5 +1,6 @@
-//! The detectors all cameras share. A detector keeps a core busy, so there are as many as may detect at once, and each
-//! camera's analysis borrows one for one frame; waiting cameras meanwhile drop frames, not correctness.
+//! The pool of detectors that all cameras share. A detector keeps a core busy, so there are as many
+//! as may run at once, and each camera's analysis borrows one for one frame. A camera that waits
+//! for a detector drops frames.
 
 use std::time::Duration;
 
@@ -7,10 +8,10 @@ use sightline_core::RgbImage;
 use sightline_core::queue::Queue;
 use sightline_detect::{Detection, Detector};
 
-/// Makes detectors: one per thread at the start, and a new one in place of one that panicked.
+/// Makes detectors: one per thread at the start, and a replacement for one that panicked.
 pub type DetectorFactory = dyn Fn() -> Box<dyn Detector> + Send + Sync;
 
-/// A fixed number of detectors, lent one frame at a time.
+/// A fixed number of detectors, each lent for one frame at a time.
 pub struct DetectorPool {
     free: Queue<Box<dyn Detector>>,
     make: Box<DetectorFactory>,
@@ -23,7 +24,7 @@ impl std::fmt::Debug for DetectorPool {
 }
 
 impl DetectorPool {
-    /// `threads` (at least 1) detectors out of `make`.
+    /// Makes `threads` (at least 1) detectors with `make`.
     pub fn new(threads: usize, make: Box<DetectorFactory>) -> Self {
         let free = Queue::new(threads.max(1));
         for _ in 0..threads.max(1) {
@@ -32,10 +33,10 @@ impl DetectorPool {
         Self { free, make }
     }
 
-    /// Waits for a free detector and shows it the image. A panic inside is an error like any other.
+    /// Waits for a free detector and runs it on the image. A panic inside becomes an error.
     ///
     /// # Errors
-    /// What the detector said.
+    /// The detector's error.
     pub fn detect(&self, image: &RgbImage) -> Result<Vec<Detection>, String> {
         let mut detector = loop {
             if let Some(d) = self.free.pop(Duration::from_secs(60)) {
@@ -52,7 +53,7 @@ impl DetectorPool {
                 found.map_err(|e| e.to_string())
             }
             Err(_) => {
-                // What a panic left of the detector is gone with it.
+                // The detector that panicked is discarded.
                 self.free.push((self.make)());
                 Err("the detector panicked".to_owned())
             }

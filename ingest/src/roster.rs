@@ -1,18 +1,20 @@
-//! Which cameras a node runs: its own, from its configuration, and those it is given while it runs. A camera that the node
-//! refuses (a bad address, no room) is no reason to stop: it is reported as failed with the reason, and tried again when
-//! there may be room.
+//! The roster: which cameras a node should run, its own from the configuration and those assigned
+//! to it at run time. A camera that the node refuses (a bad address, no room) does not stop the
+//! node: the camera is reported as failed with the reason, and retried because there may be room
+//! later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use sightline_core::config::CameraConfig;
-use sightline_core::{CameraId, Timestamp};
+use sightline_core::message::Origin;
+use sightline_core::{CameraId, NodeReport, Timestamp};
 use tracing::{info, warn};
 
 use crate::{CameraNode, IngestError, REPORT_EVERY};
 
-/// A camera that should run here and does not.
+/// A camera that should run here but was refused.
 struct Refused {
     camera: CameraConfig,
     reason: String,
@@ -20,18 +22,18 @@ struct Refused {
     reports: u64,
 }
 
-/// See the module.
+/// Keeps track of the cameras that one node should run, see the module.
 pub struct Roster {
     node: Arc<CameraNode>,
     own: BTreeSet<CameraId>,
-    given: BTreeMap<CameraId, CameraConfig>,
+    assigned: BTreeMap<CameraId, CameraConfig>,
     refused: BTreeMap<CameraId, Refused>,
-    beat: Instant,
+    last_retry: Instant,
 }
 
 impl std::fmt::Debug for Roster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Roster({} own, {} given, {} refused)", self.own.len(), self.given.len(), self.refused.len())
+        write!(f, "Roster({} own, {} assigned, {} refused)", self.own.len(), self.assigned.len(), self.refused.len())
     }
 }
 
@@ -39,48 +41,80 @@ impl Roster {
     /// Starts the node's own cameras.
     pub fn new(node: Arc<CameraNode>, own: Vec<CameraConfig>) -> Self {
         let ids = own.iter().map(|c| c.id.clone()).collect();
-        let (given, refused) = (BTreeMap::new(), BTreeMap::new());
-        let mut roster = Self { node, own: ids, given, refused, beat: Instant::now() };
+        let (assigned, refused) = (BTreeMap::new(), BTreeMap::new());
+        let mut roster = Self { node, own: ids, assigned, refused, last_retry: Instant::now() };
         own.into_iter().for_each(|camera| roster.start(camera));
         roster
     }
 
-    /// Runs a camera that was given to this node, with these settings from now on.
+    /// Runs a camera that was assigned to this node; a running one is restarted when its settings
+    /// changed.
     pub fn run(&mut self, camera: CameraConfig) {
         let id = camera.id.clone();
         if self.own.contains(&id) {
             warn!(camera = %id, "the configuration of this node has a camera of this name already; that one runs");
             return;
         }
-        match self.given.insert(id.clone(), camera.clone()) {
+        match self.assigned.insert(id.clone(), camera.clone()) {
             Some(before) if before == camera => return,
             Some(_) => {
                 info!(camera = %id, "new settings");
-                self.end(&id);
+                if self.refused.remove(&id).is_none() {
+                    self.remove(&id);
+                }
             }
             None => {}
         }
         self.start(camera);
     }
 
-    /// A camera was taken away from this node.
+    /// Runs a camera that was assigned to this node, or returns why it cannot. A refusal is left to
+    /// the caller to report, and is not retried.
+    ///
+    /// # Errors
+    /// As [`CameraNode::add`].
+    pub fn try_run(&mut self, camera: CameraConfig) -> Result<(), IngestError> {
+        self.node.add(camera.clone())?;
+        self.refused.remove(&camera.id);
+        self.assigned.insert(camera.id.clone(), camera);
+        Ok(())
+    }
+
+    /// Stops a camera that is no longer assigned to this node.
     pub fn stop(&mut self, camera: &CameraId) {
-        if self.given.remove(camera).is_some() {
-            self.end(camera);
+        if self.assigned.contains_key(camera) && self.forget(camera) {
+            self.remove(camera);
         }
     }
 
-    /// Cameras that should run here and do not, with the reason.
+    /// Forgets a camera without stopping it; returns whether it may be running. For callers that
+    /// must not wait for its end while they hold the roster.
+    pub fn forget(&mut self, camera: &CameraId) -> bool {
+        let assigned = self.assigned.remove(camera).is_some();
+        self.refused.remove(camera).is_none() && assigned
+    }
+
+    /// Cameras that should run here but were refused, with the reason.
     pub fn refused(&self) -> Vec<(CameraId, String)> {
         self.refused.values().map(|r| (r.camera.id.clone(), r.reason.clone())).collect()
     }
 
-    /// To be called every second or so: reports what is refused and tries it again.
-    pub fn beat(&mut self) {
-        if self.beat.elapsed() < REPORT_EVERY {
+    /// Reports, in the name of `producer`, of the cameras that should run here but were refused.
+    pub fn refused_reports(&self, producer: &str) -> Vec<NodeReport> {
+        let report = |r: &Refused| {
+            let origin = Origin::of_camera(producer, 0, &r.camera.id);
+            NodeReport::refused(origin, r.camera.id.clone(), r.reason.clone(), r.since)
+        };
+        self.refused.values().map(report).collect()
+    }
+
+    /// Retries and reports refused cameras, at most once per [`REPORT_EVERY`]. To be called every
+    /// second or so.
+    pub fn retry_refused(&mut self) {
+        if self.last_retry.elapsed() < REPORT_EVERY {
             return;
         }
-        self.beat = Instant::now();
+        self.last_retry = Instant::now();
         for (id, mut refused) in std::mem::take(&mut self.refused) {
             match self.node.add(refused.camera.clone()) {
                 Ok(()) => info!(camera = %id, "runs now"),
@@ -110,10 +144,8 @@ impl Roster {
         refused.reports += 1;
     }
 
-    fn end(&mut self, camera: &CameraId) {
-        if self.refused.remove(camera).is_none()
-            && let Err(e) = self.node.remove(camera)
-        {
+    fn remove(&self, camera: &CameraId) {
+        if let Err(e) = self.node.remove(camera) {
             warn!(%camera, error = %e, "not stopped cleanly");
         }
     }

@@ -1,20 +1,22 @@
-//! The copy from GStreamer's memory into a [`RgbImage`].
+//! Copies pictures from GStreamer's memory into a [`RgbImage`].
 //!
-//! GStreamer rows may be longer than the picture is wide: RGB rows are rounded up to 4 bytes by default, and a decoder
-//! may state any stride and offset in the buffer's video meta. Taking the bytes as they lie shears every picture whose
-//! width is no multiple of 4, so rows are copied one by one.
+//! GStreamer rows may be longer than the picture is wide: RGB rows are padded to 4 bytes by
+//! default, and a decoder may state any stride and offset in the buffer's video meta. Copying the
+//! bytes as one block would shear every picture whose width is not a multiple of 4, so rows are
+//! copied one by one.
 
 use gstreamer as gst;
 use gstreamer_video::prelude::*;
 use gstreamer_video::{VideoFormat, VideoFrameRef, VideoInfo};
 use sightline_core::RgbImage;
 
-/// A sample that is no picture.
+/// A sample that is not a picture.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a decoded frame cannot be read: {0}")]
 pub struct SampleError(String);
 
-/// Copies an RGB buffer, described by `info` (and by its video meta, when it has one), without its padding.
+/// Copies an RGB buffer, described by `info` (and by its video meta, if it has one), without the
+/// padding.
 ///
 /// # Errors
 /// When the format is not RGB, or the buffer is too small for what it claims to hold.
@@ -49,7 +51,7 @@ mod tests {
         [(x * 7 + y) as u8, (y * 5) as u8, (x ^ y) as u8]
     }
 
-    /// Rows of `stride` bytes after `offset` bytes; everything that is not picture is 0xEE.
+    /// Rows of `stride` bytes after `offset` bytes; every byte outside the picture is 0xEE.
     fn buffer(width: usize, height: usize, stride: usize, offset: usize) -> gst::Buffer {
         let mut bytes = vec![0xEE; offset + stride * height];
         for y in 0..height {

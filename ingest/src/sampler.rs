@@ -1,10 +1,11 @@
-//! Which of a camera's decoded frames are analysed.
+//! The sampler: it chooses which of a camera's decoded frames are analysed.
 //!
-//! The rule looks at presentation times alone, so the same footage gives the same frames, however fast the machine is.
-//! `videorate max-rate` was the first choice and does not serve here: its rate is a whole number, and it passes every
-//! frame of a stream that announces no frame rate (0/1), which many RTSP cameras do.
+//! The choice depends on presentation times alone, so the same footage gives the same frames,
+//! however fast the machine is. `videorate max-rate` does not serve here: its rate is a whole
+//! number, and it passes every frame of a stream that announces no frame rate (0/1), as many RTSP
+//! cameras do.
 
-/// Keeps about `fps` frames a second of media time. Times are nanoseconds on any one time line.
+/// Keeps about `fps` frames a second of media time. Times are nanoseconds on any timeline.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     period: u64,
@@ -18,17 +19,17 @@ impl Sampler {
         Self { period: ((1e9 / fps).round() as u64).max(1), due: None, previous: None }
     }
 
-    /// Whether the frame of time `at` is kept. The first one always is.
+    /// Whether to keep the frame at time `at`. The first frame is always kept.
     ///
-    /// Of the frames around a beat the nearest is kept, at most a quarter period early: a camera that sends exactly
-    /// `fps` frames a second, with jitter, then loses none. After a gap or a jump back in time the beat starts anew at
-    /// that frame.
+    /// Of the frames around a due time the nearest is kept, at most a quarter period early: a
+    /// camera that sends exactly `fps` frames a second, with jitter, then loses none. After a gap
+    /// or a jump back in time the due times start again at that frame.
     pub fn keep(&mut self, at: u64) -> bool {
         let since = self.previous.replace(at).map_or(0, |p| at.saturating_sub(p));
         let slack = (since / 2).min(self.period / 4);
         let next = match self.due {
-            Some(due) if at.saturating_add(slack) < due && due - at <= 2 * self.period => return false,
-            Some(due) if at.abs_diff(due) < self.period => due + self.period,
+            Some(due) if at.saturating_add(slack) < due && due - at <= self.period.saturating_mul(2) => return false,
+            Some(due) if at.abs_diff(due) < self.period => due.saturating_add(self.period),
             _ => at.saturating_add(self.period),
         };
         self.due = Some(next);
@@ -49,7 +50,12 @@ mod tests {
     }
 
     #[test]
-    fn every_fifth_of_25() {
+    fn a_tiny_rate_does_not_overflow() {
+        assert_eq!(kept(f64::MIN_POSITIVE, [0, 1, u64::MAX - 1, u64::MAX])[0], 0);
+    }
+
+    #[test]
+    fn five_fps_keeps_every_fifth_frame_of_25_fps() {
         let got = kept(5.0, (0..250).map(|i| i * 40 * MS));
         assert_eq!(got.len(), 50);
         assert_eq!(got[..3], [0, 200 * MS, 400 * MS]);

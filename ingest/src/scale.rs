@@ -1,7 +1,9 @@
-//! The size in which a picture is analysed: square pixels, aspect kept, at most the configured height.
+//! The size at which a picture is analysed: square pixels, aspect ratio kept, at most the
+//! configured height.
 
-/// Width and height for a picture of `width` x `height` pixels whose pixels are `par.0`:`par.1` wide, at most
-/// `max_height` high. Never enlarged beyond what square pixels ask for; at least 1 x 1.
+/// Width and height for a picture of `width` x `height` pixels with the pixel aspect ratio
+/// `par.0`:`par.1`, at most `max_height` high. Never enlarged beyond what square pixels need; at
+/// least 1 x 1.
 pub fn fit(width: u32, height: u32, par: (u32, u32), max_height: u32) -> (u32, u32) {
     let (num, den) = if par.0 == 0 || par.1 == 0 { (1, 1) } else { par };
     let square = f64::from(width) * f64::from(num) / f64::from(den);

@@ -1,17 +1,20 @@
-//! A camera's settings, checked and completed: what the rest of the crate works from.
+//! The settings of a camera, validated and with defaults filled in: what the rest of the crate
+//! uses.
 
 use std::time::Duration;
 
+use sightline_core::camera::{CameraUrl, Source};
 use sightline_core::config::{CameraConfig, IngestConfig, RtspTransport};
 use sightline_core::{CameraId, Timestamp};
 
-use crate::{CameraUrl, IngestError, Source};
+use crate::IngestError;
 
-/// Everything that is fixed about one camera.
+/// The fixed settings of one camera.
 #[derive(Clone, Debug)]
 pub struct CameraSpec {
     pub(crate) id: CameraId,
     pub(crate) url: CameraUrl,
+    pub(crate) source: Source,
     pub(crate) fps: f64,
     pub(crate) max_height: u32,
     pub(crate) start_time: Option<Timestamp>,
@@ -24,28 +27,30 @@ pub struct CameraSpec {
 }
 
 impl CameraSpec {
-    /// Checks one camera's configuration against the node's.
+    /// Validates one camera's configuration and completes it with the node's.
     ///
     /// # Errors
-    /// When the address is not valid, `fps` is out of range, or a setting is for files only and this is none.
+    /// When the address is not valid, `fps` is out of range, or a setting for files is given for
+    /// another source.
     pub fn new(camera: CameraConfig, node: &IngestConfig) -> Result<Self, IngestError> {
-        let url = CameraUrl::parse(&camera.url)?;
+        let source = camera.url.source()?;
         let refuse = |reason: &str| Err(IngestError::Setting { camera: camera.id.clone(), reason: reason.into() });
         let fps = camera.fps.unwrap_or(node.fps);
         if !(fps > 0.0 && fps <= 60.0) {
             return refuse("fps must be above 0 and at most 60");
         }
-        let replayable = matches!(url.source(), Source::File(_) | Source::Test(_));
+        let replayable = matches!(source, Source::File(_) | Source::Test(_));
         if !replayable && (camera.looped || !camera.realtime || camera.start_time.is_some()) {
             return refuse("start_time, loop and realtime = false are for files only");
         }
-        if camera.looped && matches!(url.source(), Source::Test(t) if t.num_buffers.is_none()) {
+        if camera.looped && matches!(&source, Source::Test(t) if t.num_buffers.is_none()) {
             return refuse("loop needs footage that ends: give num-buffers");
         }
         let seconds = Duration::from_secs_f64;
         Ok(Self {
             id: camera.id,
-            url,
+            url: camera.url,
+            source,
             fps,
             max_height: node.max_height,
             start_time: camera.start_time,
@@ -58,36 +63,39 @@ impl CameraSpec {
         })
     }
 
-    /// No frame is ever dropped; a slow consumer slows the footage down. True of files, and of the test picture when it
-    /// is not paced.
+    /// Whether no frame is ever dropped and a slow consumer slows the footage down. True for files,
+    /// and for the test picture when it is not paced.
     pub fn lossless(&self) -> bool {
-        match self.url.source() {
+        match self.source {
             Source::File(_) => true,
             Source::Test(_) => !self.realtime,
             _ => false,
         }
     }
 
-    /// Frames wait for their time at the end of the pipeline: footage that GStreamer would otherwise read ahead.
+    /// Whether frames wait for their time at the end of the pipeline, because GStreamer would
+    /// otherwise read the footage ahead.
     pub(crate) fn paced(&self) -> bool {
-        match self.url.source() {
+        match self.source {
             Source::File(_) => self.realtime,
             Source::Http(_) => true,
             _ => false,
         }
     }
 
-    /// The capture time is the start time plus the position in the footage, rather than that of the wall clock.
+    /// Whether the capture time is the start time plus the position in the footage instead of the
+    /// wall clock.
     pub(crate) fn media_time(&self) -> bool {
         self.lossless() || self.start_time.is_some() || self.looped
     }
 
-    /// A failure is final: trying again would meet the same file.
+    /// Whether a failure is final, because a retry would meet the same footage.
     pub(crate) fn failures_are_final(&self) -> bool {
-        matches!(self.url.source(), Source::File(_) | Source::Test(_))
+        matches!(self.source, Source::File(_) | Source::Test(_))
     }
 
-    /// The longest pause between frames that is no stall; `None` where pauses are part of the footage.
+    /// The longest pause between frames that is not a stall; `None` where pauses are part of the
+    /// footage.
     pub(crate) fn stall_after(&self) -> Option<Duration> {
         if self.lossless() {
             None

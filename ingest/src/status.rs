@@ -1,5 +1,5 @@
-//! What is known of a camera: its state with the reason, and every count. Logged, counted and shown from one place, so
-//! that the page, the metrics and the log never disagree.
+//! Status of a camera: its state with the reason, and every count. Log, metrics and API take it
+//! from this one place, so that they never disagree.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,57 +7,66 @@ use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge};
 use serde::{Deserialize, Serialize};
-use sightline_core::{CameraId, Timestamp};
+use sightline_core::message::Origin;
+use sightline_core::{CameraId, CameraState, NodeReport, Timestamp};
 use tracing::{info, warn};
 
 use crate::report::Reporter;
 use crate::{CameraSpec, ClockSource};
 
-/// Where a camera stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CameraState {
-    /// A connection is being made; no frame yet.
-    Connecting,
-    /// Frames arrive.
-    Decoding,
-    /// The connection was lost or never came about; there will be another attempt.
-    Retrying,
-    /// It cannot work, and trying again would not help.
-    Failed,
-    /// The footage has ended.
-    Ended,
-}
-
-/// A camera at one moment.
+/// State and counts of a camera at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CameraStatus {
     /// The camera.
     pub camera: CameraId,
-    /// Its address, credentials masked.
+    /// Its address with credentials masked.
     pub url: String,
-    /// Where it stands.
+    /// Its state.
     pub state: CameraState,
-    /// Why, where there is more to say: always with `retrying` and `failed`.
+    /// Reason of the state; always present with `retrying` and `failed`.
     pub reason: Option<String>,
-    /// Since when it is in this state.
+    /// When it entered this state.
     pub since: Timestamp,
     /// Number of the current (or last) connection, from 0.
     pub connection: u64,
-    /// Frames decoded, all connections together.
+    /// Frames decoded, over all connections.
     pub frames_decoded: u64,
     /// Frames that went through detection.
     pub frames_analysed: u64,
-    /// Frames chosen for analysis, then dropped because analysis is too slow, or unreadable.
+    /// Frames chosen for analysis that were dropped because analysis is too slow, or that were
+    /// unreadable.
     pub frames_dropped: u64,
-    /// Crops handed on.
+    /// Crops published.
     pub crops: u64,
-    /// Crops dropped because the embedder is too slow, or because the broker is away and the disk's share is used up.
+    /// Crops dropped because the embedder is too slow, or because the broker is away and the outbox
+    /// is full.
     pub crops_dropped: u64,
     /// Seconds until the next attempt, while `retrying`.
     pub retry_in_s: Option<f64>,
-    /// Where capture times come from; `None` before the first frame.
+    /// Source of the capture times; `None` before the first frame.
     pub clock: Option<ClockSource>,
+}
+
+impl CameraStatus {
+    /// The report that is sent with the footage; `spooled_bytes` wait on the node's disk.
+    pub fn report(self, origin: Origin, spooled_bytes: u64) -> NodeReport {
+        NodeReport {
+            origin,
+            camera: self.camera,
+            at: Timestamp::now(),
+            state: self.state,
+            reason: self.reason,
+            since: self.since,
+            connection: self.connection,
+            frames_decoded: self.frames_decoded,
+            frames_analysed: self.frames_analysed,
+            frames_dropped: self.frames_dropped,
+            crops: self.crops,
+            crops_dropped: self.crops_dropped,
+            retry_in_s: self.retry_in_s,
+            spooled_bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -69,7 +78,7 @@ struct Condition {
     clock: Option<ClockSource>,
 }
 
-/// A count that is shown and exported.
+/// A count that is shown in the status and exported as a metric.
 struct Count {
     value: AtomicU64,
     exported: Counter,
@@ -104,10 +113,11 @@ pub struct Meters {
     unreadable: Count,
     crops: Count,
     crops_dropped: Count,
+    crops_displaced: Count,
     reconnects: Counter,
     depth: Gauge,
     reports: AtomicU64,
-    /// Is told of every change of state.
+    /// Called at every change of state.
     reporter: Option<Arc<Reporter>>,
 }
 
@@ -118,7 +128,7 @@ impl std::fmt::Debug for Meters {
 }
 
 impl Meters {
-    /// Counts of a camera; `reporter` is told of every change of its state.
+    /// Starts all counts at 0; `reporter` reports every change of state.
     pub(crate) fn new(spec: &CameraSpec, reporter: Option<Arc<Reporter>>) -> Self {
         let camera = spec.id.to_string();
         let frames = |outcome: &'static str| {
@@ -131,7 +141,7 @@ impl Meters {
         };
         Self {
             id: spec.id.clone(),
-            url: spec.url.shown().to_owned(),
+            url: spec.url.to_string(),
             lossless: spec.lossless(),
             condition: Mutex::new(Condition {
                 state: CameraState::Connecting,
@@ -148,6 +158,7 @@ impl Meters {
             unreadable: frames("unreadable"),
             crops: crops("published"),
             crops_dropped: crops("dropped"),
+            crops_displaced: crops("displaced"),
             reconnects: metrics::counter!("sightline_ingest_reconnects_total", "camera" => camera.clone()),
             depth: metrics::gauge!("sightline_ingest_queue_depth_frames", "camera" => camera),
             reports: AtomicU64::new(0),
@@ -159,7 +170,7 @@ impl Meters {
         self.condition.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn enter(&self, state: CameraState, reason: Option<String>, retry_in: Option<Duration>) {
+    fn set_state(&self, state: CameraState, reason: Option<String>, retry_in: Option<Duration>) {
         let mut c = self.condition();
         if c.state != state {
             c.since = Timestamp::now();
@@ -172,7 +183,7 @@ impl Meters {
         }
     }
 
-    /// A connection is being made. `reason` of the attempt before stays visible until frames arrive.
+    /// Enters `connecting`. The reason of the previous attempt stays visible until frames arrive.
     pub fn connecting(&self, connection: u64) {
         self.connection.store(connection, Ordering::Relaxed);
         if connection > 0 {
@@ -180,79 +191,85 @@ impl Meters {
         }
         let before = self.condition().reason.take();
         info!(camera = %self.id, url = %self.url, connection, "connecting");
-        self.enter(CameraState::Connecting, before, None);
+        self.set_state(CameraState::Connecting, before, None);
     }
 
-    /// The first frame of a connection has been decoded.
+    /// Enters `decoding`: the first frame of a connection has been decoded.
     pub fn decoding(&self) {
         info!(camera = %self.id, "decoding");
-        self.enter(CameraState::Decoding, None, None);
+        self.set_state(CameraState::Decoding, None, None);
     }
 
-    /// Waiting for the next attempt.
+    /// Enters `retrying`: the next attempt comes after `wait`.
     pub fn retrying(&self, reason: String, wait: Duration) {
         warn!(camera = %self.id, %reason, retry_in_s = wait.as_secs_f64(), "connection lost");
-        self.enter(CameraState::Retrying, Some(reason), Some(wait));
+        self.set_state(CameraState::Retrying, Some(reason), Some(wait));
     }
 
-    /// It cannot work.
+    /// Enters `failed`: another attempt would not help.
     pub fn failed(&self, reason: String) {
         warn!(camera = %self.id, %reason, "failed for good");
-        self.enter(CameraState::Failed, Some(reason), None);
+        self.set_state(CameraState::Failed, Some(reason), None);
     }
 
-    /// The footage has ended.
+    /// Enters `ended`: the footage has ended.
     pub fn ended(&self) {
         info!(camera = %self.id, "footage ended");
-        self.enter(CameraState::Ended, None, None);
+        self.set_state(CameraState::Ended, None, None);
     }
 
-    /// A frame was decoded; what becomes of it is told by one of the following.
+    /// Counts a decoded frame; one of the following calls counts what became of it.
     pub fn frame_decoded(&self) {
         self.decoded.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A decoded frame was not chosen for analysis.
+    /// Counts a decoded frame that was not chosen for analysis.
     pub fn frame_skipped(&self) {
         self.skipped.add();
     }
 
-    /// A frame was chosen and dropped, because the one before it is still being analysed.
+    /// Counts a frame that was chosen and dropped, because an earlier one is still being analysed.
     pub fn frame_dropped(&self) {
         self.dropped.add();
     }
 
-    /// A frame could not be read, or the detector could not work on it.
+    /// Counts a frame that could not be read or analysed.
     pub fn frame_unreadable(&self, why: &dyn std::fmt::Display) {
         let before = self.unreadable.get();
         self.unreadable.add();
-        // A camera that sends nonsense does so many times a second: the first and every thousandth are told.
+        // A camera that sends garbage does so many times a second: only the first and every
+        // thousandth are logged.
         if before.is_multiple_of(1000) {
             warn!(camera = %self.id, %why, so_far = before + 1, "a frame could not be analysed");
         }
     }
 
-    /// A frame went through detection and tracking.
+    /// Counts a frame that went through detection and tracking.
     pub fn frame_analysed(&self) {
         self.analysed.add();
     }
 
-    /// A crop was handed on.
+    /// Counts a published crop.
     pub fn crop_published(&self) {
         self.crops.add();
     }
 
-    /// A crop was dropped.
+    /// Counts a dropped crop.
     pub fn crop_dropped(&self) {
         self.crops_dropped.add();
     }
 
-    /// Frames that wait for analysis.
+    /// Counts a published crop that was then dropped from the queue for a newer event.
+    pub fn crop_displaced(&self) {
+        self.crops_displaced.add();
+    }
+
+    /// Sets the number of frames that wait for analysis.
     pub fn queue_depth(&self, frames: usize) {
         self.depth.set(frames as f64);
     }
 
-    /// Where the newest frame's capture time came from.
+    /// Sets the source of the newest frame's capture time.
     pub fn clock(&self, source: ClockSource, skew_s: Option<f64>) {
         let mut c = self.condition();
         if c.clock == Some(source) {
@@ -278,9 +295,10 @@ impl Meters {
         self.reports.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Everything, at this moment.
+    /// State and all counts now.
     pub fn status(&self) -> CameraStatus {
         let c = self.condition();
+        let displaced = self.crops_displaced.get();
         CameraStatus {
             camera: self.id.clone(),
             url: self.url.clone(),
@@ -291,10 +309,36 @@ impl Meters {
             frames_decoded: self.decoded.load(Ordering::Relaxed),
             frames_analysed: self.analysed.get(),
             frames_dropped: self.dropped.get() + self.unreadable.get(),
-            crops: self.crops.get(),
-            crops_dropped: self.crops_dropped.get(),
+            crops: self.crops.get().saturating_sub(displaced),
+            crops_dropped: self.crops_dropped.get() + displaced,
             retry_in_s: c.retry_at.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64()),
             clock: c.clock,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sightline_core::Config;
+    use sightline_core::config::CameraConfig;
+
+    #[test]
+    fn a_displaced_crop_counts_once_and_as_lost() {
+        let camera = CameraConfig {
+            id: "gate".parse().expect("valid"),
+            url: "videotestsrc://".into(),
+            fps: None,
+            start_time: None,
+            looped: false,
+            realtime: true,
+        };
+        let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest).expect("valid");
+        let meters = Meters::new(&spec, None);
+        (0..100).for_each(|_| meters.crop_published());
+        (0..90).for_each(|_| meters.crop_displaced());
+        meters.crop_dropped();
+        let status = meters.status();
+        assert_eq!((status.crops, status.crops_dropped), (10, 91));
     }
 }

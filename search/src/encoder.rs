@@ -1,4 +1,5 @@
-//! What a search asks of the model: a seam, so that the search is tested with features that a test can foresee.
+//! Query encoder: the model as the search sees it. A trait, so that tests can search with
+//! predictable features.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,36 +8,37 @@ use sightline_core::{PatchFeatures, RgbImage};
 use sightline_embed::text::NotUnderstood;
 use sightline_embed::{EmbedError, Embedder, TextQuery};
 
-/// One statement of a text.
+/// One phrase of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhraseAsked {
-    /// Its words without article and negation: "red jacket", "bag".
+    /// The phrase without article and negation: "red jacket", "bag".
     pub text: String,
-    /// The text says that it is not so.
+    /// Whether the text negates the phrase.
     pub negated: bool,
 }
 
 impl std::fmt::Display for PhraseAsked {
-    /// As people say it: "red jacket", "no bag".
+    /// Formats the phrase as people say it: "red jacket", "no bag".
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}{}", if self.negated { "no " } else { "" }, self.text)
     }
 }
 
-/// A text, encoded.
+/// An encoded text.
 #[derive(Clone)]
 pub struct EncodedText {
-    /// L2-normalised global feature.
+    /// Global feature, L2-normalised.
     pub feature: Vec<f32>,
     /// The text as the model understood it, after cleaning.
     pub text: String,
-    /// The text was longer than the model reads; its end was not used.
+    /// Whether the text was longer than the model reads, so that its end was not used.
     pub truncated: bool,
-    /// What it states, in order; nothing unless [`QueryEncoder::judges_phrases`].
+    /// Phrases of the text, in order; empty unless [`QueryEncoder::judges_phrases`].
     pub phrases: Vec<PhraseAsked>,
-    /// Words of which nothing was made, and why; nothing unless [`QueryEncoder::judges_phrases`].
+    /// Words that the model could not use, with the reason; empty unless
+    /// [`QueryEncoder::judges_phrases`].
     pub not_understood: Vec<NotUnderstood>,
-    /// What the encoder itself needs to match pictures against the text.
+    /// Data that the encoder itself needs to match pictures against the text.
     pub inner: Arc<dyn Any + Send + Sync>,
 }
 
@@ -46,25 +48,26 @@ impl std::fmt::Debug for EncodedText {
     }
 }
 
-/// How well one picture matches a text, by the decoder; all values are finite.
+/// Match of one picture with a text, by the decoder; all values are finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchScore {
     /// Raw logit of "match".
     pub logit: f32,
-    /// Hubness of the picture: its cosine with texts at large; none where the model cannot tell.
+    /// Hubness of the picture: its cosine with texts at large; `None` when the model cannot compute
+    /// it.
     pub hubness: Option<f32>,
-    /// Calibrated probability, 0..=1: that all of the text is true of the person, where the model judges phrases, else that
-    /// the picture matches.
+    /// Calibrated probability, 0..=1. With a model that judges phrases: that the whole text is true
+    /// of the person; otherwise: that the picture matches.
     pub probability: f32,
-    /// Probability that each phrase of the text holds of the person, in the text's order: for a negated one that it is
-    /// absent.
+    /// Probability that each phrase of the text is true of the person, in the text's order; for a
+    /// negated phrase, that it is absent.
     pub phrases: Vec<f32>,
 }
 
-/// Why a query could not be encoded.
+/// Reason why a query could not be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// Nothing that the model knows is left of the text.
+    /// The text contains nothing that the model knows.
     #[error("the query holds no word that the model knows")]
     EmptyQuery,
     /// The model failed.
@@ -72,25 +75,25 @@ pub enum EncodeError {
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// A model that encodes queries. All calls block and may come from many threads at once.
+/// Model that encodes queries. All calls block and may come from several threads at once.
 pub trait QueryEncoder: Send + Sync {
-    /// Id of the model; the store's vectors must come from the same.
+    /// Returns the id of the model; the store's vectors must come from the same model.
     fn model_id(&self) -> &str;
 
-    /// Values in a global feature.
+    /// Returns the length of a global feature.
     fn width(&self) -> usize;
 
-    /// Rows and width of the patch features that [`QueryEncoder::match_scores`] takes.
+    /// Returns rows and width of the patch features that [`QueryEncoder::match_scores`] takes.
     fn patch_shape(&self) -> (u32, u32);
 
-    /// Among how many persons the probabilities of [`QueryEncoder::match_scores`] hold; none when they are not to be moved to
-    /// another number.
+    /// Returns the number of persons for which the probabilities of [`QueryEncoder::match_scores`]
+    /// are calibrated; `None` when they must not be adjusted to another number.
     fn persons(&self) -> Option<f32> {
         None
     }
 
-    /// Whether it takes a text apart and says of each phrase how likely it is true. A text without a phrase gives such a model
-    /// nothing to judge.
+    /// Whether the model splits a text into phrases and gives each a probability. A text without a
+    /// phrase gives such a model nothing to judge.
     fn judges_phrases(&self) -> bool {
         false
     }
@@ -101,14 +104,14 @@ pub trait QueryEncoder: Send + Sync {
     /// [`EncodeError`].
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError>;
 
-    /// The L2-normalised global feature of a picture of a person.
+    /// Returns the L2-normalised global feature of a picture of a person.
     ///
     /// # Errors
     /// [`EncodeError::Failed`].
     fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError>;
 
-    /// How well each picture matches the text, one answer per picture in their order. `None` says that a picture's stored
-    /// features are damaged and give no finite score; it fails no other picture's.
+    /// Returns one match score per picture, in their order. `None` means that a picture's stored
+    /// features are damaged and give no finite score; the other pictures keep theirs.
     ///
     /// # Errors
     /// [`EncodeError::Failed`].
@@ -128,7 +131,7 @@ impl From<EmbedError> for EncodeError {
     }
 }
 
-/// The real one: every question goes to the inference thread, ahead of the crops that wait there.
+/// The shipped encoder: queries go to the inference thread, ahead of the crops that wait there.
 impl QueryEncoder for Embedder {
     fn model_id(&self) -> &str {
         &self.info().id
@@ -145,7 +148,8 @@ impl QueryEncoder for Embedder {
     }
 
     fn persons(&self) -> Option<f32> {
-        // That a phrase is true of somebody does not depend on how many others there are.
+        // The probability that a phrase is true of somebody does not depend on the number of
+        // others.
         let persons = self.info().calibration.persons;
         (persons > 0.0 && !self.judges_phrases()).then_some(persons)
     }

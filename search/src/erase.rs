@@ -1,7 +1,9 @@
-//! Deletion that leaves nothing behind: vectors first, so that nothing deleted is ever found again, then the pictures.
+//! Erasure: deletes the vectors first, so that erased pictures are never found again, then the
+//! pictures.
 //!
-//! Between the two steps only the ids say which pictures are still to go, so they are written to a journal first. A
-//! deletion that a crash interrupts is finished at the next start ([`resume_erasures`]).
+//! Between the two steps only the list of ids tells which pictures remain to be deleted, so the ids
+//! are written to a journal first. The next start finishes an erasure that a crash interrupted
+//! ([`resume_erasures`]).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,51 +16,51 @@ use crate::files::{self, FileError};
 use crate::gallery::{Gallery, GalleryError};
 use crate::store::{Filter, StoreError, VectorStore};
 
-/// Why a deletion is not finished. What its journal names will be deleted at the next start.
+/// Reason why an erasure is unfinished. The next start deletes everything that its journal lists.
 #[derive(Debug, thiserror::Error)]
 pub enum EraseError {
-    /// The vector store.
+    /// The vector store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The gallery.
+    /// The gallery failed.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
-    /// The journal.
+    /// The journal cannot be written or deleted.
     #[error(transparent)]
     File(#[from] FileError),
     /// New pictures kept arriving while the old ones were deleted.
     #[error("pictures that match the deletion keep arriving; stop their camera first")]
     StillArriving,
-    /// A journal that cannot be understood.
+    /// A journal is unreadable.
     #[error("{path} is damaged: {reason}")]
     Journal {
-        /// The file.
+        /// Path of the journal.
         path: std::path::PathBuf,
-        /// In which way.
+        /// What is wrong with it.
         reason: String,
     },
 }
 
-/// What was deleted.
+/// Counts of what an erasure deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// Points taken from the vector store.
+    /// Points deleted from the vector store.
     pub points: u64,
-    /// Files taken from the gallery.
+    /// Files deleted from the gallery.
     pub files: u64,
 }
 
-/// How often the deletion looks again for what arrived meanwhile.
-const ROUNDS: usize = 8;
+/// Largest number of passes over pictures that arrive during the erasure.
+const MAX_ROUNDS: usize = 8;
 
-/// Deletes every picture that matches `filter`, from the vectors and from the gallery; durable when it returns.
-/// `journals` is a folder for the notes of deletions under way.
+/// Deletes every picture that matches `filter` from the vectors and the gallery; durable when it
+/// returns. `journals` is the folder for the journals of unfinished erasures.
 ///
-/// Remove a camera from ingest first and wait until its last `Progress` has passed ([`crate::CameraCoverage::ended`]):
-/// what is still on its way to the index would arrive afterwards.
+/// First remove the camera from ingest and wait until its last `Progress` has arrived
+/// ([`crate::CameraCoverage::ended`]): pictures in flight would arrive after the erasure.
 ///
 /// # Errors
-/// When a part fails, or the filter has no condition at all; see [`EraseError`].
+/// When a part fails, or the filter has no condition; see [`EraseError`].
 pub fn erase(
     store: &dyn VectorStore,
     gallery: &dyn Gallery,
@@ -69,7 +71,7 @@ pub fn erase(
         return Err(StoreError::Unrestricted.into());
     }
     let mut receipt = Receipt::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..MAX_ROUNDS {
         let ids = store.ids(filter)?;
         if ids.is_empty() {
             metrics::counter!("sightline_index_erased_points_total").increment(receipt.points);
@@ -87,7 +89,8 @@ pub fn erase(
     Err(EraseError::StillArriving)
 }
 
-/// Finishes what an earlier run began. Call it at start, before anything is indexed.
+/// Finishes the erasures that an earlier run began. Call it at the start, before anything is
+/// indexed.
 ///
 /// # Errors
 /// When a part fails, or a journal is unreadable; see [`EraseError`].
@@ -95,7 +98,7 @@ pub fn resume_erasures(store: &dyn VectorStore, gallery: &dyn Gallery, journals:
     let mut receipt = Receipt::default();
     for path in files::list(journals)? {
         if path.extension().is_none_or(|e| e != "ids") {
-            // Never got its name: its deletion had not begun.
+            // Never got its final name, so its erasure had not begun.
             files::remove(&path)?;
             continue;
         }
@@ -113,7 +116,7 @@ pub fn resume_erasures(store: &dyn VectorStore, gallery: &dyn Gallery, journals:
     Ok(receipt)
 }
 
-/// Vectors, then files, then the journal itself: every step may be repeated.
+/// Deletes vectors, files and the journal in this order; every step may be repeated.
 fn finish(
     store: &dyn VectorStore,
     gallery: &dyn Gallery,
@@ -127,8 +130,9 @@ fn finish(
     Ok(Receipt { points, files })
 }
 
-/// Deletes pictures that no point knows: a crash between the gallery and the store leaves them, and nobody could find
-/// or erase them otherwise. Call it at start, before anything is indexed. Gives the number of files.
+/// Deletes orphans: pictures without a point. A crash between the writes to gallery and store
+/// leaves them, and nobody could find or erase them otherwise. Call it at the start, before
+/// anything is indexed. Returns the number of files.
 ///
 /// # Errors
 /// When a part fails.

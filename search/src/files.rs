@@ -1,21 +1,21 @@
-//! Files that are either whole or absent, and the lock that keeps a second process out.
+//! Atomic file writes, and the lock that keeps a second process out of a folder.
 //!
-//! A picture or a manifest is written to a temporary file, brought to the disk, and only then given its name: whoever
-//! opens the name sees all of it or nothing, after a kill or a power cut alike.
+//! A picture or a manifest is written to a temporary file, synced to the disk and then renamed, so
+//! that a reader sees the whole file or none, after a kill or a power cut alike.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// A file operation failed; says which, on what.
+/// A failed file operation, with its action and path.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {source}")]
 pub struct FileError {
-    /// What was tried, for example "write".
+    /// Action that failed, for example "write".
     pub action: &'static str,
-    /// The file or folder.
+    /// Path of the file or folder.
     pub path: PathBuf,
-    /// Why it failed.
+    /// Cause.
     #[source]
     pub source: io::Error,
 }
@@ -27,8 +27,9 @@ impl FileError {
     }
 }
 
-/// Writes `parts` one after the other to `temporary`, brings them to the disk and renames the file to `target`, whose
-/// folder must be on the same file system. The rename itself is durable only after [`sync_folder`].
+/// Writes `parts` one after the other to `temporary`, syncs it to the disk and renames it to
+/// `target`, whose folder must be on the same file system. The rename itself is durable only after
+/// [`sync_folder`].
 pub(crate) fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
     let written = (|| {
         let mut file = File::create(temporary)?;
@@ -39,18 +40,18 @@ pub(crate) fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> R
         fs::rename(temporary, target)
     })();
     written.map_err(|source| {
-        // A full disk must not be made fuller by what could not be finished.
+        // A full disk must not keep the unfinished file.
         let _ = fs::remove_file(temporary);
         FileError { action: "write", path: target.to_path_buf(), source }
     })
 }
 
-/// Brings the names inside `folder` to the disk.
+/// Syncs the names inside `folder` to the disk.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::new("sync", folder))
 }
 
-/// Creates `folder` and what is missing above it; the new names are durable when this returns.
+/// Creates `folder` and its missing parents; the new names are durable when it returns.
 pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
     if folder.is_dir() {
         return Ok(());
@@ -66,7 +67,7 @@ pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Removes a file; `false` when it was not there.
+/// Removes a file; `false` when it does not exist.
 pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -75,7 +76,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
-/// Removes a folder with everything in it, if it is there.
+/// Removes a folder with its contents, if it exists.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -83,20 +84,20 @@ pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Gives a folder another name, or another place on the same file system; durable when it returns. It fails where a folder
-/// with something in it has that name.
+/// Renames a folder within the same file system; durable when it returns. It fails when a folder of
+/// that name exists and is not empty.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(FileError::new("rename", from))?;
     to.parent().into_iter().chain(from.parent()).try_for_each(sync_folder)
 }
 
-/// Bytes that this user can still write to the file system of `folder`.
+/// Returns the bytes that this user can still write to the file system of `folder`.
 pub(crate) fn available(folder: &Path) -> Result<u64, FileError> {
     let room = rustix::fs::statvfs(folder).map_err(|e| FileError::new("measure", folder)(e.into()))?;
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
-/// What lies in a folder; nothing when it is missing.
+/// Lists the paths in a folder; empty when the folder is missing.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = match fs::read_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -105,7 +106,7 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     entries.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>().map_err(FileError::new("read", folder))
 }
 
-/// Reads a whole file; `None` when it is not there.
+/// Reads a whole file; `None` when it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(data) => Ok(Some(data)),
@@ -114,27 +115,29 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// A folder in use, by this process alone and once only ([`DataLock::acquire`]) or by several that agree to share it
-/// ([`DataLock::share`]), for as long as the value lives. The operating system releases it when the process dies, however that happens, so a left-over lock file never locks anyone out.
+/// Lock on a folder, either exclusive ([`DataLock::acquire`]) or shared by several processes
+/// ([`DataLock::share`]), until the value is dropped. The operating system releases it when the
+/// process dies for whatever reason, so a left-over lock file locks nobody out.
 #[derive(Debug)]
 pub struct DataLock {
     file: File,
 }
 
 impl DataLock {
-    /// Takes the lock of `folder` (the file `lock` inside), creating the folder when it is missing.
+    /// Locks `folder` exclusively (the file `lock` inside), and creates the folder when it is
+    /// missing.
     ///
     /// # Errors
-    /// When the folder is in use ([`io::ErrorKind::WouldBlock`]), or the file cannot be made.
+    /// When the folder is in use ([`io::ErrorKind::WouldBlock`]), or the file cannot be created.
     pub fn acquire(folder: &Path) -> Result<Self, FileError> {
         Self::lock(folder, File::try_lock)
     }
 
-    /// As [`DataLock::acquire`], together with others who share. A file system without locks is taken as it is: then
-    /// nobody is kept out.
+    /// Locks `folder` together with other sharing processes. On a file system without locks it
+    /// succeeds and keeps nobody out.
     ///
     /// # Errors
-    /// When another has the folder for itself, or the file cannot be made.
+    /// When another process has the exclusive lock, or the file cannot be created.
     pub fn share(folder: &Path) -> Result<Self, FileError> {
         Self::lock(folder, |file| match file.try_lock_shared() {
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -164,7 +167,7 @@ impl DataLock {
 
 impl Drop for DataLock {
     fn drop(&mut self) {
-        // Closing the file releases it as well; this only makes the moment certain.
+        // Closing the file releases the lock as well; this only fixes the moment.
         let _ = self.file.unlock();
     }
 }

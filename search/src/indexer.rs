@@ -1,36 +1,37 @@
-//! The last stage of the line: takes sightings with their features and stores them, losing none.
+//! Indexer, the last stage of the pipeline: stores sightings with their features and loses none.
 //!
-//! Order of every batch: pictures and patch features into the gallery (durable), points into the store, track spans,
-//! flush, and only then the coverage moves on. So a point that is found has its picture, what the coverage promises
-//! survives a kill, and everything may be delivered twice. A full disk or an absent server stops the stage, and through
-//! its bounded queue the stages before it, until it is mended.
+//! Order of every batch: pictures and patch features into the gallery (durable), points into the
+//! store, track spans, flush, and only then the coverage advances. So every point that is found has
+//! its picture, reported coverage survives a kill, and every message may be delivered twice. A full
+//! disk or an unreachable server stops the stage, and through its bounded queue the stages before
+//! it, until the fault is fixed.
 //!
-//! Only after all of that are the messages' receipts completed: whoever delivered them may forget them then. What is
-//! refused for its data is handed over with its receipt instead.
+//! Only then are the receipts of the messages completed, so that the sender may forget them.
+//! Messages refused because of their data are handed over with their receipts instead.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use sightline_core::message::Sighting;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Delivery, IndexEvent, Receipt, Refused, SightingId, Timestamp, TrackEnd};
+use sightline_core::{Backoff, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd};
 
-use crate::coverage::{Coverage, News, Word};
-use crate::gallery::{Exhibit, Gallery, GalleryError};
+use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
+use crate::gallery::{Gallery, GalleryEntry, GalleryError};
 use crate::store::{Point, StoreError, VectorStore};
 
-/// How the indexer works.
+/// Settings of the indexer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexerOptions {
-    /// Events stored together at most. They are never waited for: a batch is what has come in while the last one was
-    /// written.
+    /// Largest number of events stored together. The indexer never waits to fill a batch: it takes
+    /// what arrived while the last batch was written.
     pub batch: usize,
-    /// Pause after a failure: doubled from the first to the last value, with jitter, for ever.
+    /// First pause after a failure: doubled up to the last value, with jitter, without a limit of
+    /// attempts.
     pub backoff_first: Duration,
-    /// See [`IndexerOptions::backoff_first`].
+    /// Longest pause; see [`IndexerOptions::backoff_first`].
     pub backoff_last: Duration,
 }
 
@@ -40,30 +41,33 @@ impl Default for IndexerOptions {
     }
 }
 
-/// Why the indexer stopped before its queue was empty.
+/// Reason why the indexer stopped before its queue was empty.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexerError {
-    /// The stop was ordered while the store or the gallery kept failing. None of these events was acknowledged.
+    /// A shutdown was triggered while the store or the gallery kept failing. None of these events
+    /// was acknowledged.
     #[error("stopped with {events} events not stored: {reason}")]
     Unsaved {
-        /// Events taken from the queue or left in it.
+        /// Number of events taken from the queue or left in it.
         events: usize,
         /// The last failure.
         reason: String,
     },
 }
 
-/// Stores what comes through `input` until it is closed and empty. Blocks: run it on a thread of its own. `shutdown`
-/// only ends the waiting after failures; an orderly stop closes the queue. What can never be stored goes to `refused`.
+/// Stores the events of `input` until it is closed and empty. Blocks: run it on a thread of its
+/// own. `shutdown` only ends the retries after failures; a graceful shutdown closes the queue.
+/// Events that can never be stored go to `refused`.
 ///
 /// # Errors
-/// [`IndexerError::Unsaved`]; the queue is closed then, and the receipts of what was not stored are left open.
+/// [`IndexerError::Unsaved`]; the queue is closed then, and the receipts of events that were not
+/// stored stay open.
 pub fn run<I: Into<Delivery<IndexEvent>>>(
     input: &Queue<I>,
     store: &dyn VectorStore,
     gallery: &dyn Gallery,
     coverage: &Coverage,
-    refused: &dyn Refused<IndexEvent>,
+    refused: &dyn RefusalHandler<IndexEvent>,
     options: &IndexerOptions,
     shutdown: &Shutdown,
 ) -> Result<(), IndexerError> {
@@ -91,15 +95,15 @@ pub fn run<I: Into<Delivery<IndexEvent>>>(
     }
 }
 
-/// Events sorted by what has to be done, each kind in its order of arrival. Spans only ever widen and progress is
+/// Events sorted by kind, each kind in its order of arrival. Spans only ever widen and progress is
 /// reported last, so sorting by kind changes nothing.
 #[derive(Default)]
 struct Batch {
     events: usize,
     sightings: Vec<(Sighting, Receipt)>,
     tracks: Vec<TrackEnd>,
-    news: News,
-    /// Those of everything but the sightings.
+    update: CoverageUpdate,
+    /// Receipts of all events except sightings.
     receipts: Vec<Receipt>,
 }
 
@@ -110,14 +114,14 @@ impl Batch {
         match event {
             IndexEvent::Sighting(sighting) => return self.sightings.push((*sighting, receipt)),
             IndexEvent::TrackEnd(end) => self.tracks.push(end),
-            IndexEvent::Progress(progress) => self.news.words.push(Word::Progress(progress)),
-            IndexEvent::Report(report) => self.news.words.push(Word::Report(report)),
+            IndexEvent::Progress(progress) => self.update.events.push(CoverageEvent::Progress(progress)),
+            IndexEvent::Report(report) => self.update.events.push(CoverageEvent::Report(report)),
         }
         self.receipts.push(receipt);
     }
 }
 
-/// Of several pictures for one slot only the last, with the latest end of them all.
+/// Keeps only the last of several pictures for one slot, with the latest end of them all.
 fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
     let mut kept: Vec<Sighting> = Vec::with_capacity(sightings.len());
     let mut slots: HashMap<SightingId, usize> = HashMap::new();
@@ -141,12 +145,12 @@ struct Stage<'a> {
     store: &'a dyn VectorStore,
     gallery: &'a dyn Gallery,
     coverage: &'a Coverage,
-    refused: &'a dyn Refused<IndexEvent>,
+    refused: &'a dyn RefusalHandler<IndexEvent>,
     options: &'a IndexerOptions,
     shutdown: &'a Shutdown,
 }
 
-/// A failure that may pass, or one that lies in the data.
+/// A failure that is either transient or caused by the data.
 trait Failure: Display {
     fn is_permanent(&self) -> bool;
 }
@@ -164,12 +168,12 @@ impl Failure for GalleryError {
 }
 
 impl Stage<'_> {
-    /// Stores one batch, trying for ever; the error is the last failure when a stop was ordered meanwhile.
+    /// Stores one batch and retries without limit; the error is the last failure before a shutdown.
     fn store(&self, batch: Batch) -> Result<(), String> {
         let start = Instant::now();
-        let Batch { sightings, tracks, mut news, mut receipts, .. } = batch;
+        let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
-        self.put(sightings, &mut news, &mut receipts)?;
+        self.put(sightings, &mut update, &mut receipts)?;
         for end in &tracks {
             self.retry("track span", || {
                 self.store.end_track(&end.camera, end.track, end.first_seen, end.last_seen, end.ended)
@@ -181,19 +185,20 @@ impl Stage<'_> {
             self.retry("flush", || self.store.flush())?.map_err(|e| e.to_string())?;
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
-        news.now = Timestamp::now();
-        self.retry("coverage", || self.coverage.settle(&news))?.map_err(|e| e.to_string())?;
+        update.now = Timestamp::now();
+        self.retry("coverage", || self.coverage.commit(&update))?.map_err(|e| e.to_string())?;
         metrics::histogram!("sightline_index_batch_seconds").record(start.elapsed().as_secs_f64());
-        count(&news);
+        record_metrics(&update);
         receipts.into_iter().for_each(Receipt::complete);
         Ok(())
     }
 
-    /// Gallery, then store. What is refused for its data is set aside one by one, so that the others are not held up.
+    /// Writes to the gallery, then to the store. Sightings refused because of their data are set
+    /// aside one by one, so that they do not block the others.
     fn put(
         &self,
         sightings: Vec<(Sighting, Receipt)>,
-        news: &mut News,
+        update: &mut CoverageUpdate,
         receipts: &mut Vec<Receipt>,
     ) -> Result<(), String> {
         if sightings.is_empty() {
@@ -202,7 +207,7 @@ impl Stage<'_> {
         let newest = newest_of_each_slot(&sightings);
         if self.put_all(&newest)?.is_ok() {
             for s in &newest {
-                stored(s, news);
+                count_stored(s, update);
             }
             receipts.extend(sightings.into_iter().map(|(_, receipt)| receipt));
             return Ok(());
@@ -210,7 +215,7 @@ impl Stage<'_> {
         for (sighting, receipt) in sightings {
             match self.put_all(std::slice::from_ref(&sighting))? {
                 Ok(()) => {
-                    stored(&sighting, news);
+                    count_stored(&sighting, update);
                     receipts.push(receipt);
                 }
                 Err(reason) => {
@@ -221,7 +226,7 @@ impl Stage<'_> {
                     );
                     metrics::counter!("sightline_index_rejected_sightings_total", "camera" => camera.to_string())
                         .increment(1);
-                    *news.rejected.entry(camera.clone()).or_default() += 1;
+                    *update.rejected.entry(camera.clone()).or_default() += 1;
                     self.refused.refuse(IndexEvent::Sighting(Box::new(sighting)), &reason, receipt);
                 }
             }
@@ -229,30 +234,30 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// The inner error says why the data is refused.
+    /// Stores all of these sightings; the inner error says why the data is refused.
     fn put_all(&self, sightings: &[Sighting]) -> Result<Result<(), String>, String> {
         let points: Vec<Point> = sightings.iter().map(Point::from).collect();
         if let Err(e) = self.store.check(&points) {
             return Ok(Err(e.to_string()));
         }
-        let exhibits: Vec<Exhibit> = sightings
+        let entries: Vec<GalleryEntry> = sightings
             .iter()
-            .map(|s| Exhibit { id: s.id(), jpeg: s.crop.jpeg.clone(), patches: s.patches.clone() })
+            .map(|s| GalleryEntry { id: s.id(), jpeg: s.crop.jpeg.clone(), patches: s.patches.clone() })
             .collect();
-        if let Err(e) = self.retry("gallery", || self.gallery.put(&exhibits))? {
+        if let Err(e) = self.retry("gallery", || self.gallery.put(&entries))? {
             return Ok(Err(e.to_string()));
         }
         Ok(self.retry("upsert", || self.store.upsert(&points))?.map_err(|e| e.to_string()))
     }
 
-    /// Calls `attempt` until it succeeds or fails for good (the inner result). The outer error is the last failure when
-    /// a stop was ordered while it kept failing.
+    /// Retries `attempt` until it succeeds or fails permanently (the inner result). The outer error
+    /// is the last failure before a shutdown.
     fn retry<T, E: Failure>(
         &self,
         what: &'static str,
         mut attempt: impl FnMut() -> Result<T, E>,
     ) -> Result<Result<T, E>, String> {
-        let mut pause = self.options.backoff_first;
+        let mut backoff = Backoff::new(self.options.backoff_first, self.options.backoff_last);
         let mut failed = false;
         loop {
             match attempt() {
@@ -267,18 +272,18 @@ impl Stage<'_> {
                 Err(e) => {
                     failed = true;
                     metrics::counter!("sightline_index_retries_total", "step" => what).increment(1);
+                    let pause = backoff.pause();
                     tracing::error!(what, error = %e, pause_s = pause.as_secs_f64(), "cannot store; trying again");
                     self.coverage.set_fault(Some(format!("{what}: {e}")));
-                    if !self.pause(pause.mul_f64(rand::rng().random_range(0.5..1.0))) {
+                    if !self.pause(pause) {
                         return Err(e.to_string());
                     }
-                    pause = (pause * 2).min(self.options.backoff_last);
                 }
             }
         }
     }
 
-    /// Waits; `false` when a stop was ordered.
+    /// Waits; returns `false` when a shutdown was triggered.
     fn pause(&self, how_long: Duration) -> bool {
         let end = Instant::now() + how_long;
         while !self.shutdown.is_triggered() {
@@ -292,25 +297,27 @@ impl Stage<'_> {
     }
 }
 
-fn stored(s: &Sighting, news: &mut News) {
-    *news.stored.entry(s.crop.camera.clone()).or_default() += 1;
-    news.captured.push(s.crop.captured_at);
+fn count_stored(s: &Sighting, update: &mut CoverageUpdate) {
+    *update.stored.entry(s.crop.camera.clone()).or_default() += 1;
+    update.captured.push(s.crop.captured_at);
 }
 
-/// Tells the metrics of what is searchable now.
-fn count(news: &News) {
-    for captured in &news.captured {
+/// Updates the metrics of what has become searchable.
+fn record_metrics(update: &CoverageUpdate) {
+    for captured in &update.captured {
         metrics::histogram!("sightline_index_capture_to_searchable_seconds")
-            .record(news.now.seconds_since(*captured).max(0.0));
+            .record(update.now.seconds_since(*captured).max(0.0));
     }
-    for (camera, count) in &news.stored {
+    for (camera, count) in &update.stored {
         metrics::counter!("sightline_index_sightings_total", "camera" => camera.to_string()).increment(*count);
     }
-    for word in &news.words {
-        match word {
-            Word::Progress(p) => metrics::gauge!("sightline_index_lag_seconds", "camera" => p.camera.to_string())
-                .set(news.now.seconds_since(p.analysed_through)),
-            Word::Report(_) => metrics::counter!("sightline_index_reports_total").increment(1),
+    for event in &update.events {
+        match event {
+            CoverageEvent::Progress(p) => {
+                metrics::gauge!("sightline_index_lag_seconds", "camera" => p.camera.to_string())
+                    .set(update.now.seconds_since(p.analysed_through))
+            }
+            CoverageEvent::Report(_) => metrics::counter!("sightline_index_reports_total").increment(1),
         }
     }
 }

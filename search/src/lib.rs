@@ -1,9 +1,9 @@
-//! Everything behind the features: the vector store, the gallery of pictures, the indexer that fills them, and the
-//! two-stage search over them. It needs no server and no system library: Qdrant's engine runs inside the process. Where
-//! roles are separate processes, a Qdrant server, a shared folder or object storage take the places of the local ones.
+//! Vector store, gallery, indexer and two-stage search. The crate needs no server and no system
+//! library: Qdrant's engine runs inside the process. Where the roles are separate processes, a
+//! Qdrant server and a shared folder or object storage replace the local stores.
 //!
 //! ```text
-//! IndexEvent --> indexer: gallery (fsync), then upsert, then flush, then coverage moves on
+//! IndexEvent --> indexer: gallery (fsync), then upsert, then flush, then coverage advances
 //! query --> encoder --> vector search with the filter inside --> tracks --> patch features of the best K
 //!       --> decoder --> score by match --> hits, pages
 //! ```
@@ -12,9 +12,9 @@
 //!
 //! ```text
 //! vectors/<model id>/   lock, store.json (model id, width), shard/ (Qdrant's own files)
-//! reindex/<model id>/   the same of a model that not everybody is embedded by yet; moves to vectors/ when all are
+//! reindex/<model id>/   the same for a model whose index is incomplete; moves to vectors/ when it is complete
 //! gallery/              lock, jpeg/<xyz>/<sighting>.jpg, patches/<model id>/<xyz>/<sighting>.patches, tmp/
-//! erasures/             journals of deletions that have begun and are not finished
+//! erasures/             journals of unfinished erasures
 //! ```
 
 pub mod coverage;
@@ -35,7 +35,7 @@ pub use coverage::{CameraCoverage, Coverage, CoverageLedger, RemoteCoverage};
 pub use encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 pub use erase::{EraseError, Receipt, erase, resume_erasures, sweep_orphans};
 pub use files::{DataLock, FileError};
-pub use gallery::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, open_gallery};
+pub use gallery::{FolderGallery, Gallery, GalleryEntry, GalleryError, ObjectGallery, open_gallery};
 pub use indexer::{IndexerError, IndexerOptions};
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{

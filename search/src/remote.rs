@@ -1,9 +1,9 @@
-//! Asynchronous clients for threads that may block.
+//! Blocking calls of asynchronous clients.
 //!
-//! The traits of this crate are synchronous because the engine in the process and the file system are; clients of servers
-//! are not. So those have a small runtime of their own: a call is a task there, and the caller waits for its answer on an
-//! ordinary channel. That works from any thread, inside and outside of another runtime, and ends in time whatever the
-//! network does.
+//! The traits of this crate are synchronous because the embedded engine and the file system are;
+//! clients of servers are asynchronous. Such a client therefore has a small runtime of its own: a
+//! call is a task there, and the caller waits for its answer on a plain channel. That works on any
+//! thread, inside and outside of another runtime, and always ends within the time limit.
 
 use std::future::Future;
 use std::sync::mpsc;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-/// Threads of a runtime: they only move bytes.
+/// Threads of a runtime; they only move bytes.
 const THREADS: usize = 2;
 
-/// A runtime for the calls of one client.
+/// Runtime for the calls of one client.
 #[derive(Debug)]
 pub(crate) struct Calls {
     /// `None` only while it is dropped.
@@ -23,7 +23,8 @@ pub(crate) struct Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        // A runtime must not be waited for inside another one, and nobody waits for its calls any more.
+        // Dropping a runtime must not block inside another one, and nobody waits for its calls any
+        // more.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -31,10 +32,10 @@ impl Drop for Calls {
 }
 
 impl Calls {
-    /// Starts the threads, called `name`.
+    /// Starts a runtime whose threads are called `name`.
     ///
     /// # Errors
-    /// When they cannot be started.
+    /// When the threads cannot be started.
     pub fn new(name: &str) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -44,10 +45,10 @@ impl Calls {
         Ok(Self { runtime: Some(runtime) })
     }
 
-    /// Makes one call and waits for its answer, at most `timeout`.
+    /// Runs one call and blocks until its answer, at most `timeout`.
     ///
     /// # Errors
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub fn wait<T: Send + 'static>(
         &self,
         timeout: Duration,
@@ -56,7 +57,7 @@ impl Calls {
         let Some(runtime) = &self.runtime else { return Err("the connection is closed".to_owned()) };
         let (answer, answered) = mpsc::sync_channel(1);
         runtime.spawn(async move {
-            // Nobody listens only when the caller's thread has died.
+            // The receiver is gone only when the caller's thread has panicked.
             let _ = answer.send(tokio::time::timeout(timeout, call).await);
         });
         match answered.recv() {
@@ -74,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn it_waits_anywhere_and_not_for_ever() {
         let calls = Calls::new("test").expect("threads");
-        // Inside another runtime, where a runtime's own wait would panic; so would its end.
+        // Inside another runtime, where blocking on or dropping a runtime would panic.
         assert_eq!(calls.wait(Duration::from_secs(5), async { 7 }), Ok(7));
         let never = calls.wait(Duration::from_millis(20), std::future::pending::<()>());
         assert!(never.expect_err("too late").contains("no answer within"));

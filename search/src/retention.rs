@@ -1,14 +1,17 @@
-//! Deletion of what is older than it may be kept, in small portions beside the indexing.
+//! Retention: deletes expired sightings in small batches beside the indexing.
 //!
-//! Pictures go before their vectors: a crash in between leaves points that the next run finds and deletes, never pictures
-//! that nobody knows of. Several workers may do it at the same time; what one has deleted the other does not find.
+//! Pictures are deleted before their vectors: a crash in between leaves points, which the next run
+//! finds and deletes, and never pictures that nothing refers to. Several workers may run it
+//! concurrently; each finds only what the others have not deleted.
 //!
-//! Deleting point by point costs about as much as inserting did, and the server compacts its segments afterwards. That is
-//! right up to some ten million sightings a day. Beyond, the plan is shards by time: a collection with
-//! `sharding_method: custom`, one shard key a day (`2026-05-01`) made ahead of its first point, upserts and spans with the
-//! key of the track's birth (so that a track never lies in two shards), searches with the keys of the asked-for time only,
-//! and retention as the deletion of the oldest key: a folder goes, no point is touched. The filter on the capture time
-//! stays in the query; the keys only spare it shards. Pictures in object storage then expire by a rule of the bucket.
+//! Deleting point by point costs about as much as inserting did, and the server compacts its
+//! segments afterwards. That suffices up to some ten million sightings a day. Beyond, the plan is
+//! sharding by time: a collection with `sharding_method: custom`, one shard key per day
+//! (`2026-05-01`) created ahead of its first point; upserts and spans with the key of the track's
+//! birth (so that a track never lies in two shards); searches with the keys of the requested time
+//! only; and retention that deletes the oldest key, which removes a folder and touches no point.
+//! The filter on the capture time stays in the query; the keys only reduce the shards that it
+//! searches. A lifecycle rule of the bucket then expires pictures in object storage.
 
 use std::time::Duration;
 
@@ -20,19 +23,20 @@ use crate::erase::{EraseError, Receipt};
 use crate::gallery::Gallery;
 use crate::store::{Filter, VectorStore};
 
-/// Sightings deleted at once.
-const PORTION: usize = 500;
+/// Sightings deleted in one batch.
+const BATCH: usize = 500;
 
-/// Pause after each portion: searches and the indexer go first.
-const REST: Duration = Duration::from_millis(100);
+/// Pause after each batch: searches and the indexer take precedence.
+const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time between two looks for what is too old.
-const EVERY: Duration = Duration::from_secs(3600);
+/// Interval between two checks for expired sightings.
+const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Deletes everything captured before `before`, until nothing of it is left or `shutdown`. Durable when it returns.
+/// Deletes everything captured before `before`, until nothing of it is left or `shutdown`. Durable
+/// when it returns.
 ///
 /// # Errors
-/// When a part fails; what is left is found again by the next call.
+/// When a part fails; the next call finds what is left.
 pub fn expire(
     store: &dyn VectorStore,
     gallery: &dyn Gallery,
@@ -43,22 +47,23 @@ pub fn expire(
     let mut receipt = Receipt::default();
     let mut delete = |ids: Vec<SightingId>| -> Result<(), EraseError> {
         let files = gallery.delete(&ids)?;
-        // With the time once more: a better picture for the same slot may have arrived in between.
+        // The filter repeats the time: a better picture for the same slot may have arrived in
+        // between.
         let points = store.delete(&Filter { ids: Some(ids), ..filter.clone() })?;
         store.flush()?;
         receipt.points += points;
         receipt.files += files;
         metrics::counter!("sightline_index_expired_sightings_total").increment(points);
         metrics::counter!("sightline_index_expired_files_total").increment(files);
-        pause(REST, shutdown);
+        pause(BATCH_PAUSE, shutdown);
         Ok(())
     };
     while !shutdown.is_triggered() {
-        let ids: Vec<SightingId> = store.newest(&filter, PORTION)?.into_iter().map(|r| r.id).collect();
+        let ids: Vec<SightingId> = store.newest(&filter, BATCH)?.into_iter().map(|r| r.id).collect();
         if ids.is_empty() {
-            // Whom only other models know of, see [`crate::AllModels`].
+            // Sightings that only other models' indexes hold, see [`crate::AllModels`].
             let others = store.ids(&filter)?;
-            others.chunks(PORTION).take_while(|_| !shutdown.is_triggered()).try_for_each(|ids| delete(ids.to_vec()))?;
+            others.chunks(BATCH).take_while(|_| !shutdown.is_triggered()).try_for_each(|ids| delete(ids.to_vec()))?;
             break;
         }
         delete(ids)?;
@@ -66,7 +71,8 @@ pub fn expire(
     Ok(receipt)
 }
 
-/// Runs [`expire`] every hour for what is older than `keep`, until `shutdown`. Blocks: run it on a thread of its own.
+/// Runs [`expire`] every hour for sightings older than `keep`, until `shutdown`. Blocks: run it on
+/// a thread of its own.
 pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Duration, shutdown: &Shutdown) {
     while !shutdown.is_triggered() {
         match expire(store, gallery, Timestamp::now() - keep, shutdown) {
@@ -79,8 +85,8 @@ pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Duration, shutd
                 tracing::error!(%error, "cannot delete what is too old; trying again in an hour");
             }
         }
-        // Workers that start together do not all look at the same moment.
-        pause(EVERY.mul_f64(rand::rng().random_range(0.8..1.2)), shutdown);
+        // Jitter: workers that start together do not all run at the same moment.
+        pause(INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2)), shutdown);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Kills at random moments. What an undisturbed run stores must be stored in the end, nothing twice, and whatever was
-//! acknowledged (seen in the store) at any moment must still be there.
+//! Drill: kills processes at random moments. In the end the index must hold what an undisturbed run
+//! stores, nothing twice, and everything that was acknowledged (seen in the store) at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use crate::footage::file_cameras;
 use crate::index::{Held, Index};
 use crate::topology::{Roles, Topology};
 
-/// How the drill goes.
+/// Arguments of the chaos drill
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kills.
+    /// Number of kills
     #[arg(long, default_value_t = 200)]
     kills: usize,
-    /// Cameras, each with a recording as its footage.
+    /// Cameras, each with a recording as its footage
     #[arg(long, default_value_t = 6)]
     cameras: usize,
-    /// Decides whom and when.
+    /// Seed that decides which process is killed when
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Longest pause between two kills, in milliseconds.
+    /// Longest pause between two kills, in milliseconds
     #[arg(long, default_value_t = 2500)]
     pause_ms: u64,
-    /// Longest absence of the killed process, in milliseconds.
+    /// Longest absence of the killed process, in milliseconds
     #[arg(long, default_value_t = 1000)]
     absence_ms: u64,
-    /// Processes of each role.
+    /// Processes of each role
     #[arg(long, default_value_t = 2)]
     ingest: usize,
     #[arg(long, default_value_t = 2)]
@@ -41,10 +41,10 @@ pub struct Args {
     index: usize,
 }
 
-/// How long the footage may take to go through.
+/// Time limit for the footage to reach the index.
 const LIMIT: Duration = Duration::from_secs(1500);
 
-/// Runs the drill; whether nothing was lost and nothing doubled.
+/// Runs the drill; returns whether nothing was lost and nothing doubled.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     let roles = Roles { ingest: args.ingest, embed: args.embed, index: args.index };
     let config = file_cameras(args.cameras, &common.videos, false)?;
@@ -64,7 +64,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     let victims = roles.all();
     for n in 0..args.kills {
         std::thread::sleep(Duration::from_millis(rng.random_range(0..args.pause_ms)));
-        // With the store away, nothing new can have been acknowledged.
+        // While the store is unreachable, nothing new can have been acknowledged.
         if let Ok(index) = Index::open(&topology)
             && let Ok(ids) = index.ids()
         {

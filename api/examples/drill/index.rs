@@ -1,4 +1,4 @@
-//! What the index holds, read from the vector store itself: the drills compare runs by it.
+//! Reads the index from the vector store itself; the drills compare runs with it.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use sightline_search::{Filter, Payload, QdrantStore, VectorStore};
 
 use crate::topology::Topology;
 
-/// What must be the same in two runs over the same footage.
+/// Content that must be the same in two runs over the same footage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
     pub camera: String,
@@ -31,7 +31,7 @@ impl From<&Payload> for Held {
     }
 }
 
-/// A look into the index of a running topology.
+/// Client of the vector store of a running topology.
 pub struct Index {
     store: QdrantStore,
 }
@@ -47,17 +47,17 @@ impl Index {
         Ok(Self { store })
     }
 
-    /// Ids of all points.
+    /// Returns the ids of all points.
     pub fn ids(&self) -> anyhow::Result<Vec<SightingId>> {
         Ok(self.store.ids(&Filter::default())?)
     }
 
-    /// How many points there are.
+    /// Returns the number of points.
     pub fn count(&self) -> anyhow::Result<usize> {
         Ok(self.store.count(&Filter::default())? as usize)
     }
 
-    /// All points.
+    /// Returns all points.
     pub fn all(&self) -> anyhow::Result<BTreeMap<SightingId, Held>> {
         let mut all = BTreeMap::new();
         for chunk in self.ids()?.chunks(500) {
@@ -66,7 +66,7 @@ impl Index {
         Ok(all)
     }
 
-    /// The newest points, by capture time.
+    /// Returns the newest points by capture time.
     pub fn newest(&self, limit: usize) -> anyhow::Result<Vec<(SightingId, Timestamp)>> {
         let found = self.store.newest(&Filter::default(), limit)?;
         Ok(found.into_iter().map(|r| (r.id, r.payload.captured_at)).collect())

@@ -1,7 +1,9 @@
-//! From the frame to the index: how long after its capture a picture can be found, for live cameras.
+//! Drill: measures the lag from the capture of a frame to the time at which a search can find it,
+//! for live cameras.
 //!
-//! The vector store is asked every 50 ms for what is new, from outside: what counts is that a search would find it. Capture
-//! times are the cameras' own (RTP sender time); cameras and index share one clock here.
+//! The drill asks the vector store every 50 ms for new points, from outside, so that it measures
+//! what a search would find. Capture times come from the cameras (RTP sender time); cameras and
+//! index must share one clock.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -12,24 +14,25 @@ use crate::Common;
 use crate::index::Index;
 use crate::topology::{Roles, Topology};
 
-/// How the drill goes.
+/// Arguments of the lag drill
 #[derive(clap::Args)]
 pub struct Args {
-    /// Addresses of the cameras, for example those of the example `rtsp_cameras`.
+    /// Addresses of the cameras, for example those of the example `rtsp_cameras`
     #[arg(required = true)]
     urls: Vec<String>,
-    /// How long is measured, in seconds.
+    /// Duration of the measurement, in seconds
     #[arg(long, default_value_t = 120)]
     seconds: u64,
-    /// Analysed frames a second of each camera.
+    /// Analysed frames per second of each camera
     #[arg(long, default_value_t = 5.0)]
     fps: f64,
 }
 
-/// Time that the store may take to be asked: a measurement is late by at most this and the answer's time.
+/// Poll interval of the store: a measurement is late by at most this and the duration of the
+/// answer.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// Measures and prints; true when anything was measured.
+/// Measures and prints; returns true when anything was measured.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     let mut config = String::new();
     for (n, url) in args.urls.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Drills: what happens to the whole topology, on this machine, when things break, and how quick it is when they do not.
+//! Drills: fault and speed tests of the whole topology on this machine.
 //!
 //! ```text
 //! drill chaos   kills roles and broker at random moments; afterwards the index must hold what an undisturbed run holds
@@ -7,7 +7,8 @@
 //! drill lag     from the frame to the index, for live cameras
 //! ```
 //!
-//! Every drill starts real processes with `docker/local.sh` and stops them again. Results go to standard output.
+//! Every drill starts real processes with `docker/local.sh` and stops them again. Results go to
+//! standard output.
 
 mod chaos;
 mod footage;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Drills over the whole topology.
+/// Drills over the whole topology
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
@@ -31,26 +32,26 @@ struct Cli {
     drill: Drill,
 }
 
-/// What all drills need.
+/// Arguments of all drills
 #[derive(clap::Args)]
 pub struct Common {
-    /// Folder for data and logs; emptied first.
+    /// Folder for data and logs; emptied first
     #[arg(long, default_value = "data/drill")]
     dir: PathBuf,
-    /// Recordings, played by the cameras in turn.
+    /// Recordings that the cameras play in turn
     #[arg(long = "video", default_values_os_t = footage::samples())]
     videos: Vec<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Drill {
-    /// Kill at random.
+    /// Kill processes at random
     Chaos(chaos::Args),
-    /// Minutes without broker, then without vector store.
+    /// Stop the broker, then the vector store, for minutes
     Outage(outage::Args),
-    /// One worker against two.
+    /// Compare one worker with two
     Scale(scale::Args),
-    /// Frame to searchable.
+    /// Measure the lag from frame to index
     Lag(lag::Args),
 }
 

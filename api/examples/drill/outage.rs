@@ -1,5 +1,5 @@
-//! Minutes without the broker, then without the vector store, under live cameras: memory must stay bounded, what is dropped
-//! must be counted and shown, and everything must catch up by itself.
+//! Drill: minutes without the broker, then without the vector store, under live cameras. Memory
+//! must stay bounded, drops must be counted and shown, and the topology must catch up without help.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use crate::Common;
 use crate::topology::{Roles, Topology};
 
-/// How the drill goes.
+/// Arguments of the outage drill
 #[derive(clap::Args)]
 pub struct Args {
-    /// Addresses of live cameras, for example those of the example `rtsp_cameras`.
+    /// Addresses of live cameras, for example those of the example `rtsp_cameras`
     #[arg(required = true)]
     urls: Vec<String>,
-    /// Length of each outage in seconds.
+    /// Duration of each outage in seconds
     #[arg(long, default_value_t = 180)]
     seconds: u64,
-    /// Bytes the camera node may keep on its disk. A small number shows the counted drops.
+    /// Disk space of the camera node's outbox in bytes; a small number shows the counted drops
     #[arg(long, default_value_t = 1 << 30)]
     spool_bytes: u64,
 }
 
 const MIB: f64 = 1048576.0;
 
-/// Runs both outages; whether the cameras were searchable again after each.
+/// Runs both outages; returns whether the cameras were searchable again after each.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     let mut config = format!("[bus]\nspool_bytes = {}\n", args.spool_bytes);
     for (n, url) in args.urls.iter().enumerate() {
@@ -83,7 +83,7 @@ fn outage(topology: &Topology, away: &'static str, seconds: u64, count: usize) -
             resident(role) as f64 / MIB
         );
     }
-    // The last reports travel behind what was held back.
+    // The last reports arrive behind the messages that were held back.
     std::thread::sleep(Duration::from_secs(6));
     let (dropped_now, crops_now, fraction) = (counts("crops_dropped")?, counts("crops")?, topology.cameras()?);
     for (id, now) in &dropped_now {

@@ -1,8 +1,8 @@
-//! One worker against two: how many pictures a second go from the broker into the index; and a second worker that joins and
-//! leaves in mid-stream, which must lose and double nothing.
+//! Drill: compares one worker with two by the pictures per second from the broker into the index;
+//! and adds and removes a second worker in mid-stream, which must neither lose nor double anything.
 //!
-//! The topic is filled first, with the workers away, so that the rate is theirs alone. Every worker computes on one thread:
-//! what is compared is another process, not another core for the same one.
+//! The topic is filled first, without workers, so that the rate is theirs alone. Each worker
+//! computes on one thread, so that the second adds a process and not just another core.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::Common;
 use crate::index::Index;
 use crate::topology::{Roles, Topology};
 
-/// How the drill goes.
+/// Arguments of the scale drill
 #[derive(clap::Args)]
 pub struct Args {
-    /// Pictures of each round.
+    /// Pictures per round
     #[arg(long, default_value_t = 6000)]
     crops: usize,
-    /// Cameras they come from.
+    /// Number of cameras that they come from
     #[arg(long, default_value_t = 48)]
     cameras: usize,
 }
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs the rounds; whether each stored just what was sent.
+/// Runs the rounds; returns whether each stored exactly what was sent.
 pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     let roles = Roles { ingest: 1, embed: 2, index: 2 };
     let topology = Topology::up(&common.dir, roles, "[embed]\nthreads = 1\n[ingest]\nmax_cameras = 1\n")?;
@@ -90,7 +90,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
     Ok(set == sent && held.len() == set.len())
 }
 
-/// A picture of the size of a usual crop.
+/// Returns a picture of the size of a typical crop.
 fn picture() -> anyhow::Result<Vec<u8>> {
     let image = image::RgbImage::from_fn(96, 192, |x, y| image::Rgb([(x * 2) as u8, y as u8, ((x * y) % 251) as u8]));
     let mut jpeg = Vec::new();
@@ -98,7 +98,7 @@ fn picture() -> anyhow::Result<Vec<u8>> {
     Ok(jpeg)
 }
 
-/// Puts one round of pictures on the topic; their ids.
+/// Sends one round of pictures to the topic; returns their ids.
 fn fill(bus: &BusConfig, args: &Args, round: usize, jpeg: &[u8]) -> anyhow::Result<Vec<SightingId>> {
     let producer = Producer::start(bus, "drill")?;
     let failed = Arc::new(AtomicUsize::new(0));
@@ -134,7 +134,8 @@ fn fill(bus: &BusConfig, args: &Args, round: usize, jpeg: &[u8]) -> anyhow::Resu
     Ok(ids)
 }
 
-/// Waits until everything sent is stored; seconds between the first and the last of `count` new ones, scaled to all of them.
+/// Waits until everything sent is stored; returns the seconds between the first and the last of
+/// `count` new points, scaled to all of them.
 fn drained(topology: &Topology, sent: &BTreeSet<SightingId>, count: usize) -> anyhow::Result<f64> {
     let index = Index::open(topology)?;
     let (start, before) = (Instant::now(), sent.len().saturating_sub(count));

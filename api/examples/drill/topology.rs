@@ -1,4 +1,4 @@
-//! A topology of real processes, steered through `docker/local.sh`, and what can be asked of it from outside.
+//! A topology of real processes, controlled through `docker/local.sh` and observed from outside.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::footage::root;
 
-/// How many processes of each role.
+/// Number of processes of each role.
 #[derive(Clone, Copy, Debug)]
 pub struct Roles {
     pub ingest: usize,
@@ -19,7 +19,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Everything that can be killed: role and number, broker and vector store included.
+    /// Returns everything that can be killed: role and number, broker and vector store included.
     pub fn all(self) -> Vec<(&'static str, usize)> {
         let many = |role, count| (1..=count).map(move |n| (role, n));
         let mut all: Vec<_> =
@@ -29,7 +29,7 @@ impl Roles {
     }
 }
 
-/// Running processes; stopped when dropped.
+/// Running processes; stopped on drop.
 pub struct Topology {
     dir: PathBuf,
     /// Address of the vector store.
@@ -80,34 +80,34 @@ impl Topology {
         Ok(())
     }
 
-    /// What the script noted at the start.
+    /// Reads a value that the script wrote at the start.
     fn noted(&self, file: &str) -> anyhow::Result<String> {
         let path = self.dir.join("run").join(file);
         Ok(std::fs::read_to_string(&path).with_context(|| path.display().to_string())?.trim().to_owned())
     }
 
-    /// `kill -9`.
+    /// Kills a role with `kill -9`.
     pub fn kill(&self, role: &str, n: usize) -> anyhow::Result<()> {
         self.script(&["kill", role, &n.to_string()])
     }
 
-    /// An orderly stop.
+    /// Stops a role gracefully.
     pub fn stop(&self, role: &str, n: usize) -> anyhow::Result<()> {
         self.script(&["stop", role, &n.to_string()])
     }
 
-    /// Starts it (again).
+    /// Starts a role, possibly again.
     pub fn start(&self, role: &str, n: usize) -> anyhow::Result<()> {
         self.script(&["start", role, &n.to_string()])
     }
 
-    /// Process id of a role, while it runs.
+    /// Returns the process id of a role while it runs.
     pub fn pid(&self, role: &str, n: usize) -> Option<u32> {
         let name = if role == "kafka" || role == "qdrant" { role.to_owned() } else { format!("{role}-{n}") };
         self.noted(&format!("{name}.pid")).ok()?.split(' ').next()?.parse().ok()
     }
 
-    /// Resident memory of a role now, and the most it ever held, in bytes.
+    /// Returns the current and the peak resident memory of a role, in bytes.
     pub fn memory(&self, role: &str, n: usize) -> Option<(u64, u64)> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(role, n)?)).ok()?;
         let field = |name: &str| {
@@ -117,9 +117,9 @@ impl Topology {
         Some((field("VmRSS:")?, field("VmHWM:")?))
     }
 
-    /// A call of the REST API.
+    /// Calls the REST API.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
-        // The token dies with the process, and a new one is written at its next start.
+        // The token ends with the process, and the next start writes a new one.
         let client = self.dir.join("api-1/client.json");
         let client: Value = serde_json::from_slice(&std::fs::read(&client)?)?;
         let (server, token) = (client["server"].as_str().unwrap_or(""), client["token"].as_str().unwrap_or(""));
@@ -132,7 +132,7 @@ impl Topology {
         Ok(answer.body_mut().read_json()?)
     }
 
-    /// `/v1/cameras`, by id.
+    /// Returns `/v1/cameras`, by id.
     pub fn cameras(&self) -> anyhow::Result<BTreeMap<String, Value>> {
         let answer = self.get("/v1/cameras")?;
         let list = answer.get("cameras").unwrap_or(&answer).as_array().cloned().context("no list of cameras")?;

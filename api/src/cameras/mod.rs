@@ -1,48 +1,47 @@
-//! Cameras as the API sees them: what runs them ([`CameraControl`]), what it says of them ([`Heard`]), and what an
-//! operator is shown ([`CameraView`]).
+//! Cameras as the API sees them: [`CameraControl`] runs them, [`LastReport`] is the last report of
+//! a camera and its age, [`CameraView`] is what an operator sees.
 
-mod mask;
 mod view;
 
 use sightline_core::config::CameraConfig;
 use sightline_core::{CameraId, NodeReport};
 
-pub use mask::mask;
-pub use view::{CameraState, CameraView, LAG_LIMIT_S, SILENCE_LIMIT_S, view};
+pub use view::{CameraView, LAG_LIMIT_S, REPORT_TIMEOUT_S, view};
 
 use crate::error::Error;
 use crate::state::CameraSource;
 
-/// The newest report of a camera, and how long ago it came.
+/// Last report of a camera, with its age.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard {
-    /// What the node said.
+pub struct LastReport {
+    /// The node's report.
     pub report: NodeReport,
-    /// Seconds for which nothing newer has been heard of this camera although it could have been: while the place where
-    /// reports are read is away itself, this does not grow.
-    pub silent_s: f64,
+    /// Age of the report in seconds. It does not grow while the place that reports are read from is
+    /// unreachable, since no newer report could arrive then.
+    pub age_s: f64,
 }
 
-impl From<NodeReport> for Heard {
-    /// Just heard.
+impl From<NodeReport> for LastReport {
+    /// A report that has just arrived: age 0.
     fn from(report: NodeReport) -> Self {
-        Self { report, silent_s: 0.0 }
+        Self { report, age_s: 0.0 }
     }
 }
 
-/// Why a camera is not started or stopped.
+/// Reason why a camera was not started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum CameraRefused {
-    /// The address or a setting cannot work.
+    /// The address or a setting is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// It is there already, there is no room for one more, or it is not ours to stop.
+    /// The camera exists already, the node has no capacity left, or the camera cannot be stopped
+    /// from here.
     #[error("{0}")]
     Conflict(String),
-    /// The node (or the way to it) is stopping or broken.
+    /// The node, or the connection to it, is stopping or broken.
     #[error("{0}")]
     Down(String),
-    /// This process cannot steer cameras at all.
+    /// This process cannot control cameras.
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -58,44 +57,46 @@ impl From<CameraRefused> for Error {
     }
 }
 
-/// The camera nodes, as far as the API steers them. Calls may block for a short while.
+/// Control of the camera nodes. Calls may block for a short time.
 pub trait CameraControl: Send + Sync {
     /// Starts a camera.
     ///
     /// # Errors
-    /// Why it cannot be started.
+    /// The reason why the camera cannot be started.
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused>;
 
-    /// Whether [`CameraControl::remove`] could stop this camera: asked before anything is erased.
+    /// Checks whether [`CameraControl::remove`] could stop this camera; called before anything is
+    /// erased.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it could not.
     fn removable(&self, camera: &CameraId) -> Result<(), CameraRefused> {
         let _ = camera;
         Ok(())
     }
 
-    /// Stops a camera; nothing happens when it is not running.
+    /// Stops a camera; does nothing when it is not running.
     ///
     /// # Errors
-    /// Why it may be running still.
+    /// The reason why the camera may still run.
     fn remove(&self, camera: &CameraId) -> Result<(), CameraRefused>;
 
-    /// What every camera does.
-    fn status(&self) -> Vec<Heard>;
+    /// Returns the last report of every camera.
+    fn status(&self) -> Vec<LastReport>;
 
-    /// Cameras that this process's own database does not list: those of other processes.
-    fn elsewhere(&self) -> Vec<(CameraConfig, CameraSource)> {
+    /// Returns cameras that this process's database does not list: those of other processes.
+    fn remote_cameras(&self) -> Vec<(CameraConfig, CameraSource)> {
         Vec::new()
     }
 
-    /// Cameras run in other processes: they are remembered there and not in this process's database, and pictures of a
-    /// removed one may come late (a node that was cut off hears of the removal, and sends what it has, hours after).
+    /// Whether cameras run in other processes. Such cameras are stored there and not in this
+    /// process's database, and pictures of a removed camera may arrive late: a node that was cut
+    /// off learns of the removal, and sends its outbox, hours later.
     fn remote(&self) -> bool {
         false
     }
 
-    /// What keeps cameras from being seen or steered just now. Searches are answered all the same.
+    /// Reason why cameras cannot be seen or controlled at the moment. Searches are still answered.
     fn fault(&self) -> Option<String> {
         None
     }

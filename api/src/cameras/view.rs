@@ -1,87 +1,54 @@
-//! The state of a camera as an operator needs it: what the camera node reports, joined with how far the index has come.
+//! State of a camera as an operator sees it: the camera node's report, combined with the watermark
+//! of the index.
 //!
-//! "Registered" is not "searchable": a camera counts as searchable only once footage of its present connection has
-//! arrived in the index, and only as long as the index keeps up and the node is heard.
+//! "Registered" is not "searchable": a camera is searchable once footage of its current connection
+//! has reached the index, and as long as the index keeps up and the node reports.
 
 use serde::Serialize;
-use sightline_core::{CameraId, NodeReport, NodeState, Timestamp};
+use sightline_core::{CameraId, CameraState, NodeReport, Timestamp};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
-use super::{Heard, mask};
+use super::LastReport;
 use crate::engine::Watermark;
 use crate::state::{CameraRow, CameraSource};
 
-/// A camera whose index lags by more than this is decoding, but not searchable.
+/// Lag of the index in seconds above which a camera counts as decoding instead of searchable.
 pub const LAG_LIMIT_S: f64 = 10.0;
 
-/// A camera that has not been heard of for longer than this is not what its last report said: nodes report every two
-/// seconds, so this is five reports missing in a row.
-pub const SILENCE_LIMIT_S: f64 = 10.0;
+/// Age of the last report in seconds above which the node counts as lost. Nodes report every two
+/// seconds, so five reports in a row are missing then.
+pub const REPORT_TIMEOUT_S: f64 = 10.0;
 
-/// State of a camera as the operator sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum CameraState {
-    /// No frame yet.
-    Connecting,
-    /// Frames arrive, but the index has not caught up with this connection.
-    Decoding,
-    /// What the camera sees is found by a search within seconds.
-    Searchable,
-    /// The connection was lost; another attempt is scheduled.
-    Retrying,
-    /// No attempt will help.
-    Failed,
-    /// The footage is over, or the camera was removed; what it recorded is searchable.
-    Ended,
-}
-
-impl CameraState {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Connecting, Self::Decoding, Self::Searchable, Self::Retrying, Self::Failed, Self::Ended];
-
-    /// The state as it is written everywhere.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Decoding => "decoding",
-            Self::Searchable => "searchable",
-            Self::Retrying => "retrying",
-            Self::Failed => "failed",
-            Self::Ended => "ended",
-        }
-    }
-}
-
-/// One camera in the answers of `/v1/cameras`.
+/// State of one camera.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CameraView {
-    /// The camera's immutable id.
+    /// Immutable id of the camera.
     #[schema(value_type = String)]
     pub id: CameraId,
-    /// What it does.
+    /// State of the camera.
+    #[schema(schema_with = states)]
     pub state: CameraState,
-    /// Why, where there is a why.
+    /// Reason for the state, if there is one.
     pub reason: Option<String>,
-    /// Since when.
+    /// Time since which the camera has this state.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub since: Option<Timestamp>,
-    /// Everything captured up to here is found by a search.
+    /// All footage captured up to this time is searchable.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub searchable_through: Option<Timestamp>,
-    /// Seconds by which the index is behind.
+    /// Lag of the index behind the camera, in seconds.
     pub lag_s: Option<f64>,
-    /// Part of the footage that was dropped because the machine is too slow, 0 to 1.
+    /// Fraction of the footage that was dropped because the machine is too slow, 0 to 1.
     pub dropped_fraction: f64,
-    /// Seconds until the next attempt to connect.
+    /// Seconds until the next connection attempt.
     pub retry_in_s: Option<f64>,
-    /// `config` (defined in this process's configuration file), `api` (added at run time) or `node` (defined in the
-    /// configuration of a camera node).
+    /// Where the camera is defined: `config` (configuration file of this process), `api` (added at
+    /// run time) or `node` (configuration of a camera node).
     pub source: &'static str,
-    /// Stopped for good; its footage is still searchable.
+    /// Whether the camera was removed and its footage kept searchable.
     pub archived: bool,
-    /// Its address, passwords masked; for administrators only.
+    /// Address of the camera, with passwords masked; shown to administrators only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Frames decoded since the start.
@@ -96,17 +63,23 @@ pub struct CameraView {
     pub crops_dropped: u64,
 }
 
-/// Joins what is known of a camera.
+/// OpenAPI schema of a state: a string enumeration.
+fn states() -> Object {
+    let words = CameraState::ALL.map(CameraState::as_str);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
+}
+
+/// Combines everything known about a camera.
 pub fn view(
     row: &CameraRow,
-    heard: Option<&Heard>,
+    last_report: Option<&LastReport>,
     mark: Option<&Watermark>,
     now: Timestamp,
     with_url: bool,
 ) -> CameraView {
-    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(row, heard, m, now));
-    let (state, reason) = judge(row, heard, mark, lag_s);
-    let node = heard.map(|h| &h.report);
+    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(row, last_report, m, now));
+    let (state, reason) = state_of(row, last_report, mark, lag_s);
+    let node = last_report.map(|h| &h.report);
     CameraView {
         id: row.spec.id.clone(),
         state,
@@ -122,7 +95,7 @@ pub fn view(
             CameraSource::Node => "node",
         },
         archived: row.archived,
-        url: (with_url && !row.spec.url.is_empty()).then(|| mask(&row.spec.url)),
+        url: (with_url && !row.spec.url.is_empty()).then(|| row.spec.url.to_string()),
         frames_decoded: node.map_or(0, |n| n.frames_decoded),
         frames_analysed: node.map_or(0, |n| n.frames_analysed),
         frames_dropped: node.map_or(0, |n| n.frames_dropped),
@@ -131,30 +104,31 @@ pub fn view(
     }
 }
 
-/// Seconds the index is behind. Live footage is compared with the clock; a recording's capture times lie anywhere, so
-/// there it is the time since the index last heard of it. Whether a node's own camera is live is not known here; but
-/// reports travel behind the footage they speak of, so the age of the newest one that arrived is how late the footage is.
-fn lag(row: &CameraRow, heard: Option<&Heard>, mark: &Watermark, now: Timestamp) -> f64 {
-    let since = match (row.source, heard) {
+/// Lag of the index in seconds. Live footage is compared with the clock. The capture times of a
+/// recording are arbitrary, so its lag is the time since its coverage last advanced. Whether a
+/// node's own camera is live is unknown here; but reports travel behind the footage that they
+/// describe, so the age of the newest report is the lag.
+fn lag(row: &CameraRow, last_report: Option<&LastReport>, mark: &Watermark, now: Timestamp) -> f64 {
+    let since = match (row.source, last_report) {
         _ if mark.ended => return 0.0,
         (CameraSource::Node, Some(h)) => h.report.at,
         (CameraSource::Node, None) => mark.arrived,
-        _ if row.spec.url.starts_with("file:") => mark.arrived,
+        _ if row.spec.url.is_file() => mark.arrived,
         _ => mark.through,
     };
     now.seconds_since(since).max(0.0)
 }
 
-fn judge(
+fn state_of(
     row: &CameraRow,
-    heard: Option<&Heard>,
+    last_report: Option<&LastReport>,
     mark: Option<&Watermark>,
     lag_s: Option<f64>,
 ) -> (CameraState, Option<String>) {
     if row.archived {
         return (CameraState::Ended, Some("removed; its footage is kept and searchable".into()));
     }
-    let Some(Heard { report: node, silent_s }) = heard else {
+    let Some(LastReport { report: node, age_s }) = last_report else {
         return if row.source == CameraSource::Node {
             (
                 CameraState::Retrying,
@@ -165,19 +139,19 @@ fn judge(
         };
     };
     let here = mark.filter(|m| m.connection == Some(node.connection));
-    let over = node.state == NodeState::Ended && here.is_some_and(|m| m.ended);
-    if *silent_s > SILENCE_LIMIT_S && !over {
-        return (CameraState::Retrying, Some(format!("its node has not reported for {silent_s:.0} s")));
+    let over = node.state == CameraState::Ended && here.is_some_and(|m| m.ended);
+    if *age_s > REPORT_TIMEOUT_S && !over {
+        return (CameraState::Retrying, Some(format!("its node has not reported for {age_s:.0} s")));
     }
     match node.state {
-        NodeState::Connecting => (CameraState::Connecting, node.reason.clone()),
-        NodeState::Retrying => (CameraState::Retrying, node.reason.clone()),
-        NodeState::Failed => (CameraState::Failed, node.reason.clone()),
-        NodeState::Ended if over => (CameraState::Ended, node.reason.clone()),
-        NodeState::Ended => {
+        CameraState::Connecting => (CameraState::Connecting, node.reason.clone()),
+        CameraState::Retrying => (CameraState::Retrying, node.reason.clone()),
+        CameraState::Failed => (CameraState::Failed, node.reason.clone()),
+        CameraState::Ended if over => (CameraState::Ended, node.reason.clone()),
+        CameraState::Ended => {
             (CameraState::Decoding, Some("the footage is over; the rest of it is being indexed".into()))
         }
-        NodeState::Decoding => match (here, lag_s) {
+        CameraState::Decoding | CameraState::Searchable => match (here, lag_s) {
             (Some(_), Some(lag)) if lag <= LAG_LIMIT_S => (CameraState::Searchable, None),
             (Some(_), Some(lag)) => (CameraState::Decoding, Some(format!("the index is {lag:.0} s behind"))),
             _ => (CameraState::Decoding, Some("no footage of this connection has reached the index yet".into())),
@@ -185,8 +159,9 @@ fn judge(
     }
 }
 
-/// Part of the footage nobody will find: frames not analysed, of the rest pictures not embedded (embedder or broker too
-/// slow, spool full), and of the rest those that the index refused.
+/// Fraction of the footage that cannot be found: frames not analysed, of the rest pictures not
+/// embedded (embedder or broker too slow, outbox full), and of the rest pictures that the index
+/// rejected.
 fn dropped_fraction(node: Option<&NodeReport>, mark: Option<&Watermark>) -> f64 {
     let kept = |lost: u64, kept: u64| if lost + kept == 0 { 1.0 } else { kept as f64 / (lost + kept) as f64 };
     let on_the_way = node.map_or(1.0, |n| kept(n.frames_dropped, n.frames_analysed) * kept(n.crops_dropped, n.crops));
@@ -207,9 +182,9 @@ mod tests {
         }
     }
 
-    fn node(state: NodeState, connection: u64) -> Heard {
+    fn node(state: CameraState, connection: u64) -> LastReport {
         let camera: CameraId = "a".parse().expect("valid");
-        Heard::from(NodeReport {
+        LastReport::from(NodeReport {
             origin: Origin::of_camera("test", 0, &camera),
             camera,
             at: Timestamp::from_micros(997_000_000),
@@ -237,19 +212,19 @@ mod tests {
     #[test]
     fn searchable_only_when_this_connection_has_arrived_in_time() {
         let r = row("rtsp://camera");
-        let state = |n: &Heard, m: Option<&Watermark>| view(&r, Some(n), m, NOW, false).state;
-        let decoding = node(NodeState::Decoding, 3);
+        let state = |n: &LastReport, m: Option<&Watermark>| view(&r, Some(n), m, NOW, false).state;
+        let decoding = node(CameraState::Decoding, 3);
         assert_eq!(state(&decoding, None), CameraState::Decoding);
         assert_eq!(state(&decoding, Some(&mark(2, 999, false))), CameraState::Decoding);
         assert_eq!(state(&decoding, Some(&mark(3, 980, false))), CameraState::Decoding);
         assert_eq!(state(&decoding, Some(&mark(3, 995, false))), CameraState::Searchable);
-        assert_eq!(state(&node(NodeState::Retrying, 3), Some(&mark(3, 999, false))), CameraState::Retrying);
+        assert_eq!(state(&node(CameraState::Retrying, 3), Some(&mark(3, 999, false))), CameraState::Retrying);
     }
 
     #[test]
     fn a_recording_has_ended_once_all_of_it_is_indexed() {
         let r = row("file:///a.mp4");
-        let ended = node(NodeState::Ended, 0);
+        let ended = node(CameraState::Ended, 0);
         let with = |m: Watermark| view(&r, Some(&ended), Some(&m), NOW, false);
         assert_eq!(with(mark(0, 5, false)).state, CameraState::Decoding);
         let done = with(mark(0, 5, true));
@@ -257,23 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_not_heard_is_named() {
+    fn a_node_that_stops_reporting_is_retrying() {
         let r = row("rtsp://camera");
-        let silent = |state, silent_s| Heard { silent_s, ..node(state, 3) };
-        let shown = view(&r, Some(&silent(NodeState::Decoding, 14.2)), Some(&mark(3, 999, false)), NOW, false);
+        let silent = |state, age_s| LastReport { age_s, ..node(state, 3) };
+        let shown = view(&r, Some(&silent(CameraState::Decoding, 14.2)), Some(&mark(3, 999, false)), NOW, false);
         let why = Some("its node has not reported for 14 s".to_owned());
         assert_eq!((shown.state, shown.reason), (CameraState::Retrying, why));
-        let shown = view(&r, Some(&silent(NodeState::Decoding, 9.0)), Some(&mark(3, 999, false)), NOW, false);
+        let shown = view(&r, Some(&silent(CameraState::Decoding, 9.0)), Some(&mark(3, 999, false)), NOW, false);
         assert_eq!(shown.state, CameraState::Searchable);
-        let shown = view(&r, Some(&silent(NodeState::Ended, 900.0)), Some(&mark(3, 5, true)), NOW, false);
+        let shown = view(&r, Some(&silent(CameraState::Ended, 900.0)), Some(&mark(3, 5, true)), NOW, false);
         assert_eq!(shown.state, CameraState::Ended, "there is nothing left to report");
     }
 
     #[test]
     fn a_nodes_own_camera_is_as_late_as_its_newest_report() {
         let r = CameraRow { source: CameraSource::Node, ..row("") };
-        // Footage of another year: only the report says how late it came.
-        let shown = view(&r, Some(&node(NodeState::Decoding, 0)), Some(&mark(0, 5, false)), NOW, true);
+        // Footage of another year: only the report says how late it arrived.
+        let shown = view(&r, Some(&node(CameraState::Decoding, 0)), Some(&mark(0, 5, false)), NOW, true);
         assert_eq!((shown.state, shown.lag_s, shown.source), (CameraState::Searchable, Some(3.0), "node"));
         assert_eq!(shown.url, None, "nobody told it");
         assert_eq!(view(&r, None, Some(&mark(0, 5, false)), NOW, true).state, CameraState::Retrying);
@@ -281,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_multiplies() {
-        let n = node(NodeState::Decoding, 0);
+        let n = node(CameraState::Decoding, 0);
         assert!((dropped_fraction(Some(&n.report), None) - 0.28).abs() < 1e-9);
         let refused = Watermark { indexed: 3, rejected: 1, ..mark(0, 5, false) };
         assert!((dropped_fraction(Some(&n.report), Some(&refused)) - 0.46).abs() < 1e-9);
@@ -292,6 +267,6 @@ mod tests {
     fn addresses_are_for_administrators_and_masked() {
         let r = row("rtsp://user:hunter2@cam/1");
         assert_eq!(view(&r, None, None, NOW, false).url, None);
-        assert_eq!(view(&r, None, None, NOW, true).url.as_deref(), Some("rtsp://user:***@cam/1"));
+        assert_eq!(view(&r, None, None, NOW, true).url.as_deref(), Some("rtsp://***@cam/1"));
     }
 }

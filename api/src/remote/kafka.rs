@@ -1,4 +1,5 @@
-//! The topic of cameras on Kafka: compacted, keyed by camera, so that it always holds every camera's newest word.
+//! Topic of camera configurations on Kafka: compacted and keyed by camera, so that it always keeps
+//! each camera's newest configuration.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +11,18 @@ use sightline_core::shutdown::Shutdown;
 
 use super::CameraTopic;
 
-/// See the module.
+/// [`CameraTopic`] on Kafka.
 pub struct KafkaCameras {
     publisher: CameraPublisher,
     directory: CameraDirectory,
 }
 
 impl KafkaCameras {
-    /// Starts reading the topic, and makes it when it is missing; a broker that is away is waited for in the background,
-    /// until `shutdown`.
+    /// Starts reading the topic, and creates it when it is missing; an unreachable broker is
+    /// retried in the background until `shutdown`.
     ///
     /// # Errors
-    /// A setting that Kafka's client refuses, or no thread.
+    /// When Kafka's client refuses a setting, or no thread can be started.
     pub fn start(config: &BusConfig, client_id: &str, shutdown: &Shutdown) -> Result<Self, BusError> {
         let (own, stop) = (config.clone(), shutdown.clone());
         let topics = std::thread::Builder::new().name("bus-topics".into()).spawn(move || {

@@ -1,5 +1,6 @@
-//! Cameras of other processes: what they do is read from the coverage that the index workers keep beside the vectors,
-//! where every node's reports arrive in the order of the footage; what they shall do is told through a topic.
+//! Cameras of other processes. Their state comes from the coverage that the index workers keep
+//! beside the vectors, where the reports of all nodes arrive in the order of the footage; changes
+//! go to the nodes through a topic.
 //!
 //! ```text
 //! node --reports--> crops --> sightings --> index worker --> coverage (Qdrant) --every second--> this process
@@ -15,88 +16,90 @@ use std::time::{Duration, Instant};
 
 use sightline_core::config::CameraConfig;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraId, NodeReport, Timestamp};
+use sightline_core::{CameraId, CameraUrl, NodeReport, Timestamp};
 use sightline_search::Coverage;
 
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaCameras;
 
-use crate::cameras::{CameraControl, CameraRefused, Heard, SILENCE_LIMIT_S};
+use crate::cameras::{CameraControl, CameraRefused, LastReport, REPORT_TIMEOUT_S};
 use crate::state::CameraSource;
 
-/// Pause between two looks at the coverage. It bounds how late a state is shown; a search reads nothing of this.
+/// Poll interval of the coverage. It bounds how old a shown state is; searches do not depend on it.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How long what was just told to the topic counts, until the topic itself says it.
-const ECHO: Duration = Duration::from_secs(30);
+/// Time for which a change that was written to the topic counts before it is read back from there.
+const PENDING_FOR: Duration = Duration::from_secs(30);
 
-/// A camera that left the coverage and is not heard of is forgotten after this.
+/// Age of the last report in seconds after which a camera that left the coverage is forgotten.
 const FORGET_S: f64 = 3600.0;
 
-/// What this process says when it cannot steer.
+/// Message for requests to add or remove cameras in a build without Kafka.
 const NO_TOPIC: &str = "this sightline-api was built without the feature kafka, so it steers no cameras: add and remove \
                         them in the configuration files of their nodes";
 
-/// Where cameras are added and removed for all nodes.
+/// Topic through which cameras are added and removed on all nodes.
 pub trait CameraTopic: Send + Sync {
-    /// Publishes a camera; returns once it is acknowledged.
+    /// Publishes a camera; returns once the broker has acknowledged it.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason why the broker did not acknowledge it.
     fn put(&self, camera: &CameraConfig) -> Result<(), String>;
 
-    /// Publishes that a camera is removed; returns once that is acknowledged.
+    /// Publishes the removal of a camera; returns once the broker has acknowledged it.
     ///
     /// # Errors
-    /// Why it is not.
+    /// The reason why the broker did not acknowledge it.
     fn remove(&self, camera: &CameraId) -> Result<(), String>;
 
-    /// Everything published so far, as far as it has been read.
+    /// Returns all published cameras, as far as the topic has been read.
     fn all(&self) -> BTreeMap<CameraId, CameraConfig>;
 
-    /// What keeps the topic from being read or written just now.
+    /// Reason why the topic cannot be read or written at the moment.
     fn fault(&self) -> Option<String>;
 }
 
-/// The newest report of a camera, and when it was first seen here.
-struct Last {
+/// Last report of a camera, and when this process first saw it.
+struct SeenReport {
     report: NodeReport,
     seen: Instant,
-    /// How old the report was by its own account when this process saw the camera for the first time.
-    before_s: f64,
+    /// Age of the report, by its own time stamp, when this process saw the camera for the first
+    /// time.
+    initial_age_s: f64,
 }
 
 #[derive(Default)]
-struct Known {
-    last: BTreeMap<CameraId, Last>,
-    /// When the coverage was last up to date.
+struct PollState {
+    reports: BTreeMap<CameraId, SeenReport>,
+    /// Time of the last successful poll of the coverage.
     read: Option<Instant>,
-    /// Told to the topic, and not yet back from it: a camera, or that it is gone.
-    told: BTreeMap<CameraId, (Option<CameraConfig>, Instant)>,
+    /// Changes written to the topic and not yet read back: a camera, or `None` for its removal.
+    pending: BTreeMap<CameraId, (Option<CameraConfig>, Instant)>,
 }
 
-/// See the module.
+/// [`CameraControl`] over the nodes of other processes.
 pub struct RemoteNodes {
     coverage: Coverage,
     topic: Option<Arc<dyn CameraTopic>>,
-    known: Mutex<Known>,
+    state: Mutex<PollState>,
 }
 
 impl RemoteNodes {
-    /// Cameras as `coverage` tells of them (a [`sightline_search::RemoteCoverage`]'s), steered through `topic` where there is one.
+    /// Creates the control over the cameras of `coverage` (usually of a
+    /// [`sightline_search::RemoteCoverage`]); `topic` is needed to add and remove cameras.
     pub fn new(coverage: Coverage, topic: Option<Arc<dyn CameraTopic>>) -> Self {
-        Self { coverage, topic, known: Mutex::default() }
+        Self { coverage, topic, state: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change is a single assignment, so a poisoned lock is still sound.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, PollState> {
+        // Every change is a single assignment, so a poisoned lock is still consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the coverage every second until `shutdown`: a task of its own.
+    /// Polls the coverage every second until `shutdown`; run it as a task of its own.
     pub async fn follow(self: Arc<Self>, shutdown: Shutdown) {
         while !shutdown.is_triggered() {
-            self.hear(Instant::now(), Timestamp::now());
+            self.poll(Instant::now(), Timestamp::now());
             tokio::select! {
                 () = tokio::time::sleep(POLL) => {}
                 () = shutdown.triggered() => return,
@@ -104,40 +107,44 @@ impl RemoteNodes {
         }
     }
 
-    /// Takes note of what the coverage says now.
-    fn hear(&self, now: Instant, clock: Timestamp) {
+    /// Records the reports in the current coverage.
+    fn poll(&self, now: Instant, clock: Timestamp) {
         if self.coverage.fault().is_some() {
-            // What it says is old; that nothing is new is not the nodes' silence.
+            // The coverage is stale, so a missing report says nothing about the nodes.
             return;
         }
         let entries = self.coverage.all();
-        let mut known = self.known();
-        known.read = Some(now);
+        let mut state = self.state();
+        state.read = Some(now);
         for (camera, entry) in &entries {
             let Some(report) = &entry.report else { continue };
             let key = |r: &NodeReport| (r.at, r.origin.seq, r.origin.producer.clone());
-            match known.last.get(camera) {
+            match state.reports.get(camera) {
                 Some(last) if key(&last.report) == key(report) => {}
                 Some(_) => {
-                    known.last.insert(camera.clone(), Last { report: report.clone(), seen: now, before_s: 0.0 });
+                    state
+                        .reports
+                        .insert(camera.clone(), SeenReport { report: report.clone(), seen: now, initial_age_s: 0.0 });
                 }
                 None => {
-                    let before_s = clock.seconds_since(report.at).max(0.0);
-                    known.last.insert(camera.clone(), Last { report: report.clone(), seen: now, before_s });
+                    let initial_age_s = clock.seconds_since(report.at).max(0.0);
+                    state
+                        .reports
+                        .insert(camera.clone(), SeenReport { report: report.clone(), seen: now, initial_age_s });
                 }
             }
         }
-        known.last.retain(|camera, last| entries.contains_key(camera) || silent(last, now) < FORGET_S);
+        state.reports.retain(|camera, last| entries.contains_key(camera) || report_age_s(last, now) < FORGET_S);
     }
 
-    /// The topic with what was told to it a moment ago.
+    /// Cameras of the topic, with the pending changes applied.
     fn published(&self) -> BTreeMap<CameraId, CameraConfig> {
         let Some(topic) = &self.topic else { return BTreeMap::new() };
         let mut all = topic.all();
-        let mut known = self.known();
-        known.told.retain(|camera, (told, at)| at.elapsed() < ECHO && all.get(camera) != told.as_ref());
-        for (camera, (told, _)) in &known.told {
-            match told {
+        let mut state = self.state();
+        state.pending.retain(|camera, (pending, at)| at.elapsed() < PENDING_FOR && all.get(camera) != pending.as_ref());
+        for (camera, (pending, _)) in &state.pending {
+            match pending {
                 Some(config) => drop(all.insert(camera.clone(), config.clone())),
                 None => drop(all.remove(camera)),
             }
@@ -145,38 +152,33 @@ impl RemoteNodes {
         all
     }
 
-    fn tell(&self, camera: &CameraId, config: Option<CameraConfig>) {
-        self.known().told.insert(camera.clone(), (config, Instant::now()));
+    fn mark_pending(&self, camera: &CameraId, config: Option<CameraConfig>) {
+        self.state().pending.insert(camera.clone(), (config, Instant::now()));
     }
 
-    /// The newest report of a camera whose node is heard.
-    fn reporting(&self, camera: &CameraId) -> Option<NodeReport> {
-        let known = self.known();
-        let (last, read) = (known.last.get(camera)?, known.read?);
-        (silent(last, read) <= SILENCE_LIMIT_S).then(|| last.report.clone())
+    /// The last report of a camera whose node still reports.
+    fn live_report(&self, camera: &CameraId) -> Option<NodeReport> {
+        let state = self.state();
+        let (last, read) = (state.reports.get(camera)?, state.read?);
+        (report_age_s(last, read) <= REPORT_TIMEOUT_S).then(|| last.report.clone())
     }
 }
 
-fn not_told(why: String) -> CameraRefused {
+fn publish_failed(why: String) -> CameraRefused {
     CameraRefused::Down(format!("the topic of cameras cannot be written: {why}"))
 }
 
-fn silent(last: &Last, now: Instant) -> f64 {
-    now.saturating_duration_since(last.seen).as_secs_f64() + last.before_s
+fn report_age_s(last: &SeenReport, now: Instant) -> f64 {
+    now.saturating_duration_since(last.seen).as_secs_f64() + last.initial_age_s
 }
 
 impl CameraControl for RemoteNodes {
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
         let topic = self.topic.as_ref().ok_or(CameraRefused::Unsupported(NO_TOPIC))?;
-        // The rest of the address is judged by the node that takes the camera; its report says what is wrong.
-        let scheme = camera.url.split_once(':').map_or("", |(scheme, _)| scheme);
-        if scheme.is_empty() || !scheme.chars().all(|c| c.is_ascii_alphanumeric()) {
-            let why = "is no address: start it with rtsp://, http://, https://, file:, v4l2:// or videotestsrc://";
-            return Err(CameraRefused::Invalid(format!("{:?} {why}", camera.url)));
-        }
-        topic.put(&camera).map_err(not_told)?;
+        camera.url.source().map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+        topic.put(&camera).map_err(publish_failed)?;
         let id = camera.id.clone();
-        self.tell(&id, Some(camera));
+        self.mark_pending(&id, Some(camera));
         Ok(())
     }
 
@@ -184,7 +186,7 @@ impl CameraControl for RemoteNodes {
         if self.published().contains_key(camera) {
             return Ok(());
         }
-        match self.reporting(camera) {
+        match self.live_report(camera) {
             None => Ok(()),
             Some(report) => Err(CameraRefused::Conflict(format!(
                 "camera {:?} stands in the configuration of its node {:?}: take it out there first",
@@ -196,26 +198,27 @@ impl CameraControl for RemoteNodes {
 
     fn remove(&self, camera: &CameraId) -> Result<(), CameraRefused> {
         let Some(topic) = &self.topic else { return Ok(()) };
-        // What has not been read from the topic yet may be there all the same.
+        // A camera that has not been read from the topic yet may still exist.
         if topic.fault().is_none() && !self.published().contains_key(camera) {
             return Ok(());
         }
-        topic.remove(camera).map_err(not_told)?;
-        self.tell(camera, None);
+        topic.remove(camera).map_err(publish_failed)?;
+        self.mark_pending(camera, None);
         Ok(())
     }
 
-    fn status(&self) -> Vec<Heard> {
-        let known = self.known();
-        let Some(read) = known.read else { return Vec::new() };
-        let heard = |last: &Last| Heard { report: last.report.clone(), silent_s: silent(last, read) };
-        known.last.values().map(heard).collect()
+    fn status(&self) -> Vec<LastReport> {
+        let state = self.state();
+        let Some(read) = state.read else { return Vec::new() };
+        let last_report =
+            |last: &SeenReport| LastReport { report: last.report.clone(), age_s: report_age_s(last, read) };
+        state.reports.values().map(last_report).collect()
     }
 
-    fn elsewhere(&self) -> Vec<(CameraConfig, CameraSource)> {
+    fn remote_cameras(&self) -> Vec<(CameraConfig, CameraSource)> {
         let published = self.published();
         let of_nodes = self.coverage.all().into_keys().filter(|id| !published.contains_key(id)).map(|id| {
-            let (url, fps, start_time) = (String::new(), None, None);
+            let (url, fps, start_time) = (CameraUrl::from(""), None, None);
             let camera = CameraConfig { id, url, fps, start_time, looped: false, realtime: true };
             (camera, CameraSource::Node)
         });

@@ -1,25 +1,25 @@
-//! Nodes that come, fall silent and come back, without Kafka and without Qdrant.
+//! Nodes that appear, stop reporting and return, without Kafka and without Qdrant.
 
 use super::*;
 
-use sightline_core::NodeState;
+use sightline_core::CameraState;
 use sightline_core::message::Origin;
 use sightline_search::{CameraCoverage, CoverageLedger, RemoteCoverage, StoreError};
 
 #[derive(Default)]
-struct Book {
+struct MemoryLedger {
     entries: Mutex<BTreeMap<CameraId, CameraCoverage>>,
     down: Mutex<bool>,
 }
 
-impl Book {
+impl MemoryLedger {
     fn report(&self, camera: &str, at: Timestamp, seq: u64) {
         let camera: CameraId = camera.parse().expect("valid");
         let report = NodeReport {
             origin: Origin::of_camera("ingest@one", seq, &camera),
             camera: camera.clone(),
             at,
-            state: NodeState::Decoding,
+            state: CameraState::Decoding,
             reason: None,
             since: at,
             connection: 0,
@@ -36,7 +36,7 @@ impl Book {
     }
 }
 
-impl CoverageLedger for Book {
+impl CoverageLedger for MemoryLedger {
     fn read(&self, _: &[CameraId]) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError> {
         self.all()
     }
@@ -55,7 +55,7 @@ impl CoverageLedger for Book {
     }
 }
 
-/// A topic that says at once what it was told, unless it is slow.
+/// A topic that reads back every change at once, unless it is slow.
 #[derive(Default)]
 struct Topic {
     cameras: Mutex<BTreeMap<CameraId, CameraConfig>>,
@@ -91,96 +91,96 @@ fn camera(id: &str) -> CameraConfig {
     serde_json::from_value(serde_json::json!({ "id": id, "url": "rtsp://cam/1" })).expect("valid")
 }
 
-/// Coverage that is read all the time.
-fn read(book: &Arc<Book>) -> RemoteCoverage {
-    RemoteCoverage::start(Arc::clone(book) as Arc<dyn CoverageLedger>, Duration::from_millis(1)).expect("a thread")
+/// Coverage that is polled continuously.
+fn read(ledger: &Arc<MemoryLedger>) -> RemoteCoverage {
+    RemoteCoverage::start(Arc::clone(ledger) as Arc<dyn CoverageLedger>, Duration::from_millis(1)).expect("a thread")
 }
 
 fn nodes(coverage: &RemoteCoverage, topic: Option<Topic>) -> RemoteNodes {
     RemoteNodes::new(coverage.coverage(), topic.map(|t| Arc::new(t) as Arc<dyn CameraTopic>))
 }
 
-/// Waits until what is in the book has been read.
-fn settle(nodes: &RemoteNodes, book: &Book) {
+/// Waits until the coverage equals the ledger.
+fn wait_for_poll(nodes: &RemoteNodes, ledger: &MemoryLedger) {
     let until = Instant::now() + Duration::from_secs(10);
-    let down = *book.down.lock().expect("sound");
-    let same = || nodes.coverage.all() == *book.entries.lock().expect("sound");
+    let down = *ledger.down.lock().expect("sound");
+    let same = || nodes.coverage.all() == *ledger.entries.lock().expect("sound");
     while nodes.coverage.fault().is_some() != down || !(down || same()) {
         assert!(Instant::now() < until, "never read");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-fn silence(nodes: &RemoteNodes) -> Vec<f64> {
-    nodes.status().iter().map(|h| h.silent_s.round()).collect()
+fn report_ages(nodes: &RemoteNodes) -> Vec<f64> {
+    nodes.status().iter().map(|h| h.age_s.round()).collect()
 }
 
 #[test]
-fn silence_is_counted_from_the_last_news_and_only_while_news_could_come() {
-    let (book, start) = (Arc::new(Book::default()), Instant::now());
-    let coverage = read(&book);
+fn report_age_grows_only_while_the_coverage_is_readable() {
+    let (ledger, start) = (Arc::new(MemoryLedger::default()), Instant::now());
+    let coverage = read(&ledger);
     let nodes = nodes(&coverage, None);
     let clock = Timestamp::from_micros(1_000_000_000);
     let at = |s: u64| start + Duration::from_secs(s);
-    let look = |s: u64| {
-        settle(&nodes, &book);
-        nodes.hear(at(s), clock + Duration::from_secs(s));
+    let poll_at = |s: u64| {
+        wait_for_poll(&nodes, &ledger);
+        nodes.poll(at(s), clock + Duration::from_secs(s));
     };
-    book.report("gate", clock - Duration::from_secs(40), 1);
-    look(0);
-    assert_eq!(silence(&nodes), [40.0], "an old report of a node that may be gone");
-    // The clock of the node does not count any more once its reports change.
-    book.report("gate", clock - Duration::from_secs(39), 2);
-    look(1);
-    assert_eq!(silence(&nodes), [0.0]);
-    look(15);
-    assert_eq!(silence(&nodes), [14.0]);
-    *book.down.lock().expect("sound") = true;
-    look(30);
-    assert_eq!(silence(&nodes), [14.0], "the store is away: that is not the node's silence");
+    ledger.report("gate", clock - Duration::from_secs(40), 1);
+    poll_at(0);
+    assert_eq!(report_ages(&nodes), [40.0], "an old report of a node that may be gone");
+    // The node's clock no longer counts once its reports change.
+    ledger.report("gate", clock - Duration::from_secs(39), 2);
+    poll_at(1);
+    assert_eq!(report_ages(&nodes), [0.0]);
+    poll_at(15);
+    assert_eq!(report_ages(&nodes), [14.0]);
+    *ledger.down.lock().expect("sound") = true;
+    poll_at(30);
+    assert_eq!(report_ages(&nodes), [14.0], "the store is away: that is not the node's silence");
     assert!(nodes.fault().expect("told").contains("gone"));
-    *book.down.lock().expect("sound") = false;
-    look(31);
-    assert_eq!((silence(&nodes), nodes.fault()), (vec![30.0], None));
+    *ledger.down.lock().expect("sound") = false;
+    poll_at(31);
+    assert_eq!((report_ages(&nodes), nodes.fault()), (vec![30.0], None));
 }
 
 #[test]
 fn a_nodes_own_cameras_appear_by_themselves_and_cannot_be_removed_here() {
-    let book = Arc::new(Book::default());
-    let coverage = read(&book);
+    let ledger = Arc::new(MemoryLedger::default());
+    let coverage = read(&ledger);
     let nodes = nodes(&coverage, Some(Topic::default()));
     let gate: CameraId = "gate".parse().expect("valid");
-    book.report("gate", Timestamp::now(), 1);
-    settle(&nodes, &book);
-    nodes.hear(Instant::now(), Timestamp::now());
-    let known: Vec<_> = nodes.elsewhere().into_iter().map(|(c, s)| (c.id.to_string(), s)).collect();
+    ledger.report("gate", Timestamp::now(), 1);
+    wait_for_poll(&nodes, &ledger);
+    nodes.poll(Instant::now(), Timestamp::now());
+    let known: Vec<_> = nodes.remote_cameras().into_iter().map(|(c, s)| (c.id.to_string(), s)).collect();
     assert_eq!(known, [("gate".to_owned(), CameraSource::Node)]);
     let refused = nodes.removable(&gate).expect_err("it would come back").to_string();
     assert!(refused.contains("ingest@one"), "{refused}");
     nodes.remove(&gate).expect("not in the topic: nothing to do");
-    book.report("gate", Timestamp::now() - Duration::from_secs(60), 0);
-    settle(&nodes, &book);
+    ledger.report("gate", Timestamp::now() - Duration::from_secs(60), 0);
+    wait_for_poll(&nodes, &ledger);
     let later = RemoteNodes::new(nodes.coverage.clone(), None);
-    later.hear(Instant::now(), Timestamp::now());
+    later.poll(Instant::now(), Timestamp::now());
     later.removable(&gate).expect("its node is gone");
 }
 
 #[test]
-fn what_was_told_counts_before_the_topic_says_it() {
-    let book = Arc::new(Book::default());
-    let coverage = read(&book);
+fn a_published_change_counts_before_it_is_read_back() {
+    let ledger = Arc::new(MemoryLedger::default());
+    let coverage = read(&ledger);
     let nodes = nodes(&coverage, Some(Topic { slow: true, ..Topic::default() }));
     nodes.add(camera("gate")).expect("told");
-    let ids = || nodes.elsewhere().into_iter().map(|(c, _)| c.id.to_string()).collect::<Vec<_>>();
+    let ids = || nodes.remote_cameras().into_iter().map(|(c, _)| c.id.to_string()).collect::<Vec<_>>();
     assert_eq!(ids(), ["gate"]);
     nodes.remove(&"gate".parse().expect("valid")).expect("told");
     assert!(ids().is_empty());
 }
 
 #[test]
-fn without_a_way_to_steer_it_says_so() {
-    let book = Arc::new(Book::default());
-    let coverage = read(&book);
+fn without_a_topic_cameras_cannot_be_changed() {
+    let ledger = Arc::new(MemoryLedger::default());
+    let coverage = read(&ledger);
     let without = nodes(&coverage, None).add(camera("gate")).expect_err("no topic");
     assert!(matches!(without, CameraRefused::Unsupported(_)), "{without}");
     let down = nodes(&coverage, Some(Topic { down: true, ..Topic::default() }));

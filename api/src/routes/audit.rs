@@ -1,4 +1,4 @@
-//! Reading the audit trail.
+//! `GET /v1/audit`: the audit trail.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,35 +11,35 @@ use crate::error::{Error, ErrorBody};
 use crate::extract::ApiQuery;
 use crate::state::{AuditRecord, Role, Verdict};
 
-/// Most records in one answer.
+/// Largest number of records in one answer.
 const MAX: usize = 1000;
 
-/// Which part of the trail.
+/// Selection of audit records.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct AuditParams {
-    /// Only records before this position.
+    /// Only records before this position in the chain.
     pub before: Option<i64>,
-    /// At most so many records (1 to 1000, default 100).
+    /// Largest number of records (1 to 1000, default 100).
     pub limit: Option<usize>,
-    /// Also walk the whole chain and say whether it is intact.
+    /// Verify the whole hash chain and report whether it is intact.
     #[serde(default)]
     pub verify: bool,
 }
 
-/// A part of the audit trail.
+/// A page of the audit trail.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AuditPage {
-    /// Newest first.
+    /// Audit records, newest first.
     pub records: Vec<AuditRecord>,
-    /// The next `before`, when there is more.
+    /// Value of `before` for the next page; `null` on the last page.
     pub next_before: Option<i64>,
-    /// The state of the whole chain, when asked for.
+    /// Result of verifying the whole chain, if requested.
     pub chain: Option<Verdict>,
 }
 
-/// Who searched what, when and why; newest first. For administrators.
+/// Lists who searched or changed what, when and why; newest first. Needs an administrator's token.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses((status = 200, body = AuditPage), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub async fn audit(

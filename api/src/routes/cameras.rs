@@ -1,4 +1,5 @@
-//! Cameras: list, add and remove while everything runs. Removing one erases its people unless asked to keep them.
+//! `/v1/cameras`: list, add and remove cameras at run time. A removal erases the camera's people
+//! unless the request keeps them.
 
 use std::time::Duration;
 
@@ -8,48 +9,49 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_core::config::CameraConfig;
-use sightline_core::{CameraId, Timestamp};
+use sightline_core::{CameraId, CameraUrl, Timestamp};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::cameras::{CameraRefused, CameraView, Heard, mask};
+use crate::cameras::{CameraRefused, CameraView, LastReport};
 use crate::engine::Erased;
 use crate::error::{Error, ErrorBody};
 use crate::extract::{ApiJson, ApiPath, ApiQuery};
 use crate::state::{AuditEntry, CameraSource, Role, State as Database};
 
-/// How long pictures that are still under way to the index are waited for before an erasure.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Longest wait before an erasure for pictures that are in flight to the index.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All cameras the token may see.
+/// Cameras that the token may see.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CameraList {
-    /// By id.
+    /// Cameras, ordered by id.
     pub cameras: Vec<CameraView>,
-    /// The role of the token that asks, so that a page shows only what it may do.
+    /// Role of the calling token, so that a page offers only what the token permits.
     pub role: Role,
 }
 
-/// The body of `POST /v1/cameras`.
+/// Camera to add.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewCamera {
     /// Immutable id: 1 to 64 of `a-z 0-9 - _`.
     #[schema(value_type = String)]
     pub id: CameraId,
-    /// `rtsp://`, `http(s)://`, `file:...`, `v4l2:///dev/...` or `videotestsrc://`.
-    pub url: String,
-    /// Analysed frames a second, instead of `ingest.fps`.
+    /// Address: `rtsp://`, `http(s)://`, `file:...`, `v4l2:///dev/...` or `videotestsrc://`.
+    #[schema(value_type = String)]
+    pub url: CameraUrl,
+    /// Analysed frames per second; overrides `ingest.fps`.
     pub fps: Option<f64>,
-    /// Files: capture time of the first frame; the file's modification time when left out.
+    /// Files only: capture time of the first frame; default: the file's modification time.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub start_time: Option<Timestamp>,
-    /// Files: start again at the end.
+    /// Files only: start again at the end.
     #[serde(default, rename = "loop")]
     pub looped: bool,
-    /// Files: play at the camera's pace (default) or as fast as the machine can.
+    /// Files only: play at recording speed (default), or with `false` as fast as the machine can.
     #[serde(default = "yes")]
     pub realtime: bool,
 }
@@ -58,33 +60,34 @@ fn yes() -> bool {
     true
 }
 
-/// What a removal did.
+/// Receipt of a removed camera.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Receipt {
-    /// The camera.
+    /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// When the removal was complete.
+    /// Time at which the removal was complete.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// Whether its footage was kept.
+    /// Whether the footage was kept.
     pub kept: bool,
-    /// What was erased.
+    /// Counts of what was erased.
     pub erased: Erased,
-    /// Position in the audit trail.
+    /// Position of the removal in the audit trail.
     pub audit_seq: i64,
-    /// The configuration file still names the camera: it comes back at the next start.
+    /// Whether the configuration file still lists the camera; it then returns at the next start.
     pub returns_at_restart: bool,
-    /// The camera runs in another process: what arrives of it later on is erased as well, without being asked for again.
+    /// Whether the camera runs in another process. Pictures of it that arrive later are then erased
+    /// without another request.
     pub watched: bool,
 }
 
-/// How to remove a camera.
+/// Options of a removal.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RemoveParams {
-    /// Keep the people it recorded searchable. Without it they are erased.
+    /// Keep the people that the camera recorded searchable; by default they are erased.
     #[serde(default)]
     pub keep: bool,
 }
@@ -93,7 +96,7 @@ fn missing(id: &CameraId) -> Error {
     Error::NotFound(format!("there is no camera {:?}", id.as_str()))
 }
 
-/// Every camera the token may see, with its state and the reason for it.
+/// Lists every camera that the token may see, with its state and the reason for it.
 #[utoipa::path(get, path = "/v1/cameras", tag = "cameras", responses((status = 200, body = CameraList)))]
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<CameraList>, Error> {
     let rows = app.visible_cameras(&caller).await?;
@@ -101,7 +104,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<CameraL
     Ok(Json(CameraList { cameras, role: caller.role }))
 }
 
-/// One camera.
+/// Returns one camera.
 #[utoipa::path(get, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path)),
     responses((status = 200, body = CameraView), (status = 404, body = ErrorBody)))]
 pub async fn get(
@@ -115,7 +118,7 @@ pub async fn get(
     views.pop().map(Json).ok_or_else(|| missing(&id))
 }
 
-/// Starts a camera. It is remembered across restarts.
+/// Adds and starts a camera. The server remembers it across restarts.
 #[utoipa::path(post, path = "/v1/cameras", tag = "cameras", request_body = NewCamera,
     responses((status = 201, body = CameraView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -126,11 +129,11 @@ pub async fn add(
 ) -> Result<(StatusCode, Json<CameraView>), Error> {
     caller.require(Role::Admin)?;
     caller.require_all_cameras()?;
-    to_the_end(add_now(app, caller, new)).await
+    run_to_completion(add_now(app, caller, new)).await
 }
 
-/// Runs a change as a task of its own: a caller who hangs up must not leave it half done.
-async fn to_the_end<T: Send + 'static>(
+/// Runs a change as a separate task, so that it finishes even when the caller disconnects.
+async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::spawn(change).await.map_err(|e| Error::Internal(format!("a change of the cameras broke off: {e}")))?
@@ -156,27 +159,27 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
     if pending.contains(&id) {
         return Err(Error::Conflict(format!("the footage of camera {:?} is still being erased", id.as_str())));
     }
-    let detail = json!({ "camera": id, "url": mask(&camera.url) });
+    let detail = json!({ "camera": id, "url": camera.url.to_string() });
     let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
     let spec = camera.clone();
     if let Ok(engine) = app.engine() {
         engine.restart_camera(&id).await;
     }
     let (started, remote) = (control.clone(), control.remote());
-    steer(&id, move || started.add(camera)).await?;
+    call_node(&id, move || started.add(camera)).await?;
     let stored = app.state().run(move |s| {
         s.record(&entry)?;
         if !remote {
             return s.add_camera(&spec);
         }
-        // It is remembered where it runs. From here on its footage is wanted again.
+        // The camera is stored where it runs. From here on its footage is wanted again.
         s.forget_camera(&spec.id)?;
         s.finish_erasure(&spec.id)
     });
     if let Err(e) = stored.await {
-        // What is not remembered must not run either.
+        // A camera that could not be stored must not run either.
         let undo = id.clone();
-        steer(&id, move || control.remove(&undo)).await?;
+        call_node(&id, move || control.remove(&undo)).await?;
         return Err(e.into());
     }
     let row = app.known_camera(&id).await?.ok_or_else(|| missing(&id))?;
@@ -184,8 +187,8 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
     Ok((StatusCode::CREATED, Json(views.pop().ok_or_else(|| missing(&id))?)))
 }
 
-/// Calls the camera node on a thread that may block.
-async fn steer<F>(id: &CameraId, call: F) -> Result<(), Error>
+/// Calls the camera node on a thread of the blocking pool.
+async fn call_node<F>(id: &CameraId, call: F) -> Result<(), Error>
 where
     F: FnOnce() -> Result<(), CameraRefused> + Send + 'static,
 {
@@ -193,7 +196,8 @@ where
     Ok(done.map_err(|e| Error::Internal(format!("steering camera {id}: {e}")))??)
 }
 
-/// Stops a camera and erases everybody it recorded (`keep=true`: keeps them searchable). Answers once that is done.
+/// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`.
+/// Answers when the removal is complete.
 #[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
     responses((status = 200, body = Receipt), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -205,7 +209,7 @@ pub async fn remove(
 ) -> Result<Json<Receipt>, Error> {
     caller.require(Role::Admin)?;
     caller.require_all_cameras()?;
-    to_the_end(remove_now(app, caller, id, params.keep)).await
+    run_to_completion(remove_now(app, caller, id, params.keep)).await
 }
 
 async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Json<Receipt>, Error> {
@@ -214,7 +218,7 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
     let _removing = app.removing(&id);
     let row = app.known_camera(&id).await?;
     let begun = app.state().run(Database::erasures).await?;
-    // An erasure that failed is asked for again under the same name.
+    // A failed erasure can be requested again under the same id.
     if row.is_none() && (keep || !begun.iter().any(|e| e.camera == id && e.watched_since.is_none())) {
         return Err(missing(&id));
     }
@@ -223,19 +227,20 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
         && !row.archived
     {
         let wanted = id.clone();
-        steer(&id, move || control.removable(&wanted)).await?;
+        call_node(&id, move || control.removable(&wanted)).await?;
     }
     let detail = json!({ "camera": id, "keep": keep });
     let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
     let wanted = id.clone();
     let kept = row.as_ref().filter(|_| keep && remote).map(|r| r.spec.clone());
-    // Recorded and marked first: from here on a crash leaves an erasure that is taken up again at the next start.
+    // The removal is recorded and marked first: after a crash from here on, the next start resumes
+    // the erasure.
     let audit_seq = app
         .state()
         .run(move |s| {
             let seq = s.record(&entry)?;
             if keep {
-                // One that ran elsewhere becomes known here by being kept.
+                // A camera of another process becomes known here when its footage is kept.
                 kept.map_or(Ok(()), |spec| s.add_camera(&spec))?;
                 s.archive_camera(&wanted)?
             } else {
@@ -263,25 +268,25 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
     }))
 }
 
-/// Stops the camera and waits until what it had already published has reached the index: an erasure before that would
-/// leave the last people in.
+/// Stops the camera and waits until the pictures that it has published have reached the index; an
+/// earlier erasure would miss the last people.
 async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
     let Ok(control) = app.control().cloned() else { return Ok(()) };
     let remote = control.remote();
     let engine = app.engine()?;
     let stopping = id.clone();
     let ran = tokio::task::spawn_blocking(move || {
-        let heard = control.status().into_iter().find(|h| h.report.camera == stopping);
-        control.remove(&stopping).map(|()| heard)
+        let last_report = control.status().into_iter().find(|h| h.report.camera == stopping);
+        control.remove(&stopping).map(|()| last_report)
     });
-    let heard = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
-    // Nothing more comes from a camera that is not there. One in another process is not waited for: what comes late of it
-    // is erased as it comes, see [`crate::erasure`].
-    let Some(Heard { report: node, .. }) = heard.filter(|_| !remote) else { return Ok(()) };
-    let deadline = Instant::now() + DRAIN;
+    let last_report = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
+    // A camera that does not run sends nothing more. A camera in another process is not waited for:
+    // its late pictures are erased as they arrive, see [`crate::erasure`].
+    let Some(LastReport { report: node, .. }) = last_report.filter(|_| !remote) else { return Ok(()) };
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     while Instant::now() < deadline {
         let mark = engine.watermarks().get(id).copied();
-        // A connection without a single frame publishes nothing, and so has no end to wait for.
+        // A connection without a single frame publishes nothing, so it has no end to wait for.
         if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= Some(node.connection)) {
             return Ok(());
         }

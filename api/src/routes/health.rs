@@ -1,4 +1,4 @@
-//! Is the process alive, can it answer searches, and what does it count.
+//! Health, readiness and metrics of the process.
 
 use std::time::Duration;
 
@@ -15,40 +15,42 @@ use crate::engine::ModelView;
 use crate::error::{Error, ErrorBody};
 use crate::state::Role;
 
-/// How long the index may take to count. A server that is away takes longer to be missed; probes do not wait so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit of the index's count. An unreachable server takes longer to time out, and probes do
+/// not wait that long.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One thing that has to work.
+/// Readiness of one part.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Check {
-    /// `model`, `index`, `state`, `indexer` or `cameras`.
+    /// Name of the part: `model`, `index`, `state`, `indexer` or `cameras`.
     pub name: &'static str,
-    /// Whether it works.
+    /// Whether the part works.
     pub ok: bool,
-    /// What it says of itself.
+    /// State of the part, in words.
     pub detail: String,
 }
 
-/// The answer of `/readyz`.
+/// Readiness of the server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Readiness {
     /// Whether searches are answered.
     pub ready: bool,
-    /// Each thing that has to work.
+    /// Readiness of each part.
     pub checks: Vec<Check>,
-    /// The model that answers, with the device in use.
+    /// Model in use and the device that computes it.
     pub model: Option<ModelView>,
     /// Version of this build.
     pub version: &'static str,
 }
 
-/// The process is alive.
+/// Answers 200 while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether searches are answered: the model has passed its self-test, index and state database work.
+/// Answers 200 when searches are answered: the model has passed its self-test, and the index and
+/// the state database work. Otherwise 503 with the reason.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
 pub async fn readyz(State(app): State<App>) -> Response {
@@ -63,8 +65,8 @@ pub async fn readyz(State(app): State<App>) -> Response {
             let m = engine.model();
             check("model", Ok(format!("{} {} on {} ({})", m.name, m.id, m.device, m.dtype).trim_start().to_owned()));
             model = Some(m);
-            let counted = tokio::time::timeout(PATIENCE, engine.count()).await;
-            let counted = counted.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()));
+            let counted = tokio::time::timeout(COUNT_TIMEOUT, engine.count()).await;
+            let counted = counted.map_err(|_| format!("no answer within {} s", COUNT_TIMEOUT.as_secs()));
             check("index", counted.and_then(|n| n.map(|n| format!("{n} sightings")).map_err(|e| e.to_string())));
         }
         Err(_) => check("model", Err(app.phase())),
@@ -72,7 +74,8 @@ pub async fn readyz(State(app): State<App>) -> Response {
     let state = app.state().run(|s| s.pending_erasures()).await;
     check("state", state.map(|_| "open".to_owned()).map_err(|e| e.to_string()));
     let ready = checks.iter().all(|c| c.ok);
-    // A full disk keeps new footage out, but what is stored is still found: told here, not a reason to turn away.
+    // A full disk keeps new footage out, but stored pictures are still found, so it is reported and
+    // does not make the server unready.
     if let Ok(engine) = app.engine() {
         let fault = engine.fault();
         checks.push(Check { name: "indexer", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "storing".into()) });
@@ -87,7 +90,8 @@ pub async fn readyz(State(app): State<App>) -> Response {
     (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()
 }
 
-/// Counters and timings in the Prometheus text format. Labels name cameras, so this needs an administrator's token.
+/// Returns counters and timings in the Prometheus text format. Labels name cameras, so it needs an
+/// administrator's token.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 403, body = ErrorBody)))]
 pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Error> {

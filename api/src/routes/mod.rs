@@ -1,4 +1,4 @@
-//! The handlers, grouped by what they speak about.
+//! Request handlers, one module per resource.
 
 pub mod audit;
 pub mod cameras;
@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 
-/// Every route: those open to anybody, and those that need a token.
+/// Returns the public routes, and the routes that need a token.
 pub(crate) fn all() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
     let protected = OpenApiRouter::new()

@@ -1,7 +1,8 @@
-//! `POST /v1/search`: people who fit a description, an example picture, or both.
+//! `POST /v1/search`: finds people by a description, an example picture, or both.
 //!
-//! The order of things matters: limits first (cheap), then which cameras may be seen, then the audit record (what cannot
-//! be recorded is not done), then the search. Coverage comes last, so it is as fresh as the results.
+//! The order of the steps matters: first the limits (cheap), then the camera scope, then the audit
+//! record (a search that cannot be recorded is not run), then the search. The coverage is read
+//! last, so that it is as recent as the results.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,63 +26,66 @@ use crate::extract::ApiJson;
 use crate::routes::sightings::thumbnail_path;
 use crate::state::{AuditEntry, CameraRow, Role};
 
-/// Most characters of a query. The model reads 72 words; nobody describes a person in more than this.
+/// Largest number of characters of a query. The model reads 72 words, and no description of a
+/// person is longer than this.
 const MAX_QUERY_CHARS: usize = 2000;
 
-/// Longer side of an example picture in pixels: 200 MB when it is square. A small file may claim to be enormous.
+/// Longest side of an example picture in pixels: a square picture takes 200 MB. A small file may
+/// declare enormous dimensions.
 const MAX_IMAGE_SIDE: u32 = 8192;
 
-/// Most candidates the decoder re-ranks for one search; more would take minutes on a CPU.
+/// Largest number of candidates that the decoder re-ranks for one search; more would take minutes
+/// on a CPU.
 const MAX_RERANK: usize = 256;
 
-/// A search that takes longer than this is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a search.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What to look for. At least one of `query`, `image` and `like` is needed.
+/// Search request. At least one of `query`, `image` and `like` is required.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchBody {
-    /// The person in plain words.
+    /// Description of the person in plain words.
     pub query: Option<String>,
-    /// An example picture of the person: JPEG or PNG, base64.
+    /// Example picture of the person: JPEG or PNG, base64.
     pub image: Option<String>,
-    /// A stored picture as the example; with `query`: "like this one, but ...".
+    /// Id of a stored picture as the example; with `query`: "like this one, but ...".
     #[schema(value_type = Option<uuid::Uuid>)]
     pub like: Option<SightingId>,
-    /// Only these cameras.
+    /// Search only these cameras.
     #[schema(value_type = Option<Vec<String>>)]
     pub cameras: Option<Vec<String>>,
-    /// Captured at or after (RFC 3339).
+    /// Captured at or after this time (RFC 3339).
     #[schema(value_type = Option<String>, format = DateTime)]
     pub from: Option<Timestamp>,
-    /// Captured at or before (RFC 3339).
+    /// Captured at or before this time (RFC 3339).
     #[schema(value_type = Option<String>, format = DateTime)]
     pub to: Option<Timestamp>,
-    /// Results wanted, 1 to `search.max_limit` (default 20).
+    /// Number of results, 1 to `search.max_limit` (default 20).
     pub limit: Option<usize>,
     /// `next_cursor` of an earlier answer to the same search.
     pub cursor: Option<String>,
-    /// Candidates the decoder re-ranks (default `search.rerank`; 0: none).
+    /// Number of candidates that the decoder re-ranks (default `search.rerank`; 0: none).
     pub rerank: Option<usize>,
-    /// Only results at or above this match probability.
+    /// Only results with at least this match probability.
     pub min_probability: Option<f32>,
-    /// Best match first, or newest first.
+    /// Order of the results: best match first, or newest first.
     #[serde(default)]
     pub sort: Sort,
-    /// Why this search is made, for the audit trail.
+    /// Purpose of this search, for the audit trail.
     pub purpose: Option<String>,
 }
 
-/// One person found, shown by the best picture of the track.
+/// Person found: a track, shown by its best picture.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HitView {
-    /// The picture.
+    /// Id of the picture.
     #[schema(value_type = uuid::Uuid)]
     pub sighting_id: SightingId,
-    /// The camera.
+    /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// The track.
+    /// Id of the track.
     #[schema(value_type = String)]
     pub track_id: TrackId,
     /// Capture time of the track's first frame.
@@ -93,25 +97,25 @@ pub struct HitView {
     /// Capture time of the picture.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
-    /// `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
+    /// Bounding box `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
     #[serde(rename = "box")]
     #[schema(rename = "box", value_type = [f32; 4])]
     pub bbox: BBox,
     /// Cosine similarity of picture and query.
     pub similarity: f32,
-    /// The decoder's match logit; `null` when it did not look at this one.
+    /// Match logit of the decoder; `null` when this picture was not re-ranked.
     pub match_logit: Option<f32>,
-    /// The picture's similarity with descriptions at large, which the probability holds against it; `null` when the decoder
-    /// did not look at it, or the model has no query bank.
+    /// Hubness: similarity of the picture with texts at large, which lowers `probability`; `null`
+    /// when the picture was not re-ranked or the model has no query bank.
     pub hubness: Option<f32>,
-    /// Calibrated probability, 0 to 1; `null` when the decoder did not look at this one. From a model that judges phrases: that
-    /// all of the description is true of the person, by all judged pictures of the track. From another: that the picture
-    /// matches.
+    /// Calibrated probability, 0 to 1; `null` when this track was not re-ranked. With a model that
+    /// judges phrases: that the whole description is true of the person, from all re-ranked
+    /// pictures of the track. Otherwise: that the picture matches.
     pub probability: Option<f32>,
-    /// Each phrase of the description, in its order, and how likely it holds of the person; empty when the decoder did not look
-    /// at this one, or the model judges no phrases.
+    /// Phrases of the description in their order, each with the probability that it is true of the
+    /// person; empty when this track was not re-ranked or the model judges no phrases.
     pub phrases: Vec<PhraseView>,
-    /// What the results are ranked by.
+    /// Score that the results are ranked by.
     pub score: f32,
     /// Path of the picture's JPEG.
     pub thumbnail: String,
@@ -138,18 +142,18 @@ impl From<Hit> for HitView {
     }
 }
 
-/// How far a camera that was searched is searchable.
+/// Coverage of a camera that was searched.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CoverageView {
-    /// The camera.
+    /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// Everything captured up to here was searched; `null`: nothing has arrived since the start.
+    /// All footage captured up to this time was searched; `null`: none has arrived since the start.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub searchable_through: Option<Timestamp>,
-    /// Seconds by which the index is behind.
+    /// Lag of the index behind the camera, in seconds.
     pub lag_s: Option<f64>,
-    /// Part of the footage that was dropped because the machine is too slow, 0 to 1.
+    /// Fraction of the footage that was dropped because the machine is too slow, 0 to 1.
     pub dropped_fraction: f64,
 }
 
@@ -164,35 +168,37 @@ impl From<CameraView> for CoverageView {
     }
 }
 
-/// What was found, where it was looked for, and how long it took.
+/// Answer to a search: results, coverage and timings.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SearchView {
-    /// In the order asked for.
+    /// Results in the requested order.
     pub results: Vec<HitView>,
     /// Whether the best result reaches `search.confident_probability`.
     pub confident: bool,
-    /// When nobody reaches `min_probability`: what came nearest.
+    /// Nearest tracks, when no track reaches `min_probability`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest_misses: Vec<HitView>,
-    /// Words of the query of which nothing was made, and why; empty with a model that judges no phrases. A query of such words
-    /// alone is searched for by similarity, and nobody is judged.
+    /// Words of the query that the model could not use, with the reason; empty with a model that
+    /// judges no phrases. A query of such words alone is searched by similarity, and no track is
+    /// judged.
     pub not_understood: Vec<NotUnderstoodView>,
-    /// Phrases that hold of nobody judged more likely than not, on whatever page: "red jacket", "no bag".
+    /// Phrases that are more likely false than true of every judged track, on all pages: "red
+    /// jacket", "no bag".
     pub nobody_fulfils: Vec<String>,
-    /// How many of `results` the description is expected to be untrue of: the sum of 1 - probability over those judged; `null`
-    /// when none was, or the model judges no phrases.
+    /// Expected number of `results` that the description is not true of: the sum of 1 - probability
+    /// over the judged results; `null` when none was judged or the model judges no phrases.
     pub expected_wrong: Option<f32>,
-    /// Pass as `cursor` for the next page; `null`: this was everything.
+    /// Cursor of the next page, to be sent as `cursor`; `null` on the last page.
     pub next_cursor: Option<String>,
-    /// How far each camera that was searched is searchable.
+    /// Coverage of each camera that was searched.
     pub coverage: Vec<CoverageView>,
-    /// Milliseconds spent in each stage.
+    /// Duration of each stage in milliseconds.
     pub timings_ms: Timings,
-    /// What was left out or done worse than asked, in words.
+    /// Notes for people about what was left out or degraded.
     pub degraded: Vec<String>,
 }
 
-/// People who fit a description, an example picture, or both.
+/// Finds people by a description, an example picture, or both.
 #[utoipa::path(post, path = "/v1/search", tag = "search", request_body = SearchBody,
     responses((status = 200, body = SearchView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
               (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
@@ -203,10 +209,10 @@ pub async fn search(
     ApiJson(body): ApiJson<SearchBody>,
 ) -> Result<Json<SearchView>, Error> {
     caller.require(Role::Operator)?;
-    let (mut query, image) = checked(&app, &body)?;
+    let (mut query, image) = validate(&app, &body)?;
     query.owner = caller.id.clone();
     let engine = app.engine()?.clone();
-    let rows = chosen(app.visible_cameras(&caller).await?, body.cameras.as_deref())?;
+    let rows = cameras_to_search(app.visible_cameras(&caller).await?, body.cameras.as_deref())?;
     if body.cameras.is_some() || caller.cameras.is_some() {
         query.cameras = Some(rows.iter().map(|r| r.spec.id.clone()).collect());
     }
@@ -220,7 +226,7 @@ pub async fn search(
     }
     let like = body.like;
     if let Some(id) = like {
-        // An example outside the token's scope must not even be compared with.
+        // A picture outside the token's scope must not even serve as the example.
         let seen = engine.sighting(id).await?.filter(|s| caller.sees(&s.camera));
         seen.ok_or_else(|| Error::Invalid(format!("like: there is no sighting {id}")))?;
     }
@@ -231,10 +237,11 @@ pub async fn search(
     });
     let entry = AuditEntry { who: caller.signature(), action: "search", purpose: body.purpose, detail };
     app.state().run(move |s| s.record(&entry)).await?;
-    let answer = tokio::time::timeout(PATIENCE, engine.search(query)).await.map_err(|_| Error::Unavailable {
-        part: "search",
-        why: format!("no answer within {} s; the machine is overloaded", PATIENCE.as_secs()),
-    })??;
+    let answer =
+        tokio::time::timeout(SEARCH_TIMEOUT, engine.search(query)).await.map_err(|_| Error::Unavailable {
+            part: "search",
+            why: format!("no answer within {} s; the machine is overloaded", SEARCH_TIMEOUT.as_secs()),
+        })??;
     let coverage = app.camera_views(&rows, false).await;
     let views = |hits: Vec<Hit>| hits.into_iter().map(HitView::from).collect();
     Ok(Json(SearchView {
@@ -251,8 +258,8 @@ pub async fn search(
     }))
 }
 
-/// Everything that can be said about the request without looking anything up; and the example's bytes.
-fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>), Error> {
+/// Validates everything that needs no look-up, and decodes the example's bytes.
+fn validate(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>), Error> {
     let config = app.search_config();
     let limit = body.limit.unwrap_or(20.min(config.max_limit));
     if !(1..=config.max_limit).contains(&limit) {
@@ -281,7 +288,7 @@ fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>
         if chars > MAX_QUERY_CHARS {
             return Err(Error::QueryTooLong { chars, max: MAX_QUERY_CHARS });
         }
-        // A query of emoji or punctuation says nothing the model could read.
+        // A query of emoji or punctuation contains nothing that the model could read.
         if !text.chars().any(char::is_alphanumeric) {
             return Err(Error::EmptyQuery);
         }
@@ -293,7 +300,7 @@ fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>
         return Err(Error::Invalid("image and like are both examples: give one of them".into()));
     }
     let image = body.image.as_deref().map(|i| {
-        // Browsers hand out data URLs.
+        // Browsers send data URLs.
         let data = i.strip_prefix("data:").and_then(|d| d.split_once(";base64,")).map_or(i, |(_, d)| d);
         STANDARD.decode(data).map_err(|e| Error::InvalidImage(format!("it is not base64: {e}")))
     });
@@ -314,8 +321,8 @@ fn checked(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>
     Ok((query, image.transpose()?))
 }
 
-/// The visible cameras a search covers.
-fn chosen(visible: Vec<CameraRow>, wanted: Option<&[String]>) -> Result<Vec<CameraRow>, Error> {
+/// Returns the visible cameras that a search covers.
+fn cameras_to_search(visible: Vec<CameraRow>, wanted: Option<&[String]>) -> Result<Vec<CameraRow>, Error> {
     let Some(wanted) = wanted else { return Ok(visible) };
     if wanted.is_empty() {
         return Err(Error::Invalid("cameras is empty: name at least one, or leave it out for all".into()));

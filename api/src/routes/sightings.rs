@@ -1,4 +1,5 @@
-//! One stored picture: what is known of it, its neighbours in the same track, and the JPEG itself.
+//! `/v1/sightings`: a stored picture with its metadata, the other pictures of its track, and the
+//! JPEG.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,32 +20,32 @@ use crate::extract::ApiPath;
 use crate::page::with_etag;
 use crate::state::AuditEntry;
 
-/// Pictures kept of one track at most: their ids follow from camera, track and number.
+/// Largest number of pictures per track; their ids are derived from camera, track and slot number.
 const PER_TRACK: u8 = 3;
 
-/// One picture of the same track.
+/// Picture of the same track.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Neighbour {
-    /// Its id.
+    /// Id of the picture.
     #[schema(value_type = uuid::Uuid)]
     pub sighting_id: SightingId,
-    /// Its capture time.
+    /// Capture time of the picture.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
     /// Path of its JPEG.
     pub thumbnail: String,
 }
 
-/// Everything known of one picture.
+/// Stored picture with its metadata.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SightingView {
-    /// Its id.
+    /// Id of the picture.
     #[schema(value_type = uuid::Uuid)]
     pub sighting_id: SightingId,
-    /// The camera.
+    /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// The track.
+    /// Id of the track.
     #[schema(value_type = String)]
     pub track_id: TrackId,
     /// Capture time of the track's first frame.
@@ -56,31 +57,31 @@ pub struct SightingView {
     /// Capture time of the picture.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
-    /// `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
+    /// Bounding box `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
     #[serde(rename = "box")]
     #[schema(rename = "box", value_type = [f32; 4])]
     pub bbox: BBox,
-    /// How well the picture shows the person, 0 to 1.
+    /// Quality of the picture of the person, 0 to 1.
     pub quality: f32,
-    /// Path of the JPEG.
+    /// Path of the picture's JPEG.
     pub thumbnail: String,
-    /// Every picture of the same track, this one included, by time.
+    /// All pictures of the same track in order of time, including this one.
     pub track: Vec<Neighbour>,
 }
 
-/// Path of a picture's JPEG.
+/// Returns the path of a picture's JPEG.
 pub(crate) fn thumbnail_path(id: SightingId) -> String {
     format!("/v1/sightings/{id}/thumbnail.jpg")
 }
 
-/// The stored picture, if it is there and the caller may see its camera.
+/// Loads the stored picture if it exists and the caller may see its camera.
 async fn visible(app: &App, caller: &Caller, id: SightingId) -> Result<StoredSighting, Error> {
     let found = app.engine()?.sighting(id).await?;
-    // A picture out of scope and one that is not there look the same.
+    // A picture outside the token's scope is answered like a missing one.
     found.filter(|s| caller.sees(&s.camera)).ok_or_else(|| Error::NotFound(format!("there is no sighting {id}")))
 }
 
-/// What is known of one picture, and the other pictures of its track.
+/// Returns the metadata of a picture and the other pictures of its track.
 #[utoipa::path(get, path = "/v1/sightings/{id}", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
     responses((status = 200, body = SightingView), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
@@ -117,7 +118,7 @@ pub async fn sighting(
     }))
 }
 
-/// The picture.
+/// Returns the picture as JPEG.
 #[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
     responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 304, description = "unchanged"),
@@ -131,7 +132,8 @@ pub async fn thumbnail(
     visible(&app, &caller, id).await?;
     let gone = || Error::NotFound(format!("the picture of sighting {id} is not there"));
     let jpeg = app.engine()?.thumbnail(id).await?.ok_or_else(gone)?;
-    // A better picture of the same track may replace this one under the same id, so a copy is checked before use.
+    // A better picture of the same track may replace this one under the same id, so a cached copy
+    // must be revalidated.
     let hash: String = Sha256::digest(&jpeg)[..8].iter().map(|b| format!("{b:02x}")).collect();
     Ok(with_etag(&headers, "image/jpeg", &hash, "private, no-cache", jpeg))
 }

@@ -1,8 +1,9 @@
-//! The audit trail: who did what, when, and why. Every record holds the SHA-256 of itself and of the one before it, so
-//! that a record changed, removed or slipped in afterwards breaks the chain at that place.
+//! Audit trail: who did what, when and why. Each record holds the SHA-256 of itself and of the
+//! previous record, so that a record that is changed, removed or inserted later breaks the chain
+//! there.
 //!
-//! A hash chain shows tampering with single records. It cannot show that somebody with the whole file rewrote all of
-//! it; copy the newest hash elsewhere now and then if that matters.
+//! A hash chain reveals tampering with single records. It cannot reveal that the whole file was
+//! rewritten; copy the newest hash to another place regularly if that matters.
 
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 use serde::Serialize;
@@ -12,48 +13,49 @@ use utoipa::ToSchema;
 
 use super::{State, StateError};
 
-/// What is to be recorded.
+/// Audit record to add.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
     /// Token name and id, or `local` for the command line.
     pub who: String,
-    /// `search`, `view`, `camera.add`, `camera.remove`, `token.create`, `token.revoke`, `reindex`.
+    /// Action: `search`, `view`, `camera.add`, `camera.remove`, `token.create`, `token.revoke`,
+    /// `reindex`.
     pub action: &'static str,
-    /// Why, in the caller's words.
+    /// Purpose, in the caller's words.
     pub purpose: Option<String>,
-    /// What exactly: query, filters, counts.
+    /// Details: query, filters, counts.
     pub detail: serde_json::Value,
 }
 
-/// A stored record.
+/// Stored audit record.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct AuditRecord {
     /// Position in the chain, from 1.
     pub seq: i64,
-    /// When.
+    /// Time of the record.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Token name and id, or `local` for the command line.
     pub who: String,
-    /// What was done.
+    /// Action.
     pub action: String,
-    /// Why, in the caller's words.
+    /// Purpose, in the caller's words.
     pub purpose: Option<String>,
-    /// What exactly: query, filters, counts.
+    /// Details: query, filters, counts.
     #[schema(value_type = Object)]
     pub detail: serde_json::Value,
-    /// SHA-256 (hex) over this record and the hash of the one before it.
+    /// SHA-256 (hex) of this record and the hash of the previous one.
     pub hash: String,
 }
 
-/// Outcome of walking the whole chain.
+/// Result of verifying the whole chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Verdict {
-    /// Whether every record fits the one before it.
+    /// Whether every record matches its hash and the previous record.
     pub intact: bool,
-    /// Records walked.
+    /// Number of records verified.
     pub records: i64,
-    /// The first record that does not fit.
+    /// Position of the first record that does not match.
     pub broken_at: Option<i64>,
 }
 
@@ -84,7 +86,8 @@ impl Raw {
         })
     }
 
-    /// SHA-256 over the previous hash and every field, each with its length before it: no two records share a text.
+    /// SHA-256 of the previous hash and all fields, each preceded by its length, so that no two
+    /// records have the same input.
     fn digest(&self) -> [u8; 32] {
         let mut h = Sha256::new();
         let mut field = |bytes: &[u8]| {
@@ -104,13 +107,14 @@ impl Raw {
 }
 
 impl State {
-    /// Adds a record to the end of the chain.
+    /// Appends a record to the chain.
     ///
     /// # Errors
-    /// When the database refuses. What cannot be recorded must not be done.
+    /// When the database fails. An action that cannot be recorded must not be done.
     pub fn record(&self, entry: &AuditEntry) -> Result<i64, StateError> {
         self.with(|c| {
-            // Immediate: no other process may slip a record in between reading the last one and adding this.
+            // An immediate transaction: no other process may insert a record between reading the
+            // last one and adding this one.
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let last: Option<(i64, Vec<u8>)> = tx
                 .query_row("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1", [], |r| Ok((r.get(0)?, r.get(1)?)))
@@ -136,10 +140,10 @@ impl State {
         })
     }
 
-    /// At most `limit` records before `before` (newest first).
+    /// Returns at most `limit` records before `before`, newest first.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn audit(&self, before: Option<i64>, limit: usize) -> Result<Vec<AuditRecord>, StateError> {
         self.with(|c| {
             let sql = format!("SELECT {} FROM audit WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2", Raw::COLUMNS);
@@ -163,10 +167,10 @@ impl State {
         })
     }
 
-    /// Walks the whole chain from its first record.
+    /// Verifies the whole chain from its first record.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn verify_audit(&self) -> Result<Verdict, StateError> {
         self.with(|c| {
             let mut statement = c.prepare(&format!("SELECT {} FROM audit ORDER BY seq", Raw::COLUMNS))?;
@@ -206,7 +210,7 @@ mod tests {
         (dir, state)
     }
 
-    /// What somebody with the file and an SQLite shell would do.
+    /// Changes the file as somebody with an SQLite shell would.
     fn tamper(state: &State, sql: &str) {
         state
             .with(|c| {

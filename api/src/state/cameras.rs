@@ -1,7 +1,8 @@
-//! The cameras Sightline knows: those of the configuration file and those added at run time.
+//! Known cameras: those of the configuration file and those added at run time.
 //!
-//! A camera stays known as long as footage of it is kept, so nothing in the store is out of reach of a filter or of an
-//! erasure: leaving the configuration file, or being removed with its footage kept, only *archives* a camera.
+//! A camera stays known while footage of it is stored, so that a filter or an erasure can reach
+//! everything in the store. A camera that left the configuration file, or was removed with its
+//! footage kept, is only *archived*.
 
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 use sightline_core::config::CameraConfig;
@@ -9,44 +10,45 @@ use sightline_core::{CameraId, Timestamp};
 
 use super::{State, StateError};
 
-/// Where a camera is defined.
+/// Place where a camera is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CameraSource {
-    /// In the configuration file, which wins for its ids.
+    /// In the configuration file, which takes precedence for its ids.
     Config,
-    /// Added at run time.
+    /// Through the API, at run time.
     Api,
-    /// In the configuration of a camera node elsewhere. Never stored: it is known from what the node reports.
+    /// In the configuration of another camera node. Never stored; the node's reports make it known.
     Node,
 }
 
-/// An erasure that is not over yet.
+/// Unfinished erasure of a camera.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erasure {
-    /// Whose footage.
+    /// Camera whose footage is erased.
     pub camera: CameraId,
-    /// Since when it is done, but watched for pictures that come late; `None`: not done.
+    /// Time since which the footage is erased and only late pictures are watched for; `None`: not
+    /// erased yet.
     pub watched_since: Option<Timestamp>,
 }
 
 /// A known camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraRow {
-    /// Its configuration, credentials included.
+    /// Configuration, including credentials.
     pub spec: CameraConfig,
-    /// Where it is defined.
+    /// Place where it is defined.
     pub source: CameraSource,
-    /// Stopped, its footage still searchable.
+    /// Whether it was stopped for good and its footage is still searchable.
     pub archived: bool,
-    /// When it became known.
+    /// Time at which it became known.
     pub added_at: Timestamp,
 }
 
 impl State {
-    /// Makes the cameras of the configuration file known, and archives those that have left it.
+    /// Stores the cameras of the configuration file and archives those that were removed from it.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn merge_config_cameras(&self, cameras: &[CameraConfig]) -> Result<(), StateError> {
         self.with(|c| {
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -59,18 +61,19 @@ impl State {
         })
     }
 
-    /// Makes a camera known that was added at run time. An archived one of the same id becomes active again.
+    /// Stores a camera that was added at run time. An archived camera with the same id becomes
+    /// active again.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn add_camera(&self, camera: &CameraConfig) -> Result<(), StateError> {
         self.with(|c| upsert(c, camera, CameraSource::Api))
     }
 
-    /// Stops a camera for good, keeping its footage searchable.
+    /// Archives a camera: it stays stopped, and its footage stays searchable.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn archive_camera(&self, id: &CameraId) -> Result<(), StateError> {
         self.with(|c| {
             c.execute("UPDATE cameras SET archived = 1 WHERE id = ?1", [id.as_str()])?;
@@ -78,11 +81,11 @@ impl State {
         })
     }
 
-    /// Forgets a camera and notes that its footage has to be erased, in one step: whatever happens between this and
-    /// [`State::finish_erasure`], the erasure is taken up again.
+    /// Forgets a camera and marks its footage for erasure in one transaction, so that after a crash
+    /// before [`State::finish_erasure`] the erasure is resumed.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn begin_erasure(&self, id: &CameraId) -> Result<(), StateError> {
         self.with(|c| {
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -97,10 +100,10 @@ impl State {
         })
     }
 
-    /// The footage of this camera is gone, but more of it may arrive: the erasure is watched from now on.
+    /// Marks the erasure of this camera as watched: its footage is erased, but more may arrive.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn watch_erasure(&self, id: &CameraId) -> Result<(), StateError> {
         self.with(|c| {
             let now = Timestamp::now().as_micros();
@@ -109,10 +112,10 @@ impl State {
         })
     }
 
-    /// Forgets a camera without erasing anything: it is remembered elsewhere.
+    /// Forgets a camera without an erasure, because another process stores it.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn forget_camera(&self, id: &CameraId) -> Result<(), StateError> {
         self.with(|c| {
             c.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
@@ -120,10 +123,10 @@ impl State {
         })
     }
 
-    /// The footage of this camera is gone, and no more of it will come (or it is wanted again).
+    /// Ends an erasure: no more footage will arrive, or the camera is wanted again.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn finish_erasure(&self, id: &CameraId) -> Result<(), StateError> {
         self.with(|c| {
             c.execute("DELETE FROM erasures WHERE camera = ?1", [id.as_str()])?;
@@ -131,18 +134,18 @@ impl State {
         })
     }
 
-    /// Cameras whose erasure has begun and not finished.
+    /// Returns the cameras whose erasure has begun and not finished.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn pending_erasures(&self) -> Result<Vec<CameraId>, StateError> {
         Ok(self.erasures()?.into_iter().filter(|e| e.watched_since.is_none()).map(|e| e.camera).collect())
     }
 
-    /// Every erasure that is not over, those that are only watched included.
+    /// Returns every unfinished erasure, including those that are only watched.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn erasures(&self) -> Result<Vec<Erasure>, StateError> {
         self.with(|c| {
             let mut statement = c.prepare("SELECT camera, watched_since FROM erasures ORDER BY camera")?;
@@ -157,10 +160,10 @@ impl State {
         })
     }
 
-    /// Every known camera, by id.
+    /// Returns every known camera, ordered by id.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn cameras(&self) -> Result<Vec<CameraRow>, StateError> {
         self.with(|c| {
             let mut statement = c.prepare("SELECT spec, source, archived, added_at FROM cameras ORDER BY id")?;
@@ -169,10 +172,10 @@ impl State {
         })
     }
 
-    /// One camera.
+    /// Returns one camera.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn camera(&self, id: &CameraId) -> Result<Option<CameraRow>, StateError> {
         self.with(|c| {
             c.prepare("SELECT spec, source, archived, added_at FROM cameras WHERE id = ?1")?
@@ -232,7 +235,7 @@ mod tests {
         state.add_camera(&camera("b", "rtsp://b")).expect("added");
         state.merge_config_cameras(&[camera("a", "rtsp://new"), camera("c", "rtsp://c")]).expect("merged");
         let a = state.camera(&"a".parse().expect("valid")).expect("read").expect("there");
-        assert_eq!((a.spec.url.as_str(), a.source), ("rtsp://new", CameraSource::Config));
+        assert_eq!((a.spec.url.expose(), a.source), ("rtsp://new", CameraSource::Config));
         state.merge_config_cameras(&[]).expect("merged");
         let rows: Vec<(String, bool)> =
             state.cameras().expect("read").into_iter().map(|r| (r.spec.id.to_string(), r.archived)).collect();

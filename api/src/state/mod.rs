@@ -1,8 +1,8 @@
-//! What must survive a restart besides vectors and pictures: cameras, access tokens and the audit trail, in one SQLite
-//! file in the data folder.
+//! State that must survive a restart besides vectors and pictures: cameras, access tokens and the
+//! audit trail, in one SQLite file in the data folder.
 //!
-//! Write-ahead logging lets `sightline token ...` work on the file while the server runs. The file is readable by its
-//! owner alone: camera addresses hold passwords.
+//! Write-ahead logging lets `sightline token ...` use the file while the server runs. Only the
+//! owner may read the file, because camera addresses hold passwords.
 
 mod audit;
 mod cameras;
@@ -19,40 +19,40 @@ pub use audit::{AuditEntry, AuditRecord, Verdict};
 pub use cameras::{CameraRow, CameraSource, Erasure};
 pub use tokens::{NewToken, Role, TokenRow, hash_token, new_secret};
 
-/// Name of the file in the data folder.
+/// Name of the database file in the data folder.
 pub const FILE: &str = "state.db";
 
-/// How long a statement waits for another process that is writing.
+/// Longest wait of a statement for another writing process.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// Why the state cannot be read or written.
+/// Reason why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// The folder or file cannot be made or opened.
+    /// The folder or file cannot be created or opened.
     #[error("cannot open {path}: {why}")]
     Open {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         why: String,
     },
     /// The file was written by a newer version.
     #[error("the state database has layout {found}, this version knows {known}: use the newer Sightline")]
     TooNew {
-        /// Layout in the file.
+        /// Layout version of the file.
         found: i64,
-        /// Newest layout known here.
+        /// Newest layout version that this build knows.
         known: i64,
     },
-    /// SQLite refused.
+    /// SQLite failed.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// A stored value cannot be read back.
+    /// A stored value cannot be read.
     #[error("stored {what} cannot be read: {why}")]
     Corrupt {
-        /// Which value.
+        /// Name of the value.
         what: &'static str,
-        /// Why.
+        /// Cause.
         why: String,
     },
     /// The blocking task was cancelled because the process stops.
@@ -60,17 +60,17 @@ pub enum StateError {
     Stopping,
 }
 
-/// The open database. Cloning shares it.
+/// Open database; clones share it.
 #[derive(Clone)]
 pub struct State {
     conn: Arc<Mutex<Connection>>,
 }
 
 impl State {
-    /// Opens (and on first use creates) `state.db` in `folder`.
+    /// Opens `state.db` in `folder`, and creates it on first use.
     ///
     /// # Errors
-    /// An unusable folder, a file that is not a database, or one of a newer layout.
+    /// When the folder is unusable, the file is not a database, or it has a newer layout.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         let path = folder.join(FILE);
         let failed = |why: String| StateError::Open { path: path.clone(), why };
@@ -78,7 +78,7 @@ impl State {
         let mut conn = Connection::open(&path).map_err(|e| failed(e.to_string()))?;
         owner_only(&path).map_err(|e| failed(e.to_string()))?;
         conn.busy_timeout(BUSY)?;
-        // The first statement that reads the file tells whether it is a database at all.
+        // The first statement that reads the file shows whether it is a database.
         conn.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.to_string()))?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -86,19 +86,20 @@ impl State {
         Ok(Self { conn: Arc::new(Mutex::new(conn)) })
     }
 
-    /// Runs `work` on the connection, blocking the calling thread.
+    /// Runs `work` on the connection and blocks the calling thread.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// The errors of `work`.
     pub fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StateError>) -> Result<T, StateError> {
-        // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is still sound.
+        // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is
+        // still consistent.
         work(&mut self.conn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs `work` on a thread that may block, for callers in async code.
+    /// Runs `work` on a thread of the blocking pool, for async callers.
     ///
     /// # Errors
-    /// Those of `work`, or [`StateError::Stopping`].
+    /// The errors of `work`, or [`StateError::Stopping`].
     pub async fn run<T, F>(&self, work: F) -> Result<T, StateError>
     where
         T: Send + 'static,
@@ -109,10 +110,10 @@ impl State {
     }
 }
 
-/// Makes a file readable and writable by its owner alone.
+/// Makes a file readable and writable by its owner only.
 ///
 /// # Errors
-/// When the file system refuses.
+/// When the file system fails.
 pub fn owner_only(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     {

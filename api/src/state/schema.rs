@@ -1,10 +1,10 @@
-//! The tables, and how an older file becomes a newer one: `user_version` counts the steps already taken.
+//! Database schema and its migrations; `user_version` counts the migrations that a file has had.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::StateError;
 
-/// One step per layout, in order. A step is never changed once released; add another.
+/// One migration per layout, in order. A released migration is never changed; add another one.
 const STEPS: &[&str] = &[
     // Times are microseconds since the Unix epoch, UTC.
     "CREATE TABLE cameras (
@@ -41,15 +41,17 @@ const STEPS: &[&str] = &[
      ) STRICT;
      CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;
      CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;",
-    // Cameras of other processes: pictures may arrive long after the erasure, so it is watched for a while.
+    // Pictures of cameras in other processes may arrive long after the erasure, so it is watched
+    // for a while.
     "ALTER TABLE erasures ADD COLUMN watched_since INTEGER;              -- erased; NULL: not finished",
 ];
 
-/// Takes every step the file has not taken yet, each in a transaction of its own.
+/// Runs the migrations that the file lacks, each in a transaction of its own.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StateError> {
     let known = STEPS.len() as i64;
     loop {
-        // The version is read inside the transaction: two processes may open a new file at the same moment.
+        // The version is read inside the transaction, because two processes may open a new file at
+        // the same moment.
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let found: i64 = tx.pragma_query_value(None, "user_version", |r| r.get(0))?;
         if found > known {

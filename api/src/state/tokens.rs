@@ -1,6 +1,8 @@
-//! Access tokens: 256 random bits, of which only the SHA-256 is kept. A token has a role and may be limited to cameras.
+//! Access tokens: 256 random bits, of which only the SHA-256 is stored. A token has a role and may
+//! be limited to certain cameras.
 //!
-//! A plain hash is enough here, unlike for passwords: nobody guesses 256 random bits, whatever the hash costs.
+//! A plain hash suffices here, unlike for passwords: nobody can guess 256 random bits, however
+//! cheap the hash is.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,14 +19,15 @@ use utoipa::ToSchema;
 
 use super::{State, StateError};
 
-/// `last_used_at` is written at most this often, in microseconds: it is for people, not for accounting.
-const TOUCH_EVERY: i64 = 60_000_000;
+/// Shortest interval between two updates of `last_used_at`, in microseconds; the column informs
+/// people and is not used for accounting.
+const LAST_USED_INTERVAL_US: i64 = 60_000_000;
 
-/// What a token may do. Each role includes the ones before it.
+/// Role of a token. Each role includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Sees the state of cameras, and sightings it was handed the id of.
+    /// Sees the state of cameras, and sightings whose id it was given.
     Viewer,
     /// Searches for people.
     Operator,
@@ -33,7 +36,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role as it is written everywhere.
+    /// Returns the role's name, as used in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
@@ -62,23 +65,23 @@ impl FromStr for Role {
     }
 }
 
-/// What is asked for when a token is made.
+/// Properties of a token to create.
 #[derive(Clone, Debug)]
 pub struct NewToken {
-    /// For people: who or what uses it.
+    /// Name of the person or program that uses it.
     pub name: String,
-    /// What it may do.
+    /// Role.
     pub role: Role,
-    /// The cameras it may see; `None`: all.
+    /// Cameras that it may see; `None`: all.
     pub cameras: Option<BTreeSet<CameraId>>,
-    /// When it stops working; `None`: when revoked.
+    /// Expiry time; `None`: valid until revoked.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A stored token. The secret itself is not stored.
+/// Stored token, without the secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenRow {
-    /// Public id, 8 hex digits: names the token in lists and in the audit trail.
+    /// Public id, 8 hex digits, used in lists and in the audit trail.
     pub id: String,
     /// See [`NewToken::name`].
     pub name: String,
@@ -86,25 +89,25 @@ pub struct TokenRow {
     pub role: Role,
     /// See [`NewToken::cameras`].
     pub cameras: Option<BTreeSet<CameraId>>,
-    /// When it was made.
+    /// Creation time.
     pub created_at: Timestamp,
     /// See [`NewToken::expires_at`].
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, to the minute.
+    /// Time of the last use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Revocation time.
     pub revoked_at: Option<Timestamp>,
 }
 
-/// SHA-256 of a token's text: what is stored and looked up.
+/// Returns the SHA-256 of a token's text, which is stored and looked up.
 pub fn hash_token(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// A fresh secret: 256 bits of the operating system's randomness, URL-safe.
+/// Generates a secret of 256 bits from the operating system's random source, URL-safe.
 ///
 /// # Errors
-/// When the operating system gives no randomness.
+/// When the operating system provides no random bytes.
 pub fn new_secret() -> Result<String, StateError> {
     let mut bytes = [0u8; 32];
     rand::rngs::OsRng
@@ -114,10 +117,10 @@ pub fn new_secret() -> Result<String, StateError> {
 }
 
 impl State {
-    /// Makes a token; the secret is returned once and never again.
+    /// Creates a token; the secret is returned only here.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn create_token(&self, new: &NewToken) -> Result<(TokenRow, String), StateError> {
         let secret = new_secret()?;
         let hash = hash_token(&secret);
@@ -153,10 +156,11 @@ impl State {
         Ok((row, secret))
     }
 
-    /// The token with this secret's hash, unless it was revoked or has expired; notes that it was used.
+    /// Returns the token with this secret's hash unless it is revoked or expired, and updates its
+    /// time of last use.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, StateError> {
         let now = Timestamp::now().as_micros();
         self.with(|c| {
@@ -169,7 +173,7 @@ impl State {
                 .optional()?
                 .transpose()?;
             if let Some(row) = &row
-                && row.last_used_at.is_none_or(|t| t.as_micros() + TOUCH_EVERY < now)
+                && row.last_used_at.is_none_or(|t| t.as_micros() + LAST_USED_INTERVAL_US < now)
             {
                 c.execute("UPDATE tokens SET last_used_at = ?2 WHERE id = ?1", params![row.id, now])?;
             }
@@ -177,10 +181,10 @@ impl State {
         })
     }
 
-    /// Every token ever made, oldest first.
+    /// Returns every token ever created, oldest first.
     ///
     /// # Errors
-    /// When the database refuses or holds what cannot be read.
+    /// When the database fails or holds an unreadable value.
     pub fn tokens(&self) -> Result<Vec<TokenRow>, StateError> {
         self.with(|c| {
             let mut statement = c.prepare(
@@ -192,10 +196,10 @@ impl State {
         })
     }
 
-    /// Revokes the token with this id; `false` when there is none that still works.
+    /// Revokes the token with this id; returns `false` when there is no valid one.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the database fails.
     pub fn revoke_token(&self, id: &str) -> Result<bool, StateError> {
         self.with(|c| {
             let now = Timestamp::now().as_micros();

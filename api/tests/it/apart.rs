@@ -1,5 +1,6 @@
-//! The program `sightline-api` over a (double of a) Qdrant server and a shared gallery that others fill: it waits for the
-//! server at the start, says what is down while it is away, and goes on by itself when it is back.
+//! `sightline-api` over a test double of a Qdrant server and a shared gallery that others write: it
+//! waits for the server at the start, reports what is down during an outage, and recovers by
+//! itself.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -17,17 +18,17 @@ use sightline_core::{BBox, CropQuality, NodeReport, PatchFeatures, SightingId, T
 use sightline_embed::ModelFolder;
 use sightline_search::double::QdrantDouble;
 use sightline_search::{
-    CameraCoverage, CoverageLedger, EdgeOptions, Exhibit, Payload, Point, QdrantStore, ServerCoverage, VectorStore,
-    open_gallery,
+    CameraCoverage, CoverageLedger, EdgeOptions, GalleryEntry, Payload, Point, QdrantStore, ServerCoverage,
+    VectorStore, open_gallery,
 };
 
 use crate::support::{camera, report, tiny_model};
 
-/// Longest wait for anything here, on a busy machine.
+/// Time limit of every wait, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-api does not reach the compiler through the
-/// shell of `.cargo/rustc-wrapper`, which drops names with a hyphen.)
+/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-api does not reach
+/// the compiler through the shell of `.cargo/rustc-wrapper`, which drops names with a hyphen.)
 fn program() -> PathBuf {
     std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("sightline-api")
 }
@@ -36,7 +37,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The double on a thread of its own; away once dropped.
+/// The double on a thread of its own; stopped on drop.
 struct Double {
     stop: Shutdown,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -70,7 +71,7 @@ impl Drop for Double {
     }
 }
 
-/// A folder with model, configuration and gallery, and the program on it.
+/// A folder with model, configuration and gallery, and the running program.
 struct Api {
     child: Child,
     base: String,
@@ -142,7 +143,7 @@ fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What index workers write: a picture of `gate`, and what its node says.
+/// Writes what index workers write: a picture of `gate`, and a report of its node.
 fn fill(config: &Config) -> SightingId {
     let model = ModelFolder::open(&config.model.folder).unwrap();
     let width = model.config.architecture.embed_dim;
@@ -152,7 +153,7 @@ fn fill(config: &Config) -> SightingId {
     let track = TrackId { born, ordinal: 0 };
     let id = sighting_id(&gate, track, 0);
     let patches = PatchFeatures { rows: 1, width: 1, data: Bytes::from_static(&[0, 0]) };
-    gallery.put(&[Exhibit { id, jpeg: Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"), patches }]).unwrap();
+    gallery.put(&[GalleryEntry { id, jpeg: Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"), patches }]).unwrap();
     let payload = Payload {
         camera: gate.clone(),
         track,
@@ -172,7 +173,7 @@ fn fill(config: &Config) -> SightingId {
     id
 }
 
-/// The node's report number `seq`, with one picture in ten dropped.
+/// Writes the node's report number `seq`, with one picture in ten dropped.
 fn tell(config: &Config, seq: u64) {
     let gate = camera("gate");
     let dropped = NodeReport { frames_analysed: 90, crops: 9, crops_dropped: 1, ..report(&gate) };
@@ -188,7 +189,7 @@ fn tell(config: &Config, seq: u64) {
     ServerCoverage::open(&config.vectors).unwrap().write(&[(gate, entry)].into()).unwrap();
 }
 
-/// Model, shared gallery and configuration in a folder of their own.
+/// Creates model, shared gallery and configuration in a folder of their own.
 fn place(dir: &Path, qdrant: SocketAddr, listen: SocketAddr, monitor: SocketAddr) -> PathBuf {
     let model = dir.join("model");
     tiny_model(&model);
@@ -211,7 +212,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     let config = Config::layered(Some(&file), []).unwrap();
     let mut api = Api::start(dir.path(), &file, listen, monitor);
 
-    // Alive, not ready, and it says why.
+    // Alive and not ready, with the reason.
     let waits = until("the reason", || {
         let (status, answer) = api.call("GET", "/readyz", None);
         answer["checks"][0]["detail"]
@@ -229,7 +230,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert_eq!(line.trim_end(), format!("Sightline is ready: {}/?token={}", api.base, api.token));
     assert_eq!(api.call("GET", "/readyz", None).0, 200);
 
-    // What others write is found, and their cameras are known by what they report.
+    // Pictures written by others are found, and their cameras are known from the reports.
     let id = fill(&config);
     let gate = until("the camera", || {
         let (status, gate) = api.call("GET", "/v1/cameras/gate", None);
@@ -247,21 +248,21 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
         text.as_str().filter(|t| t.contains("sightline_api_camera_searchable{camera=\"gate\"} 1")).map(|_| true)
     }));
 
-    // Without Kafka it steers no cameras; one of a node's own it never does.
+    // Without Kafka it adds and removes no cameras, and never one of a node's own configuration.
     let (status, refused) = api.call("POST", "/v1/cameras", Some(&json!({ "id": "yard", "url": "rtsp://yard/1" })));
     if cfg!(feature = "kafka") {
         assert_eq!((status, &refused["code"]), (503, &json!("unavailable")), "{refused}");
     } else {
         assert_eq!((status, &refused["code"]), (501, &json!("not_supported")), "{refused}");
     }
-    // With Kafka away the attempt has taken longer than a node may be silent.
+    // With Kafka unreachable the attempt took longer than the report timeout.
     tell(&config, 1);
     until("the node", || (api.call("GET", "/v1/cameras/gate", None).1["state"] == "searchable").then_some(()));
     let (status, refused) = api.call("DELETE", "/v1/cameras/gate", None);
     assert_eq!(status, 409, "{refused}");
     assert!(refused["message"].as_str().unwrap().contains("ingest@one"), "{refused}");
 
-    // The server goes away: every answer says so.
+    // The server goes down: every answer says so.
     drop(server);
     let (status, answer) = api.search();
     assert_eq!(status, 503, "{answer}");
@@ -272,13 +273,13 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert!(answer.to_string().contains(&qdrant.to_string()), "{answer}");
     assert_eq!(api.call("GET", "/v1/cameras", None).0, 200, "what was known is still shown");
 
-    // And it is back, by itself.
+    // The server is back: it recovers by itself.
     let _server = Double::start(&dir.path().join("qdrant"), qdrant);
     until("the search", || (api.search().0 == 200).then_some(()));
     assert_eq!(api.call("GET", &picture, None).0, 200);
     until("ready", || (api.call("GET", "/readyz", None).0 == 200).then_some(()));
 
-    // The node falls silent, which is said; then its footage may be erased.
+    // The node stops reporting, which is shown; then its footage may be erased.
     tell(&config, 2);
     let silent = until("the silence", || {
         let gate = api.call("GET", "/v1/cameras/gate", None).1;
@@ -287,7 +288,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert!(silent["reason"].as_str().unwrap().starts_with("its node has not reported for 1"), "{silent}");
     let (status, receipt) = api.call("DELETE", "/v1/cameras/gate", None);
     if cfg!(feature = "kafka") {
-        // The nodes could not be told, and are told again and again; the footage goes all the same.
+        // The removal cannot be published and is retried; the footage is erased all the same.
         assert!(status == 503 && receipt.to_string().contains("topic of cameras"), "{receipt}");
         until("the erasure", || (api.search().1["results"] == json!([])).then_some(()));
     } else {

@@ -1,4 +1,4 @@
-//! Tokens, roles, cameras a token is limited to, and the rate.
+//! Tokens, roles, camera scopes and the rate limit.
 
 use serde_json::{Value, json};
 use sightline_api::state::Role;
@@ -32,7 +32,7 @@ fn every_protected_route_wants_a_token() {
     let raw = server.raw("GET", "/v1/cameras", &[("authorization", "Basic c3RhcnQ6dG9rZW4=")], b"");
     assert_eq!(raw.status, 401);
     assert!(raw.header("www-authenticate").starts_with("Bearer"));
-    // A token in the address is for the page's own script; the server itself does not take it.
+    // A token in the address is for the page's own script; the server itself does not accept it.
     assert_eq!(server.call("GET", &format!("/v1/cameras?token={START_TOKEN}"), None, None).0, 401);
     for open in ["/healthz", "/readyz", "/openapi.json", "/"] {
         assert_eq!(server.call("GET", open, None, None).0, 200, "{open}");
@@ -85,7 +85,8 @@ fn a_limited_token_sees_its_cameras_only() {
     let cameras = |v: &Value| -> Vec<String> {
         v.as_array().unwrap().iter().map(|r| r["camera"].as_str().unwrap().to_owned()).collect()
     };
-    // The unlimited search finds both; the limited one has the limit inside its filter and in its coverage.
+    // The unlimited search finds both; the limited one has the scope inside its filter and its
+    // coverage.
     let (_, all) = server.post("/v1/search", &json!({ "query": "a man" }));
     assert_eq!(all["results"].as_array().unwrap().len(), 2);
     let (status, found) = search(&server, &token, &json!({ "query": "a man" }));
@@ -93,7 +94,7 @@ fn a_limited_token_sees_its_cameras_only() {
     assert_eq!((cameras(&found["results"]), cameras(&found["coverage"])), (vec!["gate".into()], vec!["gate".into()]));
     let filters: Vec<_> = server.engine.queries.lock().unwrap().iter().map(|q| q.cameras.clone()).collect();
     assert_eq!(filters, [None, Some([camera("gate")].into())]);
-    // Asking for another camera is asking for one that is not there.
+    // A camera outside the scope is refused like one that does not exist.
     let (status, body) = search(&server, &token, &json!({ "query": "a man", "cameras": ["gate", "yard"] }));
     assert_eq!((status, &body["code"]), (400, &json!("unknown_camera")));
     let (status, _) = search(&server, &token, &json!({ "like": at_yard }));
@@ -111,7 +112,7 @@ fn a_limited_token_sees_its_cameras_only() {
     }
     let listed = server.call("GET", "/v1/cameras", Some(&token), None).1;
     assert_eq!(listed["cameras"].as_array().unwrap().len(), 1);
-    // What concerns all cameras is refused even to a limited administrator.
+    // Requests that concern all cameras are refused even to a limited administrator.
     let admin = server.token(Role::Admin, Some(&["gate"]));
     for path in ["/v1/audit", "/metrics"] {
         assert_eq!(server.call("GET", path, Some(&admin), None).0, 403, "{path}");

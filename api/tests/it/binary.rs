@@ -1,5 +1,6 @@
-//! The binary `sightline` as a user meets it: start, search, cameras, tokens, stop, and every way a start can fail.
-//! The model is the tiny golden one; the camera is GStreamer's test picture, in which there is nobody.
+//! The binary `sightline` as a user meets it: start, search, cameras, tokens, stop, and every way
+//! in which a start can fail. The model is the tiny golden one; the camera is GStreamer's test
+//! picture, which shows nobody.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ impl Place {
         self.command(args).output().unwrap()
     }
 
-    /// Starts the server and waits until it says that it is ready.
+    /// Starts the server and waits until it reports that it is ready.
     fn serve(&self) -> Running {
         let mut child = self
             .command(&["serve", "--config", "sightline.toml"])
@@ -70,7 +71,7 @@ struct Running {
 }
 
 impl Running {
-    /// Sends SIGTERM; gives exit code, time taken and what else was printed on standard output.
+    /// Sends SIGTERM; returns exit code, duration and the rest of standard output.
     fn terminate(mut self) -> (Option<i32>, Duration, String) {
         let started = Instant::now();
         let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
@@ -84,7 +85,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Only a failed test gets here with a living child.
+        // Only a failed test gets here with a running child.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -94,7 +95,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Exit code 1, nothing on standard output, one line on standard error; gives the line.
+/// Asserts exit code 1, an empty standard output and one line on standard error; returns the line.
 fn one_line_failure(output: &Output) -> String {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!((output.status.code(), out.as_str()), (Some(1), ""), "{err}");
@@ -119,7 +120,7 @@ fn from_start_to_stop() {
         assert_eq!((mode("data"), mode("data/client.json"), mode("data/state.db")), (0o700, 0o600, 0o600));
     }
 
-    // The camera becomes searchable, and the progress of nobody walking by reaches the index.
+    // The camera becomes searchable: progress reaches the index although nobody walks by.
     let cameras = || -> Value {
         let out = place.run(&["camera", "list", "--json"]);
         serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&out.stderr)))
@@ -138,11 +139,11 @@ fn from_start_to_stop() {
     let out = place.run(&["search", "\u{1F600}"]);
     assert!(one_line_failure(&out).contains("empty_query"));
 
-    // A second server on the same data is kept out, and the first does not notice.
+    // A second server on the same data is refused, and the first is not disturbed.
     let second = one_line_failure(&place.run(&["serve", "--config", "sightline.toml"]));
     assert!(second.contains("another running Sightline"), "{second}");
 
-    // Cameras come and go.
+    // Cameras are added and removed.
     let out = place.run(&["camera", "add", "bad", "gopher://x"]);
     assert!(one_line_failure(&out).contains("gopher"), "{}", text(&out.stderr));
     let out = place.run(&["camera", "add", "second", "videotestsrc://"]);
@@ -150,7 +151,7 @@ fn from_start_to_stop() {
     let out = place.run(&["camera", "remove", "second"]);
     assert!(text(&out.stdout).contains("second: removed, 0 sightings erased"), "{}", text(&out.stderr));
 
-    // A token made beside the running server works at once, until it is revoked.
+    // A token created beside the running server works at once, until it is revoked.
     let out = place.run(&["token", "create", "desk", "--role", "viewer", "--data", "data"]);
     let viewer = text(&out.stdout).trim().to_owned();
     let searched = place.run(&["search", "a man", "--server", base, "--token", &viewer]);

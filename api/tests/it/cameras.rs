@@ -1,4 +1,4 @@
-//! Cameras come and go while the server runs.
+//! Cameras are added and removed while the server runs.
 
 use serde_json::{Value, json};
 use sightline_api::engine::Watermark;
@@ -94,7 +94,8 @@ fn an_erasure_waits_for_what_is_under_way() {
     server.cameras(&["gate"]);
     server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
     let engine = server.engine.clone();
-    // The last picture reaches the index half a second after the camera was stopped, its end behind it.
+    // The last picture reaches the index half a second after the camera was stopped, and its end
+    // after that.
     let late = std::thread::spawn(move || {
         std::thread::sleep(std::time::Duration::from_millis(500));
         engine.put(&camera("gate"), 100, 0);
@@ -136,7 +137,7 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
     let mut socket = std::net::TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
     write!(socket, "DELETE /v1/cameras/gate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {START_TOKEN}\r\n\r\n")
         .unwrap();
-    // The server is waiting for the camera's last footage when the caller leaves.
+    // The server is waiting for the camera's last footage when the caller disconnects.
     while server.app.state().pending_erasures().unwrap().is_empty() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

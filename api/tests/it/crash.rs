@@ -1,4 +1,5 @@
-//! The program `sightline` on real footage, killed in the middle: nothing acknowledged is lost, nothing appears twice.
+//! `sightline` on real footage, killed in the middle: nothing acknowledged is lost, nothing appears
+//! twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -8,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Longest wait for anything here: far above what it takes, even on a busy machine.
+/// Time limit of every wait: far above the usual duration, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A configuration whose one camera plays the demo's footage as fast as the machine can, 2 frames a second of it.
+/// A configuration whose one camera plays the demo's footage as fast as the machine can, at 2
+/// frames per second of footage.
 fn config(data: &Path) -> PathBuf {
     let root = repository();
     let text = format!(
@@ -53,7 +55,7 @@ impl Program {
         Self { base: base.to_owned(), token: token.to_owned(), child }
     }
 
-    /// A request that must succeed.
+    /// Makes a request that must succeed.
     fn call(&self, path: &str, body: Option<&Value>) -> Value {
         let url = format!("{}{path}", self.base);
         let bearer = format!("Bearer {}", self.token);
@@ -68,7 +70,7 @@ impl Program {
         self.call("/v1/cameras/corridor", None)
     }
 
-    /// Every picture that a search finds: id -> track.
+    /// Returns every picture that a search finds: id -> track.
     fn pictures(&self) -> BTreeMap<String, String> {
         let found = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
         assert_eq!(found["next_cursor"], Value::Null, "one page holds all");
@@ -104,7 +106,7 @@ impl Program {
     }
 
     fn kill(mut self) {
-        // SIGKILL: no destructor, no flush, no goodbye.
+        // SIGKILL: no destructor and no flush runs.
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -1,5 +1,6 @@
-//! The API over the real searcher, store and gallery; only the model is a double, so that results can be foreseen:
-//! a text "axis N" points along axis N, a picture along the axis it was stored with.
+//! The API over the real searcher, store and gallery; only the model is a test double with
+//! predictable results: a text "axis N" points along axis N, and a picture along the axis it was
+//! stored with.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,18 +14,19 @@ use sightline_api::state::{NewToken, Role};
 use sightline_core::{
     BBox, CameraId, CropQuality, PatchFeatures, RgbImage, SightingId, Timestamp, TrackId, ids::sighting_id,
 };
-use sightline_embed::text::{NotUnderstood, Why};
+use sightline_embed::text::{NotUnderstood, Reason};
 use sightline_search::{
-    Coverage, EncodeError, EncodedText, ExactStore, Exhibit, FolderGallery, Gallery, MatchScore, Payload, PhraseAsked,
-    Point, QueryEncoder, Searcher, VectorStore,
+    Coverage, EncodeError, EncodedText, ExactStore, FolderGallery, Gallery, GalleryEntry, MatchScore, Payload,
+    PhraseAsked, Point, QueryEncoder, Searcher, VectorStore,
 };
 
 use crate::support::{Server, camera};
 
 const WIDTH: usize = 4;
 
-/// `axis N, man, no bag, ?young`: behind the axis what the text states, if phrases are judged, and behind a question mark what
-/// is not understood. The patch feature is the log-odds of everything.
+/// Format of a text: `axis N, man, no bag, ?young`. The axis is followed by the phrases, if phrases
+/// are judged; a question mark marks a word that is not understood. The patch feature is the
+/// log-odds of every phrase.
 struct Double {
     phrases: bool,
 }
@@ -52,7 +54,7 @@ impl QueryEncoder for Double {
         let (mut phrases, mut not_understood) = (Vec::new(), Vec::new());
         for part in parts.filter(|_| self.phrases) {
             if let Some(word) = part.strip_prefix('?') {
-                not_understood.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Why::Unknown });
+                not_understood.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Reason::Unknown });
             } else {
                 let (text, negated) = part.strip_prefix("no ").map_or((part, false), |named| (named, true));
                 phrases.push(PhraseAsked { text: text.to_owned(), negated });
@@ -85,7 +87,7 @@ fn along(axis: usize) -> Vec<f32> {
     (0..WIDTH).map(|i| if i == axis { 1.0 } else { 0.1 }).collect()
 }
 
-/// The point of the only picture of a track born then.
+/// Returns the point of the only picture of a track with this birth.
 fn point(camera: CameraId, born_s: i64, axis: usize) -> (SightingId, Point) {
     let born = Timestamp::from_micros(born_s * 1_000_000);
     let track = TrackId { born, ordinal: 0 };
@@ -115,7 +117,7 @@ struct Index {
 }
 
 impl Index {
-    /// A server over an empty index that knows the cameras `gate` and `yard`.
+    /// Starts a server over an empty index that knows the cameras `gate` and `yard`.
     fn new() -> Self {
         Self::of(Double { phrases: false })
     }
@@ -154,7 +156,7 @@ impl Index {
         let (id, point) = point(camera(id), born_s, axis);
         let data = Bytes::copy_from_slice(&f16::from_f32(logit).to_le_bytes());
         let patches = PatchFeatures { rows: 1, width: 1, data };
-        self.gallery.put(&[Exhibit { id, jpeg: Bytes::from_static(b"\xff\xd8jpeg"), patches }]).unwrap();
+        self.gallery.put(&[GalleryEntry { id, jpeg: Bytes::from_static(b"\xff\xd8jpeg"), patches }]).unwrap();
         self.store.upsert(&[point]).unwrap();
         id
     }

@@ -1,4 +1,5 @@
-//! Every error has its documented status, its stable code, and the body `{code, message, request_id}`.
+//! Every error has its documented status, its stable code, and the body `{code, message,
+//! request_id}`.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::support::{START_TOKEN, Server};
 const JSON: (&str, &str) = ("content-type", "application/json");
 const AUTH: (&str, &str) = ("authorization", "Bearer start-token");
 
-/// Asserts status and code, that the body has exactly the three fields, and gives the message.
+/// Asserts status, code and that the body has exactly the three fields; returns the message.
 fn refused((status, body): (u16, Value), want: (u16, &str)) -> String {
     assert_eq!((status, body["code"].as_str().unwrap_or_default()), want, "{body}");
     let keys: Vec<&str> = body.as_object().unwrap().keys().map(String::as_str).collect();

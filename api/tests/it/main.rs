@@ -1,5 +1,6 @@
-//! The API over real HTTP on a free port of the loopback. Search and cameras are mostly test doubles, so that every rule
-//! of the API itself can be driven to its edge; [`engine`] has the real search behind it, `binary` runs all of it.
+//! The API over real HTTP on a free port of the loopback. Search and cameras are mostly test
+//! doubles, so that every rule of the API itself can be driven to its edge; [`engine`] has the real
+//! search behind it, `binary` runs all of it.
 #![allow(clippy::unwrap_used)]
 
 mod apart;

@@ -1,4 +1,4 @@
-//! The page's files, the headers that fence them in, and the description of the API.
+//! The page's files, their security headers, and the OpenAPI description.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! `sightline reindex` over a data folder that an earlier version left behind with its model: killed in the middle, resumed,
-//! and until nobody is missing the former model answers, as it was recorded.
+//! `sightline reindex` over a data folder of an earlier version with its model: killed in the
+//! middle and resumed. Until the new index is complete the former model answers, as recorded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use sightline_embed::ModelFolder;
 use crate::former_data::{Copied, Reopened, former};
 use crate::support::{tiny_model_with, tiny_weights};
 
-/// The data folder of the tiny model, its model beside a new one that sees everything the other way round, and the id of
-/// the new one.
+/// The data folder of the tiny model, with that model and a new one whose features are inverted,
+/// and the id of the new one.
 fn upgraded() -> (Copied, tempfile::TempDir, String) {
     let models = tempfile::tempdir().unwrap();
     let (new, old) = (models.path().join("default"), models.path().join("former"));
@@ -33,7 +33,7 @@ fn upgraded() -> (Copied, tempfile::TempDir, String) {
     (Copied::new("tiny", &new), models, id)
 }
 
-/// The paths of the stored pictures, by id.
+/// Returns the paths of the stored pictures, by id.
 fn pictures(copied: &Copied) -> Vec<PathBuf> {
     let all = copied.recorded["pictures"].as_array().unwrap();
     let mut ids: Vec<&str> = all.iter().map(|p| p["sighting_id"].as_str().unwrap()).collect();
@@ -41,7 +41,7 @@ fn pictures(copied: &Copied) -> Vec<PathBuf> {
     ids.into_iter().map(|id| copied.path("data/gallery/jpeg").join(&id[..3]).join(format!("{id}.jpg"))).collect()
 }
 
-/// Files of patch features by this model.
+/// Counts the files of patch features of this model.
 fn embedded(copied: &Copied, model: &str) -> usize {
     let below = |path: &Path| fs::read_dir(path).map(|all| all.map(|e| e.unwrap().path()).collect::<Vec<_>>());
     let folders = below(&copied.path("data/gallery/patches").join(model)).unwrap_or_default();
@@ -52,14 +52,15 @@ fn reindex(copied: &Copied, args: &[&str]) -> Output {
     copied.command(&[&["reindex"], args].concat()).output().unwrap()
 }
 
-/// Exit code and the outcome in JSON.
+/// Returns the exit code and the outcome in JSON.
 fn outcome(copied: &Copied, args: &[&str]) -> (Option<i32>, Value) {
     let output = reindex(copied, &[args, &["--json"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}")))
 }
 
-/// Starts a reindex and kills it in the middle: one picture is a pipe that nobody writes to, so it cannot get past it.
+/// Starts a reindex and kills it in the middle: one picture is a pipe that nobody writes to, where
+/// the run blocks.
 fn killed_in_the_middle(copied: &Copied, model: &str, picture: &Path) {
     let aside = picture.with_extension("aside");
     fs::rename(picture, &aside).unwrap();
@@ -72,7 +73,7 @@ fn killed_in_the_middle(copied: &Copied, model: &str, picture: &Path) {
         assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "it ended before it came to the pipe");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // SIGKILL: no destructor, no flush.
+    // SIGKILL: no destructor and no flush runs.
     child.kill().unwrap();
     child.wait().unwrap();
     fs::rename(&aside, picture).unwrap();
@@ -96,7 +97,7 @@ fn killed_and_resumed_everybody_is_found_by_the_new_model_and_until_then_by_the_
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
 
-    // A picture has gone: nobody takes over, and it is said who is missing.
+    // A picture is missing: the new index does not take over, and the missing sighting is named.
     let aside = pictures[20].with_extension("aside");
     fs::rename(&pictures[20], &aside).unwrap();
     let (code, said) = outcome(&copied, &[]);
@@ -128,7 +129,8 @@ fn killed_and_resumed_everybody_is_found_by_the_new_model_and_until_then_by_the_
     assert!(nothing.starts_with("nothing to do"), "{nothing}");
 }
 
-/// The new model finds everybody, to the byte as they were, and has the patch features of all.
+/// Asserts that the new model finds every sighting unchanged, byte for byte, and has the patch
+/// features of all.
 fn answers_with(copied: &Copied, model: &str) {
     let server = Reopened::start(copied);
     assert_eq!(server.call("/readyz", None)["model"]["id"], json!(model));

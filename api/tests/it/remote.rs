@@ -1,4 +1,5 @@
-//! Cameras that run in other processes: known from what is heard of them, and erased again when pictures come late.
+//! Cameras of other processes: known from their reports, and erased again when pictures arrive
+//! late.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use sightline_core::Timestamp;
 
 use crate::support::{START_TOKEN, Server, camera, report};
 
-/// A server whose cameras run elsewhere.
+/// Starts a server whose cameras run in other processes.
 fn remote() -> Server {
     let server = Server::start();
     server.node.remote.store(true, Ordering::SeqCst);
@@ -52,7 +53,7 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
     assert_eq!((status, &receipt["watched"], &receipt["erased"]["sightings"]), (200, &json!(true), &json!(1)));
     assert_eq!(server.get("/v1/cameras/gate").0, 404);
 
-    // The node still reports, and a picture arrives that was on its way.
+    // The node still reports, and a picture in flight arrives.
     let mut sweeper = sweeper(&server);
     server.node.running.lock().unwrap().insert(camera("gate"), report(&camera("gate")));
     server.engine.put(&camera("gate"), 200, 0);
@@ -62,7 +63,7 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
     assert!(!server.node.running.lock().unwrap().contains_key(&camera("gate")), "told once more");
     assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
 
-    // Nothing is heard any more: from now on it is only watched.
+    // No reports arrive any more: from now on the erasure is only watched.
     sweep(&mut sweeper);
     assert!(server.app.state().pending_erasures().unwrap().is_empty());
     server.engine.put(&camera("gate"), 300, 0);
@@ -129,7 +130,7 @@ fn nobody_erases_beside_the_request_that_removes_the_camera() {
     let hold = server.engine.hold.blocking_lock();
     std::thread::scope(|scope| {
         let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
-        // The node has been told, and the request is erasing.
+        // The removal is published, and the request is erasing.
         while server.node.running.lock().unwrap().contains_key(&camera("gate")) {
             std::thread::sleep(Duration::from_millis(5));
         }

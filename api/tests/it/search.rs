@@ -1,4 +1,4 @@
-//! A search from body to body.
+//! A search from request body to answer body.
 
 use std::collections::BTreeSet;
 
@@ -46,14 +46,14 @@ fn the_answer_has_the_documented_form() {
     );
 }
 
-/// The keys of every object of an answer are those that the description of the API lists.
+/// The keys of every object of an answer are those that the OpenAPI description lists.
 #[test]
 fn the_description_of_the_api_is_in_step_with_the_answer() {
     let server = Server::start();
     server.cameras(&["gate"]);
     server.engine.put(&camera("gate"), 1_700_000_000, 1);
     let (_, mut answer) = server.post("/v1/search", &json!({ "query": "a man" }));
-    // Left out of an answer that has none.
+    // Omitted from an answer without it.
     answer["nearest_misses"] = json!([]);
     let (_, api) = server.get("/openapi.json");
     let keys = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
@@ -96,7 +96,7 @@ fn every_part_of_the_request_reaches_the_engine() {
     assert_eq!((q.min_probability, q.sort), (Some(0.25), Sort::Time));
 }
 
-/// A phone held upright stores its picture lying down and says so in EXIF.
+/// A phone held upright stores its picture rotated and says so in EXIF.
 #[test]
 fn an_example_image_is_turned_upright() {
     let server = Server::start();

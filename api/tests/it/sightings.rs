@@ -1,4 +1,4 @@
-//! Stored pictures: details, neighbours, and the JPEG with its cache headers.
+//! Stored pictures: metadata, neighbours, and the JPEG with its cache headers.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A running server with doubles behind it, and a plain client.
+//! A running server over test doubles, and a plain client.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use sightline_api::app::{App, Setup};
-use sightline_api::cameras::{CameraControl, CameraRefused, Heard};
+use sightline_api::cameras::{CameraControl, CameraRefused, LastReport};
 use sightline_api::engine::{
     Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, StoredSighting, Timings,
     Watermark,
@@ -24,21 +24,21 @@ use sightline_core::config::{CameraConfig, Config};
 use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraId, NodeReport, NodeState, SightingId, Timestamp, TrackId};
+use sightline_core::{BBox, CameraId, CameraState, NodeReport, SightingId, Timestamp, TrackId};
 
 pub const START_TOKEN: &str = "start-token";
 
-/// A path of this repository.
+/// Returns a path of this repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Makes `folder` a whole model: the tiny golden one.
+/// Creates a whole model in `folder`: the tiny golden one.
 pub fn tiny_model(folder: &Path) {
     tiny_model_with(folder, &tiny_weights());
 }
 
-/// Makes `folder` a whole model: the tiny golden one with these weights.
+/// Creates a whole model in `folder`: the tiny golden one with these weights.
 pub fn tiny_model_with(folder: &Path, weights: &HashMap<String, Tensor>) {
     std::fs::create_dir(folder).unwrap();
     let golden = repository("embed/tests/golden/cada-tiny");
@@ -46,7 +46,7 @@ pub fn tiny_model_with(folder: &Path, weights: &HashMap<String, Tensor>) {
         std::fs::copy(golden.join(file), folder.join(file)).unwrap();
     }
     candle_core::safetensors::save(weights, folder.join("model.safetensors")).unwrap();
-    // Without stored answers every start warns.
+    // Without stored answers every start logs a warning.
     sightline_embed::write_self_test(folder).unwrap();
 }
 
@@ -62,15 +62,16 @@ pub fn camera(id: &str) -> CameraId {
     id.parse().unwrap()
 }
 
-/// Sightings in memory; a search gives all that pass the filter, with a score by age.
+/// Engine double with sightings in memory; a search returns all that match the filter, scored by
+/// age.
 #[derive(Default)]
 pub struct FakeEngine {
     pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
     pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
     pub queries: Mutex<Vec<SearchQuery>>,
-    /// Held: erasures wait.
+    /// While held, erasures wait.
     pub hold: tokio::sync::Mutex<()>,
-    /// Searches and erasures fail with this.
+    /// Error of all searches and erasures, if set.
     pub broken: Mutex<Option<&'static str>>,
 }
 
@@ -202,21 +203,21 @@ impl Engine for FakeEngine {
     }
 }
 
-/// A camera node that starts whatever it is given, up to two cameras.
+/// Camera node double that starts any camera, up to two.
 #[derive(Default)]
 pub struct FakeNode {
     pub running: Mutex<BTreeMap<CameraId, NodeReport>>,
-    /// Plays nodes in other processes.
+    /// Whether the cameras count as those of other processes.
     pub remote: AtomicBool,
 }
 
-/// A camera that decodes and has analysed nothing yet.
+/// Returns the report of a camera that decodes and has analysed nothing yet.
 pub fn report(camera: &CameraId) -> NodeReport {
     NodeReport {
         origin: Origin::of_camera("node@one", 0, camera),
         camera: camera.clone(),
         at: Timestamp::now(),
-        state: NodeState::Decoding,
+        state: CameraState::Decoding,
         reason: None,
         since: Timestamp::now(),
         connection: 0,
@@ -233,7 +234,7 @@ pub fn report(camera: &CameraId) -> NodeReport {
 impl CameraControl for FakeNode {
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
         let mut running = self.running.lock().unwrap();
-        if !camera.url.starts_with("rtsp://") {
+        if !camera.url.expose().starts_with("rtsp://") {
             return Err(CameraRefused::Invalid(format!("{}: no such kind of address", camera.url)));
         }
         if running.len() >= 2 {
@@ -248,11 +249,11 @@ impl CameraControl for FakeNode {
         Ok(())
     }
 
-    fn status(&self) -> Vec<Heard> {
-        self.running.lock().unwrap().values().cloned().map(Heard::from).collect()
+    fn status(&self) -> Vec<LastReport> {
+        self.running.lock().unwrap().values().cloned().map(LastReport::from).collect()
     }
 
-    fn elsewhere(&self) -> Vec<(CameraConfig, CameraSource)> {
+    fn remote_cameras(&self) -> Vec<(CameraConfig, CameraSource)> {
         let of = |id: &CameraId| serde_json::from_value(json!({ "id": id, "url": "rtsp://cam/1" })).unwrap();
         self.running.lock().unwrap().keys().map(|id| (of(id), CameraSource::Api)).collect()
     }
@@ -262,7 +263,7 @@ impl CameraControl for FakeNode {
     }
 }
 
-/// A server on a free port; stops when dropped.
+/// A server on a free port; stopped on drop.
 pub struct Server {
     pub base: String,
     pub app: App,
@@ -312,7 +313,7 @@ impl Server {
         Self { base, app, engine, node, _dir: dir, shutdown, thread: Some(thread) }
     }
 
-    /// Makes cameras known and running.
+    /// Adds running cameras.
     pub fn cameras(&self, ids: &[&str]) {
         for id in ids {
             let (status, body) = self.post("/v1/cameras", &json!({ "id": id, "url": format!("rtsp://cam/{id}") }));
@@ -320,7 +321,7 @@ impl Server {
         }
     }
 
-    /// A token's secret.
+    /// Creates a token and returns its secret.
     pub fn token(&self, role: Role, cameras: Option<&[&str]>) -> String {
         let cameras: Option<BTreeSet<CameraId>> = cameras.map(|c| c.iter().map(|c| camera(c)).collect());
         let new = NewToken { name: role.to_string(), role, cameras, expires_at: None };

@@ -1,10 +1,11 @@
-//! What every client of the broker has in common: its settings, its log, and whether the broker answers.
+//! What all Kafka clients have in common: settings, log, and whether the broker answers.
 //!
-//! `SIGHTLINE_KAFKA_<KEY>` of the environment sets librdkafka's `<key>` (lower case, `_` for `.`): encryption, passwords,
-//! and whatever else is between a site and its brokers. Those few that the promises of this module rest on are not to be
-//! had this way.
+//! `SIGHTLINE_KAFKA_<KEY>` in the environment sets librdkafka's `<key>` (lower case, `_` for `.`):
+//! encryption, passwords, and whatever else a site needs to reach its brokers. Settings that this
+//! module's guarantees depend on cannot be set this way.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,14 +16,14 @@ use serde::Deserialize;
 
 use crate::config::BusConfig;
 
-/// Prefix of the environment's settings.
+/// Prefix of the environment variables that hold librdkafka settings.
 const PREFIX: &str = "SIGHTLINE_KAFKA_";
 
-/// How often librdkafka tells of its state, in milliseconds: how late `fault()` may be.
+/// Interval of librdkafka's statistics in milliseconds: how late `fault()` may be.
 const STATISTICS_MS: &str = "1000";
 
-/// Settings that are not left to the environment.
-const OURS: [&str; 11] = [
+/// Settings that the environment cannot change.
+const RESERVED_SETTINGS: [&str; 11] = [
     "bootstrap.servers",
     "client.id",
     "group.id",
@@ -36,24 +37,26 @@ const OURS: [&str; 11] = [
     "delivery.timeout.ms",
 ];
 
-/// Locks; a panic while holding one of this module's locks leaves nothing half-changed.
+/// Locks a mutex even if poisoned: a panic while holding one of this module's locks leaves nothing
+/// half-changed.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long the end of a client may take. librdkafka tells the group's coordinator, and waits long when there is none.
-const END: Duration = Duration::from_secs(8);
+/// How long closing a client may take. librdkafka notifies the group's coordinator, and waits long
+/// when there is none.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Runs `end` (which drops a client) on a thread of its own, and waits for it, but not for ever: an absent broker keeps
-/// nobody from ending.
-pub(super) fn end(end: impl FnOnce() + Send + 'static) {
+/// Runs `close`, which drops a client, on a thread of its own and waits for it at most
+/// [`CLOSE_TIMEOUT`]: an absent broker must not keep the process from ending.
+pub(super) fn close_client(close: impl FnOnce() + Send + 'static) {
     let (tx, rx) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("bus-end".into()).spawn(move || {
-        end();
+        close();
         let _ = tx.send(());
     });
     match thread {
-        Ok(_) if rx.recv_timeout(END) == Err(RecvTimeoutError::Timeout) => {
+        Ok(_) if rx.recv_timeout(CLOSE_TIMEOUT) == Err(RecvTimeoutError::Timeout) => {
             tracing::warn!("the broker does not answer; the group learns of this process's end by its silence");
         }
         Ok(_) => {}
@@ -69,16 +72,17 @@ pub(super) fn settings(config: &BusConfig, client_id: &str) -> ClientConfig {
         .set("client.id", client_id)
         .set("statistics.interval.ms", STATISTICS_MS)
         .set("socket.keepalive.enable", "true")
-        // A request that is not answered for so long has failed, in milliseconds.
+        // Request timeout in milliseconds.
         .set("socket.timeout.ms", "20000")
-        // Topics that are created later, and more partitions, are noticed within so many milliseconds.
+        // New topics and partitions are noticed within this time, in milliseconds.
         .set("topic.metadata.refresh.interval.ms", "30000")
         .set("reconnect.backoff.ms", "100")
         .set("reconnect.backoff.max.ms", "5000")
-        // Brokers close idle connections; that is no news.
+        // Brokers close idle connections; that is not worth a log line.
         .set("log.connection.close", "false");
     client.set_log_level(RDKafkaLogLevel::Notice);
-    for (key, value) in from_environment(std::env::vars()) {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    for (key, value) in from_environment(std::env::vars_os().filter_map(text)) {
         client.set(key, value);
     }
     client
@@ -89,7 +93,7 @@ fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(S
     for (name, value) in variables {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
         let key = key.to_ascii_lowercase().replace('_', ".");
-        if OURS.contains(&key.as_str()) {
+        if RESERVED_SETTINGS.contains(&key.as_str()) {
             tracing::warn!(variable = name, "not taken: what this would set is Sightline's to decide");
         } else {
             all.push((key, value));
@@ -98,7 +102,7 @@ fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<(S
     all
 }
 
-/// Whether the broker answers, from what librdkafka tells.
+/// The health of a client: whether the broker answers, according to librdkafka.
 #[derive(Debug)]
 pub(super) struct Health {
     state: Mutex<HealthState>,
@@ -108,7 +112,7 @@ pub(super) struct Health {
 struct HealthState {
     /// Why the broker does not answer.
     broker: Option<String>,
-    /// Why the group has no place for us yet.
+    /// Why this process is not a member of the group yet.
     group: Option<String>,
 }
 
@@ -127,7 +131,7 @@ impl Health {
         lock(&self.state).broker.clone()
     }
 
-    /// Something works again, or does not.
+    /// Sets or clears the fault of the broker, and logs a change.
     pub(super) fn set(&self, fault: Option<String>) {
         let mut state = lock(&self.state);
         match (&state.broker, &fault) {
@@ -138,7 +142,7 @@ impl Health {
         state.broker = fault;
     }
 
-    /// The broker has given or taken a record.
+    /// Clears the fault: the broker has delivered or acknowledged a record.
     pub(super) fn answered(&self) {
         if self.broker_fault().is_some() {
             self.set(None);
@@ -149,7 +153,7 @@ impl Health {
         lock(&self.state).group = None;
     }
 
-    /// What librdkafka says about the client as a whole.
+    /// Handles an error that librdkafka reports about the client as a whole.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode as Code;
         match error.rdkafka_error_code() {
@@ -163,7 +167,7 @@ impl Health {
         }
     }
 
-    /// librdkafka's regular report. Gives it back read.
+    /// Handles librdkafka's regular statistics, and returns them parsed.
     pub(super) fn statistics(&self, json: &[u8]) -> Option<Statistics> {
         let statistics: Statistics = serde_json::from_slice(json)
             .map_err(|error| tracing::debug!(%error, "librdkafka's statistics cannot be read"))
@@ -181,7 +185,7 @@ impl Health {
     }
 }
 
-/// What is used of librdkafka's statistics.
+/// The part of librdkafka's statistics that is used here.
 #[derive(Debug, Deserialize)]
 pub(super) struct Statistics {
     #[serde(default)]
@@ -206,7 +210,7 @@ pub(super) struct TopicStatistics {
 #[derive(Debug, Deserialize)]
 pub(super) struct PartitionStatistics {
     pub(super) partition: i32,
-    /// The newest offset plus one, as far as known.
+    /// The newest known offset plus one.
     pub(super) hi_offset: i64,
 }
 
@@ -215,7 +219,7 @@ struct GroupStatistics {
     join_state: String,
 }
 
-/// librdkafka's log lines go where ours go.
+/// Writes librdkafka's log lines to `tracing`.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     use RDKafkaLogLevel as Level;
     match level {
@@ -232,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_sets_what_is_not_ours() {
+    fn the_environment_sets_all_but_reserved_settings() {
         let variables = [
             ("SIGHTLINE_KAFKA_SECURITY_PROTOCOL", "SASL_SSL"),
             ("SIGHTLINE_KAFKA_SASL_PASSWORD", "Is_Kept"),

@@ -1,8 +1,9 @@
-//! Records that can never be processed, kept with the reason: written by every stage, listed and replayed by hand.
+//! Dead letters: records that can never be processed, kept with the reason. Every stage writes
+//! them; operators list and replay them.
 //!
-//! A dead letter is the record as it came, in `TOPIC + bus.dead_letter_suffix`, with headers that say why and where from.
-//! Replaying sends it to the topic of its origin again and takes it out of the dead letters; if it is still no good, it
-//! comes back as a new one.
+//! A dead letter is the original record, in `TOPIC + bus.dead_letter_suffix`, with headers for the
+//! reason and the origin. Replaying sends it to its original topic again and removes it from the
+//! dead letters; if it still cannot be processed, it comes back as a new dead letter.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,22 +17,22 @@ use super::{BusError, Incoming, MAX_DEAD_BYTES, Outgoing, Producer, client, dead
 use crate::config::BusConfig;
 use crate::{Receipt, Timestamp};
 
-/// Headers of a dead letter; what else the record had stays beside them.
+/// Headers that a dead letter adds; the record's own other headers are kept.
 const HEADERS: [&str; 6] = ["reason", "topic", "partition", "offset", "stage", "time"];
 
-/// Set on a dead letter whose value was too large to be kept whole.
-const CUT: &str = "cut";
+/// Header of a dead letter whose value was too large and was truncated; holds the original size.
+const CUT_HEADER: &str = "cut";
 
-/// Room for what the headers say, beside the value of a dead letter, in bytes.
+/// Bytes reserved for the headers of a dead letter.
 const HEADER_ROOM: usize = 64 * 1024;
 
-/// Longest reason that is kept, in bytes.
-const REASON: usize = 4096;
+/// Longest reason that is kept, in bytes; a longer one is truncated.
+const MAX_REASON_BYTES: usize = 4096;
 
-/// A request to the broker, or a broker that has nothing to say for so long, has failed.
-const REQUEST: Duration = Duration::from_secs(15);
+/// Timeout of a request to the broker, and of a wait for the next record.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Sends what can never be processed to the dead-letter topic. Cloning shares the producer.
+/// Sends records that can never be processed to the dead-letter topic. Clones share the producer.
 #[derive(Clone, Debug)]
 pub struct DeadLetters {
     producer: Producer,
@@ -40,13 +41,13 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Dead letters of `stage` (for example `embed`).
+    /// Sends dead letters on behalf of `stage` (for example `embed`).
     pub fn new(producer: Producer, config: &BusConfig, stage: &str) -> Self {
         Self { producer, suffix: config.dead_letter_suffix.clone(), stage: stage.to_owned() }
     }
 
-    /// Sends `record` to the dead letters of its topic, and completes the receipt once the broker has it. Until then, and
-    /// if that never comes, the record stays open.
+    /// Sends `record` to the dead letters of its topic, and completes the receipt once the broker
+    /// has acknowledged it. Until then, or if that never happens, the record stays open.
     pub fn send(&self, record: Incoming, reason: &str, receipt: Receipt) {
         let Incoming { topic, partition, offset, key, payload, headers } = record;
         tracing::warn!(topic, partition, offset, stage = self.stage, reason, "dead letter");
@@ -56,12 +57,12 @@ impl DeadLetters {
         let mut payload = payload;
         let size: usize = kept.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
         if payload.len() + size + HEADER_ROOM > MAX_DEAD_BYTES {
-            // A foreign record, compressed beyond belief: what it began with has to do.
+            // A foreign record that was compressed heavily: only the front of its value is kept.
             kept.clear();
-            kept.push((CUT.into(), payload.len().to_string().into()));
+            kept.push((CUT_HEADER.into(), payload.len().to_string().into()));
             payload = payload.slice(..payload.len().min(MAX_DEAD_BYTES / 2));
         }
-        let reason = &reason[..reason.floor_char_boundary(REASON)];
+        let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
         let values = [
             reason.to_owned(),
             topic.clone(),
@@ -86,25 +87,25 @@ impl DeadLetters {
 /// A record that could not be processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it stands among the dead letters: partition and offset.
+    /// Partition and offset among the dead letters.
     pub place: (i32, i64),
     /// The topic it came from.
     pub topic: String,
-    /// Where it stood there: partition and offset.
+    /// Partition and offset in that topic.
     pub origin: (i32, i64),
     /// Why it could not be processed.
     pub reason: String,
-    /// Who found out.
+    /// The stage that gave up on it.
     pub stage: String,
-    /// When, RFC 3339.
+    /// When it became a dead letter, RFC 3339.
     pub time: String,
     /// Its key: the camera.
     pub key: String,
-    /// Its value as it came, or the front of it.
+    /// Its value, or only the front of it, see `cut`.
     pub payload: Bytes,
     /// Only the front of the value was kept; such a letter cannot be replayed.
     pub cut: bool,
-    /// The headers it came with.
+    /// Its original headers.
     pub headers: Vec<(String, Bytes)>,
 }
 
@@ -120,11 +121,11 @@ impl From<Incoming> for DeadLetter {
             stage: text("stage"),
             time: text("time"),
             key: record.key.as_ref().map(|k| String::from_utf8_lossy(k).into_owned()).unwrap_or_default(),
-            cut: record.header(CUT).is_some(),
+            cut: record.header(CUT_HEADER).is_some(),
             headers: record
                 .headers
                 .iter()
-                .filter(|(n, _)| !HEADERS.contains(&n.as_str()) && n != CUT)
+                .filter(|(n, _)| !HEADERS.contains(&n.as_str()) && n != CUT_HEADER)
                 .cloned()
                 .collect(),
             payload: record.payload,
@@ -132,10 +133,10 @@ impl From<Incoming> for DeadLetter {
     }
 }
 
-/// The newest `limit` dead letters of `topic` (the name without the suffix), oldest first.
+/// The newest `limit` dead letters of `topic` (the name without the suffix), oldest of them first.
 ///
 /// # Errors
-/// A broker that cannot be reached. A dead-letter topic that is not there has no letters.
+/// A broker that cannot be reached. A missing dead-letter topic counts as empty.
 pub fn list(config: &BusConfig, topic: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
     let mut all: BTreeMap<(String, i32, i64), DeadLetter> = BTreeMap::new();
     scan(config, &dead_letter_topic(config, topic), |record| {
@@ -148,10 +149,12 @@ pub fn list(config: &BusConfig, topic: &str, limit: usize) -> Result<Vec<DeadLet
     Ok(all.into_values().collect())
 }
 
-/// Sends those dead letters of `topic` that `which` picks to the topic of their origin again, and takes them out of the
-/// dead letters; the others stay (at the end of their partitions). Gives the number of those sent.
+/// Sends the dead letters of `topic` that `which` selects to their original topic, and removes them
+/// from the dead letters; the others stay (moved to the end of their partitions). Returns how many
+/// were replayed.
 ///
-/// When it fails in the middle, some may be in both topics: running it again is safe, since a record twice does no harm.
+/// After a failure in the middle, some records may be in both topics. Running it again is safe:
+/// duplicates do no harm.
 ///
 /// # Errors
 /// A broker that cannot be reached, or that does not take the records within a minute.
@@ -182,13 +185,14 @@ pub fn replay(config: &BusConfig, topic: &str, which: impl Fn(&DeadLetter) -> bo
     if let Some(error) = failed {
         return Err(error);
     }
-    let deadline = Instant::now() + 4 * REQUEST;
+    let deadline = Instant::now() + 4 * REQUEST_TIMEOUT;
     for _ in 0..sent {
         let left = deadline.saturating_duration_since(Instant::now());
         rx.recv_timeout(left).unwrap_or(Err(BusError::Late("replaying")))?;
     }
-    if replayed > 0 {
-        // Everything up to here is elsewhere by now.
+    if sent > 0 {
+        // By now every record up to these offsets is stored elsewhere: replayed, or again at the
+        // end of its partition.
         let admin = topics::admin(config)?;
         let mut list = TopicPartitionList::new();
         for (partition, end) in ends {
@@ -203,23 +207,25 @@ pub fn replay(config: &BusConfig, topic: &str, which: impl Fn(&DeadLetter) -> bo
     Ok(replayed)
 }
 
-/// Reads a topic from its beginning to where it ends now. Gives the end of every partition that has records.
+/// Reads a topic from its beginning to its present end. Returns the end of every partition that has
+/// records.
 fn scan(config: &BusConfig, topic: &str, mut each: impl FnMut(Incoming)) -> Result<Vec<(i32, i64)>, BusError> {
     let mut settings = client::settings(config, "sightline-dead-letters");
     settings.remove("statistics.interval.ms");
-    // Nothing is committed: the group is but a name that librdkafka wants.
+    // Nothing is committed: librdkafka only requires a group name.
     settings
         .set("group.id", "sightline-dead-letters")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true");
     let consumer: BaseConsumer = settings.create().map_err(BusError::kafka("reading dead letters"))?;
-    let metadata = consumer.fetch_metadata(None, REQUEST).map_err(BusError::kafka("asking for topics"))?;
+    let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).map_err(BusError::kafka("asking for topics"))?;
     let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Ok(Vec::new()) };
     let (mut ends, mut left) = (Vec::new(), BTreeMap::new());
     let mut list = TopicPartitionList::new();
     for partition in found.partitions() {
-        let (low, high) =
-            consumer.fetch_watermarks(topic, partition.id(), REQUEST).map_err(BusError::kafka("asking for offsets"))?;
+        let (low, high) = consumer
+            .fetch_watermarks(topic, partition.id(), REQUEST_TIMEOUT)
+            .map_err(BusError::kafka("asking for offsets"))?;
         if low < high {
             ends.push((partition.id(), high));
             left.insert(partition.id(), high);
@@ -228,12 +234,12 @@ fn scan(config: &BusConfig, topic: &str, mut each: impl FnMut(Incoming)) -> Resu
         }
     }
     consumer.assign(&list).map_err(BusError::kafka("reading dead letters"))?;
-    let mut deadline = Instant::now() + REQUEST;
+    let mut deadline = Instant::now() + REQUEST_TIMEOUT;
     while !left.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let record = Incoming::of(&message);
-                deadline = Instant::now() + REQUEST;
+                deadline = Instant::now() + REQUEST_TIMEOUT;
                 let Some(end) = left.get(&record.partition).copied() else { continue };
                 if record.offset + 1 >= end {
                     left.remove(&record.partition);

@@ -1,15 +1,18 @@
-//! Apache Kafka between processes: what is sent arrives, what is received stays open until it is stored.
+//! Apache Kafka as the bus between processes, with at-least-once delivery: every record sent
+//! arrives, and every record received stays open until it is stored.
 //!
 //! ```text
-//! Producer: send -> (bus.in_flight_bytes, waits) -> librdkafka, idempotent, acks=all, tries for ever -> done(Ok)
-//! Consumer: poll thread -> open deliveries (bus.in_flight_bytes, pauses) -> next() -> receipt -> commit up to the first open one
+//! Producer: send -> (blocks above bus.in_flight_bytes)
+//!           -> librdkafka: idempotent, acks=all, retries without end -> done(Ok)
+//! Consumer: poll thread -> open deliveries (pauses above bus.in_flight_bytes) -> next()
+//!           -> receipt -> commit up to the first open record
 //! ```
 //!
-//! Nothing here gives up: an absent broker is waited for with growing, jittered pauses, and `fault()` says so meanwhile.
-//! The only records that come back with an error are those that no waiting helps, such as one that is too large.
-//! Everything that talks to Kafka is in this module; the rest of Sightline sees [`Outgoing`], [`Incoming`] and receipts.
+//! Nothing here gives up: while a broker is absent, retries back off with jitter and `fault()` says
+//! so. Only records for which no retry can help, such as one that is too large, fail with an error.
+//! All code that talks to Kafka is in this module; the rest of Sightline uses [`Outgoing`],
+//! [`Incoming`] and receipts.
 
-mod backoff;
 pub mod cameras;
 mod client;
 mod consumer;
@@ -21,38 +24,39 @@ pub mod tracker;
 use bytes::Bytes;
 use rdkafka::error::KafkaError;
 
-pub use backoff::Backoff;
 pub use cameras::{CameraChange, CameraDirectory, CameraPublisher, CameraShare};
 pub use consumer::Consumer;
 pub use dead::{DeadLetter, DeadLetters};
-pub use producer::{Producer, Unsent};
+pub use producer::{Producer, TrySendError};
 pub use topics::{TopicSpec, await_topics, ensure_topics};
 
-/// Largest record of an ordinary topic in bytes, key and headers included: the limit of a broker as it comes
-/// (`message.max.bytes`), set explicitly on the topics that Sightline creates. [`crate::wire::MAX_BYTES`] lies below it.
+/// Largest record of an ordinary topic in bytes, key and headers included: Kafka's default limit
+/// (`message.max.bytes`), set explicitly on the topics that Sightline creates.
+/// [`crate::wire::MAX_BYTES`] is smaller.
 pub const MAX_RECORD_BYTES: usize = 1_048_588;
 
-/// The same for dead-letter topics, so that the largest record fits with the headers that say what is wrong with it.
+/// The same for dead-letter topics, so that the largest record fits together with the headers that
+/// a dead letter adds.
 pub const MAX_DEAD_BYTES: usize = 2 * MAX_RECORD_BYTES;
 
-/// What Kafka itself adds to a record (lengths, offsets, checksums of its batch), in bytes, rounded up.
-const FRAMING: usize = 128;
+/// Bytes that Kafka itself adds to a record (lengths, offsets, checksums of its batch), rounded up.
+const FRAMING_BYTES: usize = 128;
 
-/// What is wrong on the bus.
+/// Errors of the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// A setting that librdkafka does not take.
+    /// librdkafka does not accept a setting.
     #[error("bus settings: {0}")]
     Settings(String),
-    /// librdkafka or the broker says no; a later attempt may help.
+    /// librdkafka or the broker reports an error; a retry may help.
     #[error("{what}: {source}")]
     Kafka {
         /// What was attempted.
         what: String,
-        /// What the library says.
+        /// The library's error.
         source: KafkaError,
     },
-    /// A topic that is not as Sightline needs it.
+    /// A topic is missing or configured in a way that Sightline cannot use.
     #[error("topic {topic:?} {why}")]
     Topic {
         /// Its name.
@@ -60,17 +64,17 @@ pub enum BusError {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// Larger than the topic takes.
+    /// The record is larger than the topic accepts.
     #[error("a record of {bytes} bytes for topic {topic:?}, which takes {limit}")]
     TooLarge {
         /// The topic.
         topic: String,
         /// Size of the record with key and headers.
         bytes: usize,
-        /// What the topic takes.
+        /// Largest record that the topic accepts.
         limit: usize,
     },
-    /// The broker will never take this record.
+    /// The broker refuses the record; no retry will help.
     #[error("the broker refuses a record for topic {topic:?}: {why}")]
     Refused {
         /// The topic.
@@ -78,16 +82,16 @@ pub enum BusError {
         /// What the broker says.
         why: String,
     },
-    /// Nothing came of it in time.
+    /// The operation timed out.
     #[error("{0} was not done in time")]
     Late(&'static str),
-    /// The producer was closed before the record arrived.
+    /// The producer was closed before the record was acknowledged.
     #[error("the producer is closed")]
     Closed,
 }
 
 impl BusError {
-    /// Whether the same record would fail again, however often it is sent.
+    /// Whether a retry with the same record would fail again.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::Refused { .. } | Self::Settings(_))
     }
@@ -101,28 +105,28 @@ impl BusError {
     }
 }
 
-/// A record to be sent.
+/// A record to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where to.
+    /// The topic to send it to.
     pub topic: String,
     /// Records of one key stay in order. Empty: no key, any partition.
     pub key: String,
-    /// The value. Empty: none at all, which a compacted topic takes as the key's removal.
+    /// The value. Empty: no value, a tombstone, which removes the key from a compacted topic.
     pub payload: Bytes,
     /// Headers.
     pub headers: Vec<(String, Bytes)>,
 }
 
 impl Outgoing {
-    /// Size on the broker, about.
+    /// Approximate size on the broker, in bytes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 10).sum();
-        self.key.len() + self.payload.len() + headers + FRAMING
+        self.key.len() + self.payload.len() + headers + FRAMING_BYTES
     }
 }
 
-/// A record with where it came from.
+/// A record that was received, with its place in the topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incoming {
     /// Its topic.
@@ -155,10 +159,10 @@ impl Incoming {
         }
     }
 
-    /// Bytes that it takes in memory, about.
+    /// Approximate size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(k, v)| k.len() + v.len() + 64).sum();
-        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + self.topic.len() + headers + FRAMING
+        self.payload.len() + self.key.as_ref().map_or(0, Bytes::len) + self.topic.len() + headers + FRAMING_BYTES
     }
 
     /// A header's value as text.
@@ -173,7 +177,8 @@ pub fn dead_letter_topic(config: &crate::config::BusConfig, topic: &str) -> Stri
     format!("{topic}{}", config.dead_letter_suffix)
 }
 
-/// Waits for a future on this thread: librdkafka's administration answers from a thread of its own, with no runtime.
+/// Blocks this thread on a future: librdkafka's admin client completes futures from a thread of its
+/// own, without a runtime.
 fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {

@@ -1,8 +1,9 @@
-//! The topics have to be there, and to be what Sightline relies on: missing ones are created, the others are looked at.
+//! Creates missing topics, and checks that existing ones are configured as Sightline needs.
 //!
-//! A topic of pictures that is compacted would lose all but the newest of a camera; a topic of cameras that is not would
-//! forget cameras with age. Both are errors that name what to change. A number of partitions or an age limit that differs
-//! from the configuration is the operator's choice, and only logged.
+//! A topic of pictures that is compacted would lose all but the newest picture of a camera; a topic
+//! of cameras that is not compacted would forget old cameras. Both are errors that name what to
+//! change. A number of partitions or a retention that differs from the configuration is the
+//! operator's choice, and only logged.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,30 +13,32 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::{Backoff, BusError, MAX_DEAD_BYTES, MAX_RECORD_BYTES, client, wait};
+use super::{BusError, MAX_DEAD_BYTES, MAX_RECORD_BYTES, client, wait};
+use crate::Backoff;
 use crate::config::BusConfig;
 use crate::shutdown::Shutdown;
 
-/// How long one request to the broker may take.
-const REQUEST: Duration = Duration::from_secs(15);
+/// Timeout of one request to the broker.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long it may take until a broker knows of a topic that was created.
-const SPREAD: Duration = Duration::from_secs(10);
+/// How long it may take until every broker knows a new topic.
+const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Dead letters are kept so many times longer than other records: somebody has to find the time to look at them.
-const DEAD_AGE: u64 = 10;
+/// Dead letters are kept this many times longer than other records, so that somebody finds the time
+/// to look at them.
+const DEAD_LETTER_RETENTION_FACTOR: u64 = 10;
 
-/// A topic that has to be there.
+/// A topic that Sightline needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// Only the newest record of every key counts, and stays for ever.
+    /// Whether the topic is compacted: it keeps the newest record of every key, for ever.
     pub compacted: bool,
 }
 
 impl TopicSpec {
-    /// A topic whose records age.
+    /// A topic whose records expire with age.
     pub fn aging(name: impl Into<String>) -> Self {
         Self { name: name.into(), compacted: false }
     }
@@ -46,7 +49,7 @@ impl TopicSpec {
     }
 }
 
-/// A client that may create and describe topics.
+/// An admin client, which can create and describe topics.
 pub(super) fn admin(config: &BusConfig) -> Result<AdminClient<DefaultClientContext>, BusError> {
     let mut settings: ClientConfig = client::settings(config, "sightline-admin");
     settings.remove("statistics.interval.ms");
@@ -54,16 +57,16 @@ pub(super) fn admin(config: &BusConfig) -> Result<AdminClient<DefaultClientConte
 }
 
 pub(super) fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
-/// Creates what is missing and checks the rest; blocking; one attempt.
+/// Creates missing topics and checks the others. Blocks; makes one attempt.
 ///
 /// # Errors
-/// A broker that cannot be reached or refuses, or a topic that is not as it has to be.
+/// A broker that cannot be reached or refuses, or a topic with an unusable configuration.
 pub fn ensure_topics(config: &BusConfig, topics: &[TopicSpec]) -> Result<(), BusError> {
     let admin = admin(config)?;
-    let metadata = admin.inner().fetch_metadata(None, REQUEST).map_err(BusError::kafka("asking for topics"))?;
+    let metadata = admin.inner().fetch_metadata(None, REQUEST_TIMEOUT).map_err(BusError::kafka("asking for topics"))?;
     let there: BTreeMap<&str, usize> =
         metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name(), t.partitions().len())).collect();
     let (old, missing): (Vec<_>, Vec<_>) = topics.iter().partition(|t| there.contains_key(t.name.as_str()));
@@ -86,9 +89,12 @@ fn create(
     if missing.is_empty() {
         return Ok(());
     }
-    // All replicas in sync have a record when it is acknowledged: with three copies, that shall be two at least.
+    // A record is acknowledged when all in-sync replicas have it: with three replicas, require at
+    // least two in sync.
     let in_sync = if config.replication >= 3 { "2" } else { "1" };
-    let age = |dead: bool| (config.retention_hours * if dead { DEAD_AGE } else { 1 } * 3_600_000).to_string();
+    let age = |dead: bool| {
+        (config.retention_hours * if dead { DEAD_LETTER_RETENTION_FACTOR } else { 1 } * 3_600_000).to_string()
+    };
     let (retention, dead_retention) = (age(false), age(true));
     let (size, dead_size) = (MAX_RECORD_BYTES.to_string(), MAX_DEAD_BYTES.to_string());
     let new: Vec<NewTopic<'_>> = missing
@@ -99,7 +105,8 @@ fn create(
                 .set("max.message.bytes", if dead { &dead_size } else { &size })
                 .set("min.insync.replicas", in_sync);
             if topic.compacted {
-                // Old values go within a minute or so; whoever reads the topic may lag by a day.
+                // Old values are removed within a minute or so; tombstones stay for a day, so
+                // readers may lag by a day.
                 new.set("cleanup.policy", "compact")
                     .set("segment.ms", "600000")
                     .set("min.cleanable.dirty.ratio", "0.1")
@@ -113,7 +120,7 @@ fn create(
     for result in results {
         match result {
             Ok(topic) => tracing::info!(topic, partitions = config.partitions, "topic created"),
-            // Another process was quicker.
+            // Another process has created it meanwhile.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(BusError::Topic { topic, why: format!("cannot be created: {code}") }),
         }
@@ -123,11 +130,11 @@ fn create(
 
 fn check(config: &BusConfig, admin: &AdminClient<DefaultClientContext>, topics: &[TopicSpec]) -> Result<(), BusError> {
     let specifiers: Vec<_> = topics.iter().map(|t| ResourceSpecifier::Topic(&t.name)).collect();
-    let until = Instant::now() + SPREAD;
+    let until = Instant::now() + PROPAGATION_TIMEOUT;
     let described = loop {
         let described =
             wait(admin.describe_configs(&specifiers, &options())).map_err(BusError::kafka("describing topics"))?;
-        // A topic that was just created is unknown to the broker, or described as nothing, for a moment.
+        // For a moment a new topic is unknown to the broker, or described without settings.
         let young = |described: &ConfigResourceResult| match described {
             Ok(described) => described.get("cleanup.policy").is_none(),
             Err(code) => *code == RDKafkaErrorCode::UnknownTopicOrPartition,
@@ -167,7 +174,7 @@ fn check(config: &BusConfig, admin: &AdminClient<DefaultClientContext>, topics: 
     Ok(())
 }
 
-/// The same, with growing pauses for ever until it works; logs what is wrong.
+/// As [`ensure_topics`], retried with back-off until it works; logs each failure.
 ///
 /// # Errors
 /// Settings that librdkafka does not take, or [`BusError::Closed`] when `shutdown` comes first.

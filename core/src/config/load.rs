@@ -1,5 +1,7 @@
-//! Layers the compiled-in default, a file and the environment, then checks every value.
+//! Loads the configuration: layers the compiled-in default, a file and the environment, then
+//! validates every value.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,10 @@ use super::Config;
 /// `docker/sightline.toml`, compiled in.
 pub const DEFAULT_TOML: &str = include_str!("../../../docker/sightline.toml");
 
-/// What is wrong with a configuration, said so that it can be mended without reading code.
+/// Prefix of the environment variables that set configuration values.
+const ENV_PREFIX: &str = "SIGHTLINE__";
+
+/// Errors of a configuration, worded so that they can be fixed without reading code.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -26,17 +31,17 @@ pub enum ConfigError {
     Parse {
         /// File or `environment`.
         origin: String,
-        /// What the parser says, with line and column where it knows them.
+        /// The parser's message, with line and column where it knows them.
         message: String,
     },
-    /// A key nobody reads.
+    /// A key that does not exist.
     #[error("unknown key {key:?} in {origin}{hint}")]
     UnknownKey {
         /// `section.key`.
         key: String,
         /// File or `environment`.
         origin: String,
-        /// The nearest valid key, when one is near.
+        /// The nearest valid key, if one is near.
         hint: String,
     },
     /// A value out of range.
@@ -44,20 +49,21 @@ pub enum ConfigError {
     Range {
         /// `section.key`.
         key: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is accepted.
+        /// The accepted range.
         expected: &'static str,
     },
 }
 
 impl Config {
-    /// Default, then `file`, then `SIGHTLINE__SECTION__KEY` variables of the environment.
+    /// Loads the default, then `file`, then the variables `SIGHTLINE__SECTION__KEY` of the
+    /// environment.
     ///
     /// # Errors
     /// An unreadable file, bad TOML, an unknown key, a value of the wrong type or out of range.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        Self::layered(file, std::env::vars())
+        Self::layered(file, environment()?)
     }
 
     /// [`Config::load`] with the environment given, for tests.
@@ -74,7 +80,7 @@ impl Config {
             merge(&mut merged, parse(&text, &origin)?, &default, &origin)?;
         }
         for (name, text) in env {
-            if let Some(rest) = name.strip_prefix("SIGHTLINE__") {
+            if let Some(rest) = name.strip_prefix(ENV_PREFIX) {
                 let table = from_env(rest, &text, &default)?;
                 merge(&mut merged, table, &default, &format!("the environment ({name})"))?;
             }
@@ -91,6 +97,7 @@ impl Config {
             if ok { Ok(()) } else { Err(ConfigError::Range { key, value: value.to_string(), expected }) }
         };
         let unit = |v: f32| (0.0..=1.0).contains(&v);
+        let seconds = |v: f64| v > 0.0 && v <= DAY_SECONDS;
         let (s, i, d, t, c) = (&self.server, &self.ingest, &self.detect, &self.track, &self.shots);
         range(
             s.require_tokens || s.listen.ip().is_loopback(),
@@ -102,8 +109,9 @@ impl Config {
         range(s.max_body_bytes >= 1024, "server.max_body_bytes", &s.max_body_bytes, "at least 1024")?;
         range(i.fps > 0.0 && i.fps <= 60.0, "ingest.fps", &i.fps, "above 0, at most 60")?;
         range(i.max_height >= 64, "ingest.max_height", &i.max_height, "at least 64")?;
-        range(i.stall_seconds > 0.0, "ingest.stall_seconds", &i.stall_seconds, "above 0")?;
-        range(i.connect_seconds > 0.0, "ingest.connect_seconds", &i.connect_seconds, "above 0")?;
+        range(seconds(i.stall_seconds), "ingest.stall_seconds", &i.stall_seconds, SECONDS)?;
+        range(seconds(i.connect_seconds), "ingest.connect_seconds", &i.connect_seconds, SECONDS)?;
+        range(seconds(i.backoff_last_seconds), "ingest.backoff_last_seconds", &i.backoff_last_seconds, SECONDS)?;
         range(
             i.backoff_first_seconds > 0.0 && i.backoff_first_seconds <= i.backoff_last_seconds,
             "ingest.backoff_first_seconds",
@@ -127,7 +135,7 @@ impl Config {
         )?;
         range(unit(t.new_track), "track.new_track", &t.new_track, "0 to 1")?;
         range(unit(t.match_cost), "track.match_cost", &t.match_cost, "0 to 1")?;
-        range(t.lost_seconds > 0.0, "track.lost_seconds", &t.lost_seconds, "above 0")?;
+        range(seconds(t.lost_seconds), "track.lost_seconds", &t.lost_seconds, SECONDS)?;
         range((1..=3).contains(&c.per_track), "shots.per_track", &c.per_track, "1 to 3")?;
         range((1..=100).contains(&c.jpeg_quality), "shots.jpeg_quality", &c.jpeg_quality, "1 to 100")?;
         range(self.embed.batch >= 1, "embed.batch", &self.embed.batch, "at least 1")?;
@@ -154,7 +162,7 @@ impl Config {
         range(v.shards >= 1, "vectors.shards", &v.shards, "at least 1")?;
         range(v.replication >= 1, "vectors.replication", &v.replication, "at least 1")?;
         range((1.0..=100.0).contains(&v.oversampling), "vectors.oversampling", &v.oversampling, "1 to 100")?;
-        range(v.timeout_seconds > 0.0, "vectors.timeout_seconds", &v.timeout_seconds, "above 0")?;
+        range(seconds(v.timeout_seconds), "vectors.timeout_seconds", &v.timeout_seconds, SECONDS)?;
         range(self.index.batch >= 1, "index.batch", &self.index.batch, "at least 1")?;
         range(
             self.index.retention_days >= 0.0,
@@ -165,11 +173,32 @@ impl Config {
     }
 }
 
+/// The longest duration that a setting may have. A longer one, infinity for example, is a mistake,
+/// and does not fit a `Duration`.
+const DAY_SECONDS: f64 = 86_400.0;
+const SECONDS: &str = "above 0, at most 86400 (a day)";
+
+/// The environment variables with [`ENV_PREFIX`]; others need not be UTF-8.
+fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let ours = |(name, value): (OsString, OsString)| {
+        let name = name.into_string().ok().filter(|name| name.starts_with(ENV_PREFIX))?;
+        Some(match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(ConfigError::Parse {
+                origin: format!("the environment ({name})"),
+                message: "the value is not UTF-8".into(),
+            }),
+        })
+    };
+    std::env::vars_os().filter_map(ours).collect()
+}
+
 fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
     text.parse().map_err(|e: toml::de::Error| ConfigError::Parse { origin: origin.into(), message: e.to_string() })
 }
 
-/// Lays `over` on `base`. `cameras` is a list of its own form, checked by its type; every other key must be known.
+/// Merges `over` into `base`. `cameras` is a list with a form of its own, validated by its type;
+/// every other key must be known.
 fn merge(base: &mut Table, over: Table, default: &Table, origin: &str) -> Result<(), ConfigError> {
     for (section, value) in over {
         if section == "cameras" {
@@ -203,7 +232,7 @@ fn unknown<'a>(key: &str, valid: impl Iterator<Item = &'a str>, origin: &str) ->
     ConfigError::UnknownKey { key: key.into(), origin: origin.into(), hint }
 }
 
-/// `SECTION__KEY` and its text as a table, typed like the default's value.
+/// Converts `SECTION__KEY` and its text to a table, typed like the default's value.
 fn from_env(name: &str, text: &str, default: &Table) -> Result<Table, ConfigError> {
     let lower = name.to_ascii_lowercase();
     let (section, key) = lower.split_once("__").unwrap_or((&lower, ""));
@@ -268,6 +297,11 @@ mod tests {
         for text in [
             "[server]\nlisten = \"0.0.0.0:80\"\nrequire_tokens = false\n",
             "[ingest]\nfps = 0\n",
+            "[ingest]\nstall_seconds = inf\n",
+            "[ingest]\nconnect_seconds = 1e20\n",
+            "[ingest]\nbackoff_last_seconds = inf\n",
+            "[track]\nlost_seconds = nan\n",
+            "[vectors]\ntimeout_seconds = inf\n",
             "[detect]\ninput_size = 400\n",
             "[detect]\nscore_threshold = 1.5\n",
             "[shots]\nper_track = 9\n",

@@ -1,5 +1,6 @@
-//! Configuration: one commented file is the documentation and the compiled-in default; a user's file is laid over it,
-//! then the environment (`SIGHTLINE__SECTION__KEY`). Unknown keys are errors that name the nearest valid one.
+//! Configuration: one commented file is both the documentation and the compiled-in default. A
+//! user's file is merged into it, then the environment (`SIGHTLINE__SECTION__KEY`). Unknown keys
+//! are errors that name the nearest valid key.
 
 mod load;
 mod sections;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// REST API and page.
     pub server: ServerConfig,
-    /// What must survive a restart.
+    /// The folder for everything that must survive a restart.
     pub data: DataConfig,
     /// The CADA model.
     pub model: ModelConfig,
@@ -29,7 +30,7 @@ pub struct Config {
     pub detect: DetectConfig,
     /// Tracking.
     pub track: TrackConfig,
-    /// Choice of pictures.
+    /// Selection of the pictures of a track.
     pub shots: ShotsConfig,
     /// Feature extraction.
     pub embed: EmbedConfig,
@@ -41,11 +42,11 @@ pub struct Config {
     pub vectors: VectorsConfig,
     /// Pictures and patch features.
     pub gallery: GalleryConfig,
-    /// The sink.
+    /// Indexing.
     pub index: IndexConfig,
     /// Health and metrics of separate roles.
     pub monitor: MonitorConfig,
-    /// Cameras that are there from the start.
+    /// Cameras that exist from the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cameras: Vec<CameraConfig>,
 }

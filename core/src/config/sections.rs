@@ -1,11 +1,12 @@
-//! The sections of the configuration file, and what each value may be. The prose lives in `docker/sightline.toml`.
+//! The sections of the configuration file and the types of their values. `docker/sightline.toml`
+//! documents each key.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CameraId, Timestamp};
+use crate::{CameraId, CameraUrl, Timestamp};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct ModelConfig {
     pub folder: PathBuf,
 }
 
-/// How RTSP media travels.
+/// Transport of RTSP media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -94,7 +95,8 @@ pub struct ShotsConfig {
     pub jpeg_quality: u8,
 }
 
-/// Arithmetic of the model: on a CPU that of its matrix products, everything else being f32; on a GPU all of it.
+/// Numeric precision of the model: on a CPU that of its matrix products, with f32 for everything
+/// else; on a GPU that of all computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EmbedPrecision {
@@ -102,7 +104,7 @@ pub enum EmbedPrecision {
     Auto,
     /// Single precision.
     F32,
-    /// Factors rounded to bfloat16, sums in f32; an error where the machine has no instructions for it.
+    /// Factors rounded to bfloat16, sums in f32; an error on a CPU without instructions for it.
     Bf16,
     /// IEEE half precision, sums in f32; GPUs only.
     F16,
@@ -121,15 +123,17 @@ pub struct EmbedConfig {
     pub keep_large_buffers: bool,
 }
 
-/// What the pictures that the decoder judged are ranked by (specification, section 6).
+/// The score by which pictures are ranked after the decoder has re-ranked them (specification,
+/// section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoreForm {
-    /// Cosine + match logit, as the authors' code.
+    /// Cosine + match logit, as in the authors' code.
     Raw,
-    /// Cosine + match probability, as the paper.
+    /// Cosine + match probability, as in the paper.
     Probability,
-    /// Match probability alone: where it is calibrated, it has weighed the cosine already. Equal ones rank by cosine.
+    /// Match probability alone: a calibrated probability already takes the cosine into account.
+    /// Equal probabilities rank by cosine.
     Calibrated,
 }
 
@@ -175,7 +179,7 @@ pub enum BusCompression {
 }
 
 impl BusCompression {
-    /// As librdkafka's `compression.codec` wants it.
+    /// The value of librdkafka's `compression.codec`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -185,17 +189,17 @@ impl BusCompression {
     }
 }
 
-/// Numbers of patch features on the bus.
+/// Encoding of patch features on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PatchCoding {
     /// Half precision, exact.
     F16,
-    /// A signed byte and a scale a row: half the bytes.
+    /// A signed byte per value and a scale per row: half the bytes.
     Int8,
 }
 
-/// Where the vectors are.
+/// Where the vectors are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VectorPlace {
@@ -211,7 +215,7 @@ pub enum VectorPlace {
 pub enum Quantization {
     /// Full precision alone.
     None,
-    /// A byte a value for the first pass, full precision for the best of them.
+    /// One byte per value for the first pass, full precision for the best of its results.
     Int8,
 }
 
@@ -264,8 +268,10 @@ pub struct MonitorConfig {
 pub struct CameraConfig {
     /// Immutable id.
     pub id: CameraId,
-    /// Where the footage is: `rtsp://`, `http(s)://`, `file:///`, `v4l2:///dev/...`, `videotestsrc://`.
-    pub url: String,
+    /// Address of the footage: `rtsp://`, `http(s)://`, `file:///`, `v4l2:///dev/...`,
+    /// `videotestsrc://`.
+    #[serde(serialize_with = "CameraUrl::serialize_exposed")]
+    pub url: CameraUrl,
     /// Analysed frames a second, instead of `ingest.fps`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,

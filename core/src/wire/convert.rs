@@ -1,4 +1,5 @@
-//! Between the messages of the program and those of the bus; everything that comes from outside is checked here.
+//! Conversion between the program's messages and protobuf; everything that comes from outside is
+//! validated here.
 
 use bytes::Bytes;
 use prost::Message;
@@ -8,10 +9,10 @@ use super::schema::{self, Coding, Envelope, Payload, Track};
 use super::{READABLE, WireError, patches};
 use crate::message::Origin;
 use crate::{
-    BBox, CameraId, Crop, CropQuality, NodeReport, NodeState, Progress, Sighting, Timestamp, TrackEnd, TrackId,
+    BBox, CameraId, CameraState, Crop, CropQuality, NodeReport, Progress, Sighting, Timestamp, TrackEnd, TrackId,
 };
 
-/// A message with its head.
+/// A message in its envelope.
 pub fn envelope(origin: &Origin, camera: &CameraId, payload: Payload) -> Envelope {
     Envelope {
         schema: u32::from(origin.schema),
@@ -63,14 +64,15 @@ impl From<&Progress> for schema::Progress {
     }
 }
 
-impl From<NodeState> for schema::State {
-    fn from(state: NodeState) -> Self {
+impl From<CameraState> for schema::State {
+    fn from(state: CameraState) -> Self {
         match state {
-            NodeState::Connecting => Self::Connecting,
-            NodeState::Decoding => Self::Decoding,
-            NodeState::Retrying => Self::Retrying,
-            NodeState::Failed => Self::Failed,
-            NodeState::Ended => Self::Ended,
+            CameraState::Connecting => Self::Connecting,
+            // A node never reports the latter: it does not know the index.
+            CameraState::Decoding | CameraState::Searchable => Self::Decoding,
+            CameraState::Retrying => Self::Retrying,
+            CameraState::Failed => Self::Failed,
+            CameraState::Ended => Self::Ended,
         }
     }
 }
@@ -104,24 +106,24 @@ pub fn sighting(s: &Sighting, coding: Coding) -> schema::Sighting {
     }
 }
 
-/// What all messages have in common.
-pub struct Head {
+/// The header that all messages have in common.
+pub struct Header {
     origin: Origin,
     camera: CameraId,
 }
 
-/// Reads a record as far as all messages are alike.
+/// Decodes a record into its header and its message.
 ///
 /// # Errors
-/// No protobuf, a version that is not read, a head that makes no sense, or no message.
-pub fn open(record: Bytes) -> Result<(Head, Payload), WireError> {
+/// Not protobuf, an unsupported version, an invalid header, or no message.
+pub fn decode_envelope(record: Bytes) -> Result<(Header, Payload), WireError> {
     let e = Envelope::decode(record)?;
     let schema = u16::try_from(e.schema).ok().filter(|v| READABLE.contains(v));
     let schema = schema.ok_or(WireError::Schema { found: e.schema })?;
     let trace = Uuid::from_slice(&e.trace).map_err(|why| invalid("trace", why))?;
     let camera: CameraId = e.camera.parse().map_err(|why| invalid("camera", why))?;
     let origin = Origin { schema, producer: e.producer, seq: e.seq, trace };
-    Ok((Head { origin, camera }, e.payload.ok_or(WireError::Missing("the message"))?))
+    Ok((Header { origin, camera }, e.payload.ok_or(WireError::Missing("the message"))?))
 }
 
 fn invalid(field: &'static str, why: impl ToString) -> WireError {
@@ -134,7 +136,7 @@ fn track(field: &'static str, track: Option<Track>) -> Result<TrackId, WireError
     Ok(TrackId { born: Timestamp::from_micros(track.born), ordinal })
 }
 
-/// So many finite numbers.
+/// Converts to `N` finite numbers.
 fn numbers<const N: usize>(field: &'static str, values: &[f32]) -> Result<[f32; N], WireError> {
     let all = <[f32; N]>::try_from(values).map_err(|_| invalid(field, format!("{} numbers, not {N}", values.len())))?;
     finite(field, &all)?;
@@ -148,11 +150,11 @@ fn finite(field: &'static str, values: &[f32]) -> Result<(), WireError> {
     }
 }
 
-impl Head {
-    /// A crop under this head.
+impl Header {
+    /// The crop with this header.
     ///
     /// # Errors
-    /// A part that is missing or makes no sense.
+    /// A part that is missing or invalid.
     pub fn crop(self, c: schema::Crop) -> Result<Crop, WireError> {
         let [score, detector, size, sharpness, completeness] = numbers("crop.quality", &c.quality)?;
         if c.jpeg.is_empty() {
@@ -172,10 +174,10 @@ impl Head {
         })
     }
 
-    /// A track's span under this head.
+    /// The track's span with this header.
     ///
     /// # Errors
-    /// A part that is missing or makes no sense.
+    /// A part that is missing or invalid.
     pub fn track_end(self, e: schema::TrackEnd) -> Result<TrackEnd, WireError> {
         Ok(TrackEnd {
             origin: self.origin,
@@ -187,7 +189,7 @@ impl Head {
         })
     }
 
-    /// Progress under this head.
+    /// The progress event with this header.
     pub fn progress(self, p: schema::Progress) -> Progress {
         Progress {
             origin: self.origin,
@@ -198,17 +200,17 @@ impl Head {
         }
     }
 
-    /// A report under this head.
+    /// The report with this header.
     ///
     /// # Errors
-    /// A state that is not known.
+    /// An unknown state.
     pub fn report(self, r: schema::Report) -> Result<NodeReport, WireError> {
         let state = match schema::State::try_from(r.state) {
-            Ok(schema::State::Connecting) => NodeState::Connecting,
-            Ok(schema::State::Decoding) => NodeState::Decoding,
-            Ok(schema::State::Retrying) => NodeState::Retrying,
-            Ok(schema::State::Failed) => NodeState::Failed,
-            Ok(schema::State::Ended) => NodeState::Ended,
+            Ok(schema::State::Connecting) => CameraState::Connecting,
+            Ok(schema::State::Decoding) => CameraState::Decoding,
+            Ok(schema::State::Retrying) => CameraState::Retrying,
+            Ok(schema::State::Failed) => CameraState::Failed,
+            Ok(schema::State::Ended) => CameraState::Ended,
             Ok(schema::State::Unknown) | Err(_) => {
                 return Err(invalid("report.state", format!("state {} is not known", r.state)));
             }
@@ -231,10 +233,10 @@ impl Head {
         })
     }
 
-    /// A sighting under this head.
+    /// The sighting with this header.
     ///
     /// # Errors
-    /// A part that is missing or makes no sense.
+    /// A part that is missing or invalid.
     pub fn sighting(self, s: schema::Sighting) -> Result<Sighting, WireError> {
         let crop = s.crop.ok_or(WireError::Missing("sighting.crop"))?;
         let patches = s.patches.ok_or(WireError::Missing("sighting.patches"))?;

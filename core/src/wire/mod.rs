@@ -1,9 +1,10 @@
-//! Messages as bytes: what stands in the records of the topics `crops` and `sightings`.
+//! The wire format: the records of the topics `crops` and `sightings`.
 //!
-//! Every record is one protobuf [`schema::Envelope`]: schema version, producer, sequence number, trace id, camera, and
-//! one message. A reader takes its own version and the one before; a newer one is refused by name, so that a half
-//! upgraded system says what is wrong instead of losing fields. Unknown fields are passed over. Golden bytes of every
-//! version are kept in `core/tests/golden/wire`, for ever.
+//! Every record is one protobuf [`schema::Envelope`]: schema version, producer, sequence number,
+//! trace id, camera, and one message. A reader accepts its own version and the one before; a newer
+//! one is refused with an error that names it, so that a half-upgraded system says what is wrong
+//! instead of losing fields. Unknown fields are ignored. Golden bytes of every version are kept in
+//! `core/tests/golden/wire`, for ever.
 
 mod convert;
 mod patches;
@@ -23,11 +24,13 @@ use schema::{Envelope, Payload};
 /// Versions that this build reads.
 pub const READABLE: RangeInclusive<u16> = if SCHEMA_VERSION > 1 { SCHEMA_VERSION - 1 } else { 1 }..=SCHEMA_VERSION;
 
-/// Largest record in bytes: a little below the limit of a broker as it comes (`message.max.bytes`, 1,048,588), which
-/// counts headers and key too. A crop of 400 x 200 pixels takes 20 to 60 KB, patch features of the largest model 300 KB.
+/// Largest record in bytes: a little below Kafka's default limit (`message.max.bytes`, 1,048,588),
+/// which includes headers and key. A crop of 400 x 200 pixels takes 20 to 60 KB, patch features of
+/// the largest model 300 KB.
 pub const MAX_BYTES: usize = 1_000_000;
 
-/// Why bytes are no message, or a message cannot be sent. A reader puts such records into the dead-letter topic.
+/// Why bytes are not a valid message, or a message cannot be sent. Readers put such records into
+/// the dead-letter topic.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum WireError {
     /// Not protobuf.
@@ -36,27 +39,27 @@ pub enum WireError {
     /// Written by a version that this build does not read.
     #[error("schema version {found}, but this build reads {} to {}: upgrade readers before writers", READABLE.start(), READABLE.end())]
     Schema {
-        /// That of the record.
+        /// Version of the record.
         found: u32,
     },
-    /// A part that every such message has is missing.
+    /// A required part is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// A part that makes no sense.
+    /// A part is invalid.
     #[error("{field}: {why}")]
     Invalid {
-        /// Which.
+        /// The part.
         field: &'static str,
-        /// Why not.
+        /// What is wrong with it.
         why: String,
     },
-    /// A message of the other topic.
+    /// The message belongs to another topic.
     #[error("a {found} does not belong into this topic")]
     Misplaced {
         /// Its kind.
         found: &'static str,
     },
-    /// Too large to be sent.
+    /// The message is too large to be sent.
     #[error("{bytes} bytes, but a record holds {MAX_BYTES}")]
     TooLarge {
         /// Its size.
@@ -64,7 +67,7 @@ pub enum WireError {
     },
 }
 
-/// A record of the topic `crops`.
+/// Encodes a record of the topic `crops`.
 ///
 /// # Errors
 /// [`WireError::TooLarge`].
@@ -77,7 +80,7 @@ pub fn encode_camera_event(event: &CameraEvent) -> Result<Bytes, WireError> {
     })
 }
 
-/// A record of the topic `sightings`, patch features in `coding`.
+/// Encodes a record of the topic `sightings`, with patch features in `coding`.
 ///
 /// # Errors
 /// [`WireError::TooLarge`].
@@ -100,32 +103,33 @@ fn bytes(envelope: &Envelope) -> Result<Bytes, WireError> {
     Ok(envelope.encode_to_vec().into())
 }
 
-/// What a record of the topic `crops` says. Pictures share the memory of `record`.
+/// Decodes a record of the topic `crops`. Pictures share the memory of `record`.
 ///
 /// # Errors
 /// Whatever is wrong with it.
 pub fn decode_camera_event(record: Bytes) -> Result<CameraEvent, WireError> {
-    let (head, payload) = convert::open(record)?;
+    let (header, payload) = convert::decode_envelope(record)?;
     match payload {
-        Payload::Crop(crop) => head.crop(crop).map(CameraEvent::Crop),
-        Payload::TrackEnd(end) => head.track_end(end).map(CameraEvent::TrackEnd),
-        Payload::Progress(p) => Ok(CameraEvent::Progress(head.progress(p))),
-        Payload::Report(r) => head.report(r).map(CameraEvent::Report),
+        Payload::Crop(crop) => header.crop(crop).map(CameraEvent::Crop),
+        Payload::TrackEnd(end) => header.track_end(end).map(CameraEvent::TrackEnd),
+        Payload::Progress(p) => Ok(CameraEvent::Progress(header.progress(p))),
+        Payload::Report(r) => header.report(r).map(CameraEvent::Report),
         Payload::Sighting(_) => Err(WireError::Misplaced { found: "sighting" }),
     }
 }
 
-/// What a record of the topic `sightings` says. Pictures and f16 features share the memory of `record`.
+/// Decodes a record of the topic `sightings`. Pictures and f16 features share the memory of
+/// `record`.
 ///
 /// # Errors
 /// Whatever is wrong with it.
 pub fn decode_index_event(record: Bytes) -> Result<IndexEvent, WireError> {
-    let (head, payload) = convert::open(record)?;
+    let (header, payload) = convert::decode_envelope(record)?;
     match payload {
-        Payload::Sighting(s) => head.sighting(s).map(|s| IndexEvent::Sighting(Box::new(s))),
-        Payload::TrackEnd(end) => head.track_end(end).map(IndexEvent::TrackEnd),
-        Payload::Progress(p) => Ok(IndexEvent::Progress(head.progress(p))),
-        Payload::Report(r) => head.report(r).map(IndexEvent::Report),
+        Payload::Sighting(s) => header.sighting(s).map(|s| IndexEvent::Sighting(Box::new(s))),
+        Payload::TrackEnd(end) => header.track_end(end).map(IndexEvent::TrackEnd),
+        Payload::Progress(p) => Ok(IndexEvent::Progress(header.progress(p))),
+        Payload::Report(r) => header.report(r).map(IndexEvent::Report),
         Payload::Crop(_) => Err(WireError::Misplaced { found: "crop" }),
     }
 }

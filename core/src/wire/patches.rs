@@ -1,4 +1,5 @@
-//! Patch features on the bus: as they are (f16), or a byte a number with a scale for each row.
+//! Encoding of patch features on the bus: unchanged (f16), or one byte per number with a scale for
+//! each row (int8).
 
 use bytes::Bytes;
 use half::f16;
@@ -7,12 +8,12 @@ use super::WireError;
 use super::schema::{Coding, Patches};
 use crate::PatchFeatures;
 
-/// Bytes of an f16.
+/// Bytes per f16.
 const HALF: usize = 2;
-/// Largest code of int8; -128 is left out, so that codes are symmetric.
-const MOST: f32 = 127.0;
+/// Largest int8 code; -128 is not used, so that codes are symmetric.
+const MAX_CODE: f32 = 127.0;
 
-/// `patches` in `coding`.
+/// Encodes `patches` in `coding`.
 pub fn encode(patches: &PatchFeatures, coding: Coding) -> Patches {
     let (rows, width) = (patches.rows, patches.width);
     let (data, scales) = match coding {
@@ -26,18 +27,18 @@ fn bytes_and_scales(patches: &PatchFeatures) -> (Bytes, Vec<f32>) {
     let (mut data, mut scales) = (Vec::with_capacity(patches.data.len() / HALF), Vec::new());
     for row in patches.data.chunks_exact((patches.width as usize * HALF).max(HALF)) {
         let row: Vec<f32> = row.as_chunks::<HALF>().0.iter().map(|x| f16::from_le_bytes(*x).to_f32()).collect();
-        let scale = row.iter().fold(0f32, |most, x| most.max(x.abs())) / MOST;
+        let scale = row.iter().fold(0f32, |most, x| most.max(x.abs())) / MAX_CODE;
         let factor = if scale > 0.0 { scale.recip() } else { 0.0 };
-        data.extend(row.iter().map(|x| (x * factor).round().clamp(-MOST, MOST) as i8 as u8));
+        data.extend(row.iter().map(|x| (x * factor).round().clamp(-MAX_CODE, MAX_CODE) as i8 as u8));
         scales.push(scale);
     }
     (data.into(), scales)
 }
 
-/// Back to f16.
+/// Decodes to f16.
 ///
 /// # Errors
-/// Numbers that do not fit each other, or a coding that is not known.
+/// Sizes that do not match, or an unknown coding.
 pub fn decode(patches: Patches) -> Result<PatchFeatures, WireError> {
     let Patches { rows, width, coding, data, scales } = patches;
     let invalid = |why: String| WireError::Invalid { field: "sighting.patches", why };
@@ -78,7 +79,8 @@ mod tests {
     }
 
     proptest! {
-        /// f16 comes back to the bit, int8 within half a step of its row's largest number (and f16's own rounding).
+        /// f16 round-trips bit for bit; int8 within half a step of its row's largest number (plus
+        /// f16's own rounding).
         #[test]
         fn both_codings_come_back(rows in 1u32..6, width in 1u32..9, seed in prop::collection::vec(-40f32..40.0, 54)) {
             let own = features(rows, width, &seed[..(rows * width) as usize]);
@@ -96,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn inconsistent_sizes_are_refused() {
         let good = encode(&features(2, 3, &[0.0; 6]), Coding::Int8);
         assert!(decode(good.clone()).is_ok());
         let wrong = [

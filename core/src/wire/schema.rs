@@ -1,16 +1,18 @@
-//! The protobuf messages of the bus, as `core/proto/sightline.proto` shows them to programs in other languages.
+//! The protobuf messages of the bus. `core/proto/sightline.proto` shows them to programs in other
+//! languages.
 //!
-//! Tags are for ever: a field that is no longer wanted keeps its number and is never used for something else.
+//! Tags are permanent: a field that is no longer used keeps its number, and the number is never
+//! reused.
 
 use bytes::Bytes;
 
-/// What every record of every topic is.
+/// The content of every record of every topic.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Envelope {
     /// [`crate::message::SCHEMA_VERSION`] of the writer.
     #[prost(uint32, tag = "1")]
     pub schema: u32,
-    /// Name of the process that made the message first.
+    /// Name of the process that created the message.
     #[prost(string, tag = "2")]
     pub producer: String,
     /// Number of the message in its camera's sequence.
@@ -19,10 +21,10 @@ pub struct Envelope {
     /// Trace id: 16 bytes.
     #[prost(bytes = "bytes", tag = "4")]
     pub trace: Bytes,
-    /// Id of the camera; the key of the record too.
+    /// Id of the camera; also the key of the record.
     #[prost(string, tag = "5")]
     pub camera: String,
-    /// What it says.
+    /// The message.
     #[prost(oneof = "Payload", tags = "10, 11, 12, 13, 14")]
     pub payload: Option<Payload>,
 }
@@ -42,7 +44,7 @@ pub enum Payload {
     /// A picture with its features.
     #[prost(message, tag = "13")]
     Sighting(Sighting),
-    /// How a camera fares on its node. From schema 2.
+    /// State and counts of a camera on its node. From schema 2.
     #[prost(message, tag = "14")]
     Report(Report),
 }
@@ -127,7 +129,7 @@ pub struct Report {
     /// When it was written.
     #[prost(sint64, tag = "1")]
     pub at: i64,
-    /// What the camera does.
+    /// State of the camera.
     #[prost(enumeration = "State", tag = "2")]
     pub state: i32,
     /// Why.
@@ -162,11 +164,11 @@ pub struct Report {
     pub spooled_bytes: u64,
 }
 
-/// See [`crate::message::NodeState`].
+/// See [`crate::camera::CameraState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum State {
-    /// Never written: what is missing must not read as a state.
+    /// Never written: a missing field must not read as a state.
     Unknown = 0,
     /// No frame yet.
     Connecting = 1,
@@ -206,23 +208,23 @@ pub struct Patches {
     /// Numbers of a row.
     #[prost(uint32, tag = "2")]
     pub width: u32,
-    /// How `data` is to be read.
+    /// Encoding of `data`.
     #[prost(enumeration = "Coding", tag = "3")]
     pub coding: i32,
-    /// f16 little-endian, or one signed byte a number.
+    /// f16 little-endian, or one signed byte per number.
     #[prost(bytes = "bytes", tag = "4")]
     pub data: Bytes,
-    /// With int8: what a row's bytes are to be multiplied by, one number a row.
+    /// With int8: the factor of each row's bytes, one per row.
     #[prost(float, repeated, tag = "5")]
     pub scales: Vec<f32>,
 }
 
-/// Numbers of patch features.
+/// Encoding of patch features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
 pub enum Coding {
     /// Half precision, exact.
     F16 = 0,
-    /// A signed byte and a scale a row: half the bytes.
+    /// A signed byte per number and a scale per row: half the bytes.
     Int8 = 1,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sightline_core::bus::{BusError, Consumer, Producer, TopicSpec, Unsent, ensure_topics};
+use sightline_core::bus::{BusError, Consumer, Producer, TopicSpec, TrySendError, ensure_topics};
 use sightline_core::config::BusConfig;
 
 use crate::bus_support::{LONG, config, nothing_comes, record, send_all, take, text, topic, until};
@@ -48,7 +48,7 @@ fn records_come_in_their_order_with_all_they_have() {
 }
 
 #[test]
-fn what_was_not_completed_comes_again() {
+fn uncompleted_records_are_redelivered() {
     let config = config();
     let topic = topic(&config);
     let producer = Producer::start(&config, "test").unwrap();
@@ -68,13 +68,14 @@ fn what_was_not_completed_comes_again() {
         (5..20).map(|n| n.to_string()).collect::<Vec<_>>()
     );
     came.into_iter().for_each(|(_, receipt)| receipt.complete());
-    // Committed without an end in order: the regular commit.
+    // Committed without a clean shutdown: the periodic commit.
     std::thread::sleep(Duration::from_millis(2500));
     drop(consumer);
     nothing_comes(&Consumer::start(&config, &topic, &[&topic], "test").unwrap());
 }
 
-/// A worker of its own process for the test below: completes the first ten records, then holds on to the others.
+/// A worker in a process of its own for the test below: completes the first ten records, then keeps
+/// the others open.
 #[test]
 #[ignore = "is started by a_killed_worker_loses_nothing"]
 fn child_worker() {
@@ -110,7 +111,7 @@ fn a_killed_worker_loses_nothing() {
     assert_eq!(came, (10..20).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-/// Takes records and completes them some time later, as a stage does.
+/// Takes records and completes them a little later, as a stage does.
 struct Worker {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
@@ -157,7 +158,7 @@ impl Worker {
 #[test]
 fn a_rebalance_in_mid_stream_loses_and_doubles_nothing() {
     const RECORDS: usize = 12_000;
-    // Little memory, so that partitions are paused and go on meanwhile.
+    // Little memory, so that partitions are paused and resumed meanwhile.
     let config = BusConfig { partitions: 12, in_flight_bytes: 2_000_000, ..config() };
     let topic = topic(&config);
     let producer = Producer::start(&config, "test").unwrap();
@@ -184,7 +185,7 @@ fn a_rebalance_in_mid_stream_loses_and_doubles_nothing() {
     let third = Worker::start(&config, &topic);
     sender.join().unwrap();
     until("all is done", || of_first.len() + second.count() + third.count() >= RECORDS);
-    // What was doubled would come now.
+    // A duplicate would come now.
     std::thread::sleep(Duration::from_secs(1));
     let mut all = [of_first, second.end(), third.end()].concat();
     assert_eq!(all.len(), RECORDS, "some came twice");
@@ -208,7 +209,8 @@ fn memory_is_bounded_on_the_way_in() {
     let consumer = Consumer::start(&config, &topic, &[&topic], "test").unwrap();
     until("the limit is reached", || consumer.open_bytes() >= 3_000_000);
     std::thread::sleep(Duration::from_secs(2));
-    // Three quarters, and the records that were on their way into the queue when it was reached.
+    // Three quarters of the limit, and the records that were on their way into the queue when it
+    // was reached.
     assert!(consumer.open_bytes() < 4_000_000, "{}", consumer.open_bytes());
     let mut most = 0;
     for n in 0..100 {
@@ -222,13 +224,13 @@ fn memory_is_bounded_on_the_way_in() {
 }
 
 #[test]
-fn what_can_never_be_sent_is_said() {
+fn unsendable_records_are_errors() {
     let config = BusConfig { in_flight_bytes: 2_000_000, ..config() };
     let topic = topic(&config);
     let producer = Producer::start(&config, "test").unwrap();
     let error = producer.send(record(&topic, "gate", vec![0; 1_100_000]), |_| panic!("not called")).unwrap_err();
     assert!(error.is_permanent() && error.to_string().contains("1100"), "{error}");
-    // The largest one that is allowed does arrive, incompressible.
+    // The largest allowed record does arrive, incompressible.
     let mut seed = 1u32;
     let noise: Vec<u8> = (0..1_000_000)
         .map(|_| {
@@ -237,24 +239,24 @@ fn what_can_never_be_sent_is_said() {
         })
         .collect();
     producer.send_and_wait(record(&topic, "gate", noise), LONG).unwrap();
-    // A topic that compacts wants keys: the broker says no for good.
+    // A compacted topic needs keys: the broker refuses for good.
     ensure_topics(&config, &[TopicSpec::compacted(&config.cameras_topic)]).unwrap();
     let error = producer.send_and_wait(record(&config.cameras_topic, "", "no key"), LONG).unwrap_err();
     assert!(matches!(error, BusError::Refused { .. }) && error.is_permanent(), "{error}");
-    // And what comes after it arrives all the same.
+    // The records after it arrive nevertheless.
     producer.send_and_wait(record(&config.cameras_topic, "gate", "with a key"), LONG).unwrap();
     producer.send_and_wait(record(&topic, "gate", "after"), LONG).unwrap();
-    // Without room there is no waiting for whoever does not want it.
+    // Without room, `try_send` does not wait.
     let (mut sent, mut full) = (0, false);
     for _ in 0..50 {
         match producer.try_send(record(&topic, "gate", vec![0; 500_000]), |r| r.unwrap()) {
             Ok(()) => sent += 1,
-            Err(Unsent::Full(back, _)) => {
+            Err(TrySendError::Full(back, _)) => {
                 full = true;
                 assert_eq!(back.payload.len(), 500_000);
                 break;
             }
-            Err(Unsent::Failed(error)) => panic!("{error}"),
+            Err(TrySendError::Failed(error)) => panic!("{error}"),
         }
     }
     assert!(full && sent >= 1, "{sent} sent");

@@ -1,4 +1,4 @@
-//! The broker goes and comes back: nothing is lost, memory stays bounded, order stays.
+//! Broker outages: no record is lost, memory stays bounded, order is kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -53,7 +53,7 @@ fn a_broker_that_stops_is_killed_and_comes_back_loses_nothing() {
         until("both say what is wrong", || producer.fault().is_some() && consumer.fault().is_some());
         broker.script("start");
         until("the producer goes on", || sent.load(Ordering::SeqCst) > waiting + 20);
-        // What is completed now is committed to the broker that came back.
+        // Receipts completed now are committed to the broker that came back.
         came.drain(..).for_each(|(_, receipt)| receipt.complete());
         came = take(&consumer, 20);
         until("both are well", || producer.fault().is_none() && consumer.fault().is_none());
@@ -65,7 +65,7 @@ fn a_broker_that_stops_is_killed_and_comes_back_loses_nothing() {
     let records = sent.load(Ordering::SeqCst);
     assert_eq!(acknowledged.load(Ordering::SeqCst), records);
     drop(consumer);
-    // Every one once and in order, as a reader from the beginning sees it.
+    // Every record once and in order, as a reader from the beginning sees it.
     let reader = Consumer::start(&config, "reader", &[&topic], "test").unwrap();
     let mut last = [None::<usize>; 3];
     for _ in 0..records {
@@ -80,7 +80,7 @@ fn a_broker_that_stops_is_killed_and_comes_back_loses_nothing() {
 }
 
 #[test]
-fn an_absent_broker_keeps_nobody_from_ending() {
+fn an_absent_broker_does_not_delay_shutdown() {
     let broker = Broker::start();
     let config = BusConfig { partitions: 2, ..on(&broker.address) };
     let topic = topic(&config);
@@ -92,7 +92,8 @@ fn an_absent_broker_keeps_nobody_from_ending() {
         let reader = Consumer::start(&config, &format!("reader-{round}"), &[&topic], "test").unwrap();
         take(&reader, 20).into_iter().for_each(|(_, receipt)| receipt.complete());
         broker.script("kill");
-        // At once, when nobody knows yet; later, when the commit waits for the broker; and when all is known.
+        // At once, before the outage is known; later, while the commit waits for the broker; and
+        // once the outage is known.
         std::thread::sleep(Duration::from_millis(1200) * round);
         producer.send(record(&topic, "gate", "late"), |result| assert!(result.is_err())).unwrap();
         let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Cameras on the bus, on a real broker: nodes share them and take over; the directory knows all; removal survives
-//! compaction.
+//! Cameras on the bus, on a real broker: nodes share them and take over; the directory knows all of
+//! them; removal survives compaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ fn id(id: &str) -> CameraId {
 
 type Running = Arc<Mutex<BTreeMap<CameraId, CameraConfig>>>;
 
-/// A camera node, as far as cameras go.
+/// A camera node that only starts and stops cameras.
 struct Node {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -34,7 +34,7 @@ struct Node {
 }
 
 impl Node {
-    /// `all` are the cameras of every node: none may run twice.
+    /// `all` collects the cameras of every node: none may run twice.
     fn start(config: &BusConfig, name: &str, all: &Arc<Mutex<BTreeSet<CameraId>>>) -> Self {
         let share = CameraShare::start(config, "nodes", name).unwrap();
         let (stop, running) = (Arc::new(AtomicBool::new(false)), Running::default());
@@ -47,7 +47,7 @@ impl Node {
                         assert!(all.lock().unwrap().insert(camera.id.clone()) || !new, "{} runs twice", camera.id);
                     }
                     Some(CameraChange::Stop(id)) => {
-                        // Stopping takes its time; nobody may start it meanwhile.
+                        // Stopping takes a while; no other node may start the camera meanwhile.
                         std::thread::sleep(Duration::from_millis(100));
                         assert!(own_running.lock().unwrap().remove(&id).is_some(), "{id} does not run");
                         assert!(all.lock().unwrap().remove(&id));
@@ -89,7 +89,7 @@ fn nodes_share_cameras_and_take_over() {
     let second = Node::start(&config, "node-2", &all);
     until("they share", || second.cameras().len() >= 4 && first.cameras().len() + second.cameras().len() == 20);
     assert!(first.cameras().len() >= 4, "{:?}", first.cameras().keys());
-    // Changes reach the one that runs the camera.
+    // Changes reach the node that runs the camera.
     publisher.put(&camera("gate-3", 2.0)).unwrap();
     publisher.put(&camera("late", 1.0)).unwrap();
     publisher.remove(&id("gate-4")).unwrap();
@@ -115,7 +115,7 @@ fn the_directory_knows_all_and_follows() {
     publisher.put(&camera("a", 1.0)).unwrap();
     publisher.put(&camera("b", 1.0)).unwrap();
     publisher.remove(&id("a")).unwrap();
-    // One that makes no sense does not hide the others.
+    // An invalid record does not hide the others.
     let bad = crate::bus_support::record(&config.cameras_topic, "c", "{\"id\": \"d\", \"url\": \"x\"}");
     producer.send_and_wait(bad, LONG).unwrap();
     let directory = CameraDirectory::start(&config, "test").unwrap();
@@ -133,7 +133,7 @@ fn the_directory_knows_all_and_follows() {
 fn removed_cameras_stay_removed_when_the_topic_is_compacted() {
     let config = BusConfig { partitions: 1, ..config() };
     ensure_topics(&config, &[TopicSpec::compacted(&config.cameras_topic)]).unwrap();
-    // As the topic is made, compaction takes minutes; here it shall take seconds.
+    // With the topic's default settings compaction takes minutes; here it shall take seconds.
     let admin: AdminClient<_> =
         rdkafka::ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
     let eager = AlterConfig::new(ResourceSpecifier::Topic(&config.cameras_topic))
@@ -151,7 +151,7 @@ fn removed_cameras_stay_removed_when_the_topic_is_compacted() {
     publisher.remove(&id("goes")).unwrap();
     let mut rounds = 0;
     until("old records are gone", || {
-        // A segment is closed when a record comes after its time.
+        // A segment is closed when a record comes after the segment's time.
         std::thread::sleep(Duration::from_millis(500));
         publisher.put(&camera("clock", f64::from(rounds + 1))).unwrap();
         rounds += 1;

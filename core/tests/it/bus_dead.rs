@@ -28,7 +28,7 @@ fn dead_letters_are_kept_listed_and_replayed() {
         origins.push((record.partition, record.offset));
         letters.send(record, if even { "an even one" } else { "an odd one: \u{e4}" }, receipt);
     }
-    // Their receipts come back once the broker has the letters.
+    // Their receipts are completed once the broker has the dead letters.
     until("all are dead letters", || consumer.open_bytes() == 0);
     consumer.close();
     nothing_comes(&Consumer::start(&config, &topic, &[&topic], "test").unwrap());
@@ -47,7 +47,7 @@ fn dead_letters_are_kept_listed_and_replayed() {
     assert!(all.iter().any(|l| l.payload.len() == 1_040_000 && !l.cut), "the largest record is kept whole");
     assert_eq!(dead::list(&config, &topic, 2).unwrap(), all[5..]);
 
-    // A part of them: the others stay.
+    // Replay a part of them: the others stay.
     assert_eq!(dead::replay(&config, &topic, |l| l.reason == "an even one").unwrap(), 3);
     let reader = Consumer::start(&config, &topic, &[&topic], "test").unwrap();
     let mut came: Vec<_> = take(&reader, 3);
@@ -59,7 +59,7 @@ fn dead_letters_are_kept_listed_and_replayed() {
     let left = dead::list(&config, &topic, 10).unwrap();
     assert_eq!(left.len(), 4);
     assert!(left.iter().all(|l| l.reason == "an odd one: \u{e4}" && origins.contains(&l.origin)));
-    // And all the rest.
+    // Then replay the rest.
     assert_eq!(dead::replay(&config, &topic, |_| true).unwrap(), 4);
     assert_eq!(dead::list(&config, &topic, 10).unwrap(), []);
     assert_eq!(dead::replay(&config, &topic, |_| true).unwrap(), 0);

@@ -1,4 +1,5 @@
-//! What the tests of the bus share: a configuration for the broker at hand with topics of one test alone, and waiting.
+//! Support for the tests of the bus: a configuration for the available broker with topics of one
+//! test alone, and ways to wait.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,10 +10,10 @@ use sightline_core::bus::{Consumer, Incoming, Outgoing, Producer, TopicSpec, ens
 use sightline_core::config::{BusConfig, Config};
 use sightline_core::{Delivery, Receipt};
 
-/// Longest that anything may take on a busy machine.
+/// Longest wait for anything on a busy machine.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// The bus of the broker at hand, with topics that no other test has.
+/// Configuration for the available broker, with topics that no other test has.
 pub fn config() -> BusConfig {
     let brokers = std::env::var("KAFKA_BROKERS").unwrap_or_else(|_| {
         panic!(
@@ -23,7 +24,7 @@ pub fn config() -> BusConfig {
     on(&brokers)
 }
 
-/// The same for another broker.
+/// As [`config`], for another broker.
 pub fn on(brokers: &str) -> BusConfig {
     // SIGHTLINE_LOG=info shows what the bus does.
     sightline_core::telemetry::init(false, "off");
@@ -38,7 +39,7 @@ pub fn on(brokers: &str) -> BusConfig {
     }
 }
 
-/// The topic `crops` of this configuration, made.
+/// Creates the topic `crops` of this configuration.
 pub fn topic(config: &BusConfig) -> String {
     ensure_topics(config, &[TopicSpec::aging(&config.crops_topic)]).unwrap();
     config.crops_topic.clone()
@@ -48,7 +49,7 @@ pub fn record(topic: &str, key: &str, payload: impl Into<Bytes>) -> Outgoing {
     Outgoing { topic: topic.into(), key: key.into(), payload: payload.into(), headers: Vec::new() }
 }
 
-/// Sends texts and waits until the broker has them all.
+/// Sends texts and waits until the broker has acknowledged all of them.
 pub fn send_all(producer: &Producer, topic: &str, records: impl IntoIterator<Item = (String, String)>) {
     for (key, text) in records {
         producer.send(record(topic, &key, text), |result| result.unwrap()).unwrap();
@@ -73,7 +74,7 @@ pub fn take(consumer: &Consumer, count: usize) -> Vec<(Incoming, Receipt)> {
     all
 }
 
-/// Nothing comes within some seconds, though the consumer has its partitions.
+/// Asserts that nothing comes within some seconds, though the consumer has its partitions.
 pub fn nothing_comes(consumer: &Consumer) {
     until("the consumer has partitions", || !consumer.partitions().is_empty());
     if let Some(delivery) = consumer.next(Duration::from_secs(2)) {
@@ -93,7 +94,7 @@ pub fn until_within(limit: Duration, what: &str, mut done: impl FnMut() -> bool)
     }
 }
 
-/// A broker of one test alone, which may be stopped and killed.
+/// A broker for one test alone, which may be stopped and killed.
 pub struct Broker {
     folder: tempfile::TempDir,
     pub address: String,

@@ -1,7 +1,8 @@
-//! What crosses a process: golden bytes of every version of the bus's records, and the bus itself on a real broker.
+//! Tests of what crosses a process boundary: golden bytes of every version of the bus's records,
+//! and the bus itself on a real broker.
 //!
-//! The tests of the bus come with feature `kafka` and need Apache Kafka: `KAFKA_BROKERS` names it, or they fail.
-//! `make test-servers` starts one and runs them.
+//! The tests of the bus come with feature `kafka` and need Apache Kafka: `KAFKA_BROKERS` names it,
+//! or they fail. `make test-servers` starts one and runs them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[cfg(feature = "kafka")]

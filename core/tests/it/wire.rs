@@ -1,4 +1,5 @@
-//! Records of the bus: golden bytes of every version, both ways; what is wrong is refused by name; anything comes back.
+//! Records of the bus: golden bytes of every version, both ways; invalid records are refused with
+//! the reason; every message round-trips.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -7,7 +8,7 @@ use sightline_core::message::{Origin, SCHEMA_VERSION};
 use sightline_core::wire::schema::{Envelope, Payload};
 use sightline_core::wire::{self, Coding, MAX_BYTES, WireError};
 use sightline_core::{
-    BBox, CameraEvent, CameraId, Crop, CropQuality, IndexEvent, NodeReport, NodeState, PatchFeatures, Progress,
+    BBox, CameraEvent, CameraId, CameraState, Crop, CropQuality, IndexEvent, NodeReport, PatchFeatures, Progress,
     Sighting, Timestamp, TrackEnd, TrackId,
 };
 use uuid::Uuid;
@@ -76,7 +77,7 @@ fn report(schema: u16) -> NodeReport {
         origin: origin(schema),
         camera: camera(),
         at: Timestamp::from_micros(1_760_000_010_000_000),
-        state: NodeState::Retrying,
+        state: CameraState::Retrying,
         reason: Some("no frame for 5 s".into()),
         since: Timestamp::from_micros(1_760_000_009_500_000),
         connection: 3,
@@ -90,10 +91,10 @@ fn report(schema: u16) -> NodeReport {
     }
 }
 
-/// A report of a camera that has just begun: everything that may be left out is.
+/// A report of a camera that has just started: every optional field is absent.
 fn short_report(schema: u16) -> NodeReport {
     NodeReport {
-        state: NodeState::Decoding,
+        state: CameraState::Decoding,
         reason: None,
         connection: 0,
         frames_decoded: 0,
@@ -110,7 +111,7 @@ fn short_report(schema: u16) -> NodeReport {
 /// The first version that has reports.
 const WITH_REPORTS: u16 = 2;
 
-/// Every kind of record of `schema` with its name, and the same as this build writes it.
+/// Every kind of record of `schema` with its name, as this build encodes it.
 fn records(schema: u16) -> Vec<(&'static str, Result<Bytes, WireError>)> {
     let sighting = || IndexEvent::Sighting(Box::new(sighting(schema)));
     vec![
@@ -155,7 +156,7 @@ fn golden_bytes_of_every_version_that_is_read() {
         assert_eq!((int8.crop, int8.feature), (crop(schema), sighting(schema).feature));
         assert_eq!((int8.patches.rows, int8.patches.width, int8.patches.data.len()), (2, 3, 12));
         if schema >= WITH_REPORTS {
-            // The embedder hands reports on as they are.
+            // The embedder passes reports on unchanged.
             assert_eq!(read("report"), CameraEvent::Report(report(schema)));
             assert_eq!(index("report"), IndexEvent::Report(report(schema)));
             assert_eq!(read("report-short"), CameraEvent::Report(short_report(schema)));
@@ -196,7 +197,7 @@ fn a_field_of_a_later_build_is_passed_over() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn invalid_records_are_refused_with_the_reason() {
     let good =
         Envelope::decode(wire::encode_index_event(&IndexEvent::Sighting(Box::new(sighting(1))), Coding::F16).unwrap());
     let good = good.unwrap();
@@ -238,7 +239,7 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
-fn a_record_has_a_largest_size() {
+fn oversized_records_are_refused() {
     let large = Crop { jpeg: vec![7; MAX_BYTES].into(), ..crop(1) };
     let e = wire::encode_camera_event(&CameraEvent::Crop(large)).unwrap_err();
     assert!(matches!(e, WireError::TooLarge { bytes } if bytes > MAX_BYTES), "{e}");
@@ -249,7 +250,7 @@ proptest! {
     fn any_bytes_come_back(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..400, flip in any::<u8>()) {
         let _ = wire::decode_camera_event(bytes.clone().into());
         let _ = wire::decode_index_event(bytes.into());
-        // A good record with one byte changed is the same, another one, or refused.
+        // A valid record with one byte changed is the same, another one, or refused.
         let (_, record) = records(SCHEMA_VERSION).remove(at % 7);
         let mut record = record.unwrap().to_vec();
         let at = at % record.len();
@@ -269,7 +270,7 @@ proptest! {
         let event = CameraEvent::TrackEnd(TrackEnd { origin: origin.clone(), track, first_seen: at, ended, ..track_end(1) });
         prop_assert_eq!(wire::decode_camera_event(wire::encode_camera_event(&event).unwrap()), Ok(event));
         let reason = ended.then(|| format!("reason {seq}"));
-        let states = [NodeState::Connecting, NodeState::Decoding, NodeState::Retrying, NodeState::Failed, NodeState::Ended];
+        let states = [CameraState::Connecting, CameraState::Decoding, CameraState::Retrying, CameraState::Failed, CameraState::Ended];
         let state = states[seq as usize % states.len()];
         let report = NodeReport { origin, at, since: at, state, reason, crops_dropped: seq, ..short_report(1) };
         let event = IndexEvent::Report(report.clone());

@@ -1,11 +1,11 @@
-//! Cache-line aligned `f32` memory: a vector load that straddles two lines costs two.
+//! Cache-line aligned `f32` memory: a vector load that straddles two lines costs two loads.
 
 /// One cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// A growable block of `f32`, zero at first, its start aligned to 64 bytes.
+/// A growable block of `f32`, initially zero, aligned to 64 bytes.
 #[derive(Clone, Default)]
 pub struct Buffer {
     lines: Vec<Line>,
@@ -18,7 +18,7 @@ impl Buffer {
         Self { lines: vec![Line([0.0; 16]); len.div_ceil(16)], len }
     }
 
-    /// Makes room for at least `len` values; what was there stays, what is new is zero. Never shrinks.
+    /// Grows to at least `len` values; old values stay, new ones are zero. Never shrinks.
     pub fn grow(&mut self, len: usize) {
         if len > self.len {
             self.lines.resize(len.div_ceil(16), Line([0.0; 16]));

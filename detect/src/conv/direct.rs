@@ -1,24 +1,27 @@
-//! Implicit matrix product: rows are output pixels, columns output channels, and the inner dimension runs over the taps
-//! of the kernel and the input channels. The rows of the left matrix are never copied together (no im2col): with
-//! channels-last maps and a border of zeros each tap is a run of consecutive values at a fixed offset from the pixel.
+//! Direct convolution as an implicit matrix product: rows are output pixels, columns output
+//! channels, and the inner dimension runs over the taps of the kernel and the input channels. The
+//! rows of the left matrix are never copied together (no im2col): with channels-last maps and a
+//! border of zeros each tap is a run of consecutive values at a fixed offset from the pixel.
 
 use super::kernel::{PANEL, accumulate, activate};
 use super::map::View;
 use super::simd::{Isa, Lanes, dispatch};
 use super::{Buffer, ConvShape};
 
-/// Weights of one pass over the pixels, in bytes: they must stay in the first-level cache (32-48 KiB) meanwhile.
+/// Bytes of weights in one pass over the pixels: they must stay in the first-level cache (32-48
+/// KiB) meanwhile.
 const PASS_BYTES: usize = 36 << 10;
 
-/// Input that is read again for every panel of output channels, in values: must stay in the second-level cache.
+/// Input values that are read again for every panel of output channels: they must stay in the
+/// second-level cache.
 const BLOCK_VALUES: usize = 96 << 10;
 
-/// Consecutive input values that meet consecutive weights.
+/// A run of consecutive input values that are multiplied by consecutive weights.
 #[derive(Clone, Copy)]
 struct Run {
-    /// From the pixel's first value, in values; negative for taps above or to the left.
+    /// Offset from the pixel's first value, in values; negative for taps above or to the left.
     offset: isize,
-    /// How many.
+    /// Number of values.
     len: usize,
 }
 
@@ -59,19 +62,21 @@ impl Direct {
     /// Convolves.
     ///
     /// # Safety
-    /// The views hold the channels of `shape`, the border is as wide as the padding, the output has the size that follows
-    /// from the input, and what is read and what is written do not overlap. `bias` holds the padded outputs.
+    /// The views hold the channels of `shape`, the border is as wide as the padding, the output has
+    /// the size that follows from the input, and what is read and what is written do not overlap.
+    /// `bias` holds the padded outputs.
     pub unsafe fn run(&self, shape: ConvShape, bias: &[f32], slope: f32, isa: Isa, input: View, output: View) {
         let runs = runs(shape, input);
         let job = Job { shape, weights: self.weights.as_slice(), bias, slope, input, output, runs: &runs };
         let job = &job;
-        // SAFETY: `isa` runs on this CPU (only `Isa::available` gives it to a layer); the rest is the caller's promise.
+        // SAFETY: `isa` runs on this CPU (only `Isa::available` gives it to a layer); the rest is
+        // the caller's promise.
         unsafe { dispatch!(isa, convolve(job: &Job<'_>)) }
     }
 }
 
-/// The runs of a pixel in the order of the packed weights. A row of taps is one run when the pixels it meets follow each
-/// other without a gap.
+/// The runs of a pixel, in the order of the packed weights. A row of taps is one run when its
+/// pixels are adjacent in memory.
 fn runs(shape: ConvShape, input: View) -> Vec<Run> {
     let ConvShape { inputs, kernel, .. } = shape;
     let pad = (kernel / 2) as isize;
@@ -126,8 +131,9 @@ unsafe fn pass<L: Lanes, const M: usize, const N: usize>(job: &Job<'_>, p: usize
         let (mut y, mut x) = ((first / job.output.width) as isize, (first % job.output.width) as isize);
         let mut pixel = first;
         while pixel < end {
-            // SAFETY: every address below is inside the views, the weights or the bias; the last tile repeats its last
-            // pixel instead of running over, and writes the same value to it again.
+            // SAFETY: every address below is inside the views, the weights or the bias; the last
+            // tile repeats its last pixel instead of running over, and writes the same value to it
+            // again.
             unsafe {
                 let mut a = [job.input.origin.cast_const(); M];
                 let mut o = [job.output.origin; M];

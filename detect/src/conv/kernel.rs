@@ -1,15 +1,17 @@
-//! The one inner loop: a small tile of outputs held in registers while the inputs and the packed weights stream by.
+//! The inner loop: a small tile of outputs is held in registers while the inputs and the packed
+//! weights stream by.
 
 use super::simd::Lanes;
 
-/// Values a cache line or vector holds; output channels come in panels of this many.
+/// Values per cache line; output channels are grouped into panels of this many.
 pub(super) const PANEL: usize = 16;
 
-/// `acc[i][j] += sum over k < len of a[i][k] * w[j * panel + k * 16 ..][..16]`: `M` pixels by `N` panels of 16 output
-/// channels. `M * N` sums, `N` weights and one input must fit the registers.
+/// `acc[i][j] += sum over k < len of a[i][k] * w[j * panel + k * 16 ..][..16]`: `M` pixels by `N`
+/// panels of 16 output channels. `M * N` sums, `N` weights and one input must fit the registers.
 ///
 /// # Safety
-/// Each `a[i]` is valid for `len` values, `w` for `(N - 1) * panel + len * 16`; the instruction set is there.
+/// Each `a[i]` is valid for `len` values, `w` for `(N - 1) * panel + len * 16`; the CPU has the
+/// instruction set.
 #[inline(always)]
 pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const N: usize>(
     acc: &mut [[L::V; N]; M],
@@ -39,7 +41,7 @@ pub(super) unsafe fn accumulate<L: Lanes, const M: usize, const N: usize>(
 /// `max(x, slope * x)`: ReLU for slope 0, leaky ReLU below 1, nothing for 1.
 ///
 /// # Safety
-/// The instruction set is there.
+/// The CPU has the instruction set.
 #[inline(always)]
 pub(super) unsafe fn activate<L: Lanes>(x: L::V, slope: L::V) -> L::V {
     // SAFETY: by the caller's promise.

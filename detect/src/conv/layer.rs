@@ -22,8 +22,8 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Output channels with those that fill the last group of 16: so many must the output map have room for. The
-    /// additional ones come out as zero.
+    /// Output channels rounded up to a multiple of 16: the number that the output map must have
+    /// room for. The additional channels come out as zero.
     pub fn padded_outputs(&self) -> usize {
         self.outputs.next_multiple_of(PANEL)
     }
@@ -34,7 +34,7 @@ impl ConvShape {
     }
 }
 
-/// What follows the bias.
+/// The activation after the bias.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// Nothing.
@@ -43,7 +43,7 @@ pub enum Activation {
     Leaky(f32),
 }
 
-/// How to convolve.
+/// Method of convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// Implicit matrix product; any shape.
@@ -55,8 +55,9 @@ pub enum Method {
 }
 
 impl Method {
-    /// The fastest for a shape, measured on AVX-512 at the sizes NanoDet has (see `BENCH.md`). Wide layers work on small
-    /// maps, where reading the larger transformed weights costs more than the multiplications that are saved.
+    /// The fastest method for a shape, measured on AVX-512 at the sizes of NanoDet (see
+    /// `BENCH.md`). Wide layers work on small maps, where reading the larger transformed weights
+    /// costs more than the saved multiplications.
     pub fn fastest(shape: ConvShape) -> Self {
         if !Self::Winograd4.fits(shape) {
             Self::Direct
@@ -72,7 +73,7 @@ impl Method {
     }
 }
 
-/// A layer cannot be made.
+/// Why a layer cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvError {
     /// Unsupported shape.
@@ -108,7 +109,8 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// A layer by the fastest method on this CPU. `weight` is `[outputs][inputs][kernel][kernel]`, `bias` `[outputs]`.
+    /// A layer with the fastest method on this CPU. `weight` is
+    /// `[outputs][inputs][kernel][kernel]`, `bias` `[outputs]`.
     ///
     /// # Errors
     /// When the shape is not supported or the lengths do not match it.
@@ -116,10 +118,11 @@ impl Conv {
         Self::with_method(shape, weight, bias, activation, Method::fastest(shape), Isa::detect())
     }
 
-    /// The same by a method and instruction set of one's choice, for tests and benchmarks.
+    /// As [`Conv::new`], with a given method and instruction set, for tests and benchmarks.
     ///
     /// # Errors
-    /// As [`Conv::new`], and when the method does not fit the shape or the CPU lacks the instruction set.
+    /// As [`Conv::new`], and when the method does not fit the shape or the CPU lacks the
+    /// instruction set.
     pub fn with_method(
         shape: ConvShape,
         weight: &[f32],
@@ -164,8 +167,9 @@ impl Conv {
         self.shape
     }
 
-    /// Reads the channels from `in_first` on and writes those from `out_first` on, [`ConvShape::padded_outputs`] of them.
-    /// `scratch` is any buffer; it grows to what is needed and is worth keeping.
+    /// Convolves the channels of `input` from `in_first` on into those of `output` from `out_first`
+    /// on, [`ConvShape::padded_outputs`] of them. `scratch` may be any buffer; it grows as needed
+    /// and should be reused.
     ///
     /// # Panics
     /// When the maps have too few channels, or the output's size does not follow from the input's.
@@ -175,7 +179,8 @@ impl Conv {
         unsafe { self.call(input.view_to_read(in_first), output.view(out_first), scratch) }
     }
 
-    /// The same from some channels of a map to others of the same map. The layer must have stride 1.
+    /// As [`Conv::run`], from some channels of a map to others of the same map. The layer must have
+    /// stride 1.
     ///
     /// # Panics
     /// As [`Conv::run`], and when the channels overlap.
@@ -201,7 +206,7 @@ impl Conv {
     }
 
     /// # Safety
-    /// The views are as [`Conv::check`] wants them, and what is read is not what is written.
+    /// The views satisfy [`Conv::check`], and the channels read are not those written.
     unsafe fn call(&self, input: View, output: View, scratch: &mut Buffer) {
         if output.height == 0 || output.width == 0 {
             return;

@@ -1,14 +1,18 @@
-//! Feature maps: channels-last with a border of zeros, so that convolution reads past the edge without asking.
+//! Feature maps: channels-last with a border of zeros, so that convolution may read past the edge
+//! without a check.
 
 use super::Buffer;
 
-/// Zeros above and left of the picture; the border on the right and below is at least as wide (see [`Map::new`]).
+/// Zeros above and left of the picture; the border on the right and below is at least as wide (see
+/// [`Map::new`]).
 const BORDER: usize = 1;
 
-/// Largest output tile of the convolutions; maps are padded to a multiple of it so that the last tile may overhang.
+/// Largest output tile of the convolutions; maps are padded to a multiple of it so that the last
+/// tile may overhang.
 const TILE: usize = 4;
 
-/// A feature map of `height` x `width` pixels with `channels` values each, row-major, channels-last.
+/// A feature map of `height` x `width` pixels with `channels` values each, row-major,
+/// channels-last.
 #[derive(Clone)]
 pub struct Map {
     height: usize,
@@ -17,9 +21,9 @@ pub struct Map {
     data: Buffer,
 }
 
-/// Where the pixels of some channels of a map lie: the address of row 0, column 0 (inside the border) and the steps from
-/// there, in values. Copied into the kernels, which work on raw addresses because a layer may read some channels of a map
-/// and write others of the same map.
+/// Location of some channels of a map: the address of row 0, column 0 (inside the border) and the
+/// steps from there, in values. Copied into the kernels, which work on raw addresses because a
+/// layer may read some channels of a map and write others of the same map.
 #[derive(Clone, Copy)]
 pub(super) struct View {
     pub origin: *mut f32,
@@ -42,8 +46,8 @@ impl View {
 }
 
 impl Map {
-    /// A map of zeros. It has one pixel of border above and left, and below and right as much as fills the last 4x4 tile
-    /// and one more.
+    /// A map of zeros. The border is one pixel above and left; below and right it fills the last
+    /// 4x4 tile and adds one pixel.
     pub fn new(height: usize, width: usize, channels: usize) -> Self {
         let padded = |n: usize| BORDER + n.next_multiple_of(TILE) + BORDER;
         Self { height, width, channels, data: Buffer::zeros(padded(height) * padded(width) * channels) }
@@ -79,7 +83,7 @@ impl Map {
         &self.data.as_slice()[i..i + self.channels]
     }
 
-    /// The channels of a pixel, to change. Panics outside the map.
+    /// The channels of a pixel, mutable. Panics outside the map.
     pub fn pixel_mut(&mut self, y: usize, x: usize) -> &mut [f32] {
         let i = self.index(y, x);
         &mut self.data.as_mut_slice()[i..i + self.channels]
@@ -91,7 +95,7 @@ impl Map {
         &self.data.as_slice()[i..i + self.width * self.channels]
     }
 
-    /// All pixels of a row, to change. Panics outside the map.
+    /// All pixels of a row, mutable. Panics outside the map.
     pub fn row_mut(&mut self, y: usize) -> &mut [f32] {
         let i = self.index(y, 0);
         let n = self.width * self.channels;
@@ -109,7 +113,7 @@ impl Map {
         View { origin, pixel: self.channels, row, height: self.height, width: self.width }
     }
 
-    /// The same for reading: nothing may be written through it.
+    /// As [`Map::view`], for reading: nothing may be written through it.
     pub(super) fn view_to_read(&self, first: usize) -> View {
         let row = self.row_len();
         let start = BORDER * row + BORDER * self.channels + first;

@@ -1,6 +1,7 @@
-//! Sixteen `f32` at a time, in the widest registers the CPU has, chosen when the program runs: one binary serves all.
+//! SIMD on sixteen `f32` at a time, in the widest registers of the CPU, chosen at run time: one
+//! binary serves all CPUs.
 
-/// An instruction set the convolutions are compiled for.
+/// An instruction set that the convolutions are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     /// x86-64 with AVX-512F: 32 registers of 16 values.
@@ -12,12 +13,12 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best one of this CPU.
+    /// The best instruction set of this CPU.
     pub fn detect() -> Self {
         Self::available().next().unwrap_or(Self::Portable)
     }
 
-    /// All that run on this CPU, best first.
+    /// All instruction sets of this CPU, best first.
     pub fn available() -> impl Iterator<Item = Self> {
         [Self::Avx512, Self::Avx2, Self::Portable].into_iter().filter(|isa| isa.runs_here())
     }
@@ -33,7 +34,8 @@ impl Isa {
     }
 }
 
-/// Sixteen values of `f32`. All functions are inlined into a caller that has the instruction set enabled.
+/// Sixteen values of `f32`. All functions are inlined into a caller that has the instruction set
+/// enabled.
 ///
 /// # Safety
 /// The CPU must have the instruction set; pointers must be valid for 16 values (any alignment).
@@ -66,7 +68,8 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self::V {
-        // SAFETY: valid for 16 values by the trait's contract; an array has no alignment beyond its element's.
+        // SAFETY: valid for 16 values by the trait's contract; an array has no alignment beyond its
+        // element's.
         unsafe { p.cast::<[f32; 16]>().read() }
     }
     #[inline(always)]
@@ -92,7 +95,7 @@ impl Lanes for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        // Not `mul_add`: without the instruction that is a call into the C library.
+        // Not `mul_add`: on a CPU without the instruction that calls into the C library.
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
 }
@@ -110,7 +113,8 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub(in crate::conv) struct Avx512;
 
-    // SAFETY of every block below: the instruction set and the pointers are the caller's promise (see the trait).
+    // SAFETY of every block below: the instruction set and the pointers are the caller's promise
+    // (see the trait).
     impl Lanes for Avx512 {
         const MANY_REGISTERS: bool = true;
         type V = __m512;
@@ -197,7 +201,8 @@ mod x86 {
 
 /// Calls `$function::<L>($args)` compiled for the instruction set `$isa`.
 ///
-/// The function must be `#[inline(always)] unsafe fn function<L: Lanes>(args)`; it is compiled once per instruction set.
+/// The function must be `#[inline(always)] unsafe fn function<L: Lanes>(args)`; it is compiled once
+/// per instruction set.
 macro_rules! dispatch {
     ($isa:expr, $function:ident($($name:ident: $type:ty),*)) => {{
         #[cfg(target_arch = "x86_64")]

@@ -1,11 +1,12 @@
-//! 3x3 convolution with stride 1 by minimal filtering (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-//! Networks", 2016, sections 4.1-4.3): each output tile of 4x4 (2x2) pixels comes from an input tile of 6x6 (4x4) by
+//! 3x3 convolution with stride 1 by minimal filtering (Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", 2016, sections 4.1-4.3): each output tile of 4x4 (2x2) pixels
+//! comes from an input tile of 6x6 (4x4) by
 //!
 //! `Y = A' [ (G g G') * (B' d B) ] A`
 //!
-//! where the element-wise product, summed over the input channels, is one matrix product per position of the tile:
-//! 36 multiplications in place of 144 (16 in place of 36). In `f32` the 4x4 form loses about two bits, far below the
-//! detector's tolerance; larger tiles lose too much.
+//! where the element-wise product, summed over the input channels, is one matrix product per
+//! position of the tile: 36 multiplications in place of 144 (16 in place of 36). In `f32` the 4x4
+//! form loses about two bits, far below the detector's tolerance; larger tiles lose too much.
 
 use super::kernel::{PANEL, accumulate, activate};
 use super::map::View;
@@ -15,7 +16,7 @@ use super::{Buffer, ConvShape};
 /// Transformed inputs and products in flight, in values: they must stay in the second-level cache.
 const CHUNK_VALUES: usize = 256 << 10;
 
-/// Rows of the matrix product that are worked on together; chunks are a multiple of it.
+/// Rows of the matrix product that are computed together; chunks are a multiple of it.
 const ROWS: usize = 6;
 
 /// Weights of one pass over a chunk, in values of the inner dimension (see `direct::PASS_BYTES`).
@@ -41,7 +42,8 @@ struct Job<'a> {
     tiles: usize,
     /// Tiles worked on together.
     chunk: usize,
-    /// Transformed inputs `[position][tile][input channel]` and the step from one position to the next.
+    /// Transformed inputs `[position][tile][input channel]` and the step from one position to the
+    /// next.
     v: *mut f32,
     v_step: usize,
     /// Products `[position][tile][output channel]` and the step from one position to the next.
@@ -50,7 +52,8 @@ struct Job<'a> {
 }
 
 impl Winograd {
-    /// Transforms and packs `weight`, `[out][in][3][3]`, for output tiles of `tile` x `tile` (4 or 2) pixels.
+    /// Transforms and packs `weight`, `[out][in][3][3]`, for output tiles of `tile` x `tile` (4 or
+    /// 2) pixels.
     pub fn pack(shape: ConvShape, weight: &[f32], tile: usize) -> Self {
         let side = tile + 2;
         let (inputs, outputs) = (shape.inputs, shape.padded_outputs());
@@ -76,7 +79,8 @@ impl Winograd {
     /// Convolves. `scratch` grows as needed.
     ///
     /// # Safety
-    /// As for [`super::direct::Direct::run`], and the input's border reaches one pixel beyond the last whole tile.
+    /// As for [`super::direct::Direct::run`], and the input's border reaches one pixel beyond the
+    /// last whole tile.
     #[allow(clippy::too_many_arguments)]
     pub unsafe fn run(
         &self,
@@ -94,7 +98,8 @@ impl Winograd {
         let tiles = across * output.height.div_ceil(tile);
         let fits = CHUNK_VALUES / (positions * (shape.inputs + shape.padded_outputs()));
         let chunk = (fits / ROWS * ROWS).max(4 * ROWS).min(tiles);
-        // One line more than needed, so that the positions do not all fall into the same set of the cache.
+        // One cache line more than needed, so that the positions do not all map to the same set of
+        // the cache.
         let (v_step, m_step) = (chunk * shape.inputs + PANEL, chunk * shape.padded_outputs() + PANEL);
         scratch.grow(positions * (v_step + m_step));
         let v = scratch.as_mut_slice().as_mut_ptr();
@@ -193,7 +198,8 @@ unsafe fn input_tile<L: Lanes, const S: usize, const T: usize>(job: &Job<'_>, ti
     }
 }
 
-/// Panels `p .. p + N` of one position's matrix product: `[tile][input] x [input][output]`. Returns `N`.
+/// Panels `p .. p + N` of one position's matrix product: `[tile][input] x [input][output]`. Returns
+/// `N`.
 #[inline(always)]
 unsafe fn product<L: Lanes, const M: usize, const N: usize>(
     job: &Job<'_>,

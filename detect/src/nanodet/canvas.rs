@@ -1,5 +1,6 @@
-//! From a picture to the network's input: aspect kept, area-resized into the top left corner, BGR, normalised. What stays
-//! free at the right or below is zero *after* normalisation, that is, the training set's mean colour.
+//! The canvas: converts a picture to the network's input. The aspect ratio is kept, the picture is
+//! area-resized into the top left corner, as BGR, and normalised. The free part at the right or
+//! bottom is zero *after* normalisation, that is, the training set's mean colour.
 
 use sightline_core::{BBox, RgbImage};
 
@@ -12,19 +13,20 @@ const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
 /// Standard deviation of blue, green, red.
 const DEVIATION: [f32; 3] = [57.375, 57.12, 58.395];
 
-/// Longest canvas in shorter sides: beyond that the picture is made smaller instead.
-const LONGEST: usize = 3;
+/// Largest aspect ratio of the canvas; a longer picture is scaled down to fit.
+const MAX_ASPECT: usize = 3;
 
-/// Height and width of the canvas for a picture of `width` x `height` pixels: the shorter side is `input_size`, the longer
-/// the nearest multiple of 32 that keeps the aspect, at most three times the shorter.
+/// Height and width of the canvas for a picture of `width` x `height` pixels: the shorter side is
+/// `input_size`, the longer the nearest multiple of 32 that keeps the aspect ratio, at most three
+/// times the shorter.
 pub fn canvas_size(width: u32, height: u32, input_size: usize) -> (usize, usize) {
     let (short, long) = (width.min(height).max(1) as f64, width.max(height).max(1) as f64);
     let longer = (input_size as f64 * long / short / 32.0).round() as usize * 32;
-    let longer = longer.clamp(input_size, LONGEST * input_size);
+    let longer = longer.clamp(input_size, MAX_ASPECT * input_size);
     if width >= height { (input_size, longer) } else { (longer, input_size) }
 }
 
-/// The network's input, reused from picture to picture.
+/// The network's input; its memory is reused from picture to picture.
 #[derive(Default)]
 pub struct Canvas {
     map: Option<Map>,
@@ -43,7 +45,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// A box on the canvas in source pixels (not clipped).
+    /// Converts a box on the canvas to source pixels (not clipped).
     pub fn to_source(self, b: BBox) -> BBox {
         let (x, y) = self.per_pixel;
         BBox { x0: b.x0 * x, y0: b.y0 * y, x1: b.x1 * x, y1: b.y1 * y }
@@ -81,7 +83,7 @@ impl Canvas {
         Placement { height: to.1, width: to.0, per_pixel }
     }
 
-    /// The canvas as drawn last: BGR. Empty before the first picture.
+    /// The last canvas drawn: BGR. Empty before the first picture.
     pub fn map(&mut self) -> &Map {
         self.map.get_or_insert_with(|| Map::new(0, 0, 3))
     }
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_swapped_and_what_is_free_is_zero() {
+    fn colours_are_swapped_and_the_free_part_is_zero() {
         let image = RgbImage::new(4, 2, [255u8, 0, 10].repeat(8)).expect("8 pixels");
         let mut canvas = Canvas::default();
         // Something else was there before.

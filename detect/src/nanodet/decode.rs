@@ -1,5 +1,6 @@
-//! From the head's outputs to boxes: generalised focal loss (Li et al., 2020) gives each cell a score per class and, per
-//! edge of the box, a distribution over its distance from the cell's centre; the distance is its mean.
+//! Decodes the head's outputs to boxes. Generalised focal loss (Li et al., 2020) gives each cell a
+//! score per class and, for each edge of the box, a distribution over its distance from the cell's
+//! centre; the distance is the mean of the distribution.
 
 use sightline_core::BBox;
 
@@ -10,11 +11,12 @@ use crate::conv::Map;
 /// Channel of the class `person`.
 const PERSON: usize = 0;
 
-/// Cells that are looked at further, best first: far more than there are people on a picture, and a bound on the work of
-/// [`suppress`] whatever the network says.
-const MOST: usize = 1000;
+/// Largest number of cells that are decoded further, best first: far more than there are people in
+/// a picture, and a bound on the work of [`suppress_overlaps`] whatever the network returns.
+const MAX_CELLS: usize = 1000;
 
-/// The persons with at least `threshold`, in canvas pixels, best first. `outputs` are the maps of [`STRIDES`].
+/// The persons with a score of at least `threshold`, in canvas pixels, best first. `outputs` are
+/// the maps of [`STRIDES`].
 pub fn decode(outputs: &[Map], threshold: f32) -> Vec<Detection> {
     let least = (threshold / (1.0 - threshold)).ln();
     let mut found = Vec::new();
@@ -29,7 +31,7 @@ pub fn decode(outputs: &[Map], threshold: f32) -> Vec<Detection> {
         }
     }
     sort(&mut found);
-    found.truncate(MOST);
+    found.truncate(MAX_CELLS);
     found
 }
 
@@ -40,7 +42,7 @@ fn cell_box(logits: &[f32], x: usize, y: usize, stride: f32) -> BBox {
     BBox { x0: cx - left, y0: cy - top, x1: cx + right, y1: cy + bottom }
 }
 
-/// Mean of the distribution that softmax makes of the logits of the bins 0, 1, ...
+/// Mean of the softmax distribution over the bins 0, 1, ... with these logits.
 fn expected(logits: &[f32]) -> f32 {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let (mut sum, mut weighted) = (0.0, 0.0);
@@ -52,8 +54,9 @@ fn expected(logits: &[f32]) -> f32 {
     weighted / sum
 }
 
-/// Removes every box that overlaps a better one that stays by more than `iou`. Gives them best first.
-pub fn suppress(mut detections: Vec<Detection>, iou: f32) -> Vec<Detection> {
+/// Non-maximum suppression: removes every box that overlaps a better remaining one by more than
+/// `iou`. Returns the rest, best first.
+pub fn suppress_overlaps(mut detections: Vec<Detection>, iou: f32) -> Vec<Detection> {
     sort(&mut detections);
     let mut kept: Vec<Detection> = Vec::new();
     for d in detections {
@@ -64,7 +67,7 @@ pub fn suppress(mut detections: Vec<Detection>, iou: f32) -> Vec<Detection> {
     kept
 }
 
-/// Best first; equal ones in the order in which they came, so that results are reproducible.
+/// Sorts best first; equal scores keep their order, so that results are reproducible.
 fn sort(detections: &mut [Detection]) {
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
 }
@@ -83,7 +86,7 @@ mod tests {
     proptest! {
         #[test]
         fn suppression_keeps_a_subset_without_overlaps_that_explains_the_rest(all in detections(), iou in 0.05f32..0.95) {
-            let kept = suppress(all.clone(), iou);
+            let kept = suppress_overlaps(all.clone(), iou);
             prop_assert!(kept.windows(2).all(|w| w[0].score >= w[1].score));
             for (i, k) in kept.iter().enumerate() {
                 prop_assert!(all.contains(k));
@@ -93,7 +96,7 @@ mod tests {
                 let explained = kept.iter().any(|k| k == d || (k.score >= d.score && k.bbox.iou(d.bbox) > iou));
                 prop_assert!(explained, "{d:?} was removed without a better one over it");
             }
-            prop_assert_eq!(suppress(kept.clone(), iou), kept);
+            prop_assert_eq!(suppress_overlaps(kept.clone(), iou), kept);
         }
 
         #[test]

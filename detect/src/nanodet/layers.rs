@@ -1,4 +1,5 @@
-//! The convolutions of NanoDet-g: names as upstream, shapes, and what the TF.js conversion of the weights calls them.
+//! The convolutions of NanoDet-g: their upstream names, their shapes, and their names in the TF.js
+//! conversion of the weights.
 
 use crate::conv::ConvShape;
 
@@ -33,7 +34,7 @@ pub struct Layer {
     pub tfjs_bias: String,
 }
 
-/// All 34, in the order in which they run.
+/// All 34 layers, in the order in which they run.
 pub static LAYERS: std::sync::LazyLock<Vec<Layer>> = std::sync::LazyLock::new(layers);
 
 fn layers() -> Vec<Layer> {
@@ -56,7 +57,8 @@ fn layers() -> Vec<Layer> {
         all.push((format!("head.cls_convs.{i}.0.conv"), [NECK, NECK, 3, 1]));
         all.push((format!("head.gfl_cls.{i}"), [NECK, OUTPUTS, 1, 1]));
     }
-    // The converter numbered weights and biases through the graph; between the biases of the head it put constants.
+    // The converter numbered weights and biases in graph order; constants lie between the biases of
+    // the head.
     const HEAD_BIAS: [usize; 6] = [60, 62, 66, 68, 70, 72];
     let first_of_head = all.len() - HEAD_BIAS.len();
     all.into_iter()

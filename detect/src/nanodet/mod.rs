@@ -1,8 +1,10 @@
-//! NanoDet-g at any input size in multiples of 32: a person detector of 4 GFLOP (at 416x416) from plain 3x3 convolutions,
-//! which is what a CPU is good at. Upstream: github.com/RangiLyu/nanodet, `config/nanodet_g.yml`; trained on COCO.
+//! NanoDet-g at any input size in multiples of 32: a person detector of 4 GFLOP (at 416x416) built
+//! from plain 3x3 convolutions, which suit a CPU. Upstream: github.com/RangiLyu/nanodet,
+//! `config/nanodet_g.yml`; trained on COCO.
 //!
-//! image -> [`Canvas`] (area-resized, normalised) -> [`Network`] (backbone, feature pyramid, head) -> [`decode`] (scores and
-//! edge distributions to boxes) -> non-maximum suppression -> boxes in source pixels.
+//! image -> [`Canvas`] (area-resized, normalised) -> [`Network`] (backbone, feature pyramid, head)
+//! -> [`decode`] (scores and edge distributions to boxes) -> non-maximum suppression -> boxes in
+//! source pixels.
 
 mod canvas;
 pub mod decode;
@@ -25,7 +27,8 @@ pub use weights::{Weights, verify};
 
 use crate::{DetectError, Detection, Detector};
 
-/// The person detector. Cloning shares the weights; each clone has its own working memory and serves one thread.
+/// The person detector. Clones share the weights; each has its own working memory and serves one
+/// thread.
 pub struct NanoDet {
     network: Network,
     workspace: Workspace,
@@ -39,7 +42,8 @@ impl NanoDet {
     /// Loads weights written by [`crate::convert::tfjs_to_safetensors`].
     ///
     /// # Errors
-    /// When the file cannot be read or does not hold exactly the layers of NanoDet-g, or a setting is out of range.
+    /// When the file cannot be read or does not hold exactly the layers of NanoDet-g, or a setting
+    /// is out of range.
     pub fn load(path: &Path, cfg: &DetectConfig) -> Result<Self, DetectError> {
         let config = |key, reason: &str| Err(DetectError::Config { key, reason: reason.into() });
         if cfg.input_size == 0 || !cfg.input_size.is_multiple_of(32) || cfg.input_size > 4096 {
@@ -72,8 +76,8 @@ impl NanoDet {
         })
     }
 
-    /// The same detector with another score threshold (between 0 and 1): a tracker also wants the uncertain detections that
-    /// nobody should see.
+    /// Sets another score threshold (between 0 and 1): a tracker also needs uncertain detections
+    /// that should not be shown.
     #[must_use]
     pub fn with_score_threshold(mut self, threshold: f32) -> Self {
         self.score_threshold = threshold;
@@ -99,7 +103,7 @@ impl Detector for NanoDet {
         let prepared = started.elapsed();
         let outputs = self.network.run(self.canvas.map(), &mut self.workspace);
         let mut found = decode::decode(outputs, self.score_threshold);
-        found = decode::suppress(found, self.nms_iou);
+        found = decode::suppress_overlaps(found, self.nms_iou);
         for d in &mut found {
             d.bbox = placement.to_source(d.bbox).clip(width, height);
         }

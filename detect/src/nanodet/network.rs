@@ -1,5 +1,6 @@
-//! The network: a CSP backbone whose concatenations cost nothing (a convolution writes straight into its part of the
-//! joined map), a path-aggregation pyramid without convolutions of its own, and one head per stride.
+//! The network: a CSP backbone whose concatenations are free (a convolution writes straight into
+//! its part of the joined map), a path-aggregation pyramid without convolutions of its own, and one
+//! head per stride.
 
 use super::layers::{LAYERS, NECK, OUTPUTS, STAGES, STRIDES};
 use super::weights::Weights;
@@ -18,7 +19,7 @@ struct Stage {
     exit: Conv,
 }
 
-/// The layers. Cloning shares the weights.
+/// The layers of the network. Clones share the weights.
 #[derive(Clone)]
 pub struct Network {
     stem: Conv,
@@ -27,7 +28,8 @@ pub struct Network {
     heads: Vec<(Conv, Conv)>,
 }
 
-/// Working memory, kept from image to image. The maps stay as long as the size of the canvas does.
+/// Working memory, reused from image to image. The maps are kept while the size of the canvas stays
+/// the same.
 #[derive(Default)]
 pub struct Workspace {
     maps: Option<Maps>,
@@ -46,9 +48,9 @@ struct Maps {
 }
 
 struct StageMaps {
-    /// Two maps in turn for the results of the blocks.
+    /// Two maps, used in turn for the results of the blocks.
     blocks: [Map; 2],
-    /// What leaves the stage: result of the exit, then of the entry.
+    /// The output of the stage: the result of the exit, then that of the entry.
     joined: Map,
 }
 
@@ -56,7 +58,7 @@ impl Network {
     /// Packs the weights for this CPU.
     ///
     /// # Errors
-    /// When a layer does not fit its shape; `weights` that loaded do.
+    /// When a layer does not match its shape; this cannot happen with `weights` that were loaded.
     pub fn new(weights: &Weights) -> Result<Self, DetectError> {
         let mut layers = LAYERS.iter();
         let mut next = |activation| {
@@ -83,11 +85,12 @@ impl Network {
         Isa::detect()
     }
 
-    /// Runs the network on a canvas of BGR pixels, normalised. Gives a map per stride of [`STRIDES`]: per cell, 80 class
-    /// logits, then 11 logits each for the distances to the left, top, right and bottom edge (and four unused channels).
+    /// Runs the network on a canvas of BGR pixels, normalised. Returns one map for each of
+    /// [`STRIDES`]: per cell, 80 class logits, then 11 logits each for the distances to the left,
+    /// top, right and bottom edge (and four unused channels).
     ///
     /// # Panics
-    /// When the canvas has not three channels and sides in multiples of 32.
+    /// When the canvas does not have three channels and sides in multiples of 32.
     pub fn run<'w>(&self, canvas: &Map, w: &'w mut Workspace) -> &'w [Map] {
         let (height, width) = (canvas.height(), canvas.width());
         assert!(
@@ -162,7 +165,7 @@ impl Maps {
     }
 }
 
-/// 3x3 maximum with stride 2; nothing counts beyond the edge.
+/// 3x3 max pooling with stride 2; pixels beyond the edge are ignored.
 fn max_pool(input: &Map, output: &mut Map) {
     let channels = output.channels();
     for y in 0..output.height() {
@@ -181,10 +184,11 @@ fn max_pool(input: &Map, output: &mut Map) {
     }
 }
 
-/// Adds `small`, enlarged twice by bilinear interpolation (half-pixel centres, edges repeated).
+/// Adds `small`, upsampled twofold by bilinear interpolation (half-pixel centres, edges repeated).
 fn add_doubled(large: &mut Map, small: &Map) {
     let channels = large.channels();
-    // An output pixel lies a quarter of a pixel from its nearest source pixel: three parts of that, one of the next.
+    // An output pixel lies a quarter of a pixel from its nearest source pixel, so the nearest has
+    // weight 3/4 and the next 1/4.
     let near_far = |i: usize, n: usize| {
         (i / 2, if i.is_multiple_of(2) { (i / 2).saturating_sub(1) } else { (i / 2 + 1).min(n - 1) })
     };
@@ -203,7 +207,8 @@ fn add_doubled(large: &mut Map, small: &Map) {
     }
 }
 
-/// Adds `large`, halved: bilinear interpolation at half-pixel centres is then the mean of 2x2.
+/// Adds `large`, downsampled twofold: bilinear interpolation at half-pixel centres is then the mean
+/// of 2x2.
 fn add_halved(small: &mut Map, large: &Map) {
     let channels = small.channels();
     for y in 0..small.height() {

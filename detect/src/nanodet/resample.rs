@@ -1,9 +1,11 @@
-//! Resizing 8-bit pictures the way the detector's reference does: each output pixel is the mean of the area it covers when
-//! the picture shrinks (OpenCV's `INTER_AREA`, to the bit in all but ties), bilinear when it grows.
+//! Resizes 8-bit pictures as the detector's reference does: each output pixel is the mean of the
+//! area it covers when the picture shrinks (OpenCV's `INTER_AREA`, bit for bit except for ties),
+//! and bilinear when it grows.
 //!
-//! Averaging matters: a shrunken picture sampled at points twinkles, and small people go with it.
+//! Averaging matters: point sampling makes a shrunken picture flicker, and small people are lost.
 
-/// The source pixels of one output pixel along one axis: `first`, and their weights, which sum to 1.
+/// The source pixels of one output pixel along one axis: the first one, and the weights of all,
+/// which sum to 1.
 struct Taps {
     first: usize,
     weights: Vec<f32>,
@@ -15,7 +17,8 @@ pub(super) struct Resampler {
     to: (usize, usize),
     rows: Vec<Taps>,
     columns: Vec<Taps>,
-    /// One source row, resized along x: `[x][channel]`; the last source row that was made; and the sum of the output row.
+    /// `row` is one source row resized along x, `[x][channel]`; `cached` is the index of that row;
+    /// `sum` accumulates the output row.
     row: Vec<f32>,
     cached: Option<usize>,
     sum: Vec<f32>,
@@ -35,12 +38,13 @@ impl Resampler {
         }
     }
 
-    /// Whether it is for these sizes.
+    /// Whether this resampler is for these sizes.
     pub fn fits(&self, from: (usize, usize), to: (usize, usize)) -> bool {
         self.from == from && self.to == to
     }
 
-    /// Resizes `pixels` (`[y][x][3]`) and gives each output row, `[x][3]`, rounded to whole values 0 to 255.
+    /// Resizes `pixels` (`[y][x][3]`) and calls `output` with each output row, `[x][3]`, rounded to
+    /// whole values 0 to 255.
     pub fn run(&mut self, pixels: &[u8], mut output: impl FnMut(usize, &[f32])) {
         self.cached = None;
         let source_len = self.from.0 * 3;
@@ -83,7 +87,7 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
 
 fn area(i: usize, scale: f64, from: usize) -> Taps {
     let (start, end) = (i as f64 * scale, ((i + 1) as f64 * scale).min(from as f64));
-    // A sliver below a thousandth of a pixel is a rounding error of `scale`.
+    // A part below a thousandth of a pixel is a rounding error of `scale`.
     let first = (start + 1e-3).floor() as usize;
     let last = ((end - 1e-3).ceil() as usize).clamp(first + 1, from);
     let weights = (first..last).map(|s| ((end.min((s + 1) as f64) - start.max(s as f64)) / (end - start)) as f32);

@@ -1,4 +1,5 @@
-//! Reading the weights: every tensor is checked before the first one is used, and the error names the file.
+//! Loads the weights: every tensor is checked before the first one is used, and errors name the
+//! file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ pub struct Weights {
     tensors: HashMap<String, Vec<f32>>,
 }
 
-/// Checks that `path` holds NanoDet-g: all tensors with their shapes and finite values, and no others.
+/// Checks that `path` holds NanoDet-g: all tensors with their shapes and finite values, and no
+/// others.
 ///
 /// # Errors
 /// When it does not, or cannot be read.

@@ -1,13 +1,13 @@
-//! The picture itself: a little more than the box, as JPEG.
+//! The JPEG picture of a crop: the box with a margin.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use sightline_core::{BBox, RgbImage};
 
-/// Share of the box's size that is added on every side: detectors cut hands and feet.
+/// Share of the box's size that is added on every side, because detectors cut off hands and feet.
 const MARGIN: f32 = 0.05;
 
-/// The box with a margin, inside the frame.
+/// Adds the margin to a box, clipped to the frame.
 pub fn widen(b: BBox, (width, height): (u32, u32)) -> BBox {
     let (dx, dy) = (b.width() * MARGIN, b.height() * MARGIN);
     BBox { x0: b.x0 - dx, y0: b.y0 - dy, x1: b.x1 + dx, y1: b.y1 + dy }.clip(width, height)

@@ -1,29 +1,33 @@
-//! The slots of one track: which crops are published, replaced or joined, and when.
+//! The slots of one track: which crops are published, which replace or join others, and when.
 
 use std::time::Duration;
 
 use sightline_core::message::CropQuality;
 use sightline_core::{BBox, Frame, RgbImage, Timestamp};
 
+use super::appearance::Appearance;
 use super::jpeg::widen;
-use super::look::Look;
 use super::quality::{assess, sharpness};
 
-/// Crops below this quality are not published: slivers at the edge, people almost covered.
-const FLOOR: f32 = 0.35;
-/// A crop replaces another one when it is better by this factor. With qualities between the floor and 1, a slot
-/// changes at most seven times in the life of a track.
-const BETTER: f32 = 1.15;
-/// A crop joins the others as one more view when it has at least this share of the best one's quality.
-const WORTHY: f32 = 0.85;
-/// Between two publications of one track.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Crops nearer in time than this show the same unless they look very different.
-const APART_SECONDS: f64 = 1.5;
-/// Distance of looks that alone makes another view, and the one that does together with the time.
-const OTHER_LOOK: f32 = 0.35;
-const OTHER_LOOK_LATER: f32 = 0.2;
-/// Movement in body heights, and change of scale, that make another view together with the time.
+/// Smallest quality of a published crop: below it are slivers at the edge and people almost
+/// covered.
+const MIN_QUALITY: f32 = 0.35;
+/// A crop replaces another one when its quality is higher by this factor. With qualities between
+/// [`MIN_QUALITY`] and 1, a slot changes at most seven times in the life of a track.
+const REPLACE_FACTOR: f32 = 1.15;
+/// A crop joins the others as another view when its quality is at least this share of the best
+/// one's.
+const JOIN_FACTOR: f32 = 0.85;
+/// Shortest interval between two publications of one track.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// Crops nearer in time than this count as the same view unless their appearances differ strongly.
+const NEW_VIEW_SECONDS: f64 = 1.5;
+/// Distance of appearances that by itself makes another view, and the smaller one that does so
+/// together with [`NEW_VIEW_SECONDS`].
+const NEW_VIEW_DISTANCE: f32 = 0.35;
+const NEW_VIEW_DISTANCE_LATER: f32 = 0.2;
+/// Movement in body heights, and change of scale, that make another view together with
+/// [`NEW_VIEW_SECONDS`].
 const MOVED: f32 = 0.5;
 const SCALED: f32 = 1.25;
 
@@ -38,19 +42,19 @@ pub struct Candidate {
     pub frame_size: (u32, u32),
     /// The pixels, with margin.
     pub image: RgbImage,
-    /// How well they show the person.
+    /// Quality: how well they show the person.
     pub quality: CropQuality,
-    look: Look,
+    appearance: Appearance,
 }
 
-/// What a published crop is to its track.
+/// Relation of a published crop to the others of its track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// The first one.
     First,
     /// One more view.
     Joined(u8),
-    /// Better than what the slot held.
+    /// Better than the crop that the slot held.
     Replaced(u8),
 }
 
@@ -78,24 +82,24 @@ struct Slot {
     captured_at: Timestamp,
     bbox: BBox,
     score: f32,
-    look: Look,
+    appearance: Appearance,
 }
 
 impl Slot {
-    /// Whether `c` shows something else of the person than this slot.
+    /// Whether `c` is another view of the person than this slot.
     fn differs(&self, c: &Candidate) -> bool {
-        let look = self.look.distance(&c.look);
+        let appearance = self.appearance.distance(&c.appearance);
         let (a, b) = (self.bbox, c.bbox);
         let (dx, dy) = ((a.x0 + a.x1 - b.x0 - b.x1) / 2.0, (a.y0 + a.y1 - b.y0 - b.y1) / 2.0);
         let height = a.height().max(b.height()).max(1.0);
         let scale = height / a.height().min(b.height()).max(1.0);
-        let changed = look >= OTHER_LOOK_LATER || dx.hypot(dy) >= MOVED * height || scale >= SCALED;
-        let later = c.captured_at.seconds_since(self.captured_at).abs() >= APART_SECONDS;
-        look >= OTHER_LOOK || (later && changed)
+        let changed = appearance >= NEW_VIEW_DISTANCE_LATER || dx.hypot(dy) >= MOVED * height || scale >= SCALED;
+        let later = c.captured_at.seconds_since(self.captured_at).abs() >= NEW_VIEW_SECONDS;
+        appearance >= NEW_VIEW_DISTANCE || (later && changed)
     }
 }
 
-/// The best shots of one track so far. Only the best crop that waits for its turn keeps pixels.
+/// The best shots of one track so far. Only the best waiting crop keeps its pixels.
 #[derive(Clone, Debug)]
 pub struct BestShots {
     per_track: usize,
@@ -106,7 +110,8 @@ pub struct BestShots {
 }
 
 impl BestShots {
-    /// No shots yet; at most `per_track` (held to 1..=3) of people at least `min_height` source pixels high.
+    /// Starts without shots. Keeps at most `per_track` (clamped to 1..=3) crops of people who are
+    /// at least `min_height` source pixels high.
     pub fn new(per_track: u8, min_height: u32) -> Self {
         Self {
             per_track: usize::from(per_track.clamp(1, 3)),
@@ -117,7 +122,7 @@ impl BestShots {
         }
     }
 
-    /// Number of crops published under their own numbers.
+    /// Number of crops published, replacements not counted.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -127,8 +132,8 @@ impl BestShots {
         self.slots.is_empty()
     }
 
-    /// Looks at the person at `bbox` of `frame`, captured `at`; `others` are the other people in it. Pixels are only
-    /// touched when the crop could be of use.
+    /// Considers the person at `bbox` of `frame`, captured `at`, as a shot; `others` are the other
+    /// people in the frame. Pixels are read only when the crop could be of use.
     pub fn offer(&mut self, frame: &Frame, at: Timestamp, bbox: BBox, detector: f32, others: &[BBox]) {
         let size = (frame.image.width(), frame.image.height());
         let bbox = bbox.clip(size.0, size.1);
@@ -137,23 +142,24 @@ impl BestShots {
         }
         let bound = assess(bbox, detector, others, size, None).score;
         let weakest = self.slots.iter().map(|s| s.score).fold(f32::INFINITY, f32::min);
-        let hopeless = self.slots.len() == self.per_track && bound <= BETTER * weakest;
-        if bound < FLOOR || hopeless || self.waiting.as_ref().is_some_and(|w| bound <= w.quality.score) {
+        let hopeless = self.slots.len() == self.per_track && bound <= REPLACE_FACTOR * weakest;
+        if bound < MIN_QUALITY || hopeless || self.waiting.as_ref().is_some_and(|w| bound <= w.quality.score) {
             return;
         }
         let (Some(inner), Some(image)) = (frame.image.crop(bbox), frame.image.crop(widen(bbox, size))) else { return };
         let quality = assess(bbox, detector, others, size, Some(sharpness(&inner)));
-        let candidate = Candidate { captured_at: at, bbox, frame_size: size, image, quality, look: Look::of(&inner) };
+        let candidate =
+            Candidate { captured_at: at, bbox, frame_size: size, image, quality, appearance: Appearance::of(&inner) };
         let better = self.waiting.as_ref().is_none_or(|w| quality.score > w.quality.score);
         if better && self.place(&candidate).is_some() {
             self.waiting = Some(candidate);
         }
     }
 
-    /// The crop to publish now, if any: the first at once, later ones after a pause, and whatever waits when the track
-    /// is `ending`.
+    /// The crop to publish now, if any: the first at once, later ones after `PUBLISH_INTERVAL`,
+    /// and the waiting one when the track is `ending`.
     pub fn publish(&mut self, now: Timestamp, ending: bool) -> Option<(Placement, Candidate)> {
-        if !ending && self.published_at.is_some_and(|t| now < t + PAUSE) {
+        if !ending && self.published_at.is_some_and(|t| now < t + PUBLISH_INTERVAL) {
             return None;
         }
         let candidate = self.waiting.take()?;
@@ -162,7 +168,7 @@ impl BestShots {
             captured_at: candidate.captured_at,
             bbox: candidate.bbox,
             score: candidate.quality.score,
-            look: candidate.look.clone(),
+            appearance: candidate.appearance.clone(),
         };
         match self.slots.get_mut(usize::from(placement.crop_no())) {
             Some(s) => *s = slot,
@@ -172,10 +178,10 @@ impl BestShots {
         Some((placement, candidate))
     }
 
-    /// Where a candidate would go.
+    /// The slot that a candidate would take, if any.
     fn place(&self, c: &Candidate) -> Option<Placement> {
         let score = c.quality.score;
-        if score < FLOOR {
+        if score < MIN_QUALITY {
             return None;
         }
         let by = |f: fn(f32, f32) -> bool, set: &[usize], key: &dyn Fn(&Slot) -> f32| {
@@ -185,15 +191,16 @@ impl BestShots {
         let Some(best) = by(|b, a| b > a, &every, &|s| s.score) else { return Some(Placement::First) };
         let alike: Vec<usize> = every.iter().copied().filter(|&k| !self.slots[k].differs(c)).collect();
         if alike.is_empty() && self.slots.len() < self.per_track {
-            let joins = score >= WORTHY * self.slots[best].score;
+            let joins = score >= JOIN_FACTOR * self.slots[best].score;
             return joins.then_some(Placement::Joined(self.slots.len() as u8));
         }
-        // Another view takes the place of the weakest, a similar one that of its like.
+        // Another view replaces the weakest crop; a similar one replaces the crop it resembles
+        // most.
         let slot = if alike.is_empty() {
             by(|b, a| b < a, &every, &|s| s.score)
         } else {
-            by(|b, a| b < a, &alike, &|s| s.look.distance(&c.look))
+            by(|b, a| b < a, &alike, &|s| s.appearance.distance(&c.appearance))
         }?;
-        (score > BETTER * self.slots[slot].score).then_some(Placement::Replaced(slot as u8))
+        (score > REPLACE_FACTOR * self.slots[slot].score).then_some(Placement::Replaced(slot as u8))
     }
 }

@@ -1,4 +1,5 @@
-//! How well a crop shows its person. Everything is in 0..=1, so that the parts can be weighed against each other.
+//! Quality: how well a crop shows its person. All parts are in 0..=1, so that they can be weighted
+//! against each other.
 
 use image::GrayImage;
 use image::imageops::{FilterType, resize};
@@ -7,23 +8,23 @@ use sightline_core::{BBox, RgbImage};
 
 /// Height in source pixels at which more pixels stop helping the embedder.
 const FULL_HEIGHT: f32 = 256.0;
-/// Crops are brought to this height before their sharpness is measured, so that a near and a far person compare: a
-/// small crop becomes blurred by the enlargement, as it is for the embedder.
+/// Height to which crops are scaled before their sharpness is measured, so that a near and a far
+/// person compare: enlargement blurs a small crop, as it does for the embedder.
 const SHARPNESS_HEIGHT: u32 = 128;
 /// Variance of the Laplacian at which a crop counts as half sharp.
 const HALF_SHARP: f32 = 400.0;
-/// What remains of the completeness for every edge of the frame that the box touches.
+/// Factor of the completeness for every edge of the frame that the box touches.
 const CUT: f32 = 0.6;
 /// Weights of the geometric mean: completeness, size, detector, sharpness. They sum to 1.
 const WEIGHTS: [f32; 4] = [0.35, 0.25, 0.2, 0.2];
 
-/// The weighted whole. A geometric mean: a crop that fails in one respect is not saved by the others.
+/// The weighted geometric mean: a crop that fails in one respect is not saved by the others.
 fn whole(completeness: f32, size: f32, detector: f32, sharpness: f32) -> f32 {
     [completeness, size, detector, sharpness].iter().zip(WEIGHTS).map(|(v, w)| v.clamp(0.0, 1.0).powf(w)).product()
 }
 
-/// The quality of the person at `bbox`, given the pixels under the box (`sharpness` of `None` assumes the best: an
-/// upper bound that costs no pixel).
+/// The quality of the person at `bbox`, given the `sharpness` of the pixels under the box (`None`
+/// assumes the best: an upper bound that reads no pixels).
 pub fn assess(bbox: BBox, detector: f32, others: &[BBox], frame_size: (u32, u32), sharp: Option<f32>) -> CropQuality {
     let (size, complete) = (size(bbox), completeness(bbox, others, frame_size));
     let sharpness = sharp.unwrap_or(1.0);
@@ -36,34 +37,36 @@ pub fn assess(bbox: BBox, detector: f32, others: &[BBox], frame_size: (u32, u32)
     }
 }
 
-/// Height against the height at which more pixels stop helping.
+/// Height relative to the height at which more pixels stop helping.
 pub fn size(bbox: BBox) -> f32 {
     (bbox.height() / FULL_HEIGHT).min(1.0)
 }
 
-/// Not cut off by the frame's edge, not covered by another person, upright like a person.
+/// Completeness: not cut off by the frame's edge, not covered by another person, and upright like a
+/// person.
 pub fn completeness(bbox: BBox, others: &[BBox], (width, height): (u32, u32)) -> f32 {
     let (w, h) = (width as f32, height as f32);
-    // Detectors seldom draw a cut box exactly to the edge.
+    // Detectors seldom draw the box of a cut-off person exactly to the edge.
     let (mx, my) = (1.0 + 0.004 * w, 1.0 + 0.004 * h);
     let cuts = [bbox.x0 < mx, bbox.y0 < my, bbox.x1 > w - mx, bbox.y1 > h - my].iter().filter(|c| **c).count();
     let mut value = CUT.powi(cuts as i32);
     for o in others {
         let covered = bbox.intersection(*o) / bbox.area().max(1.0);
-        // Whose feet are lower in the picture stands nearer and covers; who stands behind still puts a second person
-        // into the crop.
+        // The person whose feet are lower in the picture is nearer and covers the other; a person
+        // behind still puts a second person into the crop.
         value *= 1.0 - covered.min(1.0) * if o.y1 >= bbox.y1 { 1.0 } else { 0.5 };
     }
     value * upright(bbox.width() / bbox.height().max(1.0))
 }
 
-/// Plausibility of width / height: 1 for people who stand or walk, less for slivers and for wide boxes.
+/// Plausibility of width / height: 1 for people who stand or walk, less for slivers and for wide
+/// boxes.
 fn upright(aspect: f32) -> f32 {
     if aspect < 0.25 { ((aspect - 0.1) / 0.15).max(0.0) } else { (1.0 - (aspect - 0.65).max(0.0)).max(0.3) }
 }
 
-/// Local contrast: variance of the 4-neighbour Laplacian of the brightness at a fixed scale, saturating. 0 for an
-/// image too small to have an inside.
+/// Local contrast: variance of the 4-neighbour Laplacian of the brightness at a fixed scale,
+/// saturating. 0 for an image too small to have an inside.
 pub fn sharpness(crop: &RgbImage) -> f32 {
     let luma: Vec<u8> = crop
         .data()

@@ -1,25 +1,30 @@
 //! Linear assignment with a cost limit: which track takes which detection.
 //!
-//! Shortest augmenting paths with dual variables, the augmentation phase of Jonker and Volgenant (Computing 38, 1987)
-//! in the form for rectangular problems (Crouse, IEEE TAES 52, 2016); that phase alone is exact, and the greedy
-//! initialisations of the square algorithm are not valid when columns may stay free.
+//! Shortest augmenting paths with dual variables, the augmentation phase of Jonker and Volgenant
+//! (Computing 38, 1987) in the form for rectangular problems (Crouse, IEEE TAES 52, 2016); that
+//! phase alone is exact, and the greedy initialisations of the square algorithm are not valid when
+//! columns may stay free.
 //!
-//! The limit is part of the problem, not a filter afterwards: the sum of `cost - limit` over the chosen pairs is
-//! smallest, and any number of pairs may be chosen. A minimum-sum assignment that is cut at the limit afterwards
-//! would sometimes give up a good pair for the sake of one that is then thrown away.
+//! The limit is part of the problem, not a filter applied afterwards: the sum of `cost - limit`
+//! over the chosen pairs is minimal, and any number of pairs may be chosen. A minimum-sum
+//! assignment that is filtered by the limit afterwards would sometimes give up a good pair for one
+//! that is then discarded.
 
 const FREE: usize = usize::MAX;
 
-/// Chooses pairs `(row, column)`, ordered by row, each row and column at most once, that minimise the sum of
-/// `cost - limit`. Pairs at or above the limit (and those whose cost is not a number) are never chosen.
+/// Chooses pairs `(row, column)`, ordered by row, each row and column at most once, that minimise
+/// the sum of `cost - limit`. Pairs at or above the limit (and those whose cost is not a number)
+/// are never chosen.
 ///
-/// `cost` is row-major, `rows x cols`; an empty side gives no pairs. Panics when `cost` is shorter than that.
+/// `cost` is row-major, `rows x cols`; an empty side gives no pairs. Panics when `cost` is shorter
+/// than that.
 pub fn assign(cost: &[f64], rows: usize, cols: usize, limit: f64) -> Vec<(usize, usize)> {
     assert!(cost.len() >= rows * cols, "{rows}x{cols} costs expected, got {}", cost.len());
     if rows == 0 || cols == 0 {
         return Vec::new();
     }
-    // With the gain clipped at zero, a complete assignment of the shorter side is optimal; its zero pairs mean nothing.
+    // With the gain clipped at zero, a complete assignment of the shorter side is optimal; its
+    // pairs with zero gain are not matches.
     let gain = |r: usize, c: usize| {
         let d = cost[r * cols + c] - limit;
         if d < 0.0 { d } else { 0.0 }
@@ -90,7 +95,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Smallest sum of `cost - limit` by trying everything.
+    /// Smallest sum of `cost - limit` by exhaustive search.
     fn brute(cost: &[f64], rows: usize, cols: usize, limit: f64, row: usize, taken: u32) -> f64 {
         if row == rows {
             return 0.0;
@@ -107,7 +112,8 @@ mod tests {
 
     #[test]
     fn the_limit_is_part_of_the_problem() {
-        // Minimum sum would take the diagonal (0.05 + 0.95 < 0.45 + 0.6), of which the limit 0.7 leaves one pair.
+        // Minimum sum would take the diagonal (0.05 + 0.95 < 0.45 + 0.6), of which the limit 0.7
+        // leaves one pair.
         assert_eq!(assign(&[0.05, 0.45, 0.6, 0.95], 2, 2, 0.7), [(0, 0)]);
         assert_eq!(assign(&[0.05, 0.15, 0.2, 0.95], 2, 2, 0.7), [(0, 1), (1, 0)]);
         assert_eq!(assign(&[f64::NAN, 0.8], 1, 2, 0.8), []);

@@ -1,27 +1,28 @@
-//! The tracker: which detections continue which tracks, which start new ones, which tracks end.
+//! The tracker decides which detections continue which tracks, which start new ones, and which
+//! tracks end.
 
 use super::assign::assign;
 use super::iou::{Aged, duplicates, fuse, iou, iou_buffered};
 use super::rules::TrackRules;
 use super::tracklet::{Observation, Track, TrackState};
 
-/// By which stage a detection came to its track.
+/// The stage in which a detection was matched to its track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// High score, with tracked and lost tracks.
     High = 1,
     /// Low score, with tracks seen until just now.
     Low = 2,
-    /// High score, with tracks seen once so far.
+    /// High score, with tracks seen only once so far.
     Unconfirmed = 3,
-    /// High score, with the box a track was seen in last.
+    /// High score, with the last observed box of a track.
     LastObservation = 4,
 }
 
 /// A detection that continues a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Association {
-    /// How.
+    /// The stage of the match.
     pub stage: Stage,
     /// Id of the track.
     pub track: u64,
@@ -29,18 +30,18 @@ pub struct Association {
     pub observation: usize,
 }
 
-/// What one update did.
+/// Result of one update.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Update {
     /// Continued tracks, by stage.
     pub matches: Vec<Association>,
     /// New tracks: id and index of the detection.
     pub born: Vec<(u64, usize)>,
-    /// Tracks whose lifetime ended: unconfirmed ones not seen again, lost ones not found in time.
+    /// Tracks that ended: unconfirmed ones not seen again, lost ones not found in time.
     pub removed: Vec<u64>,
-    /// Tracked tracks that were another one's double.
+    /// Tracked tracks that were duplicates of others.
     pub duplicate_tracked: Vec<u64>,
-    /// Lost tracks that were another one's double.
+    /// Lost tracks that were duplicates of others.
     pub duplicate_lost: Vec<u64>,
 }
 
@@ -61,12 +62,13 @@ impl ByteTrack {
         Self { rules, tracked: Vec::new(), lost: Vec::new(), updates: 0, now: 0.0, last_id: 0 }
     }
 
-    /// Tracks seen in the last update, in the order of the reference; unconfirmed ones are among them.
+    /// Tracks seen in the last update, in the order of the reference implementation, unconfirmed
+    /// ones included.
     pub fn tracked(&self) -> &[Track] {
         &self.tracked
     }
 
-    /// Tracks that are kept although they were not seen in the last update.
+    /// Tracks that are kept although the last update did not see them.
     pub fn lost(&self) -> &[Track] {
         &self.lost
     }
@@ -76,9 +78,9 @@ impl ByteTrack {
         self.now
     }
 
-    /// Takes the detections of one analysed picture, `dt` nominal frames after the one before. Pictures without
-    /// detections must be given too: tracks age in them. Unusable observations (see [`Observation::is_usable`]) are
-    /// passed over.
+    /// Processes the detections of one picture, `dt` nominal frames after the previous one.
+    /// Pictures without detections must be given too, because tracks age by them. Unusable
+    /// observations (see [`Observation::is_usable`]) are ignored.
     pub fn update(&mut self, dt: f64, seen: &[Observation]) -> Update {
         let dt = if dt.is_finite() { dt.max(0.0) } else { 0.0 };
         self.updates += 1;
@@ -94,7 +96,8 @@ impl ByteTrack {
         let low: Vec<usize> = low.collect();
         high.retain(|&i| seen[i].score > self.rules.high);
 
-        // Tracked tracks first, lost ones behind: indices into `all` keep the reference's order throughout.
+        // Tracked tracks come first, then lost ones: indices into `all` keep the reference's order
+        // throughout.
         let mut all = std::mem::take(&mut self.tracked);
         let first_lost = all.len();
         all.append(&mut self.lost);
@@ -166,7 +169,7 @@ impl ByteTrack {
         assign(&cost, rows.len(), cols.len(), limit).into_iter().map(|(r, c)| (rows[r], cols[c])).collect()
     }
 
-    /// Service rules: whoever was not seen for too long goes before anything is matched.
+    /// Service rules: removes tracks that were not seen for too long, before anything is matched.
     fn expire(&mut self, out: &mut Update) {
         let oldest = self.now - self.rules.max_lost;
         for list in [&mut self.tracked, &mut self.lost] {
@@ -180,7 +183,8 @@ impl ByteTrack {
         }
     }
 
-    /// Builds the lists for the next update: ends lifetimes, moves lost and found tracks, removes duplicates.
+    /// Builds the lists for the next update: ends expired tracks, moves lost and found tracks,
+    /// removes duplicates.
     fn sort_into_lists(&mut self, mut all: Vec<Track>, first_lost: usize, born: Vec<Track>, out: &mut Update) {
         let mut ended = Vec::new();
         for t in all[first_lost..].iter_mut().filter(|t| self.now - t.last > self.rules.max_lost) {
@@ -200,7 +204,8 @@ impl ByteTrack {
         self.tracked.extend(born);
         self.tracked.append(&mut found);
         self.lost.append(&mut newly_lost);
-        // The published order of steps: what had expired before goes now, what expires now goes at its next miss.
+        // In the published order of steps, a track that expired earlier goes now, and one that
+        // expires now goes at its next miss.
         self.lost.retain(|t| !t.expired);
         for t in self.lost.iter_mut().filter(|t| ended.contains(&t.id)) {
             t.expired = true;

@@ -1,7 +1,9 @@
-//! How alike two boxes are. The tracker's own measure, apart from [`BBox::iou`](sightline_core::BBox::iou): the
-//! reference counts pixels inclusively (a box from 3 to 5 is 3 wide), so boxes less than a pixel apart overlap.
+//! Overlap of two boxes. The tracker has its own measure besides
+//! [`BBox::iou`](sightline_core::BBox::iou): the reference counts pixels inclusively (a box from 3
+//! to 5 is 3 wide), so boxes less than a pixel apart overlap.
 
-/// Intersection over union of two boxes `[x0, y0, x1, y1]` with inclusive pixel ends, as the reference counts.
+/// Intersection over union of two boxes `[x0, y0, x1, y1]` with inclusive pixel ends, as the
+/// reference counts.
 pub fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
     let w = a[2].min(b[2]) - a[0].max(b[0]) + 1.0;
     let h = a[3].min(b[3]) - a[1].max(b[1]) + 1.0;
@@ -13,8 +15,8 @@ pub fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
     common / (area(a) + area(b) - common)
 }
 
-/// [`iou`] after both boxes grew on every side by `share` of their width or height (buffered IoU, Yang et al.,
-/// WACV 2023): at a low frame rate a walking person's boxes may not overlap at all.
+/// [`iou`] after both boxes grew on every side by `share` of their width or height (buffered IoU,
+/// Yang et al., WACV 2023): at a low frame rate a walking person's boxes may not overlap at all.
 pub fn iou_buffered(a: [f64; 4], b: [f64; 4], share: f64) -> f64 {
     let grow = |c: [f64; 4]| {
         let (dx, dy) = ((c[2] - c[0]) * share, (c[3] - c[1]) * share);
@@ -37,8 +39,9 @@ pub struct Aged {
     pub age: f64,
 }
 
-/// Duplicates among tracked and lost tracks: of two whose IoU distance is below 0.15 the younger goes, the tracked one
-/// when both are of one age. Returns for each list which of its entries go.
+/// Finds duplicates among tracked and lost tracks: of two whose IoU distance is below 0.15 the
+/// younger is dropped, the tracked one when both have the same age. Returns for each list which
+/// entries to drop.
 pub fn duplicates(tracked: &[Aged], lost: &[Aged]) -> (Vec<bool>, Vec<bool>) {
     let mut drop = (vec![false; tracked.len()], vec![false; lost.len()]);
     for (p, t) in tracked.iter().enumerate() {

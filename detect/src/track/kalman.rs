@@ -1,10 +1,13 @@
-//! Constant-velocity Kalman filter on a box: centre x, centre y, aspect (width / height) and height.
+//! Constant-velocity Kalman filter on a box: centre x, centre y, aspect (width / height) and
+//! height.
 //!
-//! As in SORT's successors (DeepSORT, ByteTrack) all noise is diagonal and scales with the height, so a coordinate is
-//! only ever correlated with its own velocity: the 8-state filter is four independent 2-state filters. Written so, it
-//! gives the reference's numbers, needs no matrix inversion, and its covariance is symmetric by construction.
+//! As in SORT's successors (DeepSORT, ByteTrack) all noise is diagonal and scales with the height,
+//! so a coordinate is only correlated with its own velocity: the 8-state filter is four independent
+//! 2-state filters. This form gives the reference's numbers, needs no matrix inversion, and keeps
+//! the covariance symmetric by construction.
 
-/// Standard deviation of a position per height: of a measurement, of the start (twice), and of the motion in a frame.
+/// Standard deviation of a position per height: of a measurement, of the start (twice), and of the
+/// motion in a frame.
 const POSITION: f64 = 1.0 / 20.0;
 /// The same for a velocity (per frame).
 const VELOCITY: f64 = 1.0 / 160.0;
@@ -29,7 +32,8 @@ pub struct Kalman {
     axes: [Axis; 4],
 }
 
-/// Variances of (position, velocity) for a box of `height`: `p` and `v` times the height, constants for the aspect.
+/// Variances of (position, velocity) for a box of `height`: `p` and `v` times the height, constants
+/// for the aspect.
 fn variances(height: f64, p: f64, v: f64, aspect: (f64, f64)) -> [(f64, f64); 4] {
     let by_height = ((p * height).powi(2), (v * height).powi(2));
     let mut all = [by_height; 4];
@@ -38,14 +42,14 @@ fn variances(height: f64, p: f64, v: f64, aspect: (f64, f64)) -> [(f64, f64); 4]
 }
 
 impl Kalman {
-    /// Starts at a measured `[cx, cy, aspect, height]`, at rest.
+    /// Starts at rest at a measured `[cx, cy, aspect, height]`.
     pub fn initiate(z: [f64; 4]) -> Self {
         let var = variances(z[HEIGHT], 2.0 * POSITION, 10.0 * VELOCITY, (1e-2, 1e-5));
         Self { axes: std::array::from_fn(|k| Axis { x: z[k], v: 0.0, xx: var[k].0, xv: 0.0, vv: var[k].1 }) }
     }
 
-    /// Starts from a mean of 8 (positions, then velocities) and an 8 x 8 covariance, of which only the entries that
-    /// join a coordinate with itself and with its velocity are read.
+    /// Starts from a mean of 8 (positions, then velocities) and an 8 x 8 covariance, of which only
+    /// the entries between a coordinate and itself or its velocity are read.
     pub fn from_moments(mean: [f64; 8], cov: &[[f64; 8]; 8]) -> Self {
         Self {
             axes: std::array::from_fn(|k| Axis {
@@ -58,10 +62,10 @@ impl Kalman {
         }
     }
 
-    /// Moves on by `dt` frames of the nominal rate.
+    /// Predicts the state `dt` frames of the nominal rate ahead.
     ///
-    /// One frame is the reference's step; `n` frames at once are what `n` such steps at this height give, and the
-    /// closed form holds for fractions too. With `dt = 0` nothing changes.
+    /// One frame is the reference's step. `n` frames at once give what `n` single steps at this
+    /// height give, and the closed form holds for fractions too. `dt = 0` changes nothing.
     pub fn predict(&mut self, dt: f64) {
         let var = variances(self.axes[HEIGHT].x, POSITION, VELOCITY, (1e-2, 1e-5));
         for (a, (q, r)) in self.axes.iter_mut().zip(var) {
@@ -73,12 +77,12 @@ impl Kalman {
         }
     }
 
-    /// A track that was not seen keeps its height: only that velocity is forgotten.
+    /// Sets the velocity of the height to zero: a track that is not seen keeps its height.
     pub fn hold_height(&mut self) {
         self.axes[HEIGHT].v = 0.0;
     }
 
-    /// Corrects by a measured `[cx, cy, aspect, height]`.
+    /// Corrects the state with a measured `[cx, cy, aspect, height]`.
     pub fn update(&mut self, z: [f64; 4]) {
         let noise = self.measurement_variances();
         for ((a, z), r) in self.axes.iter_mut().zip(z).zip(noise) {
@@ -88,7 +92,8 @@ impl Kalman {
             a.x += gain_x * innovation;
             a.v += gain_v * innovation;
             a.vv -= gain_v * a.xv;
-            // (1 - gain) written as r / s: no difference of near-equal numbers, so the variance stays positive.
+            // (1 - gain) written as r / s avoids a difference of near-equal numbers, so the
+            // variance stays positive.
             a.xv *= r / s;
             a.xx *= r / s;
         }
@@ -98,7 +103,7 @@ impl Kalman {
         variances(self.axes[HEIGHT].x, POSITION, VELOCITY, (1e-1, 1e-1)).map(|(p, _)| p)
     }
 
-    /// Mean and variances of the measurement that is expected now.
+    /// Mean and variances of the measurement expected now.
     pub fn project(&self) -> ([f64; 4], [f64; 4]) {
         let noise = self.measurement_variances();
         (self.axes.map(|a| a.x), std::array::from_fn(|k| self.axes[k].xx + noise[k]))
@@ -141,7 +146,8 @@ mod tests {
         once.predict(1.0);
         once.update([104.0, 199.0, 0.41, 90.0]);
         let mut steps = once.clone();
-        // The height moves a little between the single steps, and the noise with it: hold it for the comparison.
+        // The height changes a little between the single steps, and the noise with it: hold it for
+        // the comparison.
         once.hold_height();
         steps.hold_height();
         once.predict(6.0);
@@ -155,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_changes_nothing() {
+    fn a_zero_time_step_changes_nothing() {
         let mut k = Kalman::initiate([100.0, 200.0, 0.4, 90.0]);
         let before = (k.mean(), k.covariance());
         k.predict(0.0);
@@ -180,7 +186,8 @@ mod tests {
                     prop_assert!(row[i] > 0.0 && row[i].is_finite());
                     prop_assert!(row.iter().zip(&c).all(|(v, mirror)| *v == mirror[i]));
                 }
-                // Positive definite: every 2 x 2 block has a positive determinant, relative to its diagonal.
+                // Positive definite: every 2 x 2 block has a positive determinant, relative to its
+                // diagonal.
                 for (i, row) in c.iter().enumerate().take(4) {
                     prop_assert!(row[i + 4].powi(2) < row[i] * c[i + 4][i + 4]);
                 }

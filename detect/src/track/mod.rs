@@ -1,9 +1,11 @@
-//! From detections to tracks: ByteTrack (Zhang et al., ECCV 2022) in double precision, in real time.
+//! From detections to tracks: ByteTrack (Zhang et al., ECCV 2022) in double precision, in real
+//! time.
 //!
-//! With [`TrackRules::published`] and a time step of one frame it repeats the published Python tracker association by
-//! association; the golden data under `tests/golden/tracker` hold it to that. [`TrackRules::service`] is the same
-//! tracker for cameras that are analysed a few times a second, at uneven intervals, for months. Where it departs from
-//! the publication, and why, is said at each field of [`TrackRules`].
+//! With [`TrackRules::published`] and a time step of one frame it reproduces the published Python
+//! tracker association by association; the golden data under `tests/golden/tracker` verify that.
+//! [`TrackRules::service`] is the same tracker for cameras that are analysed a few times a second,
+//! at uneven intervals, for months. Each field of [`TrackRules`] says where and why it deviates
+//! from the publication.
 
 mod assign;
 mod byte_track;

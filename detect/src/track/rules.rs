@@ -1,28 +1,32 @@
-//! What the tracker may be told, and every departure of the service from the published method.
+//! The settings of the tracker, and every deviation of the service from the published method.
 
 use sightline_core::config::TrackConfig;
 
-/// The frame rate for which the method's noise and thresholds were published. Time steps are counted in frames of it.
+/// The frame rate for which the method's noise and thresholds were published. Time steps are
+/// counted in frames of this rate.
 pub const NOMINAL_HZ: f64 = 30.0;
 
-/// The last-observation pass of OC-SORT (Cao et al., CVPR 2023): detections that nothing took are compared with where a
-/// track was *seen* last, not with where the filter believes it is.
+/// The last-observation pass of OC-SORT (Cao et al., CVPR 2023): unmatched detections are compared
+/// with the box in which a track was last *seen*, not with the filter's prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LastObservation {
     /// Smallest IoU of a match.
     pub min_iou: f64,
-    /// By how much of their size both boxes grow on every side before they are compared.
+    /// Share of their size by which both boxes grow on every side before they are compared.
     pub buffer: f64,
-    /// Tracks seen last longer ago than this (nominal frames) are left out: another person may stand there by now.
+    /// Tracks last seen longer ago than this (nominal frames) are left out: another person may
+    /// stand there by now.
     pub max_gap: f64,
 }
 
-/// Thresholds and switches of [`ByteTrack`](super::ByteTrack). Costs are `1 - IoU`, times are nominal frames.
+/// Thresholds and switches of [`ByteTrack`](super::ByteTrack). Costs are `1 - IoU`, times are
+/// nominal frames.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackRules {
     /// Detections above this score are matched first.
     pub high: f64,
-    /// Detections above this and below `high` are matched second. A score that equals a bound belongs to no group.
+    /// Detections above this and below `high` are matched second. A score that equals a bound
+    /// belongs to no group.
     pub low: f64,
     /// A new track needs at least this score.
     pub new_track: f64,
@@ -32,25 +36,26 @@ pub struct TrackRules {
     pub low_cost: f64,
     /// Largest cost for unconfirmed tracks.
     pub unconfirmed_cost: f64,
-    /// How long a track is kept that is not seen.
+    /// How long a track that is not seen is kept.
     pub max_lost: f64,
     /// Costs of the first stage and for unconfirmed tracks are `1 - IoU x score`.
     pub fuse_score: bool,
-    /// Tracks born in the very first update are confirmed at once. Published: yes. Service: no, a false positive in the
-    /// first picture of a connection is as likely as in any other.
+    /// Tracks born in the very first update are confirmed at once. Published: yes. Service: no,
+    /// because a false positive in the first picture of a connection is as likely as in any other.
     pub trust_first: bool,
-    /// Lifetimes are checked after the matching, and an expired track can be matched once more. Published: yes (an
-    /// artefact of the order of its steps). Service: no; after a gap of a minute nobody is to be matched.
+    /// Lifetimes are checked after the matching, so an expired track can be matched once more.
+    /// Published: yes (an artefact of the order of its steps). Service: no; nothing may be matched
+    /// after a gap of a minute.
     pub revive_expired: bool,
-    /// Unconfirmed tracks are predicted too. Published: no, so that a second sighting teaches the filter no velocity.
-    /// Service: yes, since at five frames a second the third sighting needs it.
+    /// Unconfirmed tracks are predicted too. Published: no, so that a second sighting teaches the
+    /// filter no velocity. Service: yes, since at five frames a second the third sighting needs it.
     pub predict_unconfirmed: bool,
-    /// The pass by last observed boxes. Published: none.
+    /// The last-observation pass. Published: none.
     pub last_observation: Option<LastObservation>,
 }
 
 impl TrackRules {
-    /// ByteTrack as published: `track_thresh`, its `match_thresh` and its buffer in frames.
+    /// ByteTrack as published, with its `track_thresh`, `match_thresh` and buffer in frames.
     pub fn published(track_thresh: f64, match_thresh: f64, max_lost: f64) -> Self {
         Self {
             high: track_thresh,

@@ -1,4 +1,4 @@
-//! One track of the tracker, and what it is fed with.
+//! One track of the tracker, and the observations it is updated with.
 
 use super::kalman::Kalman;
 
@@ -12,7 +12,8 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// The box is finite and has a width and a height, the score is a number: the filter can use it.
+    /// Whether the filter can use it: the box is finite with a width and a height, and the score is
+    /// a number.
     pub fn is_usable(&self) -> bool {
         let [x0, y0, x1, y1] = self.tlbr;
         self.tlbr.iter().all(|v| v.is_finite()) && x1 > x0 && y1 > y0 && self.score.is_finite()
@@ -26,25 +27,26 @@ impl Observation {
     }
 }
 
-/// Where a track stands.
+/// State of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackState {
     /// Seen in the last update.
     Tracked,
     /// Not seen, kept for a while.
     Lost,
-    /// Not seen for too long. Only under the published rules a track in this state is still kept, for one update.
+    /// Not seen for too long. Only the published rules keep a track in this state, for one update.
     Removed,
 }
 
 /// One tracked person. Times are in frames of the nominal rate.
 #[derive(Clone, Debug)]
 pub struct Track {
-    /// Number of the track in its tracker, from 1; never given twice.
+    /// Number of the track in its tracker, from 1; never reused.
     pub id: u64,
-    /// Where it stands.
+    /// Its state.
     pub state: TrackState,
-    /// It was seen at least twice in a row (or in the very first update, where the rules trust that).
+    /// Whether it was seen at least twice in a row (or in the very first update, where the rules
+    /// trust that).
     pub confirmed: bool,
     /// Score of the last matched detection.
     pub score: f64,
@@ -58,7 +60,7 @@ pub struct Track {
     pub last_box: [f64; 4],
     /// The filter.
     pub kalman: Kalman,
-    /// Its lifetime ran out once: when it is missed again, it is gone.
+    /// Its lifetime has expired once: the next miss removes it.
     pub(super) expired: bool,
 }
 

@@ -1,4 +1,4 @@
-//! From frames and detections to crops and spans: what is published, when, and that a replay repeats it.
+//! The analyzer: which crops and spans are published, when, and that a replay repeats them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ fn analyzer() -> CameraAnalyzer {
     analyzer_with(&config().1)
 }
 
-/// Runs a scene at five frames a second; gives the events with the time of the frame that brought them.
+/// Runs a scene at five frames a second; returns each event with the time of its frame.
 fn run(a: &mut CameraAnalyzer, seconds: f64, scene: impl Fn(f64) -> Vec<Figure>) -> Vec<(f64, CameraEvent)> {
     let mut events = Vec::new();
     for k in 0..(seconds * 5.0) as u32 {
@@ -83,7 +83,8 @@ fn a_replay_gives_the_same_events() {
         })
         .collect();
     assert_eq!(seqs, (0..first.len() as u64).collect::<Vec<_>>());
-    // Three people, three tracks, each born in the first frame under its own ordinal, each with its own colours.
+    // Three people, three tracks, each born in the first frame under its own ordinal, each with its
+    // own colours.
     let tracks: BTreeSet<_> = crops(&first).iter().map(|c| c.1.track).collect();
     assert_eq!(
         tracks.iter().map(|t| (t.born, t.ordinal)).collect::<Vec<_>>(),
@@ -105,7 +106,7 @@ fn few_crops_a_track_and_not_too_often() {
         assert_eq!(all[0].1.crop_no, 0, "{track}");
         assert!(all.iter().all(|c| c.1.crop_no < 3));
         assert!(all.windows(2).all(|w| w[1].0 - w[0].0 >= 1.0 - 1e-9), "{track}: {:?}", all.iter().map(|c| c.0));
-        // Nothing replaces a crop without being clearly better.
+        // Only a clearly better crop replaces another one.
         let mut best = BTreeMap::new();
         for (_, c) in all {
             if let Some(before) = best.insert(c.crop_no, c.quality.score) {
@@ -113,7 +114,7 @@ fn few_crops_a_track_and_not_too_often() {
             }
         }
     }
-    // Who walks gets several views, who stands still only one.
+    // A walking person gets several views, one who stands still only one.
     let mut views: Vec<usize> =
         by_track.values().map(|all| all.iter().map(|c| c.1.crop_no).collect::<BTreeSet<_>>().len()).collect();
     views.sort_unstable();
@@ -123,7 +124,8 @@ fn few_crops_a_track_and_not_too_often() {
 
 #[test]
 fn a_better_crop_replaces_the_first_under_the_same_id() {
-    // Cut off by the frame's left edge and blurred at first, then whole and sharp at nearly the same place.
+    // Cut off by the frame's left edge and blurred at first, then whole and sharp at nearly the
+    // same place.
     let scene = |t: f64| {
         let mut p = person(if t < 1.0 { -10.0 } else { 14.0 }, 100.0, 160.0);
         p.texture = if t < 1.0 { 4 } else { 40 };
@@ -137,7 +139,7 @@ fn a_better_crop_replaces_the_first_under_the_same_id() {
     assert!(second.quality.score > 1.15 * first.quality.score);
     assert!(first.quality.completeness < second.quality.completeness);
     assert!(first.quality.sharpness < second.quality.sharpness);
-    // It was there when the pause since the first was over, not later.
+    // It came when the interval since the first crop was over, not later.
     assert!((all[1].0 - 1.2).abs() < 1e-9, "published at {}", all[1].0);
 }
 
@@ -171,8 +173,9 @@ fn small_or_hidden_people_are_tracked_but_not_published() {
 }
 
 #[test]
-fn what_waits_is_published_when_the_track_ends() {
-    // Sharp only from the third frame on, and gone before the pause after the first crop is over.
+fn the_waiting_crop_is_published_when_the_track_ends() {
+    // Sharp only from the third frame on, and gone before the interval after the first crop is
+    // over.
     let mut a = analyzer();
     let scene = |t: f64| vec![Figure { texture: if t < 0.3 { 3 } else { 40 }, ..person(250.0, 80.0, 160.0) }];
     let events = run(&mut a, 0.8, scene);
@@ -185,7 +188,8 @@ fn what_waits_is_published_when_the_track_ends() {
 
 #[test]
 fn low_scores_keep_the_track_but_give_no_picture() {
-    // Whole and sharp from the second second on, but the detector doubts it: somebody stands half behind something.
+    // Whole and sharp from the second second on, but with a low detector score: somebody stands
+    // half behind something.
     let scene = |t: f64| {
         let mut p = person(250.0, 80.0, 180.0);
         if t >= 1.0 {
@@ -224,7 +228,7 @@ fn a_clock_that_jumps_ends_the_tracks_and_small_jitter_does_not() {
         a.process(&frame, &detections)
     };
     for t in [100.0, 100.2, 100.4, 100.3, 100.6] {
-        // The first crop, at the second frame, and nothing else.
+        // Only the first crop, at the second frame.
         assert_eq!(
             play(t).iter().map(|e| matches!(e, CameraEvent::Crop(_))).collect::<Vec<_>>(),
             vec![true; usize::from(t == 100.2)]
@@ -233,7 +237,7 @@ fn a_clock_that_jumps_ends_the_tracks_and_small_jitter_does_not() {
     let events = play(40.0);
     assert!(matches!(&events[..], [CameraEvent::TrackEnd(s)] if s.ended && s.last_seen == at(100.6)), "{events:?}");
     play(40.2);
-    // After a minute without frames the person is another one.
+    // After a minute without frames the person counts as another one.
     let events = play(100.2);
     assert!(matches!(&events[..], [CameraEvent::TrackEnd(s)] if s.ended && s.last_seen == at(40.2)), "{events:?}");
     let live = play(100.4);
@@ -257,7 +261,7 @@ fn a_covered_person_shows_less() {
     let (alone, pair) = (crops(&alone), crops(&pair));
     assert_eq!((alone.len(), pair.len()), (1, 2));
     assert_eq!(alone[0].1.quality.completeness, 1.0);
-    // The one in front, whose feet are lower, suffers less.
+    // The person in front, whose feet are lower, loses less quality.
     let (behind, front) = (pair[0].1.quality.completeness, pair[1].1.quality.completeness);
     assert!(behind < front && front < 1.0, "{behind} {front}");
 }

@@ -1,4 +1,5 @@
-//! The integration tests of `sightline-detect`, one binary for all of them, because linking is what costs time.
+//! The integration tests of `sightline-detect`, in one binary, because linking takes most of the
+//! time.
 
 #![allow(clippy::unwrap_used)]
 

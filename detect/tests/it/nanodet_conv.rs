@@ -1,4 +1,5 @@
-//! Fast convolution against the definition, over random shapes, on every instruction set of this CPU.
+//! Fast convolution compared with the definition, over random shapes, on every instruction set of
+//! this CPU.
 
 use proptest::prelude::*;
 use sightline_detect::conv::{Activation, Buffer, Conv, ConvError, ConvShape, Isa, Map, Method};
@@ -50,7 +51,8 @@ fn check(s: ConvShape, height: usize, width: usize, in_first: usize, out_first: 
     let mut input = Map::new(height, width, in_first + s.inputs + usize::from(in_first > 0) * 16);
     fill(&mut input, &mut noise);
     let (weight, bias) = (noise.take(s.outputs * s.inputs * s.kernel * s.kernel), noise.take(s.outputs));
-    // Weights as large as trained ones, so that outputs stay near 1 and the tolerance means the same at every depth.
+    // Weights of the size of trained ones, so that outputs stay near 1 and the tolerance means the
+    // same at every depth.
     let scale = 1.0 / ((s.inputs * s.kernel * s.kernel) as f32).sqrt();
     let weight: Vec<f32> = weight.into_iter().map(|w| w * scale).collect();
     for isa in Isa::available() {
@@ -103,7 +105,7 @@ proptest! {
     }
 }
 
-/// More channels and pixels than one pass, block or chunk takes.
+/// More channels and pixels than fit one pass, block or chunk.
 #[test]
 fn large_shapes_are_cut_without_a_seam() {
     let shape = |inputs, outputs, kernel, stride| ConvShape { inputs, outputs, kernel, stride };

@@ -1,4 +1,5 @@
-//! TF.js -> safetensors on a model made up here, whole and broken in every way that set-up meets.
+//! Conversion from TF.js to safetensors, with a made-up model, whole and broken in every way that
+//! can happen at set-up.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ struct Source {
 }
 
 impl Source {
-    /// Weights as `float16`, biases plain, and a constant in between that is none of ours.
+    /// Weights as `float16`, biases plain, and a constant in between that belongs to no layer.
     fn new() -> Self {
         let (mut weights, mut bytes) = (Vec::new(), Vec::new());
         for (l, layer) in LAYERS.iter().enumerate() {
@@ -65,7 +66,7 @@ impl Source {
         self.model["weightsManifest"][0]["weights"].as_array_mut().unwrap()
     }
 
-    /// Converts, expects an error about `file` that says `what`, and no output.
+    /// Converts; expects an error about `file` that contains `what`, and no output.
     fn refuse(&self, file: &Path, what: &str) {
         let error = tfjs_to_safetensors(&self.json, &self.bin, &self.out).unwrap_err();
         let text = error.to_string();
@@ -193,7 +194,7 @@ fn the_folder_is_made() {
     verify(&out).unwrap();
 }
 
-/// What `verify` and loading say about files that are not ours.
+/// Errors of `verify` and loading for other files.
 #[test]
 fn wrong_safetensors_are_refused() {
     let source = Source::new();

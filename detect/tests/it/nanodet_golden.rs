@@ -1,6 +1,8 @@
-//! NanoDet-g against its reference (ONNX Runtime on the published weights, OpenCV's resizing): input, raw outputs, boxes.
+//! NanoDet-g compared with its reference (ONNX Runtime on the published weights, OpenCV's
+//! resizing): input, raw outputs, boxes.
 //!
-//! The weights are not in the repository. Where they are missing these tests fail and say how to get them.
+//! The weights are not in the repository. Where they are missing these tests fail and say how to
+//! get them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,7 @@ use sightline_detect::{Detection, Detector, NanoDet, draw};
 
 const PICTURES: [&str; 2] = ["intel_435", "vtest_100"];
 
-/// Raw outputs are held at every n-th cell along both axes, to keep the repository small.
+/// Raw outputs are stored for every n-th cell along both axes, to keep the repository small.
 const STEP: [usize; 3] = [4, 2, 1];
 
 fn golden(name: &str) -> PathBuf {
@@ -137,14 +139,16 @@ fn boxes_are_the_references() {
     let image = picture("vtest_100.png");
     assert_eq!(canvas_size(image.width(), image.height(), 416), pair(&facts("vtest_100")["input_hw"]));
     check_boxes("vtest_100", &detector.detect(&image).unwrap());
-    // Another size in between, then the first again: nothing of it may stay behind in the working memory.
+    // Another size in between, then the first again: nothing of it may remain in the working
+    // memory.
     let other = picture("intel_435.png");
     assert_eq!(detector.detect(&other).unwrap().len(), 1);
     check_boxes("vtest_100", &detector.clone().detect(&image).unwrap());
     check_boxes("vtest_100", &detector.detect(&image).unwrap());
 }
 
-/// The second reference was made on a square canvas, which the detector's own rule would not choose.
+/// The second reference was made on a square canvas, which the detector's own rule would not
+/// choose.
 #[test]
 fn boxes_on_a_square_canvas_are_the_references() {
     let network = Network::new(&Weights::load(&weights()).unwrap()).unwrap();
@@ -152,7 +156,7 @@ fn boxes_on_a_square_canvas_are_the_references() {
     let placement = canvas.draw(&picture("intel_435.png"), 416, 416);
     let mut workspace = Default::default();
     let outputs = network.run(canvas.map(), &mut workspace);
-    let found: Vec<Detection> = decode::suppress(decode::decode(outputs, 0.35), 0.6)
+    let found: Vec<Detection> = decode::suppress_overlaps(decode::decode(outputs, 0.35), 0.6)
         .into_iter()
         .map(|d| Detection { bbox: placement.to_source(d.bbox), ..d })
         .collect();

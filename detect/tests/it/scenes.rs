@@ -1,4 +1,5 @@
-//! Painted scenes: people as textured figures on a plain ground, with the detections a perfect detector would give.
+//! Painted scenes: people as textured figures on a plain ground, with the detections of a perfect
+//! detector.
 
 use sightline_core::config::{Config, ShotsConfig, TrackConfig};
 use sightline_core::{BBox, Frame, RgbImage, Timestamp};
@@ -7,7 +8,7 @@ use sightline_detect::Detection;
 /// Size of the painted frames.
 pub const SIZE: (u32, u32) = (640, 360);
 
-/// Some moment, in microseconds.
+/// An arbitrary moment, in microseconds.
 pub const START: i64 = 1_750_000_000_000_000;
 
 /// A person to paint.

@@ -1,11 +1,11 @@
-//! The slots of one track, crop by crop: what replaces, what joins, what waits.
+//! The slots of one track, crop by crop: which crops replace others, join, or wait.
 
 use sightline_core::{BBox, Timestamp};
 use sightline_detect::shots::{BestShots, Placement};
 
 use crate::scenes::{Figure, at, paint, person};
 
-/// Offers one figure at a time; gives what is published at that time.
+/// Offers one figure at a time; returns what is published at that time.
 fn offer(shots: &mut BestShots, seconds: f64, figure: Figure) -> Option<(Placement, f32, Timestamp)> {
     let (frame, seen) = paint(seconds, &[figure]);
     shots.offer(&frame, frame.captured_at, seen[0].bbox, seen[0].score, &[]);
@@ -13,7 +13,7 @@ fn offer(shots: &mut BestShots, seconds: f64, figure: Figure) -> Option<(Placeme
     Some((placement, c.quality.score, c.captured_at))
 }
 
-/// The same person, standing, with a detector score that makes the quality what is wanted.
+/// The same standing person, with a detector score that gives the wanted quality.
 fn standing(score: f32) -> Figure {
     Figure { score, ..person(250.0, 80.0, 160.0) }
 }
@@ -21,7 +21,8 @@ fn standing(score: f32) -> Figure {
 #[test]
 fn only_clearly_better_crops_replace() {
     let mut shots = BestShots::new(3, 48);
-    // The detector's score weighs 0.2 in the geometric mean: 0.5 -> 0.8 is 9.9 % more quality, 0.45 -> 0.95 is 16 %.
+    // The detector's score weighs 0.2 in the geometric mean: 0.5 -> 0.8 is 9.9 % more quality, 0.45
+    // -> 0.95 is 16 %.
     let (first, low, _) = offer(&mut shots, 0.0, standing(0.5)).expect("the first crop is published");
     assert_eq!(first, Placement::First);
     assert_eq!(offer(&mut shots, 2.0, standing(0.8)), None);
@@ -42,7 +43,7 @@ fn during_the_pause_the_best_crop_waits_for_its_turn() {
     }
     let (placement, _, captured) = offer(&mut shots, 1.0, standing(0.3)).expect("the pause is over");
     assert_eq!((placement, captured), (Placement::Replaced(0), at(0.4)));
-    // At the end of a track nothing is left waiting.
+    // At the end of a track no crop is left waiting.
     let mut shots = BestShots::new(3, 48);
     offer(&mut shots, 0.0, standing(0.3)).expect("the first crop is published");
     assert_eq!(offer(&mut shots, 0.2, standing(0.95)), None);
@@ -52,19 +53,19 @@ fn during_the_pause_the_best_crop_waits_for_its_turn() {
 }
 
 #[test]
-fn views_join_by_look_at_once_and_by_movement_later() {
+fn views_join_by_appearance_at_once_and_by_movement_later() {
     let mut other = standing(0.8);
     other.top = [40, 160, 60];
     other.bottom = [220, 220, 60];
     let moved = Figure { bbox: BBox { x0: 400.0, x1: 464.0, ..other.bbox }, ..other };
     let mut shots = BestShots::new(3, 48);
     offer(&mut shots, 0.0, standing(0.8)).expect("the first crop is published");
-    // Quite another look, though only just after the pause.
+    // A very different appearance, though only just after the interval.
     assert_eq!(offer(&mut shots, 1.0, other).map(|p| p.0), Some(Placement::Joined(1)));
-    // The same look elsewhere: not within a second and a half, then yes.
+    // The same appearance at another place: not within a second and a half, then yes.
     assert_eq!(offer(&mut shots, 2.2, moved), None);
     assert_eq!(offer(&mut shots, 2.6, moved).map(|p| p.0), Some(Placement::Joined(2)));
-    // All slots are taken, and nothing is clearly better.
+    // All slots are taken, and no crop is clearly better.
     assert_eq!(offer(&mut shots, 9.0, Figure { top: [60, 60, 200], ..moved }), None);
     assert_eq!(shots.len(), 3);
 }

@@ -1,5 +1,6 @@
-//! The tracker repeats the published Python implementation: single steps, and whole sequences association by
-//! association. The data and their conventions are described in `tests/golden/tracker/README.md`.
+//! The tracker reproduces the published Python implementation: single steps, and whole sequences
+//! association by association. `tests/golden/tracker/README.md` describes the data and their
+//! conventions.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The tracker as the service uses it: a few frames a second, at uneven intervals.
+//! The tracker with the service's rules: a few frames a second, at uneven intervals.
 
 use proptest::prelude::*;
 use sightline_detect::track::{ByteTrack, NOMINAL_HZ, Observation, Stage, TrackRules};
@@ -12,12 +12,12 @@ fn service() -> ByteTrack {
     ByteTrack::new(TrackRules::service(&config().0))
 }
 
-/// The published tracker, which knows no time, with the same lifetime in updates.
+/// The published tracker, which ignores time, with the same lifetime in updates.
 fn published() -> ByteTrack {
     ByteTrack::new(TrackRules::published(0.5, 0.8, 15.0))
 }
 
-/// A person 48 x 120 with the feet's centre at `x`.
+/// A person of 48 x 120 pixels with the centre of the feet at `x`.
 fn walker(x: f64, score: f64) -> Observation {
     Observation { tlbr: [x - 24.0, 100.0, x + 24.0, 220.0], score }
 }
@@ -47,7 +47,7 @@ fn people_who_cross_keep_their_tracks() {
     let mut t = service();
     for k in 0..30 {
         let (a, b) = (100.0 + 15.0 * f64::from(k), 560.0 - 16.0 * f64::from(k));
-        // Where they cover each other the detector gives only one of them.
+        // Where they overlap, the detector finds only one of them.
         let seen = if (a - b).abs() < 12.0 { vec![walker(a, 0.8)] } else { vec![walker(b, 0.75), walker(a, 0.8)] };
         t.update(STEP, &seen);
         if k > 0 && seen.len() == 2 {
@@ -74,7 +74,7 @@ fn false_positives_of_one_frame_are_never_confirmed() {
         assert!(shown(&t).iter().all(|s| s.0 == 1), "frame {k}: {:?}", shown(&t));
         assert_eq!(shown(&t).len(), usize::from(k > 0));
     }
-    // Also in the very first frame, which the published tracker trusts.
+    // The same in the very first frame, which the published tracker trusts.
     let (mut s, mut p) = (service(), published());
     s.update(STEP, &[walker(300.0, 0.9)]);
     p.update(1.0, &[walker(300.0, 0.9)]);
@@ -120,7 +120,8 @@ fn uneven_frame_times_are_counted_as_they_are() {
 
 #[test]
 fn a_brisk_walker_at_five_frames_a_second_gets_a_track() {
-    // 0.7 widths a frame from the first one on: too fast for the published stages, not for the last-observation pass.
+    // 0.7 widths a frame from the first one on: too fast for the published stages, not for the
+    // last-observation pass.
     let run = |mut t: ByteTrack, dt: f64| {
         let mut seen = Vec::new();
         for k in 0..12 {
@@ -141,17 +142,18 @@ fn the_second_sighting_teaches_the_velocity() {
         assert_eq!(shown(&t).len(), 1);
         t.tracked()[0].kalman.mean()[4] * dt
     };
-    // Published, a track that was seen once is not predicted, so the second sighting only moves it.
+    // The published tracker does not predict a track that was seen once, so the second sighting
+    // only moves it.
     assert_eq!(speed(published(), 1.0), 0.0);
     let learned = speed(service(), STEP);
     assert!((8.0..=12.0).contains(&learned), "{learned} px a frame instead of 12");
 }
 
 #[test]
-fn who_stops_out_of_sight_is_found_where_last_seen() {
+fn a_person_who_stops_out_of_sight_is_found_where_last_seen() {
     let mut t = service();
     (0..8).for_each(|k| drop(t.update(STEP, &[walker(60.0 + 20.0 * f64::from(k), 0.8)])));
-    // The filter walks on for a second; the person did not.
+    // The filter moves on for a second; the person did not.
     (0..4).for_each(|_| drop(t.update(STEP, &[])));
     let u = t.update(STEP, &[walker(204.0, 0.8)]);
     assert_eq!(u.matches.iter().map(|m| (m.stage, m.track)).collect::<Vec<_>>(), [(Stage::LastObservation, 1)]);

@@ -10,7 +10,7 @@ use super::raster::{Part, Vec3, lerp3};
 use crate::random::{between, chance, weighted};
 use crate::variation::{slot, variation};
 
-/// What a part is, which decides its texture.
+/// Kind of a part, which decides its texture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum PartKind {
     Skin,
@@ -29,12 +29,12 @@ pub(crate) enum PartKind {
     HeldItem,
 }
 
-/// How a person stands or walks. Angles in radians, right side first.
+/// Pose of a standing or walking person. Angles in radians, right side first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pose {
     /// Swing of the legs, 0 standing still.
     pub(super) stride: f32,
-    /// Where in the step the legs are, 0..2 pi.
+    /// Phase of the step, 0..2 pi.
     pub(super) phase: f32,
     /// Forward lean of the trunk, as a slope.
     pub(super) lean: f32,

@@ -19,7 +19,7 @@ pub struct NamedColour {
     pub vague: &'static str,
     /// Centre of the range as sRGB bytes.
     pub centre: [u8; 3],
-    /// How often clothes in the street have it, relative to the others of its palette.
+    /// Frequency among clothes in the street, relative to the others of its palette.
     pub weight: f32,
 }
 

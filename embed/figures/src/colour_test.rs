@@ -1,8 +1,8 @@
 //! Test that a garment looks like the colour its caption names: a drawn "red jacket" is red.
 //!
-//! Whole pictures are judged, with light, folds, scenery and camera. Which pixels show the garment is
-//! the renderer's own knowledge: the scene is drawn twice from one random stream, the second time with
-//! another albedo, and the pixels that differ are those of the garment.
+//! Whole pictures are judged, with light, folds, scenery and camera. Which pixels show the garment
+//! is the renderer's own knowledge: the scene is drawn twice from one random stream, the second
+//! time with another albedo, and the pixels that differ are those of the garment.
 
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -13,8 +13,9 @@ use crate::scene::compose;
 
 /// Views over which a colour is averaged: single cameras have casts and exposures of their own.
 const VIEWS: u64 = 8;
-/// CIE Lab distance from which two colours are clearly different, as red from blue or grey. Nearer ones
-/// mix up on purpose: cameras lift black towards grey and dull orange towards tan, as real ones do.
+/// CIE Lab distance from which two colours are clearly different, as red from blue or grey. Nearer
+/// ones mix up on purpose: cameras lift black towards grey and dull orange towards tan, as real
+/// ones do.
 const CLEARLY_DIFFERENT: f32 = 60.0;
 
 /// CIE 1976 L*a*b* of an sRGB colour 0..255, white point D65.
@@ -33,7 +34,7 @@ fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
 }
 
-/// Which garment of a person is coloured.
+/// Garment of a person that is coloured.
 #[derive(Debug, Clone, Copy)]
 enum Worn {
     Top(UpperKind),
@@ -78,8 +79,8 @@ fn garment_pixels(worn: Worn, palette: &[NamedColour], colour: usize, view: u64)
     (sum, count)
 }
 
-/// Asserts that every colour of `palette` looks like itself on the garments `worn`, which take turns:
-/// its mean is nearer to its own reference than to any that is clearly different.
+/// Asserts that every colour of `palette` looks like itself on the garments `worn`, which take
+/// turns: its mean is nearer to its own reference than to any that is clearly different.
 fn assert_looks_as_named(worn: &[Worn], palette: &[NamedColour]) {
     let reference = |named: &NamedColour| lab(named.centre.map(f32::from));
     for (colour, named) in palette.iter().enumerate() {

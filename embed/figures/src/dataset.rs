@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Corpus;
 
-/// How much was written, and what drawing it cost.
+/// Size of a written dataset, and the time that drawing took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DatasetSummary {
     /// Files under `imgs/`.

@@ -22,7 +22,7 @@ pub(crate) const REFLECTIVE_BAND: Rgb = [0.5, 0.51, 0.52];
 /// Albedo of the soles of trainers that have white ones.
 pub(crate) const WHITE_SOLE: Rgb = [0.72, 0.72, 0.70];
 
-/// Which garment of a person is painted: folds and patterns of two garments must not be the same.
+/// Numbers of a person's garments: folds and patterns of two garments must not be the same.
 pub(crate) mod garment_id {
     /// Top or dress.
     pub const INNER: u32 = 1;
@@ -41,7 +41,7 @@ pub(crate) enum GarmentPart {
     Skirt,
 }
 
-/// Where the garments of one person end.
+/// Ends of the garments of one person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GarmentLengths {
     /// Height of the lower edge of the top.
@@ -50,7 +50,7 @@ pub(crate) struct GarmentLengths {
     pub outer_hem: f32,
     /// Height of the hem of a skirt or dress.
     pub skirt_hem: Option<f32>,
-    /// How far the neckline dips in front, as a fraction of body height.
+    /// Depth of the neckline in front, as a fraction of body height.
     pub neckline_depth: f32,
     /// Angle from the front at which an outer garment worn open begins.
     pub opening_angle: f32,
@@ -96,8 +96,8 @@ impl GarmentLengths {
         }
     }
 
-    /// How far the neckline dips at `angle`: `neckline_depth` in front, nothing from 40 degrees to
-    /// the side on.
+    /// Depth of the neckline at `angle`: `neckline_depth` in front, nothing from 40 degrees to the
+    /// side on.
     pub fn neckline_dip(&self, angle: f32) -> f32 {
         self.neckline_depth * (1.0 - angle.abs() / 0.7).max(0.0)
     }
@@ -189,8 +189,8 @@ pub(crate) fn hood_hangs(person: &Person) -> bool {
         || (person.outer.is_some() && person.top.kind == UpperKind::Hoodie)
 }
 
-/// Where trouser legs end along the leg (0 hip, 1 knee, 2 ankle); `trousers` for wide ones, which
-/// reach over the shoe.
+/// End of trouser legs along the leg (0 hip, 1 knee, 2 ankle); `trousers` is that of wide ones,
+/// which reach over the shoe.
 pub(crate) fn leg_end(person: &Person, trousers: f32) -> f32 {
     let length = variation(person, slot::LEG_LENGTH);
     match person.lower.kind {

@@ -96,7 +96,7 @@ impl Corpus {
         draw(&self.person(index), self.assets_of(index, view), &mut self.view_stream(index, view))
     }
 
-    /// Where each of `parts` shows in [`Corpus::picture`], in their order; nowhere if the person has
+    /// Masks of `parts` in [`Corpus::picture`], in their order; a mask is empty if the person has
     /// no such part.
     pub fn part_masks(&self, index: u64, view: u64, parts: &[PersonPart]) -> Vec<PartMask> {
         let assets = self.assets_of(index, view);
@@ -104,7 +104,7 @@ impl Corpus {
         PartMask::of(&self.person(index), parts, draw)
     }
 
-    /// The meshes of a picture of level 2; `None` for one of level 1.
+    /// Meshes of a picture of level 2; `None` for one of level 1.
     fn assets_of(&self, index: u64, view: u64) -> Option<&Assets> {
         let meshes = self.meshes.as_ref().filter(|(_, share)| {
             *share >= 1.0 || stream(self.seed, index, LEVEL_STREAM + view).random::<f32>() < *share
@@ -112,7 +112,7 @@ impl Corpus {
         meshes.map(|(assets, _)| assets.as_ref())
     }
 
-    /// What decides pose, place and camera of a picture.
+    /// Random stream of a picture's pose, place and camera.
     fn view_stream(&self, index: u64, view: u64) -> impl Rng {
         stream(self.seed, index, 1 + view)
     }

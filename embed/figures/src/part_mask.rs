@@ -1,9 +1,10 @@
-//! Where the parts of a drawn person are in a picture: the truth for maps from words to regions.
+//! Masks of the parts of a drawn person in a picture: the ground truth for maps from words to
+//! regions.
 //!
-//! A part is where the picture changes when that part alone is dyed another colour. The two levels
-//! then need no second set of painters that know of parts, and what hides a part (another garment,
-//! a passer-by, the edge of the box) is left out by itself. What a part has of a fixed colour (white
-//! soles, the bands of a high-visibility vest) is left out as well.
+//! A part covers the pixels that change when that part alone is dyed another colour. The two levels
+//! then need no second set of painters that know of parts, and whatever hides a part (another
+//! garment, a passer-by, the edge of the box) is left out by itself. A part's areas of fixed colour
+//! (white soles, the bands of a high-visibility vest) are left out as well.
 
 use super::person::Person;
 use super::raster::Canvas;
@@ -13,11 +14,11 @@ use super::raster::Canvas;
 pub enum PersonPart {
     /// Hair on the head; no beard.
     Hair,
-    /// What is worn on the head.
+    /// Headwear.
     Hat,
     /// Jacket, coat, cardigan or vest.
     Outer,
-    /// What is worn below it: shirt, sweater, top or dress.
+    /// Garment below the outer one: shirt, sweater, top or dress.
     Inner,
     /// Trousers, shorts or skirt; nothing below a dress.
     Lower,
@@ -30,11 +31,11 @@ pub enum PersonPart {
 }
 
 impl PersonPart {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 8] =
         [Self::Hair, Self::Hat, Self::Outer, Self::Inner, Self::Lower, Self::Shoes, Self::Bag, Self::HeldItem];
 
-    /// `person` with this part in a colour that nothing has. Nothing else of them changes.
+    /// `person` with this part in a colour that nothing else has; everything else stays the same.
     fn dyed(self, person: &Person) -> Person {
         let mut person = person.clone();
         let dye = |albedo: &mut [f32; 3]| *albedo = albedo.map(|channel| channel + 1.0);
@@ -64,7 +65,7 @@ impl PersonPart {
     }
 }
 
-/// Where a part shows in a picture. It has the picture's aspect, and more pixels.
+/// Mask of the pixels that show a part. It has the picture's aspect, and more pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartMask {
     width: usize,
@@ -72,8 +73,8 @@ pub struct PartMask {
 }
 
 impl PartMask {
-    /// Masks of `parts` in what `compose` draws of a person, who must come out in the same place
-    /// whenever it is called.
+    /// Masks of `parts` in the picture that `compose` draws of a person; it must draw the person in
+    /// the same place at every call.
     pub(crate) fn of(person: &Person, parts: &[PersonPart], compose: impl Fn(&Person) -> Canvas) -> Vec<Self> {
         // A beard has the colour of the hair.
         let person = Person { beard: false, ..person.clone() };
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(mask.shares(8, 1).len(), 8, "more cells than pixels");
     }
 
-    /// Of one picture no pixel shows two parts; parts lie where they are on a body.
+    /// No pixel of a picture shows two parts, and parts lie where they are worn.
     #[test]
     fn masks_do_not_overlap_and_lie_where_parts_are_worn() {
         let corpus = Corpus::new(6);

@@ -1,6 +1,6 @@
 //! Attributes of one drawn person: the single source of both pictures and captions.
 //!
-//! Whatever a caption may say stands here. What no caption says (how low a hem is) is in
+//! Everything that a caption may say is here. What no caption says (how low a hem is) is in
 //! `variation.rs`.
 
 use super::colour::Shade;

@@ -34,7 +34,7 @@ pub(crate) struct Part<P> {
     pub kind: P,
 }
 
-/// Where the camera stands relative to the person.
+/// Position of the camera relative to the person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View {
     /// Turn of the person, radians: 0 faces the camera, pi shows the back.

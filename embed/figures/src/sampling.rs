@@ -1,7 +1,7 @@
 //! Sampling of attributes: who wears what, in which colours, how often.
 //!
-//! The probabilities are estimates of what streets, shops and stations show. Half of the persons draw
-//! their colours evenly instead, so that a model sees enough of the rare ones.
+//! The probabilities are estimates of what streets, shops and stations show. Half of the persons
+//! draw their colours evenly instead, so that a model sees enough of the rare ones.
 
 use rand::Rng;
 

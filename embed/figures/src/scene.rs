@@ -85,7 +85,7 @@ pub fn draw(person: &Person, assets: Option<&Assets>, rng: &mut impl Rng) -> Rgb
     camera::expose(&canvas, width, height, rng)
 }
 
-/// What a camera is about to see.
+/// A drawn scene, before the camera takes it.
 pub(crate) struct Scene {
     /// Linear light, with more pixels than the crop for soft edges.
     pub canvas: Canvas,
@@ -132,8 +132,8 @@ pub(crate) fn compose(person: &Person, assets: Option<&Assets>, rng: &mut impl R
     Scene { canvas, width, height }
 }
 
-/// Where the camera stands: a third of them high, 2 to 14 m away, mostly level; persons are seen from
-/// the front, from behind and from any side.
+/// Draws a view: a third of the cameras are high, 2 to 14 m away, mostly level; persons are seen
+/// from the front, from behind and from any side.
 fn sample_view(person: &Person, rng: &mut impl Rng) -> View {
     let high = chance(rng, 0.35);
     let pitch = if high { between(rng, 0.35, 0.85) } else { between(rng, -0.05, 0.4) };

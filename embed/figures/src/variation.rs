@@ -28,7 +28,7 @@ pub(crate) mod slot {
     pub const LEG_LENGTH: u32 = 25;
     pub const WHITE_SOLES: u32 = 26;
     // Hair, hoods and bags.
-    /// Where long hair ends, and how high a ponytail or bun sits.
+    /// End of long hair, and height of a ponytail or bun.
     pub const HAIR_HEIGHT: u32 = 11;
     pub const HOOD_ON_JACKET: u32 = 12;
     pub const BAG_SIDE: u32 = 13;

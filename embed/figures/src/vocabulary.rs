@@ -7,7 +7,7 @@ use rand::Rng;
 
 use super::person::{BagKind, HairStyle, HatKind, LowerKind, ShoeKind, UpperKind};
 
-/// Which words a caption may use.
+/// Words that a caption may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Words {
     /// Only words meant for training.

@@ -1,4 +1,5 @@
-//! One libFuzzer program for every parser of the crates under `embed`; SIGHTLINE_FUZZ names the one to feed.
+//! One libFuzzer program for every parser of the crates under `embed`; SIGHTLINE_FUZZ names the one
+//! to feed.
 //!
 //! `docker/fuzz.sh SECONDS` runs each of them for so long, on stable Rust.
 #![no_main]

@@ -1,7 +1,8 @@
-//! A convolutional backbone as a graph: pictures to the rows that the patch embedding reads, see [`crate::net::BackboneNet`].
+//! A convolutional backbone as a graph: pictures to the rows that the patch embedding reads, see
+//! [`crate::net::BackboneNet`].
 //!
-//! Channels are the last dimension. A depthwise convolution is one multiplication and addition of whole maps per place of its
-//! filter: candle has none of its own that is not a loop over channels.
+//! Channels are the last dimension. A depthwise convolution is one multiplication and addition of
+//! whole maps per position of its filter, because candle's own one loops over channels.
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
@@ -10,7 +11,7 @@ use super::Linear;
 use crate::kernel::Window;
 use crate::model::{Backbone, BlockShape};
 
-/// `visual_encoder.backbone`.
+/// The network of `visual_encoder.backbone`.
 #[derive(Clone, Debug)]
 pub struct BackboneGraph {
     kind: Backbone,
@@ -31,7 +32,7 @@ struct Block {
     project: Linear,
 }
 
-/// A filter of its own for each channel.
+/// Depthwise convolution: a filter of its own for each channel.
 #[derive(Clone, Debug)]
 struct Depthwise {
     /// `[side * side, channels]`
@@ -42,7 +43,7 @@ struct Depthwise {
 }
 
 impl BackboneGraph {
-    /// Tensors under `vb`.
+    /// Builds the network from the tensors under `vb`.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -97,7 +98,7 @@ impl BackboneGraph {
     }
 }
 
-/// For fresh weights; a backbone is always loaded, so their spread does not matter.
+/// Initial weights; a backbone is always loaded, so their spread does not matter.
 const FRESH: Init = Init::Randn { mean: 0.0, stdev: 0.02 };
 
 impl Block {
@@ -147,14 +148,15 @@ fn relu6(x: &Tensor) -> Result<Tensor> {
     x.clamp(0f32, 6f32)
 }
 
-/// What each place of the filter sees of `x` `[batch, height, width, channels]`, line by line: `side * side` maps of the
-/// output's size.
+/// The map that each position of the filter sees of `x` `[batch, height, width, channels]`, line by
+/// line: `side * side` maps of the output's size.
 fn taps(x: &Tensor, window: Window) -> Result<Vec<Tensor>> {
     let (batch, height, width, channels) = x.dims4()?;
     let (down, across) = (window.outputs(height), window.outputs(width));
     let ((top, bottom), (left, right)) = (window.padding(height), window.padding(width));
     let stride = window.stride;
-    // Both sides are filled up to multiples of the stride, so that a strided map is a slice of a reshaped one.
+    // Both sides are filled up to multiples of the stride, so that a strided map is a slice of a
+    // reshaped one.
     let more = |length: usize| length.next_multiple_of(stride) - length;
     let (high, wide) = (top + height + bottom, left + width + right);
     let x = x.pad_with_zeros(1, top, bottom + more(high))?.pad_with_zeros(2, left, right + more(wide))?;

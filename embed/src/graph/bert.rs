@@ -1,54 +1,57 @@
-//! The text transformer as a graph: BERT with post-norm, whose layers also hold cross-attention to the image. Without an
-//! image it encodes text; with one it is CADA's decoder. With a word-prediction head it does masked attribute modelling
-//! (ARA).
+//! The text transformer as a graph: BERT with post-norm, whose layers also hold cross-attention to
+//! the image. Without an image it encodes text; with one it is CADA's decoder. With a
+//! word-prediction head it does masked attribute modelling (ARA).
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-use super::{Dropout, LayerNorm, Linear, attention, attention_probs, embedding};
+use super::layers::weighted_values;
+use super::{Dropout, LayerNorm, Linear, attention_probs, embedding};
 use crate::model::{Architecture, TokenBatch};
-use crate::net::{LookBy, Mask};
+use crate::net::{AttentionMeasure, Mask};
 
-/// How a text is passed through the transformer.
+/// Options of a forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pass<'a> {
-    /// Patch features `[batch, rows, vision width]` to attend to; without them the cross-attention is skipped.
+    /// Patch features `[batch, rows, vision width]` to attend to; without them the cross-attention
+    /// is skipped.
     pub image: Option<&'a Tensor>,
-    /// Each token sees only itself and those before it (the reference's word prediction).
+    /// Whether each token sees only itself and those before it (the reference's word prediction).
     pub causal: bool,
-    /// Dropout in training.
+    /// Dropout, in training only.
     pub dropout: Option<&'a Dropout>,
 }
 
 /// `text_encoder`: embeddings and layers.
 #[derive(Clone, Debug)]
 pub struct Bert {
-    /// `[vocabulary, width]`
+    /// Word embeddings, `[vocabulary, width]`.
     pub words: Tensor,
-    /// `[positions, width]`
+    /// Position embeddings, `[positions, width]`.
     pub positions: Tensor,
-    /// After the sum of both.
+    /// Norm after the sum of both.
     pub norm: LayerNorm,
-    /// First to last.
+    /// Layers, first to last.
     pub layers: Vec<BertLayer>,
-    /// Id whose embedding gets no gradient.
+    /// Id of `[PAD]`, whose embedding gets no gradient.
     pub pad: u32,
 }
 
-/// Attention with its output projection, residual and norm: `attention` or `crossattention` of a layer.
+/// Attention with its output projection, residual and norm: `attention` or `crossattention` of a
+/// layer.
 #[derive(Clone, Debug)]
 pub struct AttentionBlock {
-    /// Of the text's rows.
+    /// Query projection of the text's rows.
     pub query: Linear,
-    /// Of the text's rows, or of the image's in cross-attention.
+    /// Key projection of the text's rows, or of the image's in cross-attention.
     pub key: Linear,
-    /// As the key.
+    /// Value projection of the same rows as the key.
     pub value: Linear,
     /// Output projection of the heads.
     pub dense: Linear,
-    /// After the residual.
+    /// Norm after the residual.
     pub norm: LayerNorm,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
 }
 
@@ -57,13 +60,13 @@ pub struct AttentionBlock {
 pub struct BertLayer {
     /// Self-attention.
     pub attention: AttentionBlock,
-    /// Cross-attention, used when there is an image.
+    /// Cross-attention, used if there is an image.
     pub cross: AttentionBlock,
-    /// To the hidden width.
+    /// Linear layer to the hidden width.
     pub intermediate: Linear,
-    /// And back.
+    /// Linear layer back to the transformer's width.
     pub output: Linear,
-    /// After the feed-forward residual.
+    /// Norm after the feed-forward residual.
     pub norm: LayerNorm,
 }
 
@@ -88,14 +91,28 @@ impl AttentionBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, other: &Tensor, mask: Option<&Mask>, dropout: Option<&Dropout>) -> Result<Tensor> {
+    /// `x` `[batch, tokens, width]`, which attends to the rows of `other` -> the same shape. `keep`
+    /// receives the probabilities `[batch, heads, tokens, rows]`, without dropout.
+    fn forward(
+        &self,
+        x: &Tensor,
+        other: &Tensor,
+        mask: Option<&Mask>,
+        dropout: Option<&Dropout>,
+        keep: Option<&mut Vec<Tensor>>,
+    ) -> Result<Tensor> {
         let (q, k, v) = (self.query.forward(x)?, self.key.forward(other)?, self.value.forward(other)?);
-        let context = attention(&q, &k, &v, self.heads, mask, dropout)?;
+        let probabilities = attention_probs(&q, &k, self.heads, mask)?;
+        if let Some(keep) = keep {
+            keep.push(probabilities.clone());
+        }
+        let context = weighted_values(probabilities, &v, dropout)?;
         self.norm.forward(&(apply_dropout(self.dense.forward(&context)?, dropout)? + x)?)
     }
 
-    /// Lengths of what each row of `other` `[batch, rows, width]` adds to each token by `probabilities`
-    /// `[batch, heads, tokens, rows]`, `[batch, tokens, rows]`; see [`LookBy::Contribution`].
+    /// Lengths `[batch, tokens, rows]` of the vectors that each row of `other`
+    /// `[batch, rows, width]` adds to each token, by `probabilities`
+    /// `[batch, heads, tokens, rows]`; see [`AttentionMeasure::Contribution`].
     fn contributions(&self, probabilities: &Tensor, other: &Tensor) -> Result<Tensor> {
         let (batch, heads, tokens, rows) = probabilities.dims4()?;
         let values = self.value.forward(other)?;
@@ -105,7 +122,8 @@ impl AttentionBlock {
         let output = split(&self.dense.weight, width)?.transpose(1, 2)?.contiguous()?;
         let mut all = Vec::with_capacity(batch);
         for item in 0..batch {
-            // `[heads, rows, width]`, and the sum over heads of probability times value: `[tokens, rows, width]`.
+            // `[heads, rows, width]`, and the sum over heads of probability times value:
+            // `[tokens, rows, width]`.
             let values = split(&values.get(item)?, rows)?.matmul(&output)?;
             let mut sum = values.zeros_like()?.get(0)?.unsqueeze(0)?.repeat((tokens, 1, 1))?;
             for head in 0..heads {
@@ -135,21 +153,23 @@ impl BertLayer {
     /// # Errors
     /// When candle fails.
     pub fn forward(&self, x: &Tensor, mask: &Mask, pass: &Pass) -> Result<Tensor> {
-        let mut x = self.attention.forward(x, x, Some(mask), pass.dropout)?;
-        if let Some(image) = pass.image {
-            x = self.cross.forward(&x, image, None, pass.dropout)?;
-        }
-        self.feed_forward(&x, pass.dropout)
+        self.run(x, mask, pass, None)
     }
 
-    fn feed_forward(&self, x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
-        let y = self.output.forward(&self.intermediate.forward_gelu(x)?)?;
-        self.norm.forward(&(apply_dropout(y, dropout)? + x)?)
+    /// [`BertLayer::forward`]; `keep` receives the probabilities of the cross-attention.
+    fn run(&self, x: &Tensor, mask: &Mask, pass: &Pass, keep: Option<&mut Vec<Tensor>>) -> Result<Tensor> {
+        let mut x = self.attention.forward(x, x, Some(mask), pass.dropout, None)?;
+        if let Some(image) = pass.image {
+            x = self.cross.forward(&x, image, None, pass.dropout, keep)?;
+        }
+        let y = self.output.forward(&self.intermediate.forward_gelu(&x)?)?;
+        self.norm.forward(&(apply_dropout(y, pass.dropout)? + x)?)
     }
 }
 
 impl Bert {
-    /// Tensors under `vb` by the reference's names (`embeddings.*`, `encoder.layer.*`).
+    /// Builds the network from the tensors under `vb`, by the reference's names (`embeddings.*`,
+    /// `encoder.layer.*`).
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -169,8 +189,8 @@ impl Bert {
         })
     }
 
-    /// A transformer that shares every tensor with this one but has its own cross-attention under `vb` (the paper's
-    /// form of the ARA decoder).
+    /// A transformer that shares every tensor with this one but has its own cross-attention under
+    /// `vb` (the paper's form of the ARA decoder).
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -183,7 +203,7 @@ impl Bert {
         Ok(twin)
     }
 
-    /// Words + positions, normed: the input of the first layer, `[batch, tokens, width]`.
+    /// Word + position embeddings, normed: the input of the first layer, `[batch, tokens, width]`.
     ///
     /// # Errors
     /// An id beyond the vocabulary or more tokens than positions.
@@ -193,74 +213,66 @@ impl Bert {
         self.norm.forward(&words.broadcast_add(&self.positions.narrow(0, 0, n)?)?)
     }
 
-    /// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without meaning.
+    /// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values
+    /// without meaning.
     ///
     /// # Errors
     /// As [`Bert::embed`], and images of another count or width.
     pub fn forward(&self, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
+        self.run(tokens, pass, None)
+    }
+
+    /// [`Bert::forward`]; `keep` receives the probabilities of every layer's cross-attention.
+    fn run(&self, tokens: &TokenBatch, pass: &Pass, mut keep: Option<&mut Vec<Tensor>>) -> Result<Tensor> {
         let mask = tokens.mask(pass.causal);
         let mut x = apply_dropout(self.embed(tokens)?, pass.dropout)?;
         for layer in &self.layers {
-            x = layer.forward(&x, &mask, pass)?;
+            x = layer.run(&x, &mask, pass, keep.as_deref_mut())?;
         }
         Ok(x)
     }
 
-    /// Cross-attention probabilities of every layer, `[batch, heads, tokens, patch rows]` each: which patch each word
-    /// looked at.
+    /// Cross-attention probabilities of every layer, `[batch, heads, tokens, patch rows]` each:
+    /// which patch each word attends to.
     ///
     /// # Errors
     /// As [`Bert::forward`].
     pub fn cross_attention(&self, tokens: &TokenBatch, image: &Tensor) -> Result<Vec<Tensor>> {
-        self.cross_layers(tokens, image, |_, probabilities| Ok(probabilities))
+        let mut all = Vec::with_capacity(self.layers.len());
+        self.run(tokens, &Pass { image: Some(image), ..Pass::default() }, Some(&mut all))?;
+        Ok(all)
     }
 
-    /// How much each token looks at each patch in every layer, `[batch, tokens, patch rows]` each, see [`LookBy`].
+    /// Cross-attention maps of every layer, `[batch, tokens, patch rows]` each: how much each token
+    /// attends to each patch, measured `by`.
     ///
     /// # Errors
     /// As [`Bert::forward`].
-    pub fn looks(&self, tokens: &TokenBatch, image: &Tensor, by: LookBy) -> Result<Vec<Tensor>> {
-        self.cross_layers(tokens, image, |cross, probabilities| match by {
-            LookBy::Probability => probabilities.mean(1),
-            LookBy::Contribution => cross.contributions(&probabilities, image),
-        })
-    }
-
-    /// `of` the cross-attention of every layer and its probabilities `[batch, heads, tokens, patch rows]`.
-    fn cross_layers(
-        &self,
-        tokens: &TokenBatch,
-        image: &Tensor,
-        of: impl Fn(&AttentionBlock, Tensor) -> Result<Tensor>,
-    ) -> Result<Vec<Tensor>> {
-        let mask = tokens.mask(false);
-        let mut x = self.embed(tokens)?;
-        let mut all = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            x = layer.attention.forward(&x, &x, Some(&mask), None)?;
-            let (q, k) = (layer.cross.query.forward(&x)?, layer.cross.key.forward(image)?);
-            all.push(of(&layer.cross, attention_probs(&q, &k, layer.cross.heads, None)?)?);
-            x = layer.feed_forward(&layer.cross.forward(&x, image, None, None)?, None)?;
-        }
-        Ok(all)
+    pub fn attention_maps(&self, tokens: &TokenBatch, image: &Tensor, by: AttentionMeasure) -> Result<Vec<Tensor>> {
+        let map = |(layer, probabilities): (&BertLayer, &Tensor)| match by {
+            AttentionMeasure::Probability => probabilities.mean(1),
+            AttentionMeasure::Contribution => layer.cross.contributions(probabilities, image),
+        };
+        self.layers.iter().zip(&self.cross_attention(tokens, image)?).map(map).collect()
     }
 }
 
-/// `text_decoder`: a transformer with a head that predicts words; its output embedding is tied to the input's.
+/// `text_decoder`: a transformer with a head that predicts words; its output embedding is tied to
+/// the input's.
 #[derive(Clone, Debug)]
 pub struct MlmDecoder {
-    /// The transformer.
+    /// Transformer under the head.
     pub bert: Bert,
-    /// Of hidden states, with GELU.
+    /// Linear layer on hidden states, before GELU.
     pub transform: Linear,
-    /// After it.
+    /// Norm after GELU.
     pub norm: LayerNorm,
-    /// To the vocabulary; its weight is the word embedding.
+    /// Linear layer to the vocabulary; its weight is the word embedding.
     pub output: Linear,
 }
 
 impl MlmDecoder {
-    /// On `bert`, with the head's tensors under `vb` (`cls.predictions.*`).
+    /// Builds the decoder on `bert`, with the head's tensors under `vb` (`cls.predictions.*`).
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.

@@ -1,13 +1,14 @@
-//! The whole of CADA as a graph: two encoders into one space, and the decoder that judges a text against one picture.
+//! CADA as a graph: two encoders into one embedding space, and the decoder that matches a text
+//! against one picture.
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::{Bert, Dropout, Linear, MlmDecoder, Pass, Vit};
 use crate::model::{Architecture, TextPooling, TokenBatch, WordPredictor};
-use crate::net::LookBy;
+use crate::net::AttentionMeasure;
 
-/// Every part, under the reference's names.
+/// All parts, under the reference's names.
 #[derive(Clone, Debug)]
 pub struct Cada {
     arch: Architecture,
@@ -15,20 +16,21 @@ pub struct Cada {
     pub visual_encoder: Vit,
     /// The text transformer, also the decoder.
     pub text_encoder: Bert,
-    /// Class token of a picture to the common space.
+    /// Projection of a picture's class token to the common space.
     pub vision_proj: Linear,
-    /// First hidden state of a text to the common space.
+    /// Projection of a text's pooled hidden state to the common space.
     pub text_proj: Linear,
-    /// First fused state to "no match" and "match".
+    /// Head from the first fused state to "no match" and "match".
     pub itm_head: Linear,
-    /// Group means of fused states to the same (the local half of ATP).
+    /// Head from group means of fused states to the same two classes (the local half of ATP).
     pub itm_local_head: Linear,
     /// The word predictor, when one was built.
     pub text_decoder: Option<MlmDecoder>,
 }
 
 impl Cada {
-    /// Takes its tensors from `vb`: plain tensors for inference, variables of a `VarMap` for training.
+    /// Builds the networks from the tensors of `vb`: plain tensors for inference, variables of a
+    /// `VarMap` for training.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -56,18 +58,19 @@ impl Cada {
         })
     }
 
-    /// The type its tensors are of: f32, or half precision on a GPU. Features and logits are f32 at any.
+    /// Data type of the tensors: f32, or half precision on a GPU. Features and logits are always
+    /// f32.
     pub fn dtype(&self) -> DType {
         self.vision_proj.weight.dtype()
     }
 
-    /// The dimensions.
+    /// Dimensions of the networks.
     pub fn arch(&self) -> &Architecture {
         &self.arch
     }
 
-    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]` in the type of the
-    /// weights.
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features
+    /// `[batch, 1 + patches, vision width]` in the type of the weights.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -83,7 +86,8 @@ impl Cada {
         self.vision_proj.forward(&first(image_embeds)?.to_dtype(self.dtype())?)?.to_dtype(DType::F32)
     }
 
-    /// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
+    /// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the
+    /// image.
     ///
     /// # Errors
     /// As [`Bert::forward`].
@@ -91,7 +95,8 @@ impl Cada {
         self.text_encoder.forward(tokens, &Pass { dropout, ..Pass::default() })
     }
 
-    /// What of the hidden states `[batch, tokens, text width]` of `tokens` stands for each text, `[batch, text width]`.
+    /// Pools the hidden states `[batch, tokens, text width]` of `tokens` for the common space,
+    /// `[batch, text width]`: the first state or the mean.
     ///
     /// # Errors
     /// Hidden states of another batch.
@@ -107,8 +112,8 @@ impl Cada {
         self.text_proj.forward(&self.pool_text(tokens, text_embeds)?)?.to_dtype(DType::F32)
     }
 
-    /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
-    /// `[batch, 1 + patches, vision width]`. Gives `[batch, tokens, text width]`.
+    /// Decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Returns `[batch, tokens, text width]`.
     ///
     /// # Errors
     /// As [`Bert::forward`].
@@ -118,14 +123,19 @@ impl Cada {
         self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), &pass)
     }
 
-    /// How much each token of the decoder looks at each patch in every layer, `[batch, tokens, 1 + patches]` each; rows of
-    /// padding hold values without meaning.
+    /// Cross-attention maps of the decoder: how much each token attends to each patch,
+    /// `[batch, tokens, 1 + patches]` per layer; rows of padding hold values without meaning.
     ///
     /// # Errors
     /// As [`Bert::forward`].
-    pub fn looks(&self, tokens: &TokenBatch, image_embeds: &Tensor, by: LookBy) -> Result<Vec<Tensor>> {
+    pub fn attention_maps(
+        &self,
+        tokens: &TokenBatch,
+        image_embeds: &Tensor,
+        by: AttentionMeasure,
+    ) -> Result<Vec<Tensor>> {
         let image = image_embeds.to_dtype(self.dtype())?;
-        self.text_encoder.looks(&tokens.with_first(self.arch.enc_token_id), &image, by)
+        self.text_encoder.attention_maps(&tokens.with_first(self.arch.enc_token_id), &image, by)
     }
 
     /// Fused states -> `[batch, 2]`: "no match" and "match".
@@ -136,12 +146,12 @@ impl Cada {
         self.itm_head.forward(&first(fused)?)?.to_dtype(DType::F32)
     }
 
-    /// Group means `[batch, text width]` of fused states -> `[batch, 2]` (the local half of ATP; training only).
+    /// Group means `[batch, text width]` of fused states -> `[batch, 2]`: the local half of ATP.
     ///
     /// # Errors
     /// When candle fails.
     pub fn itm_local_logits(&self, group_mean: &Tensor) -> Result<Tensor> {
-        self.itm_local_head.forward(group_mean)
+        self.itm_local_head.forward(group_mean)?.to_dtype(DType::F32)
     }
 }
 

@@ -1,10 +1,11 @@
-//! Dropout without stored masks: whether element i survives is a hash of (seed, i), so a resumed run drops the same.
+//! Dropout without stored masks: a hash of (seed, i) decides whether element i survives, so that a
+//! resumed run drops the same elements.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Result, Tensor, bail};
 
-/// Source of dropout for one forward pass after another; each call draws the next seed.
+/// Dropout for one forward pass after another; each call draws the next seed.
 #[derive(Debug)]
 pub struct Dropout {
     rate: f32,
@@ -12,7 +13,8 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Drops with probability `rate` (0 to below 1). Two sources with the same seed drop the same elements.
+    /// Drops with probability `rate` (0 to below 1). Two sources with the same seed drop the same
+    /// elements.
     ///
     /// # Errors
     /// A rate outside 0..1.

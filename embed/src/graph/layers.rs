@@ -1,7 +1,7 @@
 //! The layers of the graph, made of candle's operations.
 //!
-//! candle's fused operations (`softmax_last_dim`, `layer_norm`) give no gradient and no warning: they are used only where
-//! none is asked for.
+//! candle's fused operations (`softmax_last_dim`, `layer_norm`) give no gradient and no warning:
+//! they are used only where no gradient is needed.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
@@ -10,20 +10,20 @@ use super::Dropout;
 use crate::kernel::{MASKED, Precision};
 use crate::net::Mask;
 
-/// Standard deviation of fresh weights (BERT's and ViT's `initializer_range`).
+/// Standard deviation of initial weights (BERT's and ViT's `initializer_range`).
 const INIT_STDEV: f64 = 0.02;
 
 /// `y = x Wᵀ + b` with weight `[outputs, inputs]` and bias `[outputs]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    /// `[outputs, inputs]`
+    /// Weight, `[outputs, inputs]`.
     pub weight: Tensor,
-    /// `[outputs]`
+    /// Bias, `[outputs]`.
     pub bias: Tensor,
 }
 
 impl Linear {
-    /// `weight` and `bias` under `vb`; fresh ones are N(0, 0.02) and 0.
+    /// Builds the layer from `weight` and `bias` under `vb`; new ones begin as N(0, 0.02) and 0.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -31,8 +31,8 @@ impl Linear {
         Self::with_weight_shape(&[outputs, inputs], vb)
     }
 
-    /// As [`Linear::new`] for a weight stored as `[outputs, ...]`, for example a patch-embedding convolution, which is
-    /// a linear layer on flattened patches.
+    /// [`Linear::new`] for a weight stored as `[outputs, ...]`, for example a patch-embedding
+    /// convolution, which is a linear layer on flattened patches.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -42,7 +42,7 @@ impl Linear {
         Self::from_tensors(weight.flatten_from(1)?, bias)
     }
 
-    /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
+    /// Builds the layer from existing tensors: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
     ///
     /// # Errors
     /// When the shapes do not fit each other.
@@ -77,7 +77,7 @@ impl Linear {
     }
 }
 
-/// The type that a GPU's products are computed in at `precision`.
+/// Data type of a GPU's products at `precision`.
 pub(crate) fn gpu_dtype(precision: Precision) -> DType {
     match precision {
         Precision::F32 => DType::F32,
@@ -94,8 +94,8 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.to_dtype(half)?.matmul(&weight.to_dtype(half)?)?.to_dtype(DType::F32)
 }
 
-/// `a b`. candle's CPU side knows no bf16: factors go through f32 there, which is what a GPU makes of them (products and sums
-/// in f32, the result rounded), so that its path can be checked without one.
+/// `a b`. candle has no bf16 on a CPU: factors go through f32 there. A GPU computes the same
+/// (products and sums in f32, the result rounded), so that its path can be tested without one.
 fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.device().is_cpu() && a.dtype() == DType::BF16 {
         return a.to_dtype(DType::F32)?.matmul(&b.to_dtype(DType::F32)?)?.to_dtype(DType::BF16);
@@ -110,12 +110,12 @@ pub struct LayerNorm {
     pub weight: Tensor,
     /// Summand of every column, `[width]`.
     pub bias: Tensor,
-    /// Floor of the variance.
+    /// Added to the variance.
     pub eps: f64,
 }
 
 impl LayerNorm {
-    /// `weight` and `bias` under `vb`; fresh ones are 1 and 0.
+    /// Builds the norm from `weight` and `bias` under `vb`; new ones begin as 1 and 0.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -153,8 +153,9 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// L2-normalises the last dimension: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`, and with its gradient: that
-/// of a row of zeros is the outer one times 1e12. The floor is below the root, whose own slope at 0 is infinite.
+/// L2-normalises the last dimension: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`, with
+/// the same gradient: for a row of zeros, the incoming gradient times 1e12. The floor is below the
+/// root, whose own slope at 0 is infinite.
 ///
 /// # Errors
 /// When candle fails.
@@ -165,8 +166,8 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
 
 /// softmax(q kᵀ / sqrt(head width) + mask) v for every head.
 ///
-/// `q` `[batch, queries, width]`, `k` and `v` `[batch, keys, width]` -> `[batch, queries, width]`, of one type; head h owns
-/// columns `h * width / heads ..`. `dropout` acts on the probabilities.
+/// `q` `[batch, queries, width]`, `k` and `v` `[batch, keys, width]` -> `[batch, queries, width]`,
+/// of one type; head h owns columns `h * width / heads ..`. `dropout` acts on the probabilities.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -178,17 +179,27 @@ pub fn attention(
     mask: Option<&Mask>,
     dropout: Option<&Dropout>,
 ) -> Result<Tensor> {
-    let mut p = attention_probs(q, k, heads, mask)?;
-    if let Some(dropout) = dropout {
-        p = dropout.forward(&p)?;
+    weighted_values(attention_probs(q, k, heads, mask)?, v, dropout)
+}
+
+/// The second half of [`attention`]: probabilities `p` `[batch, heads, queries, keys]` and values
+/// `v` `[batch, keys, width]` -> `[batch, queries, width]`.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub(super) fn weighted_values(p: Tensor, v: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
+    let ((batch, heads, _, keys), (value_batch, value_keys, width)) = (p.dims4()?, v.dims3()?);
+    if (value_batch, value_keys) != (batch, keys) || !width.is_multiple_of(heads.max(1)) {
+        bail!("values {:?} for probabilities {:?}", v.shape(), p.shape());
     }
-    if v.dims() != k.dims() {
-        bail!("values {:?} for keys {:?}", v.shape(), k.shape());
-    }
+    let p = match dropout {
+        Some(dropout) => dropout.forward(&p)?,
+        None => p,
+    };
     matmul(&p, &split_heads(v, heads)?)?.transpose(1, 2)?.contiguous()?.flatten_from(2)
 }
 
-/// The probabilities alone, `[batch, heads, queries, keys]`.
+/// Attention probabilities alone, `[batch, heads, queries, keys]`.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -206,7 +217,7 @@ pub fn attention_probs(q: &Tensor, k: &Tensor, heads: usize, mask: Option<&Mask>
     }
 }
 
-/// A mask in its additive form `[batch, 1, queries, keys]`: 0 or [`MASKED`].
+/// Additive form of a mask, `[batch, 1, queries, keys]`: 0 or [`MASKED`].
 fn additive(mask: &Mask, queries: usize, like: &Tensor) -> Result<Tensor> {
     let batch = mask.lengths.len();
     let mut values = Vec::with_capacity(batch * queries * mask.keys);
@@ -224,8 +235,9 @@ fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     x.reshape((b, n, heads, d / heads))?.transpose(1, 2)?.contiguous()
 }
 
-/// Rows `ids` of `table` `[rows, width]` -> `[ids, width]`. Rows equal to `padding` give no gradient, as PyTorch's
-/// `padding_idx`: without that rule the row of `[PAD]` drifts and the losses leave the reference's after one step.
+/// Rows `ids` of `table` `[rows, width]` -> `[ids, width]`. The row `padding` gets no gradient, as
+/// with PyTorch's `padding_idx`: without that rule the row of `[PAD]` drifts and the losses leave
+/// the reference's after one step.
 ///
 /// # Errors
 /// An id beyond the table.
@@ -238,7 +250,7 @@ pub fn embedding(table: &Tensor, ids: &[u32], padding: u32) -> Result<Tensor> {
     if !table.track_op() {
         return table.index_select(&index, 0);
     }
-    // A padded position reads the detached table, so that nothing flows back from it.
+    // A padded position reads the detached table, so that no gradient flows back from it.
     let live = index.ne(padding)?.to_dtype(table.dtype())?.unsqueeze(1)?;
     let padded = live.affine(-1.0, 1.0)?;
     let live = table.index_select(&index, 0)?.broadcast_mul(&live)?;

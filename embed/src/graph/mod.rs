@@ -1,8 +1,9 @@
-//! CADA as a graph of candle's own operations: for GPUs, and for what training differentiates.
+//! CADA as a graph of candle operations: for GPUs, and for the parts that training differentiates.
 //!
-//! One plain forward pass, which runs on any device in any type and keeps its gradient where its tensors are variables.
-//! On a CPU it is slow and serves nobody: [`crate::net`] computes the same there, and both are held to the same golden
-//! data. The structs are public with their parts, because the trainer walks them to differentiate whole stacks of layers.
+//! The forward pass runs on any device in any data type, and has a gradient if its tensors are
+//! variables. On a CPU it is slow and not used for serving: [`crate::net`] computes the same there,
+//! and tests compare both with the same golden data. The structs have public fields, because the
+//! trainer walks them to differentiate whole stacks of layers.
 
 mod backbone;
 mod bert;
@@ -30,11 +31,11 @@ use crate::EmbedError;
 use crate::model::{Architecture, WORD_HEAD_PREFIX};
 use crate::net::{WeightFile, WeightSource};
 
-/// CADA for inference from a file of weights, its tensors of `dtype` on `device`; with `words` its word predictor too, from a
-/// file of its own.
+/// Loads CADA for inference from a weights file, with tensors of `dtype` on `device`; `words` adds
+/// the word predictor, from a file of its own.
 ///
 /// # Errors
-/// Missing tensors, wrong shapes, or a device that has no room for them.
+/// Missing tensors, wrong shapes, or a device without enough memory for them.
 pub fn load(
     file: WeightFile,
     words: Option<(WordPredictor, WeightFile)>,
@@ -47,7 +48,8 @@ pub fn load(
     Ok(Cada::new(arch, predictor, VarBuilder::new_with_args(backend, dtype, device))?)
 }
 
-/// Gives candle the tensors of a [`WeightFile`], and those of a word head from the second.
+/// Backend that gives candle the tensors of a [`WeightFile`], and those of a word head from a
+/// second file.
 struct FileBackend(Mutex<(WeightFile, Option<WeightFile>)>);
 
 impl SimpleBackend for FileBackend {

@@ -1,5 +1,5 @@
-//! The vision transformer as a graph: pre-norm blocks, fused query, key and value, learned positions, class token first, final
-//! norm.
+//! The vision transformer as a graph: pre-norm blocks, fused query, key and value, learned
+//! positions, class token first, final norm.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
@@ -10,17 +10,17 @@ use crate::model::Architecture;
 /// `visual_encoder`: pixels to one feature per patch, class token first.
 #[derive(Clone, Debug)]
 pub struct Vit {
-    /// What makes tokens of pixels, when it is not the patches alone.
+    /// Backbone that turns pixels into tokens; `None` for plain patches.
     pub backbone: Option<BackboneGraph>,
-    /// Tokens to rows, `[vision width, token width]`.
+    /// Linear layer on tokens, `[vision width, token width]`.
     pub patch: Linear,
-    /// `[1, 1, width]`
+    /// Class token, `[1, 1, width]`.
     pub class_token: Tensor,
-    /// `[1, 1 + patches, width]`
+    /// Learned positions, `[1, 1 + patches, width]`.
     pub positions: Tensor,
-    /// First to last.
+    /// Blocks, first to last.
     pub blocks: Vec<VitBlock>,
-    /// After the last block.
+    /// Norm after the last block.
     pub norm: LayerNorm,
     arch: Architecture,
 }
@@ -28,24 +28,24 @@ pub struct Vit {
 /// One pre-norm transformer block.
 #[derive(Clone, Debug)]
 pub struct VitBlock {
-    /// Before attention.
+    /// Norm before attention.
     pub norm1: LayerNorm,
-    /// Query, key and value side by side.
+    /// Projection to query, key and value side by side.
     pub qkv: Linear,
     /// Output projection of the heads.
     pub proj: Linear,
-    /// Before the feed-forward layers.
+    /// Norm before the feed-forward layers.
     pub norm2: LayerNorm,
-    /// To the hidden width.
+    /// Linear layer to the hidden width.
     pub fc1: Linear,
-    /// And back.
+    /// Linear layer back to the transformer's width.
     pub fc2: Linear,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
 }
 
 impl Vit {
-    /// Tensors under `vb` by the reference's names.
+    /// Builds the network from the tensors under `vb`, by the reference's names.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -67,8 +67,8 @@ impl Vit {
         })
     }
 
-    /// Pixels `[batch, channels, height, width]` as rows before the linear layer, `[batch, patches, token width]`: flattened
-    /// patches, or what the backbone makes of the pictures.
+    /// Pixels `[batch, channels, height, width]` -> token rows before the linear layer,
+    /// `[batch, patches, token width]`: flattened patches, or the output of the backbone.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -86,7 +86,8 @@ impl Vit {
         cut.reshape((batch, rows * cols, channels * side * side))?.to_dtype(self.class_token.dtype())
     }
 
-    /// Class token and patches with their positions: the input of the first block, `[batch, 1 + patches, width]`.
+    /// Class token and patches with their positions: the input of the first block,
+    /// `[batch, 1 + patches, width]`.
     ///
     /// # Errors
     /// As [`Vit::tokens`].
@@ -94,7 +95,8 @@ impl Vit {
         self.with_class(&self.patch.forward(&self.tokens(pixels)?)?, &self.positions)
     }
 
-    /// The class token before the rows of patches `[batch, patches, width]`, all with `positions` `[1, 1 + patches, width]`.
+    /// Puts the class token before the rows of patches `[batch, patches, width]` and adds
+    /// `positions` `[1, 1 + patches, width]`.
     ///
     /// # Errors
     /// Another number of positions.
@@ -103,7 +105,8 @@ impl Vit {
         Tensor::cat(&[&class, patches], 1)?.broadcast_add(positions)
     }
 
-    /// Pixels `[batch, channels, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
+    /// Pixels `[batch, channels, height, width]` -> features after the final norm,
+    /// `[batch, 1 + patches, width]`.
     ///
     /// # Errors
     /// As [`Vit::tokens`].
@@ -111,7 +114,7 @@ impl Vit {
         self.through(self.embed(pixels)?)
     }
 
-    /// Rows `[batch, rows, width]` through the blocks and the final norm.
+    /// Passes rows `[batch, rows, width]` through the blocks and the final norm.
     ///
     /// # Errors
     /// When candle fails.
@@ -147,7 +150,7 @@ impl VitBlock {
         self.proj.forward(&attention(&q?, &k?, &v?, self.heads, None, None)?)
     }
 
-    /// The whole block.
+    /// The whole block, `[batch, tokens, width]` -> the same.
     ///
     /// # Errors
     /// When candle fails.

@@ -32,9 +32,9 @@ pub(super) struct TileConfiguration(std::marker::PhantomData<*const ()>);
 
 impl TileConfiguration {
     /// # Safety
-    /// [`super::Engine::Amx`] must be available.
+    /// [`super::Engine::AmxBf16`] must be available.
     pub(super) unsafe fn new() -> Self {
-        // SAFETY: the caller vouches for the instruction; it reads 64 bytes of the constant.
+        // SAFETY: AMX is available (the caller's promise); 64 bytes of the constant are read.
         unsafe {
             asm!("ldtilecfg [{config}]", config = in(reg) &ALL_TILES, options(nostack, readonly, preserves_flags))
         };

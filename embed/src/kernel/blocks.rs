@@ -1,12 +1,12 @@
-//! The bf16 product over packed panels: tasks, passes over `k`, 32 x 32 blocks, epilogue.
+//! The product over packed panels: tasks, passes over `k`, 32 x 32 blocks, epilogue.
 
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
-use super::pack::{PANEL, STEP, Side, Tile, pack};
+use super::pack::{Format, PANEL, Side, Tile, pack};
 use super::plan::BlockPlan;
-use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx512, epilogue::gelu_avx512, exact};
+use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx2_f32, avx512_bf16, avx512_f32, gelu, unpacked};
 
 /// The right operand, k x n, packed into tiles: panel after panel, each over all of `k`.
 #[derive(Clone, Copy)]
@@ -38,18 +38,25 @@ fn with_buffer<R>(
     result
 }
 
-/// Number of tiles of a packed operand of `lines` lines.
-pub(super) fn tiles(lines: usize, k: usize) -> usize {
-    2 * lines.div_ceil(PANEL) * k.div_ceil(STEP)
+impl Engine {
+    /// What it reads; of an engine of packed operands.
+    fn format(self) -> Format {
+        if self.is_bf16() { Format::Bf16 } else { Format::F32 }
+    }
+}
+
+/// Number of tiles of an operand of `lines` lines packed for `engine`.
+pub(super) fn tiles(engine: Engine, lines: usize, k: usize) -> usize {
+    2 * lines.div_ceil(PANEL) * k.div_ceil(engine.format().steps())
 }
 
 /// `c = epilogue(a b)`; shapes and the engine are checked by the caller.
 pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, epilogue: Epilogue<'_>, threads: usize) {
     let (n, k) = (b.cols(), b.rows());
     if k == 0 {
-        return exact::multiply(a, b, c, epilogue, threads);
+        return unpacked::multiply(a, b, c, epilogue, threads);
     }
-    with_buffer(&RIGHT, tiles(n, k), |buffer| {
+    with_buffer(&RIGHT, tiles(engine, n, k), |buffer| {
         pack_right(engine, b, buffer, threads);
         multiply_packed(engine, a, PackedRight { tiles: buffer, k, n }, c, epilogue, threads);
     });
@@ -57,8 +64,8 @@ pub(super) fn multiply(engine: Engine, a: Mat<'_>, b: Mat<'_>, c: MatMut<'_>, ep
 
 /// Packs all of `b` (k x n).
 pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: usize) {
-    assert!(engine != Engine::Exact && engine.available(), "packing needs a bf16 engine");
-    let (lines, per_panel) = (b.t(), tiles(1, b.rows()));
+    assert!(engine != Engine::Gemm && engine.available(), "packing needs an engine of packed operands");
+    let (lines, per_panel) = (b.t(), tiles(engine, 1, b.rows()));
     if out.is_empty() {
         return;
     }
@@ -69,7 +76,7 @@ pub(super) fn pack_right(engine: Engine, b: Mat<'_>, out: &mut [Tile], threads: 
         let line0 = chunk * panels * PANEL;
         let count = (lines.rows() - line0).min(panels * PANEL);
         // SAFETY: every bf16 engine is available only with AVX-512 F, BW and BF16 (asserted above).
-        unsafe { pack(lines, Side::Right, line0, count, 0, out) };
+        unsafe { pack(engine.format(), lines, Side::Right, (line0, count), 0, out) };
     };
     if threads == 1 || out.len() < 64 {
         out.chunks_mut(panels * per_panel).enumerate().for_each(one);
@@ -89,17 +96,20 @@ pub(super) fn multiply_packed(
 ) {
     let (m, n, k) = (a.rows(), b.n, b.k);
     assert!(
-        a.cols() == k && c.rows() == m && c.cols() == n && b.tiles.len() == tiles(n, k),
+        a.cols() == k && c.rows() == m && c.cols() == n && b.tiles.len() == tiles(engine, n, k),
         "shapes are checked before"
     );
-    assert!(k > 0 && engine != Engine::Exact && engine.available(), "blocks need a bf16 engine and something to sum");
+    assert!(
+        k > 0 && engine != Engine::Gemm && engine.available(),
+        "blocks need an engine of packed operands and something to sum"
+    );
     if m == 0 || n == 0 {
         return;
     }
     // With an activation, the old output is added after the sum is complete, so it cannot hold
     // partial sums.
     let single_pass = epilogue.gelu && matches!(epilogue.add, Add::Output);
-    let plan = BlockPlan::new(m, n, k, single_pass, threads);
+    let plan = BlockPlan::new((m, n, k), engine.format().steps(), single_pass, threads);
     let mut tasks = Vec::new();
     let (mut i, mut below) = (0, c);
     while below.rows() > 0 {
@@ -109,7 +119,7 @@ pub(super) fn multiply_packed(
         while right.cols() > 0 {
             let cols = right.cols().min(plan.col_panels * PANEL);
             let (block, rest) = right.split_cols(cols);
-            let per_panel = tiles(1, k);
+            let per_panel = tiles(engine, 1, k);
             let tiles = &b.tiles[j / PANEL * per_panel..(j + cols).div_ceil(PANEL) * per_panel];
             tasks.push(Task {
                 engine,
@@ -146,7 +156,8 @@ struct Scratch([f32; PANEL * PANEL]);
 
 impl Task<'_> {
     fn run(mut self) {
-        let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(STEP));
+        let format = self.engine.format();
+        let (m, n, all) = (self.c.rows(), self.c.cols(), self.a.cols().div_ceil(format.steps()));
         let row_panels = m.div_ceil(PANEL);
         let kernel = BlockKernel::new(self.engine);
         let mut scratch = Scratch([0.0; PANEL * PANEL]);
@@ -154,8 +165,8 @@ impl Task<'_> {
             for from in (0..all).step_by(self.steps) {
                 let steps = self.steps.min(all - from);
                 let left = &mut left[..2 * row_panels * steps];
-                // SAFETY: the engine is a bf16 one and available (asserted in `multiply_packed`).
-                unsafe { pack(self.a, Side::Left, 0, m, from, left) };
+                // SAFETY: the engine is available (asserted in `multiply_packed`).
+                unsafe { pack(format, self.a, Side::Left, (0, m), from, left) };
                 let pass = KPass { first: from == 0, last: from + steps == all };
                 for i in 0..row_panels {
                     let left = &left[2 * i * steps..2 * (i + 1) * steps];
@@ -221,31 +232,26 @@ impl Task<'_> {
             let out = self.c.block_ptr(i, j, PANEL, PANEL);
             // SAFETY: `out` is a block of the output, which this task borrows exclusively; `from`
             // is null, one row read again and again (stride 0), or 32 x 32 readable numbers.
-            unsafe { kernel.block(left, right, from, (out, c_stride)) };
+            unsafe { kernel.block(left, right, rows, from, (out, c_stride)) };
             return;
         }
         let out = scratch.0.as_mut_ptr();
         let from = if std::ptr::eq(from.0, out) { (out.cast_const(), PANEL) } else { from };
         // SAFETY: `out` is 32 x 32 numbers of this frame; `from` as above.
-        unsafe { kernel.block(left, right, from, (out, PANEL)) };
+        unsafe { kernel.block(left, right, rows, from, (out, PANEL)) };
         for (r, sums) in scratch.0.chunks_exact_mut(PANEL).enumerate().take(rows) {
             let sums = &mut sums[..cols];
             if rest {
-                // SAFETY: both bf16 engines imply AVX-512.
-                unsafe { finish(sums, epilogue, (i + r, j), &mut self.c) };
+                finish(sums, epilogue, (i + r, j), &mut self.c);
             }
-            let row = self.c.block_ptr(i + r, j, 1, cols);
-            // SAFETY: `cols` numbers of this task's part of the output, which the scratch block
-            // does not overlap. No reference is made, since a fresh output is not initialised yet.
-            unsafe { std::ptr::copy_nonoverlapping(sums.as_ptr(), row, cols) };
+            self.c.row(i + r)[j..j + cols].copy_from_slice(sums);
         }
     }
 }
 
 /// Applies the activation and the addition after it to one row of a block.
-#[target_feature(enable = "avx512f")]
 fn finish(sums: &mut [f32], epilogue: &Epilogue<'_>, (i, j): (usize, usize), output: &mut MatMut<'_>) {
-    gelu_avx512(sums);
+    gelu(sums);
     match epilogue.add {
         Add::Nothing => {}
         Add::Output => sums.iter_mut().zip(&output.row(i)[j..]).for_each(|(x, y)| *x += y),
@@ -260,28 +266,38 @@ struct KPass {
 }
 
 enum BlockKernel {
-    Amx(amx::TileConfiguration),
-    Avx512,
+    AmxBf16(amx::TileConfiguration),
+    Avx512Bf16,
+    Avx512F32,
+    Avx2F32,
 }
 
 impl BlockKernel {
     fn new(engine: Engine) -> Self {
         match engine {
             // SAFETY: the engine is available (asserted in `multiply_packed`).
-            Engine::Amx => Self::Amx(unsafe { amx::TileConfiguration::new() }),
-            _ => Self::Avx512,
+            Engine::AmxBf16 => Self::AmxBf16(unsafe { amx::TileConfiguration::new() }),
+            Engine::Avx512Bf16 => Self::Avx512Bf16,
+            Engine::Avx512F32 => Self::Avx512F32,
+            Engine::Avx2F32 => Self::Avx2F32,
+            Engine::Gemm => unreachable!("asserted in `multiply_packed`"),
         }
     }
 
+    /// `out = start + a b` for a 32 x 32 block, of which the first `rows` rows are needed; the
+    /// others may hold anything afterwards.
+    ///
     /// # Safety
     /// As [`amx::TileConfiguration::block`].
-    unsafe fn block(&self, a: &[Tile], b: &[Tile], start: (*const f32, usize), out: (*mut f32, usize)) {
+    unsafe fn block(&self, a: &[Tile], b: &[Tile], rows: usize, start: (*const f32, usize), out: (*mut f32, usize)) {
         let bytes = |numbers: usize| numbers * size_of::<f32>();
-        // SAFETY: the caller's promise; `Avx512` is made only for an available engine.
+        // SAFETY: the caller's promise; a kernel is made only for an available engine.
         unsafe {
             match self {
-                Self::Amx(tiles) => tiles.block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
-                Self::Avx512 => avx512::block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
+                Self::AmxBf16(tiles) => tiles.block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
+                Self::Avx512Bf16 => avx512_bf16::block(a, b, rows, start, out),
+                Self::Avx512F32 => avx512_f32::block(a, b, rows, start, out),
+                Self::Avx2F32 => avx2_f32::block(a, b, rows, start, out),
             }
         }
     }

@@ -1,13 +1,13 @@
 //! Depthwise convolution over pictures whose channels lie side by side (height x width x channels).
 //!
-//! Each channel has a filter of its own, so there is no matrix product: the work is one multiplication and addition a
-//! number read. Channels are taken sixteen at a time, as many as one AVX-512 register holds, and four neighbouring outputs
-//! share each load of a weight.
+//! Each channel has a filter of its own, so there is no matrix product: the work is one
+//! multiplication and addition per number read. Channels are taken sixteen at a time, as many as
+//! one AVX-512 register holds, and four neighbouring outputs share each load of a weight.
 
 use super::Buffer;
 use super::simd::{LANES, multiversion};
 
-/// Side, step and edges of a convolution that keeps TensorFlow's rule "SAME".
+/// Window of a convolution with the padding of TensorFlow's rule "SAME": side and stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Side of the square filter.
@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// That of a backbone's first convolution, which is none by depth.
+    /// Window of a backbone's first convolution, which is not a depthwise one.
     pub const STEM: Self = Self { side: 3, stride: 2 };
 
     /// Outputs along a side of `length` pixels: `ceil(length / stride)`.
@@ -34,8 +34,9 @@ impl Window {
     }
 }
 
-/// `out = min(max(conv(x) + bias, 0), 6)` with `x` `[height, width, channels]`, `weight` `[side * side, channels]`, `bias`
-/// `[channels]`; `out` is `[outputs(height), outputs(width), channels]`. On the calling thread.
+/// `out = min(max(conv(x) + bias, 0), 6)` with `x` `[height, width, channels]`, `weight`
+/// `[side * side, channels]`, `bias` `[channels]`; `out` is
+/// `[outputs(height), outputs(width), channels]`. NaN stays NaN. On the calling thread.
 ///
 /// # Panics
 /// When a slice is shorter than its shape.
@@ -108,13 +109,15 @@ multiversion! {
     }
 }
 
+/// `min(max(x, 0), 6)`. NaN stays NaN, so that damaged weights or pixels never become plausible
+/// features: comparisons with NaN are false.
 #[inline(always)]
 fn clamp6(x: f32) -> f32 {
-    let x = if x > 0.0 { x } else { 0.0 };
-    if x < 6.0 { x } else { 6.0 }
+    let x = if x <= 0.0 { 0.0 } else { x };
+    if x > 6.0 { 6.0 } else { x }
 }
 
-/// Sixteen channels from `c` on of `N` outputs from `column` on.
+/// Computes sixteen channels, from `c` on, of `N` outputs, from `column` on.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn outputs<const N: usize>(
@@ -153,7 +156,7 @@ fn outputs<const N: usize>(
 }
 
 multiversion! {
-    /// `x = min(max(x, 0), 6)`; NaN becomes 0.
+    /// `x = min(max(x, 0), 6)`; NaN stays NaN.
     pub fn relu6(x: &mut [f32]) {
         for x in x.iter_mut() {
             *x = clamp6(*x);
@@ -167,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition, in f64.
+    /// Depthwise convolution by its definition, in f64.
     fn by_hand(x: &[f32], [h, w]: [usize; 2], window: Window, weight: &[f32], bias: &[f32]) -> Vec<f64> {
         let channels = bias.len();
         let ((top, _), (left, _)) = (window.padding(h), window.padding(w));
@@ -223,9 +226,42 @@ mod tests {
     }
 
     #[test]
-    fn relu6_keeps_what_is_between() {
-        let mut x = [-1.0, 0.0, 0.5, 6.0, 7.0, f32::NAN, f32::INFINITY];
+    fn relu6_keeps_what_is_between_and_nan() {
+        let cases = [
+            (-1.0, 0.0),
+            (-0.0, 0.0),
+            (0.5, 0.5),
+            (6.0, 6.0),
+            (7.0, 6.0),
+            (f32::NEG_INFINITY, 0.0),
+            (f32::INFINITY, 6.0),
+            (f32::NAN, f32::NAN),
+        ];
+        // Whole vectors and a rest.
+        let mut x: Vec<f32> = (0..4 * LANES + 11).map(|i| cases[i % cases.len()].0).collect();
         relu6(&mut x);
-        assert_eq!(x, [0.0, 0.0, 0.5, 6.0, 6.0, 0.0, 6.0]);
+        for (i, got) in x.iter().enumerate() {
+            let (from, want) = cases[i % cases.len()];
+            assert!(*got == want || (got.is_nan() && want.is_nan()), "{from} became {got} at {i}");
+        }
+    }
+
+    #[test]
+    fn nan_reaches_the_outputs_that_see_it_and_no_other() {
+        let window = Window { side: 3, stride: 1 };
+        let (height, width, channels) = (7, 7, LANES + 3);
+        let (weight, bias) = (vec![0.1f32; 9 * channels], vec![0.0f32; channels]);
+        // A channel of a whole vector, and one of the rest.
+        for bad in [2, LANES + 1] {
+            let mut x = vec![1.0f32; height * width * channels];
+            x[(3 * width + 3) * channels + bad] = f32::NAN;
+            let mut out = vec![0.0f32; x.len()];
+            depthwise_relu6(&x, [height, width], window, &weight, &bias, &mut out);
+            for (i, value) in out.iter().enumerate() {
+                let (pixel, channel) = (i / channels, i % channels);
+                let near = (pixel / width).abs_diff(3) <= 1 && (pixel % width).abs_diff(3) <= 1;
+                assert_eq!(value.is_nan(), near && channel == bad, "channel {channel} of pixel {pixel}");
+            }
+        }
     }
 }

@@ -1,55 +1,80 @@
-//! Detects the matrix instructions of this machine, once at run time.
+//! Detects the matrix instructions of this machine, once at run time, and names the engines that
+//! the machine and the [`CpuLevel`] allow.
 
 use std::sync::OnceLock;
 
-use super::Precision;
+use super::{CpuLevel, Precision};
 
-/// Instructions that compute a product.
+/// Instructions that compute a product. Those of AVX-512 and AMX need [`CpuLevel::Avx512`], those
+/// of AVX2 [`CpuLevel::Avx2`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// bf16 tiles: `tdpbf16ps`, 16 x 16 x 32 multiply-adds an instruction.
-    Amx,
+    AmxBf16,
     /// bf16 vectors: `vdpbf16ps`, 16 x 2 multiply-adds an instruction.
-    Avx512,
-    /// `f32` by the `gemm` crate, which finds its own instructions.
-    Exact,
+    Avx512Bf16,
+    /// `f32` vectors of 16 over packed operands.
+    Avx512F32,
+    /// `f32` vectors of 8 over packed operands.
+    Avx2F32,
+    /// `f32` by the `gemm` crate, which finds its own instructions and packs both operands in every
+    /// product.
+    Gemm,
 }
 
 impl Engine {
-    /// The fastest engine for [`Precision::Bf16`] on this machine. `vdpbf16ps` is twice as fast as
-    /// `f32` on AMD's Zen 5, but reached only 0.6 of the speed of `f32` on an Intel Xeon, so
-    /// Intel's cores without AMX stay with `f32`.
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 5] = [Self::AmxBf16, Self::Avx512Bf16, Self::Avx512F32, Self::Avx2F32, Self::Gemm];
+
+    /// The fastest engine for [`Precision::Bf16`], where this machine has one that is faster than
+    /// `f32`. `vdpbf16ps` is twice as fast as `f32` on AMD's Zen 5, but reached only 0.6 of the
+    /// speed of `f32` on an Intel Xeon, so Intel's cores without AMX have none.
     #[must_use]
-    pub fn best() -> Self {
-        static BEST: OnceLock<Engine> = OnceLock::new();
+    pub fn bf16() -> Option<Self> {
+        static BEST: OnceLock<Option<Engine>> = OnceLock::new();
         *BEST.get_or_init(|| {
-            if Self::Amx.available() {
-                Self::Amx
-            } else if Self::Avx512.available() && !made_by_intel() {
-                Self::Avx512
-            } else {
-                Self::Exact
-            }
+            let usable = |e: &Self| e.available() && (*e != Self::Avx512Bf16 || !made_by_intel());
+            [Self::AmxBf16, Self::Avx512Bf16].into_iter().find(usable)
         })
     }
 
-    /// The engine for a precision.
+    /// The engine for a product of two operands of which neither was packed before.
     #[must_use]
-    pub fn for_precision(precision: Precision) -> Self {
+    pub fn for_product(precision: Precision) -> Self {
         match precision {
             // No CPU computes in f16 here: `choose_precision` refuses it.
-            Precision::F32 | Precision::F16 => Self::Exact,
-            Precision::Bf16 => Self::best(),
+            Precision::F32 | Precision::F16 => None,
+            Precision::Bf16 => Self::bf16(),
+        }
+        .unwrap_or(Self::Gemm)
+    }
+
+    /// The engine for products with weights that are packed once.
+    #[must_use]
+    pub fn for_weights(precision: Precision) -> Self {
+        let single = || [Self::Avx512F32, Self::Avx2F32].into_iter().find(|e| e.available()).unwrap_or(Self::Gemm);
+        match Self::for_product(precision) {
+            Self::Gemm => single(),
+            bf16 => bf16,
         }
     }
 
-    /// Whether this machine can run it.
+    /// Whether factors are rounded to bf16.
+    #[must_use]
+    pub fn is_bf16(self) -> bool {
+        matches!(self, Self::AmxBf16 | Self::Avx512Bf16)
+    }
+
+    /// Whether this machine can run it, at the [`CpuLevel`] of the process.
     #[must_use]
     pub fn available(self) -> bool {
+        let level = CpuLevel::current();
         match self {
-            Self::Amx => has_avx512_bf16() && has_amx(),
-            Self::Avx512 => has_avx512_bf16(),
-            Self::Exact => true,
+            Self::AmxBf16 => level >= CpuLevel::Avx512 && has_avx512_bf16() && has_amx(),
+            Self::Avx512Bf16 => level >= CpuLevel::Avx512 && has_avx512_bf16(),
+            Self::Avx512F32 => level >= CpuLevel::Avx512,
+            Self::Avx2F32 => level >= CpuLevel::Avx2,
+            Self::Gemm => true,
         }
     }
 }
@@ -67,9 +92,7 @@ fn made_by_intel() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512_bf16() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512bf16")
+    is_x86_feature_detected!("avx512bf16")
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,6 +1,7 @@
 //! Epilogues: the bias, GELU and addition that follow a product, applied while a block is in the
 //! cache.
 
+use super::simd::multiversion;
 use super::{KernelError, Mat, MatMut, expect_shape};
 
 /// Addend of the product, after bias and activation.
@@ -37,14 +38,6 @@ impl<'a> Epilogue<'a> {
     #[must_use]
     pub fn accumulate() -> Self {
         Self { add: Add::Output, ..Self::default() }
-    }
-
-    /// The epilogue for an uninitialised output, whose content cannot be added.
-    pub(super) fn for_fresh_output(self) -> Self {
-        match self.add {
-            Add::Output => Self { add: Add::Nothing, ..self },
-            _ => self,
-        }
     }
 
     pub(super) fn check(&self, m: usize, n: usize) -> Result<(), KernelError> {
@@ -101,90 +94,36 @@ impl Mat<'_> {
     }
 }
 
-/// Gaussian error linear unit in place, `x Φ(x)` with the error function (not the tanh form):
-/// absolute error below 5e-7 of max(1, |x|). The error function is Abramowitz and Stegun 7.1.26.
-pub fn gelu(values: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the CPU has just said that it knows these instructions.
-            return unsafe { gelu_avx512(values) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: as above.
-            return unsafe { gelu_avx2(values) };
+multiversion! {
+    /// Gaussian error linear unit in place, `x Φ(x)` with the error function (not the tanh form):
+    /// absolute error below 5e-7 of max(1, |x|). The error function is Abramowitz and Stegun
+    /// 7.1.26.
+    pub fn gelu[fma](values: &mut [f32]) {
+        for x in values.iter_mut() {
+            *x = gelu_by(*x, fma);
         }
     }
-    values.iter_mut().for_each(|x| *x = gelu_by(*x, |a, b, c| a * b + c));
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-pub(super) fn gelu_avx512(values: &mut [f32]) {
-    values.iter_mut().for_each(|x| *x = gelu_by(*x, f32::mul_add));
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn gelu_avx2(values: &mut [f32]) {
-    values.iter_mut().for_each(|x| *x = gelu_by(*x, f32::mul_add));
-}
-
-/// `h = gelu(u)`, of one length.
-pub fn gelu_into(u: &[f32], h: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the CPU has just said that it knows these instructions.
-            return unsafe { gelu_into_avx512(u, h) };
+multiversion! {
+    /// `h = gelu(u)`, of one length.
+    pub fn gelu_into[fma](u: &[f32], h: &mut [f32]) {
+        for (u, h) in u.iter().zip(h) {
+            *h = gelu_by(*u, fma);
         }
     }
-    h.copy_from_slice(u);
-    gelu(h);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn gelu_into_avx512(u: &[f32], h: &mut [f32]) {
-    u.iter().zip(h).for_each(|(u, h)| *h = gelu_by(*u, f32::mul_add));
-}
-
-/// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`; all
-/// of one length.
-pub fn gelu_grad(u: &[f32], g: &mut [f32], h: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the CPU has just said that it knows these instructions.
-            return unsafe { gelu_grad_avx512(u, g, h) };
+multiversion! {
+    /// `g` becomes the gradient of `u` where it was that of `gelu(u)`, and `h` becomes `gelu(u)`;
+    /// all of one length.
+    pub fn gelu_grad[fma](u: &[f32], g: &mut [f32], h: &mut [f32]) {
+        const DENSITY_AT_0: f32 = 0.398_942_3;
+        for ((u, g), h) in u.iter().zip(g).zip(h) {
+            let (cdf, bell) = cdf_and_bell(*u, fma);
+            *h = *u * cdf;
+            *g *= fma(*u * DENSITY_AT_0, bell, cdf);
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: as above.
-            return unsafe { gelu_grad_avx2(u, g, h) };
-        }
-    }
-    gelu_grad_by(u, g, h, |a, b, c| a * b + c);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn gelu_grad_avx512(u: &[f32], g: &mut [f32], h: &mut [f32]) {
-    gelu_grad_by(u, g, h, f32::mul_add);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn gelu_grad_avx2(u: &[f32], g: &mut [f32], h: &mut [f32]) {
-    gelu_grad_by(u, g, h, f32::mul_add);
-}
-
-#[inline(always)]
-fn gelu_grad_by(u: &[f32], g: &mut [f32], h: &mut [f32], fma: impl Fn(f32, f32, f32) -> f32 + Copy) {
-    const DENSITY_AT_0: f32 = 0.398_942_3;
-    for ((u, g), h) in u.iter().zip(g).zip(h) {
-        let (cdf, bell) = cdf_and_bell(*u, fma);
-        *h = *u * cdf;
-        *g *= fma(*u * DENSITY_AT_0, bell, cdf);
     }
 }
 
@@ -194,8 +133,7 @@ fn gelu_by(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> f32 {
 }
 
 /// `Φ(x)` and `e^(-x²/2)` of one number, without branches, so that a loop becomes vector code.
-/// `fma(a, b, c) = a b + c`: fused where that is one instruction, since elsewhere it would be a
-/// library call.
+/// `fma` is that of [`multiversion!`].
 #[inline(always)]
 fn cdf_and_bell(x: f32, fma: impl Fn(f32, f32, f32) -> f32 + Copy) -> (f32, f32) {
     let polynomial = |x: f32, coefficients: &[f32]| coefficients.iter().fold(0.0, |sum, c| fma(sum, x, *c));

@@ -21,7 +21,7 @@ impl<P> Strided<P> {
 ///
 /// # Safety
 /// Every element the shapes and strides name must be valid for reading (`lhs`, `rhs`) or writing
-/// (`dst`), and nobody else may touch `dst` meanwhile.
+/// (`dst`), and nothing else may read or write `dst` during the call.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     dst: Strided<*mut f32>,

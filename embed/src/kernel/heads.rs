@@ -34,7 +34,7 @@ pub enum Projections<'a> {
     Fused(&'a [f32]),
     /// The query `[queries, width]`, and key and value side by side `[keys, 2 * width]`:
     /// cross-attention.
-    Apart(&'a [f32], &'a [f32]),
+    Separate(&'a [f32], &'a [f32]),
 }
 
 /// The gradients of [`Projections`], of the same shapes.
@@ -42,8 +42,8 @@ pub enum Projections<'a> {
 pub enum ProjectionGradients<'a> {
     /// See [`Projections::Fused`].
     Fused(&'a mut [f32]),
-    /// See [`Projections::Apart`].
-    Apart(&'a mut [f32], &'a mut [f32]),
+    /// See [`Projections::Separate`].
+    Separate(&'a mut [f32], &'a mut [f32]),
 }
 
 /// Position of a head in a matrix: its first column, and the row stride.
@@ -65,14 +65,14 @@ impl<'a> Head<'a> {
         Self { values: &values[position.column..], stride: position.stride }
     }
 
-    /// Its pointer, after a check that `rows x width` numbers lie inside the slice.
+    /// Pointer to the head, after a check that `rows x width` numbers lie inside the slice.
     fn at(&self, rows: usize, width: usize) -> Strided<*const f32> {
         assert!(rows == 0 || (rows - 1) * self.stride + width <= self.values.len(), "a head lies inside its matrix");
         Strided::new(self.values.as_ptr(), self.stride, 1)
     }
 }
 
-/// A head to write: a pointer, because the heads of one matrix interleave.
+/// Mutable head: a pointer, because the heads of one matrix interleave.
 #[derive(Clone, Copy)]
 struct HeadMut(Strided<*mut f32>);
 
@@ -107,8 +107,8 @@ impl AttentionShape {
         self.heads * self.queries * self.keys
     }
 
-    /// Where query, key and value of head `head` lie; key and value are in the second matrix unless
-    /// the projection is fused.
+    /// Positions of query, key and value of head `head`; key and value are in the second matrix
+    /// unless the projection is fused.
     fn positions(&self, fused: bool, head: usize) -> [HeadPosition; 3] {
         let (d, from) = (self.width, head * self.head_width());
         if fused {
@@ -122,7 +122,7 @@ impl AttentionShape {
     fn heads_of<'a>(&self, projections: Projections<'a>, head: usize) -> [Head<'a>; 3] {
         match projections {
             Projections::Fused(all) => self.positions(true, head).map(|position| Head::new(all, position)),
-            Projections::Apart(own, other) => {
+            Projections::Separate(own, other) => {
                 let [q, k, v] = self.positions(false, head);
                 [Head::new(own, q), Head::new(other, k), Head::new(other, v)]
             }
@@ -134,7 +134,7 @@ impl AttentionShape {
         assert!(heads > 0 && width.is_multiple_of(heads), "{heads} heads do not divide rows of {width}");
         let fits = match projections {
             Projections::Fused(all) => queries == keys && all.len() == 3 * queries * width,
-            Projections::Apart(own, other) => own.len() == queries * width && other.len() == 2 * keys * width,
+            Projections::Separate(own, other) => own.len() == queries * width && other.len() == 2 * keys * width,
         };
         assert!(fits, "projections do not fit {self:?}");
     }
@@ -201,7 +201,7 @@ impl AttentionShape {
     /// One head: probabilities into `p` (queries x keys) and `out = p v`.
     ///
     /// # Safety
-    /// Nobody else reads or writes `out` meanwhile.
+    /// Nothing else reads or writes `out` during the call.
     unsafe fn head(
         &self,
         [q, k, v]: [Head<'_>; 3],
@@ -249,7 +249,7 @@ impl AttentionShape {
                     let [q, k, v] = self.positions(true, head);
                     [HeadMut::new(all, q, n, w), HeadMut::new(all, k, m, w), HeadMut::new(all, v, m, w)]
                 }
-                ProjectionGradients::Apart(own, other) => {
+                ProjectionGradients::Separate(own, other) => {
                     let [q, k, v] = self.positions(false, head);
                     [HeadMut::new(own, q, n, w), HeadMut::new(other, k, m, w), HeadMut::new(other, v, m, w)]
                 }
@@ -334,7 +334,7 @@ mod tests {
             } else {
                 plain(shape, [&|i, c| own[i * d + c], &|j, c| other[j * 2 * d + c], &|j, c| other[j * 2 * d + d + c]], &seen)
             };
-            let projections = if fused { Projections::Fused(&own) } else { Projections::Apart(&own, &other) };
+            let projections = if fused { Projections::Fused(&own) } else { Projections::Separate(&own, &other) };
             let mut out = vec![f32::NAN; queries * d];
             let mut p = vec![f32::NAN; shape.probabilities()];
             shape.forward(projections, &seen, keep.then_some(&mut p[..]), &mut out, parallel);
@@ -369,11 +369,11 @@ mod tests {
                 };
                 out.iter().zip(&g).map(|(o, g)| o * f64::from(*g)).sum()
             };
-            let projections = if fused { Projections::Fused(&own) } else { Projections::Apart(&own, &other) };
+            let projections = if fused { Projections::Fused(&own) } else { Projections::Separate(&own, &other) };
             let (mut out, mut p) = (vec![0.0; queries * d], vec![0.0; shape.probabilities()]);
             shape.forward(projections, &seen, Some(&mut p), &mut out, false);
             let (mut d_own, mut d_other) = (vec![f32::NAN; own.len()], vec![f32::NAN; other.len()]);
-            let targets = if fused { ProjectionGradients::Fused(&mut d_own) } else { ProjectionGradients::Apart(&mut d_own, &mut d_other) };
+            let targets = if fused { ProjectionGradients::Fused(&mut d_own) } else { ProjectionGradients::Separate(&mut d_own, &mut d_other) };
             shape.backward(projections, &p, &g, targets);
             let all: Vec<f32> = d_own.iter().chain(&d_other).copied().collect();
             let i = at % all.len();

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::KernelError;
 
-/// A matrix to read: any strides, so that a transpose is a view.
+/// Read-only matrix view: any strides, so that a transpose is a view.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
     data: &'a [f32],
@@ -54,7 +54,7 @@ impl<'a> Mat<'a> {
         }
     }
 
-    /// The transpose, without moving anything.
+    /// The transpose, without a copy.
     #[must_use]
     pub fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
@@ -114,8 +114,8 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// A matrix to write: row-major, rows `row_stride` apart. It can be split into disjoint blocks for
-/// several threads.
+/// Mutable matrix view: row-major, rows `row_stride` apart. It can be split into disjoint blocks
+/// for several threads.
 #[derive(Debug)]
 pub struct MatMut<'a> {
     data: *mut f32,
@@ -136,14 +136,6 @@ impl<'a> MatMut<'a> {
     /// [`KernelError::Extent`] when `data` is too short.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Result<Self, KernelError> {
         Self::strided(data, rows, cols, cols)
-    }
-
-    /// Over the capacity of an empty vector, for [`super::fresh`]: no element may be read before it
-    /// is written.
-    pub(super) fn uninitialised(data: &'a mut Vec<f32>, rows: usize, cols: usize) -> Self {
-        let spare = data.spare_capacity_mut();
-        assert!(rows.checked_mul(cols).is_some_and(|len| len <= spare.len()), "the capacity was reserved");
-        Self { data: spare.as_mut_ptr().cast(), rows, cols, row_stride: cols, borrow: PhantomData }
     }
 
     /// Element (i, j) is `data[i * row_stride + j]`; rows may not overlap (`row_stride >= cols`).
@@ -201,7 +193,7 @@ impl<'a> MatMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.row_stride), self.cols) }
     }
 
-    /// The same elements for as long as `self` is not used.
+    /// A reborrow: the same elements, for as long as `self` is not used.
     pub(super) fn reborrow(&mut self) -> MatMut<'_> {
         MatMut { borrow: PhantomData, ..*self }
     }
@@ -217,6 +209,7 @@ impl<'a> MatMut<'a> {
     }
 
     /// The first `at` columns and the others.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn split_cols(self, at: usize) -> (Self, Self) {
         assert!(at <= self.cols, "cannot split {} columns at {at}", self.cols);
         let offset = if at == self.cols || self.rows == 0 { 0 } else { at };

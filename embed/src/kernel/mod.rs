@@ -1,10 +1,11 @@
 //! Matrix multiplication on the CPU, for inference and for training.
 //!
-//! Matrices are `f32` in memory. At [`Precision::F32`] the product is the `gemm` crate's. At
-//! [`Precision::Bf16`] both operands are rounded to bfloat16 (round to nearest even) while they are
-//! packed, and products are accumulated in `f32`: AMX tiles (`tdpbf16ps`) where the CPU has them,
-//! else AVX-512 (`vdpbf16ps`), else the `f32` path. The choice is made once, at run time
-//! ([`Engine::best`]).
+//! Matrices are `f32` in memory. At [`Precision::Bf16`] both operands are rounded to bfloat16
+//! (round to nearest even) while they are packed, and products are accumulated in `f32`: AMX tiles
+//! (`tdpbf16ps`) where the CPU has them, else AVX-512 (`vdpbf16ps`), else the `f32` path. At
+//! [`Precision::F32`] products with weights that are packed once take AVX-512 or AVX2 over the same
+//! tiles, and all others the `gemm` crate. The choice is made once, at run time
+//! ([`Engine::for_weights`], [`Engine::for_product`]); the [`CpuLevel`] bounds it.
 //!
 //! Strides describe the operands, so `x Wᵀ`, `g W` and `gᵀ x` (the three products of a linear layer
 //! and its backward) are one function, [`matmul`]. [`PackedWeights`] packs the right operand once,
@@ -19,15 +20,19 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+mod avx2_f32;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_f32;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 mod depthwise;
 mod engine;
 mod epilogue;
-mod exact;
 mod gemm;
 mod heads;
+mod level;
 mod matrix;
 #[cfg(target_arch = "x86_64")]
 mod pack;
@@ -38,12 +43,14 @@ mod precision;
 mod rows;
 pub(crate) mod simd;
 mod small;
+mod unpacked;
 mod weights;
 
 pub use depthwise::{Window, depthwise_relu6, relu6};
 pub use engine::Engine;
 pub use epilogue::{Add, Epilogue, gelu, gelu_grad, gelu_into};
 pub use heads::{AttentionShape, MASKED, ProjectionGradients, Projections};
+pub use level::CpuLevel;
 pub use matrix::{Mat, MatMut};
 pub use pool::Buffer;
 pub use precision::Precision;
@@ -81,7 +88,8 @@ pub enum KernelError {
         /// The columns it must have.
         cols: usize,
     },
-    /// The requested engine is not offered by this CPU or operating system.
+    /// The requested engine is not offered by this CPU or operating system, or lies above the
+    /// [`CpuLevel`].
     #[error("the {0:?} engine is not available on this machine")]
     Unavailable(Engine),
 }
@@ -113,11 +121,11 @@ pub fn matmul(
     epilogue: Epilogue<'_>,
     threads: usize,
 ) -> Result<(), KernelError> {
-    matmul_on(Engine::for_precision(precision), a, b, c, epilogue, threads)
+    matmul_on(Engine::for_product(precision), a, b, c, epilogue, threads)
 }
 
-/// [`matmul`] into fresh memory, m x n row-major, which is not zeroed first: for large outputs that
-/// would cost as much as the product. [`Add::Output`] counts as [`Add::Nothing`].
+/// [`matmul`] into new memory, m x n row-major. It begins as zeros, so that [`Add::Output`] adds
+/// nothing.
 ///
 /// # Errors
 /// As [`matmul`].
@@ -128,24 +136,8 @@ pub fn product(
     epilogue: Epilogue<'_>,
     threads: usize,
 ) -> Result<Vec<f32>, KernelError> {
-    let epilogue = epilogue.for_fresh_output();
-    // SAFETY: `matmul` overwrites the whole output when nothing of it is to be added.
-    unsafe { fresh(a.rows(), b.cols(), |c| matmul(a, b, c, precision, epilogue, threads)) }
-}
-
-/// `rows x cols` numbers in memory that is not zeroed first.
-///
-/// # Safety
-/// Unless it fails, `fill` must write every element and read none before.
-unsafe fn fresh(
-    rows: usize,
-    cols: usize,
-    fill: impl FnOnce(MatMut<'_>) -> Result<(), KernelError>,
-) -> Result<Vec<f32>, KernelError> {
-    let mut out = Vec::with_capacity(rows * cols);
-    fill(MatMut::uninitialised(&mut out, rows, cols))?;
-    // SAFETY: the capacity is reserved, and the caller promises that all of it is written.
-    unsafe { out.set_len(rows * cols) };
+    let mut out = vec![0.0; a.rows() * b.cols()];
+    matmul(a, b, MatMut::new(&mut out, a.rows(), b.cols())?, precision, epilogue, threads)?;
     Ok(out)
 }
 
@@ -171,8 +163,10 @@ pub fn matmul_on(
     let threads = if threads == 0 { rayon::current_num_threads() } else { threads };
     match engine {
         #[cfg(target_arch = "x86_64")]
-        Engine::Amx | Engine::Avx512 => blocks::multiply(engine, a, b, c, epilogue, threads),
-        _ => exact::multiply(a, b, c, epilogue, threads),
+        Engine::AmxBf16 | Engine::Avx512Bf16 | Engine::Avx512F32 | Engine::Avx2F32 => {
+            blocks::multiply(engine, a, b, c, epilogue, threads);
+        }
+        _ => unpacked::multiply(a, b, c, epilogue, threads),
     }
     Ok(())
 }

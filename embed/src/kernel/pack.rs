@@ -1,24 +1,43 @@
-//! Packing: rounds an operand to bf16 and stores it in tiles, the layout that both bf16 engines
-//! read.
+//! Packing: stores an operand in tiles, the layout that the engines read.
 //!
-//! A [`Tile`] is 16 x 16 pairs of bf16: 16 lines of an operand by 32 steps of `k`, two neighbouring
-//! steps to a 32-bit word. A *line* is a row of the left operand or a column of the right one. The
-//! left operand's tiles hold a line a row, the right operand's a pair of steps a row, as
-//! `tdpbf16ps` wants them. A *panel* is 32 lines by all of `k`: for each 32 steps its two tiles.
-//! Tiles at the edges are padded with zeros.
+//! A [`Tile`] is 16 x 16 words of 32 bits. A *line* is a row of the left operand or a column of the
+//! right one, a *step* is an index of `k`. With [`Format::F32`] a word is one `f32`, and a tile 16
+//! lines by 16 steps. With [`Format::Bf16`] it is two neighbouring steps rounded to bf16, and a
+//! tile 16 lines by 32 steps. The left operand's tiles hold a line a row, the right operand's a
+//! step (or a pair of steps, as `tdpbf16ps` wants them) a row. A *panel* is 32 lines by all of `k`:
+//! for each tile of steps its two tiles. Tiles at the edges are padded with zeros.
 
 use std::arch::x86_64::*;
 
 use super::Mat;
 
-/// Lines of a tile, and pairs of steps.
+/// Lines of a tile, and words of a line.
 pub(super) const TILE: usize = 16;
 /// Lines of a panel.
 pub(super) const PANEL: usize = 2 * TILE;
-/// Steps of `k` in a tile.
-pub(super) const STEP: usize = 32;
+/// Steps of `k` in a tile of bf16 pairs.
+const STEP: usize = 32;
 
-/// 1 KiB: 16 rows of 16 bf16 pairs, aligned to a cache line.
+/// What a word of a tile holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Two steps, rounded to nearest even.
+    Bf16,
+    /// One step.
+    F32,
+}
+
+impl Format {
+    /// Steps of `k` in a tile.
+    pub(super) fn steps(self) -> usize {
+        match self {
+            Self::Bf16 => STEP,
+            Self::F32 => TILE,
+        }
+    }
+}
+
+/// 1 KiB: 16 rows of 16 words, aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Tile(pub(super) [[u32; TILE]; TILE]);
@@ -32,14 +51,24 @@ impl Tile {
 pub(super) enum Side {
     /// Tile rows are lines.
     Left,
-    /// Tile rows are pairs of steps.
+    /// Tile rows are steps, or pairs of them.
     Right,
 }
 
-/// Packs lines `line0..` of `x` (a line a row, `k` across) and steps `32 * step0..`, `steps` tiles
-/// of them, into `out`: panel after panel, within a panel step after step, within a step two tiles.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: usize, out: &mut [Tile]) {
+/// Packs lines `line0..` of `x` (a line a row, `k` across) from tile `step0` of `k` on, as many
+/// tiles as fit, into `out`: panel after panel, within a panel tile of steps after tile of steps,
+/// of each the two of the panel's lines.
+///
+/// # Safety
+/// [`Format::Bf16`] needs a CPU with AVX-512 F, BW and BF16.
+pub(super) unsafe fn pack(
+    format: Format,
+    x: Mat<'_>,
+    side: Side,
+    (line0, lines): (usize, usize),
+    step0: usize,
+    out: &mut [Tile],
+) {
     let panels = lines.div_ceil(PANEL);
     if panels == 0 || out.is_empty() {
         return;
@@ -51,7 +80,12 @@ pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: us
         for half in 0..2 {
             let line = line0 + panel * PANEL + half * TILE;
             let tile = &mut out[(panel * steps + step) * 2 + half];
-            pack_tile(x, side, line, end.saturating_sub(line).min(TILE), (step0 + step) * STEP, tile);
+            let (lines, k0) = (end.saturating_sub(line).min(TILE), (step0 + step) * format.steps());
+            match format {
+                // SAFETY: the caller's promise.
+                Format::Bf16 => unsafe { pack_bf16(x, side, line, lines, k0, tile) },
+                Format::F32 => pack_f32(x, side, line, lines, k0, tile),
+            }
         }
     };
     // The order that reads memory sequentially.
@@ -62,10 +96,37 @@ pub(super) fn pack(x: Mat<'_>, side: Side, line0: usize, lines: usize, step0: us
     }
 }
 
-/// One tile: `lines` (at most 16) lines from `line`, steps from `k0`.
+/// One tile of `f32`: `lines` (at most 16) lines from `line`, steps from `k0`.
+fn pack_f32(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile: &mut Tile) {
+    let steps = x.cols().saturating_sub(k0).min(TILE);
+    if lines < TILE || steps < TILE {
+        *tile = Tile::ZERO;
+    }
+    if lines == 0 || steps == 0 {
+        return;
+    }
+    let (line_stride, k_stride) = x.strides();
+    let from = &x.data()[line * line_stride + k0 * k_stride..];
+    // A tile's row is a line on the left and a step on the right; a column is the other one.
+    let (rows, row_stride, columns, column_stride) = match side {
+        Side::Left => (lines, line_stride, steps, k_stride),
+        Side::Right => (steps, k_stride, lines, line_stride),
+    };
+    for (i, row) in tile.0.iter_mut().enumerate().take(rows) {
+        let from = &from[i * row_stride..];
+        if column_stride == 1 {
+            row[..columns].iter_mut().zip(from).for_each(|(to, x)| *to = x.to_bits());
+        } else {
+            let from = from.iter().step_by(column_stride);
+            row[..columns].iter_mut().zip(from).for_each(|(to, x)| *to = x.to_bits());
+        }
+    }
+}
+
+/// One tile of bf16 pairs, as [`pack_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 #[inline]
-fn pack_tile(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile: &mut Tile) {
+fn pack_bf16(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile: &mut Tile) {
     let k_left = x.cols().saturating_sub(k0);
     let (line_stride, k_stride) = x.strides();
     if lines == TILE && k_left >= STEP && (k_stride == 1 || line_stride == 1) {

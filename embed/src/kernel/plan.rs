@@ -3,8 +3,8 @@
 /// Panels of the left operand that a task packs at a time: 256 lines, which with [`STEPS_PER_PASS`]
 /// is 256 KiB, an eighth of a second-level cache.
 const LEFT_PANELS_PER_PACK: usize = 8;
-/// Steps (of 32) per pass: a panel of the right operand is then 32 KiB and stays in the first-level
-/// cache.
+/// Tiles of steps per pass: a panel of the right operand is then 32 KiB and stays in the
+/// first-level cache.
 const STEPS_PER_PASS: usize = 16;
 /// Tasks per thread, so that other threads can take work from a slow one.
 const TASKS_PER_THREAD: usize = 3;
@@ -18,15 +18,15 @@ pub(super) struct BlockPlan {
     pub(super) row_panels: usize,
     /// Panels of the right operand in a task.
     pub(super) col_panels: usize,
-    /// Steps of `k` in a pass.
+    /// Tiles of steps in a pass.
     pub(super) steps: usize,
 }
 
 impl BlockPlan {
-    /// For a product of `m x k` by `k x n`, in panels of 32 and steps of 32. With `single_pass` all
-    /// steps are one pass.
-    pub(super) fn new(m: usize, n: usize, k: usize, single_pass: bool, threads: usize) -> Self {
-        let (rows, cols, steps) = (m.div_ceil(32).max(1), n.div_ceil(32).max(1), k.div_ceil(32).max(1));
+    /// For a product of `m x k` by `k x n`, in panels of 32 lines and tiles of `step` steps. With
+    /// `single_pass` all steps are one pass.
+    pub(super) fn new((m, n, k): (usize, usize, usize), step: usize, single_pass: bool, threads: usize) -> Self {
+        let (rows, cols, steps) = (m.div_ceil(32).max(1), n.div_ceil(32).max(1), k.div_ceil(step).max(1));
         let passes = if single_pass { 1 } else { steps.div_ceil(STEPS_PER_PASS) };
         let wanted = if threads == 1 || m * n * k < PARALLEL_FROM { 1 } else { TASKS_PER_THREAD * threads };
         let fewest = rows.div_ceil(LEFT_PANELS_PER_PACK);

@@ -24,7 +24,7 @@ impl<T: Copy> Pool<T> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Exactly `len` elements of any value: for sizes that are the same in every pass.
+    /// Exactly `len` elements of arbitrary value: for sizes that are the same in every pass.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) fn take_exact(&self, len: usize, zero: T) -> Vec<T> {
         let found = {
@@ -35,8 +35,8 @@ impl<T: Copy> Pool<T> {
         found.unwrap_or_else(|| vec![zero; len])
     }
 
-    /// At least `len` elements of any value, and at most twice as many and a little more: a little
-    /// more than asked for, so that batches whose texts differ in length share memory.
+    /// At least `len` elements of arbitrary value, and at most little more than twice as many. New
+    /// pieces are rounded up, so that batches whose texts differ in length share memory.
     pub(super) fn take(&self, len: usize, zero: T) -> Vec<T> {
         let mut pieces = self.pieces();
         let fits = |v: &Vec<T>| v.len() >= len && v.len() <= 2 * len + 4096;

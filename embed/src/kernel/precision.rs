@@ -24,7 +24,7 @@ thread_local! {
 }
 
 impl Precision {
-    /// Its name in configurations and responses.
+    /// Name in configurations and responses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_scope_ends_even_by_panic_and_stays_on_its_thread() {
         let inner = Precision::Bf16.scope(|| {
-            let elsewhere = std::thread::spawn(Precision::current).join().expect("reads a cell");
+            let elsewhere = std::thread::spawn(Precision::current).join().expect("the thread ends");
             (Precision::F32.scope(Precision::current), Precision::current(), elsewhere)
         });
         assert_eq!(inner, (Precision::F32, Precision::Bf16, Precision::F32));

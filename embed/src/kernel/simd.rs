@@ -1,41 +1,45 @@
-//! Slice kernels compiled once per vector width and chosen at run time.
+//! Slice kernels compiled once per [`CpuLevel`](super::CpuLevel) and chosen at run time.
 //!
 //! The portable build targets plain x86-64, where LLVM may use four lanes only. Each kernel's body
 //! is inlined into copies that may use AVX-512 or AVX2; the body avoids `mul_add`, `round` and
 //! float-to-int casts, which are library calls on the plain target, and keeps sixteen partial sums,
 //! because strict float order forbids LLVM to make them.
 
-/// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, picked by the
-/// CPU it runs on.
+/// Declares a function whose body is compiled for AVX-512, AVX2 and the plain target, of which the
+/// [`CpuLevel`](crate::kernel::CpuLevel) picks one.
+///
+/// In `fn name[fma](..)` the body may call `fma(a, b, c) = a b + c`: fused at every level but the
+/// plain one, where a fused one would be a library call.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $crate::multiversion! { $(#[$meta])* $vis fn $name[_fma]($($arg: $ty),*) $(-> $ret)? $body }
+    };
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident[$fma:ident]($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+    ) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body($($arg: $ty,)* $fma: impl Fn(f32, f32, f32) -> f32 + Copy) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg,)* f32::mul_add) }
                 #[target_feature(enable = "avx2,fma")]
-                fn middle($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                {
-                    // SAFETY: the CPU has just said that it knows these instructions.
-                    return unsafe { wide($($arg),*) };
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                fn middle($($arg: $ty),*) $(-> $ret)? { body($($arg,)* f32::mul_add) }
+                match $crate::kernel::CpuLevel::current() {
+                    // SAFETY: the CPU has the instructions of the level.
+                    $crate::kernel::CpuLevel::Avx512 => return unsafe { wide($($arg),*) },
                     // SAFETY: as above.
-                    return unsafe { middle($($arg),*) };
+                    $crate::kernel::CpuLevel::Avx2 => return unsafe { middle($($arg),*) },
+                    $crate::kernel::CpuLevel::Plain => {}
                 }
             }
-            body($($arg),*)
+            body($($arg,)* |a, b, c| a * b + c)
         }
     };
 }

@@ -4,13 +4,15 @@
 //! the product. Here rows of the right operand are read in place, six rows by up to 64 columns of
 //! sums at a time.
 
+#[cfg(target_arch = "x86_64")]
+use super::CpuLevel;
 use super::gemm::{Parallelism, Strided, product as gemm_product};
 
 /// `c = a b` with `a` of m x k, `b` of k x n and `c` of m x n; columns of `b` and `c` are adjacent.
 ///
 /// # Safety
-/// As [`gemm_product`]: every element that shapes and strides name is valid, and nobody else
-/// touches `c` meanwhile.
+/// As [`gemm_product`]: every element that shapes and strides name is valid, and nothing else
+/// reads or writes `c` during the call.
 pub(super) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     c: Strided<*mut f32>,
@@ -22,13 +24,14 @@ pub(super) unsafe fn product(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
+    if CpuLevel::current() >= CpuLevel::Avx512 {
         let (mut from, mut left) = (0, n);
         while left > 0 {
             let cols = left.min(64);
             let (c, b) =
                 (Strided { ptr: c.ptr.wrapping_add(from), ..c }, Strided { ptr: b.ptr.wrapping_add(from), ..b });
-            // SAFETY: the CPU knows the instructions; the caller vouches for the addresses.
+            // SAFETY: the CPU has the instructions of its level; the addresses are the caller's
+            // promise.
             unsafe {
                 match cols.div_ceil(16) {
                     1 => wide::columns::<1>((m, cols, k), c, a, b),
@@ -56,10 +59,10 @@ pub(super) fn transpose(from: &[f32], rows: usize, cols: usize, stride: usize, o
         for i0 in (0..rows).step_by(16) {
             let (height, width) = ((rows - i0).min(16), (cols - j0).min(16));
             #[cfg(target_arch = "x86_64")]
-            if width == 16 && is_x86_feature_detected!("avx512f") {
+            if width == 16 && CpuLevel::current() >= CpuLevel::Avx512 {
                 let from = &from[i0 * stride + j0..(i0 + height - 1) * stride + j0 + 16];
                 let out = &mut out[j0 * wide + i0..(j0 + 15) * wide + i0 + 16];
-                // SAFETY: the CPU knows the instructions; both slices hold the block.
+                // SAFETY: the CPU has the instructions of its level; both slices hold the block.
                 unsafe { wide::transpose_block(from, height, stride, out, wide) };
                 continue;
             }

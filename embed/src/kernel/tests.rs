@@ -6,8 +6,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Engines of this machine; [`the_engines_of_this_machine`] names those that are not tested here.
 fn engines() -> Vec<Engine> {
-    [Engine::Amx, Engine::Avx512, Engine::Exact].into_iter().filter(|e| e.available()).collect()
+    Engine::ALL.into_iter().filter(|e| e.available()).collect()
+}
+
+#[test]
+fn the_engines_of_this_machine() {
+    let (here, absent): (Vec<Engine>, Vec<Engine>) = Engine::ALL.into_iter().partition(|e| e.available());
+    let level = CpuLevel::current();
+    eprintln!("engines tested at level {level:?}: {here:?}; not available, not tested: {absent:?}");
+    assert!(here.contains(&Engine::Gemm), "it runs everywhere");
+    assert_eq!(here.contains(&Engine::Avx2F32), level >= CpuLevel::Avx2);
+    assert_eq!(here.contains(&Engine::Avx512F32), level >= CpuLevel::Avx512);
+    assert!(level >= CpuLevel::Avx512 || !here.iter().any(|e| e.is_bf16()), "bf16 needs AVX-512");
 }
 
 /// Numbers in (-1, 1) that depend on the seed and the position.
@@ -22,7 +34,7 @@ fn numbers(len: usize, seed: u64) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// How an operand lies in memory.
+/// Memory layout of an operand.
 #[derive(Clone, Copy, Debug)]
 enum Layout {
     Rows,
@@ -105,7 +117,7 @@ fn check(case: &Case) {
     let weight: Vec<f32> = (0..n * k).map(|i| b.at(i % k, i / k)).collect();
     for engine in engines() {
         let packed = PackedWeights::on(engine, Mat::new(&weight, n, k).unwrap()).unwrap();
-        let rounding = if engine == Engine::Exact { 0.0 } else { 1.0 / 128.0 } + k as f64 * f64::from(f32::EPSILON);
+        let rounding = if engine.is_bf16() { 1.0 / 128.0 } else { 0.0 } + k as f64 * f64::from(f32::EPSILON);
         for prepacked in [false, true] {
             let mut c = before.clone();
             let out = MatMut::strided(&mut c, m, n, n + 5).unwrap();
@@ -128,20 +140,21 @@ fn check(case: &Case) {
                 let gap = i * (n + 5) + n..(i + 1) * (n + 5);
                 assert_eq!(c[gap.clone()], before[gap], "{engine:?} wrote between the rows");
             }
-            let fresh = match (case.add, prepacked) {
+            let new = match (case.add, prepacked) {
                 (1, _) => continue,
                 (_, true) => packed.product(a, epilogue, case.threads).unwrap(),
                 (_, false) => {
-                    let precision = if engine == Engine::Exact { Precision::F32 } else { Precision::Bf16 };
+                    let precision = if engine.is_bf16() { Precision::Bf16 } else { Precision::F32 };
                     product(a, b, precision, epilogue, case.threads).unwrap()
                 }
             };
-            if prepacked || engine == Engine::for_precision(Precision::Bf16) || engine == Engine::Exact {
-                for (at, x) in fresh.iter().enumerate() {
-                    // The f32 path may sum in another order for another row stride.
+            let same = prepacked || engine == Engine::for_product(Precision::Bf16) || engine == Engine::Gemm;
+            if same {
+                for (at, x) in new.iter().enumerate() {
+                    // The `gemm` crate may sum in another order for another row stride.
                     let other = c[at / n * (n + 5) + at % n];
-                    let slack = if engine == Engine::Exact { 1e-4 * (1.0 + x.abs()) } else { 0.0 };
-                    assert!((x - other).abs() <= slack, "{engine:?} {m}x{n}x{k}: {x} in fresh memory, else {other}");
+                    let slack = if engine == Engine::Gemm { 1e-4 * (1.0 + x.abs()) } else { 0.0 };
+                    assert!((x - other).abs() <= slack, "{engine:?} {m}x{n}x{k}: {x} in new memory, else {other}");
                 }
             }
         }
@@ -193,6 +206,24 @@ fn empty_shapes_do_nothing_or_the_epilogue_alone() {
 }
 
 #[test]
+fn new_memory_adds_nothing_to_a_product() {
+    let (x, w) = (numbers(5 * 40, 1), numbers(33 * 40, 2));
+    let (a, w) = (Mat::new(&x, 5, 40).unwrap(), Mat::new(&w, 33, 40).unwrap());
+    let both = [Epilogue::default(), Epilogue::accumulate()];
+    let same = |[plain, added]: [Vec<f32>; 2], name: &str| {
+        assert_eq!((plain.len(), added.len()), (5 * 33, 5 * 33));
+        assert!(plain.iter().zip(&added).all(|(x, y)| (x - y).abs() <= 1e-5), "{name}: {plain:?} {added:?}");
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        same(both.map(|epilogue| product(a, w.t(), precision, epilogue, 1).unwrap()), precision.name());
+    }
+    for engine in engines() {
+        let packed = PackedWeights::on(engine, w).unwrap();
+        same(both.map(|epilogue| packed.product(a, epilogue, 1).unwrap()), &format!("{engine:?}"));
+    }
+}
+
+#[test]
 fn bf16_exact_numbers_give_exact_sums() {
     // Integers below 256 are bf16 numbers and their sums here are f32 numbers: nothing may be lost.
     let (m, n, k) = (65, 70, 129);
@@ -217,7 +248,7 @@ fn rounding_is_to_nearest_even() {
     let half = 1.0 / 256.0f32;
     for (x, rounded) in [(1.0 + half, 1.0), (1.0 + 3.0 * half, 1.0 + 4.0 * half), (1.0 + 1.01 * half, 1.0 + 2.0 * half)]
     {
-        for engine in engines().into_iter().filter(|&e| e != Engine::Exact) {
+        for engine in engines().into_iter().filter(|e| e.is_bf16()) {
             let mut c = [0.0];
             let (a, b) = ([x], [1.0]);
             let (a, b) = (Mat::new(&a, 1, 1).unwrap(), Mat::new(&b, 1, 1).unwrap());

@@ -1,6 +1,6 @@
 //! Prepacked weights: a weight matrix packed once for many products.
 
-use super::{Engine, Epilogue, KernelError, Mat, MatMut, Precision, exact, expect_shape};
+use super::{Engine, Epilogue, KernelError, Mat, MatMut, Precision, expect_shape, unpacked};
 
 /// Weights of a linear layer, out x in, in the layout that the engine reads.
 pub struct PackedWeights {
@@ -73,7 +73,7 @@ impl PackedWeights {
     /// Packs `weight` (out x in, as a linear layer stores it).
     #[must_use]
     pub fn new(weight: Mat<'_>, precision: Precision) -> Self {
-        Self::packed(weight, Engine::for_precision(precision))
+        Self::packed(weight, Engine::for_weights(precision))
     }
 
     /// [`PackedWeights::new`] for an engine chosen by name.
@@ -88,8 +88,8 @@ impl PackedWeights {
         let (outputs, inputs) = (weight.rows(), weight.cols());
         let stored = match engine {
             #[cfg(target_arch = "x86_64")]
-            Engine::Amx | Engine::Avx512 if inputs > 0 => {
-                let mut tiles = Tiles::take(super::blocks::tiles(outputs, inputs));
+            _ if engine != Engine::Gemm && inputs > 0 => {
+                let mut tiles = Tiles::take(super::blocks::tiles(engine, outputs, inputs));
                 super::blocks::pack_right(engine, weight.t(), &mut tiles, rayon::current_num_threads());
                 Stored::Tiles(tiles)
             }
@@ -110,15 +110,15 @@ impl PackedWeights {
         self.inputs
     }
 
-    /// [`PackedWeights::forward`] into fresh memory, rows x out; [`super::Add::Output`] counts as
-    /// nothing to add.
+    /// [`PackedWeights::forward`] into new memory, rows x out. It begins as zeros, so that
+    /// [`super::Add::Output`] adds nothing.
     ///
     /// # Errors
     /// As [`PackedWeights::forward`].
     pub fn product(&self, x: Mat<'_>, epilogue: Epilogue<'_>, threads: usize) -> Result<Vec<f32>, KernelError> {
-        let epilogue = epilogue.for_fresh_output();
-        // SAFETY: `forward` overwrites the whole output when nothing of it is to be added.
-        unsafe { super::fresh(x.rows(), self.outputs, |out| self.forward(x, out, epilogue, threads)) }
+        let mut out = vec![0.0; x.rows() * self.outputs];
+        self.forward(x, MatMut::new(&mut out, x.rows(), self.outputs)?, epilogue, threads)?;
+        Ok(out)
     }
 
     /// `out = epilogue(x Wᵀ)` with `x` of rows x in and `out` of rows x out; `threads` as in
@@ -145,7 +145,7 @@ impl PackedWeights {
             }
             Stored::Plain { values, strides: (row, col) } => {
                 let weight = Mat::strided(values, self.outputs, self.inputs, *row, *col)?;
-                exact::multiply(x, weight.t(), out, epilogue, threads);
+                unpacked::multiply(x, weight.t(), out, epilogue, threads);
             }
         }
         Ok(())

@@ -1,13 +1,16 @@
-//! Convolutional backbones in the place of ViT's patch embedding: networks that have learned to see on ImageNet.
+//! Convolutional backbones that replace ViT's patch embedding: networks pretrained on ImageNet.
 //!
-//! A backbone turns a picture into one row of numbers per token of 16 x 16 pixels: its map at stride 16, its map at stride
-//! 32 (every row of it serves four tokens) and the token's own pixels as 4 x 4 means. What garments are is known at stride
-//! 32, where they are at stride 16; colours of small areas are known to neither, hence the pixels. A linear layer takes
-//! these rows to the transformer's width, as it takes flattened patches without a backbone.
+//! A backbone turns a picture into one row of numbers per token of 16 x 16 pixels. The row holds
+//! the feature map at stride 16, the feature map at stride 32 (each cell serves four tokens) and
+//! the token's own pixels as 4 x 4 means. The map at stride 32 knows what a garment is, the map at
+//! stride 16 where it is; neither knows the colours of small areas, hence the pixels. A linear
+//! layer projects the rows to the transformer's width, as it projects flattened patches without a
+//! backbone.
 
 use serde::{Deserialize, Serialize};
 
-/// EfficientNet-Lite (Tan and Le 2019, without squeeze-and-excitation and with ReLU6), without its classifier.
+/// EfficientNet-Lite (Tan and Le 2019, without squeeze-and-excitation and with ReLU6), without its
+/// classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backbone {
     /// The smallest: 2.9 million parameters.
@@ -21,17 +24,18 @@ pub enum Backbone {
 /// One inverted residual block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockShape {
-    /// Channels of its input.
+    /// Input channels.
     pub inputs: usize,
-    /// Channels between its two 1 x 1 convolutions; as many as `inputs` when the first is left out.
+    /// Channels between the two 1 x 1 convolutions; equal to `inputs` when the first one is left
+    /// out.
     pub expanded: usize,
-    /// Side of its depthwise filter.
+    /// Side of the depthwise filter.
     pub side: usize,
-    /// Stride of its depthwise filter.
+    /// Stride of the depthwise filter.
     pub stride: usize,
-    /// Channels of its output.
+    /// Output channels.
     pub outputs: usize,
-    /// Whether its input is added to its output.
+    /// Whether the input is added to the output.
     pub residual: bool,
 }
 
@@ -46,23 +50,24 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (6, 3, 1, 320, 1),
 ];
 
-/// Stage whose output is the map at stride 16.
+/// Index of the stage whose output is the map at stride 16.
 const FINE_STAGE: usize = 4;
 
 impl Backbone {
     /// Side of a token in pixels.
     pub const TOKEN: usize = 16;
-    /// Side of a cell of the coarse map in pixels; pictures must be multiples of it.
+    /// Side in pixels of a cell of the coarse map (stride 32); the sides of a picture must be
+    /// multiples of it.
     pub const CELL: usize = 32;
-    /// Means of a token's own pixels: 4 x 4 of three colours.
+    /// Numbers in a token's pixel means: 4 x 4 cells of three colours.
     pub const PIXELS: usize = 4 * 4 * 3;
-    /// Channels after the first convolution, in every size.
+    /// Channels after the first convolution, the same in every size.
     pub const STEM: usize = 32;
 
-    /// All of them.
+    /// All backbones.
     pub const ALL: [Self; 2] = [Self::EfficientNetLite0, Self::EfficientNetLite2];
 
-    /// Its name in `config.json` and on the command line.
+    /// Name in `config.json` and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -78,14 +83,15 @@ impl Backbone {
         }
     }
 
-    /// Channels of stage `stage`: scaled, and rounded to a multiple of eight that is at least 90 % of it.
+    /// Channels of stage `stage`: scaled by the width factor, then rounded to a multiple of eight
+    /// that is at least 90 % of the scaled number.
     fn channels(self, stage: usize) -> usize {
         let scaled = STAGES[stage].3 as f64 * self.scales().0;
         let rounded = ((scaled + 4.0) as usize / 8 * 8).max(8);
         if (rounded as f64) < 0.9 * scaled { rounded + 8 } else { rounded }
     }
 
-    /// Blocks of stage `stage`: the first and the last stage are not deepened.
+    /// Blocks of stage `stage`: the depth factor applies to all stages but the first and the last.
     fn repeats(self, stage: usize) -> usize {
         let repeats = STAGES[stage].4;
         if stage == 0 || stage == STAGES.len() - 1 {
@@ -95,7 +101,7 @@ impl Backbone {
         }
     }
 
-    /// Its blocks, first to last.
+    /// Blocks, first to last.
     #[must_use]
     pub fn blocks(self) -> Vec<BlockShape> {
         let (mut inputs, mut blocks) = (Self::STEM, Vec::new());
@@ -117,7 +123,7 @@ impl Backbone {
         blocks
     }
 
-    /// Block whose output is the map at stride 16.
+    /// Index of the block whose output is the map at stride 16.
     #[must_use]
     pub fn fine_block(self) -> usize {
         (0..=FINE_STAGE).map(|stage| self.repeats(stage)).sum::<usize>() - 1
@@ -129,7 +135,7 @@ impl Backbone {
         [self.channels(FINE_STAGE), self.channels(STAGES.len() - 1)]
     }
 
-    /// Numbers of one token: both maps and the pixels.
+    /// Width of a token's row: the channels of both maps and the pixel means.
     #[must_use]
     pub fn token_width(self) -> usize {
         self.map_channels().iter().sum::<usize>() + Self::PIXELS

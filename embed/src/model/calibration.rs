@@ -1,8 +1,9 @@
-//! From the logits and the cosine of a pair to the probability that it matches.
+//! Calibration: turns the logits and the cosine of a pair of text and picture into the probability
+//! that they match.
 
 use serde::{Deserialize, Serialize};
 
-/// What both stages say of a pair.
+/// Scores of both stages for a pair of text and picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evidence {
     /// The decoder's logits of "no match" and "match".
@@ -13,9 +14,9 @@ pub struct Evidence {
     pub hubness: f32,
 }
 
-/// Turns what both stages say of one phrase into the probability that it is true of the person: sigmoid(cosine * cosine
-/// between the phrase and the picture + local * (true - false) of the decoder's local head + typical * cosine between the
-/// phrase and people at large + bias).
+/// Turns the scores of both stages for one phrase into the probability that the phrase is true of
+/// the person: sigmoid(cosine * cosine between the phrase and the picture + local * (true - false)
+/// of the decoder's local head + typical * cosine between the phrase and people at large + bias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PhraseCalibration {
     /// Weight of the cosine of the global features of phrase and picture.
@@ -23,50 +24,51 @@ pub struct PhraseCalibration {
     /// Weight of the difference of the local head's logits; 0 leaves the decoder out.
     #[serde(default)]
     pub local: f32,
-    /// Weight of the phrase's cosine with [`PhraseCalibration::people`]: phrases lie near pictures or far from them whether
-    /// they are true or not, and some are true of most people.
+    /// Weight of the phrase's cosine with [`PhraseCalibration::people`]. It corrects for phrases
+    /// that lie near pictures or far from them whether they are true or not, and for phrases that
+    /// are true of most people.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub typical: f32,
-    /// Mean of the global features of pictures of many people, as wide as they are; empty where `typical` is 0.
+    /// Mean global feature of pictures of many people, `[embed_dim]`; empty if `typical` is 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub people: Vec<f32>,
-    /// Added to all.
+    /// Added to the weighted sum.
     pub bias: f32,
-    /// The whole description.
+    /// Calibration of the whole description.
     pub whole: WholeCalibration,
-    /// What it was fitted on; told with every answer.
+    /// Data it was fitted on; returned with every answer.
     #[serde(default)]
     pub version: String,
 }
 
-/// From the phrases of a description and what both stages say of all of it to the probability that all of it is true:
-/// sigmoid(phrases * log-odds of the product of the phrases' probabilities + logit * (match - no match) + cosine * cosine +
-/// bias).
+/// Turns the probabilities of a description's phrases and the scores of both stages for the whole
+/// description into the probability that all of it is true: sigmoid(phrases * log-odds of the
+/// product of the phrases' probabilities + logit * (match - no match) + cosine * cosine + bias).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WholeCalibration {
-    /// Weight of the phrases.
+    /// Weight of the phrases' log-odds.
     pub phrases: f32,
     /// Weight of the decoder's match logits.
     pub logit: f32,
     /// Weight of the cosine of the global features.
     pub cosine: f32,
-    /// Added to all.
+    /// Added to the weighted sum.
     pub bias: f32,
 }
 
-/// Log-odds of a probability, at most 16 nats either way.
+/// Log-odds of a probability in nats, limited to about 16 either way.
 pub fn log_odds(p: f64) -> f64 {
     let p = p.clamp(1e-7, 1.0 - 1e-7);
     (p / (1.0 - p)).ln()
 }
 
-/// The probability of log-odds.
+/// Probability of log-odds in nats.
 pub fn sigmoid(log_odds: f64) -> f64 {
     1.0 / (1.0 + (-log_odds).exp())
 }
 
 impl WholeCalibration {
-    /// Probability that a description is true whose phrases hold with `phrases`.
+    /// Probability that a description is true; `phrases` are the probabilities of its phrases.
     pub fn probability(&self, phrases: &[f32], logits: [f32; 2], cosine: f32) -> f32 {
         let all: f64 = phrases.iter().map(|p| f64::from(*p)).product();
         let z = f64::from(self.phrases) * log_odds(all)
@@ -75,19 +77,21 @@ impl WholeCalibration {
     }
 }
 
-/// Raises the probabilities that single phrases hold to that of `all` of them: whoever fulfils a whole description fulfils each
-/// of its phrases, and the whole was judged by more than the phrases alone.
+/// Raises the probability of each phrase to at least `all`, the probability of the whole
+/// description: whoever fulfils the whole fulfils each phrase, and the whole was judged by more
+/// than its phrases alone.
 pub fn raise_to_whole(phrases: &mut [f32], all: f32) {
     phrases.iter_mut().for_each(|phrase| *phrase = phrase.max(all));
 }
 
 impl PhraseCalibration {
-    /// How near a phrase with this global feature is to people at large; 0 where it counts for nothing.
+    /// Dot product of a phrase's global feature with [`PhraseCalibration::people`]; 0 if that is
+    /// empty.
     pub fn typical(&self, feature: &[f32]) -> f32 {
         feature.iter().zip(&self.people).map(|(a, b)| a * b).sum()
     }
 
-    /// Log-odds that a phrase is true; `typical` is that of [`PhraseCalibration::typical`].
+    /// Log-odds that a phrase is true; `typical` is the value of [`PhraseCalibration::typical`].
     pub fn log_odds(&self, cosine: f32, local: [f32; 2], typical: f32) -> f32 {
         let decoder = self.local * (local[1] - local[0]);
         self.cosine * cosine + decoder + self.typical * typical + self.bias
@@ -98,7 +102,7 @@ impl PhraseCalibration {
         sigmoid(f64::from(self.log_odds(cosine, local, typical))) as f32
     }
 
-    /// Whether its numbers can be used.
+    /// Checks that the numbers can be used.
     pub(super) fn check(&self, embed_dim: usize) -> Result<(), String> {
         let WholeCalibration { phrases, logit, cosine, bias } = self.whole;
         let numbers = [self.cosine, self.local, self.typical, self.bias, phrases, logit, cosine, bias];
@@ -119,35 +123,40 @@ impl PhraseCalibration {
     }
 }
 
-/// Turns both stages' evidence into a probability: `x = match - no match + similarity * cosine + hubness * hubness`; without
-/// [`Calibration::knots`] the probability is sigmoid(x / temperature + bias), with them a line through them.
+/// Turns the scores of both stages into a probability:
+/// `x = match - no match + similarity * cosine + hubness * hubness`. Without [`Calibration::knots`]
+/// the probability is sigmoid(x / temperature + bias), with them it is interpolated between the
+/// knots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Above 1 softens.
+    /// Divisor of the evidence; above 1 it softens probabilities.
     pub temperature: f32,
     /// Added after the division.
     pub bias: f32,
-    /// Weight of the cosine of the global features beside the difference of the match logits; 0 leaves it out.
+    /// Weight of the cosine of the global features, where the difference of the match logits has
+    /// weight 1; 0 leaves it out.
     #[serde(default)]
     pub similarity: f32,
-    /// Weight of the picture's hubness, below 0; at 0 it is left out, and the model folder needs no query bank.
+    /// Weight of the picture's hubness, below 0; 0 leaves it out, and the model folder then needs
+    /// no query bank.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub hubness: f32,
-    /// Persons in the gallery it was fitted on, one of whom was looked for: among fewer a match is likelier, among more less
-    /// likely. 0 when that is not known, or the share of matches was chosen.
+    /// Number of persons in the gallery it was fitted on, one of whom was searched for: among fewer
+    /// persons a match is likelier, among more it is less likely. 0 if the number is not known, or
+    /// the share of matches was chosen.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub persons: f32,
-    /// The truth of single phrases; absent in a model that was never calibrated for them.
+    /// Calibration of single phrases; absent in a model that was never calibrated for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phrases: Option<PhraseCalibration>,
-    /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression), flat beyond its ends;
-    /// empty for the sigmoid.
+    /// (evidence, probability) pairs of a monotone, piecewise linear curve (isotonic regression),
+    /// flat beyond its ends; empty for the sigmoid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub knots: Vec<[f32; 2]>,
-    /// What it was fitted on, and when; told with every answer.
+    /// Data it was fitted on, and when; returned with every answer.
     #[serde(default)]
     pub version: String,
-    /// Whether it was fitted at all; the identity is not.
+    /// Whether it was fitted; the identity was not.
     #[serde(default = "yes")]
     pub calibrated: bool,
 }
@@ -161,7 +170,7 @@ fn yes() -> bool {
 }
 
 impl Default for Calibration {
-    /// The plain softmax of both logits.
+    /// Plain softmax of both match logits.
     fn default() -> Self {
         Self {
             temperature: 1.0,
@@ -177,13 +186,14 @@ impl Default for Calibration {
     }
 }
 
-/// `p` with its odds multiplied by e^`nats`.
+/// Probability `p` with its odds multiplied by e^`nats`.
 pub fn shift_odds(p: f64, nats: f64) -> f32 {
     sigmoid((p / (1.0 - p)).ln() + nats) as f32
 }
 
 impl Calibration {
-    /// What `pair` says for a match, weighed: `match - no match + similarity * cosine + hubness * hubness`.
+    /// Weighted evidence of `pair` for a match:
+    /// `match - no match + similarity * cosine + hubness * hubness`.
     pub fn weigh(&self, pair: &Evidence) -> f32 {
         pair.logits[1] - pair.logits[0] + self.similarity * pair.cosine + self.hubness * pair.hubness
     }
@@ -206,7 +216,7 @@ impl Calibration {
         sigmoid(z) as f32
     }
 
-    /// Whether it is a rising curve of probabilities.
+    /// Checks that the numbers can be used and the knots are a rising curve of probabilities.
     pub(super) fn check(&self, embed_dim: usize) -> Result<(), String> {
         if !(self.temperature > 0.0 && self.temperature.is_finite() && self.bias.is_finite()) {
             return Err("calibration.temperature must be above 0 and calibration.bias finite".into());
@@ -301,7 +311,7 @@ mod tests {
             let config = ModelConfig { calibration, ..ModelConfig::new("x", Architecture::cada_base()) };
             ModelConfig::parse(&serde_json::to_string(&config).expect("serialises"))
         };
-        assert_eq!(parse(curve.clone()).expect("sound").calibration, curve);
+        assert_eq!(parse(curve.clone()).expect("a valid curve").calibration, curve);
         let falling: [&[[f32; 2]]; 4] =
             [&[[0.0, 0.5]], &[[0.0, 0.5], [0.0, 0.6]], &[[0.0, 0.5], [1.0, 0.4]], &[[0.0, 0.5], [1.0, 1.4]]];
         assert!(falling.into_iter().all(|knots| parse(with(knots)).expect_err("refused").contains("knots")));

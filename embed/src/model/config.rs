@@ -1,4 +1,5 @@
-//! `config.json` of a model folder: architecture, preprocessing, calibration, thresholds, provenance.
+//! `config.json` of a model folder: architecture, preprocessing, calibration, thresholds,
+//! provenance.
 
 use std::path::Path;
 
@@ -12,15 +13,19 @@ use super::preprocess::Filter;
 use crate::EmbedError;
 use crate::kernel::MASKED;
 
-/// Every dimension of CADA. The names are those of the reference's exported configuration.
+/// Tokens plus patch rows of one decoder pass, at most: some 30 MB of activations at the published
+/// size.
+const ROWS_PER_PASS: usize = 4096;
+
+/// Dimensions of CADA, under the names of the reference's exported configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Height and width of the input in pixels.
     pub image_size: [usize; 2],
     /// Side of a square patch in pixels.
     pub patch_size: usize,
-    /// What makes tokens of pixels: absent, the linear patch embedding of ViT (paper, section 3.1); else a convolutional
-    /// network, whose tokens are 16 pixels wide and high.
+    /// Convolutional network that turns pixels into tokens of 16 x 16 pixels; absent for the linear
+    /// patch embedding of ViT (paper, section 3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Backbone>,
     /// Colour channels.
@@ -28,28 +33,28 @@ pub struct Architecture {
     pub in_chans: usize,
     /// Width of the vision transformer.
     pub vision_width: usize,
-    /// Its layers.
+    /// Layers of the vision transformer.
     pub vision_depth: usize,
-    /// Its heads.
+    /// Attention heads of the vision transformer.
     pub vision_heads: usize,
-    /// Width of its feed-forward layers in widths of the transformer.
+    /// Width of the vision transformer's feed-forward layers, as a multiple of its width.
     #[serde(default = "four")]
     pub vision_mlp_ratio: usize,
-    /// Variance floor of its norms.
+    /// Added to the variance in the vision transformer's norms.
     #[serde(default = "vision_eps")]
     pub vision_layer_norm_eps: f64,
     /// Width of the text transformer.
     pub text_hidden_size: usize,
-    /// Its layers.
+    /// Layers of the text transformer.
     pub text_layers: usize,
-    /// Its heads.
+    /// Attention heads of the text transformer.
     pub text_heads: usize,
-    /// Width of its feed-forward layers.
+    /// Width of the text transformer's feed-forward layers.
     pub text_intermediate: usize,
-    /// Variance floor of its norms.
+    /// Added to the variance in the text transformer's norms.
     #[serde(default = "text_eps")]
     pub text_layer_norm_eps: f64,
-    /// Word pieces, with `[DEC]` and `[ENC]`.
+    /// Word pieces in the vocabulary, `[DEC]` and `[ENC]` included.
     pub vocab_size: usize,
     /// Learned positions of the text transformer.
     pub max_position_embeddings: usize,
@@ -70,7 +75,7 @@ pub struct Architecture {
     pub mask_token_id: u32,
     /// Id of `[ENC]`, which takes position 0 in the fused pass.
     pub enc_token_id: u32,
-    /// What of a text's hidden states goes to the common space.
+    /// Pooling of a text's hidden states for the common space.
     #[serde(default, skip_serializing_if = "TextPooling::is_class")]
     pub text_pooling: TextPooling,
     /// Width of the common embedding space.
@@ -108,14 +113,15 @@ fn text_len() -> usize {
     73
 }
 
-/// What of a text's hidden states stands for the whole text in the common space.
+/// How a text's hidden states are pooled into one for the common space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextPooling {
-    /// The first token's (paper, section 3.1).
+    /// The state of the first token (paper, section 3.1).
     #[default]
     Class,
-    /// The mean over all tokens, `[CLS]` and `[SEP]` included: how sentence encoders such as MiniLM were trained.
+    /// The mean over all tokens, `[CLS]` and `[SEP]` included, as sentence encoders such as MiniLM
+    /// were trained.
     Mean,
 }
 
@@ -125,12 +131,12 @@ impl TextPooling {
     }
 }
 
-/// How a picture is cut into patches.
+/// Grid of the patches of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
-    /// Patches down.
+    /// Number of rows, from the top.
     pub rows: usize,
-    /// Patches across.
+    /// Number of columns, from the left.
     pub cols: usize,
 }
 
@@ -140,12 +146,12 @@ impl Grid {
         self.rows * self.cols
     }
 
-    /// Whether there is no patch.
+    /// Whether the grid has no patch.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The square grid of `patches`, when it is one.
+    /// The square grid of `patches` patches; `None` if their number is not a square.
     pub fn square(patches: usize) -> Option<Self> {
         let side = patches.isqrt();
         (side * side == patches && side > 0).then_some(Self { rows: side, cols: side })
@@ -153,7 +159,8 @@ impl Grid {
 }
 
 impl Architecture {
-    /// CADA as published: ViT-B/16 at 224 x 224, BERT-base, 256 common dimensions (361,335,104 parameters).
+    /// CADA as published: ViT-B/16 at 224 x 224, BERT-base, 256 common dimensions (361,335,104
+    /// parameters).
     pub fn cada_base() -> Self {
         Self {
             image_size: [224, 224],
@@ -184,13 +191,13 @@ impl Architecture {
         }
     }
 
-    /// Patches down and across.
+    /// Grid of the patches of an input picture.
     pub fn grid(&self) -> Grid {
         Grid { rows: self.image_size[0] / self.patch_size, cols: self.image_size[1] / self.patch_size }
     }
 
-    /// Numbers of one token before the linear layer that takes it to the transformer's width: a patch's pixels, or what the
-    /// backbone makes of them.
+    /// Width of a token before the linear layer that projects it to the transformer's width: the
+    /// pixels of a patch, or the output of the backbone.
     pub fn token_width(&self) -> usize {
         self.backbone.map_or(self.in_chans * self.patch_size * self.patch_size, Backbone::token_width)
     }
@@ -200,10 +207,15 @@ impl Architecture {
         self.grid().len() + 1
     }
 
-    /// Whether the dimensions fit each other.
+    /// Number of pairs, of a text of `tokens` tokens and a picture, in one decoder pass.
+    pub fn pairs_per_pass(&self, tokens: usize) -> usize {
+        (ROWS_PER_PASS / (tokens + self.patch_rows())).max(1)
+    }
+
+    /// Checks that the dimensions fit each other.
     ///
     /// # Errors
-    /// Says which do not.
+    /// A message that names those which do not.
     pub fn check(&self) -> Result<(), String> {
         let positive = [
             ("patch_size", self.patch_size),
@@ -264,8 +276,8 @@ impl Architecture {
     }
 }
 
-/// How a picture becomes the model's input: squashed to its size (bilinear with antialiasing), scaled to 0..1, then
-/// (value - mean) / std per channel.
+/// Preprocessing of a picture: resized to the input size without keeping its aspect (bilinear with
+/// antialiasing), scaled to 0..1, then (value - mean) / std per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Preprocess {
@@ -276,7 +288,7 @@ pub struct Preprocess {
 }
 
 impl Default for Preprocess {
-    /// The reference's values (those of CLIP).
+    /// Values of the reference (those of CLIP).
     fn default() -> Self {
         Self {
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
@@ -289,24 +301,24 @@ impl Default for Preprocess {
 /// The whole `config.json` of a model folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// Human name of the model.
+    /// Name of the model for people.
     #[serde(default)]
     pub name: String,
-    /// Dimensions.
+    /// Dimensions of the networks.
     pub architecture: Architecture,
-    /// Picture preparation.
+    /// Preprocessing of pictures.
     #[serde(default)]
     pub preprocess: Preprocess,
-    /// Match probability.
+    /// Calibration of match probabilities.
     #[serde(default)]
     pub calibration: Calibration,
-    /// The head that predicts masked words, when the folder keeps it.
+    /// Head that predicts masked words; `None` if the folder has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub word_head: Option<WordHead>,
     /// Decision thresholds measured for this model, by name.
     #[serde(default)]
     pub thresholds: Value,
-    /// Where the weights come from: data, licences, numbers, command.
+    /// Origin of the weights: data, licences, numbers, command.
     #[serde(default)]
     pub provenance: Value,
 }
@@ -328,21 +340,22 @@ impl ModelConfig {
     /// Reads `path`; see [`ModelConfig::parse`].
     ///
     /// # Errors
-    /// An unreadable file or what [`ModelConfig::parse`] refuses.
+    /// An unreadable file, or one that [`ModelConfig::parse`] refuses.
     pub fn read(path: &Path) -> Result<Self, EmbedError> {
         let text = std::fs::read_to_string(path).map_err(EmbedError::io(path))?;
         Self::parse(&text).map_err(|message| EmbedError::Config { path: path.to_owned(), message })
     }
 
-    /// Accepts the form of a model folder (dimensions under `architecture`) and the reference's flat form, which has
-    /// the dimensions at the top with `norm_mean` and `norm_std` beside them.
+    /// Parses a configuration in the form of a model folder (dimensions under `architecture`) or in
+    /// the reference's flat form (dimensions at the top, with `norm_mean` and `norm_std` beside
+    /// them).
     ///
     /// # Errors
-    /// Says what is missing, mistyped or contradictory.
+    /// A message that names what is missing, mistyped or contradictory.
     pub fn parse(text: &str) -> Result<Self, String> {
         let value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let flat = value.get("architecture").is_none();
-        let config = if flat { Self::from_flat(&value)? } else { serde_json::from_value(value).map_err(said)? };
+        let config = if flat { Self::from_flat(&value)? } else { serde_json::from_value(value).map_err(message_of)? };
         config.architecture.check()?;
         if !config.preprocess.std.iter().all(|s| *s > 0.0) {
             return Err("preprocess.std must be above 0".into());
@@ -361,7 +374,7 @@ impl ModelConfig {
         is("self_attention_mask_value", &|v| v.as_f64() == Some(f64::from(MASKED)), "-10000")?;
         is("vision_qkv_bias", &|v| v.as_bool() == Some(true), "true")?;
         is("type_vocab_size_used", &|v| v.as_u64() == Some(0), "0")?;
-        let mut config = Self::new("", serde_json::from_value(value.clone()).map_err(said)?);
+        let mut config = Self::new("", serde_json::from_value(value.clone()).map_err(message_of)?);
         let triple = |key: &str, default: [f32; 3]| match value.get(key) {
             Some(v) => serde_json::from_value(v.clone()).map_err(|e| format!("{key}: {e}")),
             None => Ok(default),
@@ -372,7 +385,7 @@ impl ModelConfig {
     }
 }
 
-fn said(e: serde_json::Error) -> String {
+fn message_of(e: serde_json::Error) -> String {
     e.to_string()
 }
 
@@ -388,17 +401,25 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_of_the_decoder_is_bounded_and_never_empty() {
+        let base = Architecture::cada_base();
+        assert_eq!(base.patch_rows(), 197);
+        assert_eq!((base.pairs_per_pass(8), base.pairs_per_pass(73)), (19, 15));
+        assert_eq!(base.pairs_per_pass(5000), 1);
+    }
+
+    #[test]
     fn contradictions_are_named() {
-        let said = |change: &dyn Fn(&mut Architecture)| {
+        let refusal = |change: &dyn Fn(&mut Architecture)| {
             let mut a = Architecture::cada_base();
             change(&mut a);
             ModelConfig::parse(&serde_json::to_string(&ModelConfig::new("x", a)).expect("serialises"))
                 .expect_err("refused")
         };
-        assert!(said(&|a| a.image_size = [224, 100]).contains("224x100"));
-        assert!(said(&|a| a.vision_heads = 7).contains("heads"));
-        assert!(said(&|a| a.enc_token_id = 40_000).contains("40000"));
-        assert!(said(&|a| a.max_text_len = 600).contains("max_text_len"));
+        assert!(refusal(&|a| a.image_size = [224, 100]).contains("224x100"));
+        assert!(refusal(&|a| a.vision_heads = 7).contains("heads"));
+        assert!(refusal(&|a| a.enc_token_id = 40_000).contains("40000"));
+        assert!(refusal(&|a| a.max_text_len = 600).contains("max_text_len"));
         assert!(ModelConfig::parse("{}").expect_err("refused").contains("image_size"));
         assert!(ModelConfig::parse("{\"image_size\":").is_err());
     }

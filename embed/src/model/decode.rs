@@ -1,6 +1,6 @@
-//! Stills from elsewhere: bytes of a JPEG or PNG to upright RGB, with a bound on what a hostile file may cost. Every still
-//! that enters Sightline comes through here (crops, example pictures, files to detect in, training data), so that all are
-//! turned the same way.
+//! Decodes JPEG and PNG files to upright RGB, with bounds on the memory that a hostile file can
+//! take. All stills that enter Sightline (crops, example pictures, files to detect in, training
+//! data) are decoded here, so that one rule turns all of them upright.
 
 use std::io::Cursor;
 
@@ -10,13 +10,14 @@ use sightline_core::RgbImage;
 
 use crate::EmbedError;
 
-/// Largest side in pixels; cameras have less, and a forged header cannot ask for more memory than this allows.
+/// Largest side in pixels. Cameras have fewer, and it bounds the memory that a forged header can
+/// ask for.
 const MAX_SIDE: u32 = 16_384;
-/// Largest decoded size in bytes. A picture that has to be turned by 90 degrees takes twice that for a moment.
+/// Largest decoded size in bytes. A turn by 90 degrees takes twice as much for a moment.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// Decodes a JPEG or PNG (told by its content) to RGB and turns it upright as its EXIF orientation says. An EXIF segment
-/// that cannot be read is ignored.
+/// Decodes a JPEG or PNG (recognised by its content) to RGB and turns it upright by its EXIF
+/// orientation. An EXIF segment that cannot be read is ignored.
 ///
 /// # Errors
 /// Bytes of another format, damaged or too large.
@@ -40,7 +41,7 @@ pub fn decode_image_within(bytes: &[u8], max_side: u32) -> Result<RgbImage, Embe
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    // The reader has compared the sides; the pixels themselves are for the caller to account for.
+    // The reader has checked the sides; the caller has to reserve the memory of the pixels.
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -103,7 +104,8 @@ mod tests {
         [(0, 0), (w - 1, 0), (0, h - 1), (w - 1, h - 1)].map(|(x, y)| name(x, y)).iter().collect()
     }
 
-    /// Orientation N of EXIF names the sides of the scene at which the stored first row and first column lie.
+    /// EXIF orientation N names the sides of the scene at which the stored first row and first
+    /// column lie.
     #[test]
     fn every_orientation_is_turned_upright() {
         let upright = [
@@ -128,7 +130,7 @@ mod tests {
     fn a_png_says_its_orientation_too() {
         let mut bytes = Vec::new();
         let mut encoder = PngEncoder::new(&mut bytes);
-        encoder.set_exif_metadata(exif(6)).expect("PNG has a place for it");
+        encoder.set_exif_metadata(exif(6)).expect("PNG holds EXIF");
         encoder.write_image(&stored(), 48, 32, ExtendedColorType::Rgb8).expect("encodes");
         assert_eq!(quarters(&decode_image(&bytes).expect("a picture")), "brwg");
     }
@@ -156,7 +158,7 @@ mod tests {
         let turned = with_app1(&[b"Exif\0\0", exif(6).as_slice()].concat());
         assert!(decode_image_within(&turned, 48).is_ok());
         assert!(matches!(decode_image_within(&turned, 47), Err(EmbedError::Decode(image::ImageError::Limits(_)))));
-        // A header may claim what it likes.
+        // A header may claim any size.
         let claim = |width: u16, height: u16| {
             let mut bytes = jpeg();
             let at = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).expect("a frame header");

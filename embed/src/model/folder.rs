@@ -1,5 +1,5 @@
-//! A model folder: `config.json`, `model.safetensors`, `tokenizer.json`, perhaps a query bank and a word head, and where to
-//! find it.
+//! Model folder: where it is found, and its files (`config.json`, `model.safetensors`,
+//! `tokenizer.json`, optionally a query bank and a word head).
 
 use std::path::{Path, PathBuf};
 
@@ -11,23 +11,25 @@ use crate::model::{ModelConfig, QueryBank, WORD_HEAD};
 /// Name that stands for the model shipped with Sightline.
 pub const DEFAULT_MODEL: &str = "default";
 
-/// File of a model folder's query bank.
+/// File name of the query bank in a model folder.
 pub const QUERY_BANK: &str = "query-bank.safetensors";
 
 /// Paths of a model folder, its configuration and its identity.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
-    /// The folder.
+    /// Path of the folder.
     pub path: PathBuf,
-    /// `config.json`, read and checked.
+    /// Parsed and checked `config.json`.
     pub config: ModelConfig,
-    /// First 16 hexadecimal digits of a SHA-256 over everything that moves features: weights, tokenizer, dimensions and
-    /// preprocessing. Calibration, thresholds and provenance may change without orphaning what was indexed.
+    /// Identity of the embedding space: the first 16 hexadecimal digits of a SHA-256 over
+    /// everything that changes features (weights, tokenizer, dimensions, preprocessing).
+    /// Calibration, thresholds and provenance are left out, so that the index stays valid when they
+    /// change.
     pub id: String,
 }
 
 impl ModelFolder {
-    /// Opens `name`, see [`resolve_model_folder`].
+    /// Opens the model folder `name`, which [`resolve_model_folder`] finds.
     ///
     /// # Errors
     /// No such folder, an invalid configuration, or missing weights or tokenizer.
@@ -39,27 +41,27 @@ impl ModelFolder {
         Ok(folder)
     }
 
-    /// `model.safetensors`
+    /// Path of `model.safetensors`.
     pub fn weights(&self) -> PathBuf {
         self.path.join("model.safetensors")
     }
 
-    /// `tokenizer.json`
+    /// Path of `tokenizer.json`.
     pub fn tokenizer(&self) -> PathBuf {
         self.path.join("tokenizer.json")
     }
 
-    /// `selftest.safetensors`, which may be absent.
+    /// Path of `selftest.safetensors`, which may be absent.
     pub fn self_test(&self) -> PathBuf {
         self.path.join("selftest.safetensors")
     }
 
-    /// `query-bank.safetensors`, which is there when the calibration asks for hubness.
+    /// Path of `query-bank.safetensors`, which exists if the calibration uses hubness.
     pub fn query_bank(&self) -> PathBuf {
         self.path.join(QUERY_BANK)
     }
 
-    /// The query bank, when the calibration asks for hubness.
+    /// Loads the query bank if the calibration uses hubness.
     ///
     /// # Errors
     /// A missing or unreadable file, or one of another width.
@@ -70,7 +72,7 @@ impl ModelFolder {
         QueryBank::load(&self.query_bank(), self.config.architecture.embed_dim).map(Some)
     }
 
-    /// `word-head.safetensors`, which is there when config.json has a `word_head`.
+    /// Path of `word-head.safetensors`, which exists if `config.json` has a `word_head`.
     pub fn word_head(&self) -> PathBuf {
         self.path.join(WORD_HEAD)
     }
@@ -88,13 +90,14 @@ impl ModelFolder {
     }
 }
 
-/// Where the model folder `name` is. A path is taken as it is, relative to the working folder. [`DEFAULT_MODEL`] belongs to
-/// the program: it is looked for beside the executable and in every folder above it, as `share/sightline/models/default`
-/// (installed) and `embed/models/default` (source tree). Only then come `models/default` and `embed/models/default` of the
-/// working folder, which may be anybody's. The choice is logged.
+/// Finds the model folder `name` and logs the choice. A path is taken as it is, relative to the
+/// working folder. [`DEFAULT_MODEL`] names the program's own model: the search begins beside the
+/// executable and in every folder above it, as `share/sightline/models/default` (installed) and
+/// `embed/models/default` (source tree). `models/default` and `embed/models/default` of the working
+/// folder come last, because anyone may have put them there.
 ///
 /// # Errors
-/// [`EmbedError::NoModel`] with all places that were looked at.
+/// [`EmbedError::NoModel`] with all places that were tried.
 pub fn resolve_model_folder(name: &Path) -> Result<PathBuf, EmbedError> {
     let executable = std::env::current_exe().ok();
     let candidates = candidates(name, executable.as_deref());
@@ -136,7 +139,7 @@ mod tests {
         assert_eq!(candidates(Path::new("m/x"), None), [PathBuf::from("m/x")]);
     }
 
-    /// Whoever starts the program in a folder with a model of the same name gets the program's own.
+    /// The program's own model comes before a model of the same name in the working folder.
     #[test]
     fn the_programs_own_model_comes_before_the_working_folders() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,19 +1,21 @@
-//! Which model answers over data that an earlier version left behind.
+//! Choice of the model for data that an earlier version has indexed.
 //!
-//! Features of two models cannot be compared, so whoever was indexed by the former model is found by the former model alone.
-//! A release that brings a new model keeps the former one in a folder beside it; over data of the former model that one goes
-//! on, until everybody has been embedded anew (`sightline reindex`). Nobody opens their data after an upgrade and reads that
-//! there is nothing.
+//! Features of two models cannot be compared: people indexed by the former model can be found by
+//! the former model alone. A release with a new model therefore keeps the former one in a folder
+//! beside it, and data of the former model is searched with the former model until
+//! `sightline reindex` has embedded all people anew. Without this rule, a search after an upgrade
+//! would find none of them.
 
 use std::path::Path;
 
 use super::ModelFolder;
 use crate::EmbedError;
 
-/// Opens the model `name`, or the one beside it that the data belongs to: `indexed` are the ids of the models that stored
-/// pictures were embedded with, each of which has an index with everybody in it; a half-done one does not count. The model of
-/// `name` is taken when the data knows it, when there is no data, and when the data's model is not beside it, which is logged
-/// as an error.
+/// Opens the model `name`, or the model beside it that the stored data was indexed by. `indexed`
+/// holds the ids of the models that have a complete index of the stored people, the model that
+/// indexed last at the end; half-done indexes do not count. Of several indexed models beside
+/// `name`, the last one in `indexed` is opened. The model `name` is opened if `indexed` has its id,
+/// if `indexed` is empty, and if no indexed model is beside it, which is logged as an error.
 ///
 /// # Errors
 /// As [`ModelFolder::open`].
@@ -21,8 +23,9 @@ pub fn model_of_data(name: &Path, indexed: &[String]) -> Result<ModelFolder, Emb
     let own = ModelFolder::open(name)?;
     let Some(last) = indexed.last().filter(|_| !indexed.contains(&own.id)) else { return Ok(own) };
     let beside = own.path.parent().map(folders).unwrap_or_default();
-    let former = beside.into_iter().filter_map(|path| ModelFolder::open(&path).ok());
-    match former.into_iter().find(|folder| indexed.contains(&folder.id)) {
+    let mut beside: Vec<ModelFolder> = beside.iter().filter_map(|path| ModelFolder::open(path).ok()).collect();
+    let former = indexed.iter().rev().find_map(|id| beside.iter().position(|folder| folder.id == *id));
+    match former.map(|at| beside.swap_remove(at)) {
         Some(former) => {
             tracing::warn!(
                 model = %former.id, folder = %former.path.display(), configured = %own.id,
@@ -33,7 +36,7 @@ pub fn model_of_data(name: &Path, indexed: &[String]) -> Result<ModelFolder, Emb
         None => {
             tracing::error!(
                 configured = %own.id, indexed = %last,
-                "the stored people were indexed by another model, which is not here: nobody of before will be found, until \
+                "the stored people were indexed by another model, which is not here: none of them will be found until \
                  `sightline reindex` has embedded them anew"
             );
             Ok(own)
@@ -41,7 +44,7 @@ pub fn model_of_data(name: &Path, indexed: &[String]) -> Result<ModelFolder, Emb
     }
 }
 
-/// The folders in `parent`, by name.
+/// Folders in `parent`, sorted by name.
 fn folders(parent: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
     let mut all: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
@@ -54,7 +57,7 @@ mod tests {
     use super::*;
     use crate::model::{Architecture, ModelConfig};
 
-    /// A folder that has an id; its weights are of no use.
+    /// Makes a model folder without usable weights; returns its id.
     fn folder(path: &Path, weights: &str) -> String {
         std::fs::create_dir_all(path).expect("a folder");
         let config = ModelConfig::new("x", Architecture::cada_base());
@@ -79,5 +82,19 @@ mod tests {
         assert_eq!(chosen(&[&former]), former, "data of before");
         assert_eq!(chosen(&[&former, &new]), new, "embedded anew");
         assert_eq!(chosen(&[&"0123456789abcdef".to_owned()]), new, "a model that is nowhere");
+    }
+
+    #[test]
+    fn of_several_former_models_the_last_that_indexed_is_opened() {
+        let models = tempfile::tempdir().expect("a folder");
+        let path = models.path().join("default");
+        let new = folder(&path, "new");
+        let (a, z) = (folder(&models.path().join("a"), "a"), folder(&models.path().join("z"), "z"));
+        let chosen = |indexed: [&str; 3]| model_of_data(&path, &indexed.map(str::to_owned)).expect("a model").id;
+        let gone = "0123456789abcdef";
+        assert_eq!(chosen([gone, &a, &z]), z);
+        assert_eq!(chosen([gone, &z, &a]), a);
+        assert_eq!(chosen([&a, &z, gone]), z, "the last that is here");
+        assert_eq!(chosen([&new, &a, &z]), new, "the configured model comes first");
     }
 }

@@ -1,4 +1,5 @@
-//! What a model is made of: its folder and configuration, its networks on a device, calibration, query bank, preprocessing.
+//! Parts of a model: folder and configuration, networks on a device, calibration, query bank,
+//! preprocessing.
 
 mod backbone;
 mod calibration;
@@ -27,24 +28,24 @@ pub use query_bank::{LOGIT_SCALE, QueryBank};
 pub use tokens::TokenBatch;
 pub use word_head::{WORD_HEAD, WORD_HEAD_PREFIX, WordHead, WordPredictor};
 
-/// Where a model computes.
+/// Device that a model computes on.
 #[derive(Clone, Debug)]
 pub enum Device {
-    /// This machine's processor.
+    /// The CPU of this machine.
     Cpu,
-    /// A device of candle's: an NVIDIA GPU.
+    /// A candle device: an NVIDIA GPU.
     #[cfg(feature = "candle")]
     Candle(candle_core::Device),
 }
 
 impl Device {
-    /// Whether it is the processor.
+    /// Whether it is the CPU.
     #[must_use]
     pub fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu)
     }
 
-    /// The same for candle's tensors.
+    /// The same device for candle's tensors.
     #[cfg(feature = "candle")]
     #[must_use]
     pub fn candle(&self) -> candle_core::Device {

@@ -1,16 +1,16 @@
-//! The networks of a loaded model wherever they run: on the CPU, or as a graph on a GPU.
+//! Networks of a loaded model, on the CPU or as a graph on a GPU.
 
 use std::ops::Range;
 
 use crate::EmbedError;
 use crate::kernel::Precision;
 use crate::model::{Architecture, TokenBatch, WordHead};
-use crate::net::{self, LookBy, WeightFile, WeightSource};
+use crate::net::{self, AttentionMeasure, WeightFile, WeightSource};
 
-/// Logits of a head with two answers: "no" and "yes" of each row.
+/// Logits of a head with two classes: "no" and "yes" of each row.
 pub type Logits = Vec<[f32; 2]>;
 
-/// What the networks make of pictures.
+/// Features of a batch of pictures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// Patch features `[batch, 1 + patches, vision width]`.
@@ -30,7 +30,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// On the CPU, from `weights`.
+    /// Builds the networks on the CPU from `weights`.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -42,7 +42,8 @@ impl Network {
         Ok(Self::Cpu(Box::new(net::Cada::new(arch, weights, precision)?)))
     }
 
-    /// From a file of weights, onto `device`. Every tensor the architecture needs is checked before any is used.
+    /// Loads a weights file onto `device`. All tensors that the architecture needs are checked
+    /// before any is used.
     ///
     /// # Errors
     /// Missing tensors or wrong shapes, all of them named.
@@ -55,7 +56,7 @@ impl Network {
         Self::load_with_words(file, None, arch, device, precision)
     }
 
-    /// As [`Network::load`], with a word head and the file of its tensors.
+    /// [`Network::load`] with a word head and the file of its tensors.
     ///
     /// # Errors
     /// As [`Network::load`].
@@ -81,7 +82,7 @@ impl Network {
         }
     }
 
-    /// The dimensions.
+    /// Dimensions of the networks.
     #[must_use]
     pub fn arch(&self) -> &Architecture {
         match self {
@@ -107,7 +108,8 @@ impl Network {
         }
     }
 
-    /// Class tokens `[batch, vision width]`, which lead patch features, -> L2-normalised global features.
+    /// Class tokens `[batch, vision width]` (the first row of each picture's patch features) ->
+    /// L2-normalised global features `[batch, embed_dim]`.
     ///
     /// # Errors
     /// Rows of another width, or a device error.
@@ -140,7 +142,7 @@ impl Network {
         }
     }
 
-    /// The decoder's logits of "no match" and "match" for pairs: text i with patch features i of
+    /// Logits of "no match" and "match" from the decoder for pairs: text i with patch features i of
     /// `[batch, 1 + patches, vision width]`.
     ///
     /// # Errors
@@ -149,21 +151,28 @@ impl Network {
         Ok(self.match_and_phrase_logits(tokens, patches, &[])?.0)
     }
 
-    /// How much each token of the decoder looks at each patch in every layer: text i with patch features i of
-    /// `[batch, 1 + patches, vision width]`. Per layer `[tokens, 1 + patches]` of every text, one behind the other.
+    /// Cross-attention maps of the decoder: how much each token attends to each patch, for text i
+    /// with patch features i of `[batch, 1 + patches, vision width]`. One vector per layer holds
+    /// `[tokens, 1 + patches]` of every text, one after the other.
     ///
     /// # Errors
     /// As [`Network::match_logits`].
-    pub fn looks(&self, tokens: &TokenBatch, patches: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, EmbedError> {
+    pub fn attention_maps(
+        &self,
+        tokens: &TokenBatch,
+        patches: &[f32],
+        by: AttentionMeasure,
+    ) -> Result<Vec<Vec<f32>>, EmbedError> {
         match self {
-            Self::Cpu(cada) => Ok(cada.looks(tokens, patches, by)?),
+            Self::Cpu(cada) => Ok(cada.attention_maps(tokens, patches, by)?),
             #[cfg(feature = "candle")]
-            Self::Graph(graph) => graph.looks(tokens, patches, by),
+            Self::Graph(graph) => graph.attention_maps(tokens, patches, by),
         }
     }
 
-    /// Scores of every word, `[positions, vocabulary]`, for the masked tokens at `positions` (text, token): text i with patch
-    /// features i of `[batch, 1 + patches, vision width]` (ARA; paper, section 3.4). `None` without a word head.
+    /// Scores of every word, `[positions, vocabulary]`, for the masked tokens at `positions` (text,
+    /// token): text i with patch features i of `[batch, 1 + patches, vision width]` (ARA; paper,
+    /// section 3.4). `None` without a word head.
     ///
     /// # Errors
     /// As [`Network::match_logits`], and a position beyond a text.
@@ -180,11 +189,12 @@ impl Network {
         }
     }
 
-    /// [`Network::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of each text
-    /// (paper, section 3.3): `[batch * phrases]`, pair after pair. All texts have the same phrases.
+    /// [`Network::match_logits`], and the local head's logits of "false" and "true" for the phrases
+    /// at `pieces` of each text (paper, section 3.3): `[batch * phrases]`, pair by pair. All texts
+    /// have the same phrases.
     ///
     /// # Errors
-    /// As [`Network::match_logits`], and pieces beyond a text.
+    /// As [`Network::match_logits`] and [`TokenBatch::check_ranges`].
     pub fn match_and_phrase_logits(
         &self,
         tokens: &TokenBatch,
@@ -207,7 +217,8 @@ impl Network {
     }
 }
 
-/// L2-normalises rows of `width` numbers in place: `x / max(|x|, 1e-12)`, as the reference's `F.normalize`.
+/// L2-normalises rows of `width` numbers in place: `x / max(|x|, 1e-12)`, as the reference's
+/// `F.normalize`.
 pub fn l2_normalize(rows: &mut [f32], width: usize) {
     for row in rows.chunks_exact_mut(width.max(1)) {
         let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
@@ -229,23 +240,24 @@ mod graph {
     use crate::graph::{self, Cada, Pass, l2_normalize};
     use crate::kernel::Precision;
     use crate::model::{Architecture, TokenBatch, WordHead};
-    use crate::net::{LookBy, ShapeError, WeightFile};
+    use crate::net::{AttentionMeasure, ShapeError, WeightFile};
 
-    /// CADA as a graph, whole in one precision.
+    /// CADA as a graph, all of it in one precision.
     #[derive(Debug)]
     pub struct GraphNetwork {
         pub(super) cada: Cada,
         device: Device,
         precision: Precision,
-        /// Masked words are predicted by those before them alone.
+        /// Whether a masked word is predicted from the words before it alone.
         causal: bool,
     }
 
     impl GraphNetwork {
-        /// On `device`, its tensors and products in `precision`; on a CPU, for tests, its tensors too.
+        /// Loads the graph onto `device`, with tensors and products in `precision`; tests do the
+        /// same on a CPU.
         ///
         /// # Errors
-        /// Missing tensors, wrong shapes, or a device that has no room.
+        /// Missing tensors, wrong shapes, or a device without enough memory.
         pub fn load(
             file: WeightFile,
             words: Option<(WordHead, WeightFile)>,
@@ -259,7 +271,7 @@ mod graph {
             Ok(Self { cada, device: device.clone(), precision, causal })
         }
 
-        /// Of a graph at hand; products of f32 tensors are in `precision`.
+        /// Wraps an existing graph; products of f32 tensors are computed in `precision`.
         #[must_use]
         pub fn of(cada: Cada, device: Device, precision: Precision) -> Self {
             Self { cada, device, precision, causal: false }
@@ -298,20 +310,21 @@ mod graph {
             })?)
         }
 
-        /// Patch features of one picture per text, of any number of patches.
+        /// Patch features of one picture per text as a tensor `[batch, rows, vision width]`, for
+        /// any number of rows.
         fn patches(&self, tokens: &TokenBatch, patches: &[f32]) -> candle_core::Result<Tensor> {
             let (batch, width) = (tokens.batch(), self.cada.arch().vision_width);
             self.tensor(patches, &[batch, patches.len() / (batch * width).max(1), width])
         }
 
-        pub(super) fn looks(
+        pub(super) fn attention_maps(
             &self,
             tokens: &TokenBatch,
             patches: &[f32],
-            by: LookBy,
+            by: AttentionMeasure,
         ) -> Result<Vec<Vec<f32>>, EmbedError> {
             let patches = self.patches(tokens, patches)?;
-            let layers = self.precision.scope(|| self.cada.looks(tokens, &patches, by))?;
+            let layers = self.precision.scope(|| self.cada.attention_maps(tokens, &patches, by))?;
             let of_texts = |layer: &Tensor| -> candle_core::Result<Vec<f32>> {
                 let (numbers, rows) = (Self::numbers(layer)?, layer.dim(2)?);
                 let texts = numbers.chunks_exact(tokens.tokens() * rows).zip(tokens.lengths());
@@ -349,6 +362,8 @@ mod graph {
             patches: &[f32],
             pieces: &[Range<usize>],
         ) -> Result<(Logits, Logits), EmbedError> {
+            // candle would accept both: the mean over no token is NaN, and rows of padding exist.
+            tokens.check_ranges(pieces)?;
             let patches = self.patches(tokens, patches)?;
             let (whole, phrases) = self.precision.scope(|| -> candle_core::Result<_> {
                 let fused = self.cada.fused(tokens, &patches, None)?;

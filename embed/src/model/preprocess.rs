@@ -1,8 +1,10 @@
-//! From pixels of any size to the model's input, bit by bit as the reference does it.
+//! Preprocessing: turns pixels of any size into the model's input, bit for bit as the reference
+//! does.
 //!
-//! The reference resizes with Pillow, whose 8-bit resampling works in two passes (across, then down), with fixed-point
-//! weights and rounding to bytes after each. A float resize differs by up to a level, which is enough to move features
-//! away from those of the authors' checkpoints, so the integer recipe is followed exactly.
+//! The reference resizes with Pillow, whose 8-bit resampling works in two passes (across, then
+//! down), with fixed-point weights and rounding to bytes after each. A float resize differs by up
+//! to one level, which is enough to move features away from those of the authors' checkpoints. This
+//! code therefore follows the integer recipe exactly.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use sightline_core::RgbImage;
 use crate::EmbedError;
 use crate::model::Preprocess;
 
-/// Resampling filter; both are widened when shrinking (antialiasing).
+/// Resampling filter, widened when a picture shrinks (antialiasing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_image_without_a_pixel_is_an_error() {
-        let image = RgbImage::new(0, 5, Vec::new()).expect("no bytes");
+        let image = RgbImage::new(0, 5, Vec::new()).expect("a picture without a pixel");
         assert!(matches!(resize(&image, 4, 4, Filter::Bilinear), Err(EmbedError::EmptyImage { width: 0, height: 5 })));
     }
 }

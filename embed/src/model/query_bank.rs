@@ -1,9 +1,11 @@
-//! A bank of texts that tells how much a picture is everybody's neighbour (its hubness).
+//! Query bank: texts that measure the hubness of a picture, which is its nearness to texts at
+//! large.
 //!
-//! In a space of features a few pictures lie near nearly every text and come up in answers they do not belong to. NDF
-//! trains softmax(cosine / 0.02) over the texts of a batch to say which of them is a picture's; at a search there is no
-//! batch, and the cosine alone leaves out what stands below that fraction. The bank takes the batch's place, as the
-//! inverted softmax (Smith et al., ICLR 2017) and query bank normalisation (Bogolin et al., CVPR 2022) do for other models.
+//! In an embedding space a few pictures lie near nearly every text and appear in answers they do
+//! not belong to. NDF trains softmax(cosine / 0.02) over the texts of a batch to find the text of a
+//! picture; a search has no batch, and the cosine alone lacks the denominator of the softmax. The
+//! bank takes the batch's place, as the inverted softmax (Smith et al., ICLR 2017) and query bank
+//! normalisation (Bogolin et al., CVPR 2022) do for other models.
 
 use std::path::Path;
 
@@ -18,22 +20,23 @@ use crate::net::{Dense, ShapeError, save_tensors, to_f32};
 /// 1 / 0.02, NDF's temperature: factor on cosines (paper, section 3.2).
 pub const LOGIT_SCALE: f64 = 50.0;
 
-/// The only tensor of the file.
+/// Name of the only tensor in the file.
 const NAME: &str = "text_features";
-/// Texts in one pass.
+/// Texts per pass of the network.
 const BATCH: usize = 32;
 
 /// Global features of texts, L2-normalised, f32.
 #[derive(Debug)]
 pub struct QueryBank {
-    /// `[texts, embed_dim]`, packed: a picture's cosines are one product.
+    /// `[texts, embed_dim]`, packed, so that the cosines of a picture are one matrix product.
     features: Dense,
     values: Vec<f32>,
 }
 
 impl QueryBank {
-    /// Of `texts` (token ids) as `network` sees them, rounded to f16 as the file holds them. Texts should be such as will be
-    /// searched for, of persons that will not. None of no text.
+    /// Computes the features of `texts` (token ids) with `network`, rounded to f16 as in the file.
+    /// The texts should be like real queries, but describe persons who are not searched for.
+    /// Returns `None` without a text.
     ///
     /// # Errors
     /// Texts that the network cannot read, or a device error.
@@ -42,7 +45,8 @@ impl QueryBank {
             return Ok(None);
         }
         let mut sorted: Vec<&Vec<u32>> = texts.iter().collect();
-        // The order of the file does not depend on the order given, and a batch holds texts of about one length.
+        // Sorted, the file does not depend on the order of `texts`, and the texts of a batch have
+        // similar lengths.
         sorted.sort_by(|a, b| a.len().cmp(&b.len()).then(a.cmp(b)));
         let mut values = Vec::new();
         for some in sorted.chunks(BATCH) {
@@ -52,13 +56,13 @@ impl QueryBank {
         Ok(Some(Self::new(values, network.arch().embed_dim)?))
     }
 
-    /// Of features `[texts, width]`.
+    /// Packs features `[texts, width]`.
     fn new(values: Vec<f32>, width: usize) -> Result<Self, ShapeError> {
         let features = Dense::new(Mat::new(&values, values.len() / width.max(1), width)?, Vec::new(), Precision::F32)?;
         Ok(Self { features, values })
     }
 
-    /// Reads a model folder's bank.
+    /// Reads the bank of a model folder from `path`.
     ///
     /// # Errors
     /// A missing or unreadable file, or features of another width than `dim`.
@@ -79,7 +83,7 @@ impl QueryBank {
         }
     }
 
-    /// Writes it to `path`, f16.
+    /// Writes the features to `path` as f16.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -98,14 +102,15 @@ impl QueryBank {
         self.features.outputs()
     }
 
-    /// Whether there is no text.
+    /// Whether the bank has no text.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Hubness of pictures with L2-normalised global features `[n, embed_dim]`: 0.02 log mean exp(cosine / 0.02) over the
-    /// bank, in units of the cosine. It lies between their mean and their largest cosine with a text of the bank.
+    /// Hubness of pictures with L2-normalised global features `[n, embed_dim]`: 0.02 log mean
+    /// exp(cosine / 0.02) over the bank, in units of the cosine. The value lies between the mean
+    /// and the largest cosine of the picture with the texts of the bank.
     ///
     /// # Errors
     /// Features of another width.
@@ -137,7 +142,10 @@ mod tests {
             let want = (cosines.map(|c| (50.0 * c).exp()).sum::<f64>() / 6.0).ln() / 50.0;
             assert!((f64::from(*got) - want).abs() < 1e-5, "{got} instead of {want}");
         }
-        assert!(bank().hubness(&[f32::NAN, 0.0]).expect("it fits")[0].is_nan(), "a poisoned picture has no hubness");
+        assert!(
+            bank().hubness(&[f32::NAN, 0.0]).expect("it fits")[0].is_nan(),
+            "NaN in a feature shows in the hubness"
+        );
     }
 
     #[test]
@@ -147,7 +155,7 @@ mod tests {
         let missing = QueryBank::load(&path, 2).expect_err("absent").to_string();
         assert!(missing.contains("query-bank.safetensors"), "{missing}");
         bank().save(&path).expect("written");
-        let read = QueryBank::load(&path, 2).expect("it is sound");
+        let read = QueryBank::load(&path, 2).expect("a valid bank");
         let (a, b) = (bank().hubness(&[0.6, 0.8]).expect("fits"), read.hubness(&[0.6, 0.8]).expect("fits"));
         assert!((a[0] - b[0]).abs() < 1e-3 && read.len() == 6 && !read.is_empty());
         let other = QueryBank::load(&path, 3).expect_err("another width").to_string();

@@ -1,10 +1,11 @@
-//! The attention sublayer: `x + out(attention(norm(x)))`, or `norm(x + out(attention(x)))`, on itself or on another side.
+//! Attention sublayer: `x + out(attention(norm(x)))`, or `norm(x + out(attention(x)))`. The rows
+//! attend to themselves (self-attention) or to other rows (cross-attention).
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::chunks::{Room, keep, of_items, pieces, pieces_mut, rooms};
+use super::chunks::{Intermediate, item_chunks, pieces, pieces_mut, saved_buffer, saved_pieces};
 use super::dense::{Dense, Norm};
 use super::rows::{Mask, Rows};
 use super::{NormPlace, Other, ShapeError};
@@ -13,21 +14,22 @@ use crate::kernel::{AttentionShape, Buffer, Projections};
 /// Attention with its projections, residual and norm.
 #[derive(Debug)]
 pub struct Attention {
-    /// Where the norm is.
+    /// Position of the norm.
     pub place: NormPlace,
-    /// The norm.
+    /// Layer norm.
     pub norm: Norm,
-    /// Query, key and value of the rows themselves as one layer, or the query alone when keys come from the other side.
+    /// Projection of the rows themselves: query, key and value as one layer, or the query alone in
+    /// cross-attention.
     pub own: Dense,
-    /// Key and value of the other side as one layer: cross-attention.
+    /// Projection of the other side to key and value as one layer; `None` in self-attention.
     pub other: Option<Dense>,
-    /// The output projection.
+    /// Output projection.
     pub output: Dense,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
 }
 
-/// What the backward pass reads.
+/// Intermediates of an attention sublayer that the backward pass reads.
 #[derive(Debug, Default)]
 pub struct AttentionSaved {
     /// Output of the own projection.
@@ -38,18 +40,19 @@ pub struct AttentionSaved {
     pub probabilities: Buffer,
     /// Output of the heads.
     pub context: Buffer,
-    /// With the norm after: the sum that goes into it. Else empty.
+    /// Input of the norm in [`NormPlace::After`]; else empty.
     pub sum: Buffer,
 }
 
-/// How a batch is cut into chunks of whole items, and the sizes of what belongs to each of them.
+/// Plan of a batch: its chunks of whole items, and the sizes of the tensors that belong to each
+/// chunk.
 #[derive(Debug)]
 pub struct AttentionPlan<'a> {
-    /// The rows that look.
+    /// Layout of the query rows.
     pub at: &'a Rows,
-    /// The rows that are looked at: the other side's, or the same.
+    /// Layout of the key rows: the other side's, or `at` in self-attention.
     pub side: &'a Rows,
-    /// Whether `side` is the other side.
+    /// Whether it is cross-attention, so that `side` is the other side.
     pub cross: bool,
     heads: usize,
     /// Items of every chunk.
@@ -57,27 +60,27 @@ pub struct AttentionPlan<'a> {
 }
 
 impl<'a> AttentionPlan<'a> {
-    /// For `heads` heads over rows `at`, which look at themselves or at `other`.
+    /// Plans attention of `heads` heads for rows `at`, which attend to themselves or to `other`.
     #[must_use]
     pub fn new(at: &'a Rows, other: Option<&'a Rows>, heads: usize) -> Self {
         let side = other.unwrap_or(at);
-        let chunks = of_items(at, side, rayon::current_num_threads());
+        let chunks = item_chunks(at, side, rayon::current_num_threads());
         Self { at, side, cross: other.is_some(), heads, chunks }
     }
 
-    /// Rows of every chunk times `width`.
+    /// Query rows of every chunk, times `width`.
     #[must_use]
     pub fn row_sizes(&self, width: usize) -> Vec<usize> {
         self.sizes(|items| (self.at.before(items.end) - self.at.before(items.start)) * width)
     }
 
-    /// Rows that are looked at of every chunk, times `width`.
+    /// Key rows of every chunk, times `width`.
     #[must_use]
     pub fn key_sizes(&self, width: usize) -> Vec<usize> {
         self.sizes(|items| (self.side.before(items.end) - self.side.before(items.start)) * width)
     }
 
-    /// Probabilities of every chunk.
+    /// Number of probabilities of every chunk.
     #[must_use]
     pub fn probability_sizes(&self) -> Vec<usize> {
         self.sizes(|items| items.clone().map(|item| self.shape(item).probabilities()).sum())
@@ -87,32 +90,33 @@ impl<'a> AttentionPlan<'a> {
         self.chunks.iter().map(of).collect()
     }
 
-    /// The attention of `item`.
+    /// Shape of the attention of `item`.
     #[must_use]
     pub fn shape(&self, item: usize) -> AttentionShape {
         let (queries, keys) = (self.at.length(item), self.side.length(item));
         AttentionShape { queries, keys, width: self.at.width, heads: self.heads }
     }
 
-    /// Numbers of a row of the own projection.
+    /// Numbers per row of the own projection.
     #[must_use]
     pub fn own_width(&self) -> usize {
         if self.cross { self.at.width } else { 3 * self.at.width }
     }
 
-    /// Numbers of a row of the other side's projection; 0 for self-attention.
+    /// Numbers per row of the other side's projection; 0 for self-attention.
     #[must_use]
     pub fn other_width(&self) -> usize {
         if self.cross { 2 * self.at.width } else { 0 }
     }
 
-    /// Numbers of a row of the other side; 0 for self-attention.
+    /// Numbers per row of the other side; 0 for self-attention.
     #[must_use]
     pub fn side_width(&self) -> usize {
         if self.cross { self.side.width } else { 0 }
     }
 
-    /// Where `item` lies in a chunk of `items`: its numbers in matrices of rows of the given widths, own side and other side.
+    /// Position of `item` in its chunk `items`: the range of its numbers in a matrix of query rows
+    /// and in a matrix of key rows, which have the given widths.
     #[must_use]
     pub fn place(&self, items: &Range<usize>, item: usize, widths: (usize, usize)) -> (Range<usize>, Range<usize>) {
         let within = |rows: &Rows, width: usize| {
@@ -122,7 +126,7 @@ impl<'a> AttentionPlan<'a> {
         (within(self.at, widths.0), within(self.side, widths.1))
     }
 
-    /// The projections of `item`, given those of its chunk.
+    /// Projections of `item`, given those of its chunk.
     #[must_use]
     pub fn projections<'v>(
         &self,
@@ -132,7 +136,7 @@ impl<'a> AttentionPlan<'a> {
         other: &'v [f32],
     ) -> Projections<'v> {
         let (rows, keys) = self.place(items, item, (self.own_width(), self.other_width()));
-        if self.cross { Projections::Apart(&own[rows], &other[keys]) } else { Projections::Fused(&own[rows]) }
+        if self.cross { Projections::Separate(&own[rows], &other[keys]) } else { Projections::Fused(&own[rows]) }
     }
 }
 
@@ -162,7 +166,8 @@ impl Attention {
         }
     }
 
-    /// `x` of rows as `at` says -> the same, and with `save` what the backward pass reads.
+    /// `x`, of rows laid out as `at` -> the same shape; with `save` also the intermediates that the
+    /// backward pass reads.
     ///
     /// # Errors
     /// Rows that do not fit the layer, each other or the mask.
@@ -176,7 +181,8 @@ impl Attention {
     ) -> Result<(Buffer, Option<AttentionSaved>), ShapeError> {
         self.check(at, other.map(|o| o.rows), mask)?;
         let mut plan = AttentionPlan::new(at, other.filter(|_| self.other.is_some()).map(|o| o.rows), self.heads);
-        // Fewer chunks than threads: one chunk, whose products and heads are spread over the threads.
+        // Fewer chunks than threads: one chunk, whose products and heads are spread over the
+        // threads.
         let wide = plan.chunks.len() < rayon::current_num_threads();
         if wide {
             plan.chunks = std::iter::once(0..at.items()).collect();
@@ -185,12 +191,12 @@ impl Attention {
         let d = at.width;
         let after = self.place == NormPlace::After;
         let mut y = Buffer::take(at.numbers());
-        let mut own = keep(at.count() * plan.own_width(), save);
-        let mut kv = keep(plan.side.count() * plan.other_width(), save);
+        let mut own = saved_buffer(at.count() * plan.own_width(), save);
+        let mut kv = saved_buffer(plan.side.count() * plan.other_width(), save);
         let probability_sizes = plan.probability_sizes();
-        let mut p = keep(probability_sizes.iter().sum(), save);
-        let mut context = keep(at.numbers(), save);
-        let mut sum = keep(if after { at.numbers() } else { 0 }, save);
+        let mut p = saved_buffer(probability_sizes.iter().sum(), save);
+        let mut context = saved_buffer(at.numbers(), save);
+        let mut sum = saved_buffer(if after { at.numbers() } else { 0 }, save);
         let rows = plan.row_sizes(d);
         let parts = (
             (
@@ -200,11 +206,11 @@ impl Attention {
                 pieces_mut(&mut y, &rows),
             ),
             (
-                rooms(&mut own, &plan.row_sizes(plan.own_width())),
-                rooms(&mut kv, &plan.key_sizes(plan.other_width())),
-                rooms(&mut p, &probability_sizes),
-                rooms(&mut context, &rows),
-                rooms(&mut sum, &rows),
+                saved_pieces(&mut own, &plan.row_sizes(plan.own_width())),
+                saved_pieces(&mut kv, &plan.key_sizes(plan.other_width())),
+                saved_pieces(&mut p, &probability_sizes),
+                saved_pieces(&mut context, &rows),
+                saved_pieces(&mut sum, &rows),
             ),
         );
         let chunks = (parts.0.into_par_iter(), parts.1.into_par_iter()).into_par_iter().with_max_len(1);
@@ -212,9 +218,9 @@ impl Attention {
             let threads = usize::from(!wide);
             let rows = x.len() / d.max(1);
             let keys = if plan.cross { side.len() / plan.side_width().max(1) } else { 0 };
-            let mut own = Room::of(own, rows * plan.own_width());
-            let mut kv = Room::of(kv, keys * plan.other_width());
-            let mut context = Room::of(context, x.len());
+            let mut own = Intermediate::new(own, rows * plan.own_width());
+            let mut kv = Intermediate::new(kv, keys * plan.other_width());
+            let mut context = Intermediate::new(context, x.len());
             if after {
                 self.own.apply(x, &mut own, self.own.bias(), threads)?;
             } else {
@@ -234,7 +240,7 @@ impl Attention {
                 shape.forward(plan.projections(items, item, &own, &kv), &seen, kept, &mut context[out], wide);
             }
             if after {
-                let mut sum = Room::of(sum, x.len());
+                let mut sum = Intermediate::new(sum, x.len());
                 self.output.apply(&context, &mut sum, self.output.bias_plus(x)?, threads)?;
                 self.norm.run(&sum, y, wide);
                 Ok(())

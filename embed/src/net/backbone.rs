@@ -1,29 +1,31 @@
 //! A convolutional backbone on the CPU: pictures to the rows that the patch embedding reads.
 //!
-//! Channels lie side by side, so that 1 x 1 convolutions, most of the arithmetic, are products of matrices. Batch norms
-//! have been folded into the convolutions when the weights were imported. A thread takes one picture through all of it.
+//! Channels lie side by side, so that 1 x 1 convolutions, most of the arithmetic, are matrix
+//! products. The import of the weights has folded batch norms into the convolutions. A thread takes
+//! one picture through the whole backbone.
 
 use rayon::prelude::*;
 
 use super::cada::Builder;
-use super::weights::{Named, WeightSource};
+use super::weights::{PrefixedWeights, WeightSource};
 use super::{Dense, ShapeError};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Precision, Window, depthwise_relu6, relu6};
 use crate::model::{Backbone, BlockShape};
 
-/// Rows of pixels that are expanded and clamped before they leave the second-level cache.
+/// Rows (pixels) that a 1 x 1 convolution handles at once, so that its output is clamped while it
+/// is in the second-level cache.
 const CHUNK: usize = 256;
 
-/// `visual_encoder.backbone`.
+/// The networks of `visual_encoder.backbone`.
 #[derive(Debug)]
 pub struct BackboneNet {
     kind: Backbone,
     stem: Dense,
     blocks: Vec<Block>,
-    /// Mean of each number of a token over the pictures it was made for.
+    /// Mean of each number of a token's row, over the pictures that the backbone was made for.
     mean: Vec<f32>,
-    /// One over its standard deviation.
+    /// One over the standard deviation of each number.
     scale: Vec<f32>,
 }
 
@@ -38,7 +40,8 @@ struct Block {
 }
 
 impl BackboneNet {
-    /// On its own, without the transformer behind it: its tensors are those of `weights` that begin with `prefix`.
+    /// Builds the backbone alone, without the transformer behind it, from the tensors of `weights`
+    /// whose names begin with `prefix`.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -48,12 +51,16 @@ impl BackboneNet {
         weights: &mut dyn WeightSource,
         precision: Precision,
     ) -> Result<Self, EmbedError> {
-        let builder = Builder { precision, hollow: false };
+        let builder = Builder { precision, shapes_only: false };
         let prefix = prefix.trim_end_matches('.');
-        Self::build(kind, Named::new(weights).below(prefix), &builder)
+        Self::build(kind, PrefixedWeights::new(weights).below(prefix), &builder)
     }
 
-    pub(super) fn build(kind: Backbone, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
+    pub(super) fn build(
+        kind: Backbone,
+        mut weights: PrefixedWeights<'_>,
+        builder: &Builder,
+    ) -> Result<Self, EmbedError> {
         let stem = builder
             .dense_of_shape(&mut weights.below("stem"), &[Backbone::STEM, 3, Window::STEM.side, Window::STEM.side])?;
         let mut blocks = Vec::new();
@@ -82,14 +89,15 @@ impl BackboneNet {
         })
     }
 
-    /// Which one it is.
+    /// Kind of the backbone.
     #[must_use]
     pub fn kind(&self) -> Backbone {
         self.kind
     }
 
-    /// Normalised pixels of pictures `[batch, 3, height, width]` -> rows of tokens `[batch, tokens, token width]`, each number
-    /// less its mean and times its scale. One picture a thread.
+    /// Normalised pixels of pictures `[batch, 3, height, width]` -> rows of tokens
+    /// `[batch, tokens, token width]`, standardised: (number - mean) * scale. One picture per
+    /// thread.
     ///
     /// # Errors
     /// Pixels that are not whole pictures, or a size that is no multiple of [`Backbone::CELL`].
@@ -116,7 +124,7 @@ impl BackboneNet {
         Ok(out)
     }
 
-    /// The maps of one picture at strides 16 and 32, `[height / stride, width / stride, channels]`.
+    /// Maps of one picture at strides 16 and 32, `[height / stride, width / stride, channels]`.
     fn maps(&self, pixels: &[f32], [height, width]: [usize; 2]) -> Result<(Buffer, Buffer), ShapeError> {
         let mut size = [Window::STEM.outputs(height), Window::STEM.outputs(width)];
         let mut x = Buffer::take(size[0] * size[1] * Backbone::STEM);
@@ -134,7 +142,7 @@ impl BackboneNet {
         Ok((fine, x))
     }
 
-    /// The rows of one picture's tokens, standardised.
+    /// Writes the standardised rows of one picture's tokens to `out`.
     fn rows(&self, pixels: &[f32], [height, width]: [usize; 2], fine: &[f32], coarse: &[f32], out: &mut [f32]) {
         let [fine_width, coarse_width] = self.kind.map_channels();
         let columns = width / Backbone::TOKEN;
@@ -194,7 +202,8 @@ fn pointwise(layer: &Dense, x: &[f32], out: &mut [f32]) -> Result<(), ShapeError
     Ok(())
 }
 
-/// The pixels below each place of the first filter, `[outputs, 3 * side * side]`; zeros beyond the edges.
+/// The pixels under each position of the first filter, `[outputs, 3 * side * side]`; zeros beyond
+/// the edges.
 fn stem_windows(pixels: &[f32], [height, width]: [usize; 2]) -> Buffer {
     let (down, across, side) = (Window::STEM.outputs(height), Window::STEM.outputs(width), Window::STEM.side);
     let ((top, _), (left, _)) = (Window::STEM.padding(height), Window::STEM.padding(width));

@@ -1,9 +1,11 @@
-//! The text transformer: BERT with post-norm, whose layers also hold cross-attention to the image. Without an image it
-//! encodes text; with one it is CADA's decoder (paper, section 3.1).
+//! The text transformer: BERT with post-norm, whose layers also hold cross-attention to the image.
+//! Without an image it encodes text; with one it is CADA's decoder (paper, section 3.1).
 
 use super::cada::Builder;
-use super::weights::Named;
-use super::{Attention, AttentionSaved, FeedForward, Layer, LookBy, Mask, NormPlace, Other, Rows, Saved, ShapeError};
+use super::weights::PrefixedWeights;
+use super::{
+    Attention, AttentionMeasure, AttentionSaved, FeedForward, Layer, Mask, NormPlace, Other, Rows, Saved, ShapeError,
+};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Epilogue, Mat, MatMut, Precision, matmul};
 use crate::model::{Architecture, TokenBatch};
@@ -28,14 +30,19 @@ struct BertLayer {
 }
 
 impl Bert {
-    /// Tensors of `weights` by the reference's names (`embeddings.*`, `encoder.layer.*`).
-    pub(super) fn build(arch: &Architecture, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
+    /// Builds the network from the tensors of `weights`, under the reference's names
+    /// (`embeddings.*`, `encoder.layer.*`).
+    pub(super) fn build(
+        arch: &Architecture,
+        mut weights: PrefixedWeights<'_>,
+        builder: &Builder,
+    ) -> Result<Self, EmbedError> {
         let (d, hidden, eps) = (arch.text_hidden_size, arch.text_intermediate, arch.text_layer_norm_eps);
         let mut embeddings = weights.below("embeddings");
         let words = embeddings.below("word_embeddings").tensor("weight", &[arch.vocab_size, d])?;
         let positions = embeddings.below("position_embeddings").tensor("weight", &[arch.max_position_embeddings, d])?;
         let norm = builder.norm(&mut embeddings.below("LayerNorm"), d, eps)?;
-        let attention = |block: &mut Named<'_>, keys: usize, cross: bool| -> Result<Layer, EmbedError> {
+        let attention = |block: &mut PrefixedWeights<'_>, keys: usize, cross: bool| -> Result<Layer, EmbedError> {
             let (own, other) = {
                 let mut own = block.below("self");
                 if cross {
@@ -72,7 +79,7 @@ impl Bert {
         Ok(Self { words, positions, norm: Layer::Norm(norm), layers, width: d, image_width: arch.vision_width })
     }
 
-    /// Words + positions, normed: the input of the first layer, one row a true token.
+    /// Word + position embeddings, normed: the input of the first layer, one row per true token.
     ///
     /// # Errors
     /// An id beyond the vocabulary or more tokens than positions.
@@ -99,15 +106,16 @@ impl Bert {
         Ok(self.norm.forward(&rows, &sums, None, None, false)?.0)
     }
 
-    /// The rows of a batch: one a true token.
+    /// Layout of the rows of a batch: one row per true token.
     #[must_use]
     pub fn rows(&self, tokens: &TokenBatch) -> Rows {
         Rows::new(tokens.lengths().iter().copied(), self.width)
     }
 
-    /// Hidden states after the first `layers` layers, one row a true token, texts one behind the other. `image` is one item of
-    /// patch features per text, `[batch, rows, vision width]`; without it cross-attention is skipped. With `causal` each token
-    /// sees only itself and those before it.
+    /// Hidden states after the first `layers` layers, one row per true token, texts one after the
+    /// other. `image` is one item of patch features per text, `[batch, rows, vision width]`;
+    /// without it cross-attention is skipped. With `causal` each token sees only itself and those
+    /// before it.
     ///
     /// # Errors
     /// As [`Bert::embed`], and images of another count or width.
@@ -129,8 +137,8 @@ impl Bert {
         self.through(tokens, image, causal, self.layers.len())
     }
 
-    /// Cross-attention probabilities of every layer: which patch each token looked at. Per layer `[heads, tokens, patch rows]`
-    /// of every text, one behind the other.
+    /// Cross-attention probabilities: which patch each token attends to. One vector per layer holds
+    /// `[heads, tokens, patch rows]` of every text, one after the other.
     ///
     /// # Errors
     /// As [`Bert::through`].
@@ -138,25 +146,33 @@ impl Bert {
         Ok(self.cross_layers(tokens, image)?.into_iter().map(|saved| saved.probabilities.to_vec()).collect())
     }
 
-    /// How much each token looks at each patch in every layer, see [`LookBy`]. Per layer `[tokens, patch rows]` of every text,
-    /// one behind the other.
+    /// Cross-attention maps: how much each token attends to each patch, measured `by`. One vector
+    /// per layer holds `[tokens, patch rows]` of every text, one after the other.
     ///
     /// # Errors
     /// As [`Bert::through`].
-    pub fn looks(&self, tokens: &TokenBatch, image: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, ShapeError> {
+    pub fn attention_maps(
+        &self,
+        tokens: &TokenBatch,
+        image: &[f32],
+        by: AttentionMeasure,
+    ) -> Result<Vec<Vec<f32>>, ShapeError> {
         let rows = self.image_rows(image, tokens.batch())?.length(0);
         let mut all = Vec::with_capacity(self.layers.len());
         for (layer, saved) in self.layers.iter().zip(self.cross_layers(tokens, image)?) {
             let Layer::Attention(layer) = &layer.cross else { continue };
             all.push(match by {
-                LookBy::Probability => mean_of_heads(&saved.probabilities, layer.heads, tokens.lengths(), rows),
-                LookBy::Contribution => self.contributions(layer, &saved, tokens.lengths(), rows)?,
+                AttentionMeasure::Probability => {
+                    mean_of_heads(&saved.probabilities, layer.heads, tokens.lengths(), rows)
+                }
+                AttentionMeasure::Contribution => self.contributions(layer, &saved, tokens.lengths(), rows)?,
             });
         }
         Ok(all)
     }
 
-    /// [`LookBy::Contribution`].
+    /// Maps of one layer by [`AttentionMeasure::Contribution`], `[tokens, patch rows]` of every
+    /// text.
     fn contributions(
         &self,
         layer: &Attention,
@@ -166,7 +182,7 @@ impl Bert {
     ) -> Result<Vec<f32>, ShapeError> {
         let (d, heads) = (self.width, layer.heads);
         let head_width = d / heads;
-        // One row per patch and head, in which the other heads say nothing: `[rows, heads, d]`.
+        // One row per patch and head, 0 in the columns of the other heads: `[rows, heads, d]`.
         let (mut apart, mut from) = (vec![0.0; rows * heads * d], 0);
         let mut projected = vec![0.0; rows * heads * d];
         let mut all = Vec::new();
@@ -194,7 +210,7 @@ impl Bert {
         Ok(all)
     }
 
-    /// What the cross-attention of every layer saved.
+    /// Intermediates that the cross-attention of every layer saved.
     fn cross_layers(&self, tokens: &TokenBatch, image: &[f32]) -> Result<Vec<AttentionSaved>, ShapeError> {
         let mut all = Vec::with_capacity(self.layers.len());
         let mut keep = |saved: Saved| {
@@ -206,7 +222,8 @@ impl Bert {
         Ok(all)
     }
 
-    /// `keep` is given what the cross-attention of every layer saved.
+    /// [`Bert::through`]; `keep` is called with the intermediates that the cross-attention of every
+    /// layer saved.
     fn run(
         &self,
         tokens: &TokenBatch,
@@ -233,8 +250,8 @@ impl Bert {
         Ok(x)
     }
 
-    /// Hidden states `[rows, width]` -> scores of every word `[rows, vocabulary]`: their products with the word embeddings, and
-    /// `bias`, one number a word.
+    /// Hidden states `[rows, width]` -> scores of every word `[rows, vocabulary]`: their products
+    /// with the word embeddings, plus `bias`, one number per word.
     ///
     /// # Errors
     /// Rows of another width, or a bias of another length.
@@ -252,7 +269,7 @@ impl Bert {
         Ok(scores)
     }
 
-    /// Rows of `texts` items of patch features.
+    /// Layout of the patch features of `texts` pictures.
     fn image_rows(&self, values: &[f32], texts: usize) -> Result<Rows, ShapeError> {
         let each = values.len() / self.image_width.max(1) / texts.max(1);
         if each * texts * self.image_width != values.len() {
@@ -266,7 +283,8 @@ impl Bert {
     }
 }
 
-/// Probabilities `[heads, tokens, rows]` of every text, texts of `lengths` tokens -> `[tokens, rows]`.
+/// Mean over heads of the probabilities `[heads, tokens, rows]` of every text, texts of `lengths`
+/// tokens -> `[tokens, rows]`.
 fn mean_of_heads(probabilities: &[f32], heads: usize, lengths: &[usize], rows: usize) -> Vec<f32> {
     let mut all = Vec::with_capacity(probabilities.len() / heads);
     let mut rest = probabilities;

@@ -1,14 +1,15 @@
-//! The whole of CADA on the CPU: two encoders into one space, and the decoder that judges a text against one picture.
+//! CADA on the CPU: two encoders into one embedding space, and the decoder that matches a text
+//! against one picture.
 
 use std::ops::Range;
 
-use super::weights::{Named, WeightSource};
-use super::{Bert, Dense, LookBy, Norm, ShapeError, Vit, WordNet};
+use super::weights::{PrefixedWeights, WeightSource};
+use super::{AttentionMeasure, Bert, Dense, Norm, ShapeError, Vit, WordNet};
 use crate::EmbedError;
 use crate::kernel::{Buffer, Mat, Precision};
 use crate::model::{Architecture, TextPooling, TokenBatch};
 
-/// Every part that serves, its weights packed.
+/// All parts that serving needs, with packed weights.
 #[derive(Debug)]
 pub struct Cada {
     arch: Architecture,
@@ -22,8 +23,8 @@ pub struct Cada {
 }
 
 impl Cada {
-    /// Takes its tensors from `weights`, by the reference's names, and packs each for products in `precision`; no other copy of
-    /// a weight is kept.
+    /// Builds the networks from the tensors of `weights`, under the reference's names, and packs
+    /// each weight for products in `precision`; no other copy of a weight is kept.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -31,15 +32,16 @@ impl Cada {
         Self::build(arch, weights, precision, false)
     }
 
-    /// With `hollow`, layers are made without their weights: only the names and shapes asked for count.
+    /// Builds the networks as [`Cada::new`] does; with `shapes_only` layers have no weights, and
+    /// only the requested names and shapes count.
     pub(super) fn build(
         arch: &Architecture,
         weights: &mut dyn WeightSource,
         precision: Precision,
-        hollow: bool,
+        shapes_only: bool,
     ) -> Result<Self, EmbedError> {
-        let builder = Builder { precision, hollow };
-        let mut weights = Named::new(weights);
+        let builder = Builder { precision, shapes_only };
+        let mut weights = PrefixedWeights::new(weights);
         let (text, width) = (arch.text_hidden_size, arch.vision_width);
         Ok(Self {
             visual_encoder: Vit::build(arch, weights.below("visual_encoder"), &builder)?,
@@ -53,7 +55,7 @@ impl Cada {
         })
     }
 
-    /// With `words`, which then predicts masked words.
+    /// Adds `words`, which predicts masked words.
     #[must_use]
     pub fn with_words(mut self, words: WordNet) -> Self {
         self.words = Some(words);
@@ -73,7 +75,7 @@ impl Cada {
         self.words.as_ref().map(|words| words.scores(&self.text_encoder, tokens, image_embeds, positions)).transpose()
     }
 
-    /// The dimensions.
+    /// Dimensions of the networks.
     #[must_use]
     pub fn arch(&self) -> &Architecture {
         &self.arch
@@ -91,7 +93,8 @@ impl Cada {
         &self.text_encoder
     }
 
-    /// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision width]`.
+    /// Normalised pixels `[batch, 3, height, width]` -> patch features
+    /// `[batch, 1 + patches, vision width]`.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -99,7 +102,8 @@ impl Cada {
         self.visual_encoder.forward(pixels)
     }
 
-    /// Class tokens of patch features, `[batch, vision width]` -> global image features `[batch, embed_dim]`, not normalised.
+    /// Class tokens of patch features, `[batch, vision width]` -> global image features
+    /// `[batch, embed_dim]`, not normalised.
     ///
     /// # Errors
     /// Rows of another width.
@@ -107,7 +111,7 @@ impl Cada {
         self.vision_proj.forward(class_tokens)
     }
 
-    /// Texts that begin with `[CLS]` -> hidden states without the image, one row a true token.
+    /// Texts that begin with `[CLS]` -> hidden states without the image, one row per true token.
     ///
     /// # Errors
     /// As [`Bert::forward`].
@@ -115,8 +119,8 @@ impl Cada {
         self.text_encoder.forward(tokens, None, false)
     }
 
-    /// What stands for each text ([`Cada::pool_text`]), `[batch, text width]` -> global text features `[batch, embed_dim]`, not
-    /// normalised.
+    /// Pooled hidden states of each text ([`Cada::pool_text`]), `[batch, text width]` -> global
+    /// text features `[batch, embed_dim]`, not normalised.
     ///
     /// # Errors
     /// Rows of another width.
@@ -124,8 +128,8 @@ impl Cada {
         self.text_proj.forward(pooled)
     }
 
-    /// The decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
-    /// `[batch, 1 + patches, vision width]`. Hidden states, one row a true token.
+    /// Decoder: pair i is text i (its first token becomes `[ENC]`) with patch features i of
+    /// `[batch, 1 + patches, vision width]`. Returns hidden states, one row per true token.
     ///
     /// # Errors
     /// As [`Bert::forward`].
@@ -133,13 +137,19 @@ impl Cada {
         self.text_encoder.forward(&tokens.with_first(self.arch.enc_token_id), Some(image_embeds), false)
     }
 
-    /// How much each token of the decoder ([`Cada::fused`]) looks at each patch in every layer: `[tokens, 1 + patches]` of every
-    /// text, one behind the other.
+    /// Cross-attention maps of the decoder ([`Cada::fused`]): how much each token attends to each
+    /// patch. One vector per layer holds `[tokens, 1 + patches]` of every text, one after the
+    /// other.
     ///
     /// # Errors
     /// As [`Bert::forward`].
-    pub fn looks(&self, tokens: &TokenBatch, image_embeds: &[f32], by: LookBy) -> Result<Vec<Vec<f32>>, ShapeError> {
-        self.text_encoder.looks(&tokens.with_first(self.arch.enc_token_id), image_embeds, by)
+    pub fn attention_maps(
+        &self,
+        tokens: &TokenBatch,
+        image_embeds: &[f32],
+        by: AttentionMeasure,
+    ) -> Result<Vec<Vec<f32>>, ShapeError> {
+        self.text_encoder.attention_maps(&tokens.with_first(self.arch.enc_token_id), image_embeds, by)
     }
 
     /// First rows of fused states, `[batch, text width]` -> `[batch, 2]`: "no match" and "match".
@@ -150,25 +160,23 @@ impl Cada {
         self.itm_head.forward(first_rows)
     }
 
-    /// Means of fused states over ranges of tokens, the same ranges in every text of a batch whose texts are equal: `[batch *
-    /// ranges, text width]`, text after text.
+    /// Means of fused states over ranges of tokens, which are the same in every text, because all
+    /// texts of the batch are equal: `[batch * ranges, text width]`, text by text.
     ///
     /// # Errors
-    /// A range beyond a text, or one of nothing.
+    /// As [`TokenBatch::check_ranges`].
     pub fn range_means(
         &self,
         tokens: &TokenBatch,
         fused: &[f32],
         ranges: &[Range<usize>],
     ) -> Result<Vec<f32>, ShapeError> {
+        tokens.check_ranges(ranges)?;
         let rows = self.text_encoder.rows(tokens);
         let width = rows.width;
         let mut means = vec![0.0; rows.items() * ranges.len() * width];
         for (i, mean) in means.chunks_exact_mut(width.max(1)).enumerate() {
             let (item, range) = (i / ranges.len(), &ranges[i % ranges.len()]);
-            if range.is_empty() || range.end > rows.length(item) {
-                return Err(ShapeError(format!("tokens {range:?} of a text of {}", rows.length(item))));
-            }
             let own = &fused[(rows.before(item) + range.start) * width..][..range.len() * width];
             for row in own.chunks_exact(width) {
                 mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x / range.len() as f32);
@@ -177,7 +185,8 @@ impl Cada {
         Ok(means)
     }
 
-    /// Group means of fused states, `[groups, text width]` -> `[groups, 2]`: the local half of ATP (paper, section 3.3).
+    /// Group means of fused states, `[groups, text width]` -> `[groups, 2]`: the local half of ATP
+    /// (paper, section 3.3).
     ///
     /// # Errors
     /// Rows of another width.
@@ -185,7 +194,8 @@ impl Cada {
         self.itm_local_head.forward(group_means)
     }
 
-    /// What of the hidden states stands for each text in the common space, `[batch, text width]`: the first row or the mean.
+    /// Pools the hidden states of each text for the common space, `[batch, text width]`: the first
+    /// row or the mean.
     #[must_use]
     pub fn pool_text(&self, tokens: &TokenBatch, hidden: &[f32]) -> Vec<f32> {
         if self.arch.text_pooling == TextPooling::Class {
@@ -218,31 +228,40 @@ impl Cada {
     }
 }
 
-/// Makes layers of named tensors.
+/// Builds layers from named tensors.
 pub(super) struct Builder {
     pub(super) precision: Precision,
-    pub(super) hollow: bool,
+    pub(super) shapes_only: bool,
 }
 
 impl Builder {
-    /// `weight` `[outputs, inputs]` and `bias` `[outputs]`.
-    pub(super) fn dense(&self, weights: &mut Named<'_>, outputs: usize, inputs: usize) -> Result<Dense, EmbedError> {
+    /// Linear layer from `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    pub(super) fn dense(
+        &self,
+        weights: &mut PrefixedWeights<'_>,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Dense, EmbedError> {
         self.dense_of_shape(weights, &[outputs, inputs])
     }
 
-    /// As [`Builder::dense`] for a weight stored as `[outputs, ...]`, for example a patch-embedding convolution, which is a
-    /// linear layer on flattened patches.
-    pub(super) fn dense_of_shape(&self, weights: &mut Named<'_>, shape: &[usize]) -> Result<Dense, EmbedError> {
+    /// [`Builder::dense`] for a weight stored as `[outputs, ...]`, for example a patch-embedding
+    /// convolution, which is a linear layer on flattened patches.
+    pub(super) fn dense_of_shape(
+        &self,
+        weights: &mut PrefixedWeights<'_>,
+        shape: &[usize],
+    ) -> Result<Dense, EmbedError> {
         let outputs = shape[0];
         let weight = weights.tensor("weight", shape)?;
         let bias = weights.tensor("bias", &[outputs])?;
         self.pack(&weight, bias, outputs, shape[1..].iter().product())
     }
 
-    /// Several layers on one input as one: the outputs of `names` side by side.
+    /// One layer in place of several on the same input: the outputs of `names` side by side.
     pub(super) fn side_by_side(
         &self,
-        weights: &mut Named<'_>,
+        weights: &mut PrefixedWeights<'_>,
         names: &[&str],
         outputs: usize,
         inputs: usize,
@@ -257,12 +276,12 @@ impl Builder {
     }
 
     fn pack(&self, weight: &[f32], bias: Vec<f32>, outputs: usize, inputs: usize) -> Result<Dense, EmbedError> {
-        let weight = if self.hollow { Mat::new(&[], 0, 0) } else { Mat::new(weight, outputs, inputs) };
+        let weight = if self.shapes_only { Mat::new(&[], 0, 0) } else { Mat::new(weight, outputs, inputs) };
         let weight = weight.map_err(ShapeError::from)?;
         Ok(Dense::new(weight, bias, self.precision)?)
     }
 
-    pub(super) fn norm(&self, weights: &mut Named<'_>, width: usize, eps: f64) -> Result<Norm, EmbedError> {
+    pub(super) fn norm(&self, weights: &mut PrefixedWeights<'_>, width: usize, eps: f64) -> Result<Norm, EmbedError> {
         Ok(Norm {
             weight: weights.tensor("weight", &[width])?,
             bias: weights.tensor("bias", &[width])?,

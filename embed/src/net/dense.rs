@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::ShapeError;
 use crate::kernel::{Add, Buffer, Epilogue, Mat, MatMut, PackedWeights, Precision, layer_norm};
 
-/// `y = x Wᵀ + b`, the weights packed once.
+/// Linear layer `y = x Wᵀ + b`; its weights are packed once.
 #[derive(Debug)]
 pub struct Dense {
     weights: PackedWeights,
@@ -13,7 +13,7 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Packs `weight` (outputs x inputs). A bias of no numbers is none.
+    /// Packs `weight` `[outputs, inputs]`. An empty `bias` means none.
     ///
     /// # Errors
     /// A bias of another length than the weight has rows.
@@ -24,13 +24,13 @@ impl Dense {
         Ok(Self { weights: PackedWeights::new(weight, precision), bias })
     }
 
-    /// Numbers a row has after the layer.
+    /// Numbers per output row.
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.weights.outputs()
     }
 
-    /// Numbers a row has before it.
+    /// Numbers per input row.
     #[must_use]
     pub fn inputs(&self) -> usize {
         self.weights.inputs()
@@ -42,19 +42,19 @@ impl Dense {
         Epilogue::bias((!self.bias.is_empty()).then_some(&self.bias[..]))
     }
 
-    /// The bias, then the sum with `x`, rows of the output's width: a residual.
+    /// An epilogue that adds the bias and then `x`, a residual with rows of the output's width.
     ///
     /// # Errors
-    /// When `x` is no whole rows.
+    /// When `x` does not consist of whole rows.
     pub fn bias_plus<'a>(&'a self, x: &'a [f32]) -> Result<Epilogue<'a>, ShapeError> {
         let rows = x.len() / self.outputs().max(1);
         Ok(Epilogue { add: Add::Matrix(Mat::new(x, rows, self.outputs())?), ..self.bias() })
     }
 
-    /// `out = epilogue(x Wᵀ)` of whole rows; `threads` as in [`crate::kernel::matmul`].
+    /// `out = epilogue(x Wᵀ)` for whole rows; `threads` as in [`crate::kernel::matmul`].
     ///
     /// # Errors
-    /// When the slices are not as many whole rows of this layer.
+    /// When `x` and `out` are not the same number of whole rows.
     pub fn apply(&self, x: &[f32], out: &mut [f32], epilogue: Epilogue<'_>, threads: usize) -> Result<(), ShapeError> {
         let rows = out.len() / self.outputs().max(1);
         let x = Mat::new(x, rows, self.inputs())?;
@@ -62,7 +62,7 @@ impl Dense {
         Ok(self.weights.forward(x, out, epilogue, threads)?)
     }
 
-    /// `x Wᵀ + b` of whole rows, on all threads.
+    /// `x Wᵀ + b` for whole rows, on all threads.
     ///
     /// # Errors
     /// As [`Dense::apply`].
@@ -80,31 +80,31 @@ pub struct Norm {
     pub weight: Vec<f32>,
     /// Summand of every column.
     pub bias: Vec<f32>,
-    /// Floor of the variance.
+    /// Added to the variance.
     pub eps: f32,
 }
 
 impl Norm {
-    /// Rows one task of [`Norm::forward_all`] handles.
+    /// Rows per task of [`Norm::forward_all`].
     const ROWS: usize = 32;
 
-    /// `y = norm(x)` of whole rows, on this thread.
+    /// `y = norm(x)` for whole rows, on the calling thread.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) {
         layer_norm(x, &self.weight, &self.bias, self.eps, y);
     }
 
-    /// The same on all threads.
+    /// [`Norm::forward`] on all threads.
     pub fn forward_all(&self, x: &[f32], y: &mut [f32]) {
         let grain = Self::ROWS * self.weight.len().max(1);
         y.par_chunks_mut(grain).zip(x.par_chunks(grain)).for_each(|(y, x)| self.forward(x, y));
     }
 
-    /// [`Norm::forward`] or [`Norm::forward_all`].
+    /// [`Norm::forward_all`] if `parallel`, else [`Norm::forward`].
     pub(super) fn run(&self, x: &[f32], y: &mut [f32], parallel: bool) {
         if parallel { self.forward_all(x, y) } else { self.forward(x, y) }
     }
 
-    /// That rows are of this norm's width.
+    /// Checks that rows have this norm's width.
     pub(super) fn check(&self, width: usize) -> Result<(), ShapeError> {
         match self.weight.len() {
             own if own == width && self.bias.len() == own => Ok(()),

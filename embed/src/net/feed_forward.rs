@@ -1,8 +1,8 @@
-//! The feed-forward sublayer: `x + W2 gelu(W1 norm(x))`, or `norm(x + W2 gelu(W1 x))`.
+//! Feed-forward sublayer: `x + W2 gelu(W1 norm(x))`, or `norm(x + W2 gelu(W1 x))`.
 
 use rayon::prelude::*;
 
-use super::chunks::{Room, keep, rooms, rows_per_chunk};
+use super::chunks::{Intermediate, rows_per_chunk, saved_buffer, saved_pieces};
 use super::dense::{Dense, Norm};
 use super::rows::Rows;
 use super::{NormPlace, ShapeError};
@@ -11,26 +11,26 @@ use crate::kernel::{Buffer, Epilogue, gelu_into};
 /// Two linear layers with GELU between them, residual and norm.
 #[derive(Debug)]
 pub struct FeedForward {
-    /// Where the norm is.
+    /// Position of the norm.
     pub place: NormPlace,
-    /// The norm.
+    /// Layer norm.
     pub norm: Norm,
-    /// To the hidden width.
+    /// Linear layer to the hidden width.
     pub first: Dense,
-    /// And back.
+    /// Linear layer back to the width of the rows.
     pub second: Dense,
 }
 
-/// Rows a thread below which a product of few rows is spread over the threads by its columns: each thread then reads a part of
-/// the weights instead of all of them.
+/// Rows per thread below which a product of few rows is split over the threads by its columns: each
+/// thread then reads a part of the weights instead of all of them.
 const WIDE_BELOW: usize = 128;
 
-/// What the backward pass reads.
+/// Intermediates of a feed-forward sublayer that the backward pass reads.
 #[derive(Debug, Default)]
 pub struct FeedForwardSaved {
     /// Hidden values before GELU.
     pub hidden: Buffer,
-    /// With the norm after: the sum that goes into it. Else empty.
+    /// Input of the norm in [`NormPlace::After`]; else empty.
     pub sum: Buffer,
 }
 
@@ -49,7 +49,8 @@ impl FeedForward {
         self.norm.check(width)
     }
 
-    /// `x` of rows as `at` says -> the same, and with `save` what the backward pass reads.
+    /// `x`, of rows laid out as `at` -> the same shape; with `save` also the intermediates that the
+    /// backward pass reads.
     ///
     /// # Errors
     /// Rows of another width.
@@ -58,19 +59,20 @@ impl FeedForward {
         let (d, hidden) = (at.width, self.first.outputs());
         let after = self.place == NormPlace::After;
         let threads = rayon::current_num_threads();
-        // Few rows: every product is spread over the threads by columns. Many: each thread takes rows through all of it.
+        // Few rows: every product is split over the threads by columns. Many rows: each thread
+        // takes its rows through the whole sublayer.
         let wide = at.count() < WIDE_BELOW * threads;
         let rows = if wide { at.count().max(1) } else { rows_per_chunk(at.count(), threads) };
         let sizes: Vec<usize> = (0..at.count()).step_by(rows).map(|from| rows.min(at.count() - from)).collect();
         let times = |width: usize| sizes.iter().map(|rows| rows * width).collect::<Vec<_>>();
         let mut y = Buffer::take(at.numbers());
-        let mut kept_hidden = keep(at.count() * hidden, save);
-        let mut kept_sum = keep(if after { at.numbers() } else { 0 }, save);
+        let mut saved_hidden = saved_buffer(at.count() * hidden, save);
+        let mut saved_sum = saved_buffer(if after { at.numbers() } else { 0 }, save);
         let parts = (
             x.par_chunks((rows * d).max(1)),
             y.par_chunks_mut((rows * d).max(1)),
-            rooms(&mut kept_hidden, &times(hidden)),
-            rooms(&mut kept_sum, &times(d)),
+            saved_pieces(&mut saved_hidden, &times(hidden)),
+            saved_pieces(&mut saved_sum, &times(d)),
         );
         parts.into_par_iter().with_max_len(1).try_for_each(|(x, y, u, sum)| {
             let threads = usize::from(!wide);
@@ -90,7 +92,7 @@ impl FeedForward {
                 None => self.first.apply(input, &mut h, Epilogue { gelu: true, ..self.first.bias() }, threads)?,
             }
             if after {
-                let mut sum = Room::of(sum, x.len());
+                let mut sum = Intermediate::new(sum, x.len());
                 self.second.apply(&h, &mut sum, self.second.bias_plus(x)?, threads)?;
                 self.norm.run(&sum, y, wide);
                 Ok(())
@@ -98,7 +100,7 @@ impl FeedForward {
                 self.second.apply(&h, y, self.second.bias_plus(x)?, threads)
             }
         })?;
-        let saved = kept_hidden.zip(kept_sum).map(|(hidden, sum)| FeedForwardSaved { hidden, sum });
+        let saved = saved_hidden.zip(saved_sum).map(|(hidden, sum)| FeedForwardSaved { hidden, sum });
         Ok((y, saved))
     }
 }

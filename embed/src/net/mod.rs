@@ -1,11 +1,13 @@
 //! CADA's networks on the CPU: the one forward path of serving and training.
 //!
-//! Rows of a batch lie one behind the other without padding ([`Rows`]). Each sublayer ([`Layer`]) takes chunks of them
-//! through all of its steps while they are in the second-level cache; where there are fewer chunks than threads, the
-//! products are spread over the threads instead. Weights are packed once, when a layer is made. When serving, a sublayer
-//! keeps nothing; the trainer asks it to save what its backward pass reads.
+//! Rows of a batch lie one after the other without padding ([`Rows`]). Each sublayer ([`Layer`])
+//! takes a chunk of rows through all of its steps while the chunk is in the second-level cache;
+//! with fewer chunks than threads, the products are spread over the threads instead. Weights are
+//! packed once, when a layer is built. In serving a sublayer saves nothing; the trainer asks it to
+//! save the intermediates that its backward pass reads.
 //!
-//! Arithmetic is f32 in memory; products are in the [`crate::kernel::Precision`] the layers were made in.
+//! Tensors are f32 in memory; products are in the [`crate::kernel::Precision`] that the layers were
+//! built with.
 
 mod attention;
 mod backbone;
@@ -29,7 +31,7 @@ pub use feed_forward::{FeedForward, FeedForwardSaved};
 pub use rows::{Mask, Rows};
 pub use vit::Vit;
 pub(crate) use weights::to_f32;
-pub use weights::{Named, WeightFile, WeightSource, required, save_tensors};
+pub use weights::{PrefixedWeights, WeightFile, WeightSource, required, save_tensors};
 pub use words::WordNet;
 
 use crate::kernel::{Buffer, KernelError};
@@ -45,7 +47,7 @@ impl From<KernelError> for ShapeError {
     }
 }
 
-/// Where a residual sublayer has its norm.
+/// Position of the norm in a residual sublayer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormPlace {
     /// `x + branch(norm(x))`, as in ViT.
@@ -54,26 +56,27 @@ pub enum NormPlace {
     After,
 }
 
-/// What counts as looking at a patch.
+/// Measure of how much a token attends to a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LookBy {
-    /// The probability of attention, mean over heads.
+pub enum AttentionMeasure {
+    /// Attention probability, mean over heads.
     Probability,
-    /// The length of what the patch adds to the token: of the sum over heads of probability times value, projected
-    /// (Kobayashi et al. 2020, "Attention is not only a weight", equation 8).
+    /// Length of the vector that the patch adds to the token: the sum over heads of probability
+    /// times value, projected (Kobayashi et al. 2020, "Attention is not only a weight", equation
+    /// 8).
     Contribution,
 }
 
-/// What cross-attention attends to.
+/// Other side of cross-attention: the rows that it attends to.
 #[derive(Clone, Copy, Debug)]
 pub struct Other<'a> {
-    /// Its rows.
+    /// Layout of the rows.
     pub rows: &'a Rows,
-    /// Their numbers.
+    /// Numbers of all rows.
     pub values: &'a [f32],
 }
 
-/// A sublayer.
+/// Sublayer of a transformer.
 #[derive(Debug)]
 pub enum Layer {
     /// Self- or cross-attention with residual and norm.
@@ -84,19 +87,20 @@ pub enum Layer {
     Norm(Norm),
 }
 
-/// What a sublayer saved for its backward pass.
+/// Intermediates that a sublayer saved for its backward pass.
 #[derive(Debug)]
 pub enum Saved {
-    /// Of [`Layer::Attention`].
+    /// Saved by [`Layer::Attention`].
     Attention(AttentionSaved),
-    /// Of [`Layer::FeedForward`].
+    /// Saved by [`Layer::FeedForward`].
     FeedForward(FeedForwardSaved),
     /// A norm saves nothing.
     Norm,
 }
 
 impl Layer {
-    /// `x` through the sublayer; what the backward pass reads is there when `save` is.
+    /// Passes `x` through the sublayer; with `save` it also returns the intermediates that the
+    /// backward pass reads.
     ///
     /// `other` is what cross-attention attends to; `mask` is self-attention's.
     ///
@@ -130,7 +134,7 @@ impl Layer {
     }
 }
 
-/// `x` through `layers`, first to last, keeping nothing.
+/// Passes `x` through `layers`, first to last, and saves nothing.
 ///
 /// # Errors
 /// Rows that do not fit.

@@ -1,16 +1,17 @@
-//! Batches of items of different lengths, one behind the other and without padding, and which keys a query may see.
+//! Layout of a batch: items of different lengths, one after the other and without padding; and the
+//! mask of the keys that a query may see.
 
-/// Rows of a batch of items, one item behind the other.
+/// Layout of the rows of a batch, one item after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
-    /// Row at which each item starts, and the number of rows behind them.
+    /// Index of each item's first row, and the number of all rows behind them.
     starts: Vec<usize>,
-    /// Numbers of a row.
+    /// Numbers per row.
     pub width: usize,
 }
 
 impl Rows {
-    /// Of items with `lengths` rows of `width` numbers.
+    /// Layout of items with `lengths` rows of `width` numbers.
     #[must_use]
     pub fn new(lengths: impl IntoIterator<Item = usize>, width: usize) -> Self {
         let ends = lengths.into_iter().scan(0, |end, length| {
@@ -20,7 +21,7 @@ impl Rows {
         Self { starts: std::iter::once(0).chain(ends).collect(), width }
     }
 
-    /// Of `items` items with `rows` rows each.
+    /// Layout of `items` items with `rows` rows each.
     #[must_use]
     pub fn even(items: usize, rows: usize, width: usize) -> Self {
         Self::new(std::iter::repeat_n(rows, items), width)
@@ -32,37 +33,38 @@ impl Rows {
         self.starts.len() - 1
     }
 
-    /// Rows before `item`; of all items when `item` is their number.
+    /// Number of rows before `item`; of all rows when `item` is [`Rows::items`].
     #[must_use]
     pub fn before(&self, item: usize) -> usize {
         self.starts[item]
     }
 
-    /// Rows of `item`.
+    /// Number of rows of `item`.
     #[must_use]
     pub fn length(&self, item: usize) -> usize {
         self.starts[item + 1] - self.starts[item]
     }
 
-    /// Rows of every item.
+    /// Number of rows of every item.
     pub fn lengths(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         (0..self.items()).map(|item| self.length(item))
     }
 
-    /// Rows of all items.
+    /// Number of rows of all items.
     #[must_use]
     pub fn count(&self) -> usize {
         self.before(self.items())
     }
 
-    /// Numbers of all rows.
+    /// Numbers in all rows: [`Rows::count`] times `width`.
     #[must_use]
     pub fn numbers(&self) -> usize {
         self.count() * self.width
     }
 }
 
-/// Which keys each query may see: the first ones of its text, and when causal none after itself.
+/// Mask of the keys that each query may see: the first ones of its text, and when causal none after
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// True length of every text.
@@ -74,20 +76,20 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// For texts of `lengths`, padded to `keys` tokens.
+    /// Mask for texts of `lengths`, padded to `keys` tokens.
     #[must_use]
     pub fn new(lengths: &[usize], keys: usize, causal: bool) -> Self {
         Self { lengths: lengths.into(), keys, causal }
     }
 
-    /// Whether items with so many keys are those of this mask, with or without their padding.
+    /// Whether the mask fits items with these numbers of keys, with or without their padding.
     #[must_use]
     pub fn fits(&self, keys: impl ExactSizeIterator<Item = usize>) -> bool {
         self.lengths.len() == keys.len()
             && self.lengths.iter().zip(keys).all(|(own, keys)| keys == self.keys || keys == *own.min(&self.keys))
     }
 
-    /// How many of the first keys query `i` of text `item` may see.
+    /// Number of the first keys that query `i` of text `item` may see.
     #[must_use]
     pub fn visible(&self, item: usize, i: usize) -> usize {
         let length = self.lengths[item].min(self.keys);

@@ -1,10 +1,10 @@
-//! The vision transformer (paper, section 3.1: ViT): pre-norm blocks, fused query, key and value, learned positions, class
-//! token first, final norm.
+//! The vision transformer (paper, section 3.1: ViT): pre-norm blocks, fused query, key and value,
+//! learned positions, class token first, final norm.
 
 use rayon::prelude::*;
 
 use super::cada::Builder;
-use super::weights::Named;
+use super::weights::PrefixedWeights;
 use super::{Attention, BackboneNet, Dense, FeedForward, Layer, NormPlace, Rows, ShapeError, forward};
 use crate::EmbedError;
 use crate::kernel::{Add, Buffer, Epilogue, Mat};
@@ -22,8 +22,12 @@ pub struct Vit {
 }
 
 impl Vit {
-    /// Tensors of `weights` by the reference's names.
-    pub(super) fn build(arch: &Architecture, mut weights: Named<'_>, builder: &Builder) -> Result<Self, EmbedError> {
+    /// Builds the network from the tensors of `weights`, under the reference's names.
+    pub(super) fn build(
+        arch: &Architecture,
+        mut weights: PrefixedWeights<'_>,
+        builder: &Builder,
+    ) -> Result<Self, EmbedError> {
         let (d, hidden) = (arch.vision_width, arch.vision_width * arch.vision_mlp_ratio);
         let eps = arch.vision_layer_norm_eps;
         let backbone = match arch.backbone {
@@ -60,18 +64,18 @@ impl Vit {
         Ok(Self { backbone, patch, class_token, positions, layers, arch: arch.clone() })
     }
 
-    /// Numbers of one picture: channels x height x width.
+    /// Numbers per picture: channels x height x width.
     fn picture(&self) -> usize {
         self.arch.in_chans * self.arch.image_size[0] * self.arch.image_size[1]
     }
 
-    /// Rows of `pictures` pictures.
+    /// Layout of the rows of `pictures` pictures.
     fn rows(&self, pictures: usize) -> Rows {
         Rows::even(pictures, self.arch.patch_rows(), self.arch.vision_width)
     }
 
-    /// Rows of tokens before the linear layer: flattened patches, or what the backbone makes of the pictures. `[batch, 3,
-    /// height, width]`, normalised -> `[batch, patches, token width]`.
+    /// Token rows before the linear layer: flattened patches, or the output of the backbone.
+    /// Normalised pixels `[batch, 3, height, width]` -> `[batch, patches, token width]`.
     ///
     /// # Errors
     /// Pixels of another size than the model's.
@@ -93,8 +97,8 @@ impl Vit {
         Ok(tokens)
     }
 
-    /// Class token and patches with their positions: the input of the first block. `[batch, 3, height, width]`, normalised
-    /// -> `[batch, 1 + patches, width]`.
+    /// Class token and patches with their positions: the input of the first block.
+    /// `[batch, 3, height, width]`, normalised -> `[batch, 1 + patches, width]`.
     ///
     /// # Errors
     /// As [`Vit::tokens`].
@@ -121,7 +125,8 @@ impl Vit {
         Ok(x)
     }
 
-    /// Pixels of one picture `[channels, height, width]` as rows of patches `[patches, channels * side * side]`.
+    /// Cuts the pixels of one picture `[channels, height, width]` into rows of patches
+    /// `[patches, channels * side * side]`, written to `out`.
     fn cut(&self, pixels: &[f32], out: &mut [f32]) {
         let ([height, width], side) = (self.arch.image_size, self.arch.patch_size);
         let (columns, patch) = (width / side, self.arch.in_chans * side * side);
@@ -134,7 +139,8 @@ impl Vit {
         }
     }
 
-    /// The first `layers` sublayers on what [`Vit::embed`] gave: two a block, attention first, then the final norm.
+    /// Applies the first `layers` sublayers to the output of [`Vit::embed`]: two per block,
+    /// attention first, and the final norm as the last.
     ///
     /// # Errors
     /// Rows of another size.
@@ -143,7 +149,8 @@ impl Vit {
         forward(&self.layers[..layers.min(self.layers.len())], &rows, embedded, None, None)
     }
 
-    /// Pixels `[batch, 3, height, width]` -> features after the final norm, `[batch, 1 + patches, width]`.
+    /// Pixels `[batch, 3, height, width]` -> features after the final norm,
+    /// `[batch, 1 + patches, width]`.
     ///
     /// # Errors
     /// As [`Vit::tokens`].

@@ -1,4 +1,5 @@
-//! Weights by name: where networks read them from, and the check that a file has all that an architecture needs.
+//! Weights by name: the sources that networks read from, and the check that a file has all tensors
+//! of an architecture.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,30 +11,31 @@ use crate::EmbedError;
 use crate::kernel::Precision;
 use crate::model::Architecture;
 
-/// Tensors that can be had by name, one at a time, as f32.
+/// Source of tensors by name, one at a time, as f32.
 pub trait WeightSource {
-    /// The tensor `name`, row-major, which has to be of `shape`.
+    /// The tensor `name`, row-major; it must have the shape `shape`.
     ///
     /// # Errors
     /// When it is missing, of another shape, or cannot be read.
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError>;
 }
 
-/// A source with a prefix, so that a network asks for its own names: `visual_encoder` and `norm.weight`.
-pub struct Named<'a> {
+/// Weight source with a name prefix (`visual_encoder.`), so that a network asks for its own names
+/// (`norm.weight`).
+pub struct PrefixedWeights<'a> {
     source: &'a mut dyn WeightSource,
     prefix: String,
 }
 
-impl<'a> Named<'a> {
-    /// Names as they are.
+impl<'a> PrefixedWeights<'a> {
+    /// Source without a prefix.
     pub fn new(source: &'a mut dyn WeightSource) -> Self {
         Self { source, prefix: String::new() }
     }
 
-    /// Names below `name`.
-    pub fn below(&mut self, name: impl std::fmt::Display) -> Named<'_> {
-        Named { prefix: format!("{}{name}.", self.prefix), source: self.source }
+    /// Source whose prefix is extended by `name` and a dot.
+    pub fn below(&mut self, name: impl std::fmt::Display) -> PrefixedWeights<'_> {
+        PrefixedWeights { prefix: format!("{}{name}.", self.prefix), source: self.source }
     }
 
     /// The tensor `name` of `shape`.
@@ -45,7 +47,7 @@ impl<'a> Named<'a> {
     }
 }
 
-/// The names and shapes of all tensors that the network of `arch` reads when it serves.
+/// Names and shapes of all tensors that the network of `arch` reads in serving.
 ///
 /// # Errors
 /// When the architecture contradicts itself.
@@ -55,7 +57,8 @@ pub fn required(arch: &Architecture) -> Result<BTreeMap<String, Vec<usize>>, Emb
     Ok(recorder.0)
 }
 
-/// Notes what is asked for. The network is built without its weights: no memory for a model of 361 M parameters.
+/// Records the requested names and shapes. The network is built without its weights, so that a
+/// model of 361 M parameters takes no memory.
 #[derive(Default)]
 struct Recorder(BTreeMap<String, Vec<usize>>);
 
@@ -66,14 +69,15 @@ impl WeightSource for Recorder {
     }
 }
 
-/// A safetensors file of f32, f16 or bf16 tensors, held as bytes; a tensor becomes f32 when it is asked for.
+/// A safetensors file of f32, f16 or bf16 tensors, held as bytes; a tensor is converted to f32 when
+/// it is requested.
 pub struct WeightFile {
     bytes: Vec<u8>,
     origin: String,
 }
 
 impl WeightFile {
-    /// Reads the file. Nothing of it is converted yet.
+    /// Reads the file; no tensor is converted yet.
     ///
     /// # Errors
     /// An unreadable, empty or damaged file.
@@ -92,10 +96,10 @@ impl WeightFile {
         SafeTensors::deserialize(&self.bytes).map_err(|e| unreadable(Path::new(&self.origin), &e))
     }
 
-    /// Checks that every tensor which `required` names is there, of its shape and of a type that is read.
+    /// Checks that the file has every tensor of `required`, in its shape and in a readable type.
     ///
     /// # Errors
-    /// Nothing that maps, missing tensors, or wrong shapes: all of them named.
+    /// No tensor with a required name, missing tensors, or wrong shapes; the message names them.
     pub fn check(&self, required: &BTreeMap<String, Vec<usize>>) -> Result<(), EmbedError> {
         let tensors = self.tensors()?;
         let (mut found, mut missing, mut wrong) = (0, Vec::new(), Vec::new());
@@ -129,11 +133,12 @@ impl WeightFile {
     }
 }
 
-/// Writes tensors by name to the file `path`, in the safetensors format, with the permissions of any new file. The format's own
-/// writer makes files for their owner alone, so that a service under another user could not read the model.
+/// Writes named tensors to the file `path` in the safetensors format, with the permissions of any
+/// new file. The writer of the `safetensors` crate makes files for their owner alone, so that a
+/// service under another user could not read the model.
 ///
 /// # Errors
-/// Tensors that contradict themselves, or a file that cannot be written.
+/// Tensors whose data and shape contradict each other, or a file that cannot be written.
 pub fn save_tensors<S, V>(path: &Path, tensors: impl IntoIterator<Item = (S, V)>) -> Result<(), EmbedError>
 where
     S: AsRef<str> + Ord + std::fmt::Display,
@@ -166,7 +171,7 @@ impl WeightSource for WeightFile {
     }
 }
 
-/// Whether [`to_f32`] reads numbers of `dtype`.
+/// Whether [`to_f32`] converts numbers of `dtype`.
 fn is_read(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
 }
@@ -175,7 +180,7 @@ fn wrong_type(name: &str, dtype: Dtype) -> String {
     format!("{name}: expected f32, f16 or bf16, found {dtype:?}")
 }
 
-/// Little-endian numbers of a floating-point type as f32; nothing for other types.
+/// Converts little-endian numbers of a floating-point type to f32; empty for other types.
 pub(crate) fn to_f32(dtype: Dtype, data: &[u8]) -> Vec<f32> {
     use half::{bf16, f16};
     let pairs = || data.as_chunks::<2>().0.iter().copied();

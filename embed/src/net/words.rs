@@ -1,13 +1,14 @@
-//! Masked words: a text with hidden words and a picture -> what each of them may be (ARA; paper, section 3.4).
+//! Prediction of masked words: a text with masked words and a picture -> scores of every word for
+//! each mask (ARA; paper, section 3.4).
 
 use super::cada::Builder;
-use super::weights::{Named, WeightSource};
+use super::weights::{PrefixedWeights, WeightSource};
 use super::{Bert, Dense, Norm, ShapeError};
 use crate::EmbedError;
 use crate::kernel::{Epilogue, Precision};
 use crate::model::{Architecture, TokenBatch, WORD_HEAD_PREFIX, WordHead, WordPredictor};
 
-/// A head that predicts words, and the transformer under it where that is not the text encoder itself.
+/// Head that predicts words, with its transformer unless that is the text encoder itself.
 #[derive(Debug)]
 pub struct WordNet {
     own: Option<Bert>,
@@ -18,7 +19,8 @@ pub struct WordNet {
 }
 
 impl WordNet {
-    /// From the tensors of `head`; what a predictor shares with the text encoder comes from `model`.
+    /// Builds the head from the tensors of `head`; tensors that the predictor shares with the text
+    /// encoder come from `model`.
     ///
     /// # Errors
     /// A missing tensor or a wrong shape.
@@ -29,9 +31,9 @@ impl WordNet {
         model: &mut dyn WeightSource,
         precision: Precision,
     ) -> Result<Self, EmbedError> {
-        let builder = Builder { precision, hollow: false };
+        let builder = Builder { precision, shapes_only: false };
         let mut source = TextDecoder { head, model, kind: kind.predictor };
-        let mut names = Named::new(&mut source);
+        let mut names = PrefixedWeights::new(&mut source);
         let own = match kind.predictor {
             WordPredictor::Own | WordPredictor::Shared => {
                 Some(Bert::build(arch, names.below("text_decoder.bert"), &builder)?)
@@ -52,8 +54,9 @@ impl WordNet {
         })
     }
 
-    /// Scores of every word, `[positions, vocabulary]`, for the tokens at `positions` (text, token) of `tokens`: text i with
-    /// patch features i of `[batch, 1 + patches, vision width]`. `encoder` is the model's text encoder.
+    /// Scores of every word, `[positions, vocabulary]`, for the tokens at `positions` (text, token)
+    /// of `tokens`: text i with patch features i of `[batch, 1 + patches, vision width]`. `encoder`
+    /// is the model's text encoder.
     ///
     /// # Errors
     /// As [`Bert::forward`], and a position beyond a text.
@@ -81,7 +84,8 @@ impl WordNet {
     }
 }
 
-/// The tensors of a `text_decoder`: its own from the head's file; what a shared one lacks is the text encoder's.
+/// Tensors of a `text_decoder`: those of its own from the head's file, shared ones from the text
+/// encoder.
 struct TextDecoder<'a> {
     head: &'a mut dyn WeightSource,
     model: &'a mut dyn WeightSource,

@@ -1,4 +1,5 @@
-//! Where the arithmetic runs. What is asked for is what is used, or it is an error; never a silent fall-back.
+//! Choice of device and precision. What is configured is used, or it is an error; there is no
+//! silent fall-back.
 
 use sightline_core::config::EmbedPrecision;
 
@@ -6,7 +7,7 @@ use crate::EmbedError;
 use crate::kernel::{Engine, Precision};
 use crate::model::Device;
 
-/// "cpu", or "cuda" / "cuda:N" in a build with the feature `cuda`.
+/// Opens the device `requested`: "cpu", or "cuda" / "cuda:N" in a build with the feature `cuda`.
 ///
 /// # Errors
 /// An unknown name, a build without CUDA, or a GPU that is not there.
@@ -42,7 +43,7 @@ fn open_gpu(_: usize) -> Result<Device, String> {
 
 const NO_CUDA: &str = "this build has no CUDA; build with `--features cuda`, or set embed.device = \"cpu\"";
 
-/// How a device is called in answers, logs and metrics.
+/// Name of a device in answers, logs and metrics.
 pub fn device_name(device: &Device) -> String {
     match device {
         Device::Cpu => "cpu".into(),
@@ -55,20 +56,21 @@ pub fn device_name(device: &Device) -> String {
     }
 }
 
-/// The arithmetic to use on `device` for what is configured.
+/// Precision to compute with on `device`, given the configured one.
 ///
 /// # Errors
 /// bf16 on a CPU without the instructions, f16 on any CPU.
-pub fn choose_precision(wanted: EmbedPrecision, device: &Device) -> Result<Precision, EmbedError> {
-    let has_bf16 = !device.is_cpu() || Engine::best() != Engine::Exact;
-    match wanted {
+pub fn choose_precision(configured: EmbedPrecision, device: &Device) -> Result<Precision, EmbedError> {
+    let has_bf16 = !device.is_cpu() || Engine::bf16().is_some();
+    match configured {
         EmbedPrecision::F32 => Ok(Precision::F32),
         EmbedPrecision::F16 if device.is_cpu() => Err(EmbedError::Device {
             requested: "cpu at f16".into(),
             message: "half precision is for GPUs; set embed.precision = \"auto\", \"bf16\" or \"f32\"".into(),
         }),
         EmbedPrecision::F16 => Ok(Precision::F16),
-        // Three bits more than bf16 at the same speed, on every card; what it cannot hold becomes an error, not a value.
+        // f16 has three bits more than bf16 at the same speed, on every card; a number beyond its
+        // range becomes an error.
         EmbedPrecision::Auto if !device.is_cpu() => Ok(Precision::F16),
         EmbedPrecision::Auto if !has_bf16 => Ok(Precision::F32),
         EmbedPrecision::Bf16 if !has_bf16 => Err(EmbedError::Device {
@@ -79,19 +81,21 @@ pub fn choose_precision(wanted: EmbedPrecision, device: &Device) -> Result<Preci
     }
 }
 
-/// Tells glibc's malloc to keep buffers of tensor size instead of mapping and unmapping them: every activation is such a
-/// buffer, and fresh pages cost more than the arithmetic on them. Does nothing elsewhere.
+/// Tells glibc's malloc to keep buffers of tensor size instead of mapping and unmapping them: every
+/// activation is such a buffer, and fresh pages cost more than the arithmetic on them. Does nothing
+/// elsewhere.
 ///
-/// It holds for the whole process, not for the model alone: blocks of up to 32 MiB come from malloc's arenas, an arena
-/// gives memory back only when more than 256 MiB at its end are free, and both thresholds no longer adapt. Whatever else
-/// runs in the process (`sightline serve`: index, GStreamer) may thereby hold more memory than it uses. It overrides the
-/// environment's `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`. So programs call it, and loading a model does not;
-/// [`crate::Embedder::start`] calls it unless `embed.keep_large_buffers` is off.
+/// It holds for the whole process, not for the model alone: blocks of up to 32 MiB come from
+/// malloc's arenas, an arena gives memory back only when more than 256 MiB at its end are free, and
+/// both thresholds no longer adapt. Whatever else runs in the process (`sightline serve`: index,
+/// GStreamer) may thereby hold more memory than it uses. It overrides the environment's
+/// `MALLOC_MMAP_THRESHOLD_` and `MALLOC_TRIM_THRESHOLD_`. So programs call it, and loading a model
+/// does not; [`crate::Embedder::start`] calls it unless `embed.keep_large_buffers` is off.
 pub fn keep_large_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// Above the largest activation of the largest model at the largest batch; malloc itself caps it at 32 MiB on
-        /// 64 bits, beyond which it maps as before.
+        /// Above the largest activation of the largest model at the largest batch; malloc itself
+        /// caps it at 32 MiB on 64 bits, beyond which it maps as before.
         const LARGEST: libc::c_int = 32 << 20;
         // SAFETY: mallopt changes two thresholds of the allocator and is safe to call at any time.
         unsafe {
@@ -107,22 +111,22 @@ mod tests {
 
     #[test]
     fn precision_is_what_was_asked_for() {
-        let choose = |wanted| choose_precision(wanted, &Device::Cpu);
+        let choose = |configured| choose_precision(configured, &Device::Cpu);
         assert!(matches!(choose(EmbedPrecision::F32), Ok(Precision::F32)));
-        let exact = Engine::best() == Engine::Exact;
+        let exact = Engine::bf16().is_none();
         assert_eq!(choose(EmbedPrecision::Bf16).is_err(), exact);
         assert_eq!(matches!(choose(EmbedPrecision::Auto), Ok(Precision::F32)), exact);
-        let refused = choose(EmbedPrecision::F16).expect_err("no CPU computes in it").to_string();
+        let refused = choose(EmbedPrecision::F16).expect_err("f16 on a CPU").to_string();
         assert!(refused.contains("f16") && refused.contains("GPU"), "{refused}");
     }
 
     #[test]
     fn what_is_not_there_is_an_error() {
-        assert_eq!(device_name(&open_device("cpu").expect("always there")), "cpu");
+        assert_eq!(device_name(&open_device("cpu").expect("a CPU")), "cpu");
         for bad in ["gpu", "cuda:x", "cudax", ""] {
             assert!(matches!(open_device(bad), Err(EmbedError::Device { .. })), "{bad:?}");
         }
-        let e = open_device("cuda:99").expect_err("nobody has a hundred GPUs").to_string();
+        let e = open_device("cuda:99").expect_err("there is no GPU 99").to_string();
         assert!(e.contains("cuda:99"), "{e}");
         if cfg!(not(feature = "cuda")) {
             assert!(e.contains("--features cuda"), "{e}");

@@ -1,4 +1,4 @@
-//! A model that the tests of this folder can foresee.
+//! Test double of a model, with predictable answers, for the tests of this folder.
 
 use std::path::Path;
 
@@ -10,17 +10,18 @@ use crate::model::ModelConfig;
 use crate::text::{Caption, CaptionTokenizer};
 use crate::{EmbedError, Embedder, ImageFeatures, MatchScore, ModelInfo, SelfTest, TextQuery};
 
-type Look = Box<dyn Fn(&[RgbImage]) -> Result<(), EmbedError> + Send + Sync>;
+type OnBatch = Box<dyn Fn(&[RgbImage]) -> Result<(), EmbedError> + Send + Sync>;
 
-/// Gives every picture its width as the feature. The text `panic` and patch features without a row make it panic.
+/// Test double whose feature of a picture is the picture's width. The text `panic` and patch
+/// features without a row make it panic.
 pub(crate) struct Double {
-    look: Look,
+    on_batch: OnBatch,
 }
 
 impl Double {
-    /// `look` sees every batch of pictures first; it may block, fail or panic.
-    pub(crate) fn new(look: impl Fn(&[RgbImage]) -> Result<(), EmbedError> + Send + Sync + 'static) -> Self {
-        Self { look: Box::new(look) }
+    /// `on_batch` is called with every batch of pictures first; it may block, fail or panic.
+    pub(crate) fn new(on_batch: impl Fn(&[RgbImage]) -> Result<(), EmbedError> + Send + Sync + 'static) -> Self {
+        Self { on_batch: Box::new(on_batch) }
     }
 
     /// An embedder over this model that computes with one thread.
@@ -50,7 +51,7 @@ impl Double {
 
 impl Inference for Double {
     fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError> {
-        (self.look)(images)?;
+        (self.on_batch)(images)?;
         let patches = PatchFeatures { rows: 1, width: 1, data: Bytes::from_static(&[0, 0]) };
         Ok(images.iter().map(|i| ImageFeatures { feature: vec![i.width() as f32], patches: patches.clone() }).collect())
     }

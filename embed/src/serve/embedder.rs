@@ -1,9 +1,11 @@
-//! One inference thread behind a handle that anyone may clone.
+//! Embedder: one inference thread behind a handle that anyone may clone.
 //!
-//! Two passes at once would halve each other's speed and double the memory, so one thread runs them one by one. It takes
-//! queries (texts, matches, example pictures) before crops of the live stream: someone waits for a query. It does not
-//! interrupt a batch of crops, so a query waits for one batch at most. A job that panics ends with an error for its
-//! caller; the thread lives on.
+//! Two passes at once would halve each other's speed and double the memory, so one thread runs them
+//! one by one. It takes queries (texts, matches, example pictures) before crops of the live stream,
+//! because someone waits for a query; but after four queries in a row it takes a batch of crops, so
+//! that searches cannot stop the live stream. A batch is not interrupted, so a query waits for the
+//! batch in progress, and for one batch more after every four queries before it. A job that panics
+//! ends with an error for its caller; the thread continues.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,7 +24,8 @@ use crate::{
     EmbedError, ImageFeatures, MatchScore, Model, ModelFolder, ModelInfo, TextQuery, keep_large_buffers, self_test,
 };
 
-/// What the inference thread asks of a model; a seam, so that tests run the thread with a model they can foresee.
+/// Operations of a model that the inference thread calls; a trait, so that tests can run the thread
+/// with a test double.
 pub(crate) trait Inference: Send + Sync + 'static {
     /// See [`Model::embed_images`].
     fn embed_images(&self, images: &[RgbImage]) -> Result<Vec<ImageFeatures>, EmbedError>;
@@ -67,7 +70,8 @@ impl Drop for Shared {
     }
 }
 
-/// Abandons the queue however the thread ends, so that callers get [`EmbedError::Stopped`] and none waits for ever.
+/// Abandons the queue however the thread ends, so that callers get [`EmbedError::Stopped`] and none
+/// waits for ever.
 struct AbandonAtEnd(Jobs);
 
 impl Drop for AbandonAtEnd {
@@ -77,15 +81,16 @@ impl Drop for AbandonAtEnd {
 }
 
 impl Embedder {
-    /// Loads the model (a folder, or [`crate::DEFAULT_MODEL`]), runs its self-test and starts the thread.
+    /// Loads the model (a folder, or [`crate::DEFAULT_MODEL`]), runs its self-test and starts the
+    /// thread.
     ///
     /// # Errors
-    /// A model that is not there or not whole, a device that is not there, or a self-test that fails.
+    /// A missing or incomplete model, a missing device, or a self-test that fails.
     pub fn start(model_folder: &Path, cfg: &EmbedConfig) -> Result<Self, EmbedError> {
         Self::start_folder(&ModelFolder::open(model_folder)?, cfg)
     }
 
-    /// As [`Embedder::start`], of an opened folder.
+    /// [`Embedder::start`] with an opened folder.
     ///
     /// # Errors
     /// As [`Embedder::start`].
@@ -113,7 +118,8 @@ impl Embedder {
         Self::spawn(model, info, tokenizer, pool, cfg.batch)
     }
 
-    /// Starts the thread over a loaded model. It computes with the threads of `pool`, of which it occupies one.
+    /// Starts the thread over a loaded model. It computes with the threads of `pool`, of which it
+    /// occupies one.
     pub(crate) fn spawn(
         model: impl Inference,
         info: ModelInfo,
@@ -133,7 +139,7 @@ impl Embedder {
         Ok(Self { shared: Arc::new(Shared { jobs, info, tokenizer }) })
     }
 
-    /// The model in use, and what it runs on.
+    /// Description of the model and of the device it runs on.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
@@ -143,21 +149,22 @@ impl Embedder {
         !self.shared.jobs.is_closed()
     }
 
-    /// Queues the job that `job` makes of the sender of its answer.
+    /// Queues the job that `job` builds around the channel of its answer.
     fn submit<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Result<Answer<T>, EmbedError> {
         let (tx, rx) = oneshot::channel();
         if self.shared.jobs.push(job(tx)) { Ok(rx) } else { Err(EmbedError::Stopped) }
     }
 
-    /// Features of pictures someone waits for, in their order.
+    /// Features of pictures, in their order, with the priority of a query.
     ///
     /// # Errors
-    /// A picture without a pixel or with features that are not finite, a job that panicked, or a stopped thread.
+    /// A picture without a pixel or with features that are not finite, a job that panicked, or a
+    /// stopped thread.
     pub async fn embed_images(&self, images: Vec<RgbImage>) -> Result<Vec<ImageFeatures>, EmbedError> {
         wait(self.submit(|reply| Job::images(images, true, reply))?).await
     }
 
-    /// [`Embedder::embed_images`] for threads. Panics inside an async task.
+    /// Blocking [`Embedder::embed_images`], for threads. Panics inside an async task.
     ///
     /// # Errors
     /// As [`Embedder::embed_images`].
@@ -165,7 +172,8 @@ impl Embedder {
         wait_blocking(self.submit(|reply| Job::images(images, true, reply))?)
     }
 
-    /// Features of crops of the live stream, which let queries go first. Panics inside an async task.
+    /// Features of crops of the live stream. Queries go first, four in a row at most. Panics inside
+    /// an async task.
     ///
     /// # Errors
     /// As [`Embedder::embed_images`].
@@ -173,7 +181,7 @@ impl Embedder {
         wait_blocking(self.submit(|reply| Job::images(images, false, reply))?)
     }
 
-    /// Cleans, tokenises and encodes something to search for. Over-long texts are cut and flagged.
+    /// Cleans, tokenises and encodes a query. Over-long texts are cut and flagged.
     ///
     /// # Errors
     /// [`EmbedError::EmptyQuery`] when no word is left, a job that panicked, or a stopped thread.
@@ -182,7 +190,7 @@ impl Embedder {
         wait(self.submit(|reply| Job::Text { caption, reply })?).await
     }
 
-    /// [`Embedder::encode_text`] for threads. Panics inside an async task.
+    /// Blocking [`Embedder::encode_text`], for threads. Panics inside an async task.
     ///
     /// # Errors
     /// As [`Embedder::encode_text`].
@@ -195,7 +203,7 @@ impl Embedder {
         self.shared.tokenizer.encode_query(text)
     }
 
-    /// The decoder's judgement of `query` against every picture, in their order; none for a picture whose features are
+    /// Scores of `query` for every picture, in their order; `None` for a picture whose features are
     /// damaged.
     ///
     /// # Errors
@@ -208,7 +216,7 @@ impl Embedder {
         wait(self.submit(|reply| Job::Match { query: query.clone(), images, reply })?).await
     }
 
-    /// [`Embedder::match_scores`] for threads. Panics inside an async task.
+    /// Blocking [`Embedder::match_scores`], for threads. Panics inside an async task.
     ///
     /// # Errors
     /// As [`Embedder::match_scores`].
@@ -231,8 +239,8 @@ fn wait_blocking<T>(answer: Answer<T>) -> Result<T, EmbedError> {
     answer.blocking_recv().unwrap_or(Err(EmbedError::Stopped))
 }
 
-/// The loop of the inference thread: runs the most urgent job until the queue is closed and empty. It skips work whose
-/// caller has gone.
+/// The loop of the inference thread: runs the next job of the queue until it is closed and empty.
+/// It skips work whose caller has gone.
 fn serve(model: &impl Inference, jobs: &Jobs, batch: usize) {
     while let Some(job) = jobs.pop() {
         let start = Instant::now();
@@ -256,8 +264,8 @@ fn serve(model: &impl Inference, jobs: &Jobs, batch: usize) {
                         if work.waiting.is_empty() {
                             let _ = work.reply.send(Ok(work.done));
                         } else {
-                            // Between two batches a query may pass.
-                            jobs.push_back_first(Job::Images(work));
+                            // Queries may go between two batches.
+                            jobs.push_front(Job::Images(work));
                         }
                     }
                     Err(e) => {
@@ -272,8 +280,8 @@ fn serve(model: &impl Inference, jobs: &Jobs, batch: usize) {
     }
 }
 
-/// Runs one job; a panic becomes [`EmbedError::Panicked`] for its caller, and everybody else is still served. The model
-/// is only read, so no job finds what a panic left half-done.
+/// Runs one job; a panic becomes [`EmbedError::Panicked`] for its caller, and all other jobs are
+/// still done. The model is only read, so no job finds what a panic left half-done.
 fn catch_panic<T>(kind: &'static str, job: impl FnOnce() -> Result<T, EmbedError>) -> Result<T, EmbedError> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
@@ -304,7 +312,7 @@ mod tests {
     #[test]
     fn a_panic_costs_its_own_job_alone() {
         let e = embedder();
-        let query = e.encode_text_blocking("a red jacket").expect("sound");
+        let query = e.encode_text_blocking("a red jacket").expect("a query");
         for _ in 0..3 {
             let failed = e.embed_images_blocking(vec![picture(1), picture(13)]);
             assert!(matches!(&failed, Err(EmbedError::Panicked(m)) if m == "thirteen"), "{failed:?}");
@@ -317,7 +325,7 @@ mod tests {
             assert!(matches!(&failed, Err(EmbedError::Panicked(_))), "{failed:?}");
         }
         assert!(e.is_alive());
-        let features = e.embed_images_blocking((1..=9).map(picture).collect()).expect("sound");
+        let features = e.embed_images_blocking((1..=9).map(picture).collect()).expect("features");
         let widths: Vec<f32> = features.iter().map(|f| f.feature[0]).collect();
         assert_eq!(widths, (1..=9).map(|w| w as f32).collect::<Vec<_>>());
     }

@@ -1,4 +1,8 @@
-//! The inference thread's queue: two lanes, the one with queries first.
+//! Job queue of the inference thread: two lanes, queries before crops.
+//!
+//! Queries go first, because someone waits for them. After [`QUERIES_IN_A_ROW`] of them, one batch
+//! of the crops that wait has its turn, so that an endless stream of searches cannot keep the crops
+//! of the cameras out of the index.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -9,10 +13,15 @@ use tokio::sync::oneshot;
 use crate::text::Caption;
 use crate::{EmbedError, ImageFeatures, MatchScore, TextQuery};
 
-/// Where an answer goes.
+/// Queries taken in a row while crops wait. A search is two jobs, its text and the match of its
+/// candidates, so that two searches are answered without a batch of crops between them; under an
+/// endless stream of searches, every fifth job is a batch of crops.
+const QUERIES_IN_A_ROW: usize = 4;
+
+/// Channel for the answer to a job.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, EmbedError>>;
 
-/// Pictures on their way, batch by batch.
+/// Pictures of one job, embedded batch by batch.
 pub(crate) struct ImageWork {
     pub(crate) waiting: VecDeque<RgbImage>,
     pub(crate) done: Vec<ImageFeatures>,
@@ -20,7 +29,7 @@ pub(crate) struct ImageWork {
     urgent: bool,
 }
 
-/// Something to compute.
+/// A job of the inference thread.
 pub(crate) enum Job {
     Images(ImageWork),
     Text { caption: Caption, reply: Reply<TextQuery> },
@@ -41,6 +50,8 @@ impl Job {
 struct Lanes {
     queries: VecDeque<Job>,
     crops: VecDeque<Job>,
+    /// Queries taken since the last batch of crops, while crops waited.
+    queries_taken: usize,
     closed: bool,
 }
 
@@ -48,9 +59,25 @@ impl Lanes {
     fn lane(&mut self, job: &Job) -> &mut VecDeque<Job> {
         if job.urgent() { &mut self.queries } else { &mut self.crops }
     }
+
+    /// Removes the next job: a query, unless there is none or it is the turn of the crops.
+    fn take(&mut self) -> Option<Job> {
+        if self.crops.is_empty() {
+            self.queries_taken = 0;
+            return self.queries.pop_front();
+        }
+        if self.queries_taken < QUERIES_IN_A_ROW
+            && let Some(query) = self.queries.pop_front()
+        {
+            self.queries_taken += 1;
+            return Some(query);
+        }
+        self.queries_taken = 0;
+        self.crops.pop_front()
+    }
 }
 
-/// Shared queue. Its length is bounded by its callers: each waits for its answer.
+/// Shared queue. Its callers bound its length: each waits for its answer.
 #[derive(Clone)]
 pub(crate) struct Jobs {
     shared: Arc<(Mutex<Lanes>, Condvar)>,
@@ -69,7 +96,7 @@ impl Jobs {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lanes> {
-        // Lanes are whole between any two statements, so a panic elsewhere does not make them unsound.
+        // The lanes are consistent between any two statements, so a panic elsewhere does no harm.
         self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -83,8 +110,9 @@ impl Jobs {
         !lanes.closed
     }
 
-    /// Puts half-done work back before everything else of its lane. Also when closed: what was begun is finished.
-    pub(crate) fn push_back_first(&self, job: Job) {
+    /// Puts half-done work back at the front of its lane, also when the queue is closed: work that
+    /// was begun is finished.
+    pub(crate) fn push_front(&self, job: Job) {
         self.lock().lane(&job).push_front(job);
     }
 
@@ -92,7 +120,7 @@ impl Jobs {
     pub(crate) fn pop(&self) -> Option<Job> {
         let mut lanes = self.lock();
         loop {
-            let job = lanes.queries.pop_front().or_else(|| lanes.crops.pop_front());
+            let job = lanes.take();
             if job.is_some() || lanes.closed {
                 return job;
             }
@@ -100,13 +128,13 @@ impl Jobs {
         }
     }
 
-    /// No more pushes; what is inside can still be popped.
+    /// Refuses further jobs; those inside can still be popped.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.shared.1.notify_all();
     }
 
-    /// Closes and forgets what is inside, so that whoever waits for it is told.
+    /// Closes the queue and drops its jobs, so that their callers get an error.
     pub(crate) fn abandon(&self) {
         let mut lanes = self.lock();
         lanes.closed = true;
@@ -148,10 +176,47 @@ mod tests {
             assert!(jobs.push(job));
         }
         let first = jobs.pop();
-        jobs.push_back_first(crops(9));
+        jobs.push_front(crops(9));
         jobs.close();
         assert!(!jobs.push(text("late")));
         let order: Vec<String> = std::iter::once(name(first)).chain((0..5).map(|_| name(jobs.pop()))).collect();
         assert_eq!(order, ["a", "b", "crop 9", "crop 1", "crop 2", "none"]);
+    }
+
+    /// Pops `count` jobs.
+    fn popped(jobs: &Jobs, count: usize) -> String {
+        (0..count).map(|_| name(jobs.pop())).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn crops_have_a_turn_after_every_four_queries() {
+        let jobs = Jobs::new();
+        for n in 1..=20 {
+            assert!(jobs.push(text(&n.to_string())));
+        }
+        for n in 1..=3 {
+            assert!(jobs.push(crops(n)));
+        }
+        jobs.close();
+        let want = "1 2 3 4 crop 1 5 6 7 8 crop 2 9 10 11 12 crop 3 13 14 15 16 17 18 19 20 none";
+        assert_eq!(popped(&jobs, 24), want);
+    }
+
+    #[test]
+    fn queries_count_only_while_crops_wait() {
+        let jobs = Jobs::new();
+        for n in 1..=12 {
+            assert!(jobs.push(text(&n.to_string())));
+        }
+        assert_eq!(popped(&jobs, 6), "1 2 3 4 5 6");
+        assert!(jobs.push(crops(1)));
+        assert_eq!(popped(&jobs, 5), "7 8 9 10 crop 1");
+        // The rest of a job of several batches waits for four queries more.
+        jobs.push_front(crops(1));
+        for n in 13..=15 {
+            assert!(jobs.push(text(&n.to_string())));
+        }
+        jobs.close();
+        assert_eq!(popped(&jobs, 7), "11 12 13 14 crop 1 15 none");
     }
 }

@@ -1,4 +1,4 @@
-//! The model at work: loaded, on a thread of its own, and as a stage of the pipeline.
+//! Serving: the loaded model, its inference thread, and the embedding stage of the pipeline.
 
 mod attributes;
 mod device;

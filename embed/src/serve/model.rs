@@ -1,5 +1,6 @@
-//! A loaded model and the three questions it answers, on the calling thread. [`crate::Embedder`] puts it on a thread of
-//! its own; training and evaluation use it directly.
+//! A loaded model on the calling thread: it embeds pictures, encodes texts, and matches texts
+//! against pictures. [`crate::Embedder`] runs it on a thread of its own; training and evaluation
+//! use it directly.
 
 use std::ops::Range;
 
@@ -18,17 +19,17 @@ use crate::preprocess::pixel_values;
 use crate::text::{Caption, CaptionTokenizer, NotUnderstood, Statement, Understanding, pieces_at, understand};
 use crate::{EmbedError, ModelFolder, SelfTest, choose_precision, device_name, open_device};
 
-/// What the model is and how it runs; told by the API and stored with every vector.
+/// Identity and set-up of a model; the API returns it, and its id is stored with every vector.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ModelInfo {
     /// Identity of the embedding space, see [`ModelFolder::id`].
     pub id: String,
-    /// Human name.
+    /// Name for people.
     pub name: String,
-    /// The device in use, for example `cpu` or `cuda:0`.
+    /// Device in use, for example `cpu` or `cuda:0`.
     pub device: String,
-    /// Arithmetic, `f32`, `bf16` or `f16`: on a CPU that of the matrix products, everything else being f32; on a GPU that
-    /// of the whole model.
+    /// Precision, `f32`, `bf16` or `f16`: on a CPU that of the matrix products, everything else
+    /// being f32; on a GPU that of the whole model.
     pub dtype: String,
     /// Height and width of the model's input.
     pub image_size: [usize; 2],
@@ -38,13 +39,13 @@ pub struct ModelInfo {
     pub patch_rows: usize,
     /// Width of the patch features.
     pub patch_width: usize,
-    /// How logits become probabilities.
+    /// Calibration of match probabilities.
     pub calibration: Calibration,
     /// Decision thresholds of the model folder.
     pub thresholds: serde_json::Value,
-    /// Data, licences and numbers behind the weights.
+    /// Origin of the weights: data, licences and numbers.
     pub provenance: serde_json::Value,
-    /// How far the start-up self-test went; [`crate::Embedder::start`] runs it.
+    /// Outcome of the start-up self-test, which [`crate::Embedder::start`] runs.
     pub self_test: SelfTest,
 }
 
@@ -53,57 +54,55 @@ pub struct ModelInfo {
 pub struct ImageFeatures {
     /// L2-normalised global feature.
     pub feature: Vec<f32>,
-    /// What the decoder needs to judge this picture.
+    /// Patch features, which the decoder reads.
     pub patches: PatchFeatures,
 }
 
-/// A text, ready to be searched for and to be judged against pictures.
+/// Encoded text, ready for search and for matching against pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextQuery {
-    /// After cleaning.
+    /// The text after cleaning.
     pub text: String,
     /// Token ids from `[CLS]` to `[SEP]`, without padding.
     pub ids: Vec<u32>,
     /// L2-normalised global feature.
     pub feature: Vec<f32>,
-    /// Words were cut off because the text is longer than the model reads.
+    /// Whether words were cut off because the text is longer than the model reads.
     pub truncated: bool,
-    /// What it states, phrase by phrase; nothing from a model that was not calibrated for phrases.
+    /// Its statements, phrase by phrase; empty for a model without phrase calibration.
     pub phrases: Vec<QueryPhrase>,
-    /// Words of which nothing was made, and why.
+    /// Words without a statement, and why.
     pub not_understood: Vec<NotUnderstood>,
 }
 
 /// One statement of a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryPhrase {
-    /// "red jacket"
+    /// Text of the phrase: "red jacket".
     pub text: String,
-    /// The query says that it is not so.
+    /// Whether the query negates it.
     pub negated: bool,
-    /// Its word pieces in the query.
+    /// Range of its word pieces in the query.
     pub pieces: Range<usize>,
-    /// Its own L2-normalised global feature.
+    /// L2-normalised global feature of the phrase alone.
     pub feature: Vec<f32>,
 }
 
-/// The decoder's judgement of one picture.
+/// Scores of one picture for a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchScore {
     /// Raw logit of "match" (column 1).
     pub logit: f32,
-    /// Hubness of the picture: its cosine with texts at large; none without a query bank.
+    /// Hubness of the picture: its nearness to texts at large; `None` without a query bank.
     pub hubness: Option<f32>,
-    /// Probability that all of the query is true of the person. From a model that was not calibrated for phrases, or for a
-    /// query without one: that the picture matches, by decoder, cosine and hubness.
+    /// Probability that all of the query is true of the person. For a model without phrase
+    /// calibration, or a query without phrases: probability that the picture matches, by decoder,
+    /// cosine and hubness.
     pub probability: f32,
-    /// Probability that each phrase of the query holds of the person, in the query's order: that a negated one is false. None is
-    /// below `probability`.
+    /// Probability that each phrase of the query is true of the person, in the query's order; for a
+    /// negated phrase, the probability that it is false. None is below `probability`.
     pub phrases: Vec<f32>,
 }
-
-/// Tokens plus patch rows of one decoder pass: some 30 MB of activations at the published size.
-const ROWS_PER_PASS: usize = 4096;
 
 /// CADA with its tokenizer and preprocessing.
 #[derive(Debug)]
@@ -111,7 +110,7 @@ pub struct Model {
     network: Network,
     tokenizer: CaptionTokenizer,
     config: ModelConfig,
-    /// There when the calibration asks for hubness.
+    /// Loaded if the calibration uses hubness.
     bank: Option<QueryBank>,
     precision: Precision,
     info: ModelInfo,
@@ -121,18 +120,18 @@ impl Model {
     /// Loads `folder` onto `device` ("cpu", "cuda:0"), in f32. Runs no self-test.
     ///
     /// # Errors
-    /// A device that is not there, or a folder that is not a whole, consistent model.
+    /// A missing device, or a folder that is not a whole, consistent model.
     pub fn load(folder: &ModelFolder, device: &str) -> Result<Self, EmbedError> {
         Self::load_as(folder, device, EmbedPrecision::F32)
     }
 
-    /// As [`Model::load`], in other arithmetic.
+    /// [`Model::load`] in the configured precision.
     ///
     /// # Errors
     /// As [`Model::load`] and [`choose_precision`].
-    pub fn load_as(folder: &ModelFolder, device: &str, wanted: EmbedPrecision) -> Result<Self, EmbedError> {
+    pub fn load_as(folder: &ModelFolder, device: &str, configured: EmbedPrecision) -> Result<Self, EmbedError> {
         let device = open_device(device)?;
-        let precision = choose_precision(wanted, &device)?;
+        let precision = choose_precision(configured, &device)?;
         let (config, arch) = (folder.config.clone(), &folder.config.architecture);
         let tokenizer = CaptionTokenizer::load(&folder.tokenizer(), arch)?;
         let words = config.word_head.map(|kind| Ok::<_, EmbedError>((kind, WeightFile::read(&folder.word_head())?)));
@@ -156,22 +155,22 @@ impl Model {
         Ok(Self { network, tokenizer, config, bank, precision, info })
     }
 
-    /// What it is.
+    /// Description of the model.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
 
-    /// Its tokenizer.
+    /// Tokenizer of the model.
     pub fn tokenizer(&self) -> &CaptionTokenizer {
         &self.tokenizer
     }
 
-    /// The networks.
+    /// Networks of the model.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// The arithmetic of its products.
+    /// Precision of the matrix products.
     pub fn precision(&self) -> Precision {
         self.precision
     }
@@ -190,7 +189,8 @@ impl Model {
         let pack = |(feature, values): (&[f32], &[f32])| {
             let mut half = vec![f16::ZERO; values.len()];
             half.convert_from_f32_slice(values);
-            // A feature beyond f16's range becomes infinite here; it would fail every search that meets it.
+            // A feature beyond f16's range becomes infinite here; it would fail every search that
+            // meets it.
             if !feature.iter().all(|v| v.is_finite()) || !half.iter().all(|v| v.is_finite()) {
                 return Err(EmbedError::NotFinite);
             }
@@ -219,7 +219,7 @@ impl Model {
         Ok(features.chunks_exact(self.info.feature_dim).map(<[f32]>::to_vec).collect())
     }
 
-    /// Cleans, tokenises and encodes something to search for.
+    /// Cleans, tokenises and encodes a query.
     ///
     /// # Errors
     /// [`EmbedError::EmptyQuery`] when no word is left.
@@ -232,14 +232,15 @@ impl Model {
     /// # Errors
     /// Features that are not finite.
     pub fn encode_caption(&self, caption: Caption) -> Result<TextQuery, EmbedError> {
-        // A model that judges no phrases may look at what they know nothing of.
-        let said = match self.config.calibration.phrases {
+        // A model without phrase calibration may know words that the lexicon does not: none are
+        // reported.
+        let understanding = match self.config.calibration.phrases {
             Some(_) => understand(&caption.text),
             None => Understanding::default(),
         };
-        let placed = self.placed(&caption.text, &said.statements)?;
+        let statements = self.with_pieces(&caption.text, &understanding.statements)?;
         let mut captions = vec![caption];
-        for (_, statement) in &placed {
+        for (_, statement) in &statements {
             captions.push(self.tokenizer.encode(&statement.text)?);
         }
         let mut features = self.embed_captions(&captions)?.into_iter();
@@ -248,13 +249,14 @@ impl Model {
             let (text, negated) = (statement.text.clone(), statement.negated);
             QueryPhrase { text, negated, pieces, feature }
         };
-        let phrases = placed.into_iter().zip(features).map(phrase).collect();
+        let phrases = statements.into_iter().zip(features).map(phrase).collect();
         let Caption { text, ids, truncated, .. } = captions.swap_remove(0);
-        Ok(TextQuery { text, ids, feature, truncated, phrases, not_understood: said.not_understood })
+        Ok(TextQuery { text, ids, feature, truncated, phrases, not_understood: understanding.not_understood })
     }
 
-    /// Statements of `text` with their places among its word pieces. One whose words were cut off is left out.
-    fn placed<'a>(
+    /// Statements of `text`, each with the range of its word pieces. A statement whose words were
+    /// cut off is left out.
+    fn with_pieces<'a>(
         &self,
         text: &str,
         statements: &'a [Statement],
@@ -263,11 +265,11 @@ impl Model {
             return Ok(Vec::new());
         }
         let (_, pieces) = self.tokenizer.encode_with_offsets(text)?;
-        Ok(statements.iter().filter_map(|said| Some((pieces_at(&pieces, &said.range)?, said))).collect())
+        Ok(statements.iter().filter_map(|statement| Some((pieces_at(&pieces, &statement.range)?, statement))).collect())
     }
 
-    /// Both match logits of `query` against every picture, in their order: `[no match, match]`. Those of a damaged picture
-    /// may not be finite.
+    /// Both match logits of `query` against every picture, in their order: `[no match, match]`.
+    /// Those of a damaged picture may not be finite.
     ///
     /// # Errors
     /// Patch features of another model.
@@ -275,8 +277,8 @@ impl Model {
         Ok(self.match_and_phrase_logits(query, &[], images)?.0)
     }
 
-    /// [`Model::match_logits`], and the local head's logits of "false" and "true" for the phrases at `pieces` of the query,
-    /// picture after picture.
+    /// [`Model::match_logits`], and the local head's logits of "false" and "true" for the phrases
+    /// at `pieces` of the query, picture by picture.
     ///
     /// # Errors
     /// Patch features of another model, or pieces beyond the query.
@@ -288,8 +290,8 @@ impl Model {
     ) -> Result<(Logits, Logits), EmbedError> {
         images.iter().try_for_each(|patches| self.check_patches(patches))?;
         let (mut logits, mut phrases) = (Vec::with_capacity(images.len()), Vec::new());
-        for part in images.chunks(self.pairs_per_pass(query.ids.len())) {
-            let patches: Vec<f32> = part.iter().flat_map(|p| halves(&p.data)).collect();
+        for part in images.chunks(self.config.architecture.pairs_per_pass(query.ids.len())) {
+            let patches: Vec<f32> = part.iter().flat_map(|p| f16_to_f32(&p.data)).collect();
             let ids = vec![query.ids.as_slice(); part.len()];
             let tokens = TokenBatch::new(&ids, self.config.architecture.pad_token_id, None);
             let (whole, parts) = self.network.match_and_phrase_logits(&tokens, &patches, pieces)?;
@@ -299,12 +301,7 @@ impl Model {
         Ok((logits, phrases))
     }
 
-    /// Pairs of a text of `tokens` tokens and a picture that go through the decoder at once.
-    pub(super) fn pairs_per_pass(&self, tokens: usize) -> usize {
-        (ROWS_PER_PASS / (tokens + self.info.patch_rows)).max(1)
-    }
-
-    /// That `patches` are features of this model.
+    /// Checks that `patches` have the shape of this model's patch features.
     pub(super) fn check_patches(&self, patches: &PatchFeatures) -> Result<(), EmbedError> {
         let (rows, width) = (self.info.patch_rows, self.info.patch_width);
         let found = (patches.rows as usize, patches.width as usize, patches.data.len());
@@ -317,8 +314,8 @@ impl Model {
         })
     }
 
-    /// [`Model::match_logits`] as scores; none for a picture whose stored features are damaged, so that one bad picture costs
-    /// a search itself alone.
+    /// Scores of `query` for every picture, in their order; `None` for a picture whose stored
+    /// features are damaged, so that one bad picture does not fail the whole search.
     ///
     /// # Errors
     /// Patch features of another model.
@@ -328,19 +325,19 @@ impl Model {
         images: &[PatchFeatures],
     ) -> Result<Vec<Option<MatchScore>>, EmbedError> {
         let calibration = &self.config.calibration;
-        // A decoder whose local head counts for nothing is not asked.
+        // If the local head has no weight, its logits are not computed.
         let of_decoder = calibration.phrases.as_ref().filter(|phrases| phrases.local > 0.0);
         let pieces: Vec<Range<usize>> = match of_decoder {
             Some(_) => query.phrases.iter().map(|phrase| phrase.pieces.clone()).collect(),
             None => Vec::new(),
         };
         let (logits, locals) = self.match_and_phrase_logits(query, &pieces, images)?;
-        let near = self.nearness(query, images)?;
+        let similarities = self.similarities(query, images)?;
         let count = query.phrases.len();
         let typical = |known: &PhraseCalibration| query.phrases.iter().map(|p| known.typical(&p.feature)).collect();
         let typical: Vec<f32> = calibration.phrases.as_ref().map(typical).unwrap_or_default();
-        let score = |(picture, (logits, near)): (usize, ([f32; 2], Nearness))| {
-            let Nearness { cosine, hubness, phrases: cosines } = near;
+        let score = |(picture, (logits, similarity)): (usize, ([f32; 2], Similarity))| {
+            let Similarity { cosine, hubness, phrases: cosines } = similarity;
             let local = |i: usize| locals.get(picture * count + i).copied().unwrap_or_default();
             let finite = [logits[0], logits[1], cosine, hubness].iter().chain(&cosines).all(|v| v.is_finite())
                 && (0..count).all(|i| local(i).iter().all(|v| v.is_finite()));
@@ -362,17 +359,17 @@ impl Model {
             let hubness = self.bank.as_ref().map(|_| hubness);
             finite.then(|| MatchScore { logit: logits[1], hubness, probability, phrases })
         };
-        Ok(logits.into_iter().zip(near).enumerate().map(score).collect())
+        Ok(logits.into_iter().zip(similarities).enumerate().map(score).collect())
     }
 
-    /// Cosines of the global features with query and phrases, and hubness, of every picture: from the class token that leads its
-    /// patch features.
-    fn nearness(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Nearness>, EmbedError> {
+    /// Similarity of every picture to `query`, by the global features: they are computed from the
+    /// class token that leads the patch features.
+    fn similarities(&self, query: &TextQuery, images: &[PatchFeatures]) -> Result<Vec<Similarity>, EmbedError> {
         let unused = self.config.calibration.similarity == 0.0 && self.bank.is_none() && query.phrases.is_empty();
         if unused || images.is_empty() {
-            return Ok(vec![Nearness::default(); images.len()]);
+            return Ok(vec![Similarity::default(); images.len()]);
         }
-        let class = |p: &PatchFeatures| halves(&p.data[..self.info.patch_width * 2]).collect::<Vec<_>>();
+        let class = |p: &PatchFeatures| f16_to_f32(&p.data[..self.info.patch_width * 2]).collect::<Vec<_>>();
         let tokens: Vec<f32> = images.iter().flat_map(class).collect();
         let features = self.network.image_features(&tokens)?;
         let hubness = match &self.bank {
@@ -381,18 +378,18 @@ impl Model {
         };
         let dot = |f: &[f32], text: &[f32]| -> f32 { f.iter().zip(text).map(|(a, b)| a * b).sum() };
         let rows = features.chunks_exact(self.info.feature_dim);
-        let near = |(f, hubness): (&[f32], f32)| Nearness {
+        let similarity = |(f, hubness): (&[f32], f32)| Similarity {
             cosine: dot(f, &query.feature),
             hubness,
             phrases: query.phrases.iter().map(|phrase| dot(f, &phrase.feature)).collect(),
         };
-        Ok(rows.zip(hubness).map(near).collect())
+        Ok(rows.zip(hubness).map(similarity).collect())
     }
 }
 
-/// What the global features of a picture say of a query.
+/// Similarity of a picture to a query, by their global features.
 #[derive(Clone, Debug, Default)]
-struct Nearness {
+struct Similarity {
     /// Cosine with the whole query.
     cosine: f32,
     /// Hubness; 0 without a query bank.
@@ -401,7 +398,7 @@ struct Nearness {
     phrases: Vec<f32>,
 }
 
-/// Little-endian f16 numbers as f32.
-pub(super) fn halves(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
+/// Converts little-endian f16 numbers to f32.
+pub(super) fn f16_to_f32(data: &[u8]) -> impl Iterator<Item = f32> + '_ {
     data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())
 }

@@ -1,5 +1,5 @@
-//! Features of stored or arriving pictures, where one that is none costs itself alone: a JPEG that cannot be decoded, a
-//! picture that the model fails on.
+//! Features of stored or arriving pictures. A JPEG that cannot be decoded, or a picture that the
+//! model fails on, does not affect the others.
 
 use std::panic::catch_unwind;
 use std::time::Instant;
@@ -13,11 +13,11 @@ use crate::error::panic_message;
 use crate::{EmbedError, Embedder, ImageFeatures, decode_image};
 
 impl Embedder {
-    /// Features of every encoded picture in its place, or why there are none. They let queries go first. Panics inside an
-    /// async task.
+    /// Features of every encoded picture, in their order, or the reason why there are none. Queries
+    /// go first, four in a row at most. Panics inside an async task.
     ///
     /// # Errors
-    /// When nothing more can be embedded, whatever the picture: the thread has stopped, or the device fails.
+    /// When no picture can be embedded any more: the thread has stopped, or the device fails.
     pub fn embed_jpegs_blocking(&self, jpegs: &[Bytes]) -> Result<Vec<Result<ImageFeatures, String>>, EmbedError> {
         let decoded: Vec<Result<RgbImage, String>> = jpegs.par_iter().map(|jpeg| decode(decode_image, jpeg)).collect();
         let images = decoded.iter().filter_map(|image| image.as_ref().ok().cloned()).collect();
@@ -29,7 +29,7 @@ impl Embedder {
     }
 }
 
-/// The pixels of an encoded picture, or why there are none. One that makes the decoder panic is none.
+/// Decodes a picture, or says why that is not possible. A panic of the decoder counts as an error.
 pub(super) fn decode(with: fn(&[u8]) -> Result<RgbImage, EmbedError>, jpeg: &Bytes) -> Result<RgbImage, String> {
     let image = catch_unwind(|| with(jpeg).map_err(|e| e.to_string()));
     image
@@ -37,12 +37,12 @@ pub(super) fn decode(with: fn(&[u8]) -> Result<RgbImage, EmbedError>, jpeg: &Byt
         .map_err(|why| format!("not a picture: {why}"))
 }
 
-/// Features of every image, or why there are none. When the batch fails each picture gets its own attempt, so that one
-/// bad one costs itself alone.
+/// Features of every image, or the reason why there are none. When the batch fails, each picture is
+/// tried alone, so that a bad one does not affect the others.
 ///
 /// # Errors
-/// Where not even a blank picture can be embedded, it is not the pictures' fault: the device is gone, and whoever asks
-/// has to stop before it gives up everything that comes.
+/// The error of the device, if not even a blank picture can be embedded: then it is not the
+/// pictures' fault, and the caller has to stop before it refuses everything that comes.
 pub(super) fn embed(
     images: Vec<RgbImage>,
     embedder: &Embedder,
@@ -76,7 +76,7 @@ pub(super) fn embed(
     Ok(result)
 }
 
-/// A picture with nothing wrong about it.
+/// A plain grey picture, which every working model can embed.
 fn blank() -> Result<RgbImage, EmbedError> {
     const SIDE: u32 = 32;
     let grey = vec![128u8; (SIDE * SIDE * 3) as usize];
@@ -105,12 +105,12 @@ mod tests {
             )
             .start(2);
         let jpegs = [png(3), Bytes::from_static(b"no picture"), png(7), png(5), Bytes::new()];
-        let features = embedder.embed_jpegs_blocking(&jpegs).expect("the model is alive");
+        let features = embedder.embed_jpegs_blocking(&jpegs).expect("the thread runs");
         let widths: Vec<Option<f32>> = features.iter().map(|f| f.as_ref().ok().map(|f| f.feature[0])).collect();
         assert_eq!(widths, [Some(3.0), None, None, Some(5.0), None]);
         let why = |i: usize| features[i].as_ref().expect_err("no features").clone();
         assert!(why(1).contains("not a picture") && why(2).contains("not finite"), "{}, {}", why(1), why(2));
-        assert!(embedder.embed_jpegs_blocking(&[]).expect("nothing").is_empty());
+        assert!(embedder.embed_jpegs_blocking(&[]).expect("no picture is no error").is_empty());
     }
 
     #[test]

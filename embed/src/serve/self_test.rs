@@ -1,9 +1,11 @@
-//! The start-up self-test: does this model, in this build, on this machine still compute what it did when it was made?
+//! The start-up self-test: does this model, in this build, on this machine still compute what it
+//! did when it was made?
 //!
-//! Two faults go unnoticed for weeks otherwise: features that hardly depend on the input (a collapsed or half-loaded
-//! model), and features of wrong input (channels swapped, another tokenizer, another resize). The first is caught by the
-//! spread of features of a few synthetic pictures and sentences, the second by `selftest.safetensors`, written when the
-//! model was made: a picture, a sentence, and the features and logits that came of them.
+//! Without it two faults go unnoticed: features that hardly depend on the input (a
+//! collapsed or half-loaded model), and features of wrong input (channels swapped, another
+//! tokenizer, another resize). The first is caught by the spread of the features of a few synthetic
+//! pictures and sentences. The second is caught by `selftest.safetensors`, which is written when
+//! the model is made and holds a picture, a sentence, and their features and logits.
 
 use std::path::Path;
 
@@ -13,11 +15,11 @@ use sightline_core::RgbImage;
 use crate::net::{save_tensors, to_f32};
 use crate::{EmbedError, Model, ModelFolder};
 
-/// Smallest accepted spread (sum over dimensions of the variance over inputs) of L2-normalised features. Trained models
-/// have above 0.05, a collapsed one below 1e-8.
+/// Smallest accepted spread (sum over dimensions of the variance over inputs) of L2-normalised
+/// features. Trained models have above 0.05, a collapsed one below 1e-8.
 pub const MIN_SPREAD: f64 = 1e-5;
-/// Smallest accepted cosine between a stored feature and ours: bf16 arithmetic gives 0.9999, swapped colour channels of
-/// a trained model far less.
+/// Smallest accepted cosine between a stored feature and the computed one: bf16 arithmetic gives
+/// 0.9999, swapped colour channels of a trained model far less.
 pub const MIN_COSINE: f64 = 0.999;
 /// Largest accepted difference of a match logit; bf16 arithmetic moves them by some 0.02.
 pub const MAX_LOGIT_DIFFERENCE: f64 = 0.1;
@@ -26,15 +28,15 @@ const SENTENCE: &str = "a woman in a red jacket and blue jeans carries a black b
 const SENTENCES: [&str; 4] =
     ["a man in a black coat", "a girl with a yellow dress", SENTENCE, "two white shoes, grey trousers"];
 
-/// How far the self-test of a model went.
+/// Outcome of a model's self-test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub enum SelfTest {
     /// It was not run.
     #[default]
     #[serde(rename = "not run")]
     NotRun,
-    /// Features depend on the input. The model folder has no stored answers (`selftest.safetensors`), so nobody knows
-    /// whether they are what they were when the model was made.
+    /// Features depend on the input. The model folder has no stored answers
+    /// (`selftest.safetensors`) to compare them with.
     #[serde(rename = "spread only")]
     SpreadOnly,
     /// Features and logits equal the stored answers.
@@ -52,7 +54,7 @@ impl std::fmt::Display for SelfTest {
     }
 }
 
-/// Runs the test on a loaded model. Without stored answers it tests less, and a warning says so.
+/// Runs the test on a loaded model. Without stored answers it checks less, and a warning says so.
 ///
 /// # Errors
 /// [`EmbedError::SelfTest`] with what is wrong.
@@ -74,8 +76,8 @@ pub fn self_test(model: &Model, folder: &ModelFolder) -> Result<SelfTest, EmbedE
     Ok(SelfTest::Compared)
 }
 
-/// Writes `selftest.safetensors` into the model folder at `path` from what the model computes now, on the CPU. To be
-/// called when a model is made, never to silence a failing test.
+/// Writes `selftest.safetensors` into the model folder at `path` from what the model computes now,
+/// on the CPU. Call it when a model is made, never to silence a failing test.
 ///
 /// # Errors
 /// A folder that is not a whole model, or that cannot be written to.
@@ -102,7 +104,7 @@ pub fn write_self_test(path: &Path) -> Result<(), EmbedError> {
     save_tensors(&path, views.collect::<Result<Vec<_>, _>>().map_err(bad)?)
 }
 
-/// What the model says to one picture and one sentence.
+/// Output of the model for one picture and one sentence.
 struct Answers {
     ids: Vec<u32>,
     image: Vec<f32>,
@@ -139,7 +141,11 @@ fn compare(model: &Model, path: &Path) -> Result<(), EmbedError> {
             return Err(bad(format!("{name} has moved: cosine {dot:.4} to what it was, at least {MIN_COSINE} needed")));
         }
     }
-    for (stored, now) in floats("logits")?.iter().zip(now.logits) {
+    let logits = floats("logits")?;
+    if logits.len() != now.logits.len() {
+        return Err(bad(format!("logits holds {} numbers, {} needed", logits.len(), now.logits.len())));
+    }
+    for (stored, now) in logits.iter().zip(now.logits) {
         let moved = f64::from((stored - now).abs());
         if moved.is_nan() || moved > MAX_LOGIT_DIFFERENCE {
             return Err(bad(format!("a match logit has moved from {stored:.3} to {now:.3}")));

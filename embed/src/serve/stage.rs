@@ -1,15 +1,17 @@
-//! The embedding stage of the pipeline: crops in, sightings out, everything else passed through in its place.
+//! The embedding stage of the pipeline: crops in, sightings out, everything else passed through in
+//! its place.
 //!
 //! ```text
 //! input -> decode thread (all cores) -> decoded (one batch) -> calling thread: gather, embed, send -> output
 //! ```
 //!
-//! The next crops are decoded while a batch is being embedded: for a small model JPEG takes longer than the network. Up to
-//! B crops are embedded at once; the first of them waits at most T for company. All events keep their order, so a camera's
-//! progress can never overtake the crops it vouches for.
+//! The next crops are decoded while a batch is being embedded: for a small model, decoding takes
+//! longer than the network. Up to B crops are embedded at once; the first of them waits at most T
+//! for more. All events keep their order, so a camera's progress can never overtake the crops it
+//! vouches for.
 //!
-//! Every event hands its receipt on to what was made of it, so that whoever waits for it (the bus) learns when that is
-//! stored. What can never be embedded is given away with the reason, see [`Refused`].
+//! The receipt of every event goes on with its result, so that the bus learns when the result is
+//! stored. A crop that can never be embedded is refused with the reason, see [`RefusalHandler`].
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +20,15 @@ use rayon::prelude::*;
 use sightline_core::config::EmbedConfig;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Crop, Delivery, IndexEvent, Receipt, Refused, RgbImage, Sighting};
+use sightline_core::{CameraEvent, Crop, Delivery, IndexEvent, Receipt, RefusalHandler, RgbImage, Sighting};
 
 use super::pictures;
 use crate::{EmbedError, Embedder, decode_image};
 
-/// How long an idle thread of the stage sleeps before it looks whether it should stop.
+/// Time that an idle thread waits before it checks whether it should stop.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// An event in its place; a crop has its pixels.
+/// Event after decoding; a crop has its pixels.
 enum Decoded {
     Crop(Box<Crop>, RgbImage, Receipt),
     Other(Delivery<IndexEvent>),
@@ -38,25 +40,26 @@ impl Decoded {
     }
 }
 
-/// A crop that is no picture, and why.
+/// Crop that cannot be decoded, and why.
 struct Undecodable {
     crop: Box<Crop>,
     reason: String,
     receipt: Receipt,
 }
 
-/// Runs on the calling thread until `input` is closed and drained, or `shutdown` is given and `input` is empty. A crop
-/// that cannot be decoded or embedded is logged, counted and given to `refused`; it never stops the stage. When the
-/// stage stops early, the receipts of what it still holds stay open.
+/// Runs on the calling thread until `input` is closed and drained, or `shutdown` is triggered and
+/// `input` is empty. A crop that cannot be decoded or embedded is logged, counted and given to
+/// `refused`; it never stops the stage. When the stage stops early, the receipts of what it still
+/// holds stay open.
 ///
 /// # Errors
-/// [`EmbedError::Stopped`] when the inference thread has died, and what the device said when it fails on whatever it is
-/// given: nothing more can be embedded. A thread that cannot be started.
+/// [`EmbedError::Stopped`] when the inference thread has died; the error of the device when it
+/// fails on every picture; a thread that cannot be started.
 pub fn run<I: Into<Delivery<CameraEvent>> + Send>(
     input: &Queue<I>,
     embedder: &Embedder,
     output: &Queue<Delivery<IndexEvent>>,
-    refused: &dyn Refused<CameraEvent>,
+    refused: &dyn RefusalHandler<CameraEvent>,
     cfg: &EmbedConfig,
     shutdown: &Shutdown,
 ) -> Result<(), EmbedError> {
@@ -67,7 +70,7 @@ struct Stage<'a, I> {
     input: &'a Queue<I>,
     embedder: &'a Embedder,
     output: &'a Queue<Delivery<IndexEvent>>,
-    refused: &'a dyn Refused<CameraEvent>,
+    refused: &'a dyn RefusalHandler<CameraEvent>,
     cfg: &'a EmbedConfig,
     shutdown: &'a Shutdown,
     decode: fn(&[u8]) -> Result<RgbImage, EmbedError>,
@@ -107,7 +110,8 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         self.cfg.batch.max(1)
     }
 
-    /// The decode thread: from `input` to `decoded`, in order, until there is no more or `decoded` is closed.
+    /// The decode thread: from `input` to `decoded`, in order, until there is no more or `decoded`
+    /// is closed.
     fn decode_all(&self, pool: &rayon::ThreadPool, decoded: &Queue<Decoded>) {
         while !decoded.is_closed() {
             let Some(first) = self.input.pop(IDLE) else {
@@ -116,7 +120,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
                 }
                 continue;
             };
-            // What waits behind it is decoded beside it.
+            // The events that wait behind it are decoded in parallel.
             let mut events: Vec<Delivery<CameraEvent>> = vec![first.into()];
             while events.len() < self.batch()
                 && let Some(next) = self.input.pop(Duration::ZERO)
@@ -141,7 +145,7 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         }
     }
 
-    /// One event; a crop gets its pixels.
+    /// Decodes one event; a crop gets its pixels.
     fn decode(&self, event: Delivery<CameraEvent>) -> Result<Decoded, Undecodable> {
         let Delivery { event, receipt } = event;
         let crop = match event {
@@ -159,7 +163,8 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         }
     }
 
-    /// The calling thread: from `decoded` to `output`, batch by batch, until `decoded` is closed and empty.
+    /// The calling thread: from `decoded` to `output`, batch by batch, until `decoded` is closed
+    /// and empty.
     fn embed_all(&self, decoded: &Queue<Decoded>) -> Result<(), EmbedError> {
         loop {
             let Some(first) = decoded.pop(IDLE) else {
@@ -175,8 +180,8 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         }
     }
 
-    /// `first` and what follows it, until a batch of crops is full or the first crop has waited long enough. With no crop
-    /// waiting there is nothing to linger for: news is passed on at once.
+    /// Collects `first` and the events after it, until a batch of crops is full or the first crop
+    /// has waited long enough. While no crop waits, other events are passed on at once.
     fn gather(&self, first: Decoded, decoded: &Queue<Decoded>) -> Vec<Decoded> {
         let deadline = Instant::now() + Duration::from_millis(self.cfg.linger_ms);
         let mut crops = usize::from(matches!(first, Decoded::Crop(..)));
@@ -195,7 +200,8 @@ impl<I: Into<Delivery<CameraEvent>> + Send> Stage<'_, I> {
         self.refused.refuse(CameraEvent::Crop(crop), reason, receipt);
     }
 
-    /// Embeds the crops of `gathered` and sends everything on, in order; false when `output` is closed.
+    /// Embeds the crops of `gathered` and sends everything on, in order; false when `output` is
+    /// closed.
     fn send(&self, gathered: Vec<Decoded>) -> Result<bool, EmbedError> {
         let images: Vec<RgbImage> = gathered
             .iter()
@@ -273,26 +279,27 @@ mod tests {
         }
     }
 
-    /// Says which crops were refused, and why.
-    struct Tell(Mutex<Sender<(u64, String)>>);
+    /// Sends the number and the reason of every refused crop.
+    struct RefusalSender(Mutex<Sender<(u64, String)>>);
 
-    impl Refused<CameraEvent> for Tell {
+    impl RefusalHandler<CameraEvent> for RefusalSender {
         fn refuse(&self, event: CameraEvent, reason: &str, _: Receipt) {
             let CameraEvent::Crop(crop) = event else { panic!("only crops can be refused") };
-            let _ = self.0.lock().expect("sound").send((crop.origin.seq, reason.to_owned()));
+            let _ = self.0.lock().expect("not poisoned").send((crop.origin.seq, reason.to_owned()));
         }
     }
 
-    fn tell() -> (Tell, Receiver<(u64, String)>) {
+    fn refusal_channel() -> (RefusalSender, Receiver<(u64, String)>) {
         let (tx, rx) = channel();
-        (Tell(Mutex::new(tx)), rx)
+        (RefusalSender(Mutex::new(tx)), rx)
     }
 
-    /// Sends `events` through a stage with batches of two; gives the numbers of the crops that came out.
+    /// Sends `events` through a stage with batches of two; returns the numbers of the crops that
+    /// came out.
     fn through(
         events: Vec<CameraEvent>,
         embedder: &Embedder,
-        refused: &Tell,
+        refused: &RefusalSender,
         decode: fn(&[u8]) -> Result<RgbImage, EmbedError>,
     ) -> Vec<u64> {
         let (input, output) = (Queue::new(64), Queue::new(64));
@@ -303,7 +310,9 @@ mod tests {
         let default = Config::layered(None, []).expect("the default").embed;
         let cfg = &EmbedConfig { batch: 2, linger_ms: 20, threads: 2, ..default };
         let (input, output, shutdown) = (&input, &output, &Shutdown::new());
-        Stage { input, embedder, output, refused, cfg, shutdown, decode }.run().expect("it ends well");
+        Stage { input, embedder, output, refused, cfg, shutdown, decode }
+            .run()
+            .expect("the stage ends without an error");
         std::iter::from_fn(|| output.pop(Duration::ZERO))
             .filter_map(|d| match d.event {
                 IndexEvent::Sighting(s) => Some(s.crop.origin.seq),
@@ -312,15 +321,16 @@ mod tests {
             .collect()
     }
 
-    /// The model returns from the first batch only when a crop behind that batch has been through the decoder.
+    /// The model returns from the first batch only when a crop behind that batch has been through
+    /// the decoder.
     #[test]
     fn the_next_crops_are_decoded_while_a_batch_is_embedded() {
-        let (refused, told) = tell();
-        let told = Mutex::new(Some(told));
+        let (refused, refusals) = refusal_channel();
+        let refusals = Mutex::new(Some(refusals));
         let (tx, seen) = channel();
         let embedder = Double::new(move |_| {
-            if let Some(told) = told.lock().expect("sound").take() {
-                tx.send(told.recv_timeout(LONG)).expect("the test waits");
+            if let Some(refusals) = refusals.lock().expect("not poisoned").take() {
+                tx.send(refusals.recv_timeout(LONG)).expect("the test receives it");
             }
             Ok(())
         })
@@ -335,7 +345,7 @@ mod tests {
     #[test]
     fn crops_are_decoded_beside_each_other() {
         static BOTH: Barrier = Barrier::new(2);
-        let (refused, _told) = tell();
+        let (refused, _refusals) = refusal_channel();
         let meet = |bytes: &[u8]| {
             BOTH.wait();
             decode(bytes)
@@ -347,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_picture_that_fails_or_panics_costs_itself_alone() {
-        let (refused, told) = tell();
+        let (refused, refusals) = refusal_channel();
         let embedder = Double::new(|images| {
             assert!(images.iter().all(|i| i.width() != 13), "thirteen");
             if images.iter().any(|i| i.width() == 7) { Err(EmbedError::NotFinite) } else { Ok(()) }
@@ -356,7 +366,7 @@ mod tests {
         let pictures: [&[u8]; 8] = [b"\x05", b"\x07", b"\x0d", b"\x05", b"P", b"\x05", b"X", b"\x05"];
         let events = pictures.into_iter().enumerate().map(|(n, jpeg)| crop(n as u64, jpeg)).collect();
         assert_eq!(through(events, &embedder, &refused, decode), [0, 3, 5, 7]);
-        let mut refused: Vec<(u64, String)> = told.try_iter().collect();
+        let mut refused: Vec<(u64, String)> = refusals.try_iter().collect();
         refused.sort();
         let why = [(1, "not finite"), (2, "thirteen"), (4, "odd bytes"), (6, "neither JPEG nor PNG")];
         assert_eq!(refused.len(), why.len());

@@ -4,9 +4,9 @@
 /// Largest number of words of a cleaned caption.
 pub const MAX_WORDS: usize = 72;
 
-/// Lower case; each of `. ! " ( ) * # : ; ~` becomes a space; runs of two or more white-space
-/// characters become one space (a lone tab or line break stays what it is); trimmed; the first
-/// [`MAX_WORDS`] words. The flag is true if words were cut off.
+/// Cleans a caption: lower case; each of `. ! " ( ) * # : ; ~` becomes a space; runs of two or more
+/// white-space characters become one space (a lone tab or line break stays what it is); trimmed;
+/// the first [`MAX_WORDS`] words. The flag is true if words were cut off.
 pub fn clean(raw: &str) -> (String, bool) {
     let mut spaced = String::with_capacity(raw.len());
     let mut run: Option<(char, usize)> = None;

@@ -6,5 +6,5 @@ mod statements;
 mod tokenizer;
 
 pub use clean::{MAX_WORDS, clean};
-pub use statements::{NotUnderstood, Statement, Topic, Understanding, Why, is_judged, understand};
+pub use statements::{NotUnderstood, Reason, Statement, Topic, Understanding, is_judged, understand};
 pub use tokenizer::{Caption, CaptionTokenizer, pieces_at};

@@ -17,7 +17,7 @@ use crate::text::{CaptionTokenizer, pieces_at};
 pub enum Tag {
     /// Describes the noun after it.
     Adjective,
-    /// The described thing.
+    /// The thing that is described.
     Noun,
     /// Everything else; it ends a phrase.
     Other,
@@ -28,7 +28,7 @@ pub enum Tag {
 pub struct Word {
     /// Byte range in the text.
     pub range: Range<usize>,
-    /// Its role.
+    /// Role in a phrase.
     pub tag: Tag,
 }
 
@@ -70,8 +70,8 @@ fn lexicon() -> &'static HashMap<&'static str, LexiconClass> {
     })
 }
 
-/// Whether a word, in lower case, is one that the lexicon knows, or one of its forms or of its making ("jackets", "reddish",
-/// "knee-length").
+/// Whether the lexicon knows a lower-case word, or a word that it is a form or compound of
+/// ("jackets", "reddish", "knee-length").
 pub(super) fn is_known(word: &str) -> bool {
     let stems = [word, word.strip_suffix('s').unwrap_or(word), word.strip_suffix("es").unwrap_or(word)];
     if stems.iter().any(|stem| lexicon().contains_key(stem)) {
@@ -136,8 +136,8 @@ fn lexicon_class(word: &str, after_person: bool) -> LexiconClass {
     }
 }
 
-/// Words as byte ranges; a mark between them is a word of its own. Hyphens and apostrophes stay
-/// inside words, the possessive 's stands apart.
+/// Splits `text` into words, as byte ranges; a punctuation mark is a word of its own. Hyphens and
+/// apostrophes stay inside words, the possessive 's is split off.
 fn split(text: &str) -> Vec<Range<usize>> {
     let inner = |c: char| matches!(c, '-' | '\'' | '\u{2019}' | '_');
     let mut words = Vec::new();
@@ -213,9 +213,9 @@ pub fn phrases(words: &[Word]) -> Vec<Range<usize>> {
 /// Positions of attributes among the word pieces of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
-    /// The pieces of each phrase, in order, none twice.
+    /// Range of pieces of each phrase, in order, without overlap.
     pub phrases: Vec<Range<usize>>,
-    /// The pieces of adjectives and nouns.
+    /// Indices of the pieces of adjectives and nouns.
     pub words: Vec<usize>,
 }
 
@@ -224,7 +224,7 @@ pub struct Spans {
 pub struct TaggedCaption {
     /// `[CLS]`, word pieces, `[SEP]`.
     pub ids: Vec<u32>,
-    /// Positions of its attributes.
+    /// Positions of the attributes.
     pub spans: Spans,
 }
 
@@ -240,12 +240,12 @@ impl TaggedCaption {
     }
 }
 
-/// The attributes of `text`, whose word pieces lie at the bytes `pieces`; pieces without a place in
-/// the text (`[CLS]`, `[SEP]`) have an empty range.
+/// Attributes of `text`, whose word pieces lie at the byte ranges `pieces`; pieces without a place
+/// in the text (`[CLS]`, `[SEP]`) have an empty range.
 fn spans(text: &str, pieces: &[Range<usize>]) -> Spans {
     let words = tag(text);
     let at = |range: Range<usize>| pieces_at(pieces, &(words[range.start].range.start..words[range.end - 1].range.end));
-    // A piece can span two phrases: a run of characters that the vocabulary knows nothing of is one
+    // A piece can span two phrases: a run of characters that are not in the vocabulary is one
     // [UNK].
     let mut end = 0;
     let mut of_phrases = Vec::new();

@@ -1,7 +1,8 @@
-//! What a description states, phrase by phrase, and which of its words say nothing that a model looks at.
+//! Statements of a description, phrase by phrase, and the words that state nothing a model judges.
 //!
-//! "A young man in a black and white jacket, no bag" states "man", "black and white jacket" and, negated, "bag"; "young" is
-//! named as something that is not judged. The tagger of [`super::phrases`] finds the words; here they become statements.
+//! "A young man in a black and white jacket, no bag" states "man", "black and white jacket" and,
+//! negated, "bag"; "young" is named as something that is not judged. The tagger of
+//! [`super::phrases`] finds the words; here they become statements.
 
 use std::ops::Range;
 
@@ -10,11 +11,11 @@ use super::phrases::{Tag, Word, is_known, tag};
 /// One statement of a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Its words without article and negation: "red jacket", "man".
+    /// Words without article and negation: "red jacket", "man".
     pub text: String,
     /// Byte range in the description, a negation included.
     pub range: Range<usize>,
-    /// Whether the description says that it is not so: "no bag", "without a hat".
+    /// Whether the description negates it: "no bag", "without a hat".
     pub negated: bool,
 }
 
@@ -26,32 +27,32 @@ pub struct NotUnderstood {
     /// Byte range in the description.
     pub range: Range<usize>,
     /// The reason.
-    pub why: Why,
+    pub why: Reason,
 }
 
-/// Why a word says nothing.
+/// Reason why no statement was made of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// The word is not known.
+pub enum Reason {
+    /// The lexicon does not know the word.
     Unknown,
-    /// It speaks of something that is not judged.
+    /// The word is about a topic that is not judged.
     NotJudged(Topic),
 }
 
-/// What a model does not look at.
+/// Topic that is not judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
-    /// How old somebody is.
+    /// Age.
     Age,
     /// Height and build.
     Build,
-    /// Where somebody comes from, or the colour of their skin.
+    /// Origin or colour of the skin.
     Origin,
-    /// How somebody feels or looks to others.
+    /// Mood and looks.
     Mood,
 }
 
-impl std::fmt::Display for Why {
+impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Unknown => "the word is not known",
@@ -63,17 +64,17 @@ impl std::fmt::Display for Why {
     }
 }
 
-/// What a description says.
+/// Statements of a description, and the words without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Understanding {
-    /// Its statements, in order, none twice.
+    /// Statements, in order, none twice.
     pub statements: Vec<Statement>,
-    /// Words that say nothing, in order.
+    /// Words without a statement, in order.
     pub not_understood: Vec<NotUnderstood>,
 }
 
-/// Words of topics that are not judged. Words that may also speak of clothes or hair ("short", "long") count before a person
-/// alone, and are in [`BEFORE_A_PERSON`].
+/// Words of topics that are not judged. Words that also describe clothes or hair ("short", "thin")
+/// count only before a person, and are in [`BEFORE_A_PERSON`].
 const TOPICS: [(Topic, &[&str]); 4] = [
     (
         Topic::Age,
@@ -164,10 +165,10 @@ const TOPICS: [(Topic, &[&str]); 4] = [
     ),
 ];
 
-/// Words of build when a person follows: "a short man", "a heavy woman", "a slim guy".
+/// Words about build when a person follows: "a short man", "a heavy woman", "a slim guy".
 const BEFORE_A_PERSON: [&str; 9] = ["short", "big", "large", "small", "thin", "slim", "lean", "heavy", "broad"];
 
-/// Nouns for anybody: they state nothing.
+/// Nouns for any person: they state nothing.
 const ANYBODY: [&str; 18] = [
     "person",
     "people",
@@ -238,7 +239,7 @@ const NEGATIONS: [&str; 4] = ["no", "without", "not", "n't"];
 const BETWEEN: [&str; 13] =
     ["a", "an", "any", "the", "wearing", "wear", "wears", "carrying", "carry", "carries", "holding", "has", "have"];
 
-/// Words of `text` and what they say.
+/// Takes `text` apart into statements and words without one.
 pub fn understand(text: &str) -> Understanding {
     let words = tag(text);
     let lower: Vec<String> = words.iter().map(|word| text[word.range.clone()].to_lowercase()).collect();
@@ -247,11 +248,11 @@ pub fn understand(text: &str) -> Understanding {
     while at < words.len() {
         let end = run_end(&words, &lower, at);
         if end == at {
-            note_unknown(&words, &lower, at, &mut found);
+            add_unknown_word(&words, &lower, at, &mut found);
             at += 1;
             continue;
         }
-        state(text, &words, &lower, at..end, &mut found);
+        add_statement(text, &words, &lower, at..end, &mut found);
         at = end;
     }
     let mut seen = Vec::new();
@@ -289,13 +290,13 @@ fn topic(word: &str) -> Option<Topic> {
     TOPICS.iter().find(|(_, words)| words.contains(&word)).map(|(topic, _)| *topic)
 }
 
-/// Whether a word, in lower case, speaks of something that a model looks at, or of nothing at all.
+/// Whether a lower-case word is about none of the topics that are not judged.
 pub fn is_judged(word: &str) -> bool {
     topic(word).is_none()
 }
 
-/// Adds what the words of `run` state.
-fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found: &mut Understanding) {
+/// Adds the statement of the words of `run`, and those of them that state nothing.
+fn add_statement(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found: &mut Understanding) {
     let of_person = run.clone().any(|i| SEXES.contains(&lower[i].as_str()) || ANYBODY.contains(&lower[i].as_str()));
     let mut kept = Vec::new();
     for i in run.clone() {
@@ -303,15 +304,15 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
         let topic = topic(word).or((of_person && BEFORE_A_PERSON.contains(&word)).then_some(Topic::Build));
         if let Some(topic) = topic {
             let range = words[i].range.clone();
-            found.not_understood.push(NotUnderstood { text: word.to_owned(), range, why: Why::NotJudged(topic) });
+            found.not_understood.push(NotUnderstood { text: word.to_owned(), range, why: Reason::NotJudged(topic) });
         } else if words[i].tag == Tag::Noun && !is_known(word) {
             let range = words[i].range.clone();
-            found.not_understood.push(NotUnderstood { text: word.to_owned(), range, why: Why::Unknown });
+            found.not_understood.push(NotUnderstood { text: word.to_owned(), range, why: Reason::Unknown });
         } else {
             kept.push(i);
         }
     }
-    // "and" and commas at either end join nothing any more.
+    // "and" and commas at either end no longer join anything.
     let described = |i: &usize| words[*i].tag != Tag::Other;
     let (Some(first), Some(last)) = (kept.iter().copied().find(described), kept.iter().copied().rfind(described))
     else {
@@ -324,7 +325,7 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
         return;
     }
     let own: Vec<&str> = kept.iter().map(|i| lower[*i].as_str()).collect();
-    let mut said = own.join(" ").replace(" , ", " and ").replace(" / ", " and ").replace(" & ", " and ");
+    let mut phrase = own.join(" ").replace(" , ", " and ").replace(" / ", " and ").replace(" & ", " and ");
     let range = words[first].range.start..words[last].range.end;
     if nouns.is_empty() {
         // "his jacket is red": the adjective speaks of the last noun.
@@ -333,30 +334,30 @@ fn state(text: &str, words: &[Word], lower: &[String], run: Range<usize>, found:
                 || text[before.range.end..range.start].contains(" are ")
         });
         match before.and_then(|before| before.text.split(' ').next_back()) {
-            Some(noun) => said = format!("{said} {noun}"),
-            None if ["bald", "bearded", "bespectacled", "barefoot", "bareheaded"].contains(&said.as_str()) => {}
+            Some(noun) => phrase = format!("{phrase} {noun}"),
+            None if ["bald", "bearded", "bespectacled", "barefoot", "bareheaded"].contains(&phrase.as_str()) => {}
             None => return,
         }
     }
     let negation = negation(lower, run.start);
     let range = negation.map_or(range.start, |i| words[i].range.start)..range.end;
-    found.statements.push(Statement { text: said, range, negated: negation.is_some() });
+    found.statements.push(Statement { text: phrase, range, negated: negation.is_some() });
 }
 
-/// The word that negates the run which begins at `start`.
+/// Index of the word that negates the run beginning at `start`.
 fn negation(lower: &[String], start: usize) -> Option<usize> {
     let mut before = lower[..start].iter().enumerate().rev().take(4);
     let (i, word) = before.find(|(_, word)| !BETWEEN.contains(&word.as_str()))?;
     NEGATIONS.contains(&word.as_str()).then_some(i)
 }
 
-/// Notes a word that is in no run, when nobody knows it.
-fn note_unknown(words: &[Word], lower: &[String], at: usize, found: &mut Understanding) {
+/// Adds a word outside any run, if it is unknown or about a topic that is not judged.
+fn add_unknown_word(words: &[Word], lower: &[String], at: usize, found: &mut Understanding) {
     let word = lower[at].as_str();
     let why = match topic(word) {
-        Some(topic) => Why::NotJudged(topic),
+        Some(topic) => Reason::NotJudged(topic),
         None if is_known(word) || !word.chars().any(char::is_alphabetic) => return,
-        None => Why::Unknown,
+        None => Reason::Unknown,
     };
     found.not_understood.push(NotUnderstood { text: word.to_owned(), range: words[at].range.clone(), why });
 }
@@ -367,13 +368,13 @@ mod tests {
 
     use super::*;
 
-    fn said(text: &str) -> Vec<String> {
+    fn statements(text: &str) -> Vec<String> {
         let statement = |s: &Statement| format!("{}{}", if s.negated { "-" } else { "" }, s.text);
         understand(text).statements.iter().map(statement).collect()
     }
 
-    fn lost(text: &str) -> Vec<String> {
-        understand(text).not_understood.iter().map(|lost| format!("{}: {}", lost.text, lost.why)).collect()
+    fn not_understood(text: &str) -> Vec<String> {
+        understand(text).not_understood.iter().map(|word| format!("{}: {}", word.text, word.why)).collect()
     }
 
     #[test]
@@ -391,25 +392,25 @@ mod tests {
             ("someone in the street", &[]),
             ("", &[]),
         ] {
-            assert_eq!(said(text), expected, "{text}");
+            assert_eq!(statements(text), expected, "{text}");
         }
     }
 
     #[test]
     fn what_says_nothing_is_named() {
-        assert_eq!(lost("a young man in a blue shirt"), ["young: age is not judged"]);
-        assert_eq!(said("a young man in a blue shirt"), ["man", "blue shirt"]);
-        assert_eq!(lost("short man"), ["short: height and build are not judged"]);
-        assert_eq!(said("short hair, short sleeves"), ["short hair", "short sleeves"]);
+        assert_eq!(not_understood("a young man in a blue shirt"), ["young: age is not judged"]);
+        assert_eq!(statements("a young man in a blue shirt"), ["man", "blue shirt"]);
+        assert_eq!(not_understood("short man"), ["short: height and build are not judged"]);
+        assert_eq!(statements("short hair, short sleeves"), ["short hair", "short sleeves"]);
         assert_eq!(
-            lost("angry asian woman"),
+            not_understood("angry asian woman"),
             ["angry: mood and looks are not judged", "asian: origin and skin are not judged"]
         );
         assert_eq!(
-            lost("ein Mann mit Rucksack"),
+            not_understood("ein Mann mit Rucksack"),
             ["ein: the word is not known", "mann: the word is not known", "mit: the word is not known",]
         );
-        assert_eq!(lost("woman in a red jacket"), [""; 0]);
+        assert_eq!(not_understood("woman in a red jacket"), [""; 0]);
     }
 
     proptest! {

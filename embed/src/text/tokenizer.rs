@@ -1,4 +1,4 @@
-//! WordPiece with the model folder's `tokenizer.json`, checked against the architecture.
+//! WordPiece tokenizer: the model folder's `tokenizer.json`, checked against the architecture.
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Caption {
     pub text: String,
     /// `[CLS]`, word pieces, `[SEP]`; no padding.
     pub ids: Vec<u32>,
-    /// Words or word pieces were cut off.
+    /// Whether words or word pieces were cut off.
     pub truncated: bool,
     /// Number of pieces that are known words (letters or digits), not `[UNK]`.
     pub words: usize,
@@ -37,8 +37,8 @@ pub struct CaptionTokenizer {
     unk: u32,
 }
 
-/// Numbers of the word pieces that lie at `bytes` of a text, the first to the last of them; `None` if none does. `pieces` are the
-/// places that [`CaptionTokenizer::encode_with_offsets`] gives.
+/// Range of the word pieces that lie at `bytes` of a text; `None` if none does. `pieces` are the
+/// byte ranges that [`CaptionTokenizer::encode_with_offsets`] gives.
 pub fn pieces_at(pieces: &[Range<usize>], bytes: &Range<usize>) -> Option<Range<usize>> {
     let inside = |p: &Range<usize>| p.start < p.end && p.start < bytes.end && bytes.start < p.end;
     Some(pieces.iter().position(inside)?..pieces.iter().rposition(inside)? + 1)
@@ -102,8 +102,8 @@ impl CaptionTokenizer {
         texts.iter().map(|text| Ok(self.encode(text)?.ids)).collect()
     }
 
-    /// As [`CaptionTokenizer::encode`], with the byte range of every id in the cleaned text; empty
-    /// for `[CLS]` and `[SEP]`.
+    /// [`CaptionTokenizer::encode`] with the byte range of every id in the cleaned text; empty for
+    /// `[CLS]` and `[SEP]`.
     ///
     /// # Errors
     /// When the tokenizer fails.
@@ -121,11 +121,13 @@ impl CaptionTokenizer {
         Ok((caption, offsets))
     }
 
-    /// Ids of `template` from `[CLS]` to `[SEP]`, with `[MASK]` for each `mask` in it (upper and lower case are the same), and
-    /// where those stand among the ids. What lies between them is cleaned as captions are.
+    /// Ids of `template` from `[CLS]` to `[SEP]`, with `[MASK]` for each `mask` in it (upper and
+    /// lower case are the same), and the positions of the masks among the ids. The text between
+    /// masks is cleaned like a caption.
     ///
     /// # Errors
-    /// [`EmbedError::Template`] without a mask, or when the template is longer than the model reads.
+    /// [`EmbedError::Template`] without a mask, or when the template is longer than the model
+    /// reads.
     pub fn encode_template(&self, template: &str, mask: &str) -> Result<(Vec<u32>, Vec<usize>), EmbedError> {
         let (lower, mask) = (template.to_ascii_lowercase(), mask.to_ascii_lowercase());
         let (mut ids, mut masked, mut truncated) = (vec![self.cls], Vec::new(), false);
@@ -162,7 +164,7 @@ impl CaptionTokenizer {
         Caption { text, ids, truncated, words }
     }
 
-    /// As [`CaptionTokenizer::encode`] for something to search for.
+    /// [`CaptionTokenizer::encode`] for a query.
     ///
     /// # Errors
     /// [`EmbedError::EmptyQuery`] when no known word is left: nothing, punctuation only, emoji

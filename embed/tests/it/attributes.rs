@@ -1,4 +1,5 @@
-//! Masked words: the network against the reference's stored scores, and what a model folder with a word head answers.
+//! Masked words: the network against the reference's stored scores, and what a model folder with a
+//! word head answers.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -39,8 +40,8 @@ fn masked_words_are_scored_as_by_the_reference() {
     assert!(e.contains("500"), "{e}");
 }
 
-/// A predictor of its own whose transformer is the text encoder's is what is tied to it, and what shares all but the
-/// cross-attention with it.
+/// A predictor of its own whose transformer is the text encoder's is what is tied to it, and what
+/// shares all but the cross-attention with it.
 #[test]
 fn tied_shared_and_own_differ_in_where_weights_come_from_alone() {
     let (cada, want) = (golden::net(Precision::F32), golden::tensors("cada-tiny/eval.safetensors"));

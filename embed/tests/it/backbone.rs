@@ -1,6 +1,8 @@
-//! The backbone on the CPU and as a graph against an implementation in NumPy (f64), with weights and a picture made by rule.
+//! The backbone on the CPU and as a graph against an implementation in NumPy (f64), with weights
+//! and a picture made by rule.
 //!
-//! `golden/backbone-lite0.safetensors` holds the tokens of EfficientNet-Lite0 at 64 x 32, as [`ByRule`] has its weights.
+//! `golden/backbone-lite0.safetensors` holds the tokens of EfficientNet-Lite0 at 64 x 32, as
+//! [`ByRule`] has its weights.
 
 use sightline_embed::EmbedError;
 use sightline_embed::kernel::Precision;
@@ -92,6 +94,33 @@ fn a_batch_gives_what_each_picture_gives() {
     let both = net.tokens(&[&one[..], &other].concat(), SIZE).unwrap();
     let apart = [net.tokens(&one, SIZE).unwrap().to_vec(), net.tokens(&other, SIZE).unwrap().to_vec()].concat();
     assert_eq!(both.to_vec(), apart);
+}
+
+/// Weights by rule, but the first number of the tensor named is NaN.
+struct Damaged(&'static str);
+
+impl WeightSource for Damaged {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, EmbedError> {
+        let mut values = ByRule.tensor(name, shape)?;
+        if name.trim_start_matches("backbone.") == self.0 {
+            values[0] = f32::NAN;
+        }
+        Ok(values)
+    }
+}
+
+/// The clamp after a convolution keeps NaN: otherwise damaged weights would give features that look
+/// sound.
+#[test]
+fn damaged_weights_reach_every_token() {
+    for name in ["stem.weight", "blocks.0.depthwise.weight", "blocks.1.expand.bias"] {
+        let net = BackboneNet::new(KIND, "backbone.", &mut Damaged(name), Precision::F32).unwrap();
+        let tokens = net.tokens(&pixels(), SIZE).unwrap();
+        assert!(!tokens.is_empty());
+        for token in tokens.chunks(KIND.token_width()) {
+            assert!(token.iter().any(|x| x.is_nan()), "{name}");
+        }
+    }
 }
 
 #[test]

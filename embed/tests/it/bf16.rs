@@ -1,12 +1,13 @@
-//! The network in bf16 against itself in f32: how far its answers move when a CPU with bf16 instructions is used. On a CPU
-//! without them both runs are f32 and agree exactly.
+//! The network in bf16 against itself in f32: how far its answers move when a CPU with bf16
+//! instructions is used. On a CPU without them both runs are f32 and agree exactly.
 
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::l2_normalize;
 
 use crate::golden;
 
-/// Patch features, image features, text features, and match logits of every text with its own picture.
+/// Patch features, image features, text features, and match logits of every text with its own
+/// picture.
 fn answers(precision: Precision) -> [Vec<f32>; 4] {
     let (cada, stored) = (golden::net(precision), golden::tensors("cada-tiny/eval.safetensors"));
     let pixels = golden::values(&golden::tensors("cada-tiny/preprocess.safetensors")["pixel_values"]);

@@ -1,5 +1,6 @@
-//! The model on an NVIDIA GPU. Built with the feature `cuda` only and run by `make cuda-test`; without a GPU every test
-//! here fails and says so: a machine that was to show this must not skip it.
+//! The model on an NVIDIA GPU. Built with the feature `cuda` only and run by `make cuda-test`;
+//! without a GPU every test here fails and says so: a machine that was to show this must not skip
+//! it.
 
 use candle_core::{DType, Device};
 use sightline_core::RgbImage;

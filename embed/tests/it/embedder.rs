@@ -1,8 +1,9 @@
-//! The embedder from raw pixels and raw words to features and probabilities, its self-test, and what it refuses.
+//! The embedder from raw pixels and raw words to features and probabilities, its self-test, and
+//! what it refuses.
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use half::f16;
 use sightline_core::config::{EmbedConfig, EmbedPrecision};
 use sightline_core::{PatchFeatures, RgbImage};
@@ -19,7 +20,8 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
-/// Raw pictures and raw sentences in, the reference's features and logits out (patch features pass through f16).
+/// Raw pictures and raw sentences in, the reference's features and logits out (patch features pass
+/// through f16).
 #[test]
 fn end_to_end_equals_the_reference() {
     let dir = folder::model();
@@ -49,7 +51,8 @@ fn end_to_end_equals_the_reference() {
     assert!(worst < 1e-2);
 }
 
-/// bf16 (where the CPU has it) keeps features and probabilities where they are, passes the self-test and says its name.
+/// bf16 (where the CPU has it) keeps features and probabilities where they are, passes the
+/// self-test and says its name.
 #[test]
 fn automatic_precision_stays_close() {
     let dir = folder::model();
@@ -84,7 +87,8 @@ fn says_honestly_what_runs() {
     assert!(!info.calibration.calibrated && embedder.is_alive());
 }
 
-/// Features must be told apart by weights, tokenizer, dimensions and preprocessing; a new calibration changes none.
+/// Features must be told apart by weights, tokenizer, dimensions and preprocessing; a new
+/// calibration changes none.
 #[test]
 fn the_id_follows_what_moves_features() {
     let dir = folder::model();
@@ -143,6 +147,26 @@ fn the_self_test_passes_where_it_was_written_and_catches_what_changed() {
     config.preprocess.std = [0.01; 3];
     std::fs::write(dir.path().join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
     assert!(matches!(start(dir.path()), Err(EmbedError::SelfTest(_))));
+}
+
+/// A stored answer that is empty or too short must not pass because it compares nothing.
+#[test]
+fn stored_answers_of_another_length_fail_the_self_test() {
+    let dir = folder::model();
+    write_self_test(dir.path()).unwrap();
+    let file = dir.path().join("selftest.safetensors");
+    let stored = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    for name in ["image_feature", "text_feature", "logits"] {
+        for length in [0, 1] {
+            let mut changed = stored.clone();
+            changed.insert(name.to_owned(), stored[name].narrow(0, 0, length).unwrap());
+            candle_core::safetensors::save(&changed, &file).unwrap();
+            let e = start(dir.path()).unwrap_err();
+            assert!(matches!(&e, EmbedError::SelfTest(m) if m.contains(name)), "{length} numbers of {name}: {e}");
+        }
+    }
+    candle_core::safetensors::save(&stored, &file).unwrap();
+    assert_eq!(start(dir.path()).unwrap().info().self_test, SelfTest::Compared);
 }
 
 #[test]
@@ -221,7 +245,8 @@ fn poisoned_patch_features_have_no_score() {
     }
 }
 
-/// Patch features are stored in f16. A picture whose features it cannot hold is refused, not stored with infinities.
+/// Patch features are stored in f16. A picture whose features it cannot hold is refused, not stored
+/// with infinities.
 #[test]
 fn patch_features_beyond_f16_are_refused() {
     let pictures = folder::pictures();
@@ -238,7 +263,8 @@ fn patch_features_beyond_f16_are_refused() {
     order.sort_by(|a, b| largest(&plain[*b]).total_cmp(&largest(&plain[*a])));
     let (first, second) = (largest(&plain[order[0]]), largest(&plain[order[1]]));
     assert!(first > 1.002 * second, "{first} {second}: f16 could not tell them apart");
-    // The final norm scales the patch features: the largest of one picture alone is now beyond 65,504.
+    // The final norm scales the patch features: the largest of one picture alone is now beyond
+    // 65,504.
     let scale = f64::from(65_504.0 / ((first + second) / 2.0));
     let scaled = folder::model_with(|t| {
         for name in ["visual_encoder.norm.weight", "visual_encoder.norm.bias"] {

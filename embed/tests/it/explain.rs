@@ -1,11 +1,12 @@
-//! Explanations of the tiny reference model: their form, which words they are of, and that they are about the patches.
+//! Explanations of the tiny reference model: their form, which words they are of, and that they are
+//! about the patches.
 
 use std::collections::HashMap;
 
 use candle_core::Tensor;
 use half::f16;
 use sightline_core::PatchFeatures;
-use sightline_embed::net::LookBy;
+use sightline_embed::net::AttentionMeasure;
 use sightline_embed::{EmbedError, ExplainMethod, Explanation, Highlight, Model, ModelFolder};
 
 use crate::{folder, golden};
@@ -63,17 +64,19 @@ fn every_word_and_phrase_has_a_map_over_the_patches() {
     assert_eq!(model.explain(&query, &picture).unwrap(), default);
 }
 
-/// A word of several pieces, and a phrase of several words, has the mean of what its pieces look at.
+/// A word of several pieces, and a phrase of several words, has the mean of what its pieces look
+/// at.
 #[test]
 fn pieces_are_joined_to_words_and_phrases() {
     let model = model();
     let (query, picture) = (model.encode_text(QUERY).unwrap(), picture(&model));
-    let last = ExplainMethod::Looks { by: LookBy::Probability, layers: 1, own: false };
+    let last = ExplainMethod::Attention { by: AttentionMeasure::Probability, layers: 1, own: false };
     let found = model.explain_by(&query, &picture, last).unwrap();
     let tokens = sightline_embed::model::TokenBatch::new(&[&query.ids], 0, None);
     let values: Vec<f32> = picture.data.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect();
-    let looks = model.network().looks(&tokens, &values, LookBy::Probability).unwrap().pop().unwrap();
-    let rows: Vec<&[f32]> = looks.chunks_exact(9).collect();
+    let attention =
+        model.network().attention_maps(&tokens, &values, AttentionMeasure::Probability).unwrap().pop().unwrap();
+    let rows: Vec<&[f32]> = attention.chunks_exact(9).collect();
     assert_eq!(rows.len(), query.ids.len());
     assert!(found.words[4].text == "dark-grey" && found.words[4].pieces.len() > 1, "{:?}", found.words[4]);
     for part in found.words.iter().chain(&found.phrases) {
@@ -90,7 +93,8 @@ fn pieces_are_joined_to_words_and_phrases() {
     assert_eq!(sweatshirt.pieces, own[0].pieces.start..own[2].pieces.end);
 }
 
-/// The decoder knows places by what is there alone: with the patches in another order, so are the maps.
+/// The decoder knows places by what is there alone: with the patches in another order, so are the
+/// maps.
 #[test]
 fn patches_in_another_order_give_the_map_in_that_order() {
     let model = model();
@@ -130,14 +134,15 @@ fn what_the_decoder_looks_for_is_highlighted() {
     let model = model_with(looks_for_bright);
     let query = model.encode_text(QUERY).unwrap();
     let bright = patches(|row| if row == 6 { 1.0 } else { -1.0 });
-    for by in [LookBy::Probability, LookBy::Contribution] {
-        let method = ExplainMethod::Looks { by, layers: 2, own: false };
+    for by in [AttentionMeasure::Probability, AttentionMeasure::Contribution] {
+        let method = ExplainMethod::Attention { by, layers: 2, own: false };
         let found = model.explain_by(&query, &bright, method).unwrap();
         for map in maps(&found) {
             assert!(map[5] > 0.99, "{method}: {map:?}");
         }
     }
-    // Without it the decoder reads other values: only the logits that fall are highlighted, and by this patch alone.
+    // Without it the decoder reads other values: only the logits that fall are highlighted, and by
+    // this patch alone.
     let found = model.explain_by(&query, &bright, ExplainMethod::Occlusion).unwrap();
     let alone = maps(&found).into_iter().filter(|map| map[5] > 0.99).count();
     assert!(alone > 0, "{found:?}");
@@ -151,8 +156,8 @@ fn where_nothing_is_taken_from_the_picture_all_patches_are_equal() {
         set(tensors, "value.bias", 0.0);
     });
     let (query, picture) = (model.encode_text(QUERY).unwrap(), picture(&model));
-    let looks = |own| ExplainMethod::Looks { by: LookBy::Contribution, layers: 2, own };
-    for method in [looks(false), looks(true), ExplainMethod::Occlusion] {
+    let attention = |own| ExplainMethod::Attention { by: AttentionMeasure::Contribution, layers: 2, own };
+    for method in [attention(false), attention(true), ExplainMethod::Occlusion] {
         let found = model.explain_by(&query, &picture, method).unwrap();
         assert!(maps(&found).iter().all(|map| **map == vec![0.125; 8]), "{method}: {found:?}");
     }
@@ -198,8 +203,9 @@ fn the_graph_looks_where_the_cpu_looks() {
     let tokens = golden::tokens(&want["input_ids"], &want["attention_mask"], false).select(&[0, 1, 4]);
     let images = golden::values(&want["image_embeds"]);
     let images = &images[..images.len() / 2];
-    for by in [LookBy::Probability, LookBy::Contribution] {
-        let (a, b) = (cpu.looks(&tokens, images, by).unwrap(), graph.looks(&tokens, images, by).unwrap());
+    for by in [AttentionMeasure::Probability, AttentionMeasure::Contribution] {
+        let (a, b) =
+            (cpu.attention_maps(&tokens, images, by).unwrap(), graph.attention_maps(&tokens, images, by).unwrap());
         assert_eq!((a.len(), b.len()), (2, 2));
         for (a, b) in a.iter().zip(&b) {
             assert_eq!(a.len(), tokens.lengths().iter().sum::<usize>() * 9);

@@ -1,5 +1,5 @@
-//! Access to the golden data, and distances to it. The trainer's tests include this file too, and not every build of either
-//! uses all of it.
+//! Access to the golden data, and distances to it. The trainer's tests include this file too, and
+//! not every build of either uses all of it.
 #![allow(dead_code)]
 
 use std::collections::HashMap;

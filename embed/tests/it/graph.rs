@@ -1,12 +1,14 @@
-//! Every tensor of the reference's evaluation mode against the graph's: padded as the reference runs it, trimmed as we do, and
-//! one by one against the batch.
+//! Every tensor of the reference's evaluation mode against the graph's: padded as the reference
+//! runs it, trimmed as we do, and one by one against the batch.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, IndexOp, Tensor};
+use sightline_embed::EmbedError;
 use sightline_embed::graph::{Cada, Pass, WordPredictor, l2_normalize};
-use sightline_embed::model::TokenBatch;
+use sightline_embed::kernel::Precision;
+use sightline_embed::model::{GraphNetwork, Network, TokenBatch};
 
 use crate::golden;
 
@@ -218,6 +220,34 @@ fn trimmed_equals_padded() {
     }
     println!("trimmed: {worst:.2e} of 5e-5");
     assert!(worst <= golden::tolerance("fused"));
+}
+
+/// The phrases of texts of different lengths have the logits that they have on the CPU, and both
+/// refuse the same ranges of tokens.
+#[test]
+fn phrases_are_judged_and_refused_as_on_the_cpu() {
+    let g = all();
+    let cpu = Network::Cpu(Box::new(golden::net(Precision::F32)));
+    let graph = Network::Graph(Box::new(GraphNetwork::of(g.cada.clone(), Device::Cpu, Precision::F32)));
+    let (tokens, images) = (texts(&g.want, false), golden::values(&g.want["image_embeds"]));
+    let (shortest, longest) = (*tokens.lengths().iter().min().unwrap(), tokens.tokens());
+    assert!(shortest < longest, "some text has padding");
+    let pieces = [1..3, 2..shortest];
+    let judged = |network: &Network| network.match_and_phrase_logits(&tokens, &images, &pieces).unwrap();
+    let ((whole, phrases), (want_whole, want_phrases)) = (judged(&graph), judged(&cpu));
+    assert_eq!((whole.len(), phrases.len()), (6, 12));
+    for (got, want) in [(whole, want_whole), (phrases, want_phrases)] {
+        assert!(golden::distance(got.as_flattened(), want.as_flattened()) < 1e-4, "{got:?} {want:?}");
+    }
+    for wrong in [2..2, 1..shortest + 1, 1..longest + 1] {
+        let refused = |network: &Network| {
+            let pieces = [1..3, wrong.clone()];
+            network.match_and_phrase_logits(&tokens, &images, &pieces).unwrap_err()
+        };
+        let (here, there) = (refused(&graph), refused(&cpu));
+        assert!(matches!((&here, &there), (EmbedError::Shape(a), EmbedError::Shape(b)) if a == b), "{here} {there}");
+        assert!(here.to_string().contains(&format!("{wrong:?}")), "{here}");
+    }
 }
 
 /// What is in the batch beside it must not change a picture, a text or a pair.

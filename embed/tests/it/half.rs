@@ -1,5 +1,6 @@
-//! The model held in half precision as a whole, the way a GPU holds it, against the golden data. The same layers run on the
-//! CPU then, by candle's own operations and slowly: what a GPU computes with the same code is shown by `cuda`.
+//! The model held in half precision as a whole, the way a GPU holds it, against the golden data.
+//! The same layers run on the CPU then, by candle's own operations and slowly: what a GPU computes
+//! with the same code is shown by `cuda`.
 
 use candle_core::{D, DType, Device, Tensor};
 use sightline_embed::graph::l2_normalize;
@@ -8,7 +9,8 @@ use crate::{golden, graph};
 
 /// Smallest accepted cosine of any row with the reference's.
 const LEAST_COSINE: f32 = 0.9995;
-/// Largest accepted move of a match logit: f16 keeps three bits more than bf16. The start-up self-test accepts 0.1.
+/// Largest accepted move of a match logit: f16 keeps three bits more than bf16. The start-up
+/// self-test accepts 0.1.
 fn largest_move(dtype: DType) -> f64 {
     if dtype == DType::BF16 { 0.1 } else { 0.02 }
 }
@@ -19,8 +21,8 @@ fn least_cosine(a: &Tensor, b: &Tensor) -> f32 {
     cosine.flatten_all().unwrap().min(0).unwrap().to_scalar().unwrap()
 }
 
-/// Holds patch features, image features, text features and match logits of the model in `dtype` on `device` against the
-/// reference's.
+/// Holds patch features, image features, text features and the logits of both heads of the model in
+/// `dtype` on `device` against the reference's. Logits are f32 in every `dtype`.
 pub fn check(device: &Device, dtype: DType) {
     let want = golden::tensors("cada-tiny/eval.safetensors");
     let cada = graph::model(dtype, device);
@@ -41,9 +43,14 @@ pub fn check(device: &Device, dtype: DType) {
     let rows: Vec<usize> = (0..36).map(|p| p / 6).collect();
     let columns = Tensor::from_vec((0..36u32).map(|p| p % 6).collect(), 36, device).unwrap();
     let fused = cada.fused(&texts.select(&rows), &images.index_select(&columns, 0).unwrap(), None).unwrap();
-    let moved = golden::max_diff(&home(&cada.itm_logits(&fused).unwrap()), &want["itm_logits"]);
-    println!("{dtype:?}, itm_logits: moved by at most {moved}");
-    assert!(moved <= largest_move(dtype), "a logit in {dtype:?} on {device:?} moved by {moved}");
+    let means = want["group1_mean"].to_dtype(dtype).unwrap().to_device(device).unwrap();
+    let (whole, local) = (cada.itm_logits(&fused).unwrap(), cada.itm_local_logits(&means).unwrap());
+    for (name, got) in [("itm_logits", whole), ("itm_local_logits_g1", local)] {
+        assert_eq!(got.dtype(), DType::F32, "{name} of a model in {dtype:?}");
+        let moved = golden::max_diff(&home(&got), &want[name]);
+        println!("{dtype:?}, {name}: moved by at most {moved}");
+        assert!(moved <= largest_move(dtype), "{name} in {dtype:?} on {device:?} moved by {moved}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The worker as a process of its own, against a real broker: `kill -9` in mid-stream loses nothing, two workers share
-//! the partitions, and what can never be embedded is set aside with the reason.
+//! The worker as a process of its own, against a real broker: `kill -9` in mid-stream loses
+//! nothing, two workers share the partitions, and what can never be embedded is set aside with the
+//! reason.
 //!
 //! Needs a broker: `KAFKA_BROKERS`; `docker/kafka/kafka.sh` starts one.
 
@@ -21,7 +22,7 @@ use sightline_core::{CameraEvent, Config, IndexEvent, SightingId, wire};
 use crate::folder;
 use crate::stage::{crop, end, jpeg, label, progress};
 
-/// Long enough for two cores that do much else.
+/// Long enough for a busy machine of two cores.
 const LONG: Duration = Duration::from_secs(300);
 const CAMERAS: [&str; 6] = ["north", "south", "east", "west", "up", "down"];
 
@@ -60,8 +61,8 @@ fn write_config(folder: &Path, model: &Path, bus: &BusConfig, node: &str) -> Pat
     path
 }
 
-/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-embed` does not reach the compiler through the wrapper of
-/// `.cargo`, because shells drop variables with such names.
+/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-embed` does not reach the
+/// compiler through the wrapper of `.cargo`, because shells drop variables with such names.
 fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("sightline-embed");
@@ -133,7 +134,8 @@ impl Drop for Worker {
     }
 }
 
-/// Puts `count` crops on the topic, cameras in turns, every tenth followed by its track's end and progress.
+/// Puts `count` crops on the topic, cameras in turns, every tenth followed by its track's end and
+/// progress.
 fn produce(bus: &BusConfig, count: u64) -> BTreeSet<SightingId> {
     let pictures: Vec<Vec<u8>> = folder::pictures().iter().map(jpeg).collect();
     let producer = Producer::start(bus, "test").unwrap();
@@ -257,7 +259,7 @@ fn what_can_never_be_embedded_is_set_aside_with_the_reason() {
         assert_eq!((record.header("offset"), record.header("stage")), (Some(offset), Some("embed")));
     }
     worker.stop();
-    // They are done with: nobody meets them again.
+    // The records were committed: the next worker does not read them again.
     let again = Worker::start(&write_config(folder.path(), model.path(), &bus, "two"));
     again.wait_ready();
     std::thread::sleep(Duration::from_secs(2));

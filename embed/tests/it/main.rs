@@ -1,4 +1,5 @@
-//! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code, unmodified.
+//! Integration tests of the embedder. Data under `tests/golden` was made with the authors' code,
+//! unmodified.
 #![allow(clippy::unwrap_used)]
 
 mod attributes;

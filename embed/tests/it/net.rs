@@ -1,5 +1,5 @@
-//! The CPU's network against every stored tensor of the reference's evaluation mode that serving computes, alone and in a
-//! batch, with one thread and with many.
+//! The CPU's network against every stored tensor of the reference's evaluation mode that serving
+//! computes, alone and in a batch, with one thread and with many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
@@ -112,7 +112,8 @@ fn outputs(
 
 /// Stored tensors that serving on a CPU does not compute by themselves, and why.
 const NOT_SERVED: [&str; 4] = [
-    // Part of `dbg.vit.block0`: patches and positions are one product, attention and residual another.
+    // Part of `dbg.vit.block0`: patches and positions are one product, attention and residual
+    // another.
     "dbg.vit.patch_embed",
     "dbg.vit.block0.attn",
     // Means over rows of padding too: the trainer's.
@@ -140,7 +141,8 @@ fn table_of_all_tensors() {
     assert!(worst <= 1.0);
 }
 
-/// What is in the batch beside it, and how many threads there are, must not change a picture, a text or a pair.
+/// What is in the batch beside it, and how many threads there are, must not change a picture, a
+/// text or a pair.
 #[test]
 fn batch_equals_single_on_any_number_of_threads() {
     let g = all();

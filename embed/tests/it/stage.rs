@@ -8,8 +8,8 @@ use sightline_core::message::{CropQuality, Origin};
 use sightline_core::queue::{Pushed, Queue};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{
-    BBox, CameraEvent, CameraId, Crop, Delivery, Forget, IndexEvent, Progress, Receipt, Refused, RgbImage, Timestamp,
-    TrackEnd, TrackId,
+    BBox, CameraEvent, CameraId, Crop, Delivery, Discard, IndexEvent, Progress, Receipt, RefusalHandler, RgbImage,
+    Timestamp, TrackEnd, TrackId,
 };
 use sightline_embed::{Embedder, stage};
 
@@ -88,7 +88,7 @@ fn everything_comes_out_in_order_and_a_broken_jpeg_costs_only_itself() {
         }
     }
     input.close();
-    stage::run(&input, &embedder, &output, &Forget, &folder::config(), &Shutdown::new()).unwrap();
+    stage::run(&input, &embedder, &output, &Discard, &folder::config(), &Shutdown::new()).unwrap();
     let got: Vec<IndexEvent> = std::iter::from_fn(|| output.pop(Duration::ZERO)).map(|d| d.event).collect();
     assert_eq!(got.iter().map(label).collect::<Vec<_>>(), want);
     for event in &got {
@@ -106,7 +106,7 @@ fn passes_news_on_at_once_and_stops_when_told() {
     let (input, output, shutdown) = (Queue::new(8), Queue::new(8), Shutdown::new());
     let worker = {
         let (input, output, shutdown) = (input.clone(), output.clone(), shutdown.clone());
-        std::thread::spawn(move || stage::run(&input, &embedder, &output, &Forget, &folder::config(), &shutdown))
+        std::thread::spawn(move || stage::run(&input, &embedder, &output, &Discard, &folder::config(), &shutdown))
     };
     input.push_wait(progress("east", 7)).unwrap();
     let event = output.pop(Duration::from_secs(10)).unwrap().event;
@@ -153,14 +153,14 @@ fn a_closed_index_ends_the_stage() {
     let (input, output) = (Queue::new(8), Queue::new(8));
     input.push_wait(progress("east", 1)).unwrap();
     output.close();
-    stage::run(&input, &embedder, &output, &Forget, &folder::config(), &Shutdown::new()).unwrap();
+    stage::run(&input, &embedder, &output, &Discard, &folder::config(), &Shutdown::new()).unwrap();
 }
 
 /// Keeps what is refused, with the reason; completes its receipt.
 #[derive(Default)]
 struct Kept(Mutex<Vec<(u64, String)>>);
 
-impl Refused<CameraEvent> for Kept {
+impl RefusalHandler<CameraEvent> for Kept {
     fn refuse(&self, event: CameraEvent, reason: &str, receipt: Receipt) {
         let CameraEvent::Crop(crop) = event else { panic!("only crops can be refused") };
         self.0.lock().unwrap().push((crop.origin.seq, reason.to_owned()));
@@ -187,7 +187,7 @@ fn receipts_travel_with_what_is_made_of_their_message() {
     input.close();
     let kept = Kept::default();
     stage::run(&input, &embedder, &output, &kept, &folder::config(), &Shutdown::new()).unwrap();
-    assert_eq!(*done.lock().unwrap(), [1], "the refused crop is done with, the others wait for the index");
+    assert_eq!(*done.lock().unwrap(), [1], "the refused crop is acknowledged, the others wait for the index");
     let refused = kept.0.into_inner().unwrap();
     assert!(refused.len() == 1 && refused[0].0 == 1 && refused[0].1.contains("not a picture"), "{refused:?}");
     for n in [0, 2, 3, 4] {

@@ -21,7 +21,8 @@ fn all_stored_cases_are_equal() {
         let want: Vec<u32> =
             case["input_ids_unpadded"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
         assert_eq!(caption.ids, want, "ids of {raw:?}");
-        // A cut by word count shows in the text, not in the stored flag, which is about word pieces alone.
+        // A cut by word count shows in the text, not in the stored flag, which is about word pieces
+        // alone.
         let cut = case["truncated"].as_bool().unwrap();
         assert_eq!(caption.truncated, cut || clean(raw).1, "{raw:?}");
     }

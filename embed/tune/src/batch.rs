@@ -1,9 +1,10 @@
 //! Builds batches: the tensors of the chosen pairs.
 //!
-//! A batch depends on the seed and its number alone, so a resumed run sees the same batches as an
+//! A batch depends only on the seed and its number, so a resumed run sees the same batches as an
 //! uninterrupted one.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
@@ -26,7 +27,7 @@ use sightline_embed::model::{Architecture, Preprocess, TokenBatch};
 use sightline_embed::net::BackboneNet;
 use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::phrases::{Spans, TaggedCaption};
-use sightline_embed::text::{CaptionTokenizer, pieces_at};
+use sightline_embed::text::{CaptionTokenizer, clean, pieces_at};
 use sightline_figures::stream;
 
 /// One training batch of B pairs.
@@ -39,9 +40,10 @@ pub struct Batch {
     pub spans: Vec<Spans>,
     /// Which caption matches which picture.
     pub targets: MatchTargets,
-    /// Phrases, and of which pictures they are true; `None` where the run asks for none.
+    /// Phrases, and the pictures they are true of; `None` when the run does not train on phrases.
     pub phrases: Option<(TokenBatch, PhraseTruth)>,
-    /// What captions state and what is known of persons; nothing where the run asks for no truth.
+    /// Phrases that captions state and known facts about persons; empty when the run does not use
+    /// the truth of phrases.
     pub stated: StatedPhrases,
     /// Identity of each pair, as the source numbers it.
     pub identities: Vec<u32>,
@@ -49,47 +51,49 @@ pub struct Batch {
     pub labels: Vec<Labels>,
 }
 
-/// What the vision transformer gets of a batch's pictures.
+/// Input of the vision transformer for the pictures of a batch.
 pub enum Pictures {
     /// Normalised pixels `[B, 3, H, W]`, f32.
     Pixels(Tensor),
     /// Tokens of a frozen backbone.
     Tokens {
-        /// Those that are left in, `[B, places, token width]`, f32.
+        /// The tokens that are not dropped, `[B, places, token width]`, f32.
         values: Tensor,
-        /// Their places in the grid, rising.
+        /// Places of those tokens in the grid, ascending.
         places: Vec<u32>,
     },
 }
 
 impl Pictures {
-    /// Pixels or tokens; the first dimension counts pictures.
+    /// The pixels or tokens; the first dimension is the picture.
     pub fn tensor(&self) -> &Tensor {
         let (Self::Pixels(tensor) | Self::Tokens { values: tensor, .. }) = self;
         tensor
     }
 }
 
-/// A frozen backbone, and where its tokens are kept.
+/// A frozen backbone and the cache of its tokens.
 pub struct TokenMaker {
     /// The backbone.
     pub network: BackboneNet,
-    /// Tokens that have been made; `None` makes them anew in every step.
+    /// Cache of computed tokens; `None` computes them anew in every step.
     pub cache: Option<TokenCache>,
-    /// First record of each identity in the cache, and variants of each of its pictures.
+    /// For each identity, its first record in the cache and the number of variants of each of its
+    /// pictures.
     records: Vec<(usize, usize)>,
-    /// Share of the tokens that a batch leaves out.
+    /// Share of the tokens that a batch drops.
     pub drop: f32,
-    /// First batch that leaves none out.
+    /// First batch that drops no tokens.
     whole_from: u64,
 }
 
 impl TokenMaker {
-    /// For `source`, whose part i has `variants[i]` variants of each picture; `cache` is asked with the number of records, and
-    /// not when there are no variants.
+    /// Creates a maker for `source`, whose part i has `variants[i]` variants of each picture; a
+    /// single number applies to all parts. `cache` is called with the number of records, and is not
+    /// called when `variants` is empty.
     ///
     /// # Errors
-    /// The error of `cache`, or another number of parts.
+    /// The error of `cache`, or fewer numbers of variants than the source has parts.
     pub fn new(
         network: BackboneNet,
         source: &dyn Source,
@@ -117,7 +121,8 @@ impl TokenMaker {
         Ok(Self { network, cache, records, drop, whole_from: u64::MAX })
     }
 
-    /// From `batch` on no token is left out: a model that is to see whole pictures ends its training with them.
+    /// Drops no tokens from `batch` on: a model that will serve on whole pictures ends its training
+    /// on whole pictures.
     #[must_use]
     pub fn whole_from(self, batch: u64) -> Self {
         Self { whole_from: batch, ..self }
@@ -140,9 +145,9 @@ pub struct BatchBuilder<'a> {
     pub prep: &'a Preprocess,
     /// Tokenizer of the captions.
     pub texts: &'a CaptionTokenizer,
-    /// The truth of phrases, when the run asks for it.
+    /// Settings for the truth of phrases, when the run uses it.
     pub truth: Option<Truth>,
-    /// What makes tokens of the pictures, for a model with a backbone.
+    /// Computes the tokens of pictures, for a model with a backbone.
     pub tokens: Option<&'a TokenMaker>,
     /// Seed of all random choices.
     pub seed: u64,
@@ -152,7 +157,7 @@ impl BatchBuilder<'_> {
     /// Builds batch `index`.
     ///
     /// # Errors
-    /// A picture that cannot be read any more, or a caption the tokenizer cannot take.
+    /// A picture that can no longer be read, or a caption that the tokenizer rejects.
     pub fn build(&self, index: u64) -> Result<Batch> {
         let mut rng = stream(self.seed, streams::BATCH, index);
         let chosen = self.sequence.choose(index, &mut rng);
@@ -161,7 +166,7 @@ impl BatchBuilder<'_> {
         let mut descriptions = Vec::with_capacity(chosen.len());
         for choice in &chosen {
             let (text, description) = self.source.describe(choice.identity, choice.view, choice.caption, &mut rng);
-            // Without one of its words a description no longer states the same.
+            // A description that lost a word no longer states the same facts.
             let drop = if description.is_some() { 0.0 } else { self.word_drop };
             let text = drop_words(&text, drop, &mut rng);
             descriptions.push(description);
@@ -199,27 +204,21 @@ impl BatchBuilder<'_> {
         })
     }
 
-    /// Where each phrase of the descriptions stands in its caption, with what is known of everyone.
+    /// Finds the word pieces of each phrase in its caption, and adds the known facts about every
+    /// person.
     fn stated(&self, descriptions: &[Option<Description>], facts: &[Option<Cow<'_, Facts>>]) -> Result<StatedPhrases> {
         let mut captions = Vec::with_capacity(descriptions.len());
         for description in descriptions {
-            let Some(description) = description else {
-                captions.push(Vec::new());
-                continue;
-            };
-            let (caption, pieces) = self.texts.encode_with_offsets(description.text())?;
-            let own = description.phrases().iter().filter_map(|phrase| {
-                let from = caption.text.find(&phrase.noun().to_lowercase())?;
-                let at = pieces_at(&pieces, &(from..from + phrase.noun().len()))?;
-                Some((at, phrase.clone()))
+            captions.push(match description {
+                Some(description) => pieces_of_phrases(self.texts, description)?,
+                None => Vec::new(),
             });
-            captions.push(own.collect());
         }
         Ok(StatedPhrases { captions, persons: facts.iter().map(|facts| facts.as_deref().cloned()).collect() })
     }
 
-    /// `count` phrases about persons of the batch, true ones and false ones, with their truth about all of them. `None` when
-    /// nothing is known of anybody.
+    /// Draws up to `count` true and false phrases about persons of the batch, with their truth for
+    /// every picture. `None` when no facts are known.
     fn phrases(
         &self,
         count: usize,
@@ -228,7 +227,7 @@ impl BatchBuilder<'_> {
     ) -> Result<Option<(TokenBatch, PhraseTruth)>> {
         let known: Vec<&Facts> = facts.iter().flatten().map(AsRef::as_ref).collect();
         let mut phrases: Vec<Phrase> = Vec::with_capacity(count);
-        // A person of whom hardly anything is known may have no phrase; a few more draws than phrases are enough.
+        // A person with few known facts may have no phrase, so there are up to twice as many draws.
         for _ in 0..2 * count {
             if phrases.len() == count || known.is_empty() {
                 break;
@@ -242,7 +241,8 @@ impl BatchBuilder<'_> {
         }
         let mut ids = Vec::with_capacity(phrases.len());
         for phrase in &phrases {
-            // As a sentence has it ("wearing a red jacket") and as one types it ("red jacket").
+            // Half read as in a sentence ("wearing a red jacket"), half as in a typed query ("red
+            // jacket").
             let words = if rng.random() { phrase.text() } else { phrase.noun() };
             ids.push(self.texts.encode(words)?.ids);
         }
@@ -257,7 +257,8 @@ impl BatchBuilder<'_> {
     /// Pixels or tokens of the chosen pairs.
     fn pictures(&self, batch: u64, chosen: &[ChosenPair], rng: &mut StdRng) -> Result<Pictures> {
         let [h, w] = self.source.size();
-        // Drawing or decoding is most of the work, so it runs in parallel, with a stream of its own for each picture.
+        // Drawing or decoding is most of the work, so it runs in parallel, with a separate random
+        // stream for each picture.
         let seeds: Vec<u64> = chosen.iter().map(|_| rng.random()).collect();
         let Some(maker) = self.tokens else {
             let each = 3 * h * w;
@@ -287,7 +288,7 @@ impl BatchBuilder<'_> {
         Ok(Pictures::Tokens { values: Tensor::from_vec(values, (chosen.len(), keep, width), &Device::Cpu)?, places })
     }
 
-    /// All tokens of a variant of a picture: a kept one, or a new one.
+    /// Writes all tokens of one variant of a picture to `out`, from the cache if it has them.
     fn tokens_of(&self, maker: &TokenMaker, choice: &ChosenPair, seed: u64, out: &mut [f32]) -> Result<()> {
         let size = self.source.size();
         let make = |rng: &mut StdRng, out: &mut [f32]| -> Result<()> {
@@ -304,12 +305,31 @@ impl BatchBuilder<'_> {
         cache.tokens(record, out, |out| make(&mut stream(self.seed, streams::PICTURE_VARIANT, record as u64), out))
     }
 
-    /// Normalised pixels of a picture, varied.
+    /// Writes the normalised pixels of an augmented picture to `out`.
     fn varied(&self, choice: &ChosenPair, rng: &mut StdRng, out: &mut [f32]) -> Result<()> {
         let picture = self.source.picture(choice.identity, choice.view)?;
         self.augment.apply(&picture, self.source.size(), self.prep, out, rng);
         Ok(())
     }
+}
+
+/// The phrases of a description, each with the range of its noun's word pieces; without phrases
+/// that lie behind the longest text that a model reads.
+fn pieces_of_phrases(texts: &CaptionTokenizer, description: &Description) -> Result<Vec<(Range<usize>, Phrase)>> {
+    let (_, pieces) = texts.encode_with_offsets(description.text())?;
+    let stated = description.phrases().iter().zip(description.ranges());
+    let own = stated.filter_map(|(phrase, range)| {
+        Some((pieces_at(&pieces, &cleaned_range(description.text(), range)?)?, phrase.clone()))
+    });
+    Ok(own.collect())
+}
+
+/// Where the words at `range` of `raw` lie in the cleaned text; `None` if cleaning cuts them off.
+/// Cleaning must not change the words themselves, apart from upper case.
+fn cleaned_range(raw: &str, range: &Range<usize>) -> Option<Range<usize>> {
+    let (until, cut) = clean(raw.get(..range.end)?);
+    let from = until.len().checked_sub(range.len())?;
+    (!cut).then_some(from..until.len())
 }
 
 /// Normalised pixels of pictures without augmentation: `[n, 3, H, W]`, f32. Each picture is RGB
@@ -319,4 +339,57 @@ impl BatchBuilder<'_> {
 /// When candle fails.
 pub fn normalised_pixels(pictures: &[&[u8]], [h, w]: [usize; 2], prep: &Preprocess) -> candle_core::Result<Tensor> {
     Tensor::from_vec(normalize_all(pictures, prep), (pictures.len(), 3, h, w), &Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rand::SeedableRng;
+    use sightline_embed::model::ModelConfig;
+
+    use super::*;
+    use crate::facts::{Colours, Item, Kind, KindSet, Part};
+
+    #[test]
+    fn a_phrase_has_the_pieces_of_its_own_words() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/cada-tiny");
+        let arch = ModelConfig::read(&golden.join("config.json")).expect("golden data").architecture;
+        let texts = CaptionTokenizer::load(&golden.join("tokenizer.json"), &arch).expect("golden data");
+        let mut facts = Facts::unknown();
+        for (part, kind) in [(Part::Upper, Kind::TShirt), (Part::Hat, Kind::Cap), (Part::Held, Kind::Ball)] {
+            facts.state(part, vec![Item { kinds: KindSet::of(&[kind]), colours: Colours::default() }]);
+        }
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut both = 0;
+        for _ in 0..400 {
+            let description = Description::of(&facts, &mut rng).expect("something is known");
+            let (caption, pieces) = texts.encode_with_offsets(description.text()).expect("tokens");
+            let mut found = pieces_of_phrases(&texts, &description).expect("tokens");
+            assert_eq!(found.len(), description.phrases().len(), "{}", caption.text);
+            for (at, phrase) in &found {
+                let bytes = pieces[at.start].start..pieces[at.end - 1].end;
+                assert_eq!(&caption.text[bytes], phrase.noun(), "{}", caption.text);
+            }
+            // "ball" is no part of "baseball cap".
+            found.sort_by_key(|(at, _)| at.start);
+            assert!(found.windows(2).all(|two| two[0].0.end <= two[1].0.start), "{}: {found:?}", caption.text);
+            let nouns: Vec<&str> = description.phrases().iter().map(Phrase::noun).collect();
+            both += usize::from(nouns.contains(&"baseball cap") && nouns.contains(&"ball"));
+        }
+        assert!(both > 20, "{both}");
+    }
+
+    #[test]
+    fn a_range_follows_its_words_through_cleaning() {
+        let raw = "A man.  He wears a \"T-shirt\", jeans";
+        let (text, _) = clean(raw);
+        for words in ["man", "T-shirt", "jeans"] {
+            let from = raw.find(words).expect("there");
+            let at = cleaned_range(raw, &(from..from + words.len())).expect("not cut off");
+            assert_eq!(text[at], words.to_lowercase());
+        }
+        let long = "word ".repeat(80);
+        assert_eq!(cleaned_range(&long, &(395..399)), None);
+    }
 }

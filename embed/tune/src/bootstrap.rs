@@ -1,8 +1,8 @@
-//! Intervals by the bootstrap: how far a figure moves when other persons of the same kind had been
-//! measured.
+//! Bootstrap confidence intervals: how far a figure would move if other persons of the same kind
+//! had been measured.
 //!
-//! Persons are drawn anew, with all their texts and pictures, since the texts of one person are right
-//! or wrong together: single texts drawn anew would make intervals too narrow.
+//! Persons are resampled with all their texts and pictures, because the texts of one person are
+//! right or wrong together; resampling single texts would make the intervals too narrow.
 
 use rand::Rng;
 use rayon::prelude::*;
@@ -10,15 +10,15 @@ use rayon::prelude::*;
 use super::streams;
 use sightline_figures::stream;
 
-/// Times that the persons are drawn. The ends of the interval then move by a tenth of its width from
-/// seed to seed.
+/// Number of resamples. With 1000 of them, the ends of the interval move by a tenth of its width
+/// from seed to seed.
 pub const DRAWS: u64 = 1000;
-/// Seed of the draws: the same persons give the same interval, in every process.
+/// Seed of the resamples: the same persons give the same interval in every process.
 const SEED: u64 = 20_311;
 
-/// The middle 95 % of `statistic` when `persons` persons are drawn anew with replacement.
-/// `statistic` gets how often each person was drawn; draws of which it knows no value are left out.
-/// `None` if it knows none, or of fewer than two persons.
+/// The middle 95 % of `statistic` when `persons` persons are resampled with replacement.
+/// `statistic` receives how often each person was drawn; resamples for which it returns `None` are
+/// left out. The result is `None` if no resample has a value, or for fewer than two persons.
 pub fn interval(persons: usize, statistic: impl Fn(&[u32]) -> Option<f64> + Sync) -> Option<[f64; 2]> {
     if persons < 2 {
         return None;
@@ -35,7 +35,8 @@ pub fn interval(persons: usize, statistic: impl Fn(&[u32]) -> Option<f64> + Sync
     Some([at(0.025)?, at(0.975)?])
 }
 
-/// Numbers identities from 0, in the order in which they first come; and how many there are.
+/// Numbers identities from 0 in the order in which they first appear; also returns how many there
+/// are.
 pub fn numbered<T: Copy + Eq + std::hash::Hash>(all: impl IntoIterator<Item = T>) -> (Vec<usize>, usize) {
     let mut known = std::collections::HashMap::new();
     let places = all.into_iter().map(|one| {
@@ -57,7 +58,7 @@ mod tests {
         }
     }
 
-    /// Of a mean of n values the interval is known: 1.96 standard deviations over the root of n.
+    /// The interval of a mean of n values is known: 1.96 standard deviations over the root of n.
     #[test]
     fn the_interval_of_a_mean_is_that_of_theory() {
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 20)).collect();
@@ -68,7 +69,7 @@ mod tests {
         assert_eq!(interval(values.len(), mean(&values)), Some([low, high]), "the same persons, the same interval");
     }
 
-    /// Twins are one person: as many values again tell nothing new.
+    /// Twins count as one person: twice as many values add nothing new.
     #[test]
     fn values_of_one_person_are_drawn_together() {
         let few: Vec<f64> = (0..20).map(f64::from).collect();

@@ -1,5 +1,5 @@
-//! Calibration: match probabilities from match logits and cosines, fitted on labelled pairs by
-//! Platt scaling, temperature scaling or isotonic regression; and quality measures (ECE, log loss,
+//! Calibration turns match logits and cosines into match probabilities. It is fitted on labelled
+//! pairs by Platt scaling, temperature scaling or isotonic regression, and measured (ECE, log loss,
 //! Brier score) on other pairs.
 //!
 //! A probability is right for pairs like those it was fitted on: the top K by cosine, with the same
@@ -25,7 +25,7 @@ pub enum Method {
     Platt,
     /// The difference of the logits divided by one number.
     Temperature,
-    /// A monotone curve through the evidence as Platt scaling weighs it.
+    /// A monotone curve over the evidence, weighed as in Platt scaling.
     Isotonic,
 }
 
@@ -62,7 +62,7 @@ pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
         let rows: Vec<[f64; 1]> = pairs.iter().map(|p| [difference(p)]).collect();
         return plain(1.0 / regression(&rows, &labels)?[0], 0.0, 0.0, 0.0);
     }
-    let all = weighed(pairs, &difference, &labels)?;
+    let all = platt_coefficients(pairs, &difference, &labels)?;
     let all = plain(1.0 / all[0], all[3], all[1] / all[0], all[2] / all[0])?;
     if method == Method::Platt {
         return Some(all);
@@ -72,10 +72,10 @@ pub fn fit(pairs: &[Pair], method: Method) -> Option<Calibration> {
     Some(Calibration { temperature: 1.0, bias: 0.0, knots, ..all })
 }
 
-/// Coefficients of the logit difference, the cosine, the hubness and the constant 1. A term with
-/// the wrong sign is left out: a negative cosine weight would reverse the order of the first stage,
-/// and a positive hubness weight would favour hubs.
-fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) -> Option<[f64; 4]> {
+/// Fits the coefficients of the logit difference, the cosine, the hubness and the constant 1. A
+/// term with the wrong sign is left out: a negative cosine weight would reverse the order of the
+/// first stage, and a positive hubness weight would favour hubs.
+fn platt_coefficients(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) -> Option<[f64; 4]> {
     let near = |p: &Pair| [difference(p), f64::from(p.0.cosine), f64::from(p.0.hubness)];
     if pairs.iter().any(|p| p.0.hubness != 0.0) {
         let rows: Vec<[f64; 4]> = pairs.iter().map(near).map(|[d, c, h]| [d, c, h, 1.0]).collect();
@@ -94,8 +94,8 @@ fn weighed(pairs: &[Pair], difference: &impl Fn(&Pair) -> f64, labels: &[bool]) 
     Some([a, 0.0, 0.0, b])
 }
 
-/// Moves a calibration from the prior `from` (share of pairs that match) to the prior `to`: the
-/// odds are multiplied by the ratio of the prior odds. This is exact if the evidence of matches,
+/// Moves a calibration from the prior `from` (share of pairs that match) to the prior `to` by
+/// multiplying the odds by the ratio of the prior odds. This is exact if the evidence of matches,
 /// and of mismatches, has the same distribution in both.
 pub fn for_prior(calibration: &Calibration, from: f64, to: f64) -> Calibration {
     let odds = |p: f64| (p / (1.0 - p)).ln();
@@ -163,16 +163,17 @@ impl Quality {
     }
 }
 
-/// Expected calibration error of `(probability, outcome)` pairs over ten bins of an equal number of pairs: for probabilities
-/// that lie close together, which bins of equal width would put into one.
+/// Expected calibration error of `(probability, outcome)` pairs over ten bins with equal numbers of
+/// pairs. It suits probabilities that lie close together, which bins of equal width would put into
+/// one bin.
 pub fn equal_mass_error(pairs: &[(f64, bool)]) -> f64 {
     let mut sorted = pairs.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let bins = sorted.chunks(sorted.len().div_ceil(10).max(1));
     let error = |bin: &[(f64, bool)]| {
-        let said: f64 = bin.iter().map(|(p, _)| p).sum();
-        let came = bin.iter().filter(|(_, outcome)| *outcome).count() as f64;
-        (said - came).abs()
+        let predicted: f64 = bin.iter().map(|(p, _)| p).sum();
+        let observed = bin.iter().filter(|(_, outcome)| *outcome).count() as f64;
+        (predicted - observed).abs()
     };
     bins.map(error).sum::<f64>() / sorted.len().max(1) as f64
 }
@@ -283,7 +284,8 @@ mod tests {
             let ratio = (0.02 / 0.98) / (from / (1.0 - from));
             let (p, q) = (c.probability(&pair([0.0, 0.5], 0.3)), moved.probability(&pair([0.0, 0.5], 0.3)));
             assert!((odds(q) / odds(p) / ratio - 1.0).abs() < 0.05, "{method:?}: {p} -> {q}");
-            // The same pairs with matches thinned out to that share are what it is right on.
+            // The moved calibration is right on the same pairs with matches thinned out to that
+            // share.
             let thinned: Vec<Pair> = {
                 let keep = (0.02 / 0.98) * (1.0 - from) / from;
                 let mut kept = 0.0;

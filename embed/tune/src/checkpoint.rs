@@ -17,7 +17,7 @@ use super::{Result, TrainError, atomic};
 /// Writes variables, moments and `state` to `run`/checkpoint.
 ///
 /// # Errors
-/// [`TrainError::Checkpoint`]: a folder or file that cannot be written; the checkpoint before
+/// [`TrainError::Checkpoint`]: a folder or file that cannot be written; the previous checkpoint
 /// stays.
 pub fn save(run: &Path, variables: &VarMap, optimizer: &AdamW, state: &Value) -> Result<()> {
     let part = run.join("checkpoint.part");
@@ -58,7 +58,8 @@ fn first_line(e: &candle_core::Error) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Folder of the checkpoint of `run`, or of the one before it if a kill came between two renames.
+/// Folder of the checkpoint of `run`, or of the previous one if a kill came between the two
+/// renames.
 fn folder(run: &Path) -> Option<PathBuf> {
     ["checkpoint", "checkpoint.last"].map(|n| run.join(n)).into_iter().find(|p| p.join("state.json").is_file())
 }
@@ -76,7 +77,7 @@ pub fn step(run: &Path) -> Option<usize> {
     read(&folder(run)?).ok().map(|(step, _)| step)
 }
 
-/// Writes the tensors of `file` into `variables`.
+/// Loads the tensors of `file` into `variables`.
 ///
 /// # Errors
 /// An unreadable file, or one that lacks a variable or has another shape.
@@ -92,7 +93,8 @@ pub fn variables(file: &Path, variables: &VarMap) -> Result<()> {
     Ok(())
 }
 
-/// Writes the variables of the checkpoint of `run` into `into`, without the moments; nothing without a checkpoint.
+/// Loads the variables of the checkpoint of `run` into `into`, without the moments. Does nothing
+/// without a checkpoint.
 ///
 /// # Errors
 /// An unreadable checkpoint or one of another model.
@@ -103,8 +105,8 @@ pub fn load_variables(run: &Path, into: &VarMap) -> Result<()> {
     }
 }
 
-/// Restores variables and moments from `run`/checkpoint, or from the one before it if a kill came
-/// between two renames. Returns the stored state, or `None` without a checkpoint.
+/// Restores variables and moments from `run`/checkpoint, or from the previous one if a kill came
+/// between the two renames. Returns the stored state, or `None` without a checkpoint.
 ///
 /// # Errors
 /// An unreadable checkpoint or one of another model.

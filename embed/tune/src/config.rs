@@ -9,10 +9,10 @@ use super::schedule::Schedule;
 use super::source::Order;
 use super::{Result, TrainError};
 
-/// Number of steps that means "as many as the time limit allows", as any larger one does.
+/// Number of steps that means "as many as the time limit allows", like any larger number.
 pub const UNLIMITED_STEPS: usize = u32::MAX as usize;
 
-/// Settings of a training run. Together with the model and the data they decide the result.
+/// Settings of a training run. Together with the model and the data they determine the result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunConfig {
     /// Seed of the batches and of the objective's random choices.
@@ -41,20 +41,24 @@ pub struct RunConfig {
     pub objective: Objective,
     /// Word embeddings are frozen before this step.
     pub words_from: usize,
-    /// Layers of the text transformer that stay as they are, lowest first, with the word embeddings; 0 for none.
+    /// Number of text transformer layers that stay frozen, counted from the lowest, together with
+    /// the word embeddings; 0 freezes none.
     #[serde(default)]
     pub frozen_text_layers: usize,
-    /// Factor on the learning rate of the rest of a text encoder that was trained elsewhere.
+    /// Factor on the learning rate of the unfrozen rest of a text encoder that was trained
+    /// elsewhere.
     #[serde(default = "one")]
     pub text_rate: f64,
-    /// Share of a picture's tokens that a step leaves out, the same places in the whole batch; only with a backbone.
+    /// Share of a picture's tokens that a step drops, at the same places for the whole batch; only
+    /// with a backbone.
     #[serde(default)]
     pub token_drop: f32,
-    /// First step that leaves none out; `None` leaves them out to the end.
+    /// First step that drops no tokens; `None` drops them until the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole_from: Option<usize>,
-    /// Variants that are made of each picture, whose tokens are kept on disk, by source or one number for all; none varies
-    /// pictures anew in every step and keeps nothing. Only with a backbone.
+    /// Number of variants of each picture whose tokens are cached on disk, one per source or one
+    /// for all. Empty: pictures are augmented anew in every step and nothing is cached. Only with a
+    /// backbone.
     #[serde(default)]
     pub variants: Vec<usize>,
     /// How pairs are grouped into batches.
@@ -76,7 +80,7 @@ fn late_warmup() -> usize {
 }
 
 impl RunConfig {
-    /// Settings of the default preset, but with these four values.
+    /// Settings of the default preset, with these four values set.
     pub fn new(seed: u64, batch: usize, steps: usize, objective: Objective) -> Self {
         Self {
             seed,
@@ -117,7 +121,7 @@ impl RunConfig {
         step * self.pairs()
     }
 
-    /// Checks that every setting can be used.
+    /// Checks that every setting is valid.
     ///
     /// # Errors
     /// [`TrainError::Usage`], which names the setting.

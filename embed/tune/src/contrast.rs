@@ -1,35 +1,35 @@
-//! Something measured beside chance: how many times as much, with an interval over persons.
+//! Contrast: how many times higher than chance a measured value is, with an interval over persons.
 
 use serde::Serialize;
 
 use crate::bootstrap::interval;
 
-/// One case of a person.
+/// One measured case of a person.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub person: usize,
     pub reached: f64,
-    /// What chance reaches in the same case.
+    /// Value that chance reaches in the same case.
     pub chance: f64,
 }
 
-/// Means over cases.
+/// A measured value and what chance reaches, as means over cases.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Contrast {
-    /// How many.
+    /// Number of cases.
     pub cases: usize,
-    /// What is reached.
+    /// Mean of the measured values.
     pub reached: f64,
-    /// What chance reaches.
+    /// Mean of the values that chance reaches.
     pub chance: f64,
-    /// One divided by the other; `None` where chance reaches nothing.
+    /// `reached` divided by `chance`; `None` where `chance` is 0.
     pub times: Option<f64>,
-    /// Its middle 95 % when the persons are drawn anew.
+    /// Bootstrap interval of `times` (the middle 95 %) over persons.
     pub interval: Option<[f64; 2]>,
 }
 
 impl Contrast {
-    /// Of `cases` of persons numbered below `persons`.
+    /// Computes the contrast of `cases`, whose persons are numbered below `persons`.
     pub(crate) fn of(cases: &[Measured], persons: usize) -> Self {
         // Sums of each person: number of cases, reached, by chance.
         let mut sums = vec![[0.0; 3]; persons];
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(contrast.cases, 80);
         assert!((contrast.reached - 0.4).abs() < 1e-9 && (contrast.chance - 0.1).abs() < 1e-9);
         assert!(contrast.times.is_some_and(|times| (times - 4.0).abs() < 1e-9));
-        // Of a mean over 40 persons at 2 or 6: 4 +- 1.96 * 2 / sqrt(40).
+        // The interval of a mean over 40 persons at 2 or 6: 4 +- 1.96 * 2 / sqrt(40).
         let [low, high] = contrast.interval.expect("forty persons");
         assert!((low - 3.38).abs() < 0.15 && (high - 4.62).abs() < 0.15, "{low} {high}");
     }

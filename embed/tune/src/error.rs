@@ -21,7 +21,7 @@ pub enum TrainError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// A file that does not hold what it should.
@@ -29,11 +29,21 @@ pub enum TrainError {
     Content {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem with the content.
         message: String,
     },
+    /// A split that an annotation file does not have.
+    #[error("{path}: there is no split {split:?}; there is {present}")]
+    NoSplit {
+        /// The annotation file.
+        path: PathBuf,
+        /// The requested split.
+        split: String,
+        /// Splits of the file, each with its number of items.
+        present: String,
+    },
     /// Items of an annotation file that cannot be used.
-    #[error("{path}: {} of {items} items cannot be used{}\nmend them, or leave them out with --skip-bad", problems.len(), some(problems))]
+    #[error("{path}: {} of {items} items cannot be used{}\nmend them, or leave them out with --skip-bad", problems.len(), format_problems(problems))]
     Dataset {
         /// The annotation file.
         path: PathBuf,
@@ -42,7 +52,7 @@ pub enum TrainError {
         /// Every bad item and what is wrong with it.
         problems: Vec<String>,
     },
-    /// What was asked for makes no sense.
+    /// Arguments or settings that cannot be used.
     #[error("{0}")]
     Usage(String),
     /// A run folder that was made with other settings.
@@ -51,17 +61,17 @@ pub enum TrainError {
         lines(differences)
     )]
     OtherRun {
-        /// Its run.json.
+        /// The run.json of that folder.
         path: PathBuf,
-        /// Setting, what the folder has and what was asked for.
+        /// One line per setting that differs: its value in the folder and the requested value.
         differences: Vec<String>,
     },
-    /// Loss, gradient or weights are not numbers any more.
+    /// The loss, a gradient or a weight is no longer finite.
     #[error("{what} at step {step}; {}", kept_message(run, *kept))]
     Diverged {
-        /// Of the run, from 1.
+        /// Step of the run, counted from 1.
         step: usize,
-        /// What was not finite, and where.
+        /// The value that is not finite, and where it is.
         what: String,
         /// Folder of the run.
         run: PathBuf,
@@ -71,13 +81,13 @@ pub enum TrainError {
     /// A checkpoint could not be written.
     #[error("the checkpoint of step {step} cannot be written: {source}; {}", kept_message(run, *kept))]
     Checkpoint {
-        /// Step it was of.
+        /// Step of the checkpoint that failed.
         step: usize,
-        /// Why it could not be written.
+        /// Cause of the failure.
         source: Box<TrainError>,
         /// Folder of the run.
         run: PathBuf,
-        /// Step of the checkpoint before, which is intact.
+        /// Step of the previous checkpoint, which is intact.
         kept: Option<usize>,
     },
     /// A thread of the run ended before its work was done.
@@ -109,8 +119,8 @@ fn lines(items: &[String]) -> String {
     items.iter().map(|item| format!("\n  {item}")).collect()
 }
 
-/// The first twenty, a line each, and how many more there are.
-fn some(problems: &[String]) -> String {
+/// Lists the first twenty problems, one per line, and the number of the others.
+fn format_problems(problems: &[String]) -> String {
     const SHOWN: usize = 20;
     let mut text: String = problems.iter().take(SHOWN).map(|p| format!("\n  {p}")).collect();
     if problems.len() > SHOWN {

@@ -30,6 +30,10 @@ pub enum LocalScore {
     Reference,
     /// The paper: cosine + match probability (softmax of both logits).
     Paper,
+    /// Sightline's search with a model that judges phrases: the second number of a pair, as it is;
+    /// ties by cosine, which only [`Scores::ranks`] applies. [`Scores::top_k`] holds
+    /// `[0, probability]` instead of logits.
+    Served,
 }
 
 /// The reference subtracts this from the cosine of images outside the top K. In f32 it makes ties,
@@ -42,12 +46,13 @@ impl LocalScore {
             Self::Sightline(calibration) => calibration.probability(pair),
             Self::Reference => pair.cosine + pair.logits[1],
             Self::Paper => pair.cosine + Calibration::default().probability(pair),
+            Self::Served => pair.logits[1],
         }
     }
 
     fn of_unjudged(&self, cosine: f32) -> f32 {
         match self {
-            Self::Sightline(_) => cosine - 2.0,
+            Self::Sightline(_) | Self::Served => cosine - 2.0,
             Self::Reference => cosine - UNJUDGED_OFFSET,
             Self::Paper => cosine,
         }
@@ -59,7 +64,8 @@ impl LocalScore {
 pub struct Scores {
     /// Cosine with every image: texts x images.
     pub cosine: Vec<Vec<f32>>,
-    /// The top K images by cosine, each with its logits (no match, match); empty without a decoder.
+    /// The top K images by cosine, each with its logits (no match, match), or as
+    /// [`LocalScore::Served`] has them; empty without a decoder.
     pub top_k: Vec<Vec<(usize, [f32; 2])>>,
     /// Hubness of every image; empty without a query bank.
     pub hubness: Vec<f32>,
@@ -112,7 +118,7 @@ impl Scores {
     fn order_top(&self, local_score: &LocalScore, text: usize, k: usize) -> Vec<usize> {
         let (row, cosine) = (self.row(local_score, text, k), &self.cosine[text]);
         let mut order = order(&row);
-        if matches!(local_score, LocalScore::Sightline(_)) {
+        if matches!(local_score, LocalScore::Sightline(_) | LocalScore::Served) {
             order.sort_by(|&a, &b| by_falling_score(&row, a, b).then(by_falling_score(cosine, a, b)));
         }
         order
@@ -129,11 +135,17 @@ impl Scores {
         Self { cosine, top_k, hubness: self.hubness.clone(), half: self.half }
     }
 
-    /// Cosines minus the hubness of each image (texts x images): the global protocol with a query
-    /// bank. `None` without one.
-    pub fn without_hubness(&self) -> Option<Vec<Vec<f32>>> {
-        let less = |row: &Vec<f32>| row.iter().zip(&self.hubness).map(|(c, h)| c - h).collect();
-        (!self.hubness.is_empty()).then(|| self.cosine.iter().map(less).collect())
+    /// Cosines of a text minus the hubness of each image; `None` without a query bank.
+    pub fn without_hubness(&self, text: usize) -> Option<Vec<f32>> {
+        let less = || self.cosine[text].iter().zip(&self.hubness).map(|(cosine, hubness)| cosine - hubness).collect();
+        (!self.hubness.is_empty()).then(less)
+    }
+
+    /// The rank of each text by cosine minus hubness, the global protocol with a query bank; `None`
+    /// without one. One row at a time is computed: the whole matrix of ICFG-PEDES takes 1.6 GB.
+    pub fn bank_ranks(&self, text_ids: &[u32], image_ids: &[u32]) -> Option<Vec<TextRank>> {
+        let by_row = |text: usize| order(&self.without_hubness(text).unwrap_or_default());
+        (!self.hubness.is_empty()).then(|| text_ranks(by_row, text_ids, image_ids))
     }
 
     /// The evidence of every pair in a top K, and whether it matches.
@@ -159,8 +171,6 @@ pub enum EvalStage {
 
 /// Pictures per pass of the image encoder, and texts per pass of the text encoder.
 const BATCH: usize = 16;
-/// Tokens plus patch rows per pass of the decoder.
-const ROWS_PER_PASS: usize = 4096;
 /// Above this many bytes, patch features are kept as f16 instead of f32.
 const F32_PATCH_BYTES: usize = 4 << 30;
 
@@ -210,12 +220,19 @@ pub fn score_gallery<E: From<EmbedError>>(
         top_k.push(match_top_k(network, ids, &top, &patches)?);
         progress(EvalStage::Pairs, done + 1, unique.len());
     }
-    Ok(Scores {
-        cosine: place.iter().map(|&p| cosine[p].clone()).collect(),
-        top_k: place.iter().map(|&p| top_k[p].clone()).collect(),
-        hubness,
-        half,
-    })
+    Ok(Scores { cosine: spread(cosine, &place), top_k: spread(top_k, &place), hubness, half })
+}
+
+/// `unique[place[i]]` for every `i`. Each is moved where it is used last: the cosines of a large
+/// gallery must not stand in memory twice.
+fn spread<T: Clone + Default>(mut unique: Vec<T>, place: &[usize]) -> Vec<T> {
+    let mut left = vec![0usize; unique.len()];
+    place.iter().for_each(|&p| left[p] += 1);
+    let take = |&p: &usize| {
+        left[p] -= 1;
+        if left[p] == 0 { std::mem::take(&mut unique[p]) } else { unique[p].clone() }
+    };
+    place.iter().map(take).collect()
 }
 
 /// Patch features of a gallery, as f32 or f16.
@@ -284,10 +301,9 @@ fn match_top_k(
     top: &[usize],
     patches: &PatchStore,
 ) -> std::result::Result<Vec<(usize, [f32; 2])>, EmbedError> {
-    let pairs = (ROWS_PER_PASS / (ids.len() + network.arch().patch_rows())).max(1);
     let tokens = TokenBatch::new(&[ids], network.arch().pad_token_id, None);
     let mut top_k = Vec::with_capacity(top.len());
-    for some in top.chunks(pairs) {
+    for some in top.chunks(network.arch().pairs_per_pass(ids.len())) {
         let logits = network.match_logits(&tokens.select(&vec![0; some.len()]), &patches.of(some))?;
         top_k.extend(some.iter().copied().zip(logits));
     }
@@ -350,6 +366,45 @@ mod tests {
         assert_eq!(order([90.0, 80.0, 70.0, 60.0]), [3, 2, 1, 0, 5, 4], "all of them 1 in f32");
         // An image with a NaN score counts as outside the top K.
         assert_eq!(order([f32::NAN, -9.0, f32::INFINITY, -9.5]), [1, 3, 2, 0, 5, 4]);
+    }
+
+    #[test]
+    fn served_probabilities_are_ranked_by_themselves() {
+        let order = |probabilities: [f32; 4]| {
+            let top_k = vec![(0..4).map(|image| (image, [0.0, probabilities[image]])).collect()];
+            let cosine = vec![vec![0.1, 0.2, 0.3, 0.4, 0.05, 0.06]];
+            Scores { cosine, top_k, hubness: Vec::new(), half: false }.order(&LocalScore::Served, 0)
+        };
+        assert_eq!(order([1e-8, 1e-9, 1e-10, 0.0]), [0, 1, 2, 3, 5, 4]);
+        assert_eq!(order([1e-9, 1e-8, 1.0, 1.0 - 6e-8]), [2, 3, 1, 0, 5, 4], "near 1 one step of an f32 apart");
+        assert_eq!(order([0.5, 0.5, 0.5, 0.5]), [3, 2, 1, 0, 5, 4], "equal ones by cosine");
+        assert_eq!(order([f32::NAN, 0.0, 0.2, 0.1]), [2, 3, 1, 0, 5, 4], "without a probability: behind the others");
+    }
+
+    #[test]
+    fn ranks_less_hubness_are_those_of_the_whole_matrix() {
+        let number = |seed: usize| ((seed * 7919) % 211) as f32 / 211.0;
+        let cosine: Vec<Vec<f32>> =
+            (0..9).map(|text| (0..30).map(|image| number(31 * text + image)).collect()).collect();
+        let hubness: Vec<f32> = (0..30).map(|image| number(5 * image + 3)).collect();
+        let whole: Vec<Vec<f32>> =
+            cosine.iter().map(|row| row.iter().zip(&hubness).map(|(c, h)| c - h).collect()).collect();
+        let (text_ids, image_ids): (Vec<u32>, Vec<u32>) = ((0..9).collect(), (0..30).map(|image| image % 9).collect());
+        let mut scores = Scores { cosine, top_k: Vec::new(), hubness, half: false };
+        let by_row = scores.bank_ranks(&text_ids, &image_ids).expect("there is a bank");
+        assert_eq!(by_row, text_ranks(|text| order(&whole[text]), &text_ids, &image_ids));
+        assert_eq!(Ranks::of(&by_row), ranks(&whole, &text_ids, &image_ids));
+        scores.hubness.clear();
+        assert_eq!((scores.bank_ranks(&text_ids, &image_ids), scores.without_hubness(0)), (None, None));
+    }
+
+    #[test]
+    fn rows_of_equal_texts_are_copied_and_all_others_moved() {
+        let unique = vec![vec![1.0], vec![2.0], vec![3.0]];
+        let last = unique[2].as_ptr();
+        let all = spread(unique, &[1, 0, 1, 2]);
+        assert_eq!(all, [[2.0], [1.0], [2.0], [3.0]]);
+        assert_eq!(all[3].as_ptr(), last, "it was copied");
     }
 
     proptest! {

@@ -1,7 +1,8 @@
 //! Writes the model folder of a run: weights as f16, configuration, tokenizer and provenance.
 //!
 //! The provenance in config.json is derived from the run's record ([`provenance`]). A [`Card`] adds
-//! what only a person can state. So config.json of a published model is reproducible by commands.
+//! what only a person can state. Commands can therefore reproduce the config.json of a published
+//! model.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,8 +22,9 @@ use sightline_embed::net::save_tensors;
 /// Prefixes of variables that only training needs: the auxiliary heads.
 const TRAINING: [&str; 2] = ["attributes.", "truth."];
 
-/// Writes `config`, the model's variables (without what only training has) as `dtype` and
-/// `tokenizer` to `out`; the word predictor too, in a file of its own, if `config` has a word head.
+/// Writes a model folder to `out`: `config`, `tokenizer`, and the model's variables as `dtype`
+/// without those that only training needs. If `config` has a word head, the word predictor goes to
+/// a separate file.
 ///
 /// # Errors
 /// A value that is not finite, or a file that cannot be written.
@@ -43,7 +45,7 @@ pub fn write(out: &Path, config: &ModelConfig, variables: &VarMap, dtype: DType,
     Ok(())
 }
 
-/// As [`write()`], with `tensors` unchanged.
+/// Writes a model folder like [`write()`], but stores `tensors` unchanged.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -95,7 +97,7 @@ pub fn provenance(recipe: &Recipe, step: usize, validation: &Value, match_weight
     all
 }
 
-/// The validation result of a run, in a sentence.
+/// Describes the validation result of a run in one sentence.
 fn quality(recipe: &Recipe, validation: &Value) -> Option<String> {
     let (by, name) = ["served", "global"].iter().find_map(|name| Some((validation.get(name)?.as_object()?, *name)))?;
     let (rank1, rank5) = (by["rank1"].as_f64()?, by["rank5"].as_f64()?);
@@ -169,14 +171,14 @@ impl Card {
     /// Reads `path`.
     ///
     /// # Errors
-    /// A file that cannot be read, or one with other fields.
+    /// A file that cannot be read or has unknown fields.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).map_err(TrainError::io(path))?;
         serde_json::from_slice(&text).map_err(|e| TrainError::content(path, e))
     }
 
     /// Writes the fields of the card into `provenance`.
-    pub fn state(&self, provenance: &mut Value) {
+    pub fn apply_to(&self, provenance: &mut Value) {
         if !provenance.is_object() {
             *provenance = json!({});
         }
@@ -195,10 +197,10 @@ impl Card {
     }
 }
 
-/// `tensor` as `dtype`. Errors name `origin` and `name`.
+/// Converts `tensor` to `dtype`. Errors name `origin` and `name`.
 ///
 /// # Errors
-/// A value that is not finite, or is not any more in `dtype`.
+/// A value that is not finite, or is no longer finite in `dtype`.
 pub(super) fn narrowed(name: &str, tensor: &Tensor, dtype: DType, origin: &Path) -> Result<Tensor> {
     let tensor = tensor.to_dtype(dtype)?;
     let largest = tensor.to_dtype(DType::F32)?.flatten_all()?.abs()?.max_all()?.to_scalar::<f32>()?;
@@ -228,7 +230,7 @@ mod tests {
         assert_eq!(public["recipe"]["assets"], "assets");
         assert!(!public.to_string().contains("where/"), "no path of a machine: {public}");
         let card = json!({"quality": "good", "licences": {"word embeddings and vocabulary": "Apache-2.0"}});
-        serde_json::from_value::<Card>(card).expect("a card").state(&mut public);
+        serde_json::from_value::<Card>(card).expect("a card").apply_to(&mut public);
         assert_eq!(public["quality"], "good");
         assert_eq!(public["licences"]["word embeddings and vocabulary"], "Apache-2.0");
         assert_eq!(public["licences"]["pictures and captions"], "Sightline's own");

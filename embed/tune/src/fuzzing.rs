@@ -1,9 +1,9 @@
-//! The parsers of files from elsewhere, public for the fuzz targets in `embed/fuzz` (feature
-//! `fuzzing`). Each takes any bytes and must return, with a result or an error, and quickly.
+//! Parsers of untrusted files, made public for the fuzz targets in `embed/fuzz` (feature
+//! `fuzzing`). Each function takes any bytes and must return quickly, with a result or an error.
 
 use crate::dataset::annotations;
 
-/// Annotation files of datasets.
+/// Parses an annotation file of a dataset.
 pub fn annotations(bytes: &[u8]) {
     if let Ok(items) = annotations::parse(&String::from_utf8_lossy(bytes)) {
         let nowhere = std::path::Path::new("/nonexistent");

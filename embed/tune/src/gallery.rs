@@ -32,19 +32,19 @@ impl Picture {
     }
 }
 
-/// The picture in the file `path`.
+/// Reads and decodes the picture in the file `path`.
 ///
 /// # Errors
-/// A file that cannot be read, or is no picture: by name.
+/// A file that cannot be read or is not a picture; the error names it.
 pub fn read_picture(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     decode_image(&bytes).map_err(|e| TrainError::content(path, e))
 }
 
-/// Picture `view` of person `identity`.
+/// Draws picture `view` of person `identity`.
 ///
 /// # Errors
-/// A picture without a pixel.
+/// A picture without pixels.
 pub(super) fn drawn_picture(corpus: &Corpus, identity: u64, view: u64) -> Result<RgbImage> {
     let drawn = corpus.picture(identity, view);
     let (width, height) = drawn.dimensions();
@@ -61,7 +61,7 @@ pub struct Gallery {
     pub captions: Vec<String>,
     /// Identity of every caption.
     pub text_ids: Vec<u32>,
-    /// Captions that were left out, since the same person has the same one already.
+    /// Number of captions left out because the same person already has the same one.
     pub repeated: usize,
 }
 
@@ -81,8 +81,8 @@ pub(super) fn in_first_half(id: u32) -> bool {
 }
 
 impl Gallery {
-    /// All pictures of `entries`, and all their captions. A caption that several pictures of a person
-    /// have in common is one text: it would weigh more for no other reason.
+    /// All pictures of `entries`, and all their captions. A caption that several pictures of a
+    /// person share is one text, since repeats would give it more weight.
     pub fn of_entries(entries: Vec<Entry>) -> Self {
         let mut all = Self::default();
         let mut known = HashSet::new();
@@ -101,13 +101,13 @@ impl Gallery {
         all
     }
 
-    /// The same pictures with `texts`, which are of nobody in particular.
+    /// The same pictures with `texts` that describe nobody in particular (identity 0).
     pub fn with_texts(&self, texts: Vec<String>) -> Self {
         let text_ids = vec![0; texts.len()];
         Self { captions: texts, text_ids, repeated: 0, ..self.clone() }
     }
 
-    /// What is known of the person in each drawn picture; `None` of files.
+    /// Facts about the person in each drawn picture; `None` for files.
     pub fn drawn_facts(&self) -> Vec<Option<Facts>> {
         let facts = |picture: &Picture| match picture {
             Picture::File(_) => None,
@@ -154,7 +154,7 @@ impl Gallery {
         self.pictures.len()
     }
 
-    /// Whether there is no picture.
+    /// Whether the gallery has no pictures.
     pub fn is_empty(&self) -> bool {
         self.pictures.is_empty()
     }
@@ -162,7 +162,7 @@ impl Gallery {
     /// Decodes or draws a range of pictures, on every core.
     ///
     /// # Errors
-    /// A file that cannot be read or decoded: by name.
+    /// A file that cannot be read or decoded; the error names it.
     pub fn pictures(&self, range: Range<usize>) -> Result<Vec<RgbImage>> {
         self.pictures[range].par_iter().map(Picture::load).collect()
     }
@@ -171,7 +171,7 @@ impl Gallery {
     /// row-major.
     ///
     /// # Errors
-    /// As [`Gallery::pictures`].
+    /// The errors of [`Gallery::pictures`].
     pub fn squashed(&self, range: Range<usize>, [height, width]: [usize; 2]) -> Result<Vec<Vec<u8>>> {
         let squash = |picture: &RgbImage| Ok(resize(picture, width, height, Filter::Bilinear)?);
         self.pictures(range)?.par_iter().map(squash).collect()
@@ -180,13 +180,13 @@ impl Gallery {
     /// Normalised pixels `[n, 3, H, W]`, f32, of a range of pictures, preprocessed as in serving.
     ///
     /// # Errors
-    /// As [`Gallery::pictures`].
+    /// The errors of [`Gallery::pictures`].
     pub fn pixels(&self, range: Range<usize>, size: [usize; 2], prep: &Preprocess) -> Result<Vec<f32>> {
         Ok(pixel_values(&self.pictures(range)?, size, prep)?)
     }
 
     /// Splits into two galleries that share no identity, to fit on one and measure on the other.
-    /// The half of an identity depends on its number alone.
+    /// The half of an identity depends only on its number.
     pub fn halves(self) -> (Self, Self) {
         (self.only(in_first_half), self.only(|id| !in_first_half(id)))
     }

@@ -1,12 +1,13 @@
-//! Photographs of single garments, of which the kind is known: `garments:ROOT` of `--data`.
+//! Photographs of single garments of known kind: `garments:ROOT` of `--data`.
 //!
-//! A few hundred labelled persons are few for twenty kinds of clothes. Photographs of garments that lie or hang are easier to
-//! come by, and what they teach carries over to people. Each stands where it would be worn in a picture of a person, on a
-//! plain ground, and is a person of whom one garment is known and nothing else: texts about other parts are neither true nor
-//! false of it.
+//! A few hundred labelled persons are too few for twenty kinds of clothes. Photographs of garments
+//! without a wearer are easier to come by, and what they teach carries over to people. Each
+//! photograph is placed where the garment would be worn in a picture of a person, on a plain
+//! background. It counts as a person of whom one garment is known and nothing else: texts about
+//! other parts are neither true nor false of it.
 //!
-//! ROOT holds `labels.csv` (`image,label`, more columns are ignored) and `imgs/IMAGE.jpg`, as the clothing dataset of Alexey
-//! Grigorev (CC0 1.0) names them.
+//! ROOT holds `labels.csv` (`image,label`, more columns are ignored) and `imgs/IMAGE.jpg`, as the
+//! clothing dataset of Alexey Grigorev (CC0 1.0) names them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use sightline_embed::preprocess::{Filter, resize};
 
 use crate::facts::{Description, Facts, Garment};
 use crate::gallery::read_picture;
-use crate::source::{KeptPictures, Source, WeightedDraw};
+use crate::source::{PictureCache, Source, WeightedDraw};
 use crate::{Result, TrainError};
 
 /// File of the labels in ROOT.
@@ -34,20 +35,23 @@ struct Photograph {
     garment: Garment,
 }
 
-/// Garments of a folder, every kind drawn about as often as the others.
+/// Garments of a folder. A kind is drawn in proportion to the square root of its number of
+/// photographs, so that rare kinds come up more often than their share.
 pub struct GarmentSource {
     size: [usize; 2],
     photographs: Vec<Photograph>,
-    kept: KeptPictures,
+    kept: PictureCache,
     by_weight: WeightedDraw,
 }
 
 impl GarmentSource {
-    /// The garments in `root` whose label is a kind that can be worn in a picture of `size` pixels down and across; others
-    /// ("Shoes", "Not sure") are left out. Decoded pictures may take `memory` bytes.
+    /// Opens the garments in `root` for pictures of `size` (height, width) in pixels. Labels that
+    /// are no known kind of garment ("Shoes", "Not sure") are left out. Decoded pictures may take
+    /// `memory` bytes.
     ///
     /// # Errors
-    /// An unreadable file of labels, a line without two columns, a picture that is not there, or no garment at all.
+    /// An unreadable file of labels, a line without two columns, a missing picture, or no garment
+    /// at all.
     pub fn open(root: &Path, size: [usize; 2], memory: usize) -> Result<Self> {
         let path = root.join(LABELS);
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
@@ -74,17 +78,23 @@ impl GarmentSource {
         }
         let weights = photographs.iter().map(|photograph| 1.0 / (counts[&photograph.garment] as f64).sqrt());
         let by_weight = WeightedDraw::new(weights);
-        Ok(Self { size, kept: KeptPictures::new(photographs.len(), size, memory), by_weight, photographs })
+        Ok(Self { size, kept: PictureCache::new(photographs.len(), size, memory), by_weight, photographs })
+    }
+
+    /// File of every photograph and the garment in it, in the order of the identities.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Garment)> {
+        self.photographs.iter().map(|photograph| (photograph.path.as_path(), photograph.garment))
     }
 }
 
-/// The photograph at `path` as `garment` is worn: RGB bytes of `size`, on the mean colour of its edge.
+/// Reads the photograph at `path` and places it where `garment` is worn: RGB bytes of `size`, on
+/// the mean colour of the photograph's edge.
 fn worn(path: &Path, garment: Garment, size: [usize; 2]) -> Result<Vec<u8>> {
     place(&read_picture(path)?, garment.place(), size).map_err(|e| TrainError::content(path, e))
 }
 
-/// `photograph` between the heights `from` and `to` (0 to 1) of a picture of `size`, in the middle, on the mean colour of its
-/// edge.
+/// Places `photograph` in the middle of a picture of `size`, between the heights `from` and `to` (0
+/// to 1), on the mean colour of the photograph's edge.
 fn place(
     photograph: &RgbImage,
     [from, to]: [f32; 2],

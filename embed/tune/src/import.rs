@@ -3,8 +3,8 @@
 //!
 //! Both use the tensor names of [`sightline_embed::graph::Cada`]. A BLIP checkpoint also holds
 //! momentum copies, queues and a temperature, and lacks the head for token groups. The word
-//! predictor (`text_decoder`) is kept when it is asked for. The report lists every tensor that is left out.
-//! A checkpoint with missing tensors or wrong shapes is an error that names them.
+//! predictor (`text_decoder`) is kept on request. The report lists every tensor that is left out. A
+//! checkpoint with missing tensors or wrong shapes is an error that names them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,22 +32,23 @@ const POS_EMBED: &str = "visual_encoder.pos_embed";
 /// checkpoint lacks both.
 const LOCAL_HEAD: [&str; 2] = ["itm_local_head.weight", "itm_local_head.bias"];
 
-/// Why the tensors of `text_decoder` are left out.
+/// Reason that the report gives for leaving out the tensors of `text_decoder`.
 const WORD_PREDICTOR: &str = "word predictor";
 
 /// Settings of an import.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
-    /// `.pth`, `.pt`, `.bin` or `.safetensors`.
+    /// Checkpoint file: `.pth`, `.pt`, `.bin` or `.safetensors`.
     pub checkpoint: PathBuf,
     /// tokenizer.json of bert-base-uncased, with or without `[DEC]` and `[ENC]`.
     pub tokenizer: PathBuf,
     /// Configuration with the dimensions; `None` for CADA as published.
     pub config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels; `None` for those of the configuration, or
-    /// of the checkpoint.
+    /// Height and width of the model's input in pixels; `None` takes them from the configuration
+    /// or, without one, from the checkpoint.
     pub image: Option<[usize; 2]>,
-    /// Keeps the word predictor (`text_decoder`), so that the model names masked words; the text side is then in memory twice.
+    /// Keeps the word predictor (`text_decoder`), so that the model can predict masked words; the
+    /// text transformer is then in memory twice.
     pub word_head: bool,
     /// Data type of the stored weights.
     pub dtype: DType,
@@ -93,7 +94,7 @@ pub struct MappedCheckpoint {
     pub report: ImportReport,
 }
 
-/// Why the tensor `name` is left out; `None` for a tensor that is kept.
+/// Reason for leaving out the tensor `name`; `None` for a tensor that is kept.
 fn reason_to_skip(name: &str) -> Option<&'static str> {
     let part = name.split('.').next().unwrap_or_default();
     if part.ends_with("_m") {
@@ -111,12 +112,13 @@ fn reason_to_skip(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Picks what `arch` needs out of a checkpoint's `tensors`; `image` is the wanted size in pixels,
-/// if any, and `arch.image_size` becomes what it is. `origin` names the file in errors.
+/// Picks the tensors that `arch` needs from a checkpoint's `tensors`. `image` is the wanted picture
+/// size in pixels; without it, `own_size` selects the checkpoint's size instead of that of `arch`.
+/// The chosen size is stored in `arch.image_size`. `origin` names the file in errors.
 ///
 /// # Errors
-/// No tensor that maps, missing ones or wrong shapes, all by name; a position embedding of no grid
-/// that is known.
+/// No tensor that maps, missing tensors or wrong shapes (the error names them all), or a position
+/// embedding that fits no known grid.
 pub fn map(
     mut tensors: Tensors,
     arch: &mut Architecture,
@@ -169,10 +171,11 @@ pub fn map(
     Ok(MappedCheckpoint { tensors: selection.used, report })
 }
 
-/// The tensors of a checkpoint's word predictor, the authors' transformer of its own.
+/// Picks the tensors of a checkpoint's word predictor, which is a separate transformer in the
+/// authors' code.
 ///
 /// # Errors
-/// Missing tensors or wrong shapes, by name.
+/// Missing tensors or wrong shapes; the error names them.
 fn word_head(tensors: &Tensors, arch: &Architecture, origin: &Path) -> Result<Tensors> {
     let mut required = weights::required(arch, WordPredictor::Own)?;
     required.retain(|name, _| name.starts_with(WORD_HEAD_PREFIX));
@@ -227,8 +230,8 @@ fn configuration(options: &ImportOptions) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Reads `path`; adds `[DEC]` and `[ENC]` as the reference does when it is the plain one of
-/// bert-base-uncased.
+/// Reads the tokenizer at `path`. Adds `[DEC]` and `[ENC]`, as the reference does, if it is the
+/// plain tokenizer of bert-base-uncased.
 fn tokenizer(path: &Path, arch: &Architecture) -> Result<(Vec<u8>, Vec<String>)> {
     let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
     let bad = |e: &dyn std::fmt::Display| {
@@ -251,13 +254,13 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-/// Imports a checkpoint as a whole, tested model folder: config.json, model.safetensors,
+/// Imports a checkpoint as a complete, tested model folder: config.json, model.safetensors,
 /// tokenizer.json, selftest.safetensors.
 ///
 /// # Errors
-/// An unreadable file, what [`map`] refuses, a tokenizer of another model, a folder that exists
-/// (without `force`) or cannot be written, or a model whose features are not finite or all the
-/// same. Nothing is left behind then.
+/// An unreadable file, a checkpoint that [`map`] refuses, a tokenizer of another model, a folder
+/// that exists (without `force`) or cannot be written, or a model whose features are not finite or
+/// all the same. An import that fails leaves nothing behind.
 pub fn import(options: &ImportOptions) -> Result<ImportReport> {
     if options.out.exists() && !options.force {
         return Err(TrainError::content(&options.out, "it exists already; --force replaces it"));

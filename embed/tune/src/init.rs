@@ -14,16 +14,16 @@ use crate::weights::{self, Tensors};
 use sightline_embed::model::{Architecture, Grid, ModelConfig, WORD_HEAD};
 
 /// Prefixes of variables that a checkpoint may lack: BLIP has no local head, the auxiliary heads
-/// exist in training only, and not every model has a word predictor.
+/// exist only in training, and not every model has a word predictor.
 const OPTIONAL: [&str; 4] = ["itm_local_head.", "attributes.", "truth.", "text_decoder."];
 const POS_EMBED: &str = "visual_encoder.pos_embed";
 
-/// Starts from `path`: a `.pth` or `.safetensors` file under CADA's or BLIP's names, or a model
-/// folder. Patch positions are resized to the model's grid. Gives the names of variables that keep
-/// their fresh values.
+/// Loads initial weights from `path`: a `.pth` or `.safetensors` file with CADA's or BLIP's tensor
+/// names, or a model folder. Patch positions are resized to the model's grid. Returns the names of
+/// variables that keep their random values.
 ///
 /// # Errors
-/// An unreadable file, one that lacks more than the optional parts, or shapes of another
+/// An unreadable file, a file that lacks more than the optional parts, or shapes of another
 /// architecture.
 pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
     let (file, source) = if path.is_dir() {
@@ -57,18 +57,18 @@ pub fn from_checkpoint(trainee: &Trainee, path: &Path) -> Result<Vec<String>> {
 /// Which weights of a text encoder were loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextInit {
-    /// Words, positions and this many layers.
+    /// Word embeddings, positions and this many layers.
     Layers(usize),
     /// Only word embeddings, reduced to the model's width by principal components.
     Words,
 }
 
-/// Starts the text side from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT
-/// layout): all of it when widths and heads are the model's and it has enough layers, else word
-/// embeddings alone. Rows are those of `cut`.
+/// Loads a text encoder from `folder` (`model.safetensors` and `config.json` in Hugging Face BERT
+/// layout): all of it if its widths and heads equal the model's and it has enough layers, otherwise
+/// only its word embeddings. The embeddings have the rows of `cut`.
 ///
 /// # Errors
-/// An unreadable folder, one without BERT tensors, or embeddings narrower than the model's.
+/// An unreadable folder, a folder without BERT tensors, or embeddings narrower than the model's.
 pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &CutVocabulary) -> Result<TextInit> {
     let arch = trainee.model.arch();
     let path = folder.join("model.safetensors");
@@ -96,7 +96,8 @@ pub fn from_text_encoder(trainee: &Trainee, folder: &Path, cut: &CutVocabulary) 
     Ok(layers)
 }
 
-/// The model's layers, when the encoder has its widths and heads and as many layers at least.
+/// Number of layers of the model, if the encoder has the same widths and heads and at least as many
+/// layers.
 fn matching_layers(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<usize> {
     let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
     let is = |key: &str, want: usize| config[key].as_u64() == Some(want as u64);
@@ -108,8 +109,8 @@ fn matching_layers(all: &Tensors, folder: &Path, arch: &Architecture) -> Option<
     same.then_some(arch.text_layers)
 }
 
-/// Every tensor of embeddings and layers. The encoder's first token type is part of its positions
-/// here: CADA has none.
+/// Copies every tensor of the embeddings and layers to `taken`. The encoder's first token type is
+/// added to its positions, because CADA has no token types.
 fn take_all(all: &Tensors, arch: &Architecture, cut: &CutVocabulary, taken: &mut Tensors) -> candle_core::Result<()> {
     let get = |name: &str| all.get(name).ok_or_else(|| candle_core::Error::Msg(format!("there is no {name}")));
     let mut rows: Vec<u32> = cut.full_ids.iter().map(|id| *id as u32).collect();

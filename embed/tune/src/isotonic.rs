@@ -4,12 +4,12 @@
 /// Pairs with neighbouring evidence that share one probability.
 #[derive(Clone, Copy)]
 struct Block {
-    /// Lowest and highest evidence.
+    /// Lowest evidence of the block; `to` is the highest.
     from: f32,
     to: f32,
     /// Weighted number of matches.
     matches: f64,
-    /// Number of pairs, with the weight of the prior.
+    /// Number of pairs, plus the weight of the prior.
     weight: f64,
 }
 
@@ -35,14 +35,14 @@ fn pool(blocks: impl Iterator<Item = Block>) -> Vec<Block> {
 }
 
 /// Knots (evidence, probability) of the rising curve through `pairs` of (evidence, label): flat
-/// over each pooled block, a straight line from one to the next. Each block is drawn towards the
-/// share of all matches by the weight of one pair, so that a block of few pairs claims no
-/// certainty. Nothing when fewer than two blocks are left: the evidence tells nothing.
+/// over each pooled block, a straight line from one to the next. Each block is pulled towards the
+/// overall share of matches with the weight of one pair, so that a block of few pairs claims no
+/// certainty. `None` if fewer than two blocks are left, since the evidence is then uninformative.
 pub(super) fn isotonic(pairs: &[(f32, bool)]) -> Option<Vec<[f32; 2]>> {
     let mut sorted: Vec<(f32, bool)> = pairs.iter().copied().filter(|p| p.0.is_finite()).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
     let share = sorted.iter().filter(|p| p.1).count() as f64 / sorted.len().max(1) as f64;
-    // Pairs of the same evidence are one block whatever their labels.
+    // Pairs with the same evidence form one block, whatever their labels.
     let equal = sorted.chunk_by(|a, b| a.0 == b.0).map(|same| Block {
         from: same[0].0,
         to: same[0].0,

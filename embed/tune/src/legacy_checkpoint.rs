@@ -1,5 +1,6 @@
-//! Reads PyTorch checkpoints of the form before version 1.6, which candle does not: four pickles one behind the other (a magic
-//! number, the version, sizes of integers, the tensors), then the keys of the storages and their bytes.
+//! Reads PyTorch checkpoints in the format before version 1.6, which candle cannot read: four
+//! consecutive pickles (a magic number, the version, sizes of integers, the tensors), then the keys
+//! of the storages and their bytes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,13 +10,13 @@ use std::path::Path;
 use candle_core::pickle::{Object, Stack};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-/// The pickled magic number, then the pickled version 1001: how every such file begins.
+/// First bytes of every such file: the pickled magic number, then the pickled version 1001.
 const START: [u8; 21] = [
     0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e, 0x80, 0x02, 0x4d, 0xe9,
     0x03, 0x2e,
 ];
 
-/// Whether the file at `path` is of this form.
+/// Whether the file at `path` has this format.
 ///
 /// # Errors
 /// A file that cannot be read.
@@ -25,10 +26,10 @@ pub fn is_legacy(path: &Path) -> std::io::Result<bool> {
     Ok(start == START)
 }
 
-/// Every tensor of the file by name, on the CPU.
+/// Reads every tensor of the file and its name, on the CPU.
 ///
 /// # Errors
-/// A file cut short, or one that holds anything but named tensors.
+/// A truncated file, or a file that holds anything but named tensors.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let mut file = BufReader::new(File::open(path)?);
     let mut start = [0; START.len()];
@@ -65,14 +66,14 @@ fn pickle(file: &mut impl BufRead) -> Result<Object> {
     stack.finalize()
 }
 
-/// Where a tensor's numbers are.
+/// Location of a tensor's numbers.
 struct StoredTensor {
     storage: String,
     dtype: DType,
-    /// First number in the storage.
+    /// Index of the first number in the storage.
     offset: usize,
     shape: Vec<usize>,
-    /// Numbers from one element to the next in each dimension.
+    /// Distance between neighbouring elements in each dimension, in numbers.
     strides: Vec<usize>,
 }
 
@@ -83,7 +84,7 @@ impl StoredTensor {
         let numbers: usize = self.shape.iter().product();
         let mut own = Vec::with_capacity(numbers * width);
         for number in 0..numbers {
-            // Place in the storage of the number'th element, row-major.
+            // Index in the storage of element `number`, row-major.
             let (mut rest, mut place) = (number, self.offset);
             for (size, stride) in self.shape.iter().zip(&self.strides).rev() {
                 place += rest % size * stride;
@@ -98,7 +99,7 @@ impl StoredTensor {
     }
 }
 
-/// The tensors of a dictionary, which may be wrapped (`OrderedDict`).
+/// Reads the tensors of a dictionary, which may be wrapped (`OrderedDict`).
 fn named_tensors(object: Object) -> Result<Vec<(String, StoredTensor)>> {
     let items = match object {
         Object::Dict(items) => items,
@@ -114,7 +115,7 @@ fn named_tensors(object: Object) -> Result<Vec<(String, StoredTensor)>> {
     Ok(tensors)
 }
 
-/// Arguments of `_rebuild_tensor_v2`: storage, offset, shape, strides and more.
+/// Reads the arguments of `_rebuild_tensor_v2`: storage, offset, shape, strides and more.
 fn stored(args: Object) -> Result<StoredTensor> {
     let Object::Tuple(args) = args else { bail!("a tensor without arguments") };
     let mut args = args.into_iter();
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!((all["turned"].dims(), numbers("turned")), (&[3, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.5]));
         assert_eq!(numbers("part"), [5.0, 6.5]);
         assert_eq!((all["count"].dims(), numbers("count")), (&[][..], vec![7.0]));
-        // The usual door takes it and leaves integers out.
+        // `weights::read` reads it too, but leaves integers out.
         assert_eq!(crate::weights::read(&golden()).expect("sound").len(), 3);
     }
 

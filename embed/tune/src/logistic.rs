@@ -1,10 +1,11 @@
-//! Logistic regression of few features on many samples: what calibrations are fitted with.
+//! Logistic regression of few features on many samples, used to fit calibrations.
 
 use sightline_embed::model::sigmoid;
 
-/// Coefficients of the features in `rows` that give the odds of `outcomes`, one for each row; a feature that is always 1 stands
-/// for the bias. By Newton's method with step halving. A very small ridge penalty keeps the coefficients finite where the
-/// outcomes are separable. `None` without both outcomes.
+/// Fits coefficients of the features in `rows` to the log-odds of `outcomes`, one per row, by
+/// Newton's method with step halving. A feature that is always 1 serves as the bias. A very small
+/// ridge penalty keeps the coefficients finite where the outcomes are separable. `None` without
+/// both outcomes.
 pub fn regression<const N: usize>(rows: &[[f64; N]], outcomes: &[bool]) -> Option<[f64; N]> {
     if !(outcomes.contains(&true) && outcomes.contains(&false)) {
         return None;
@@ -12,11 +13,11 @@ pub fn regression<const N: usize>(rows: &[[f64; N]], outcomes: &[bool]) -> Optio
     const RIDGE: f64 = 1e-4;
     let dot = |a: &[f64; N], b: &[f64; N]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let cost = |w: &[f64; N]| -> f64 {
-        let said = rows.iter().zip(outcomes).map(|(row, outcome)| {
+        let losses = rows.iter().zip(outcomes).map(|(row, outcome)| {
             let z = dot(row, w);
             z.max(0.0) + (-z.abs()).exp().ln_1p() - if *outcome { z } else { 0.0 }
         });
-        said.sum::<f64>() + 0.5 * RIDGE * dot(w, w)
+        losses.sum::<f64>() + 0.5 * RIDGE * dot(w, w)
     };
     let mut w = [0f64; N];
     for _ in 0..200 {
@@ -46,9 +47,11 @@ pub fn regression<const N: usize>(rows: &[[f64; N]], outcomes: &[bool]) -> Optio
     w.iter().all(|v| v.is_finite()).then_some(w)
 }
 
-/// As [`regression`], with a bias beside the features and no coefficient of the first `evidence` features below 0: evidence never
-/// counts against itself. One whose coefficient comes out below 0 is left out and gets 0, the lowest first.
-pub fn rising<const N: usize, const M: usize>(
+/// Fits like [`regression`], but adds a bias and keeps the coefficients of the first `evidence`
+/// features at 0 or above: evidence never counts against itself. Features with a negative
+/// coefficient are left out one by one, the lowest first, and get the coefficient 0. Returns the
+/// coefficients and the bias.
+pub fn non_negative_regression<const N: usize, const M: usize>(
     features: &[[f64; N]],
     outcomes: &[bool],
     evidence: usize,
@@ -117,15 +120,19 @@ mod tests {
 
     #[test]
     fn evidence_against_itself_is_left_out() {
-        // The second feature is the first with its sign turned and some noise, so it alone would have a coefficient below 0.
+        // The second feature is the first with the opposite sign and some noise, so alone it would
+        // have a negative coefficient.
         let features: Vec<[f64; 2]> =
             (0..4000).map(|i| noise(2 * i) - 0.5).enumerate().map(|(i, x)| [x, noise(2 * i + 1) - x]).collect();
         let outcomes: Vec<bool> =
             features.iter().enumerate().map(|(i, [x, _])| noise(7 * i + 3) < 0.5 + 0.8 * x).collect();
         let second_alone: Vec<[f64; 1]> = features.iter().map(|[_, y]| [*y]).collect();
-        assert_eq!(rising::<1, 2>(&second_alone, &outcomes, 1).expect("both outcomes").0, [0.0]);
-        assert!(rising::<1, 2>(&second_alone, &outcomes, 0).expect("both outcomes").0[0] < -0.2, "free of the rule");
-        let ([first, second], bias) = rising::<2, 3>(&features, &outcomes, 2).expect("both outcomes");
+        assert_eq!(non_negative_regression::<1, 2>(&second_alone, &outcomes, 1).expect("both outcomes").0, [0.0]);
+        assert!(
+            non_negative_regression::<1, 2>(&second_alone, &outcomes, 0).expect("both outcomes").0[0] < -0.2,
+            "free of the rule"
+        );
+        let ([first, second], bias) = non_negative_regression::<2, 3>(&features, &outcomes, 2).expect("both outcomes");
         assert!(first > 2.0 && second >= 0.0 && bias.abs() < 0.2, "{first} {second} {bias}");
     }
 

@@ -1,7 +1,8 @@
-//! What the word head of a model knows of pictures: `eval --attributes`.
+//! Measures what a model's word head reads from pictures: `eval --attributes`.
 //!
-//! Each attribute word of a caption is masked for itself and asked for, with the picture of its person and, as chance, with
-//! that of somebody else: what the caption's other words give away counts on both sides.
+//! Each attribute word of a caption is masked on its own and predicted with the picture of its
+//! person and, as the chance level, with the picture of another person. What the caption's other
+//! words give away thus counts on both sides.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,28 +20,29 @@ use crate::{Result, TrainError};
 /// Pictures embedded at once.
 const BATCH: usize = 16;
 
-/// How often a masked word is among the three that the model names.
+/// How often a masked word is among the three words that the model predicts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MaskedWordFigures {
-    /// Pictures that were asked about.
+    /// Number of pictures.
     pub pictures: usize,
-    /// Of adjectives: "red", "striped".
+    /// Figures of adjectives: "red", "striped".
     pub adjectives: Contrast,
-    /// Of nouns: "jacket", "woman".
+    /// Figures of nouns: "jacket", "woman".
     pub nouns: Contrast,
 }
 
 /// A masked word of somebody's caption.
-struct Asked {
+struct MaskedTemplate {
     /// The caption with the mask in the word's place.
     template: String,
     word: String,
     tag: Tag,
 }
 
-/// The attribute words of `caption`, each masked for itself. Words of several pieces have no single mask, and those for what is
-/// not judged are never named: neither is asked for. Nor is a caption that the model cannot read whole.
-fn asked(model: &Model, caption: &str) -> Vec<Asked> {
+/// Masks each attribute word of `caption` on its own. Left out are words of several pieces, which
+/// have no single mask, words that the model never predicts because they are not judged, and
+/// captions that are too long for the model.
+fn masked_templates(model: &Model, caption: &str) -> Vec<MaskedTemplate> {
     let word = |range: &std::ops::Range<usize>| caption[range.clone()].to_lowercase();
     let words = tag(caption).into_iter().filter(|found| found.tag != Tag::Other);
     words
@@ -49,13 +51,14 @@ fn asked(model: &Model, caption: &str) -> Vec<Asked> {
         .filter(|(word, _)| is_judged(word) && model.tokenizer().id(word).is_some())
         .map(|(word, found)| {
             let template = format!("{}{MASK}{}", &caption[..found.range.start], &caption[found.range.end..]);
-            Asked { template, word, tag: found.tag }
+            MaskedTemplate { template, word, tag: found.tag }
         })
-        .filter(|asked| model.tokenizer().encode_template(&asked.template, MASK).is_ok())
+        .filter(|masked| model.tokenizer().encode_template(&masked.template, MASK).is_ok())
         .collect()
 }
 
-/// Asks `model` for the masked words of the first caption of everybody in `gallery`, of each of their pictures.
+/// Lets `model` predict the masked words of each person's first caption, for each of their pictures
+/// in `gallery`.
 ///
 /// # Errors
 /// A model without a word head, a picture that cannot be read, or a gallery of one person.
@@ -73,7 +76,7 @@ pub fn measure(
     let mut persons = gallery.image_ids.clone();
     persons.sort_unstable();
     persons.dedup();
-    // Somebody else is the next picture of another person.
+    // The picture for the chance level is the next one of another person.
     let other = |own: usize| {
         let mut after = (1..gallery.len()).map(|by| (own + by) % gallery.len());
         after.find(|other| gallery.image_ids[*other] != gallery.image_ids[own])
@@ -85,14 +88,15 @@ pub fn measure(
         let one_person =
             || TrainError::Usage("masked words are held against other persons: a gallery of several".into());
         let (other, person) = (other(own).ok_or_else(one_person)?, persons.partition_point(|person| *person < id));
-        let ask = |asked: Asked| {
+        let ask = |masked: MaskedTemplate| {
             let named = |picture: usize| -> Result<f64> {
-                let words = model.attributes(&patches[picture], &asked.template)?.swap_remove(0).words;
-                Ok(f64::from(u8::from(words.iter().any(|(word, _)| *word == asked.word))))
+                let words = model.attributes(&patches[picture], &masked.template)?.swap_remove(0).words;
+                Ok(f64::from(u8::from(words.iter().any(|(word, _)| *word == masked.word))))
             };
-            Ok((asked.tag, Measured { person, reached: named(own)?, chance: named(other)? }))
+            Ok((masked.tag, Measured { person, reached: named(own)?, chance: named(other)? }))
         };
-        let found = caption.map_or(Ok(Vec::new()), |caption| asked(model, caption).into_iter().map(ask).collect());
+        let found =
+            caption.map_or(Ok(Vec::new()), |caption| masked_templates(model, caption).into_iter().map(ask).collect());
         progress("captions asked", done.fetch_add(1, Ordering::Relaxed) + 1, gallery.len());
         found
     };

@@ -18,15 +18,16 @@ use sightline_embed::graph::Dropout;
 use sightline_embed::graph::WordPredictor;
 use sightline_figures::stream;
 
-/// The truth of phrases, asked of every picture of a batch.
+/// Settings of the loss on the truth of phrases, which compares each phrase with every picture of a
+/// batch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Truth {
-    /// Phrases of a batch.
+    /// Number of phrases per batch.
     pub phrases: usize,
-    /// Weight of their loss in the total.
+    /// Weight of this loss in the total.
     pub weight: f64,
-    /// Whether the global loss counts everyone of whom a caption is true as its match, and not its own person alone (NDF's
-    /// target in the paper, equation 3).
+    /// Whether every person that a caption is true of counts as its match in the global loss.
+    /// Otherwise only its own person does (NDF's target in the paper, equation 3).
     pub targets: bool,
 }
 
@@ -87,7 +88,7 @@ impl Default for Objective {
 }
 
 impl Objective {
-    /// The authors' code, in every respect in which it differs from their paper.
+    /// The authors' code: follows it wherever it differs from their paper.
     pub fn reference() -> Self {
         let paper = Self::default();
         Self {
@@ -105,10 +106,10 @@ impl Objective {
         }
     }
 
-    /// For a small model that starts from random weights. Negatives are sampled, easy ones too.
-    /// Matching starts when features are useful, with cross-attention from the projections, and on
-    /// part of the batch. Groups are about as long as a phrase. The cross-attention that matches
-    /// also predicts words. Attribute heads give a dense first signal.
+    /// Objective for a small model that starts from random weights. Negatives are sampled,
+    /// including easy ones. Matching starts when features are useful, with cross-attention from the
+    /// projections, and on part of the batch. Groups are about as long as a phrase. The
+    /// cross-attention that matches also predicts words. Attribute heads give a dense first signal.
     pub fn scratch() -> Self {
         let paper = Self::default();
         Self {
@@ -133,7 +134,7 @@ impl Objective {
         self.ara.as_ref().map_or(WordPredictor::None, |ara| ara.decoder)
     }
 
-    /// Checks that every setting can be used.
+    /// Checks that every setting is valid.
     ///
     /// # Errors
     /// A message that names the setting.
@@ -180,8 +181,8 @@ impl Objective {
     }
 }
 
-/// The loss of one batch at `step` (a scalar f32) and its parts by name. `seed` decides the random
-/// choices: masks, sampled negatives, dropout.
+/// The loss of one batch at `step` (a scalar f32) and its parts by name. `seed` determines the
+/// random choices: masks, sampled negatives, dropout.
 ///
 /// # Errors
 /// A model that was not built with the objective's decoder.
@@ -193,10 +194,10 @@ pub fn loss(trainee: &Trainee, config: &Objective, batch: &Batch, step: usize, s
     loss_with(trainee, config, batch, masked.as_ref(), step, seed)
 }
 
-/// As [`loss`], with given masks.
+/// The loss of one batch like [`loss`], with given masks.
 ///
 /// # Errors
-/// As [`loss`].
+/// The errors of [`loss`].
 pub fn loss_with(
     trainee: &Trainee,
     config: &Objective,

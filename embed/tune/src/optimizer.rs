@@ -4,10 +4,10 @@
 //! candle's own optimiser makes a dozen temporary tensors per parameter and hides its moments, so a
 //! run could not be continued where it stopped.
 //!
-//! Each parameter counts its own updates, as PyTorch's does: bias correction divides by how far the
-//! moments have come, and the moments of a parameter that was frozen or had no gradient have not
-//! moved. With the run's count instead, a parameter that starts at step 1,200 is moved by up to 5.5
-//! times the learning rate for its first hundred steps.
+//! Each parameter counts its own updates, as in PyTorch: bias correction depends on how often the
+//! moments were updated, and a parameter that was frozen or had no gradient kept its moments. With
+//! the run's count instead, a parameter that starts at step 1,200 would move by up to 5.5 times the
+//! learning rate for its first hundred steps.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -36,8 +36,8 @@ pub struct AdamWConfig {
     /// Weight decay.
     pub decay: f64,
     /// Updates over which the learning rate of a parameter rises linearly when its first update
-    /// comes after the run's first step; parameters that are there from the start are not touched
-    /// by it. 0 for none, as in PyTorch.
+    /// comes after the run's first step; parameters that are updated from the start are not
+    /// affected. 0 for none, as in PyTorch.
     pub late_warmup: usize,
 }
 
@@ -55,7 +55,7 @@ struct ParameterState {
     second: Vec<f32>,
     /// Number of updates of this parameter.
     step: usize,
-    /// Its first update came after the run's first step.
+    /// Whether its first update came after the run's first step.
     late: bool,
     /// Factor on the learning rate.
     factor: f64,
@@ -92,7 +92,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimiser of `variables`, which it sorts by name.
+    /// Creates an optimiser of `variables`, which it sorts by name.
     pub fn new(mut variables: Vec<(String, Var)>, config: AdamWConfig) -> Self {
         variables.sort_by(|a, b| a.0.cmp(&b.0));
         let parameters = variables
@@ -113,8 +113,8 @@ impl AdamW {
         Self { config, parameters, step: 0 }
     }
 
-    /// Sets the factor on the learning rate of each parameter by its name: a part that was trained elsewhere learns more
-    /// slowly than fresh ones.
+    /// Sets the factor on the learning rate of each parameter by its name: a part that was trained
+    /// elsewhere should learn more slowly than new parts.
     pub fn scale_rates(&mut self, factor: impl Fn(&str) -> f64) {
         self.parameters.iter_mut().for_each(|parameter| parameter.factor = factor(&parameter.name));
     }
@@ -143,7 +143,7 @@ impl AdamW {
             _ => Ok(None),
         };
         let all = self.parameters.iter().map(gradient).collect::<Result<Vec<_>>>()?;
-        // Each sum in a fixed order, so that a run repeats itself to the bit.
+        // Every sum has a fixed order, so that a repeated run is bit-identical.
         let squares = |g: &Option<Tensor>| match g {
             Some(g) => {
                 with_values(g, |g| g.par_chunks(VALUES_PER_TASK).map(square_sum).collect::<Vec<f64>>().iter().sum())
@@ -188,12 +188,12 @@ impl AdamW {
         Ok(all)
     }
 
-    /// Restores the state that [`AdamW::state`] returned after `step` steps. In an older
-    /// checkpoint, which has no count per parameter, parameters with moments take the run's count,
-    /// so that their bias corrections stay the same.
+    /// Restores the state that [`AdamW::state`] returned after `step` steps. An older checkpoint
+    /// has no counts per parameter; parameters with non-zero moments then take the run's count, so
+    /// that their bias corrections stay the same.
     ///
     /// # Errors
-    /// A missing moment or one of another size, or a step that is no number.
+    /// A missing moment, a moment of another size, or a step that is not a number.
     pub fn restore(&mut self, state: &HashMap<String, Tensor>, step: usize) -> Result<()> {
         for parameter in &mut self.parameters {
             for (prefix, values) in [("first", &mut parameter.first), ("second", &mut parameter.second)] {

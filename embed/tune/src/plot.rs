@@ -12,7 +12,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::calibrate::Bin;
 use super::{Result, TrainError, atomic};
 
-/// Colours that people with any colour vision tell apart (Okabe and Ito).
+/// Colours that people with any kind of colour vision can distinguish (Okabe and Ito).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -47,7 +47,7 @@ impl Curve {
 /// One pair of axes with its lines.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Panel {
-    /// Above the axes.
+    /// Title above the axes.
     pub title: String,
     /// Name and unit of the horizontal axis.
     pub x: String,
@@ -63,13 +63,13 @@ pub type Row = (String, Vec<Option<(f64, f64)>>);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
-type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
+type DrawResult = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
-fn draw(path: &Path, size: (u32, u32), body: impl FnOnce(&Area<'_>) -> Drawn) -> Result<()> {
+fn draw(path: &Path, size: (u32, u32), body: impl FnOnce(&Area<'_>) -> DrawResult) -> Result<()> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
@@ -81,7 +81,7 @@ fn draw(path: &Path, size: (u32, u32), body: impl FnOnce(&Area<'_>) -> Drawn) ->
     atomic::file(path, svg.as_bytes())
 }
 
-/// Means of runs of neighbouring finite points, at most [`MOST_POINTS`].
+/// Averages runs of neighbouring finite points, so that at most [`MOST_POINTS`] are left.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let finite: Vec<(f64, f64)> = points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect();
     let run = finite.len().div_ceil(MOST_POINTS).max(1);
@@ -125,7 +125,7 @@ fn axes<'a, 'b>(
     Ok(chart)
 }
 
-fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, at: SeriesLabelPosition) -> Drawn {
+fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, at: SeriesLabelPosition) -> DrawResult {
     chart
         .configure_series_labels()
         .position(at)
@@ -135,7 +135,7 @@ fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, at: SeriesLabelPosition) -> Dra
         .draw()
 }
 
-fn lines<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, curves: &[Curve]) -> Drawn {
+fn lines<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, curves: &[Curve]) -> DrawResult {
     for (index, curve) in curves.iter().enumerate() {
         let style = ShapeStyle { color: colour(index).to_rgba(), filled: true, stroke_width: 2 };
         let points = thinned(&curve.points);
@@ -175,8 +175,9 @@ pub fn curves(path: &Path, panels: &[Panel]) -> Result<()> {
     })
 }
 
-/// Reliability: for each named set of bins the observed share of matches over the mean probability,
-/// with the diagonal of perfect calibration; below it how many pairs lie in each bin.
+/// Draws a reliability diagram: for each named set of bins, the observed share of matches over the
+/// mean probability, with the diagonal of perfect calibration. Below it are the numbers of pairs in
+/// each bin.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -211,8 +212,8 @@ pub fn reliability(path: &Path, title: &str, sets: &[(String, Vec<Bin>)]) -> Res
     })
 }
 
-/// Horizontal bars: a row per variant, a bar per series in it, with an error bar and the number
-/// written out.
+/// Draws horizontal bars: one row per variant with one bar per series, each with an error bar and
+/// its value as text.
 ///
 /// # Errors
 /// A file that cannot be written.

@@ -2,7 +2,7 @@
 //!
 //! Drawing a person costs a few milliseconds and a training step reads tens of them, again and
 //! again, so each picture is drawn once and kept as bytes (55 KB at 192 x 96). Captions of drawn
-//! persons are written afresh for every use.
+//! persons are generated anew for every use.
 
 use std::sync::OnceLock;
 
@@ -28,18 +28,18 @@ pub struct Pool {
     pub size: [usize; 2],
     /// Vocabulary of the captions.
     pub words: Words,
-    /// Share of the captions that are made of facts, as those of labelled people are, so that it is known of whom they are
-    /// true; the others are of the drawn persons' own writer.
+    /// Share of the captions that are generated from facts, like those of labelled people, so that
+    /// it is known which persons they are true of. The corpus generates the other captions.
     pub described: f32,
     pictures: Vec<OnceLock<Box<[u8]>>>,
     labels: Vec<OnceLock<Labels>>,
 }
 
-/// A picture resized to `[height, width]` without keeping the aspect, as in serving: RGB bytes,
-/// row-major.
+/// Resizes a picture to `[height, width]` without keeping the aspect, as in serving. Returns RGB
+/// bytes, row-major.
 ///
 /// # Errors
-/// A picture without a pixel.
+/// A picture without pixels.
 pub fn squash(picture: &RgbImage, [height, width]: [usize; 2]) -> Result<Vec<u8>, EmbedError> {
     let bytes = picture.as_raw().as_slice();
     let empty = |_| EmbedError::EmptyImage { width: picture.width(), height: picture.height() };
@@ -48,7 +48,7 @@ pub fn squash(picture: &RgbImage, [height, width]: [usize; 2]) -> Result<Vec<u8>
 }
 
 impl Pool {
-    /// Identities `first..first + identities`, none of them drawn yet.
+    /// Creates a pool of the identities `first..first + identities`, none of them drawn yet.
     pub fn new(corpus: Corpus, first: u64, identities: u64, views: u64, size: [usize; 2]) -> Self {
         let pictures = (0..identities * views).map(|_| OnceLock::new()).collect();
         let labels = (0..identities).map(|_| OnceLock::new()).collect();
@@ -75,7 +75,7 @@ impl Pool {
     /// Bytes of picture `view` of the `index`th identity, row-major RGB.
     pub fn picture(&self, index: u64, view: u64) -> &[u8] {
         self.pictures[(index * self.views + view) as usize].get_or_init(|| {
-            // Drawn pictures have pixels; if one had none, black would stand for it.
+            // Drawn pictures always have pixels; a picture without any would become black.
             let black = || vec![0; self.size[0] * self.size[1] * 3];
             squash(&self.corpus.picture(self.first + index, view), self.size)
                 .unwrap_or_else(|_| black())

@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor, bail};
 use sightline_embed::model::Grid;
 
-/// Resizes `pos_embed` `[1, 1 + from.len(), width]` to `[1, 1 + to.len(), width]`, f32: the class
-/// token stays, the rest is bicubic (a = -0.75) with `align_corners = false` and no antialiasing,
-/// as the reference, but for any rectangle.
+/// Resizes `pos_embed` `[1, 1 + from.len(), width]` to `[1, 1 + to.len(), width]`, f32. The class
+/// token stays unchanged; the patch positions are resized bicubically (a = -0.75) with
+/// `align_corners = false` and without antialiasing, as in the reference, but to any rectangle.
 ///
 /// # Errors
 /// A `pos_embed` whose shape is not that of the grid `from`, or an empty grid `to`.
@@ -34,7 +34,7 @@ pub fn resize_pos_embed(pos_embed: &Tensor, from: Grid, to: Grid) -> Result<Tens
     Tensor::from_vec(out, (1, to.len() + 1, width), pos_embed.device())
 }
 
-/// For every target position the four source positions (clamped to the edge) and their weights.
+/// Four source positions (clamped to the edge) and their weights for every target position.
 fn taps(from: usize, to: usize) -> Vec<[(usize, f32); 4]> {
     let scale = from as f32 / to as f32;
     (0..to)
@@ -54,7 +54,7 @@ fn near(t: f32) -> f32 {
     ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0
 }
 
-/// The same for distances from 1 to 2.
+/// The same kernel for distances from 1 to 2.
 fn far(t: f32) -> f32 {
     const A: f32 = -0.75;
     ((A * t - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A

@@ -1,5 +1,5 @@
-//! Ranks of the right pictures: Rank-1/5/10 and mean average precision over a whole gallery, and how
-//! far they move when other persons are measured.
+//! Ranks of the matching pictures: Rank-1/5/10 and mean average precision over a whole gallery, and
+//! their bootstrap intervals over persons.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,7 @@ pub struct Ranks {
     pub map: f64,
 }
 
-/// The middle 95 % of each of [`Ranks`] over persons, in per cent.
+/// Bootstrap intervals (the middle 95 %) of the fields of [`Ranks`] over persons, in per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct RankIntervals {
@@ -28,16 +28,16 @@ pub struct RankIntervals {
     pub map: [f64; 2],
 }
 
-/// How one text found its person.
+/// Search result of one text: how high it ranked its person.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TextRank {
-    /// Place of the first hit, from 0; `usize::MAX` without one.
+    /// Rank of the first hit, counted from 0; `usize::MAX` without a hit.
     pub first: usize,
     /// Mean precision at each hit, 0 to 1.
     pub precision: f64,
 }
 
-/// A score for `total_cmp`: NaN sorts last, and both zeros are equal.
+/// Maps a score so that `total_cmp` sorts NaN last and treats both zeros as equal.
 fn rankable(score: f32) -> f32 {
     if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
 }
@@ -47,8 +47,8 @@ pub(super) fn by_falling_score(row: &[f32], a: usize, b: usize) -> Ordering {
     rankable(row[b]).total_cmp(&rankable(row[a]))
 }
 
-/// Images by descending score; equal scores keep their order.
-pub(super) fn order(row: &[f32]) -> Vec<usize> {
+/// Images by descending score; equal scores keep their order, and NaN comes last.
+pub fn order(row: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| by_falling_score(row, a, b));
     order
@@ -61,7 +61,7 @@ pub fn ranks(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -> Ranks 
     Ranks::of(&text_ranks(|text| order(&scores[text]), text_ids, image_ids))
 }
 
-/// The rank of each text, where `order` gives the images of a text from first to last.
+/// The rank of each text; `order` returns the images of a text from first to last.
 pub fn text_ranks(order: impl Fn(usize) -> Vec<usize> + Sync, text_ids: &[u32], image_ids: &[u32]) -> Vec<TextRank> {
     let one = |(text, id): (usize, &u32)| {
         let (mut hits, mut sum, mut first) = (0usize, 0f64, usize::MAX);
@@ -82,18 +82,18 @@ pub fn text_ranks_by(scores: &[Vec<f32>], text_ids: &[u32], image_ids: &[u32]) -
     text_ranks(|text| order(&scores[text]), text_ids, image_ids)
 }
 
-/// Worth of a text in Rank-1, Rank-5, Rank-10 and mAP.
-fn worth(text: &TextRank) -> [f64; 4] {
+/// Contribution of a text to Rank-1, Rank-5, Rank-10 and mAP, each 0 to 1.
+fn contribution(text: &TextRank) -> [f64; 4] {
     let within = |k| f64::from(u8::from(text.first < k));
     [within(1), within(5), within(10), text.precision]
 }
 
 impl Ranks {
-    /// Over all `texts`; 0 without one.
+    /// Averages over all `texts`; every field is 0 without texts.
     pub fn of(texts: &[TextRank]) -> Self {
         let mut sums = [0.0; 4];
         for text in texts {
-            sums.iter_mut().zip(worth(text)).for_each(|(sum, worth)| *sum += worth);
+            sums.iter_mut().zip(contribution(text)).for_each(|(sum, contribution)| *sum += contribution);
         }
         let [rank1, rank5, rank10, map] = sums.map(|sum| 100.0 * sum / texts.len().max(1) as f64);
         Self { rank1, rank5, rank10, map }
@@ -101,8 +101,8 @@ impl Ranks {
 }
 
 impl RankIntervals {
-    /// The intervals when the persons who are looked for (`text_ids`) are drawn anew, each with all of
-    /// their texts; the gallery stays. `None` of fewer than two persons.
+    /// Bootstrap intervals that resample the searched persons (`text_ids`), each with all of their
+    /// texts; the gallery stays the same. `None` for fewer than two persons.
     pub fn of(texts: &[TextRank], text_ids: &[u32]) -> Option<Self> {
         let (persons, count) = numbered(text_ids.iter().copied());
         let mean = |which: usize| {
@@ -110,7 +110,7 @@ impl RankIntervals {
                 let (mut sum, mut all) = (0.0, 0.0);
                 for (text, person) in texts.iter().zip(&persons) {
                     let times = f64::from(times[*person]);
-                    sum += times * worth(text)[which];
+                    sum += times * contribution(text)[which];
                     all += times;
                 }
                 Some(100.0 * sum / all)
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_ranked_last_and_stops_nothing() {
-        // Enough of them that a sort notices an order that contradicts itself.
+        // There are enough values for a sort to notice an inconsistent order.
         let row: Vec<f32> = (0..300).map(|i| if i % 3 == 0 { f32::NAN } else { ((i * 7919) % 300) as f32 }).collect();
         let sorted = order(&row);
         assert!(sorted[..200].windows(2).all(|two| row[two[0]] >= row[two[1]]), "{sorted:?}");
@@ -155,8 +155,8 @@ mod tests {
         assert_eq!((found.rank1, found.map), (100.0, 100.0));
     }
 
-    /// Half of the persons are found by all of their texts, the others by none: each text anew would
-    /// give an interval half as wide.
+    /// Half of the persons are found by all of their texts, the others by none: resampling single
+    /// texts would give an interval half as wide.
     #[test]
     fn texts_of_a_person_are_drawn_together() {
         let found = |text: usize| if (text / 4).is_multiple_of(2) { 0 } else { usize::MAX };

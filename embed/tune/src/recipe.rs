@@ -1,5 +1,5 @@
-//! Recipes: all settings that re-create a model. `train` has presets of them, and run.json holds
-//! one.
+//! A recipe holds all settings that re-create a model. `train` has presets, and run.json holds the
+//! recipe of a run.
 
 use std::path::{Path, PathBuf};
 
@@ -24,10 +24,10 @@ pub struct Shape {
     pub image: [usize; 2],
     /// Side of a patch in pixels.
     pub patch: usize,
-    /// Convolutional backbone in the place of the linear patch embedding.
+    /// Convolutional backbone that replaces the linear patch embedding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Backbone>,
-    /// What of a text's hidden states goes to the common space.
+    /// How a text's hidden states are pooled for the common space.
     #[serde(default)]
     pub text_pooling: TextPooling,
     /// Width of the vision transformer.
@@ -44,7 +44,7 @@ pub struct Shape {
     pub text_heads: usize,
     /// Width of the common space.
     pub common: usize,
-    /// Position embeddings of the text transformer, the longest text in tokens.
+    /// Number of position embeddings of the text transformer, which is the longest text in tokens.
     pub positions: usize,
 }
 
@@ -114,10 +114,10 @@ impl Shape {
 /// Validation data that chooses a run's best checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationConfig {
-    /// Pictures and texts: `auto` (the validation split of the first dataset on disk, else drawn
-    /// persons), `none`, or a source by name.
+    /// Source of pictures and texts: `auto` (the validation split of the first dataset on disk,
+    /// else drawn persons), `none`, or a source by name.
     pub on: String,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     pub k: usize,
 }
 
@@ -128,12 +128,12 @@ pub struct Recipe {
     pub preset: String,
     /// Dimensions.
     pub shape: Shape,
-    /// Word pieces to keep of the text encoder's vocabulary; 0 keeps all.
+    /// Number of word pieces to keep of the text encoder's vocabulary; 0 keeps all.
     pub vocabulary: usize,
     /// Folder of a text encoder in BERT layout: vocabulary, word embeddings, and layers where they
     /// fit.
     pub text_init: Option<PathBuf>,
-    /// tokenizer.json to use as it is.
+    /// tokenizer.json to use unchanged.
     pub tokenizer: Option<PathBuf>,
     /// Published weights of the backbone (`.pth`).
     #[serde(default)]
@@ -146,17 +146,18 @@ pub struct Recipe {
     pub weights: Vec<f64>,
     /// Folder with body and clothes meshes for drawn persons.
     pub assets: Option<PathBuf>,
-    /// With `assets`, share of the pictures that are drawn from meshes.
+    /// Share of the pictures that are drawn from meshes, if there are `assets`.
     pub mesh_share: f32,
     /// Captions of drawn persons use every word; otherwise synonyms that are held out for testing
     /// are left out.
     pub all_words: bool,
-    /// What the best checkpoint is chosen on.
+    /// Validation that chooses the best checkpoint.
     #[serde(rename = "judge")]
     pub validation: ValidationConfig,
     /// Passes over all pairs; `None` if the number of steps is set directly.
     pub epochs: Option<usize>,
-    /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
+    /// Computes matrix products in single precision instead of bfloat16 factors with
+    /// single-precision sums.
     pub f32: bool,
     /// Settings of the run.
     pub run: RunConfig,
@@ -166,7 +167,7 @@ impl Recipe {
     /// Names of the presets.
     pub const PRESETS: [&str; 4] = ["default", "backbone", "reference", "quick"];
 
-    /// The preset `name`.
+    /// The preset `name`; `None` if there is none of that name.
     pub fn preset(name: &str) -> Option<Self> {
         match name {
             "default" => Some(Self::small()),
@@ -207,12 +208,13 @@ impl Recipe {
         if self.all_words { Words::All } else { Words::Seen }
     }
 
-    /// Which variables the run leaves as they are.
+    /// Variables that the run does not change.
     pub fn frozen(&self) -> Frozen {
         Frozen { text_layers: self.run.frozen_text_layers }
     }
 
-    /// How pictures become the model's input: a backbone's own normalisation (ImageNet's), else the reference's.
+    /// Preprocessing of pictures for the model: the backbone's normalisation (ImageNet's) if there
+    /// is a backbone, otherwise the reference's.
     pub fn preprocess(&self) -> Preprocess {
         match self.shape.backbone {
             None => Preprocess::default(),
@@ -225,8 +227,8 @@ impl Recipe {
         if self.f32 { Precision::F32 } else { Precision::Bf16 }
     }
 
-    /// The model that is to ship next: an eye that has seen ImageNet, a text encoder that has read, drawn persons and
-    /// labelled people, and phrases whose truth is known.
+    /// The model that will ship next: a backbone pre-trained on ImageNet, a pre-trained text
+    /// encoder, drawn persons and labelled people, and phrases whose truth is known.
     fn with_backbone() -> Self {
         let scratch = Objective::scratch();
         let objective = Objective {
@@ -309,7 +311,7 @@ impl Recipe {
         }
     }
 
-    /// A small model in minutes: to see every part work.
+    /// A small model that trains in minutes, to see every part work.
     fn quick() -> Self {
         let mut recipe = Self::small();
         recipe.preset = "quick".into();

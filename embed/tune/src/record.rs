@@ -4,7 +4,7 @@
 //! run.json               settings (written by the command that starts the run)
 //! log.jsonl              one line per report
 //! curves.svg             losses, learning rate and ranks over the steps
-//! checkpoint/            to go on from
+//! checkpoint/            state to resume from
 //! best/                  weights of the best validation so far
 //! ```
 

@@ -42,14 +42,14 @@ pub struct Run<'a> {
     pub texts: &'a CaptionTokenizer,
     /// Mean and standard deviation of the pixels.
     pub prep: Preprocess,
-    /// What makes tokens of pictures, for a model with a backbone.
+    /// Computes the tokens of pictures, for a model with a backbone.
     pub tokens: Option<&'a TokenMaker>,
     /// Validation data that chooses the best checkpoint; `None` keeps no best checkpoint.
     pub validation: Option<&'a Validation>,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// Time limit over all processes that ran it. The learning rate starts to fall in time to end
-    /// within the limit.
+    /// Time limit of the run, summed over all processes that worked on it. The learning rate starts
+    /// to fall early enough to end within the limit.
     pub limit: Option<Duration>,
     /// Set by the caller to stop after the current step.
     pub stop: &'a AtomicBool,
@@ -60,13 +60,13 @@ pub struct Run<'a> {
 pub struct Outcome {
     /// Number of steps done.
     pub steps: usize,
-    /// `stop` was set before the last step.
+    /// Whether `stop` was set before the last step.
     pub stopped: bool,
     /// Step and score of the best validation.
     pub best: Option<(usize, CheckpointScore)>,
 }
 
-/// State of a run that a checkpoint stores beside variables and moments, as JSON.
+/// State of a run that a checkpoint stores as JSON, in addition to variables and moments.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct RunState {
     /// Running time so far, over all processes.
@@ -79,11 +79,11 @@ struct RunState {
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Number of last steps whose mean time predicts the remaining time.
+/// Number of recent steps whose mean time predicts the remaining time.
 const WINDOW: usize = 50;
 
 impl<'a> Run<'a> {
-    /// Without validation, limit or a way to stop it.
+    /// Creates a run without validation, time limit or a way to stop it.
     pub fn new(
         folder: &'a Path,
         config: RunConfig,
@@ -106,13 +106,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Trains from the checkpoint in the folder, or from the variables as they are, to the last
-    /// step. `report` is called with each line of the log.
+    /// Trains from the checkpoint in the folder, or from the current variables, to the last step.
+    /// `report` is called with each line of the log.
     ///
     /// # Errors
-    /// Settings that make no sense, a loss that is not finite, a picture that cannot be read any
-    /// more, or a checkpoint that cannot be written. The last checkpoint stays. Before an error of
-    /// the data a new one is written.
+    /// Invalid settings, a loss that is not finite, a picture that can no longer be read, or a
+    /// checkpoint that cannot be written. The last checkpoint stays. If data cannot be read, a new
+    /// checkpoint is written first.
     pub fn train(&self, mut report: impl FnMut(&Value)) -> Result<Outcome> {
         self.config.check()?;
         let RunConfig { decay, late_warmup, .. } = self.config;
@@ -120,7 +120,16 @@ impl<'a> Run<'a> {
         let text_rate = self.config.text_rate;
         optimizer.scale_rates(|name| if of_text_encoder(name) { text_rate } else { 1.0 });
         let stored = checkpoint::load(self.folder, &self.trainee.variables, &mut optimizer)?;
-        let state = self.read_state(stored.unwrap_or_default())?;
+        let mut state = self.read_state(stored.unwrap_or_default())?;
+        // A stored plan stands unless another number of steps is given; a time limit then makes a
+        // new one.
+        let mut config = self.config.clone();
+        match state.planned {
+            Some((steps, fall)) if config.steps >= UNLIMITED_STEPS || config.steps == steps => {
+                (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
+            }
+            _ => state.planned = None,
+        }
         let start = optimizer.steps();
         let log = Log::open(self.folder, start)?;
         if start > 0 {
@@ -142,7 +151,7 @@ impl<'a> Run<'a> {
         let batches = &batches;
         std::thread::scope(|scope| {
             let first = (start * self.config.accumulate) as u64;
-            // Of n workers, worker w builds the batches w, w + n, w + 2n and so on; the loop
+            // With n workers, worker w builds the batches w, w + n, w + 2n and so on; the loop
             // receives from them in turn.
             let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 4).clamp(1, 8));
             let mut queues = Vec::new();
@@ -165,11 +174,6 @@ impl<'a> Run<'a> {
                 turn += 1;
                 batch
             };
-            // A stored plan applies only if no number of steps was asked for.
-            let mut config = self.config.clone();
-            if let Some((steps, fall)) = state.planned.filter(|_| config.steps >= UNLIMITED_STEPS) {
-                (config.steps, config.schedule) = (steps, config.schedule.with_fall(fall));
-            }
             let began = Instant::now();
             let mut running = RunInProgress {
                 run: self,
@@ -187,8 +191,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Parses the state of a checkpoint. A default in place of an unreadable state would take the
-    /// next validation for the best and overwrite a better one, so it is an error.
+    /// Parses the state of a checkpoint. An unreadable state is an error: with a default instead,
+    /// the next validation would count as the best and overwrite a better one.
     fn read_state(&self, state: Value) -> Result<RunState> {
         if state.is_null() {
             return Ok(RunState::default());
@@ -208,7 +212,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A run while its steps are taken.
+/// State of a run while it takes steps.
 struct RunInProgress<'r, 'a> {
     run: &'r Run<'a>,
     /// Settings, with the planned number of steps under a time limit.
@@ -233,7 +237,7 @@ impl RunInProgress<'_, '_> {
             let (mut line, norm) = match done {
                 Ok(done) => done,
                 Err(e) => {
-                    // The model is sound when its data cannot be read, so its progress is saved.
+                    // Unreadable data do not harm the model, so its progress is saved.
                     if matches!(e, TrainError::Io { .. } | TrainError::Content { .. }) && step > start {
                         self.save()?;
                     }
@@ -348,7 +352,7 @@ impl RunInProgress<'_, '_> {
         (left / 6.0).round() / 10.0
     }
 
-    /// Under a time limit, fixes the number of steps when the remaining time is the length of the
+    /// Under a time limit, fixes the number of steps once the remaining time is no longer than the
     /// fall.
     fn plan(&mut self, step: usize) -> Result<()> {
         let (Some(limit), None, Some(fall)) = (self.run.limit, self.state.planned, self.config.schedule.fall()) else {
@@ -361,8 +365,9 @@ impl RunInProgress<'_, '_> {
         let per_step = last.duration_since(*first).as_secs_f64() / (self.times.len() - 1) as f64;
         // Two per cent are left for the last validation and the model folder.
         let left = ((limit.as_secs_f64() * 0.98 - self.seconds()) / per_step.max(1e-9)).max(0.0) as usize;
-        // Pictures are drawn or decoded at first use, so the first steps are slow. Half of the time
-        // must be over, or a fall as long as the whole run would begin at once.
+        // Pictures are drawn or decoded at first use, so the first steps are slow. The plan waits
+        // until half of the time is over; otherwise a fall as long as the whole run would begin at
+        // once.
         if left > fall || self.seconds() < limit.as_secs_f64() * 0.5 {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// Warm-up, constant, then a linear fall to zero over the last part. Nothing before the fall
     /// depends on the number of steps, so a run may be resumed with more or fewer steps and equals
-    /// one that had them from the start.
+    /// a run that had that number from the start.
     Fall {
         /// Steps of warm-up.
         warmup: usize,
@@ -48,8 +48,8 @@ impl Schedule {
         }
     }
 
-    /// Length of the final fall in steps, whose start may be chosen during the run. `None` for a
-    /// curve that depends on the number of steps from its beginning.
+    /// Length of the final fall in steps; its start may be chosen during the run. `None` for a
+    /// curve that depends on the number of steps from the start.
     pub fn fall(self) -> Option<usize> {
         match self {
             Self::Fall { fall, .. } => Some(fall),

@@ -1,9 +1,12 @@
-//! Tokens of the backbone, kept on disk: a frozen backbone makes the same tokens of the same picture every time.
+//! Cache of backbone tokens on disk: a frozen backbone computes the same tokens for the same
+//! picture every time.
 //!
-//! Each picture is varied a fixed number of times, and each variant passes through the backbone once, at its first use; from
-//! then on a training step costs what the transformers cost. A record holds the map at stride 16, the pixels' means and the
-//! map at stride 32 once per cell, as f16: 64 KiB a picture of 256 x 128. The file is named by everything its content
-//! follows from, so that runs with the same data share it and another run never reads it.
+//! Each picture has a fixed number of augmented variants, and each variant passes through the
+//! backbone once, at its first use. From then on a training step costs only what the transformers
+//! cost. A record holds the map at stride 16, the pixels' means and the map at stride 32 once per
+//! cell, as f16: 64 KiB for a picture of 256 x 128. The file name is a hash of everything that
+//! determines the content, so that runs with the same data share the file and other runs never read
+//! it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -16,12 +19,12 @@ use sha2::{Digest, Sha256};
 use super::{Result, TrainError};
 use sightline_embed::model::Backbone;
 
-/// Tokens of pictures by the number of their record: a picture and one of its variants.
+/// Cached tokens of pictures by record number. A record is one variant of one picture.
 pub struct TokenCache {
     path: PathBuf,
     file: File,
     layout: Layout,
-    /// Records that are complete.
+    /// Whether each record is complete.
     present: Vec<AtomicBool>,
 }
 
@@ -29,7 +32,7 @@ pub struct TokenCache {
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     backbone: Backbone,
-    /// Tokens down and across.
+    /// Rows and columns of tokens.
     grid: [usize; 2],
 }
 
@@ -38,24 +41,24 @@ impl Layout {
         self.grid[0] * self.grid[1]
     }
 
-    /// Numbers of one record.
+    /// Count of numbers in one record.
     fn numbers(self) -> usize {
         let [fine, coarse] = self.backbone.map_channels();
         self.tokens() * (fine + Backbone::PIXELS) + self.tokens() / 4 * coarse
     }
 
-    /// Bytes of one record: its numbers, and a last one that says that they are there.
+    /// Size of one record in bytes: its numbers, and a last one that marks the record as complete.
     fn bytes(self) -> usize {
         2 * self.numbers() + 2
     }
 }
 
-/// The last number of a complete record.
+/// Last number of a complete record.
 const COMPLETE: u16 = 0x7a31;
 
 impl TokenCache {
-    /// Opens or creates the cache of `records` records in `folder`. `content` names all that the tokens follow from: data, seed,
-    /// size, augmentation, variants.
+    /// Opens or creates the cache of `records` records in `folder`. `content` names everything that
+    /// determines the tokens: data, seed, size, augmentation, variants.
     ///
     /// # Errors
     /// A folder or file that cannot be written.
@@ -76,12 +79,14 @@ impl TokenCache {
         Ok(Self { path, file, layout, present })
     }
 
-    /// Records that are complete.
+    /// Number of complete records.
     pub fn complete(&self) -> usize {
         self.present.iter().filter(|present| present.load(Ordering::Relaxed)).count()
     }
 
-    /// Writes the tokens `[tokens, token width]` of a record to `out`, from the file or, at their first use, from `make`. Threads that ask for the same at the same time both make it.
+    /// Writes the tokens `[tokens, token width]` of a record to `out`, from the file or, at their
+    /// first use, from `make`. Threads that request the same record at the same time both compute
+    /// it.
     ///
     /// # Errors
     /// The error of `make`, or a file that cannot be read or written.
@@ -97,13 +102,14 @@ impl TokenCache {
         pack(self.layout, out, &mut bytes);
         self.file.write_all_at(&bytes, at).map_err(TrainError::io(&self.path))?;
         self.present[record].store(true, Ordering::Release);
-        // What is read back is what later uses read: f16.
+        // The first use returns the same values as later uses, rounded to f16.
         unpack(self.layout, &bytes, out);
         Ok(())
     }
 }
 
-/// Numbers of a record in their order: each token's map at stride 16 and pixels, then the map at stride 32 of each cell.
+/// Order of the numbers in a record, as (token, channels): each token's map at stride 16 and
+/// pixels, then the map at stride 32 of each cell.
 fn places(layout: Layout) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
     let [fine, coarse] = layout.backbone.map_channels();
     let (width, columns) = (layout.backbone.token_width(), layout.grid[1]);
@@ -117,7 +123,7 @@ fn pack(layout: Layout, tokens: &[f32], bytes: &mut [u8]) {
     let values = places(layout).flat_map(|(token, range)| &tokens[token * width..][range]);
     let (numbers, last) = bytes.split_at_mut(2 * layout.numbers());
     for (to, value) in numbers.as_chunks_mut::<2>().0.iter_mut().zip(values) {
-        // Beyond the range of f16 there is nothing that a standardised feature means.
+        // Standardised features have no meaningful values beyond the range of f16.
         *to = f16::from_f32(value.clamp(-65_504.0, 65_504.0)).to_le_bytes();
     }
     last.copy_from_slice(&COMPLETE.to_le_bytes());

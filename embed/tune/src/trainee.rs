@@ -13,19 +13,21 @@ use sightline_embed::graph::{Cada, WordPredictor};
 use sightline_embed::model::{Architecture, Network};
 use sightline_figures::stream;
 
-/// Multiplier of the FNV-1 hash (64 bits), which numbers a variable's stream by its name.
+/// Multiplier of the FNV-1 hash (64 bits), which turns a variable's name into the number of its
+/// random stream.
 const FNV_PRIME: u64 = 1_099_511_628_211;
 
-/// Which variables a run leaves as they are: a backbone always, since its tokens are made once, and the word embeddings with
-/// this many of the lowest layers of a text encoder that was trained elsewhere. Cross-attention is never frozen.
+/// Variables that a run does not train: always a backbone, since its tokens are computed once, and
+/// the word embeddings and lowest layers of a text encoder that was trained elsewhere.
+/// Cross-attention is never frozen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Frozen {
-    /// Layers of the text transformer; 0 freezes neither layers nor embeddings.
+    /// Number of frozen layers of the text transformer; 0 freezes neither layers nor embeddings.
     pub text_layers: usize,
 }
 
 impl Frozen {
-    /// Whether the variable `name` is one of them.
+    /// Whether the variable `name` is frozen.
     pub fn has(self, name: &str) -> bool {
         if name.starts_with(crate::backbone::PREFIX) {
             return true;
@@ -48,11 +50,11 @@ pub struct Trainee {
     pub model: Cada,
     /// The auxiliary heads.
     pub heads: AttributeHeads,
-    /// From the cosine of a phrase and a picture to the logit of its truth.
+    /// Maps the cosine of a phrase and a picture to the logit of the phrase's truth.
     pub truth: TruthHead,
-    /// All variables; the heads' begin with `attributes.` and `truth.`.
+    /// All variables; names of the heads' variables begin with `attributes.` and `truth.`.
     pub variables: VarMap,
-    /// Variables that stay as they are.
+    /// Variables that are not trained.
     pub frozen: Frozen,
 }
 
@@ -67,7 +69,7 @@ impl Trainee {
         Self::with_decoder(arch, WordPredictor::None, seed)
     }
 
-    /// As [`Trainee::new`], with a word predictor for ARA.
+    /// Initialises a trainee like [`Trainee::new`], with a word predictor for ARA.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -75,7 +77,7 @@ impl Trainee {
         Self::with_frozen(arch, decoder, seed, Frozen::default())
     }
 
-    /// As [`Trainee::with_decoder`], with some variables `frozen`.
+    /// Initialises a trainee like [`Trainee::with_decoder`], with some variables `frozen`.
     ///
     /// # Errors
     /// When the architecture contradicts itself.
@@ -105,17 +107,18 @@ impl Trainee {
     /// The current model as a serving network, in the current precision of the thread.
     ///
     /// # Errors
-    /// A variable that the network needs and that is missing.
+    /// A missing variable that the network needs.
     pub fn network(&self) -> Result<Network> {
         Ok(crate::weights::network(self.model.arch(), &self.variables)?)
     }
 
-    /// An optimiser of all variables with weight decay `decay` and default settings otherwise.
+    /// Creates an optimiser of all trained variables, with weight decay `decay` and default
+    /// settings otherwise.
     pub fn optimizer(&self, decay: f64) -> AdamW {
         self.optimizer_with(AdamWConfig { decay, ..AdamWConfig::default() })
     }
 
-    /// An optimiser of all variables but the frozen ones.
+    /// Creates an optimiser of all variables except the frozen ones.
     pub fn optimizer_with(&self, config: AdamWConfig) -> AdamW {
         let data = self.variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = data.iter().filter(|(name, _)| !self.frozen.has(name));

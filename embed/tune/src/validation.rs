@@ -23,26 +23,27 @@ pub struct Validation {
     image_ids: Vec<u32>,
     texts: Vec<Vec<u32>>,
     text_ids: Vec<u32>,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     k: usize,
 }
 
 /// Ranks of one validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ValidationScores {
-    /// By the cosine of the global features.
+    /// Ranks by the cosine of the global features.
     pub global: Ranks,
-    /// The top K re-ranked as in the authors' code; `None` before the run trains matching.
+    /// Ranks with the top K re-ranked as in the authors' code; `None` before the run trains
+    /// matching.
     pub local: Option<Ranks>,
-    /// The top K re-ranked by calibrated match probability, as in Sightline's search; `None` before
-    /// the run trains matching, and while no calibration can be fitted.
+    /// Ranks with the top K re-ranked by calibrated match probability, as in Sightline's search;
+    /// `None` before the run trains matching, and while no calibration can be fitted.
     pub served: Option<Ranks>,
 }
 
 /// Order of checkpoints: fields are compared from first to last, and higher is better.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct CheckpointScore {
-    /// The run has trained matching; such a checkpoint is better than any before it.
+    /// Whether the run has trained matching; such a checkpoint is better than any without.
     pub local: bool,
     /// Rank-1 in per cent.
     pub rank1: f64,
@@ -59,18 +60,18 @@ impl ValidationScores {
         CheckpointScore { local: self.local.is_some(), rank1: by.rank1, map: by.map }
     }
 
-    /// The line of the log.
+    /// The log line of this validation at `step`.
     pub fn line(&self, step: usize) -> Value {
         json!({"step": step, "validation": self})
     }
 }
 
 impl Validation {
-    /// All pictures of `entries` at `size` as gallery, all their captions as texts; a caption that
-    /// several pictures of a person have in common is one text.
+    /// Builds a gallery of all pictures of `entries` at `size`, with all their captions as texts. A
+    /// caption that several pictures of a person share is one text.
     ///
     /// # Errors
-    /// No entry, a picture that cannot be decoded, or a caption the tokenizer cannot take.
+    /// No entry, a picture that cannot be decoded, or a caption that the tokenizer rejects.
     pub fn of_entries(entries: &[Entry], size: [usize; 2], texts: &CaptionTokenizer, k: usize) -> Result<Self> {
         if entries.is_empty() {
             return Err(TrainError::Usage("there is no picture to validate on".into()));
@@ -87,10 +88,10 @@ impl Validation {
         Ok(all)
     }
 
-    /// All pictures of drawn persons as gallery, one caption of each person as text.
+    /// Builds a gallery of all pictures of drawn persons, with one caption of each person as text.
     ///
     /// # Errors
-    /// A caption the tokenizer cannot take.
+    /// A caption that the tokenizer rejects.
     pub fn of_drawn(pool: &Pool, texts: &CaptionTokenizer, k: usize) -> Result<Self> {
         let mut all = Self::empty(k);
         pool.draw_all(|_| {});
@@ -115,7 +116,7 @@ impl Validation {
         (self.pictures.len(), self.texts.len())
     }
 
-    /// Ranks of `network`; with `local` also by the local protocol.
+    /// Measures the ranks of `network`; with `local`, also by the local protocol.
     ///
     /// # Errors
     /// An error of the network.
@@ -160,7 +161,7 @@ mod tests {
     #[test]
     fn matching_counts_for_more_then_what_is_served_by_rank_and_precision() {
         let ranks = |rank1, map| Ranks { rank1, rank5: 90.0, rank10: 95.0, map };
-        // The authors' form says the opposite each time.
+        // The authors' local score orders them the other way round each time.
         let scores = |global, local, served| ValidationScores { global, local, served }.checkpoint_score();
         let order = [
             scores(ranks(80.0, 1.0), None, None),
@@ -175,7 +176,7 @@ mod tests {
 
     /// Forty texts and as many images of forty persons: by cosine each text finds its own picture
     /// second, behind one of another person, unless the logits, which are `gain` times a small
-    /// evidence in the right direction, say better.
+    /// evidence in the right direction, correct it.
     fn judged(gain: f32) -> (GalleryScores, Vec<u32>) {
         let ids: Vec<u32> = (0..40).collect();
         let near = |text: usize, image: usize| match (image + 40 - text) % 40 {
@@ -184,8 +185,8 @@ mod tests {
             other => 0.6 - other as f32 / 100.0,
         };
         let cosine: Vec<Vec<f32>> = (0..40).map(|t| (0..40).map(|i| near(t, i)).collect()).collect();
-        // Every fifth text's decoder is as wrong as the others' are right, so that labels cannot be
-        // told apart wholly.
+        // Every fifth text's decoder is as wrong as the others' are right, so that the labels are
+        // not separable.
         let logits = |text: usize, image: usize| {
             let right = f32::from(u8::from(text == image)) - f32::from(u8::from((image + 40 - text) % 40 == 1));
             [0.0, gain * if text.is_multiple_of(5) { -right } else { right }]

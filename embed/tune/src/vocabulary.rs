@@ -4,7 +4,7 @@
 //! The model in the repository has no room for 30,522 embeddings. Common words, words for people
 //! and clothes and every single character are kept, so that any word can still be spelled;
 //! embeddings are the pre-trained ones reduced to the model's width by principal components, so
-//! that a word never seen in training lies near those it resembles.
+//! that a word never seen in training lies near similar words.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -18,12 +18,13 @@ use tokenizers::Tokenizer;
 use super::{Result, TrainError, atomic};
 use sightline_embed::model::Architecture;
 
-/// A vocabulary of some pieces of the full one, in its order; `[DEC]` and `[ENC]` follow them.
+/// A vocabulary with some pieces of the full one, in the same order, followed by `[DEC]` and
+/// `[ENC]`.
 #[derive(Debug, Clone)]
 pub struct CutVocabulary {
     /// The pieces, special ones included, without `[DEC]` and `[ENC]`.
     pub pieces: Vec<String>,
-    /// Their ids in the full vocabulary.
+    /// Ids of `pieces` in the full vocabulary.
     pub full_ids: Vec<usize>,
 }
 
@@ -31,10 +32,10 @@ pub struct CutVocabulary {
 const DOMAIN_WORDS: &str = include_str!("words.txt");
 
 /// Cuts the vocabulary of the BERT-layout encoder in `folder` to about `size` pieces (0 keeps all)
-/// and writes it as the tokenizer `out`; `examples` as in [`CutVocabulary::new`].
+/// and writes it as the tokenizer `out`; `examples` are the texts of [`CutVocabulary::new`].
 ///
 /// # Errors
-/// As [`CutVocabulary::new`], and files that cannot be read or written.
+/// The errors of [`CutVocabulary::new`], and files that cannot be read or written.
 pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, out: &Path) -> Result<CutVocabulary> {
     let full = read(&folder.join("vocab.txt"))?;
     let cut = if size == 0 { CutVocabulary::whole(&full)? } else { CutVocabulary::new(&full, size, examples)? };
@@ -43,11 +44,12 @@ pub fn cut(folder: &Path, size: usize, examples: impl Iterator<Item = String>, o
     Ok(cut)
 }
 
-/// Copies the tokenizer.json `file` to `out` and gives the number of its pieces: the largest id and
-/// one.
+/// Copies the tokenizer.json `file` to `out` and returns the number of its pieces: the largest id
+/// plus one.
 ///
 /// # Errors
-/// No tokenizer, one without words, or files that cannot be read or written.
+/// A file that is not a tokenizer, a tokenizer without words, or files that cannot be read or
+/// written.
 pub fn copy(file: &Path, out: &Path) -> Result<usize> {
     let bytes = fs::read(file).map_err(TrainError::io(file))?;
     let words =
@@ -69,8 +71,8 @@ pub fn domain_words() -> impl Iterator<Item = &'static str> {
 }
 
 impl CutVocabulary {
-    /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; `texts` are examples of what
-    /// must be segmented as by the full vocabulary.
+    /// Cuts `full` (the lines of vocab.txt) to about `size` pieces; words in `texts` are segmented
+    /// as by the full vocabulary.
     ///
     /// # Errors
     /// A vocabulary that is not BERT's uncased one.
@@ -152,7 +154,7 @@ impl CutVocabulary {
         false
     }
 
-    /// tokenizer.json in the form of the full model's, with truncation to `max_len`.
+    /// tokenizer.json in the format of the full model's, with truncation to `max_len`.
     pub fn tokenizer_json(&self, max_len: usize) -> Value {
         let mut vocab = serde_json::Map::new();
         for (id, piece) in self.pieces.iter().chain([&"[DEC]".to_string(), &"[ENC]".to_string()]).enumerate() {
@@ -181,7 +183,8 @@ impl CutVocabulary {
     /// `[ENC]` start as `[CLS]`.
     ///
     /// # Errors
-    /// A file without BERT word embeddings of the full vocabulary, or one narrower than `width`.
+    /// A file without BERT word embeddings of the full vocabulary, or embeddings narrower than
+    /// `width`.
     pub fn embeddings(&self, folder: &Path, width: usize) -> Result<Tensor> {
         let path = folder.join("model.safetensors");
         let wrong = |message: &str| TrainError::content(&path, message);

@@ -60,7 +60,7 @@ impl SimpleBackend for Recorder {
 /// Integer buffers (`position_ids`, `queue_ptr`) are left out.
 ///
 /// # Errors
-/// An unreadable, empty or damaged file, or one without a tensor.
+/// An unreadable, empty or damaged file, or a file without tensors.
 pub fn read(path: &Path) -> Result<Tensors, EmbedError> {
     let bytes = std::fs::metadata(path).map_err(EmbedError::io(path))?.len();
     if bytes == 0 {
@@ -104,17 +104,17 @@ fn first_line(e: &candle_core::Error) -> String {
 /// Result of [`select`].
 #[derive(Debug)]
 pub struct Selection {
-    /// The tensors the architecture reads, of the right shapes.
+    /// The tensors that the architecture reads, all with the right shapes.
     pub used: Tensors,
-    /// Names the architecture does not read, sorted.
+    /// Names of tensors that the architecture does not read, sorted.
     pub unused: Vec<String>,
 }
 
-/// Picks what `required` names out of `tensors`, checking every shape. `origin` names the file in
-/// errors.
+/// Picks the tensors that `required` names from `tensors` and checks every shape. `origin` names
+/// the file in errors.
 ///
 /// # Errors
-/// Nothing that maps, missing tensors, or wrong shapes: all of them named.
+/// No tensor that maps, missing tensors or wrong shapes; the error names all of them.
 pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: &str) -> Result<Selection, EmbedError> {
     let (mut used, mut missing, mut wrong) = (Tensors::new(), Vec::new(), Vec::new());
     let found = tensors.len();
@@ -145,8 +145,9 @@ pub fn select(mut tensors: Tensors, required: &BTreeMap<String, Shape>, origin: 
     Ok(Selection { used, unused })
 }
 
-/// CADA for training: fresh variables in a new `VarMap`, of which the model reads the `frozen` ones as constants: no gradient is
-/// computed for them. Overwrite them with [`assign`] to start from weights.
+/// Builds CADA for training, with new variables in a new `VarMap`. The model reads the `frozen`
+/// ones as constants, so that no gradient is computed for them. Overwrite variables with [`assign`]
+/// to start from given weights.
 ///
 /// # Errors
 /// When the architecture contradicts itself.
@@ -162,7 +163,8 @@ pub fn trainable(
     Ok((model, variables))
 }
 
-/// Makes variables, and gives those that are frozen without their history: they share the variable's memory.
+/// Creates variables. Frozen ones are returned detached from the computation graph and share the
+/// variable's memory.
 struct PartlyFrozen {
     variables: VarMap,
     frozen: Frozen,
@@ -183,8 +185,8 @@ impl SimpleBackend for PartlyFrozen {
     }
 }
 
-/// Writes `tensors` into the variables of the same names and gives the names of variables that kept
-/// their values.
+/// Writes `tensors` into the variables of the same names and returns the names of variables that
+/// kept their values.
 ///
 /// # Errors
 /// No name in common, or a wrong shape.
@@ -212,7 +214,7 @@ pub fn assign(variables: &VarMap, tensors: &Tensors, origin: &str) -> Result<Vec
     Ok(kept)
 }
 
-/// Tensors in memory as the weights of a serving network.
+/// Provides tensors in memory as the weights of a serving network.
 pub struct TensorSource<'a>(pub &'a Tensors);
 
 impl WeightSource for TensorSource<'_> {
@@ -233,7 +235,7 @@ impl WeightSource for TensorSource<'_> {
 /// thread.
 ///
 /// # Errors
-/// A variable that the network needs and that is missing.
+/// A missing variable that the network needs.
 pub fn network(arch: &Architecture, variables: &VarMap) -> Result<Network, EmbedError> {
     let tensors: Tensors = {
         let data = variables.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,10 +1,12 @@
-//! What cannot work says why; what might work later is tried again; nothing hangs.
+//! Faults: what cannot work fails with the reason, what might work later is retried, and nothing
+//! hangs.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use sightline_core::CameraState;
 use sightline_core::config::IngestConfig;
-use sightline_ingest::{CameraState, CameraStatus};
+use sightline_ingest::CameraStatus;
 
 use crate::util::{config, drain, file_url, ingest, launch, replay, start, wait_for, wait_for_state};
 
@@ -52,7 +54,7 @@ fn a_device_that_is_not_there_fails() {
 #[test]
 fn a_refused_connection_is_tried_again_with_the_reason() {
     for scheme in ["rtsp", "http"] {
-        // A port that was free a moment ago.
+        // A port that was free a moment ago, so nobody listens there.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url = format!("{scheme}://admin:hunter2@127.0.0.1:{port}/stream");
         let (camera, queue) = start(config("gone", &url), &ingest());
@@ -68,7 +70,8 @@ fn a_refused_connection_is_tried_again_with_the_reason() {
 fn a_server_that_accepts_and_says_nothing_is_given_up_and_does_not_delay_a_stop() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    // Accepted by the system, answered by nobody: the listener lives until the end of the test.
+    // The system accepts connections, but nobody answers: the listener lives until the end of the
+    // test.
     let url = format!("rtsp://127.0.0.1:{port}/stream");
     let (camera, queue) = start(config("mute", &url), &IngestConfig { connect_seconds: 1.0, ..ingest() });
     let status = wait_for_state(&camera, &queue, CameraState::Retrying);

@@ -1,10 +1,11 @@
-//! Files: the same frames every time, nothing lost, loops, ends.
+//! Files: the same frames in every run, none lost, loops, ends.
 
 use std::time::{Duration, Instant};
 
+use sightline_core::CameraState;
 use sightline_core::Timestamp;
 use sightline_core::config::CameraConfig;
-use sightline_ingest::{CameraState, Captured};
+use sightline_ingest::Captured;
 
 use crate::util::{START, ball_avi, checksum, config, drain, file_url, ingest, launch, replay, start};
 

@@ -1,10 +1,11 @@
-//! HTTP: a video file on a web server and an HLS stream, from a small server of our own on loopback.
+//! HTTP: a video file on a web server and an HLS stream, from a small server on loopback.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 
-use sightline_ingest::{CameraState, ClockSource};
+use sightline_core::CameraState;
+use sightline_ingest::ClockSource;
 
 use crate::util::{ball_avi, config, drain, ingest, launch, start, wait_for};
 

@@ -1,7 +1,8 @@
-//! The node as a process of its own, against a real broker: what it has taken survives `kill -9`, cameras of the topic are
-//! run, and those of a dead node are taken over.
+//! The node as a process of its own, on a real broker: events it has accepted survive `kill -9`,
+//! cameras of the topic are run, and those of a dead node are taken over.
 //!
-//! Needs a broker (`KAFKA_BROKERS`; `docker/kafka/kafka.sh` starts one) and the detector's weights (`make build`).
+//! Needs a broker (`KAFKA_BROKERS`; `docker/kafka/kafka.sh` starts one) and the detector's weights
+//! (`make build`).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,18 +17,18 @@ use std::time::{Duration, Instant};
 use sightline_core::bus::{CameraPublisher, Consumer, Producer, TopicSpec, await_topics};
 use sightline_core::config::BusConfig;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, NodeState, SightingId, wire};
+use sightline_core::{CameraEvent, CameraState, Config, SightingId, wire};
 
 use crate::util::{config, launch};
 
-/// Long enough for two cores that do much else.
+/// Long enough for two busy cores.
 const LONG: Duration = Duration::from_secs(300);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Topics of a test of its own on the broker.
+/// Configuration with topics of one test alone.
 fn bus() -> BusConfig {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let brokers = std::env::var("KAFKA_BROKERS")
@@ -60,7 +61,7 @@ fn footage() -> &'static Path {
     path
 }
 
-/// One camera, as fast as the machine can.
+/// Configuration of one camera that plays as fast as the machine can.
 fn file_camera() -> String {
     format!(
         "[[cameras]]\nid = \"hall\"\nurl = \"file://{}\"\nstart_time = \"2026-05-01T08:00:00Z\"\nrealtime = false\n",
@@ -86,8 +87,8 @@ fn write_config(folder: &Path, bus: &BusConfig, node: &str, cameras: &str) -> Pa
     path
 }
 
-/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-ingest` does not reach the compiler through the wrapper of
-/// `.cargo`, because shells drop variables with such names.
+/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-ingest` does not reach the
+/// compiler through the wrapper of `.cargo`, because shells drop variables with such names.
 fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("sightline-ingest");
@@ -115,7 +116,7 @@ impl Node {
         self.process.wait().unwrap();
     }
 
-    /// SIGTERM; how long the end took.
+    /// Sends SIGTERM; returns how long the process took to end.
     fn stop(mut self) -> Duration {
         let begun = Instant::now();
         let pid = self.process.id().to_string();
@@ -132,7 +133,7 @@ impl Node {
         answer
     }
 
-    /// Sum of a metric over all lines that hold `label`.
+    /// Sum of a metric over all lines that contain `label`.
     fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.ask("/metrics");
         let lines = text.lines().filter(|l| l.starts_with(name) && l.contains(label));
@@ -147,7 +148,7 @@ impl Drop for Node {
     }
 }
 
-/// Everything in the topic of crops, from its beginning, until `enough`.
+/// Reads the topic of crops from its beginning until `enough`.
 fn read(bus: &BusConfig, enough: impl Fn(&[CameraEvent]) -> bool) -> Vec<CameraEvent> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let group = format!("{}-reader-{}", bus.crops_topic, NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -178,7 +179,7 @@ fn tracks(events: &[CameraEvent]) -> BTreeSet<String> {
     ends.filter(|t| t.ended).map(|t| format!("{} {} {}", t.track, t.first_seen, t.last_seen)).collect()
 }
 
-/// Pictures and tracks of a run that nothing disturbs.
+/// Pictures and tracks of an undisturbed run.
 fn undisturbed() -> &'static (BTreeSet<SightingId>, BTreeSet<String>) {
     static ONCE: OnceLock<(BTreeSet<SightingId>, BTreeSet<String>)> = OnceLock::new();
     ONCE.get_or_init(|| {
@@ -216,7 +217,7 @@ fn without_a_broker_everything_waits_on_disk_and_survives_kill_9() {
     let node = Node::start(&write_config(folder.path(), &away, "alone", &file_camera()));
     let deadline = Instant::now() + LONG;
     let (mut analysed, mut quiet) = (0.0, Instant::now());
-    // The footage is through when there is nothing new for a while.
+    // The footage is finished when nothing new has come for a while.
     while analysed == 0.0 || quiet.elapsed() < Duration::from_secs(8) {
         assert!(Instant::now() < deadline, "{analysed} frames");
         std::thread::sleep(Duration::from_millis(200));
@@ -229,7 +230,7 @@ fn without_a_broker_everything_waits_on_disk_and_survives_kill_9() {
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("MB on disk"), "{ready}");
     assert!(node.metric("sightline_ingest_spool_bytes", "") > 10_000.0);
     node.kill_9();
-    // Without a camera: what comes now has been on the disk.
+    // This run has no camera, so every event comes from the disk.
     let node = Node::start(&write_config(folder.path(), &bus, "alone", ""));
     let events = read(&bus, ended);
     assert_eq!((crops(&events), tracks(&events)), *undisturbed());
@@ -267,7 +268,7 @@ fn cameras_of_the_topic_are_run_and_those_of_a_dead_node_taken_over() {
         Node::start(&write_config(&own, &bus, name, ""))
     };
     let (one, two) = (start("one"), start("two"));
-    // Who reports which camera as decoding, in its latest report.
+    // Which node reports which camera as decoding, in its latest report.
     let runs = |events: &[CameraEvent], node: &str| -> BTreeSet<String> {
         let mut latest = std::collections::BTreeMap::new();
         for event in events {
@@ -275,7 +276,7 @@ fn cameras_of_the_topic_are_run_and_those_of_a_dead_node_taken_over() {
                 latest.insert(r.camera.to_string(), (r.origin.producer.clone(), r.state));
             }
         }
-        let here = latest.into_iter().filter(|(_, (by, state))| by == node && *state == NodeState::Decoding);
+        let here = latest.into_iter().filter(|(_, (by, state))| by == node && *state == CameraState::Decoding);
         here.map(|(camera, _)| camera).collect()
     };
     let all: BTreeSet<String> = names.iter().cloned().collect();
@@ -296,7 +297,7 @@ fn cameras_of_the_topic_are_run_and_those_of_a_dead_node_taken_over() {
     assert!(still_analysed(&two, "cam-1"));
 }
 
-/// Whether the camera's frames are still counted.
+/// Whether the camera's frame count still rises.
 fn still_analysed(node: &Node, camera: &str) -> bool {
     let before = node.metric("sightline_ingest_frames_total", camera);
     std::thread::sleep(Duration::from_secs(2));

@@ -1,5 +1,5 @@
-//! Cameras against real GStreamer sources: test pictures, files made on the spot, servers on loopback, an RTSP server
-//! that is killed and started again.
+//! Tests of cameras with real GStreamer sources: test pictures, files made by the tests, servers on
+//! loopback, an RTSP server that is killed and restarted.
 #![allow(clippy::unwrap_used)]
 
 mod faults;

@@ -1,17 +1,18 @@
-//! The node: cameras come and go, are refused, end, and their events arrive in order.
+//! The camera node: cameras are added and removed, refused, end, and their events arrive in order.
 
 use std::time::{Duration, Instant};
 
 use sightline_core::config::{CameraConfig, Config, IngestConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraEvent, NodeReport, NodeState, Progress, RgbImage};
+use sightline_core::{BBox, CameraEvent, CameraState, NodeReport, Progress, RgbImage};
 use sightline_detect::{DetectError, Detection, Detector};
-use sightline_ingest::{CameraNode, CameraState, IngestError, NodeConfig, Roster};
+use sightline_ingest::{CameraNode, IngestError, NodeConfig, Roster};
 
 use crate::util::{START, ball_avi, config, file_url, ingest, replay};
 
-/// Finds what is bright, the ball of the test picture, and takes it for the middle of somebody twice as tall.
+/// A detector that finds what is bright, the ball of the test picture, and takes it for the middle
+/// of a person twice as tall.
 pub struct Blobs;
 
 impl Detector for Blobs {
@@ -44,12 +45,12 @@ fn node(ingest: IngestConfig, out: &Queue<CameraEvent>) -> CameraNode {
     CameraNode::start(node_config(ingest), || Box::new(Blobs), out.clone(), Shutdown::new()).unwrap()
 }
 
-/// The ball is too quick to be followed at five frames a second.
+/// Analyses every frame: the ball is too quick to be tracked at five frames a second.
 fn every_frame(camera: CameraConfig) -> CameraConfig {
     CameraConfig { fps: Some(25.0), ..camera }
 }
 
-/// Everything but reports, which depend on the clock.
+/// All events but reports, which depend on the clock.
 fn events_until_end(out: &Queue<CameraEvent>, slowness: Duration) -> Vec<CameraEvent> {
     let mut events = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -69,7 +70,7 @@ fn events_until_end(out: &Queue<CameraEvent>, slowness: Duration) -> Vec<CameraE
 }
 
 #[test]
-fn a_file_gives_the_same_events_twice_also_to_a_slow_taker() {
+fn a_file_gives_the_same_events_twice_even_to_a_slow_consumer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ball.avi");
     ball_avi(&path, 125);
@@ -125,7 +126,7 @@ fn cameras_are_added_and_removed_while_others_run() {
 }
 
 #[test]
-fn a_removed_camera_does_not_hang_on_a_taker_that_never_comes() {
+fn removing_a_camera_does_not_hang_when_nobody_takes_its_events() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ball.avi");
     ball_avi(&path, 125);
@@ -168,23 +169,23 @@ fn reports(out: &Queue<CameraEvent>, seconds: u64, enough: impl Fn(&[NodeReport]
     all
 }
 
-fn states(reports: &[NodeReport]) -> Vec<NodeState> {
-    let mut states: Vec<NodeState> = reports.iter().map(|r| r.state).collect();
+fn states(reports: &[NodeReport]) -> Vec<CameraState> {
+    let mut states: Vec<CameraState> = reports.iter().map(|r| r.state).collect();
     states.dedup();
     states
 }
 
 #[test]
-fn every_change_of_state_is_reported_and_the_end_again_and_again() {
+fn every_change_of_state_is_reported_and_the_end_repeatedly() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ball.avi");
     ball_avi(&path, 50);
     let out = Queue::new(256);
     let node = node(ingest(), &out);
     node.add(every_frame(replay(&file_url(&path)))).unwrap();
-    let ended = |all: &[NodeReport]| all.iter().filter(|r| r.state == NodeState::Ended).count();
+    let ended = |all: &[NodeReport]| all.iter().filter(|r| r.state == CameraState::Ended).count();
     let all = reports(&out, 15, |all| ended(all) >= 3);
-    assert_eq!(states(&all), [NodeState::Connecting, NodeState::Decoding, NodeState::Ended]);
+    assert_eq!(states(&all), [CameraState::Connecting, CameraState::Decoding, CameraState::Ended]);
     let numbers: Vec<u64> = all.iter().map(|r| r.origin.seq).collect();
     assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>());
     let (status, last) = (node.status().remove(0), all.last().unwrap());
@@ -202,23 +203,23 @@ fn a_camera_without_a_frame_is_reported_with_the_reason() {
     let out = Queue::new(256);
     let node = node(IngestConfig { backoff_first_seconds: 3.0, backoff_last_seconds: 3.0, ..ingest() }, &out);
     node.add(config("gone", &format!("rtsp://127.0.0.1:{port}/stream"))).unwrap();
-    let retrying = |all: &[NodeReport]| all.iter().filter(|r| r.state == NodeState::Retrying).count();
+    let retrying = |all: &[NodeReport]| all.iter().filter(|r| r.state == CameraState::Retrying).count();
     let all = reports(&out, 15, |all| retrying(all) >= 2);
-    assert_eq!(states(&all)[..2], [NodeState::Connecting, NodeState::Retrying]);
+    assert_eq!(states(&all)[..2], [CameraState::Connecting, CameraState::Retrying]);
     let last = all.last().unwrap();
     assert!(last.reason.as_ref().is_some_and(|r| r.contains("refuses the connection")), "{last:?}");
     assert!(last.retry_in_s.is_some_and(|s| s <= 3.0) && last.frames_decoded == 0, "{last:?}");
-    // A full queue loses reports and nothing else comes of it.
+    // A full queue loses reports without any other effect.
     let full = Queue::new(1);
     let busy = CameraNode::start(node_config(ingest()), || Box::new(Blobs), full.clone(), Shutdown::new()).unwrap();
     busy.add(config("missing", "file:///nowhere/at-all.avi")).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let last = reports(&full, 5, |all| !all.is_empty()).remove(0);
-    assert_eq!(last.state, NodeState::Failed, "the newest report has replaced the others");
+    assert_eq!(last.state, CameraState::Failed, "the newest report has replaced the others");
 }
 
 #[test]
-fn a_node_runs_what_it_is_given_and_reports_what_it_refuses() {
+fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     let out = Queue::new(256);
     let node = std::sync::Arc::new(node(IngestConfig { max_cameras: 2, ..ingest() }, &out));
     let live = |id: &str| config(id, "videotestsrc://?pattern=ball&framerate=25&width=320&height=240");
@@ -232,8 +233,11 @@ fn a_node_runs_what_it_is_given_and_reports_what_it_refuses() {
     assert_eq!(refused, ["bad", "two"]);
     let told = reports(&out, 5, |all| all.iter().any(|r| r.camera.as_str() == "two"));
     let two = told.iter().find(|r| r.camera.as_str() == "two").unwrap();
-    assert!(two.state == NodeState::Failed && two.reason.as_ref().is_some_and(|r| r.contains("at most 2")), "{two:?}");
-    // The same settings again change nothing; others start the camera anew.
+    assert!(
+        two.state == CameraState::Failed && two.reason.as_ref().is_some_and(|r| r.contains("at most 2")),
+        "{two:?}"
+    );
+    // The same settings again change nothing; other settings restart the camera.
     let since = |id: &str| node.status().into_iter().find(|s| s.camera.as_str() == id).unwrap().since;
     let before = since("one");
     roster.run(live("one"));
@@ -244,8 +248,15 @@ fn a_node_runs_what_it_is_given_and_reports_what_it_refuses() {
     roster.stop(&"one".parse().unwrap());
     assert_eq!(running(), ["own"], "its own camera is not to be taken away");
     std::thread::sleep(Duration::from_millis(2100));
-    roster.beat();
+    roster.retry_refused();
     assert_eq!((running(), roster.refused().len()), (vec!["own".to_owned(), "two".to_owned()], 1));
     let told = reports(&out, 5, |all| all.iter().any(|r| r.camera.as_str() == "bad" && r.origin.seq == 1));
-    assert!(told.iter().all(|r| r.camera.as_str() != "bad" || r.state == NodeState::Failed));
+    assert!(told.iter().all(|r| r.camera.as_str() != "bad" || r.state == CameraState::Failed));
+    // A refusal that is returned to the caller is not remembered; running cameras are.
+    assert!(matches!(roster.try_run(live("two")), Err(IngestError::Duplicate(_))));
+    assert!(matches!(roster.try_run(config("worse", "gopher://x")), Err(IngestError::Url(_))));
+    let shown = roster.refused_reports("t");
+    assert_eq!(shown.len(), 1);
+    assert_eq!((shown[0].camera.as_str(), shown[0].state), ("bad", CameraState::Failed));
+    assert!(roster.forget(&"two".parse().unwrap()) && !roster.forget(&"two".parse().unwrap()));
 }

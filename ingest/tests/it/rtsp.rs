@@ -7,23 +7,24 @@ use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_rtsp_server::{RTSPAuth, RTSPMediaFactory, RTSPServer, RTSPToken};
+use sightline_core::CameraState;
 use sightline_core::Timestamp;
 use sightline_core::config::{IngestConfig, RtspTransport};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_ingest::{CameraNode, CameraState, CameraStatus, Captured, ClockSource};
+use sightline_ingest::{CameraNode, CameraStatus, Captured, ClockSource};
 
 use crate::node::{Blobs, node_config};
 use crate::util::{config, ingest, start, wait_for, wait_for_state};
 
-/// Set for the process that serves: the port to serve on.
+/// Environment variable of the server process: the port to serve on.
 const PORT: &str = "SIGHTLINE_TEST_RTSP_PORT";
 
 const BALL: &str = "( videotestsrc is-live=true pattern=ball \
     ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
     ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96 )";
 
-/// What a role may do with a stream: see that it exists, and watch it.
+/// Permissions of a role: to see that the stream exists, and to watch it.
 fn role(name: &str, watch: bool) -> gstreamer::Structure {
     gstreamer::Structure::builder(name)
         .field("media.factory.access", true)
@@ -31,7 +32,8 @@ fn role(name: &str, watch: bool) -> gstreamer::Structure {
         .build()
 }
 
-/// Serves a ball at `/ball` until its standard input ends, as it does with the process that started it.
+/// Serves a ball at `/ball` until its standard input closes, which happens when the parent process
+/// ends.
 fn serve(port: u16) {
     gstreamer::init().unwrap();
     let main = gstreamer::glib::MainLoop::new(None, false);
@@ -43,7 +45,7 @@ fn serve(port: u16) {
     factory.set_shared(true);
     factory.add_role_from_structure(&role("anybody", true));
     server.mount_points().unwrap().add_factory("/ball", factory);
-    // The same behind a password: everybody sees that it is there.
+    // The same stream behind a password: everybody sees that it exists.
     let private = RTSPMediaFactory::new();
     private.set_launch(BALL);
     private.set_shared(true);
@@ -64,8 +66,8 @@ fn serve(port: u16) {
     main.run();
 }
 
-/// The server's process. Without the port in its environment, as in every ordinary run, it is a test of the server
-/// itself: it answers.
+/// The server process. Without the port in its environment, as in an ordinary run, it tests that
+/// the server answers.
 #[test]
 fn rtsp_server_process() {
     match std::env::var(PORT) {
@@ -102,7 +104,7 @@ impl Server {
         server
     }
 
-    /// SIGKILL: no farewell to anybody.
+    /// Sends SIGKILL, so that no client gets a goodbye.
     fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();

@@ -1,5 +1,5 @@
-//! Odd sizes through the whole pipeline, every pixel compared: rows with padding shear pictures that are copied as they
-//! lie in memory.
+//! Odd sizes through the whole pipeline, every pixel compared: rows with padding shear pictures
+//! that are copied as they lie in memory.
 
 use std::path::Path;
 

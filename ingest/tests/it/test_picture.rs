@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use sightline_core::CameraState;
 use sightline_core::Timestamp;
 use sightline_core::config::{CameraConfig, IngestConfig};
-use sightline_ingest::{CameraState, Captured, ClockSource};
+use sightline_ingest::{Captured, ClockSource};
 
 use crate::util::{START, config, drain, ingest, replay, start, wait_for, wait_for_state};
 
@@ -15,7 +16,8 @@ fn frames_are_chosen_by_time_before_they_are_converted() {
     assert_eq!(how, Some(true));
     let offsets: Vec<i64> = frames.iter().map(|f| f.captured_at.as_micros() - START.as_micros()).collect();
     assert_eq!(offsets, (0..20).map(|i| i * 200_000).collect::<Vec<_>>());
-    // Numbered at the end of the pipeline without a gap: the other 80 never passed the converter.
+    // Frames are numbered without a gap at the end of the pipeline: the other 80 never passed the
+    // converter.
     assert_eq!(frames.iter().map(|f| f.seq).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
     let status = camera.status();
     assert_eq!((status.state, status.frames_decoded, status.frames_dropped), (CameraState::Ended, 100, 0));
@@ -71,7 +73,7 @@ fn a_live_camera_drops_the_oldest_frames_when_nobody_takes_them() {
         assert!(queue.len() <= 2);
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Of 40 frames the queue of two holds the newest, and the news of the end took one more place.
+    // Of 40 frames the queue of two holds the newest; the end of the footage took one more place.
     let status = wait_for(&camera, &queue, 1.0, |s| s.frames_decoded == 40);
     assert_eq!(status.frames_dropped, 39);
 }

@@ -1,4 +1,4 @@
-//! What the tests share: camera settings, footage made with GStreamer, and ways to wait.
+//! Support for the tests: camera settings, footage made with GStreamer, and ways to wait.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use sightline_core::CameraState;
 use sightline_core::config::{CameraConfig, Config, IngestConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Frame, Timestamp};
-use sightline_ingest::{Camera, CameraSpec, CameraState, CameraStatus, Captured};
+use sightline_ingest::{Camera, CameraSpec, CameraStatus, Captured};
 
 /// Start of the footage in most tests.
 pub const START: Timestamp = Timestamp::from_micros(1_777_622_400_000_000);
@@ -48,7 +49,7 @@ pub fn start(camera: CameraConfig, ingest: &IngestConfig) -> (Camera, Queue<Capt
     (Camera::start(spec, queue.clone(), Shutdown::new()).unwrap(), queue)
 }
 
-/// All frames until the camera is done, and whether its last connection ended rather than broke.
+/// All frames until the camera is done, and whether its last connection ended instead of breaking.
 pub fn drain(queue: &Queue<Captured>) -> (Vec<Frame>, Option<bool>) {
     let (mut frames, mut how) = (Vec::new(), None);
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -63,7 +64,7 @@ pub fn drain(queue: &Queue<Captured>) -> (Vec<Frame>, Option<bool>) {
     (frames, how)
 }
 
-/// Waits until `wanted` holds of the camera; takes frames out of its queue meanwhile.
+/// Waits until `wanted` is true for the camera, and takes frames out of its queue meanwhile.
 pub fn wait_for(
     camera: &Camera,
     queue: &Queue<Captured>,

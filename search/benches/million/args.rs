@@ -1,45 +1,45 @@
-//! The bench's arguments.
+//! Arguments of the bench.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// See the fields; `--name value` each.
+/// Arguments, given as `--name value`.
 #[derive(Clone, Debug)]
 pub struct Args {
-    /// Sightings.
+    /// Number of sightings.
     pub points: u64,
-    /// Values in a vector.
+    /// Width of the vectors.
     pub width: usize,
-    /// Where everything is kept.
+    /// Folder of all data.
     pub folder: PathBuf,
-    /// Address of a Qdrant server (gRPC); the embedded store without it.
+    /// Address of a Qdrant server (gRPC); without it the embedded store is measured.
     pub store: Option<String>,
-    /// Process to measure the memory of, when the store is a server on this machine.
+    /// Process whose memory is measured, when the store is a server on this machine.
     pub pid: Option<u32>,
-    /// Its folder, to measure the disk.
+    /// Folder of that server, whose disk use is measured.
     pub server_folder: Option<PathBuf>,
-    /// Sightings stored with one flush (`index.batch`).
+    /// Sightings stored per flush (`index.batch`).
     pub batch: u64,
-    /// Texts asked for under every filter.
+    /// Text queries under every filter.
     pub texts: u64,
-    /// Seed of everything made up.
+    /// Seed of the generated data.
     pub seed: u64,
-    /// Whether the embedded store quantises.
+    /// Whether the embedded store quantizes.
     pub int8: Option<bool>,
-    /// With it: candidates compared again, in multiples of the limit.
+    /// With `int8`: number of rescored candidates as a multiple of the limit.
     pub oversampling: Option<f64>,
-    /// Beam of the graph search.
+    /// Beam width of the graph search.
     pub beam: Option<usize>,
     /// Threads that build the index.
     pub index_threads: Option<usize>,
     /// Size of the gallery's pictures.
     pub jpeg_bytes: usize,
-    /// Run this one stage only.
+    /// Run this stage only.
     pub stage: Option<String>,
 }
 
 impl Args {
-    /// From the command line.
+    /// Parses the command line.
     pub fn parse() -> anyhow::Result<Self> {
         let mut args = Self {
             points: 50_000,
@@ -60,7 +60,7 @@ impl Args {
         };
         let mut given = std::env::args().skip(1);
         while let Some(name) = given.next() {
-            // What cargo itself gives to a bench.
+            // Argument that cargo itself passes to a bench.
             if name == "--bench" {
                 continue;
             }

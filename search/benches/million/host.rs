@@ -1,23 +1,23 @@
-//! What the operating system says of a process and a folder.
+//! Memory, processor time and disk use, as the operating system reports them.
 
 use std::fs;
 use std::path::Path;
 
-/// A process's memory in MB and its processor time in seconds.
+/// Memory in MB and processor time in seconds of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Memory of its own: it cannot be taken away without swapping.
+    /// Anonymous memory, which only swapping could free.
     pub anonymous: f64,
-    /// Pages of files that are in memory and mapped: the kernel drops them when it needs room.
+    /// Mapped pages of files that are in memory: the kernel drops them when it needs room.
     pub of_files: f64,
-    /// Most of both together so far.
+    /// Peak of both together so far.
     pub peak: f64,
-    /// Processor seconds of all its threads.
+    /// Processor seconds of all threads.
     pub cpu: f64,
 }
 
 impl Usage {
-    /// Of process `pid`, or of this one.
+    /// Reads the usage of process `pid`, or of this one.
     pub fn of(pid: Option<u32>) -> anyhow::Result<Self> {
         let folder = pid.map_or("/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let status = fs::read_to_string(format!("{folder}/status"))?;
@@ -26,11 +26,12 @@ impl Usage {
             let kilobytes = line.and_then(|l| l.trim_matches([':', '\t', ' ']).split(' ').next()?.parse::<f64>().ok());
             kilobytes.unwrap_or(0.0) / 1024.0
         };
-        // utime and stime are fields 14 and 15; the name in field 2 may hold anything but ends with the last ')'.
+        // utime and stime are fields 14 and 15; the name in field 2 may hold anything but ends with
+        // the last ')'.
         let stat = fs::read_to_string(format!("{folder}/stat"))?;
         let after_name = stat.rsplit(')').next().unwrap_or_default();
         let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum::<f64>();
-        /// Ticks a second, which Linux has fixed for programs.
+        /// Clock ticks per second, which Linux has fixed for programs.
         const TICKS: f64 = 100.0;
         Ok(Self {
             anonymous: megabytes("RssAnon"),
@@ -41,7 +42,8 @@ impl Usage {
     }
 }
 
-/// MB on the disk below `path`: blocks that are taken, not lengths, because the engine makes sparse files.
+/// Disk use below `path` in MB: allocated blocks, not lengths, because the engine creates sparse
+/// files.
 pub fn disk(path: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
     fn blocks(path: &Path) -> u64 {
@@ -49,7 +51,7 @@ pub fn disk(path: &Path) -> f64 {
         let of = |entry: fs::DirEntry| match entry.metadata() {
             Ok(m) if m.is_dir() => blocks(&entry.path()),
             Ok(m) => m.blocks(),
-            // Gone meanwhile: the engine cleans up.
+            // Deleted meanwhile: the engine cleans up.
             Err(_) => 0,
         };
         entries.flatten().map(of).sum()
@@ -57,7 +59,7 @@ pub fn disk(path: &Path) -> f64 {
     blocks(path) as f64 * 512.0 / 1e6
 }
 
-/// Runnable programs a processor, over the last minute.
+/// Load average of the last minute per processor.
 pub fn load() -> String {
     fs::read_to_string("/proc/loadavg").ok().and_then(|l| Some(l.split(' ').next()?.to_owned())).unwrap_or_default()
 }

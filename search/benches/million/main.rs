@@ -1,12 +1,13 @@
-//! Insert rate, memory, disk, search times and recall of a vector store with many sightings.
+//! Bench of a vector store with many sightings: insert rate, memory, disk, search times and recall.
 //!
 //! ```text
 //! cargo bench -p sightline-search --bench million -- --points 1000000 --folder DIR
 //! ```
 //!
-//! Stages: `truth` (the exact answers, by comparing all), `insert`, `index`, `measure`, `gallery` (pictures beside the
-//! vectors), `retention` (the oldest hundredth is deleted). Each runs in a process of its own, so that memory is that of the stage, and notes in DIR what it has
-//! done: a run that was stopped goes on where it was. The result is a table on standard output and in `DIR/report.md`.
+//! Stages: `truth` (the exact answers, by comparing all), `insert`, `index`, `measure`, `gallery`
+//! (pictures beside the vectors), `retention` (deletes the oldest hundredth). Each runs in a
+//! process of its own, so that its memory is measured alone, and records its progress in DIR: a
+//! stopped run resumes. The result is a table on standard output and in `DIR/report.md`.
 #![allow(missing_docs, clippy::print_stdout)]
 
 mod args;

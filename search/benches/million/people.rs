@@ -1,27 +1,32 @@
-//! Made-up sightings whose vectors lie as those of the shipped model do, and the exact answers to questions about them.
+//! Generated sightings whose vectors are distributed like those of the shipped model, and the exact
+//! answers to queries about them.
 //!
-//! What was measured of the model on 200 drawn persons and on 64 real crops: a text and a picture of its person have a
-//! cosine of 0.59 and 0.57 (standard deviation 0.04), a text and a picture of somebody else 0.42 and 0.45 (0.07). So:
+//! Measured on the model with 200 drawn persons and with 64 real crops: a text and a picture of its
+//! person have a cosine of 0.59 and 0.57 (standard deviation 0.04), a text and a picture of
+//! somebody else 0.42 and 0.45 (0.07). So:
 //!
-//! - a picture is `0.70 m + 0.71 c`, a text `0.63 m' + 0.78 t`, where m and m' are one direction common to all, c and t
-//!   lie in 64 directions spread over the whole width: negatives then average 0.44 with a deviation of 0.07;
-//! - c comes of four parts: one of 2,000 looks (0.70; "red jacket, black bag"), the person (0.50), the track (0.35: light,
-//!   distance, side) and the picture (0.36). People who share a look resemble each other, pictures of a track more so;
+//! - a picture is `0.70 m + 0.71 c`, a text `0.63 m' + 0.78 t`, where m and m' are one direction
+//!   common to all, c and t lie in 64 directions spread over the whole width: negatives then
+//!   average 0.44 with a deviation of 0.07;
+//! - c comes of four parts: one of 2,000 looks (0.70; "red jacket, black bag"), the person (0.50),
+//!   the track (0.35: light, distance, side) and the picture (0.36). People who share a look
+//!   resemble each other, pictures of a track more so;
 //! - t has 0.30 of the look and person it asks for, and is otherwise noise: positives average 0.58.
 //!
-//! Tracks have three pictures, persons five tracks. 100 cameras, 30 days; points come in the order of their times.
-//! Everything is a function of seed and number, so that a stopped run goes on and the truth needs no copy of the data.
+//! Tracks have three pictures, persons five tracks. 100 cameras, 30 days; points are in order of
+//! time. Everything is a function of seed and number, so that a stopped run can resume and the
+//! truth needs no copy of the data.
 
 use sightline_core::ids::sighting_id;
 use sightline_core::{BBox, CameraId, CropQuality, SightingId, Timestamp, TrackId};
 use sightline_search::{Filter, Payload, Point};
 use uuid::Uuid;
 
-/// Model the points claim to be of.
+/// Model id of the points.
 pub const MODEL: &str = "million";
-/// Cameras, so that one of them keeps 1 %.
+/// Number of cameras, so that one of them keeps 1 %.
 const CAMERAS: u64 = 100;
-/// From 2026-01-01T00:00:00Z.
+/// 2026-01-01T00:00:00Z.
 const START_US: i64 = 1_767_225_600_000_000;
 const SPAN_US: i64 = 30 * 86_400_000_000;
 const CROPS: u64 = 3;
@@ -29,18 +34,18 @@ const TRACKS_OF_A_PERSON: u64 = 5;
 const LOOKS: u64 = 2_000;
 /// Directions in which pictures differ.
 const LATENT: usize = 64;
-/// Shares of the common direction in pictures and texts.
+/// Weights of the common direction in pictures and texts.
 const COMMON: (f32, f32) = (0.70, 0.63);
 
-/// The made-up world.
+/// The generated data set.
 pub struct People {
     points: u64,
     seed: u64,
-    /// `width x (LATENT + 1)`: where the latent directions and the common one point to.
+    /// `width x (LATENT + 1)`: the latent directions and the common one.
     spread: Vec<f32>,
 }
 
-/// One question with the filter it is asked under.
+/// A query with its filter.
 pub struct Question {
     pub name: &'static str,
     pub filter: Filter,
@@ -52,7 +57,7 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A nearly normal direction of unit length: the sums of four uniform numbers.
+/// Returns a nearly normal direction of unit length: the sums of four uniform numbers.
 fn direction(key: u64, n: usize) -> Vec<f32> {
     let one = |i: u64| {
         let bits = mix(key.wrapping_add((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
@@ -83,14 +88,14 @@ impl People {
         direction(mix(self.seed.wrapping_add(kind << 56).wrapping_add(number)), LATENT)
     }
 
-    /// `latent` and the common direction with these shares, spread over the width.
+    /// Combines `latent` and the common direction with these weights, over the whole width.
     fn vector(&self, latent: &[f32], common: f32) -> Vec<f32> {
         let rest = (1.0 - common * common).sqrt();
         let row = |r: &[f32]| rest * r.iter().zip(latent).map(|(a, b)| a * b).sum::<f32>() + common * r[LATENT];
         unit(self.spread.chunks_exact(LATENT + 1).map(row).collect())
     }
 
-    /// Whose tracks follow each other is mixed, as in life: a track's person is drawn among all of them.
+    /// The order of persons is mixed, as in life: a track's person is drawn from all of them.
     fn person_of(&self, track: u64) -> u64 {
         let persons = (self.points / CROPS / TRACKS_OF_A_PERSON).max(1);
         mix(self.seed ^ 0x0123 ^ track) % persons
@@ -116,7 +121,7 @@ impl People {
         self.vector(&weighted(&parts), COMMON.0)
     }
 
-    /// A text about a person who is there.
+    /// Returns a text about a person in the data set.
     pub fn text(&self, number: u64) -> Vec<f32> {
         let person = self.person_of(mix(self.seed ^ 0x89ab ^ number) % (self.points / CROPS).max(1));
         let wanted = weighted(&[(0.70, self.part(1, self.look_of(person))), (0.50, self.part(2, person))]);
@@ -124,7 +129,7 @@ impl People {
         self.vector(&weighted(&parts), COMMON.1)
     }
 
-    /// Camera, track, number of the picture in it.
+    /// Returns camera, track and slot of a point.
     fn place(&self, point: u64) -> (CameraId, TrackId, u8) {
         let number = point / CROPS;
         let track = TrackId { born: self.time_of(number * CROPS), ordinal: 0 };
@@ -167,7 +172,7 @@ impl People {
         Point { id: self.id(point), vector: self.feature(point), payload: self.payload(point) }
     }
 
-    /// The filters, from none to one that keeps 0.01 %.
+    /// Returns the filters, from none to one that keeps 0.01 %.
     pub fn questions(&self) -> Vec<Question> {
         let cameras = |n: u64| Some((0..n).map(camera).collect::<Vec<_>>());
         let part = |from: f64, share: f64| {
@@ -194,7 +199,7 @@ impl People {
         .into()
     }
 
-    /// For every question and text the ids of the `nearest` points, by comparing all of them.
+    /// Returns the ids of the `nearest` points for every query and text, by comparing all points.
     pub fn truth(&self, texts: &[Vec<f32>], questions: &[Question], nearest: usize) -> Vec<Vec<Vec<SightingId>>> {
         let mut best: Vec<Vec<Vec<(f32, u64)>>> = vec![vec![Vec::new(); texts.len()]; questions.len()];
         for point in 0..self.points {

@@ -1,4 +1,4 @@
-//! The stages of the bench, and the notes that one leaves for the next.
+//! Stages of the bench, and the notes that one leaves for the next.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,26 +9,28 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sightline_core::config::{Config, VectorsConfig};
 use sightline_core::{PatchFeatures, SightingId};
-use sightline_search::{EdgeOptions, EdgeStore, Exhibit, Filter, FolderGallery, Gallery, QdrantStore, VectorStore};
+use sightline_search::{
+    EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, GalleryEntry, QdrantStore, VectorStore,
+};
 
 use crate::args::Args;
 use crate::host::{self, Usage};
 use crate::people::{MODEL, People};
 
-/// Results that recall is measured on.
+/// Number of results for the recall.
 const NEAREST: usize = 10;
-/// What a search in the product asks the store for first: twice the 32 tracks that it re-ranks.
+/// First limit of a product search: twice the 32 tracks that it re-ranks.
 const PRODUCT_LIMIT: usize = 64;
 /// Rows and width of the shipped model's patch features.
 const PATCHES: (u32, u32) = (33, 256);
 /// Pictures written to measure the gallery.
 const GALLERY: u64 = 2_048;
-/// A server that has indexed nothing for so long has done what it will do.
+/// Time without progress after which a server's indexing counts as finished.
 const QUIET: Duration = Duration::from_secs(30);
-/// Progress is noted after so many points.
+/// Number of points between two progress notes.
 const NOTE_EVERY: u64 = 10_000;
 
-/// How far insertion has come; the numbers are sums over all processes that took part.
+/// Progress of the insertion; the numbers are sums over all processes that took part.
 #[derive(Default, Serialize, Deserialize)]
 struct Inserted {
     points: u64,
@@ -56,7 +58,7 @@ struct Bench<'a> {
     people: People,
 }
 
-/// The ids of the nearest: by filter, by text.
+/// Ids of the nearest points: by filter, by text.
 type Truth = Vec<Vec<Vec<SightingId>>>;
 
 impl Bench<'_> {
@@ -78,7 +80,7 @@ impl Bench<'_> {
         }
     }
 
-    /// The server's store with the configuration that ships, when a server was named.
+    /// Opens the server's store with the shipped configuration, when a server was given.
     fn server(&self) -> anyhow::Result<Option<QdrantStore>> {
         let Some(url) = &self.args.store else { return Ok(None) };
         let shipped = Config::layered(None, [])?.vectors;
@@ -128,7 +130,7 @@ impl Bench<'_> {
         let store = self.open()?;
         let (start, cpu) = (Instant::now(), self.usage()?.cpu);
         let mut at = before.points;
-        // Making points up costs processor time too: it is measured apart and taken off.
+        // Generating points costs processor time too: it is measured separately and subtracted.
         let mut making = 0.0;
         let mut slowest = 0f64;
         while at < self.args.points {
@@ -165,11 +167,11 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Builds what the background thread has left, and notes how long that took.
+    /// Builds what the background thread has left, and records the duration.
     fn index(&self) -> anyhow::Result<()> {
         let (start, cpu) = (Instant::now(), self.usage()?.cpu);
         if let Some(store) = self.server()? {
-            // It builds by itself: done when nothing has changed for a while.
+            // A server builds by itself: done when nothing has changed for a while.
             let (mut before, mut since) = (store.indexed()?, Instant::now());
             while since.elapsed() < QUIET {
                 std::thread::sleep(Duration::from_secs(1));
@@ -268,7 +270,8 @@ impl Bench<'_> {
         Ok(fs::write(self.file("report.md"), report)?)
     }
 
-    /// Pictures and patch features of the shipped model's size, written as the index worker writes them.
+    /// Pictures and patch features of the shipped model's size, written as the index worker writes
+    /// them.
     fn gallery(&self) -> anyhow::Result<()> {
         let folder = self.file("gallery");
         let gallery = FolderGallery::open(&folder, MODEL)?;
@@ -278,10 +281,10 @@ impl Bench<'_> {
             data: vec![0x3c; (PATCHES.0 * PATCHES.1 * 2) as usize].into(),
         };
         let jpeg = Bytes::from(vec![0x55; self.args.jpeg_bytes]);
-        let exhibit = |p| Exhibit { id: self.people.id(p), jpeg: jpeg.clone(), patches: patches.clone() };
+        let gallery_entry = |p| GalleryEntry { id: self.people.id(p), jpeg: jpeg.clone(), patches: patches.clone() };
         let (start, cpu, before) = (Instant::now(), self.usage()?.cpu, host::disk(&folder));
         for first in (0..GALLERY).step_by(64) {
-            let batch: Vec<Exhibit> = (first..(first + 64).min(GALLERY)).map(exhibit).collect();
+            let batch: Vec<GalleryEntry> = (first..(first + 64).min(GALLERY)).map(gallery_entry).collect();
             gallery.put(&batch)?;
         }
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), self.usage()?.cpu - cpu);

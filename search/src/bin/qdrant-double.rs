@@ -1,4 +1,5 @@
-//! `qdrant-double`: Qdrant's gRPC interface over its engine in this process, for tests and trials without a server.
+//! `qdrant-double`: Qdrant's gRPC interface over its engine in this process, for tests and trials
+//! without a server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,21 +10,23 @@ use sightline_search::EdgeOptions;
 use sightline_search::double::QdrantDouble;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Sightline's double of Qdrant, for tests. It is NOT Qdrant: one process, one copy, no REST, no cluster, and only the
-/// gRPC calls that Sightline makes. For anything that matters run a real Qdrant server.
+/// Test double of a Qdrant server. It is NOT Qdrant: one process, one copy, no REST, no cluster,
+/// and only the gRPC calls that Sightline makes. For anything that matters run a real Qdrant
+/// server.
 #[derive(Parser)]
 #[command(name = "qdrant-double", version = concat!(env!("CARGO_PKG_VERSION"), " (a double for tests, not Qdrant)"))]
 struct Arguments {
-    /// Address of the gRPC interface; port 0 takes any, and the first line of output names it.
+    /// Address of the gRPC interface; port 0 picks a free port, which the first line of output
+    /// names.
     #[arg(long, default_value = "127.0.0.1:6334")]
     listen: SocketAddr,
-    /// Folder for everything.
+    /// Data folder.
     #[arg(long)]
     folder: PathBuf,
-    /// So many points without a graph index make it build one.
+    /// Number of points without a graph index at which one is built.
     #[arg(long, default_value_t = EdgeOptions::default().index_from)]
     index_from: usize,
-    /// Refuse calls without this key.
+    /// API key; calls without it are refused.
     #[arg(long)]
     api_key: Option<String>,
 }

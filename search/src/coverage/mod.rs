@@ -1,12 +1,14 @@
-//! How far each camera's footage can be searched: the difference between "registered" and "searchable".
+//! Coverage: how far each camera's footage is searchable, the difference between "registered" and
+//! "searchable".
 //!
-//! The indexer moves a camera on only after the store has flushed, so whatever this says survives a kill. Where several
-//! processes share an index, what is known lies in a [`CoverageLedger`] that all of them read: the index worker that has a
-//! camera just now takes its state from there, adds the news of a batch, and writes it back before the messages count
-//! as received. So cameras can change their worker, and workers can die, without anything going backwards.
+//! The indexer advances a camera only after the store has flushed, so that coverage survives a
+//! kill. Where several processes share an index, all of them read a [`CoverageLedger`]: the index
+//! worker that currently owns a camera reads its entry there, applies the update of a batch and
+//! writes it back before the messages are acknowledged. So a camera can change its worker, and a
+//! worker can die, without any coverage moving backwards.
 
-mod news;
 mod remote;
+mod update;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,69 +17,73 @@ use serde::{Deserialize, Serialize};
 use sightline_core::{CameraId, NodeReport, Timestamp};
 use tokio::sync::watch;
 
-pub(crate) use news::{News, Word};
 pub use remote::RemoteCoverage;
+pub(crate) use update::{CoverageEvent, CoverageUpdate};
 
 use crate::store::{CameraExtent, StoreError};
 
-/// What is known of one camera.
+/// Coverage of one camera.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CameraCoverage {
-    /// The newest connection of which progress has arrived; `None` since the process (or the camera's node) started.
+    /// Newest connection of which progress has arrived; `None` since the start of the process or of
+    /// the camera's node.
     pub connection: Option<u64>,
-    /// Name of the process that this connection belongs to.
+    /// Producer name of the process that this connection belongs to.
     pub producer: Option<String>,
-    /// Everything captured up to here is searchable; after a start that of the last stored picture.
+    /// Capture time up to which all footage is searchable; after a start, that of the newest stored
+    /// picture.
     pub searchable_through: Option<Timestamp>,
-    /// The footage of that connection has ended, and all of it is searchable.
+    /// Whether the footage of that connection has ended and all of it is searchable.
     pub ended: bool,
-    /// When a picture was last stored, by the system clock.
+    /// System time at which a picture was last stored.
     pub last_indexed_at: Option<Timestamp>,
-    /// Pictures stored: those found at the start and every one written since, replacements included.
+    /// Number of stored pictures: those found at the start and every one written since, including
+    /// replacements.
     pub indexed: u64,
-    /// Pictures refused because their data was wrong; each one is logged.
+    /// Number of pictures rejected because of invalid data; each is logged.
     pub rejected: u64,
-    /// What the camera's node said last: state, reason, drops. `None` where camera and index share a process.
+    /// Last report of the camera's node: state, reason, drops. `None` where camera and index share
+    /// a process.
     pub report: Option<NodeReport>,
 }
 
 /// Coverage that several processes share.
 pub trait CoverageLedger: Send + Sync {
-    /// What is kept of these cameras; those without an entry are left out.
+    /// Returns the entries of these cameras; cameras without an entry are left out.
     ///
     /// # Errors
-    /// The store's.
+    /// When the store fails.
     fn read(&self, cameras: &[CameraId]) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError>;
 
-    /// What is kept of all cameras.
+    /// Returns the entries of all cameras.
     ///
     /// # Errors
-    /// The store's.
+    /// When the store fails.
     fn all(&self) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError>;
 
-    /// Keeps these entries, replacing earlier ones; durable when it returns.
+    /// Writes these entries over the earlier ones; durable when it returns.
     ///
     /// # Errors
-    /// The store's.
+    /// When the store fails.
     fn write(&self, entries: &BTreeMap<CameraId, CameraCoverage>) -> Result<(), StoreError>;
 
     /// Removes the entry of a camera.
     ///
     /// # Errors
-    /// The store's.
+    /// When the store fails.
     fn forget(&self, camera: &CameraId) -> Result<(), StoreError>;
 }
 
 struct Shared {
     cameras: RwLock<BTreeMap<CameraId, CameraCoverage>>,
-    /// What keeps the index from storing, while it does.
+    /// Reason why the index cannot store at the moment.
     fault: RwLock<Option<String>>,
     changes: watch::Sender<u64>,
     ledger: Option<Arc<dyn CoverageLedger>>,
 }
 
-/// A handle on the coverage of all cameras; clones share it.
+/// Handle on the coverage of all cameras; clones share it.
 #[derive(Clone)]
 pub struct Coverage {
     shared: Arc<Shared>,
@@ -101,7 +107,7 @@ impl Coverage {
         Self { shared: Arc::new(Shared { cameras, fault, changes: watch::Sender::new(0), ledger }) }
     }
 
-    /// Starts from what a store holds already.
+    /// Creates coverage from what a store already holds.
     pub fn from_store(cameras: Vec<CameraExtent>) -> Self {
         let coverage = Self::default();
         coverage.change(|known| {
@@ -114,22 +120,23 @@ impl Coverage {
         coverage
     }
 
-    /// Coverage shared with other processes: a camera's state is taken from `ledger` before it changes, and kept there.
+    /// Creates coverage shared with other processes: a camera's entry is read from `ledger` before
+    /// it changes and written back after.
     pub fn with_ledger(ledger: Arc<dyn CoverageLedger>) -> Self {
         Self::new(Some(ledger))
     }
 
-    /// All cameras.
+    /// Returns the coverage of all cameras.
     pub fn all(&self) -> BTreeMap<CameraId, CameraCoverage> {
         self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One camera; nothing is known of one that has sent nothing yet.
+    /// Returns the coverage of one camera; `None` for a camera that has sent nothing yet.
     pub fn get(&self, camera: &CameraId) -> Option<CameraCoverage> {
         self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner).get(camera).cloned()
     }
 
-    /// Forgets a camera that was removed.
+    /// Removes the entry of a camera that was removed.
     pub fn forget(&self, camera: &CameraId) {
         if let Some(ledger) = &self.shared.ledger
             && let Err(error) = ledger.forget(camera)
@@ -141,13 +148,13 @@ impl Coverage {
         });
     }
 
-    /// What keeps the index from storing anything just now, for example a full disk. Nothing is lost meanwhile: the
-    /// stages before it wait.
+    /// Reason why the index cannot store anything at the moment, for example a full disk. Nothing
+    /// is lost meanwhile: the stages before it wait.
     pub fn fault(&self) -> Option<String> {
         self.shared.fault.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A counter that grows with every change, to wait on.
+    /// Returns a counter that grows with every change, to wait on.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
@@ -163,12 +170,13 @@ impl Coverage {
         self.shared.changes.send_modify(|n| *n += 1);
     }
 
-    /// Everything in `news` is stored and flushed. With a ledger: durable when this returns.
+    /// Applies an update whose pictures are stored and flushed. With a ledger, durable when it
+    /// returns.
     ///
     /// # Errors
-    /// The ledger's; nothing has changed then.
-    pub(crate) fn settle(&self, news: &News) -> Result<(), StoreError> {
-        let cameras = news.cameras();
+    /// When the ledger fails; nothing has changed then.
+    pub(crate) fn commit(&self, update: &CoverageUpdate) -> Result<(), StoreError> {
+        let cameras = update.cameras();
         if cameras.is_empty() {
             return Ok(());
         }
@@ -180,7 +188,7 @@ impl Coverage {
             entries.extend(ledger.read(&cameras)?);
         }
         for (camera, entry) in &mut entries {
-            news.apply(camera, entry);
+            update.apply(camera, entry);
         }
         if let Some(ledger) = &self.shared.ledger {
             ledger.write(&entries)?;
@@ -189,7 +197,8 @@ impl Coverage {
         Ok(())
     }
 
-    /// What another process has written; says so only when it differs.
+    /// Replaces all entries with what another process has written; announces it only if they
+    /// differ.
     fn replace(&self, entries: BTreeMap<CameraId, CameraCoverage>) {
         if *self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner) != entries {
             self.change(|known| *known = entries);
@@ -211,12 +220,12 @@ mod tests {
 
     /// A ledger in memory that fails on demand.
     #[derive(Default)]
-    struct Book {
+    struct MemoryLedger {
         entries: Mutex<BTreeMap<CameraId, CameraCoverage>>,
         down: Mutex<bool>,
     }
 
-    impl Book {
+    impl MemoryLedger {
         fn open(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<CameraId, CameraCoverage>>, StoreError> {
             if *self.down.lock().expect("sound") {
                 return Err(StoreError::Engine("down".to_owned()));
@@ -225,7 +234,7 @@ mod tests {
         }
     }
 
-    impl CoverageLedger for Book {
+    impl CoverageLedger for MemoryLedger {
         fn read(&self, cameras: &[CameraId]) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError> {
             let entries = self.open()?;
             Ok(cameras.iter().filter_map(|c| entries.get(c).map(|e| (c.clone(), e.clone()))).collect())
@@ -247,12 +256,18 @@ mod tests {
         "gate".parse().expect("valid")
     }
 
-    fn passed(connection: u64, through: i64) -> News {
+    fn progress(connection: u64, through: i64) -> CoverageUpdate {
         let (camera, analysed_through) = (gate(), Timestamp::from_micros(through));
         let origin = Origin::of_camera("node", 0, &camera);
-        let mut news = News::default();
-        news.words.push(Word::Progress(Progress { origin, camera, connection, analysed_through, ended: false }));
-        news
+        let mut update = CoverageUpdate::default();
+        update.events.push(CoverageEvent::Progress(Progress {
+            origin,
+            camera,
+            connection,
+            analysed_through,
+            ended: false,
+        }));
+        update
     }
 
     fn through(c: &Coverage) -> Option<i64> {
@@ -260,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_knows_what_is_stored() {
+    fn coverage_starts_from_the_stored_pictures() {
         let (first, last) = (Timestamp::from_micros(1), Timestamp::from_micros(9));
         let c = Coverage::from_store(vec![CameraExtent { camera: gate(), points: 7, first, last }]);
         let entry = c.get(&gate()).expect("known");
@@ -270,13 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn news_are_heard_of() {
+    fn changes_are_announced() {
         let c = Coverage::default();
         let mut changes = c.changes();
         changes.mark_unchanged();
-        c.settle(&News::default()).expect("no ledger");
+        c.commit(&CoverageUpdate::default()).expect("no ledger");
         assert!(!changes.has_changed().expect("alive"), "no news");
-        c.settle(&passed(0, 5)).expect("no ledger");
+        c.commit(&progress(0, 5)).expect("no ledger");
         assert!(changes.has_changed().expect("alive"));
         changes.mark_unchanged();
         c.set_fault(None);
@@ -287,8 +302,8 @@ mod tests {
 
     #[test]
     fn a_reader_follows_what_others_write() {
-        let book = Arc::new(Book::default());
-        let reader = RemoteCoverage::start(book.clone(), std::time::Duration::from_millis(5)).expect("a thread");
+        let ledger = Arc::new(MemoryLedger::default());
+        let reader = RemoteCoverage::start(ledger.clone(), std::time::Duration::from_millis(5)).expect("a thread");
         let seen = reader.coverage();
         let until = |what: &str, reached: &dyn Fn() -> bool| {
             let start = std::time::Instant::now();
@@ -299,37 +314,38 @@ mod tests {
         };
         let mut changes = seen.changes();
         changes.mark_unchanged();
-        Coverage::with_ledger(book.clone()).settle(&passed(0, 50)).expect("up");
+        Coverage::with_ledger(ledger.clone()).commit(&progress(0, 50)).expect("up");
         until("the news are there", &|| through(&seen) == Some(50));
         assert!(changes.has_changed().expect("alive"));
-        *book.down.lock().expect("sound") = true;
+        *ledger.down.lock().expect("sound") = true;
         until("the fault is told", &|| seen.fault().is_some_and(|f| f.contains("down")));
         assert_eq!(through(&seen), Some(50), "what was read last is kept");
-        *book.down.lock().expect("sound") = false;
+        *ledger.down.lock().expect("sound") = false;
         until("the fault is over", &|| seen.fault().is_none());
         seen.forget(&gate());
-        until("the entry is gone", &|| book.all().expect("up").is_empty() && seen.get(&gate()).is_none());
+        until("the entry is gone", &|| ledger.all().expect("up").is_empty() && seen.get(&gate()).is_none());
         drop(reader);
     }
 
     #[test]
-    fn workers_that_share_a_ledger_never_take_each_other_back() {
-        let book = Arc::new(Book::default());
-        let worker = || Coverage::with_ledger(book.clone());
+    fn workers_that_share_a_ledger_never_move_coverage_backwards() {
+        let ledger = Arc::new(MemoryLedger::default());
+        let worker = || Coverage::with_ledger(ledger.clone());
         let (one, two) = (worker(), worker());
-        one.settle(&passed(0, 50)).expect("up");
-        two.settle(&passed(0, 90)).expect("up");
-        // The camera comes back to a worker that knows it as it was, and its last messages with it.
-        one.settle(&passed(0, 60)).expect("up");
+        one.commit(&progress(0, 50)).expect("up");
+        two.commit(&progress(0, 90)).expect("up");
+        // The camera returns to a worker that knows its old entry, and its last messages are
+        // delivered again.
+        one.commit(&progress(0, 60)).expect("up");
         assert_eq!(through(&one), Some(90));
-        *book.down.lock().expect("sound") = true;
-        assert!(one.settle(&passed(0, 99)).is_err());
+        *ledger.down.lock().expect("sound") = true;
+        assert!(one.commit(&progress(0, 99)).is_err());
         assert_eq!(through(&one), Some(90), "not kept, so not said");
-        *book.down.lock().expect("sound") = false;
+        *ledger.down.lock().expect("sound") = false;
         let restarted = worker();
-        restarted.settle(&passed(0, 70)).expect("up");
+        restarted.commit(&progress(0, 70)).expect("up");
         assert_eq!(through(&restarted), Some(90), "a restart takes nothing back");
         restarted.forget(&gate());
-        assert!(book.all().expect("up").is_empty());
+        assert!(ledger.all().expect("up").is_empty());
     }
 }

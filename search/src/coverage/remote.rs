@@ -1,4 +1,5 @@
-//! Coverage as other processes write it, followed by asking again and again: for the API, which indexes nothing itself.
+//! Coverage that other processes write, followed by polling a ledger; for the API, which indexes
+//! nothing itself.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -7,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::{Coverage, CoverageLedger};
 
-/// After each reading comes a pause of so many times its length at least: with many cameras it is rarer, not heavier.
-const REST: u32 = 5;
+/// Shortest pause after a poll, as a multiple of its duration: with many cameras polls become rarer
+/// instead of a constant load.
+const PAUSE_FACTOR: u32 = 5;
 
-/// Follows a ledger for as long as it lives.
+/// Polls a ledger until it is dropped.
 #[derive(Debug)]
 pub struct RemoteCoverage {
     coverage: Coverage,
@@ -19,7 +21,7 @@ pub struct RemoteCoverage {
 }
 
 impl RemoteCoverage {
-    /// Reads `ledger` every `every`, from now on.
+    /// Starts polling `ledger` at the interval `every`.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -44,13 +46,13 @@ impl RemoteCoverage {
                     }
                 }
                 metrics::histogram!("sightline_search_coverage_read_seconds").record(start.elapsed().as_secs_f64());
-                pause = every.max(start.elapsed() * REST);
+                pause = every.max(start.elapsed() * PAUSE_FACTOR);
             }
         })?;
         Ok(Self { coverage, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// What was read last. Its fault says why that is not up to date, when it is not.
+    /// Returns the coverage of the last poll. Its fault says why the coverage is stale, if it is.
     pub fn coverage(&self) -> Coverage {
         self.coverage.clone()
     }

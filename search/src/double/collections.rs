@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::registry::{Collection, Registry};
 use super::{convert, points, service};
 
-/// A success without anything to say.
+/// A success without a result.
 fn done(result: bool) -> Response<CollectionOperationResponse> {
     Response::new(CollectionOperationResponse { result, time: 0.0 })
 }
@@ -89,7 +89,7 @@ service! { Collections for Registry; {
 
     async fn create(&self, request: Request<CreateCollection>) -> Result<Response<CollectionOperationResponse>, Status> {
         let request = request.into_inner();
-        // Made in place: it happens once in a collection's life.
+        // Created in place: this happens once in a collection's life.
         tokio::task::block_in_place(|| self.create(request))?;
         Ok(done(true))
     }

@@ -1,5 +1,6 @@
-//! Between the gRPC interface and the engine. Filters, schemas and quantisation go by way of the JSON of Qdrant's REST
-//! interface, which the engine reads itself: so their meaning is its own, not a translation of ours.
+//! Conversion between the gRPC interface and the engine. Filters, schemas and quantization are
+//! converted to the JSON of Qdrant's REST interface, which the engine parses itself, so that their
+//! meaning is the engine's and not a translation.
 
 use std::collections::HashMap;
 
@@ -25,7 +26,7 @@ use tonic::Status;
 use crate::store::EdgeOptions;
 use crate::store::tuning::kilobytes;
 
-/// A failure of the engine as a server answers it.
+/// Converts an engine failure to the status that a server answers.
 pub(super) fn failed(error: edge::OperationError) -> Status {
     use edge::OperationError as E;
     match &error {
@@ -44,12 +45,12 @@ pub(super) fn failed(error: edge::OperationError) -> Status {
     }
 }
 
-/// What this double leaves out of a call that it has.
+/// Status for a part of a call that the double does not support.
 pub(super) fn left_out(what: &str) -> Status {
     Status::unimplemented(format!("{what}: {}", super::NOT_HERE))
 }
 
-/// From the JSON of the REST interface.
+/// Parses the JSON of the REST interface.
 fn from_json<T: serde::de::DeserializeOwned>(what: &str, json: Json) -> Result<T, Status> {
     serde_json::from_value(json).map_err(|e| Status::invalid_argument(format!("Wrong input: {what}: {e}")))
 }
@@ -58,7 +59,7 @@ pub(super) fn path(key: &str) -> Result<edge::JsonPath, Status> {
     key.parse().map_err(|()| Status::invalid_argument(format!("Wrong input: {key:?} is no payload path")))
 }
 
-/// How the engine is run for a collection that is made by this call.
+/// Engine configuration of the collection that this call creates.
 #[allow(deprecated, reason = "clients set the flags that servers before 1.19 know, too")]
 pub(super) fn engine_config(request: &CreateCollection, options: &EdgeOptions) -> Result<edge::EdgeConfig, Status> {
     if request.sparse_vectors_config.is_some() || request.sharding_method.is_some_and(|m| m != 0) {
@@ -105,7 +106,7 @@ fn quantization(q: Option<&Quantization>) -> Result<edge::QuantizationConfig, St
     from_json("quantisation", json!({"scalar": {"type": "int8", "quantile": s.quantile, "memory": memory}}))
 }
 
-/// The schema of a payload index.
+/// Schema of a payload index.
 #[allow(deprecated, reason = "see engine_config")]
 pub(super) fn schema(request: &CreateFieldIndexCollection) -> Result<edge::PayloadFieldSchema, Status> {
     let name = match request.field_type() {
@@ -214,7 +215,7 @@ fn match_json(value: Option<&MatchValue>) -> Result<Json, Status> {
     })
 }
 
-/// Which points a change is about.
+/// Points that a change applies to.
 pub(super) enum Which {
     Ids(Vec<edge::PointId>),
     Filter(edge::Filter),

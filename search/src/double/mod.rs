@@ -1,10 +1,11 @@
-//! A double of a Qdrant server, for tests and trials where none is at hand: Qdrant's gRPC interface, as its own client
-//! ships it, over Qdrant's own engine in this process, on disk.
+//! Test double of a Qdrant server, for tests and trials without one: Qdrant's gRPC interface, as
+//! its own client defines it, over Qdrant's own engine in this process, on disk.
 //!
-//! It is **not** Qdrant: no shards, no replicas, no REST, no snapshots, and of the calls only those that Sightline makes;
-//! every other one is answered with `unimplemented` and this reason. What it has in common with a server is what the
-//! tests need: the same engine, the same wire, and that a change answered with `wait` survives `kill -9`. It answers such
-//! a change only after the engine has flushed.
+//! It is **not** Qdrant: no shards, no replicas, no REST, no snapshots, and only the calls that
+//! Sightline makes; every other call is answered with `unimplemented` and this reason. It shares
+//! with a server what the tests need: the same engine, the same wire format, and that a change
+//! acknowledged with `wait` survives `kill -9`. It acknowledges such a change only after the engine
+//! has flushed.
 
 mod collections;
 mod convert;
@@ -28,17 +29,17 @@ use tonic::{Request, Response, Status};
 use crate::store::{EdgeOptions, StoreError};
 use registry::Registry;
 
-/// Largest request, as a Qdrant server comes: 64 MiB.
+/// Largest request in bytes: 64 MiB, the default of a server.
 const MAX_REQUEST: usize = 64 << 20;
 
-/// Header of the key in every call.
+/// Header of the API key in every call.
 const API_KEY_HEADER: &str = "api-key";
 
-/// What it answers to calls it does not know.
+/// Message for calls that the double does not support.
 const NOT_HERE: &str =
     "this is Sightline's double of Qdrant for tests, not Qdrant: it has only the calls Sightline makes";
 
-/// An opened double that listens, and serves once it is told to.
+/// A double that has bound its address and is ready to serve.
 #[derive(Debug)]
 pub struct QdrantDouble {
     registry: Arc<Registry>,
@@ -46,32 +47,32 @@ pub struct QdrantDouble {
     api_key: Option<String>,
 }
 
-/// Why there is no double.
+/// Reason why the double cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum DoubleError {
     /// The folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The address cannot be listened on.
+    /// The address cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// Cause.
         #[source]
         source: std::io::Error,
     },
-    /// The server broke down.
+    /// The gRPC server failed.
     #[error("the server stopped: {0}")]
     Serve(#[from] tonic::transport::Error),
 }
 
 impl QdrantDouble {
-    /// Opens `folder` and listens on `address`; port 0 takes any. With an `api_key`, calls without it are refused. The
-    /// engines of all collections are run with `options`.
+    /// Opens `folder` and binds `address`; port 0 picks a free port. With an `api_key`, calls
+    /// without it are refused. `options` apply to the engines of all collections.
     ///
     /// # Errors
-    /// When the folder is in use or damaged, or the address taken.
+    /// When the folder is in use or damaged, or the address is taken.
     pub async fn open(
         folder: &Path,
         address: SocketAddr,
@@ -83,10 +84,10 @@ impl QdrantDouble {
         Ok(Self { registry, listener, api_key })
     }
 
-    /// The address in use.
+    /// Returns the bound address.
     ///
     /// # Errors
-    /// When the socket has none.
+    /// When the socket has no address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -94,7 +95,7 @@ impl QdrantDouble {
     /// Serves until `stop` resolves.
     ///
     /// # Errors
-    /// When the server breaks down.
+    /// When the gRPC server fails.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), DoubleError> {
         let Self { registry, listener, api_key } = self;
         let keyed = tonic::service::InterceptorLayer::new(move |request: Request<()>| {
@@ -132,7 +133,7 @@ impl Qdrant for Health {
     }
 }
 
-/// A service with calls that it has, and others that it does not.
+/// Defines a service with some calls implemented and the others answered as unsupported.
 macro_rules! service {
     ($service:ident for $kind:ty; { $($known:tt)* } refused: $($name:ident($request:ident) -> $reply:ident),* $(,)?) => {
         #[tonic::async_trait]

@@ -1,4 +1,5 @@
-//! Points: written, read, searched. The engine blocks, so every call runs on a thread that may.
+//! Point calls: write, read and search. The engine blocks, so every call runs on a thread of the
+//! blocking pool.
 
 use qdrant_client::qdrant::points_server::Points;
 use qdrant_client::qdrant::{
@@ -22,10 +23,10 @@ use super::convert::{self, Which, left_out};
 use super::registry::{Collection, Registry};
 use super::service;
 
-/// Results when a call does not say how many: as a server.
+/// Number of results when a call does not set a limit, as on a server.
 const LIMIT: u64 = 10;
 
-/// Runs what may take long where it may block.
+/// Runs blocking work on a thread of the blocking pool.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
@@ -33,7 +34,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|e| Err(Status::internal(format!("the call ended early: {e}"))))
 }
 
-/// Applies a change, and brings it to the disk before it is acknowledged as complete.
+/// Applies a change and flushes it before it is acknowledged as complete.
 fn apply(
     collection: &Collection,
     operation: edge::UpdateOperation,

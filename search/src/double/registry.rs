@@ -1,4 +1,4 @@
-//! The collections and aliases of a folder.
+//! Collections and aliases of a folder.
 //!
 //! ```text
 //! lock
@@ -21,7 +21,7 @@ use crate::files::{self, DataLock, FileError};
 use crate::store::StoreError;
 use crate::store::edge::{EdgeOptions, Optimizer, Shard};
 
-/// One collection. Fields are dropped in order: the thread that builds indexes first.
+/// One collection. Fields are dropped in order: the index builder's thread first.
 #[derive(Debug)]
 pub(super) struct Collection {
     pub request: CreateCollection,
@@ -52,7 +52,7 @@ impl Collection {
         &self.shard.engine
     }
 
-    /// Brings all changes to the disk.
+    /// Flushes all changes to the disk.
     pub fn flush(&self) -> Result<(), Status> {
         self.engine().flush().map_err(convert::failed)?;
         self.optimizer.wake();
@@ -60,20 +60,20 @@ impl Collection {
     }
 }
 
-/// See the module.
+/// Collections and aliases of one folder.
 #[derive(Debug)]
 pub(super) struct Registry {
     folder: PathBuf,
     options: EdgeOptions,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     aliases: RwLock<HashMap<String, String>>,
-    /// Whoever makes, deletes or renames holds this.
+    /// Held while a collection or alias is created, deleted or renamed.
     changing: Mutex<()>,
     _lock: DataLock,
 }
 
 impl Registry {
-    /// Opens everything in `folder`.
+    /// Opens all collections in `folder`.
     pub fn open(folder: &Path, options: EdgeOptions) -> Result<Self, StoreError> {
         let lock = DataLock::acquire(folder)?;
         let all = folder.join("collections");
@@ -120,14 +120,14 @@ impl Registry {
         self.aliases.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The collection of a name or an alias.
+    /// Finds a collection by its name or an alias.
     pub fn find(&self, name: &str) -> Result<Arc<Collection>, Status> {
         let real = self.aliases().get(name).cloned().unwrap_or_else(|| name.to_owned());
         let found = self.collections().get(&real).cloned();
         found.ok_or_else(|| Status::not_found(format!("Not found: Collection `{name}` doesn't exist!")))
     }
 
-    /// Makes a collection; durable when it returns.
+    /// Creates a collection; durable when it returns.
     pub fn create(&self, request: CreateCollection) -> Result<(), Status> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let name = request.collection_name.clone();
@@ -154,7 +154,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Deletes a collection with its aliases; `false` when there is none.
+    /// Deletes a collection and its aliases; `false` when it does not exist.
     pub fn delete(&self, name: &str) -> Result<bool, Status> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(gone) = self.collections_mut().remove(name) else { return Ok(false) };
@@ -162,7 +162,7 @@ impl Registry {
             aliases.retain(|_, collection| collection != name);
             Ok(())
         })?;
-        // Calls under way may still have it open; what they write is gone with the folder.
+        // Calls in flight may still have it open; their writes vanish with the folder.
         let folder = gone.folder.clone();
         drop(gone);
         let failed = |e: std::io::Error| Status::internal(format!("cannot delete {}: {e}", folder.display()));
@@ -173,7 +173,7 @@ impl Registry {
         Ok(true)
     }
 
-    /// Changes the aliases, all or none of them; durable when it returns.
+    /// Changes all of these aliases or none; durable when it returns.
     pub fn change_aliases(
         &self,
         change: impl FnOnce(&mut HashMap<String, String>) -> Result<(), Status>,

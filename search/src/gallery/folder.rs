@@ -1,8 +1,9 @@
-//! The gallery in a folder, 4096 sub-folders wide. Pictures belong to the sighting, patch features to the sighting and
-//! the model, so a change of model keeps the pictures and never mixes the features.
+//! The gallery in a folder with 4096 sub-folders. Pictures are keyed by sighting, patch features by
+//! sighting and model, so that a change of model keeps the pictures and never mixes features.
 //!
-//! One process may have it alone, or several share it, over a network file system as well: files get their names only
-//! when they are whole, and those that one process is writing are no other's business.
+//! One process may use the folder exclusively, or several may share it, over a network file system
+//! as well: files get their final name only when they are whole, and no process touches files that
+//! another is writing.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -13,38 +14,39 @@ use bytes::Bytes;
 use sightline_core::{PatchFeatures, SightingId};
 use uuid::Uuid;
 
-use super::{Exhibit, Gallery, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format};
 use crate::files::{self, DataLock, FileError};
 
-/// See the module.
+/// [`Gallery`] in a folder.
 #[derive(Debug)]
 pub struct FolderGallery {
     jpeg: PathBuf,
-    /// Patch features of all models.
+    /// Root of the patch features of all models.
     all_patches: PathBuf,
-    /// Those of this gallery's model.
+    /// Folder of this model's patch features.
     patches: PathBuf,
     temporary: PathBuf,
     _lock: DataLock,
 }
 
 impl FolderGallery {
-    /// Opens the gallery in `root`, for this process alone, for the features of `model_id` (a valid folder name, as the store demands it),
-    /// creating it when it is missing. What a killed process left half-written is removed.
+    /// Opens the gallery in `root` exclusively, for the features of `model_id` (a valid folder
+    /// name, which the store checks), and creates it when it is missing. Files that a killed
+    /// process left half-written are deleted.
     ///
     /// # Errors
-    /// When the folder is in use by another process or cannot be written.
+    /// When another process uses the folder, or it cannot be written.
     pub fn open(root: &Path, model_id: &str) -> Result<Self, GalleryError> {
         Self::with_lock(root, model_id, DataLock::acquire(root)?, Duration::ZERO)
     }
 
-    /// As [`FolderGallery::open`], for several processes at once. What is half-written may be another's: it is removed
-    /// only when nobody has touched it for an hour.
+    /// Opens the gallery for several processes at once. A half-written file may belong to another
+    /// process, so it is deleted only when it has not changed for an hour.
     ///
     /// # Errors
-    /// When another process has the folder for itself, or it cannot be written.
+    /// When another process has locked the folder exclusively, or it cannot be written.
     pub fn open_shared(root: &Path, model_id: &str) -> Result<Self, GalleryError> {
-        Self::with_lock(root, model_id, DataLock::share(root)?, ABANDONED)
+        Self::with_lock(root, model_id, DataLock::share(root)?, ABANDONED_AFTER)
     }
 
     fn with_lock(root: &Path, model_id: &str, lock: DataLock, abandoned: Duration) -> Result<Self, GalleryError> {
@@ -60,7 +62,7 @@ impl FolderGallery {
             files::create_folder(folder)?;
         }
         for unfinished in files::list(&gallery.temporary)? {
-            // A file that has gone meanwhile has got its name.
+            // A file that has vanished meanwhile has got its final name.
             let age = fs::metadata(&unfinished).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if abandoned.is_zero() || age.is_some_and(|age| age > abandoned) {
                 files::remove(&unfinished)?;
@@ -76,28 +78,29 @@ impl FolderGallery {
         Ok(folder.to_path_buf())
     }
 
-    /// Writes all of these files, each of two parts, and brings their names to the disk.
+    /// Writes all of these files, each of two parts, and syncs their names to the disk.
     fn write_all(&self, writes: &[(PathBuf, [&[u8]; 2])]) -> Result<(), GalleryError> {
-        let touched = at_once(writes, |(target, parts)| self.write(target, parts))?;
+        let touched = map_concurrently(writes, |(target, parts)| self.write(target, parts))?;
         let touched: Vec<PathBuf> = touched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-        at_once(&touched, |folder| files::sync_folder(folder))?;
+        map_concurrently(&touched, |folder| files::sync_folder(folder))?;
         Ok(())
     }
 }
 
-/// Age at which a half-written file of a shared folder belongs to nobody: writing one takes far less than a second.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// Age at which a half-written file of a shared folder counts as abandoned; writing one takes far
+/// less than a second.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// Files brought to the disk at the same time. Each write waits for the disk, not for a core, and a file system commits
-/// what is waiting together.
-const AT_ONCE: usize = 8;
+/// Number of concurrent file writes. Each waits for the disk, not for a core, and a file system
+/// commits waiting writes together.
+const CONCURRENT_WRITES: usize = 8;
 
-/// Runs `work` on every item, several at a time; all results, or the first failure.
-fn at_once<T: Sync, R: Send>(
+/// Runs `work` on every item, several concurrently; returns all results, or the first failure.
+fn map_concurrently<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, FileError> + Sync,
 ) -> Result<Vec<R>, FileError> {
-    let chunk = items.len().div_ceil(AT_ONCE).max(1);
+    let chunk = items.len().div_ceil(CONCURRENT_WRITES).max(1);
     let run = |part: &[T]| part.iter().map(&work).collect::<Result<Vec<R>, FileError>>();
     let run = &run;
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -108,18 +111,18 @@ fn at_once<T: Sync, R: Send>(
 }
 
 /// `base/<first three hex digits>/<id>.<extension>`
-fn place(base: &Path, id: SightingId, extension: &str) -> PathBuf {
+fn file_path(base: &Path, id: SightingId, extension: &str) -> PathBuf {
     let name = id.to_string();
     base.join(&name[..3]).join(format!("{name}.{extension}"))
 }
 
 impl Gallery for FolderGallery {
-    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
-        let headers = exhibits.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
-        let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(2 * exhibits.len());
-        for (e, header) in exhibits.iter().zip(&headers) {
-            writes.push((place(&self.jpeg, e.id, "jpg"), [&e.jpeg, &[]]));
-            writes.push((place(&self.patches, e.id, "patches"), [header, &e.patches.data]));
+    fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError> {
+        let headers = entries.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
+        let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(2 * entries.len());
+        for (e, header) in entries.iter().zip(&headers) {
+            writes.push((file_path(&self.jpeg, e.id, "jpg"), [&e.jpeg, &[]]));
+            writes.push((file_path(&self.patches, e.id, "patches"), [header, &e.patches.data]));
         }
         self.write_all(&writes)
     }
@@ -128,17 +131,17 @@ impl Gallery for FolderGallery {
         let headers = features.iter().map(|(_, p)| format::header(p)).collect::<Result<Vec<_>, _>>()?;
         let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(features.len());
         for ((id, patches), header) in features.iter().zip(&headers) {
-            writes.push((place(&self.patches, *id, "patches"), [header, &patches.data]));
+            writes.push((file_path(&self.patches, *id, "patches"), [header, &patches.data]));
         }
         self.write_all(&writes)
     }
 
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        Ok(files::read(&place(&self.jpeg, id, "jpg"))?.map(Bytes::from))
+        Ok(files::read(&file_path(&self.jpeg, id, "jpg"))?.map(Bytes::from))
     }
 
     fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        let path = place(&self.patches, id, "patches");
+        let path = file_path(&self.patches, id, "patches");
         let Some(file) = files::read(&path)? else { return Ok(None) };
         format::parse(file).map(Some).map_err(|reason| GalleryError::Damaged { path, reason })
     }
@@ -147,8 +150,8 @@ impl Gallery for FolderGallery {
         let (mut count, mut touched) = (0, BTreeSet::new());
         let models = files::list(&self.all_patches)?;
         for id in ids {
-            let patches = models.iter().map(|model| place(model, *id, "patches"));
-            for path in patches.chain([place(&self.jpeg, *id, "jpg")]) {
+            let patches = models.iter().map(|model| file_path(model, *id, "patches"));
+            for path in patches.chain([file_path(&self.jpeg, *id, "jpg")]) {
                 if files::remove(&path)? {
                     count += 1;
                     touched.extend(path.parent().map(Path::to_path_buf));
@@ -162,7 +165,7 @@ impl Gallery for FolderGallery {
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
-        // A picture whose features only another model has is that model's.
+        // A picture whose features only another model has belongs to that model.
         let mut others = HashSet::new();
         let mut own = HashSet::new();
         for model in files::list(&self.all_patches)? {
@@ -183,7 +186,7 @@ impl Gallery for FolderGallery {
     }
 }
 
-/// Adds the ids that name files two levels below `base`.
+/// Adds the ids of the files two levels below `base`.
 fn collect(base: &Path, ids: &mut HashSet<SightingId>) -> Result<(), FileError> {
     for folder in files::list(base)? {
         for file in files::list(&folder)? {

@@ -1,4 +1,4 @@
-//! The file of patch features: a header that says what follows, and a checksum over both.
+//! File format of patch features: a header with the sizes, the data, and a checksum over both.
 //!
 //! ```text
 //!  0  magic "SLPF"          4  version u16 = 1     6  element type u16 = 1 (f16)
@@ -15,10 +15,10 @@ const MAGIC: &[u8; 4] = b"SLPF";
 const VERSION: u16 = 1;
 /// Element type: IEEE half precision.
 const F16: u16 = 1;
-/// Bytes before the data.
+/// Size of the header in bytes.
 pub(super) const HEADER: usize = 20;
 
-/// The header for these features.
+/// Returns the header for these features.
 pub(super) fn header(p: &PatchFeatures) -> Result<[u8; HEADER], GalleryError> {
     let expected = u64::from(p.rows) * u64::from(p.width) * 2;
     if p.data.len() as u64 != expected {
@@ -35,7 +35,7 @@ pub(super) fn header(p: &PatchFeatures) -> Result<[u8; HEADER], GalleryError> {
     Ok(h)
 }
 
-/// Reads a whole file; the error is the reason why it is not one.
+/// Parses a whole file; the error says why it is invalid.
 pub(super) fn parse(file: Vec<u8>) -> Result<PatchFeatures, String> {
     let file = Bytes::from(file);
     if file.len() < HEADER {

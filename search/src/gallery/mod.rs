@@ -1,7 +1,9 @@
-//! The gallery: the picture of every sighting and what the decoder needs to re-rank it, by sighting id.
+//! Gallery: the JPEG of every sighting and the patch features that the decoder needs to re-rank it,
+//! keyed by sighting id.
 //!
-//! Both are too large for a vector store and are read by key only. What is put is durable when the call returns, and
-//! what is read is whole: a half-written or damaged file is an error that names it, never a wrong picture.
+//! Both are too large for a vector store and are read by key only. A write is durable when the call
+//! returns, and a read is whole: a half-written or damaged file is an error that names it, never a
+//! wrong picture.
 
 mod folder;
 mod format;
@@ -18,47 +20,47 @@ pub use object::ObjectGallery;
 
 use crate::files::FileError;
 
-/// Why the gallery did not do as asked.
+/// Reason why a gallery call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GalleryError {
     /// A file operation failed, for example because the disk is full.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is there, but is not what was written.
+    /// A file exists but is damaged.
     #[error("{path} is damaged: {reason}")]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// In which way.
+        /// What is wrong with it.
         reason: String,
     },
-    /// The object storage failed or could not be asked.
+    /// The object storage failed or could not be reached.
     #[error("object storage, {key}: {problem}")]
     Object {
-        /// What was asked for.
+        /// Request that failed.
         key: String,
-        /// What happened.
+        /// Cause.
         problem: String,
     },
-    /// The configured place is none.
+    /// The configured address is not a valid gallery.
     #[error("gallery.url {url:?}: {problem}")]
     Url {
-        /// As configured.
+        /// The address, as configured.
         url: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The features of the model in use are not to be forgotten.
+    /// The features of the model in use must not be deleted.
     #[error("the patch features of model {0:?} are in use")]
     InUse(String),
-    /// The patch features' own sizes contradict each other.
+    /// The sizes of the patch features contradict each other.
     #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
     Patches {
-        /// Rows named.
+        /// Declared rows.
         rows: u32,
-        /// Width named.
+        /// Declared width.
         width: u32,
-        /// Bytes that would fill them.
+        /// Bytes expected for these sizes.
         expected: u64,
         /// Bytes given.
         got: u64,
@@ -66,75 +68,79 @@ pub enum GalleryError {
 }
 
 impl GalleryError {
-    /// Whether the same call can never succeed, however often it is tried: the data itself is wrong.
+    /// Whether a retry can never succeed, because the data itself is invalid.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Patches { .. })
     }
 }
 
-/// What is kept of one sighting.
+/// Picture and patch features of one sighting.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Exhibit {
-    /// The sighting.
+pub struct GalleryEntry {
+    /// Id of the sighting.
     pub id: SightingId,
-    /// The picture, JPEG.
+    /// The picture as JPEG.
     pub jpeg: Bytes,
     /// Its patch features, f16.
     pub patches: PatchFeatures,
 }
 
-/// Pictures and patch features by sighting id. Every method may be called from any thread at any time.
+/// Pictures and patch features by sighting id. Every method may be called from any thread at any
+/// time.
 pub trait Gallery: Send + Sync {
-    /// Keeps exhibits, replacing those with the same id; durable when it returns.
+    /// Writes entries and replaces those with the same id; durable when it returns.
     ///
     /// # Errors
-    /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] with some of them written.
-    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError>;
+    /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] after some
+    /// entries are written.
+    fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError>;
 
-    /// Keeps patch features of pictures that are there already, by this gallery's model, replacing those with the same
-    /// id; durable when it returns.
+    /// Writes this model's patch features of pictures that are stored already, and replaces those
+    /// with the same id; durable when it returns.
     ///
     /// # Errors
-    /// As [`Gallery::put`].
+    /// The errors of [`Gallery::put`].
     fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError>;
 
-    /// The picture; `None` when there is none.
+    /// Returns the picture; `None` when there is none.
     ///
     /// # Errors
     /// When it cannot be read.
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError>;
 
-    /// The patch features; `None` when there are none.
+    /// Returns the patch features; `None` when there are none.
     ///
     /// # Errors
     /// When they cannot be read or are damaged.
     fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError>;
 
-    /// Deletes everything kept under these ids, by whichever model, and gives the number of files; unknown ids count
-    /// as none. Durable when it returns.
+    /// Deletes everything under these ids, for all models, and returns the number of files; unknown
+    /// ids count as none. Durable when it returns.
     ///
     /// # Errors
-    /// When a file cannot be deleted; some may be gone then.
+    /// When a file cannot be deleted; some may be deleted already.
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError>;
 
-    /// Ids of everything kept for this gallery's model, in no particular order.
+    /// Returns the ids of everything stored for this gallery's model, in no particular order.
     ///
     /// # Errors
     /// When a folder cannot be read.
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
 
-    /// Deletes the patch features of another model, all of them. The pictures stay.
+    /// Deletes all patch features of another model. The pictures stay.
     ///
     /// # Errors
-    /// [`GalleryError::InUse`] for this gallery's own model; when something cannot be deleted, some may be gone then.
+    /// [`GalleryError::InUse`] for this gallery's own model; or when something cannot be deleted,
+    /// in which case some may be deleted already.
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError>;
 }
 
-/// The gallery that the configuration names, for the features of `model_id`: a folder of this process's own, a folder or a
-/// bucket that several share.
+/// Opens the configured gallery for the features of `model_id`: an exclusive folder, or a folder or
+/// bucket that several processes share.
 ///
 /// # Errors
-/// [`GalleryError::Url`] when the address is none; what [`FolderGallery::open`] says.
+/// [`GalleryError::Url`] when the address is invalid; otherwise the errors of
+/// [`FolderGallery::open`].
 pub fn open_gallery(config: &Config, model_id: &str) -> Result<Arc<dyn Gallery>, GalleryError> {
     let url = config.gallery.url.as_str();
     let wrong = |problem: &str| GalleryError::Url { url: url.to_owned(), problem: problem.to_owned() };

@@ -1,5 +1,5 @@
-//! The gallery in object storage (S3 and what speaks it), with the keys of the folder: pictures by sighting, patch
-//! features by model and sighting. An object is whole or absent by nature.
+//! The gallery in object storage (S3 and compatible), with the same keys as the folder: pictures by
+//! sighting, patch features by model and sighting. An object is either whole or absent.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -13,32 +13,33 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sightline_core::{PatchFeatures, SightingId};
 
-use super::{Exhibit, Gallery, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format};
 use crate::remote::Calls;
 
-/// Requests under way at the same time.
-const AT_ONCE: usize = 16;
+/// Number of concurrent requests.
+const CONCURRENT_REQUESTS: usize = 16;
 
 /// Objects of a forgotten model that one call deletes.
-const DELETED_IN_A_CALL: usize = 1000;
+const DELETE_BATCH: usize = 1000;
 
-/// Longest time for a call with all its requests and their repetitions. It is tried again by those who cannot go on without.
+/// Time limit of a call including all its requests and retries. Callers that cannot go on without
+/// the result retry it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// [`Gallery`] in object storage.
 #[derive(Debug)]
 pub struct ObjectGallery {
     store: Arc<dyn ObjectStore>,
     jpeg: Path,
-    /// Patch features of all models.
+    /// Prefix of the patch features of all models.
     all_patches: Path,
-    /// Those of this gallery's model.
+    /// Prefix of this model's patch features.
     patches: Path,
     calls: Calls,
 }
 
 impl ObjectGallery {
-    /// The gallery below `prefix` of any object store, for the features of `model_id`.
+    /// Creates the gallery below `prefix` of any object store, for the features of `model_id`.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -55,10 +56,11 @@ impl ObjectGallery {
         })
     }
 
-    /// The gallery at `s3://bucket/prefix`; address, region and keys come from the usual `AWS_*` variables.
+    /// Opens the gallery at `s3://bucket/prefix`; endpoint, region and keys come from the usual
+    /// `AWS_*` variables.
     ///
     /// # Errors
-    /// When the address or a variable makes no sense.
+    /// When the address or a variable is invalid.
     #[cfg(feature = "s3")]
     pub fn s3(url: &str, model_id: &str) -> Result<Self, GalleryError> {
         use object_store::RetryConfig;
@@ -70,7 +72,7 @@ impl ObjectGallery {
         if bucket.is_empty() {
             return Err(wrong("it names no bucket: use s3://BUCKET/PREFIX".to_owned()));
         }
-        // Whoever cannot go on without tries again for ever; this is for what passes in a moment.
+        // Callers that cannot go on retry without limit; these retries are for short faults.
         let retry = RetryConfig { max_retries: 2, retry_timeout: TIMEOUT / 2, ..RetryConfig::default() };
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
         Self::new(Arc::new(store.map_err(|e| wrong(e.to_string()))?), prefix, model_id)
@@ -92,11 +94,11 @@ impl ObjectGallery {
                 let store = Arc::clone(&store);
                 async move { store.put(&key, payload).await.map(|_| ()) }
             };
-            stream::iter(writes).map(write).buffer_unordered(AT_ONCE).try_collect::<()>().await
+            stream::iter(writes).map(write).buffer_unordered(CONCURRENT_REQUESTS).try_collect::<()>().await
         })
     }
 
-    /// `None` when there is no such object.
+    /// Reads an object; `None` when it does not exist.
     fn read(&self, key: Path) -> Result<Option<Bytes>, GalleryError> {
         let (store, asked) = (Arc::clone(&self.store), key.clone());
         self.wait(&key, async move {
@@ -108,14 +110,14 @@ impl ObjectGallery {
         })
     }
 
-    /// The folders of all models.
+    /// Returns the prefixes of all models.
     fn models(&self) -> Result<Vec<Path>, GalleryError> {
         let (store, folder) = (Arc::clone(&self.store), self.all_patches.clone());
         let listed = self.wait(&self.all_patches, async move { store.list_with_delimiter(Some(&folder)).await })?;
         Ok(listed.common_prefixes)
     }
 
-    /// The ids that name objects below `folder`.
+    /// Returns the ids of the objects below `folder`.
     fn collect(&self, folder: &Path) -> Result<HashSet<SightingId>, GalleryError> {
         let (store, asked) = (Arc::clone(&self.store), folder.clone());
         let named = self.wait(folder, async move {
@@ -127,19 +129,19 @@ impl ObjectGallery {
 }
 
 /// `base/<first three hex digits>/<id>.<extension>`
-fn place(base: &Path, id: SightingId, extension: &str) -> Path {
+fn object_path(base: &Path, id: SightingId, extension: &str) -> Path {
     let name = id.to_string();
     base.clone().join(&name[..3]).join(format!("{name}.{extension}"))
 }
 
 impl Gallery for ObjectGallery {
-    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
-        let mut writes: Vec<(Path, PutPayload)> = Vec::with_capacity(2 * exhibits.len());
-        for e in exhibits {
+    fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError> {
+        let mut writes: Vec<(Path, PutPayload)> = Vec::with_capacity(2 * entries.len());
+        for e in entries {
             let header = Bytes::copy_from_slice(&format::header(&e.patches)?);
             let file: PutPayload = [header, e.patches.data.clone()].into_iter().collect();
-            writes.push((place(&self.patches, e.id, "patches"), file));
-            writes.push((place(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
+            writes.push((object_path(&self.patches, e.id, "patches"), file));
+            writes.push((object_path(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
         }
         self.write_all(writes)
     }
@@ -147,17 +149,17 @@ impl Gallery for ObjectGallery {
     fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
         let write = |(id, patches): &(SightingId, PatchFeatures)| {
             let header = Bytes::copy_from_slice(&format::header(patches)?);
-            Ok((place(&self.patches, *id, "patches"), [header, patches.data.clone()].into_iter().collect()))
+            Ok((object_path(&self.patches, *id, "patches"), [header, patches.data.clone()].into_iter().collect()))
         };
         self.write_all(features.iter().map(write).collect::<Result<Vec<_>, GalleryError>>()?)
     }
 
     fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        self.read(place(&self.jpeg, id, "jpg"))
+        self.read(object_path(&self.jpeg, id, "jpg"))
     }
 
     fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        let key = place(&self.patches, id, "patches");
+        let key = object_path(&self.patches, id, "patches");
         let Some(file) = self.read(key.clone())? else { return Ok(None) };
         let damaged = |reason| GalleryError::Damaged { path: PathBuf::from(key.as_ref()), reason };
         format::parse(file.into()).map(Some).map_err(damaged)
@@ -168,13 +170,13 @@ impl Gallery for ObjectGallery {
         let keys: Vec<Path> = ids
             .iter()
             .flat_map(|id| {
-                let patches = models.iter().map(|model| place(model, *id, "patches"));
-                patches.chain([place(&self.jpeg, *id, "jpg")]).collect::<Vec<_>>()
+                let patches = models.iter().map(|model| object_path(model, *id, "patches"));
+                patches.chain([object_path(&self.jpeg, *id, "jpg")]).collect::<Vec<_>>()
             })
             .collect();
         let store = Arc::clone(&self.store);
         self.wait(&self.jpeg, async move {
-            // Storage does not tell whether what it deletes was there.
+            // Object storage does not report whether a deleted object existed.
             let delete = |key: Path| {
                 let store = Arc::clone(&store);
                 async move {
@@ -185,13 +187,13 @@ impl Gallery for ObjectGallery {
                     }
                 }
             };
-            let counts = stream::iter(keys).map(delete).buffer_unordered(AT_ONCE);
+            let counts = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
             counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
         })
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
-        // A picture whose features only another model has is that model's.
+        // A picture whose features only another model has belongs to that model.
         let (mut own, mut others) = (HashSet::new(), HashSet::new());
         for model in self.models()? {
             let ids = self.collect(&model)?;
@@ -206,19 +208,19 @@ impl Gallery for ObjectGallery {
         if folder == self.patches {
             return Err(GalleryError::InUse(model_id.to_owned()));
         }
-        // In portions: each call has its own time limit.
+        // In batches, because each call has its own time limit.
         loop {
             let (store, asked) = (Arc::clone(&self.store), folder.clone());
             let deleted = self.wait(&folder, async move {
-                let some = store.list(Some(&asked)).map_ok(|o| o.location).take(DELETED_IN_A_CALL);
+                let some = store.list(Some(&asked)).map_ok(|o| o.location).take(DELETE_BATCH);
                 let delete = |key: Path| {
                     let store = Arc::clone(&store);
                     async move { store.delete(&key).await.map(|()| 1) }
                 };
-                let counts = some.map_ok(delete).try_buffer_unordered(AT_ONCE);
+                let counts = some.map_ok(delete).try_buffer_unordered(CONCURRENT_REQUESTS);
                 counts.try_fold(0usize, |sum, n| async move { Ok(sum + n) }).await
             })?;
-            if deleted < DELETED_IN_A_CALL {
+            if deleted < DELETE_BATCH {
                 return Ok(());
             }
         }

@@ -1,4 +1,4 @@
-//! What can end a reindex early, a disk that is nearly full among it.
+//! Errors that end a reindex early, among them a disk that is nearly full.
 
 use std::path::{Path, PathBuf};
 
@@ -9,50 +9,51 @@ use crate::files::{self, FileError};
 use crate::gallery::GalleryError;
 use crate::store::StoreError;
 
-/// Disk that has to be left for the index to go on. The engine writes to files that it maps into memory, of 32 MB and mostly
-/// holes: where no room is left for a hole, the system kills the process without a word.
+/// Free disk space that the index needs to continue, in MB. The engine writes to sparse files of 32
+/// MB that it maps into memory: when the disk has no room for such a hole, the system kills the
+/// process without a message.
 const RESERVE_MB: u64 = 256;
 
-/// Why a reindex ended before its end. What it had done is kept; the next run goes on from there.
+/// Reason why a reindex ended early. Its finished work is kept; the next run resumes there.
 #[derive(Debug, thiserror::Error)]
 pub enum ReindexError {
-    /// An index.
+    /// An index failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The gallery, for example because the disk is full.
+    /// The gallery failed, for example because the disk is full.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
-    /// A file or folder.
+    /// A file or folder operation failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The model can embed nothing more.
+    /// The model cannot embed any more.
     #[error(transparent)]
     Model(#[from] EmbedError),
-    /// An erasure that was interrupted cannot be finished.
+    /// An interrupted erasure cannot be finished.
     #[error(transparent)]
     Erase(#[from] EraseError),
-    /// What was stored is not there when it is counted.
+    /// The final count found that stored sightings are missing.
     #[error("{missing} sightings are missing from the new index, of which {left_out} have no readable picture")]
     Incomplete {
         /// Sightings of the former index that the new one lacks.
         missing: u64,
-        /// Those among them that could not be embedded.
+        /// Those of them that could not be embedded.
         left_out: u64,
     },
     /// The disk is nearly full.
     #[error("{folder} has {megabytes} MB of disk left, and a new index wants {RESERVE_MB} MB to spare", folder = folder.display())]
     NoRoom {
-        /// The data folder.
+        /// Path of the data folder.
         folder: PathBuf,
-        /// What is left.
+        /// Free space that is left.
         megabytes: u64,
     },
-    /// Other models' indexes are kept while the new one is not there.
+    /// Indexes of other models are kept while the new index is incomplete.
     #[error("model {0:?} has no index of its own yet, so those of other models stay")]
     NothingTakesOver(String),
 }
 
-/// Whether the disk of `folder` has room for more.
+/// Checks that the disk of `folder` has enough free space.
 ///
 /// # Errors
 /// [`ReindexError::NoRoom`].

@@ -1,8 +1,8 @@
-//! Where the embedded indexes lie while one model's takes the place of another's.
+//! Folders of the embedded indexes while the index of a new model replaces a former one.
 //!
-//! A half-done index is built in a folder of its own, `reindex/<model>`. It moves to `vectors/<model>` when it is whole: one
-//! rename, so that whoever looks for the models that people are indexed by sees a whole index or none. Until then the former
-//! model answers.
+//! A half-built index lies in a folder of its own, `reindex/<model>`. One rename moves it to
+//! `vectors/<model>` when it is complete, so that a reader of `vectors` sees a whole index or none.
+//! Until then the former model answers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::store::{AllModels, EdgeOptions, EdgeStore, Filter, StoreError, Vector
 /// Folder of the indexes that answer, below the data folder.
 pub const VECTORS: &str = "vectors";
 
-/// Folder of the indexes that are not whole yet, below the data folder.
+/// Folder of the incomplete indexes, below the data folder.
 pub const UNFINISHED: &str = "reindex";
 
-/// What the name of an index begins with that is being deleted. No model's id begins with a dot.
+/// Name prefix of an index that is being deleted. No model id begins with a dot.
 const DROPPED: &str = ".dropped-";
 
-/// The index of `model_id` below the data folder `data`, to answer from. What is deleted from it is deleted from those of all
-/// models, half-done ones included.
+/// Opens the index of `model_id` below the data folder `data` for searching. A deletion from it
+/// also applies to the indexes of all other models, including half-built ones.
 ///
 /// # Errors
-/// As [`EdgeStore::open`], of any of them.
+/// The errors of [`EdgeStore::open`] for any of them.
 pub fn open_embedded(data: &Path, model_id: &str, width: usize) -> Result<Arc<dyn VectorStore>, StoreError> {
     let options = EdgeOptions::default();
     resume_drop(data)?;
@@ -42,7 +42,7 @@ pub fn open_embedded(data: &Path, model_id: &str, width: usize) -> Result<Arc<dy
     Ok(Arc::new(all))
 }
 
-/// The indexes of former models and that of the new one, open.
+/// The open indexes of the former models and of the new one.
 #[derive(Debug)]
 pub struct Indexes {
     data: PathBuf,
@@ -52,12 +52,12 @@ pub struct Indexes {
 }
 
 impl Indexes {
-    /// Opens what lies below the data folder `data`, which nobody else may use meanwhile; none when there is no index of
-    /// another model than `model_id`. Where the new model has no index with anybody in it, a half-done one is opened or
-    /// begun, else the one that answers already.
-    ///
+    /// Opens the indexes below the data folder `data`, which no other process may use meanwhile;
+    /// `None` when only `model_id` has an index. If the new model has no index with a sighting in
+    /// it, a half-built one is opened or created, otherwise the one that answers already.
     /// # Errors
-    /// When an index is in use or damaged, or the disk refuses; [`ReindexError::NoRoom`] when it is nearly full.
+    /// When an index is in use or damaged, or the disk fails; [`ReindexError::NoRoom`] when it is
+    /// nearly full.
     pub fn open(
         data: &Path,
         model_id: &str,
@@ -69,7 +69,7 @@ impl Indexes {
         if former.is_empty() {
             return Ok(None);
         }
-        // The one used last tells what is known of a sighting.
+        // The index used last supplies the metadata of a sighting.
         let newest = |store: &EdgeStore| -> Result<_, StoreError> {
             Ok(store.newest(&Filter::default(), 1)?.first().map(|r| r.payload.captured_at))
         };
@@ -80,7 +80,7 @@ impl Indexes {
 
         let whole = indexed_models(&vectors)?.iter().any(|model| model == model_id);
         let whole = match whole.then(|| EdgeStore::open(&vectors, model_id, width, options)).transpose()? {
-            // A server that was started without the former model leaves an index with nobody in it.
+            // A server that was started without the former model leaves an index without sightings.
             Some(empty) if empty.count(&Filter::default())? == 0 => {
                 drop(empty);
                 files::remove_folder(&vectors.join(model_id))?;
@@ -95,7 +95,7 @@ impl Indexes {
             }
             None => {
                 check_room(data)?;
-                // A start that was killed may have left the folder without an index in it.
+                // A start that was killed may have left the folder without an index.
                 if files::read(&vectors.join(model_id).join("store.json"))?.is_none() {
                     files::remove_folder(&vectors.join(model_id))?;
                 }
@@ -105,25 +105,25 @@ impl Indexes {
         Ok(Some(Self { data: data.to_owned(), former, new: Arc::new(new), unfinished }))
     }
 
-    /// The indexes of former models, the one used last first.
+    /// Returns the indexes of former models, the one used last first.
     pub fn former(&self) -> Vec<&dyn VectorStore> {
         self.former.iter().map(|store| &**store as &dyn VectorStore).collect()
     }
 
-    /// The index of the new model.
+    /// Returns the index of the new model.
     pub fn new_index(&self) -> &dyn VectorStore {
         &*self.new
     }
 
-    /// Whether the new index is still to take over.
+    /// Whether the new index has not taken over yet.
     pub fn unfinished(&self) -> bool {
         self.unfinished
     }
 
-    /// Finishes erasures that were interrupted, in all indexes, so that nobody who was erased is embedded anew.
+    /// Finishes interrupted erasures in all indexes, so that no erased sighting is embedded again.
     ///
     /// # Errors
-    /// As [`resume_erasures`].
+    /// The errors of [`resume_erasures`].
     pub fn resume_erasures(&self, gallery: &dyn Gallery) -> Result<(), ReindexError> {
         let former = self.former.iter().map(|store| Arc::clone(store) as Arc<dyn VectorStore>).collect();
         let all = AllModels::new(Arc::clone(&self.new) as _, former);
@@ -131,10 +131,10 @@ impl Indexes {
         Ok(())
     }
 
-    /// Has the new index take over. Durable when it returns.
+    /// Makes the new index take over. Durable when it returns.
     ///
     /// # Errors
-    /// When the disk refuses, or the index is still at work; the former model goes on answering then.
+    /// When the disk fails, or the index is still building; the former model then keeps answering.
     pub fn finish(self) -> Result<(), ReindexError> {
         let Self { data, former, new, unfinished } = self;
         drop(former);
@@ -142,7 +142,8 @@ impl Indexes {
         if !unfinished {
             return Ok(());
         }
-        // Whoever starts next is not to wait for it, and nothing may be under way in a folder that moves.
+        // The next start must not wait for it, and nothing may be in progress in a folder that
+        // moves.
         new.optimize()?;
         new.flush()?;
         let model_id = new.model_id().to_owned();
@@ -150,17 +151,18 @@ impl Indexes {
         let (from, to) = (data.join(UNFINISHED).join(&model_id), data.join(VECTORS).join(&model_id));
         drop(DataLock::acquire(&from)?);
         files::rename_folder(&from, &to)?;
-        // Nothing may be left in it; what there is belongs to yet another model.
+        // The folder must be empty; what is left belongs to another model.
         let _ = std::fs::remove_dir(data.join(UNFINISHED));
         Ok(())
     }
 }
 
-/// Deletes the indexes of all models but `model_id`, with their patch features, and gives their ids: nothing can be gone back
-/// to. None of them may be open.
+/// Deletes the indexes of all models except `model_id`, with their patch features, and returns
+/// their ids; there is no way back. None of them may be open.
 ///
 /// # Errors
-/// [`ReindexError::NothingTakesOver`] while `model_id` has no whole index, or when the disk refuses; the next call goes on.
+/// [`ReindexError::NothingTakesOver`] while `model_id` has no complete index; or when the disk
+/// fails, in which case the next call resumes.
 pub fn drop_others(data: &Path, model_id: &str, gallery: &dyn Gallery) -> Result<Vec<String>, ReindexError> {
     let mut dropped = Vec::new();
     if !indexed_models(&data.join(VECTORS))?.iter().any(|model| model == model_id) {
@@ -168,7 +170,8 @@ pub fn drop_others(data: &Path, model_id: &str, gallery: &dyn Gallery) -> Result
     }
     for root in [data.join(VECTORS), data.join(UNFINISHED)] {
         for other in indexed_models(&root)?.into_iter().filter(|other| other != model_id) {
-            // The index goes last: as long as it is there, this is known to be unfinished.
+            // The index is deleted last: as long as it exists, the deletion is known to be
+            // unfinished.
             gallery.forget_model(&other)?;
             let folder = root.join(format!("{DROPPED}{other}"));
             files::remove_folder(&folder)?;
@@ -181,19 +184,19 @@ pub fn drop_others(data: &Path, model_id: &str, gallery: &dyn Gallery) -> Result
     Ok(dropped)
 }
 
-/// Finishes deletions of indexes that were interrupted.
+/// Finishes interrupted deletions of indexes.
 ///
 /// # Errors
-/// When the disk refuses.
+/// When the disk fails.
 pub fn resume_drop(data: &Path) -> Result<(), FileError> {
     for root in [data.join(VECTORS), data.join(UNFINISHED)] {
-        set_aside(&root)?.iter().try_for_each(|folder| files::remove_folder(folder))?;
+        dropped_indexes(&root)?.iter().try_for_each(|folder| files::remove_folder(folder))?;
     }
     Ok(())
 }
 
-/// Indexes below `root` whose deletion has begun.
-fn set_aside(root: &Path) -> Result<Vec<PathBuf>, FileError> {
+/// Returns the indexes below `root` whose deletion has begun.
+fn dropped_indexes(root: &Path) -> Result<Vec<PathBuf>, FileError> {
     let dropped = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(DROPPED));
     Ok(files::list(root)?.into_iter().filter(dropped).collect())
 }

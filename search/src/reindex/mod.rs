@@ -1,18 +1,19 @@
-//! From a former model to a new one: every stored picture is embedded anew, and the new model's index takes over when
-//! nobody is missing from it.
+//! Reindex: embeds every stored picture with a new model; the new index takes over when it is
+//! complete.
 //!
 //! ```text
 //! former index: ids --> not in the new one yet --> gallery: picture --> new model --> gallery: patch features
 //!                                                                             --> new index: vector, payload
 //! ```
 //!
-//! There is no cursor that could disagree with the data: what is done is what the new index holds. So a run that was killed,
-//! however it was, goes on with whoever is missing; a sighting keeps its id, so nobody is there twice. Between two runs the
-//! former model may serve: whom it erased meanwhile is erased from the half-done index ([`crate::AllModels`]), and a picture
-//! that was replaced is embedded again.
+//! There is no cursor that could disagree with the data: the new index itself tells what is done.
+//! So a run that was killed resumes with the sightings that are missing; a sighting keeps its id,
+//! so none appears twice. The former model may serve between two runs: its erasures also apply to
+//! the half-built index ([`crate::AllModels`]), and a picture that was replaced is embedded again.
 //!
-//! A picture that is missing or damaged stops nothing. Its sighting is named and left out: it stays in the former index, and
-//! the new one does not take over until somebody has said that it may without ([`Outcome::left_out`]).
+//! A missing or damaged picture does not stop the run. Its sighting is reported and left out: it
+//! stays in the former index, and the new index does not take over until the operator accepts that
+//! ([`Outcome::left_out`]).
 
 mod error;
 mod indexes;
@@ -38,26 +39,26 @@ use crate::store::{Filter, Payload, Point, Record, VectorStore};
 /// Sightings compared in one call to each index.
 const CHUNK: usize = 1000;
 
-/// So much work at most is done again after a kill.
+/// Interval between flushes: at most this much work is repeated after a kill.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
-/// A sighting that could not be embedded anew.
+/// A sighting that could not be embedded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LeftOut {
-    /// The sighting.
+    /// Id of the sighting.
     pub sighting: SightingId,
-    /// Its camera.
+    /// Id of its camera.
     pub camera: CameraId,
     /// Capture time of its picture.
     pub captured_at: Timestamp,
-    /// Why there are no features.
+    /// Reason why it has no features.
     pub why: String,
 }
 
-/// What a reindex tells while it runs.
+/// Progress event of a running reindex.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// How far it is.
+    /// Progress of the run.
     Progress {
         /// Sightings that the new index holds.
         done: u64,
@@ -72,52 +73,54 @@ pub enum Event<'a> {
     LeftOut(&'a LeftOut),
 }
 
-/// What a reindex has done.
+/// Counts of a finished or stopped reindex.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Sightings in the indexes of former models.
     pub total: u64,
-    /// Those that the new index held already.
+    /// Sightings that the new index held already.
     pub found: u64,
-    /// Those that this run has embedded.
+    /// Sightings that this run has embedded.
     pub embedded: u64,
-    /// Sightings taken out of the half-done index because they were erased meanwhile.
+    /// Sightings deleted from the half-built index because they were erased meanwhile.
     pub erased: u64,
-    /// Those that could not be embedded: their pictures are missing or damaged.
+    /// Sightings that could not be embedded: their pictures are missing or damaged.
     pub left_out: Vec<LeftOut>,
-    /// It was told to stop before everybody's turn had come.
+    /// Whether the run was stopped before it was complete.
     pub stopped: bool,
 }
 
-/// Features of encoded pictures, or why there are none.
+/// Computes the features of JPEGs, or the reason why one has none.
 pub type Embed<'a> = dyn Fn(&[Bytes]) -> Result<Vec<Result<ImageFeatures, String>>, EmbedError> + 'a;
 
-/// The job: indexes, pictures, model.
+/// A reindex job: indexes, pictures and model.
 pub struct Reindex<'a> {
-    /// Indexes of former models. Of a sighting that several of them hold, the first tells.
+    /// Indexes of former models. For a sighting in several of them, the first supplies the
+    /// metadata.
     pub former: Vec<&'a dyn VectorStore>,
-    /// The index of the new model.
+    /// Index of the new model.
     pub new: &'a dyn VectorStore,
-    /// Nobody but those of the former indexes belongs into the new one, and each as they have them: it does not answer yet.
+    /// Whether the new index does not answer yet. Then it may hold only sightings of the former
+    /// indexes, each with their metadata.
     pub unfinished: bool,
-    /// The pictures, opened for the new model.
+    /// Gallery, opened for the new model.
     pub gallery: &'a dyn Gallery,
     /// The new model.
     pub embed: &'a Embed<'a>,
-    /// Sightings embedded and stored together.
+    /// Number of sightings embedded and stored together.
     pub batch: usize,
-    /// The data folder, where the new index lies on this machine's disk.
+    /// Data folder, if the new index is on this machine's disk.
     pub disk: Option<&'a Path>,
-    /// Ends it early, in good order.
+    /// Ends the run early and in good order.
     pub shutdown: &'a Shutdown,
 }
 
-/// Who is still to be embedded.
+/// Sightings that still have to be embedded.
 #[derive(Default)]
 struct Plan {
     total: u64,
     erased: u64,
-    /// By former index.
+    /// Missing sightings, by former index.
     missing: Vec<Vec<SightingId>>,
 }
 
@@ -128,11 +131,11 @@ impl Plan {
 }
 
 impl Reindex<'_> {
-    /// Embeds everybody whom the new index lacks. Unless it was stopped, the new index then holds all but those left out,
-    /// which is counted and not assumed. Durable when it returns.
+    /// Embeds every sighting that the new index lacks. Unless it was stopped, the new index then
+    /// holds all except those left out, which a count verifies. Durable when it returns.
     ///
     /// # Errors
-    /// [`ReindexError`]; what was done before is kept.
+    /// [`ReindexError`]; finished work is kept.
     pub fn run(&self, tell: &mut dyn FnMut(Event<'_>)) -> Result<Outcome, ReindexError> {
         let plan = self.plan()?;
         let found = plan.total - plan.missing();
@@ -164,7 +167,7 @@ impl Reindex<'_> {
         Ok(outcome)
     }
 
-    /// Compares the indexes, and takes out of a half-done one whom the former ones hold no more.
+    /// Compares the indexes, and deletes from a half-built one what the former ones no longer hold.
     fn plan(&self) -> Result<Plan, ReindexError> {
         let (mut plan, mut known) = (Plan::default(), HashSet::new());
         for former in &self.former {
@@ -188,8 +191,8 @@ impl Reindex<'_> {
         Ok(plan)
     }
 
-    /// Those of `records` whom the new index lacks, or has another picture of. Spans of tracks that have grown since are
-    /// brought up to date.
+    /// Returns those of `records` that the new index lacks or has with another picture. Updates the
+    /// spans of tracks that have grown since.
     fn missing(&self, records: Vec<Record>) -> Result<Vec<SightingId>, ReindexError> {
         let ids: Vec<SightingId> = records.iter().map(|r| r.id).collect();
         let there: HashMap<SightingId, Payload> = self.new.get(&ids)?.into_iter().map(|r| (r.id, r.payload)).collect();
@@ -210,7 +213,7 @@ impl Reindex<'_> {
         Ok(missing)
     }
 
-    /// Patch features before vectors: whoever is found has them.
+    /// Stores patch features before vectors, so that every found sighting has them.
     fn embed_batch(
         &self,
         records: Vec<Record>,
@@ -231,7 +234,8 @@ impl Reindex<'_> {
                     jpegs.push(jpeg);
                 }
                 Ok(None) => leave_out(&record, "its picture is not there".to_owned()),
-                // One file that the disk does not give back. Object storage that fails, fails for all.
+                // A single file that the disk cannot read. A failure of object storage concerns all
+                // pictures.
                 Err(GalleryError::File(error)) => leave_out(&record, error.to_string()),
                 Err(error) => return Err(error.into()),
             }
@@ -260,12 +264,13 @@ fn progress(outcome: &Outcome, tell: &mut dyn FnMut(Event<'_>)) {
     tell(Event::Progress { done: found + embedded, embedded, total, left_out: outcome.left_out.len() as u64 });
 }
 
-/// The time span of a payload's track.
+/// Time span of a payload's track.
 fn span(payload: &Payload) -> (Timestamp, Timestamp, bool) {
     (payload.first_seen, payload.last_seen, payload.ended)
 }
 
-/// Whether two payloads are of one picture, by whichever model; the span of its track may have grown.
+/// Whether two payloads belong to the same picture, of whichever model; the span of its track may
+/// have grown.
 fn same_picture(one: &Payload, other: &Payload) -> bool {
     let (first_seen, last_seen, ended) = span(other);
     *other == Payload { first_seen, last_seen, ended, model_id: other.model_id.clone(), ..one.clone() }

@@ -1,4 +1,4 @@
-//! Stage one: the tracks whose pictures are nearest to the query.
+//! Stage one of a search: the tracks whose pictures are nearest to the query.
 
 use std::collections::HashMap;
 
@@ -7,10 +7,10 @@ use sightline_core::{CameraId, SightingId, TrackId};
 
 use crate::store::{Filter, Scored, StoreError, VectorStore};
 
-/// Pictures kept of one track (design, section 2).
+/// Largest number of pictures per track (design, section 2).
 pub(super) const CROPS_PER_TRACK: usize = 3;
 
-/// One track with those of its pictures that match the filter, nearest first; never empty, at most three.
+/// A track with those of its pictures that match the filter, nearest first: one to three.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub camera: CameraId,
@@ -29,8 +29,8 @@ impl Candidate {
     }
 }
 
-/// The `wanted` nearest tracks, nearest first; fewer only when no more match. The first `complete` of them come with
-/// all their pictures, not only with those among the nearest.
+/// Returns the `wanted` nearest tracks, nearest first; fewer only when no more match. The first
+/// `complete` of them have all their pictures, not only those among the nearest.
 ///
 /// `vector` is the query, L2-normalised.
 pub(super) fn find(
@@ -44,7 +44,7 @@ pub(super) fn find(
     let mut tracks: Vec<Candidate> = found.into_iter().filter_map(candidate).collect();
     let first = complete.min(tracks.len());
     add_siblings(store, vector, filter, &mut tracks[..first])?;
-    // A picture beyond the search's horizon may be nearer than those within it when that was approximate.
+    // An approximate search may miss a picture that is nearer than some that it returned.
     tracks.sort_by(|a, b| b.cosine().total_cmp(&a.cosine()));
     Ok(tracks)
 }
@@ -56,7 +56,7 @@ fn candidate(crops: Vec<Scored>) -> Option<Candidate> {
     Some(candidate)
 }
 
-/// Adds the other pictures of these tracks: their ids follow from the track's.
+/// Adds the other pictures of these tracks; their ids are derived from the track's.
 fn add_siblings(
     store: &dyn VectorStore,
     vector: &[f32],

@@ -1,12 +1,12 @@
-//! The two-stage search: the nearest tracks by cosine, then the best of them judged by the decoder.
+//! Two-stage search: the nearest tracks by cosine, then the best of them re-ranked by the decoder.
 //!
 //! ```text
 //! text, picture, stored picture -> one normalised vector -> nearest tracks (filter inside)
 //!   -> patch features of the best K tracks -> decoder -> ranked hits -> first page, cursor for the others
 //! ```
 //!
-//! A model that judges phrases says of every track how likely each phrase of the text is true of it. A text without a phrase
-//! gives it nothing to judge: then the order is by cosine, and the answer says so.
+//! A model that judges phrases gives each track a probability for each phrase of the text. A text
+//! without a phrase gives it nothing to judge; the order is then by cosine, and the answer says so.
 
 mod candidates;
 mod pages;
@@ -28,15 +28,17 @@ use crate::gallery::Gallery;
 use crate::store::{Filter, VectorStore};
 use candidates::Candidate;
 use pages::{Frozen, SearchPages};
-use phrases::Said;
+use phrases::QueryUnderstanding;
 
-/// Tracks that a search ranks at least, over all its pages.
-const DEPTH: usize = 200;
-/// Largest number of tracks that one search may re-rank: each costs up to three passes of the decoder.
+/// Smallest number of tracks that a search ranks, over all its pages.
+const MIN_RANKED_TRACKS: usize = 200;
+/// Largest number of tracks that one search may re-rank: each costs up to three passes of the
+/// decoder.
 const MAX_RERANK: usize = 256;
-/// Ranked lists kept for their next pages, and for how long. A list of 200 hits takes some 60 kB.
-const LISTS: usize = 64;
-const KEEP: Duration = Duration::from_secs(600);
+/// Number and lifetime of ranked lists kept for further pages. A list of 200 hits takes about 60
+/// kB.
+const MAX_LISTS: usize = 64;
+const LIST_TTL: Duration = Duration::from_secs(600);
 
 struct Parts {
     encoder: Arc<dyn QueryEncoder>,
@@ -46,7 +48,7 @@ struct Parts {
     pages: SearchPages,
 }
 
-/// Answers searches. Clones share everything.
+/// Answers searches; clones share everything.
 #[derive(Clone)]
 pub struct Searcher {
     parts: Arc<Parts>,
@@ -59,7 +61,7 @@ impl std::fmt::Debug for Searcher {
 }
 
 impl Searcher {
-    /// A searcher over a store and a gallery of the encoder's own model.
+    /// Creates a searcher over a store and a gallery of the encoder's own model.
     ///
     /// # Errors
     /// [`SearchError::OtherModel`] when the store holds another model's vectors.
@@ -75,11 +77,11 @@ impl Searcher {
             let name = |(id, width): (&str, usize)| format!("{id} with {width} values");
             return Err(SearchError::OtherModel { encoder: name(ours), store: name(theirs) });
         }
-        let pages = SearchPages::new(LISTS, KEEP);
+        let pages = SearchPages::new(MAX_LISTS, LIST_TTL);
         Ok(Self { parts: Arc::new(Parts { encoder, store, gallery, config, pages }) })
     }
 
-    /// Searches, on a thread that may block.
+    /// Runs a search on a thread of the blocking pool.
     ///
     /// # Errors
     /// [`SearchError`]; see [`SearchError::is_bad_request`].
@@ -88,10 +90,11 @@ impl Searcher {
         tokio::task::spawn_blocking(move || this.search_blocking(&request)).await.map_err(|_| SearchError::Broken)?
     }
 
-    /// The page of a cursor that an earlier answer to the same asker gave. What was deleted meanwhile is left out.
+    /// Returns the page of a cursor from an earlier answer to the same owner. Pictures deleted
+    /// meanwhile are left out.
     ///
     /// # Errors
-    /// [`SearchError::UnknownCursor`], or the store's.
+    /// [`SearchError::UnknownCursor`], or the errors of the store.
     pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
         let (this, cursor, owner) = (self.clone(), cursor.to_owned(), owner.to_owned());
         tokio::task::spawn_blocking(move || this.next_page_blocking(&cursor, &owner))
@@ -99,10 +102,10 @@ impl Searcher {
             .map_err(|_| SearchError::Broken)?
     }
 
-    /// As [`Searcher::search`], on the calling thread.
+    /// Runs [`Searcher::search`] on the calling thread.
     ///
     /// # Errors
-    /// As [`Searcher::search`].
+    /// The errors of [`Searcher::search`].
     pub fn search_blocking(&self, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
         metrics::counter!("sightline_search_requests_total").increment(1);
         let answer = self.parts.search(request);
@@ -125,10 +128,10 @@ impl Searcher {
         answer
     }
 
-    /// As [`Searcher::next_page`], on the calling thread.
+    /// Runs [`Searcher::next_page`] on the calling thread.
     ///
     /// # Errors
-    /// As [`Searcher::next_page`].
+    /// The errors of [`Searcher::next_page`].
     pub fn next_page_blocking(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
         let start = Instant::now();
         let parts = &self.parts;
@@ -142,7 +145,7 @@ impl Searcher {
                 hit.last_seen = hit.last_seen.max(payload.last_seen);
                 hit.ended |= payload.ended;
             }
-            // What was judged is the picture; without it there is nothing to show.
+            // The score belongs to this picture; without it there is nothing to show.
             stored.contains_key(&hit.sighting)
         });
         let ms = milliseconds(start);
@@ -151,9 +154,9 @@ impl Searcher {
             hits: page.hits,
             confident: true,
             nearest_misses: Vec::new(),
-            phrases: page.said.phrases,
-            not_understood: page.said.not_understood,
-            nobody_fulfils: page.said.nobody_fulfils,
+            phrases: page.understanding.phrases,
+            not_understood: page.understanding.not_understood,
+            nobody_fulfils: page.understanding.nobody_fulfils,
             next_cursor: page.next_cursor,
             timings: Timings { search: ms, total: ms, ..Timings::default() },
             degraded: page.degraded,
@@ -166,33 +169,33 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// A query, ready to search with.
+/// An encoded query.
 struct Query {
-    /// L2-normalised.
+    /// Global feature, L2-normalised.
     vector: Vec<f32>,
-    /// What judges the matches, if anything does.
+    /// Text that the decoder matches pictures against, if any.
     text: Option<EncodedText>,
     filter: Filter,
 }
 
-/// What is known of the ranked hits as a whole.
-struct Findings {
+/// Ranked hits with what is known of them as a whole.
+struct RankedResult {
     ranked: Vec<TrackHit>,
-    /// That the first is somebody who was looked for.
-    claim: Claim,
-    said: Said,
+    /// How to decide whether the answer is confident.
+    confidence_rule: ConfidenceRule,
+    understanding: QueryUnderstanding,
     degraded: Vec<String>,
 }
 
-/// What a search may claim of its hits.
+/// Rule that decides whether an answer is confident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// The decoder judged: what it says counts.
-    Judged,
-    /// By picture, or without the decoder as asked: that something was found is all that is said.
-    Found,
-    /// By a text that says nothing the model judges.
-    Nothing,
+enum ConfidenceRule {
+    /// Re-ranked: a hit must reach the confident probability.
+    DecoderProbability,
+    /// A search by picture, or without the decoder on request: any hit suffices.
+    AnyHit,
+    /// A text without anything that the model judges.
+    Never,
 }
 
 impl Parts {
@@ -208,50 +211,51 @@ impl Parts {
         }
 
         let searching = Instant::now();
-        let claim = match &query.text {
+        let confidence_rule = match &query.text {
             Some(text) if self.encoder.judges_phrases() && text.phrases.is_empty() => {
                 degraded.push(
                     "the description states nothing that the model judges; the order is by similarity".to_owned(),
                 );
-                Claim::Nothing
+                ConfidenceRule::Never
             }
-            Some(_) if rerank > 0 => Claim::Judged,
-            _ => Claim::Found,
+            Some(_) if rerank > 0 => ConfidenceRule::DecoderProbability,
+            _ => ConfidenceRule::AnyHit,
         };
-        let to_judge = if claim == Claim::Judged { rerank } else { 0 };
-        let shown = to_judge.max(request.limit);
-        let found = candidates::find(&*self.store, &query.vector, &query.filter, shown.max(DEPTH), shown)?;
+        let to_rerank = if confidence_rule == ConfidenceRule::DecoderProbability { rerank } else { 0 };
+        let shown = to_rerank.max(request.limit);
+        let found = candidates::find(&*self.store, &query.vector, &query.filter, shown.max(MIN_RANKED_TRACKS), shown)?;
         timings.search = milliseconds(searching);
 
         let mut matches = HashMap::new();
-        if let Some(text) = query.text.as_ref().filter(|_| to_judge > 0) {
+        if let Some(text) = query.text.as_ref().filter(|_| to_rerank > 0) {
             let fetching = Instant::now();
-            let best = &found[..to_judge.min(found.len())];
-            let fetched = rank::fetch(&*self.gallery, best, self.encoder.patch_shape());
+            let best = &found[..to_rerank.min(found.len())];
+            let fetched = rank::fetch_features(&*self.gallery, best, self.encoder.patch_shape());
             timings.fetch = milliseconds(fetching);
             let judging = Instant::now();
-            let judged = rank::judge(&*self.encoder, text, fetched)?;
-            degraded.extend(judged.degraded());
-            matches = judged.matches;
+            let scores = rank::score_pictures(&*self.encoder, text, fetched)?;
+            degraded.extend(scores.degraded());
+            matches = scores.matches;
             if let Some(persons) = self.encoder.persons() {
-                rank::among(&mut matches, persons, self.tracks(&found, to_judge, &query.filter)?);
+                rank::adjust_to_track_count(&mut matches, persons, self.tracks(&found, to_rerank, &query.filter)?);
             }
             timings.rerank = milliseconds(judging);
         }
         let form = request.score.unwrap_or(self.config.score);
         let ranked = rank::rank(found, &matches, form, request.sort);
 
-        let said = query.text.map(|text| Said::of(text, &ranked)).unwrap_or_default();
-        let mut answer = self.answer(request, Findings { ranked, claim, said, degraded });
+        let understanding = query.text.map(|text| QueryUnderstanding::of(text, &ranked)).unwrap_or_default();
+        let mut answer = self.answer(request, RankedResult { ranked, confidence_rule, understanding, degraded });
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)
     }
 
-    /// Tracks that `filter` keeps: those found, when that is all of them, else by the number of pictures and how many of them
-    /// each of the first `complete` tracks has.
+    /// Estimates the number of tracks that match `filter`: the tracks found, when those are all,
+    /// otherwise the number of pictures divided by the pictures per track of the first `complete`
+    /// tracks.
     fn tracks(&self, found: &[Candidate], complete: usize, filter: &Filter) -> Result<f32, SearchError> {
-        if found.len() < DEPTH {
+        if found.len() < MIN_RANKED_TRACKS {
             return Ok(found.len() as f32);
         }
         let whole = &found[..complete.min(found.len())];
@@ -259,24 +263,27 @@ impl Parts {
         Ok(self.store.count(filter)? as f32 * whole.len() as f32 / pictures.max(1) as f32)
     }
 
-    /// Hits, and the cursor behind them when some are confident; the nearest misses when the floor leaves nobody.
-    fn answer(&self, request: &SearchRequest, findings: Findings) -> SearchResponse {
-        let Findings { ranked, claim, said, degraded } = findings;
+    /// Builds the answer: hits, with a cursor when the answer is confident, or the nearest misses
+    /// when no hit reaches the minimum probability.
+    fn answer(&self, request: &SearchRequest, result: RankedResult) -> SearchResponse {
+        let RankedResult { ranked, confidence_rule, understanding, degraded } = result;
         let reaches = |hit: &TrackHit, p: f32| hit.probability.is_some_and(|q| q >= p);
         let passes = |hit: &TrackHit| request.min_probability.is_none_or(|p| reaches(hit, p));
-        let confident = match claim {
-            Claim::Judged => ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability)),
-            Claim::Found => !ranked.is_empty(),
-            Claim::Nothing => false,
+        let confident = match confidence_rule {
+            ConfidenceRule::DecoderProbability => {
+                ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability))
+            }
+            ConfidenceRule::AnyHit => !ranked.is_empty(),
+            ConfidenceRule::Never => false,
         };
         let model_id = self.encoder.model_id().to_owned();
         let mut answer = SearchResponse {
             confident,
             degraded: degraded.clone(),
             model_id,
-            phrases: said.phrases.clone(),
-            not_understood: said.not_understood.clone(),
-            nobody_fulfils: said.nobody_fulfils.clone(),
+            phrases: understanding.phrases.clone(),
+            not_understood: understanding.not_understood.clone(),
+            nobody_fulfils: understanding.nobody_fulfils.clone(),
             ..SearchResponse::default()
         };
         let (all, below): (Vec<TrackHit>, Vec<TrackHit>) = ranked.into_iter().partition(passes);
@@ -286,9 +293,10 @@ impl Parts {
         }
         answer.hits = all.iter().take(request.limit).cloned().collect();
         answer.expected_wrong = phrases::expected_wrong(&answer.hits);
-        // What nobody vouches for ends with its first page.
+        // Only a confident answer has further pages.
         if confident {
-            let list = Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded, said };
+            let list =
+                Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded, understanding };
             answer.next_cursor = self.pages.freeze(list);
         }
         answer
@@ -317,7 +325,7 @@ impl Parts {
         Ok(())
     }
 
-    /// All parts of the query as one vector.
+    /// Combines all parts of the query into one vector.
     fn encode(&self, request: &SearchRequest) -> Result<Query, SearchError> {
         let mut features = Vec::new();
         let mut filter = request.filter.clone();
@@ -339,7 +347,7 @@ impl Parts {
             }
         }
         let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-        // Below this the direction is rounding noise.
+        // Below this norm the direction is rounding noise.
         if !norm.is_finite() || norm < 1e-4 {
             return Err(SearchError::NoDirection);
         }

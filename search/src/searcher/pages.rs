@@ -1,7 +1,7 @@
-//! Pages behind the first: the ranked list of a search, kept for a while under an opaque cursor.
+//! Paging: the ranked list of a search is kept for a while under an opaque cursor.
 //!
-//! The list is frozen, so that new footage shifts nothing between two pages; what was deleted meanwhile is left out when
-//! a page is read.
+//! The list is frozen, so that new footage shifts nothing between two pages; pictures that were
+//! deleted meanwhile are left out when a page is read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,33 +9,33 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::phrases::Said;
+use super::phrases::QueryUnderstanding;
 use super::request::TrackHit;
 
-/// A frozen list.
+/// Ranked list of one search.
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
-    /// Who may read it.
+    /// Owner, the only one who may read it.
     pub owner: String,
     /// All hits of the search.
     pub hits: Vec<TrackHit>,
-    /// Hits on a page.
+    /// Hits per page.
     pub limit: usize,
-    /// What was said with the first page.
+    /// Notes of the first page about what was degraded.
     pub degraded: Vec<String>,
-    /// What was made of the description.
-    pub said: Said,
+    /// Interpretation of the description.
+    pub understanding: QueryUnderstanding,
 }
 
-/// The part of a frozen list that a cursor stands for.
+/// Part of a list that a cursor refers to.
 pub(super) struct Page {
     pub hits: Vec<TrackHit>,
     pub next_cursor: Option<String>,
     pub degraded: Vec<String>,
-    pub said: Said,
+    pub understanding: QueryUnderstanding,
 }
 
-/// Frozen lists, bounded in number and age.
+/// Cache of ranked lists, bounded in number and age.
 #[derive(Debug)]
 pub(super) struct SearchPages {
     lists: Mutex<HashMap<Uuid, (Instant, Frozen)>>,
@@ -44,12 +44,14 @@ pub(super) struct SearchPages {
 }
 
 impl SearchPages {
-    /// Keeps `capacity` lists, each for `keep` after its last use; the one used longest ago goes first.
+    /// Creates a cache of `capacity` lists, each kept for `keep` after its last use; the least
+    /// recently used list is evicted first.
     pub fn new(capacity: usize, keep: Duration) -> Self {
         Self { lists: Mutex::default(), capacity: capacity.max(1), keep }
     }
 
-    /// Keeps a list and gives the cursor of its second page; `None` when there is no second page.
+    /// Stores a list and returns the cursor of its second page; `None` when there is no second
+    /// page.
     pub fn freeze(&self, list: Frozen) -> Option<String> {
         if list.hits.len() <= list.limit {
             return None;
@@ -65,7 +67,8 @@ impl SearchPages {
         Some(cursor(id, offset))
     }
 
-    /// The page of a cursor; `None` when it is unknown, too old, not this owner's, or no cursor at all.
+    /// Returns the page of a cursor; `None` when the cursor is malformed, unknown, expired or of
+    /// another owner.
     pub fn read(&self, text: &str, owner: &str) -> Option<Page> {
         let (id, offset) = text.split_once('.')?;
         let (id, offset): (Uuid, usize) = (id.parse().ok()?, offset.parse().ok()?);
@@ -80,7 +83,7 @@ impl SearchPages {
             hits: list.hits[offset..end].to_vec(),
             next_cursor: (end < list.hits.len()).then(|| cursor(id, end)),
             degraded: list.degraded.clone(),
-            said: list.said.clone(),
+            understanding: list.understanding.clone(),
         })
     }
 }
@@ -115,7 +118,13 @@ mod tests {
             crops: vec![],
         };
         let hits = (0..hits).map(hit).collect();
-        Frozen { owner: owner.to_owned(), hits, limit: 3, degraded: vec![], said: Said::default() }
+        Frozen {
+            owner: owner.to_owned(),
+            hits,
+            limit: 3,
+            degraded: vec![],
+            understanding: QueryUnderstanding::default(),
+        }
     }
 
     #[test]

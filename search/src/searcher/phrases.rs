@@ -1,7 +1,8 @@
-//! What a search says of its description, phrase by phrase: of each track by all its judged pictures, and of all tracks.
+//! Phrase probabilities: for each track from all its re-ranked pictures, and over all tracks.
 //!
-//! A track is judged by the mean of its pictures' log-odds, so that three pictures agree instead of the luckiest winning. The
-//! mean and not the sum: pictures of one track resemble each other too much to count as three witnesses.
+//! The probability of a track comes from the mean of its pictures' log-odds, so that three pictures
+//! count together and not only the best one. It is the mean and not the sum, because pictures of
+//! one track are too similar to count as three independent witnesses.
 
 use sightline_embed::model::{log_odds, sigmoid};
 use sightline_embed::text::NotUnderstood;
@@ -9,64 +10,69 @@ use sightline_embed::text::NotUnderstood;
 use super::request::TrackHit;
 use crate::encoder::{EncodedText, MatchScore, PhraseAsked};
 
-/// A phrase below this holds of nobody: it is likelier false.
-const FULFILLED: f32 = 0.5;
+/// Probability below which a phrase is more likely false than true.
+const LIKELY_TRUE: f32 = 0.5;
 
-/// The judgement of a track.
+/// Probabilities of a track.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct TrackTruth {
-    /// Probability that all of the description is true of the person.
+pub(super) struct TrackProbabilities {
+    /// Probability that the whole description is true of the person.
     pub probability: f32,
-    /// Probability that each phrase holds of the person.
+    /// Probability that each phrase is true of the person.
     pub phrases: Vec<f32>,
 }
 
-impl TrackTruth {
-    /// Of the judged pictures of a track; none when there is none, or no phrase was judged.
+impl TrackProbabilities {
+    /// Combines the re-ranked pictures of a track; `None` when there are none, or no phrase was
+    /// judged.
     pub fn of<'a>(pictures: impl Iterator<Item = &'a MatchScore>) -> Option<Self> {
         let pictures: Vec<&MatchScore> = pictures.collect();
         let phrases = pictures.first()?.phrases.len();
         if phrases == 0 {
             return None;
         }
-        let phrase = |i: usize| agree(pictures.iter().filter_map(|picture| picture.phrases.get(i).copied()));
+        let phrase =
+            |i: usize| pooled_probability(pictures.iter().filter_map(|picture| picture.phrases.get(i).copied()));
         Some(Self {
-            probability: agree(pictures.iter().map(|picture| picture.probability)),
+            probability: pooled_probability(pictures.iter().map(|picture| picture.probability)),
             phrases: (0..phrases).map(phrase).collect(),
         })
     }
 }
 
-/// The probability with the mean log-odds of `probabilities`, of which there is at least one.
-fn agree(probabilities: impl Iterator<Item = f32>) -> f32 {
+/// Returns the probability with the mean log-odds of `probabilities`, of which there is at least
+/// one.
+fn pooled_probability(probabilities: impl Iterator<Item = f32>) -> f32 {
     let (sum, count) = probabilities.fold((0.0, 0.0), |(sum, count), p| (sum + log_odds(f64::from(p)), count + 1.0));
     sigmoid(sum / count) as f32
 }
 
-/// What was made of a description; the same on every page of a search.
+/// The model's interpretation of a description; the same on every page of a search.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Said {
+pub(super) struct QueryUnderstanding {
     pub phrases: Vec<PhraseAsked>,
     pub not_understood: Vec<NotUnderstood>,
     pub nobody_fulfils: Vec<String>,
 }
 
-impl Said {
-    /// Of a text and all hits of the search for it.
+impl QueryUnderstanding {
+    /// Creates it from a text and all hits of its search.
     pub fn of(text: EncodedText, ranked: &[TrackHit]) -> Self {
         let nobody_fulfils = nobody_fulfils(&text.phrases, ranked);
         Self { phrases: text.phrases, not_understood: text.not_understood, nobody_fulfils }
     }
 }
 
-/// Phrases that hold of no judged track more likely than not; none when no track was judged.
+/// Returns the phrases that are more likely false than true of every re-ranked track; none when no
+/// track was re-ranked.
 fn nobody_fulfils(asked: &[PhraseAsked], ranked: &[TrackHit]) -> Vec<String> {
     let best = |i: usize| ranked.iter().filter_map(|hit| hit.phrases.get(i).copied()).reduce(f32::max);
-    let failed = asked.iter().enumerate().filter(|(i, _)| best(*i).is_some_and(|best| best < FULFILLED));
+    let failed = asked.iter().enumerate().filter(|(i, _)| best(*i).is_some_and(|best| best < LIKELY_TRUE));
     failed.map(|(_, phrase)| phrase.to_string()).collect()
 }
 
-/// How many of these hits the description is expected to be untrue of; none when the truth of none was judged.
+/// Returns the expected number of these hits that the description is not true of; `None` when no
+/// hit was judged by phrases.
 pub(super) fn expected_wrong(hits: &[TrackHit]) -> Option<f32> {
     let judged = hits.iter().filter(|hit| !hit.phrases.is_empty());
     judged.filter_map(|hit| hit.probability).map(|p| 1.0 - p).reduce(|sum, wrong| sum + wrong)
@@ -111,18 +117,18 @@ mod tests {
     fn three_pictures_agree_and_the_luckiest_does_not_win() {
         // Odds of 9 and of 1/9, 1/9 have the geometric mean 9^(-1/3).
         let pictures = [score(0.9, &[0.9, 0.5]), score(0.1, &[0.1, 0.5]), score(0.1, &[0.1, 0.5])];
-        let track = TrackTruth::of(pictures.iter()).expect("judged");
+        let track = TrackProbabilities::of(pictures.iter()).expect("judged");
         let odds = 9f32.powf(-1.0 / 3.0);
         let want = odds / (1.0 + odds);
         assert!((track.probability - want).abs() < 1e-6, "{track:?}");
         assert!((track.phrases[0] - want).abs() < 1e-6 && (track.phrases[1] - 0.5).abs() < 1e-6, "{track:?}");
 
-        let alone = TrackTruth::of(pictures[..1].iter()).expect("judged");
+        let alone = TrackProbabilities::of(pictures[..1].iter()).expect("judged");
         assert!((alone.probability - 0.9).abs() < 1e-6, "one picture speaks for itself");
-        let sure = TrackTruth::of([score(1.0, &[0.0]), score(1.0, &[0.0])].iter()).expect("judged");
+        let sure = TrackProbabilities::of([score(1.0, &[0.0]), score(1.0, &[0.0])].iter()).expect("judged");
         assert!(sure.probability > 0.999_999 && sure.phrases[0] < 1e-6, "no infinity: {sure:?}");
-        assert_eq!(TrackTruth::of([].into_iter()), None);
-        assert_eq!(TrackTruth::of([score(0.9, &[])].iter()), None, "no phrase was judged");
+        assert_eq!(TrackProbabilities::of([].into_iter()), None);
+        assert_eq!(TrackProbabilities::of([score(0.9, &[])].iter()), None, "no phrase was judged");
     }
 
     #[test]

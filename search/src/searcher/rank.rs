@@ -1,6 +1,7 @@
-//! Stage two: the best candidates' pictures through the decoder, and the order that follows (method, section 6): match
-//! probability, or cosine plus match, for those that were judged, cosine alone for the others, always ranked behind. Where
-//! phrases are judged the probability is the track's ([`super::phrases`]), else that of its best picture.
+//! Stage two of a search: the decoder re-ranks the best candidates (method, section 6). Re-ranked
+//! tracks are ordered by match probability, or by cosine plus match; the others by cosine alone,
+//! always behind. Where phrases are judged the probability is the track's ([`super::phrases`]),
+//! otherwise that of its best picture.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
@@ -11,33 +12,33 @@ use sightline_core::{PatchFeatures, SightingId};
 use sightline_embed::model::shift_odds;
 
 use super::candidates::Candidate;
-use super::phrases::TrackTruth;
+use super::phrases::TrackProbabilities;
 use super::request::{Sort, TrackHit};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
 use crate::gallery::Gallery;
 
-/// Patch features that were read from the gallery, and a count of those that were not.
+/// Patch features read from the gallery, with a count of those that could not be read, by reason.
 #[derive(Default)]
-pub(super) struct Fetched {
+pub(super) struct FetchedFeatures {
     pictures: Vec<(SightingId, PatchFeatures)>,
     missing: usize,
     unreadable: usize,
     misshapen: usize,
 }
 
-/// Match scores by picture, and a count of the pictures that have none, by reason.
+/// Match scores by picture, with a count of the pictures without a score, by reason.
 #[derive(Default)]
-pub(super) struct Judged {
+pub(super) struct DecoderScores {
     pub matches: HashMap<SightingId, MatchScore>,
     missing: usize,
     unreadable: usize,
     misshapen: usize,
-    /// The decoder gave no finite score.
+    /// Pictures for which the decoder gave no finite score.
     unscored: usize,
 }
 
-impl Judged {
-    /// Says for people which pictures have no score and why; `None` when all have one.
+impl DecoderScores {
+    /// Describes the pictures without a score and the reasons; `None` when all have one.
     pub fn degraded(&self) -> Option<String> {
         let lost = self.missing + self.unreadable + self.misshapen + self.unscored;
         (lost > 0).then(|| {
@@ -54,10 +55,10 @@ impl Judged {
     }
 }
 
-/// Reads the patch features of all pictures of these candidates. One that cannot be had is logged and counted: it must
-/// not spoil the answer for the others.
-pub(super) fn fetch(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> Fetched {
-    let mut fetched = Fetched::default();
+/// Reads the patch features of all pictures of these candidates. An unreadable one is logged and
+/// counted, and does not fail the others.
+pub(super) fn fetch_features(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> FetchedFeatures {
+    let mut fetched = FetchedFeatures::default();
     for id in candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)) {
         match gallery.patches(id) {
             Ok(Some(p)) if (p.rows, p.width) == shape => fetched.pictures.push((id, p)),
@@ -78,13 +79,17 @@ pub(super) fn fetch(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32
     fetched
 }
 
-/// Scores the pictures, all in one question: between two questions the model would take a batch of crops, and each would wait
-/// for it. The model divides them as its memory demands. One without a finite score is logged and counted: it must not spoil the
-/// answer for the others.
-pub(super) fn judge(encoder: &dyn QueryEncoder, text: &EncodedText, fetched: Fetched) -> Result<Judged, EncodeError> {
-    let Fetched { pictures, missing, unreadable, misshapen } = fetched;
+/// Scores all pictures in one request: between two requests the model would take a batch of crops,
+/// which each request would wait for. The model splits the pictures as its memory demands. One
+/// without a finite score is logged and counted, and does not fail the others.
+pub(super) fn score_pictures(
+    encoder: &dyn QueryEncoder,
+    text: &EncodedText,
+    fetched: FetchedFeatures,
+) -> Result<DecoderScores, EncodeError> {
+    let FetchedFeatures { pictures, missing, unreadable, misshapen } = fetched;
     let (ids, pictures): (Vec<_>, Vec<_>) = pictures.into_iter().unzip();
-    let mut judged = Judged { missing, unreadable, misshapen, ..Judged::default() };
+    let mut judged = DecoderScores { missing, unreadable, misshapen, ..DecoderScores::default() };
     let scores = if pictures.is_empty() { Vec::new() } else { encoder.match_scores(text, pictures)? };
     if scores.len() != ids.len() {
         return Err(EncodeError::Failed(format!("{} scores for {} pictures", scores.len(), ids.len()).into()));
@@ -105,20 +110,20 @@ pub(super) fn judge(encoder: &dyn QueryEncoder, text: &EncodedText, fetched: Fet
     Ok(judged)
 }
 
-/// Fewer tracks than these count as so many: the person looked for may not be there at all, and what holds among a handful was
-/// never tried.
-const FEWEST: f32 = 25.0;
+/// Smallest number of tracks to adjust to: the person may not be among them at all, and the
+/// calibration is untested for a handful of tracks.
+const MIN_TRACKS: f32 = 25.0;
 
-/// Moves probabilities that hold among `persons` to `tracks`, each of which may be the person looked for: the odds of a match
-/// fall as the others grow in number.
-pub(super) fn among(matches: &mut HashMap<SightingId, MatchScore>, persons: f32, tracks: f32) {
-    let shift = f64::from(persons / tracks.max(FEWEST)).ln();
+/// Adjusts probabilities that are calibrated for `persons` candidates to `tracks` candidates: the
+/// odds of a match fall as the number of others grows.
+pub(super) fn adjust_to_track_count(matches: &mut HashMap<SightingId, MatchScore>, persons: f32, tracks: f32) {
+    let shift = f64::from(persons / tracks.max(MIN_TRACKS)).ln();
     for found in matches.values_mut() {
         found.probability = shift_odds(f64::from(found.probability).clamp(1e-12, 1.0 - 1e-7), shift);
     }
 }
 
-/// The hits of all candidates in order.
+/// Ranks the hits of all candidates.
 pub(super) fn rank(
     candidates: Vec<Candidate>,
     matches: &HashMap<SightingId, MatchScore>,
@@ -139,7 +144,7 @@ fn order(a: &TrackHit, b: &TrackHit, sort: Sort) -> Ordering {
     judged.then(within).then(a.sighting.cmp(&b.sighting))
 }
 
-/// Cosine and, where the decoder was asked, logit and probability as one score.
+/// Combines cosine and, where re-ranked, logit and probability into one score.
 fn combine(form: ScoreForm, cosine: f32, judged: Option<(f32, f32)>) -> f32 {
     match (judged, form) {
         (Some((logit, _)), ScoreForm::Raw) => cosine + logit,
@@ -149,7 +154,7 @@ fn combine(form: ScoreForm, cosine: f32, judged: Option<(f32, f32)>) -> f32 {
     }
 }
 
-/// One track, shown by its best picture.
+/// Builds the hit of one track, shown by its best picture.
 fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
     let score = |id: SightingId, cosine: f32| combine(form, cosine, matches.get(&id).map(|m| (m.logit, m.probability)));
     c.crops.sort_by(|a, b| {
@@ -159,7 +164,7 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
     });
     let best = c.crops.first()?;
     let found = matches.get(&best.id);
-    let truth = TrackTruth::of(c.crops.iter().filter_map(|x| matches.get(&x.id)));
+    let truth = TrackProbabilities::of(c.crops.iter().filter_map(|x| matches.get(&x.id)));
     let probability = truth.as_ref().map(|t| t.probability).or(found.map(|m| m.probability));
     let first_seen = c.crops.iter().map(|x| x.payload.first_seen).min()?;
     let last_seen = c.crops.iter().map(|x| x.payload.last_seen).max()?;
@@ -191,7 +196,7 @@ mod tests {
         let id = SightingId::from_u128(1);
         let score = MatchScore { logit: 0.0, hubness: None, probability: p, phrases: Vec::new() };
         let mut matches = HashMap::from([(id, score)]);
-        among(&mut matches, persons, tracks);
+        adjust_to_track_count(&mut matches, persons, tracks);
         matches[&id].probability
     }
 

@@ -1,4 +1,4 @@
-//! What a search is asked and what it answers.
+//! Request and response of a search.
 
 use sightline_core::config::ScoreForm;
 use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
@@ -18,127 +18,133 @@ pub enum Sort {
     Time,
 }
 
-/// One search. At least one of `query`, `image` and `like` is needed; several are composed: the search is then for the
-/// normalised sum of their features, and the text judges the matches.
+/// A search. At least one of `query`, `image` and `like` is required; several are combined: the
+/// search then uses the normalised sum of their features, and the text re-ranks the matches.
 #[derive(Clone, Debug, Default)]
 pub struct SearchRequest {
     /// Description of a person.
     pub query: Option<String>,
     /// Picture of a person.
     pub image: Option<RgbImage>,
-    /// A stored picture. Its own track is left out of the answer.
+    /// Id of a stored picture. Its own track is left out of the answer.
     pub like: Option<SightingId>,
-    /// Where and when to look.
+    /// Cameras and times to search.
     pub filter: Filter,
-    /// Hits on a page, 1 to the configured maximum.
+    /// Hits per page, 1 to the configured maximum.
     pub limit: usize,
-    /// Tracks to re-rank, instead of the configured number; 0 ranks by cosine alone.
+    /// Number of tracks to re-rank, instead of the configured number; 0 ranks by cosine alone.
     pub rerank: Option<usize>,
-    /// Leaves out hits below this match probability, and those that have none. Needs `query`.
+    /// Lowest match probability of a hit; hits without a probability are left out. Needs `query`.
     pub min_probability: Option<f32>,
     /// Order of the hits.
     pub sort: Sort,
-    /// How cosine and match are added, instead of the configured form.
+    /// Combination of cosine and match, instead of the configured form.
     pub score: Option<ScoreForm>,
-    /// Who asks. A cursor is good for the same asker only; may be empty.
+    /// Owner of the cursor: a cursor is valid for the same owner only; may be empty.
     pub owner: String,
 }
 
-/// One person's way through one camera's view.
+/// A hit: one track of a person through one camera's view.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackHit {
-    /// The best picture of the track; the fields of a single picture below are its.
+    /// Best picture of the track; the picture fields below belong to it.
     pub sighting: SightingId,
-    /// The camera.
+    /// Id of the camera.
     pub camera: CameraId,
-    /// The track.
+    /// Id of the track.
     pub track: TrackId,
     /// Capture time of the first frame of the track.
     pub first_seen: Timestamp,
     /// Capture time of the last frame in which the track was seen, as far as known.
     pub last_seen: Timestamp,
-    /// The track is over.
+    /// Whether the track has ended.
     pub ended: bool,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
-    /// Where the person is, in source pixels.
+    /// Bounding box of the person, in source pixels.
     pub bbox: BBox,
     /// Width and height of the source frame in pixels.
     pub frame_size: (u32, u32),
     /// Cosine of the query and the picture, -1..=1.
     pub similarity: f32,
-    /// The decoder's raw logit; `None` when the picture was not re-ranked.
+    /// Raw logit of the decoder; `None` when the picture was not re-ranked.
     pub match_logit: Option<f32>,
-    /// The picture's cosine with texts at large, which is held against it; `None` when it was not re-ranked, or by a model
-    /// without a query bank.
+    /// Hubness: cosine of the picture with texts at large, which lowers its probability; `None`
+    /// when it was not re-ranked, or by a model without a query bank.
     pub hubness: Option<f32>,
-    /// Calibrated probability; `None` when the track was not re-ranked. From a model that judges phrases: that all of the
-    /// description is true of the person, by all judged pictures of the track. From another: that the best picture matches.
+    /// Calibrated probability; `None` when the track was not re-ranked. With a model that judges
+    /// phrases: that the whole description is true of the person, from all re-ranked pictures of
+    /// the track. Otherwise: that the best picture matches.
     pub probability: Option<f32>,
-    /// Probability that each of [`SearchResponse::phrases`] holds of the person, by all judged pictures of the track: for a
-    /// negated one that it is absent. Empty when the track was not re-ranked, or by a model that judges no phrases.
+    /// Probability that each of [`SearchResponse::phrases`] is true of the person, from all
+    /// re-ranked pictures of the track; for a negated phrase, that it is absent. Empty when the
+    /// track was not re-ranked, or by a model that judges no phrases.
     pub phrases: Vec<f32>,
-    /// What the hit is ranked by: its probability or cosine plus match (in the chosen form), or cosine alone. Hits with and without a
-    /// match are never mixed, so scores compare within each group only.
+    /// Score that ranks the hit: its probability, or cosine plus match (in the chosen form), or
+    /// cosine alone. Hits with and without a match are never mixed, so scores compare within each
+    /// group only.
     pub score: f32,
-    /// All pictures of the track that match the filter, best first.
+    /// Ids of all pictures of the track that match the filter, best first.
     pub crops: Vec<SightingId>,
 }
 
-/// Milliseconds that the parts of a search took.
+/// Duration of the stages of a search, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timings {
-    /// Encoding the query.
+    /// Query encoding.
     pub encode: f64,
     /// Vector search.
     pub search: f64,
-    /// Reading patch features.
+    /// Reading the patch features.
     pub fetch: f64,
-    /// The decoder.
+    /// Re-ranking by the decoder.
     pub rerank: f64,
-    /// All of it.
+    /// The whole search.
     pub total: f64,
 }
 
-/// The answer.
+/// Response to a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchResponse {
-    /// Hits in order, whether confident or not: `confident` says how to read them.
+    /// Hits in order, whether confident or not; see `confident`.
     pub hits: Vec<TrackHit>,
-    /// Some hit reaches the configured probability. A search without text has no probabilities and makes no such
-    /// claim: there it only says that something was found.
+    /// Whether a hit reaches the configured probability. A search without text has no
+    /// probabilities; there it only means that something was found.
     pub confident: bool,
-    /// When no hit reaches the asked-for `min_probability`: what came nearest, in order.
+    /// Nearest hits, in order, when no hit reaches the requested `min_probability`.
     pub nearest_misses: Vec<TrackHit>,
-    /// What the description states, in order; empty with a model that judges no phrases.
+    /// Phrases of the description, in order; empty with a model that judges no phrases.
     pub phrases: Vec<PhraseAsked>,
-    /// Words of the description of which nothing was made, and why; empty with a model that judges no phrases.
+    /// Words of the description that the model could not use, with the reason; empty with a model
+    /// that judges no phrases.
     pub not_understood: Vec<NotUnderstood>,
-    /// Phrases that hold of no judged track more likely than not, on whatever page: "red jacket", "no bag".
+    /// Phrases that are more likely false than true of every re-ranked track, on all pages: "red
+    /// jacket", "no bag".
     pub nobody_fulfils: Vec<String>,
-    /// Hits of this page that the description is expected to be untrue of: the sum of 1 - probability over those that were
-    /// judged. `None` when none was, or by a model that judges no phrases.
+    /// Expected number of this page's hits that the description is not true of: the sum of 1 -
+    /// probability over the re-ranked hits. `None` when none was re-ranked, or by a model that
+    /// judges no phrases.
     pub expected_wrong: Option<f32>,
-    /// For the next page; `None` at the end.
+    /// Cursor of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
-    /// Where the time went.
+    /// Duration of each stage.
     pub timings: Timings,
-    /// What did not work as it should and how the answer suffers, for people to read.
+    /// Notes for people about what was degraded and how the answer suffers.
     pub degraded: Vec<String>,
-    /// Model that made the features.
+    /// Id of the model that computed the features.
     pub model_id: String,
 }
 
-/// Why there is no answer.
+/// Reason why a search has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
-    /// Neither text nor picture.
+    /// The request has neither text nor picture.
     #[error("a search needs a query, an image or a sighting to resemble")]
     Empty,
     /// The limit is out of range.
     #[error("limit {got} is not between 1 and {max}")]
     Limit {
-        /// Asked for.
+        /// Requested limit.
         got: usize,
         /// The configured maximum.
         max: usize,
@@ -146,29 +152,29 @@ pub enum SearchError {
     /// Too many tracks to re-rank.
     #[error("rerank {got} is more than {max}")]
     Rerank {
-        /// Asked for.
+        /// Requested number.
         got: usize,
         /// The maximum.
         max: usize,
     },
-    /// The probability is none, or there is no text to judge by.
+    /// The minimum probability is out of range, or there is no text to match.
     #[error("min_probability {0} is not between 0 and 1, or the search has no query to judge by or no rerank")]
     MinProbability(f32),
-    /// The end lies before the start.
+    /// The end of the time filter lies before its start.
     #[error("the time range ends at {to}, before it starts at {from}")]
     TimeRange {
-        /// Start.
+        /// Start of the time filter.
         from: Timestamp,
-        /// End.
+        /// End of the time filter.
         to: Timestamp,
     },
-    /// The picture to resemble is not stored.
+    /// The example picture is not stored.
     #[error("no sighting {0} is stored")]
     UnknownSighting(SightingId),
-    /// Query and picture cancel each other out.
+    /// Text and picture cancel each other out.
     #[error("query and picture are opposites: there is nothing to search for")]
     NoDirection,
-    /// The cursor is unknown, too old, or another asker's.
+    /// The cursor is unknown, expired, or of another owner.
     #[error("this cursor is unknown or has expired; search again")]
     UnknownCursor,
     /// The query could not be encoded, or the decoder failed.
@@ -188,13 +194,13 @@ pub enum SearchError {
         /// Id and width of the store.
         store: String,
     },
-    /// The search's own thread died.
+    /// The thread of the search panicked.
     #[error("the search was broken off")]
     Broken,
 }
 
 impl SearchError {
-    /// Whether the request is at fault, not the service.
+    /// Whether the request is invalid, as opposed to a fault of the service.
     pub fn is_bad_request(&self) -> bool {
         matches!(
             self,

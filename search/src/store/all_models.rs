@@ -1,8 +1,9 @@
-//! The store of the model that answers, with those that other models left or have begun beside it.
+//! Store of the model that answers, together with the indexes of other models beside it.
 //!
-//! A model answers from its own vectors alone. But somebody who is erased, or too old to be kept, has to go from the
-//! others' as well: a former model's index may be kept to go back to, and a new one's may be half done. So deletions, and
-//! the lists of ids that they work through, cover all; whatever else is asked goes to the model that answers.
+//! A model answers from its own vectors alone. But an erased or expired sighting must also be
+//! deleted from the other indexes: a former model's index may be kept to go back to, and a new
+//! one's may be half built. So deletions, and the lists of ids that they need, cover all indexes;
+//! everything else goes to the model that answers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,11 +13,12 @@ use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore};
 
-/// See the module.
+/// [`VectorStore`] over the indexes of several models.
 pub struct AllModels {
     answering: Arc<dyn VectorStore>,
     others: Vec<Arc<dyn VectorStore>>,
-    /// Something was deleted since the others were flushed. Nothing else changes them.
+    /// Set when something was deleted since the other indexes were flushed; nothing else changes
+    /// them.
     deleted: AtomicBool,
 }
 
@@ -28,7 +30,7 @@ impl std::fmt::Debug for AllModels {
 }
 
 impl AllModels {
-    /// `answering` is asked, `others` are deleted from with it.
+    /// Creates a store that answers from `answering` and deletes from `others` as well.
     pub fn new(answering: Arc<dyn VectorStore>, others: Vec<Arc<dyn VectorStore>>) -> Self {
         Self { answering, others, deleted: AtomicBool::new(false) }
     }
@@ -81,7 +83,7 @@ impl VectorStore for AllModels {
         self.answering.newest(filter, limit)
     }
 
-    /// Of all models' points, each id once.
+    /// Returns the ids of all models' points, each once.
     fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
         let mut ids = HashSet::new();
         for store in self.all() {
@@ -90,7 +92,7 @@ impl VectorStore for AllModels {
         Ok(ids.into_iter().collect())
     }
 
-    /// From all models' points; says how many sightings that were, by whichever model.
+    /// Deletes from all models' indexes; returns the number of distinct sightings.
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
         if filter.is_unrestricted() {
             return Err(StoreError::Unrestricted);

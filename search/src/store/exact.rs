@@ -1,5 +1,5 @@
-//! A store in memory that compares every vector: the truth that the real one is measured against, and a quick stand-in
-//! where a test needs no disk. Nothing survives it.
+//! In-memory store that compares every vector exactly: the reference for the other stores, and a
+//! fast substitute in tests that need no disk. Nothing survives the process.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,7 +10,7 @@ use super::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, Ve
 
 type Points = HashMap<SightingId, (Vec<f32>, Payload)>;
 
-/// See the module.
+/// [`VectorStore`] in memory.
 #[derive(Debug)]
 pub struct ExactStore {
     model_id: String,
@@ -19,7 +19,7 @@ pub struct ExactStore {
 }
 
 impl ExactStore {
-    /// An empty store for vectors of `width` values made by `model_id`.
+    /// Creates an empty store for vectors of `width` values of the model `model_id`.
     pub fn new(model_id: impl Into<String>, width: usize) -> Self {
         Self { model_id: model_id.into(), width, points: RwLock::default() }
     }

@@ -1,44 +1,44 @@
-//! Which pictures a question is about. Evaluated inside the vector search, never after it: a filter applied to the
-//! nearest hundred loses every true hit that lies behind them.
+//! Filter: the pictures that a request is about. It is evaluated inside the vector search, never
+//! after it: a filter applied to the nearest hundred loses every true hit behind them.
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::{Payload, Record};
 
-/// All conditions hold at once; what is left out restricts nothing.
+/// Conditions that must all hold; an omitted condition restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// One of these cameras. An empty list matches nothing.
+    /// Any of these cameras. An empty list matches nothing.
     pub cameras: Option<Vec<CameraId>>,
-    /// Captured at or after.
+    /// Earliest capture time, inclusive.
     pub from: Option<Timestamp>,
-    /// Captured at or before.
+    /// Latest capture time, inclusive.
     pub to: Option<Timestamp>,
-    /// One of these pictures. An empty list matches nothing.
+    /// Any of these pictures. An empty list matches nothing.
     pub ids: Option<Vec<SightingId>>,
-    /// Pictures of this track. Tracks are unique within their camera.
+    /// Pictures of this track. Track ids are unique within their camera.
     pub track: Option<(CameraId, TrackId)>,
-    /// None of these pictures.
+    /// Excluded pictures.
     pub exclude: Vec<SightingId>,
 }
 
 impl Filter {
-    /// Pictures of one camera.
+    /// Creates a filter for the pictures of one camera.
     pub fn camera(camera: CameraId) -> Self {
         Self { cameras: Some(vec![camera]), ..Self::default() }
     }
 
-    /// Pictures of one track.
+    /// Creates a filter for the pictures of one track.
     pub fn track(camera: CameraId, track: TrackId) -> Self {
         Self { track: Some((camera, track)), ..Self::default() }
     }
 
-    /// These pictures.
+    /// Creates a filter for these pictures.
     pub fn ids(ids: Vec<SightingId>) -> Self {
         Self { ids: Some(ids), ..Self::default() }
     }
 
-    /// Whether a picture is meant: the definition that every store has to follow.
+    /// Whether a picture matches: the reference definition for every store.
     pub fn matches(&self, id: SightingId, payload: &Payload) -> bool {
         self.cameras.as_ref().is_none_or(|c| c.contains(&payload.camera))
             && self.from.is_none_or(|t| payload.captured_at >= t)
@@ -48,23 +48,24 @@ impl Filter {
             && !self.exclude.contains(&id)
     }
 
-    /// Whether no picture at all can match.
+    /// Whether no picture can match.
     pub fn matches_nothing(&self) -> bool {
         self.cameras.as_ref().is_some_and(Vec::is_empty)
             || self.ids.as_ref().is_some_and(Vec::is_empty)
             || matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
     }
 
-    /// Whether every picture matches, but for those excluded by name.
+    /// Whether every picture matches, except those excluded by id.
     pub fn is_unrestricted(&self) -> bool {
         self.cameras.is_none() && self.from.is_none() && self.to.is_none() && self.ids.is_none() && self.track.is_none()
     }
 
-    /// The same filter for the page behind `page`, which came from [`super::VectorStore::newest`] with this filter.
-    /// `None` when the page was empty and nothing can follow.
+    /// Returns the filter for the page after `page`, which [`super::VectorStore::newest`] returned
+    /// for this filter; `None` when the page was empty and nothing can follow.
     pub fn after(&self, page: &[Record]) -> Option<Self> {
         let last = page.last()?.payload.captured_at;
-        // Pictures of one moment may lie on both sides of the page's edge: those seen are left out by name.
+        // Pictures with the same capture time may lie on both sides of the page's edge; those
+        // already returned are excluded by id.
         let mut next = Self { to: Some(last), ..self.clone() };
         next.exclude.extend(page.iter().filter(|r| r.payload.captured_at == last).map(|r| r.id));
         Some(next)

@@ -1,8 +1,9 @@
-//! The vector store: one trait; behind it Qdrant's engine on disk, a Qdrant server, or a plain exact store to check both
-//! against.
+//! Vector store: one trait, implemented by Qdrant's engine on disk, by a Qdrant server, and by an
+//! exact store as the reference for both.
 //!
-//! A store holds the vectors of one model only. Mixed spaces give wrong neighbours without any error, so the model's id
-//! and the width are part of the folder and are checked at every start and every write.
+//! A store holds the vectors of one model only. Mixed embedding spaces give wrong neighbours
+//! without any error, so model id and width are part of the folder and are checked at every start
+//! and every write.
 
 mod all_models;
 pub(crate) mod edge;
@@ -27,21 +28,21 @@ pub use server::{QdrantStore, ServerCoverage};
 
 use crate::files::FileError;
 
-/// Why the store did not do as asked.
+/// Reason why a store call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The vector does not belong into this space.
+    /// The vector has another width than the store.
     #[error("a vector of {got} values does not fit a store of width {expected}")]
     Width {
         /// Width of the store.
         expected: usize,
-        /// Values given.
+        /// Width of the vector.
         got: usize,
     },
-    /// A vector without a direction.
+    /// The vector is zero or not finite, so it has no direction.
     #[error("the vector holds a value that is not a finite number, or is all zero")]
     NoDirection,
-    /// The point was made by another model.
+    /// The point belongs to another model.
     #[error("a vector of model {got:?} does not belong into the store of model {expected:?}")]
     OtherModel {
         /// Model of the store.
@@ -49,28 +50,28 @@ pub enum StoreError {
         /// Model of the point.
         got: String,
     },
-    /// The folder holds something else than what was to be opened.
+    /// The folder holds another store than the one to open.
     #[error("{folder} was made for {found}, not for {wanted}; give the model a folder of its own")]
     OtherFolder {
-        /// The folder.
+        /// Path of the folder.
         folder: std::path::PathBuf,
-        /// What its manifest says.
+        /// Contents of its manifest.
         found: String,
-        /// What was to be opened.
+        /// The store to open.
         wanted: String,
     },
     /// The folder's own files are unreadable.
     #[error("{path} is damaged: {reason}")]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: std::path::PathBuf,
-        /// In which way.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A model id that cannot name a folder.
+    /// The model id is not a valid folder name.
     #[error("model id {0:?} cannot name a folder: use 1 to 128 of a-z A-Z 0-9 . - _, not starting with a dot")]
     ModelId(String),
-    /// Deleting everything is not done by leaving the filter empty.
+    /// The filter of a deletion is empty; it would delete everything.
     #[error("refusing to delete without a condition")]
     Unrestricted,
     /// A file operation failed; also when the folder is in use by another process.
@@ -79,40 +80,41 @@ pub enum StoreError {
     /// The engine failed, for example because the disk is full.
     #[error("vector engine: {0}")]
     Engine(String),
-    /// The server's collection is not what was to be opened.
+    /// The server's collection is not the one to open.
     #[error("collection {collection} on the Qdrant server {problem}")]
     OtherCollection {
-        /// Its name.
+        /// Name of the collection.
         collection: String,
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// The server cannot be reached, is too slow, or has trouble of its own: it may be better in a while.
+    /// The server is unreachable, too slow, or reports a fault of its own; a retry may succeed.
     #[error("Qdrant server {url}: {problem}")]
     Server {
-        /// Its address.
+        /// Address of the server.
         url: String,
         /// What happened.
         problem: String,
     },
-    /// The server says that the data is wrong.
+    /// The server rejects the data as invalid.
     #[error("the Qdrant server refuses the data: {0}")]
     Refused(String),
 }
 
 impl StoreError {
-    /// Whether the same call can never succeed, however often it is tried: the data itself is wrong.
+    /// Whether a retry can never succeed, because the data itself is invalid.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Width { .. } | Self::NoDirection | Self::OtherModel { .. } | Self::Refused(_))
     }
 }
 
-/// Vectors of one model with their payloads, by cosine. Every method may be called from any thread at any time.
+/// Vectors of one model with their payloads, searched by cosine. Every method may be called from
+/// any thread at any time.
 pub trait VectorStore: Send + Sync {
-    /// Id of the model whose vectors these are.
+    /// Returns the id of the model.
     fn model_id(&self) -> &str;
 
-    /// Values in a vector.
+    /// Returns the width of a vector.
     fn width(&self) -> usize;
 
     /// Checks points without storing any: width, direction, model.
@@ -123,24 +125,28 @@ pub trait VectorStore: Send + Sync {
         check_points(points, self.width(), self.model_id())
     }
 
-    /// Stores points, replacing those with the same id; nothing is stored when one of them is refused. The time span of
-    /// a replaced point's track is widened, never narrowed. Durable after [`VectorStore::flush`].
+    /// Stores points and replaces those with the same id; stores nothing when one of them is
+    /// refused. The time span of a replaced point's track is widened, never narrowed. Durable after
+    /// [`VectorStore::flush`].
     ///
     /// # Errors
-    /// [`StoreError::Width`], [`StoreError::NoDirection`], [`StoreError::OtherModel`], or the engine's.
+    /// [`StoreError::Width`], [`StoreError::NoDirection`], [`StoreError::OtherModel`], or a failure
+    /// of the engine.
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError>;
 
-    /// The `limit` points that match `filter` and are nearest to `vector`, nearest first.
+    /// Returns the `limit` points nearest to `vector` among those that match `filter`, nearest
+    /// first.
     ///
     /// # Errors
-    /// [`StoreError::Width`], [`StoreError::NoDirection`], or the engine's.
+    /// [`StoreError::Width`], [`StoreError::NoDirection`], or a failure of the engine.
     fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError>;
 
-    /// The `wanted` tracks with the nearest pictures, nearest first; fewer only when no more match. Each comes with those
-    /// of its pictures that the search has met, at most `crops`, nearest first; never with none.
+    /// Returns the `wanted` tracks with the nearest pictures, nearest first; fewer only when no
+    /// more match. Each has the pictures that the search found, at least one and at most `crops`,
+    /// nearest first.
     ///
     /// # Errors
-    /// As [`VectorStore::search`].
+    /// The errors of [`VectorStore::search`].
     fn nearest_tracks(
         &self,
         vector: &[f32],
@@ -151,42 +157,42 @@ pub trait VectorStore: Send + Sync {
         tracks::by_search(wanted, crops, |limit| self.search(vector, limit, filter))
     }
 
-    /// The points of these ids in the order asked for; unknown ids are left out.
+    /// Returns the points of these ids in the given order; unknown ids are left out.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError>;
 
-    /// As [`VectorStore::get`], with the normalised vectors.
+    /// Returns the points of [`VectorStore::get`] with their normalised vectors.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError>;
 
-    /// The `limit` newest points that match, by capture time, newest first; those of one moment in any order.
-    /// [`Filter::after`] gives the next page.
+    /// Returns the `limit` newest matching points by capture time, newest first; points of the same
+    /// time in any order. [`Filter::after`] gives the next page.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError>;
 
-    /// Ids of all points that match, in no particular order.
+    /// Returns the ids of all matching points, in no particular order.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError>;
 
-    /// Deletes what matches and says how many points that were. Durable after [`VectorStore::flush`].
+    /// Deletes all matching points and returns their number. Durable after [`VectorStore::flush`].
     ///
     /// # Errors
-    /// [`StoreError::Unrestricted`] for a filter without any condition, or the engine's.
+    /// [`StoreError::Unrestricted`] for a filter without a condition, or a failure of the engine.
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError>;
 
-    /// Widens the time span of every point of a track to include `first..=last`; `ended` says that it is final.
-    /// Gives the number of points of the track.
+    /// Widens the time span of every point of a track to include `first..=last`; `ended` marks it
+    /// as final. Returns the number of points of the track.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn end_track(
         &self,
         camera: &CameraId,
@@ -196,28 +202,29 @@ pub trait VectorStore: Send + Sync {
         ended: bool,
     ) -> Result<u64, StoreError>;
 
-    /// How many points match, exactly.
+    /// Counts the matching points exactly.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn count(&self, filter: &Filter) -> Result<u64, StoreError>;
 
-    /// Every camera with stored points, ordered by id.
+    /// Returns every camera with stored points, ordered by id.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError>;
 
-    /// Brings everything stored so far to the disk: it survives a kill from here on.
+    /// Syncs everything stored so far to the disk, so that it survives a kill.
     ///
     /// # Errors
-    /// The engine's, for example when the disk is full.
+    /// When the engine fails, for example because the disk is full.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// Builds the indexes that are due now, and waits for them; `false` when none was. Searches go on meanwhile.
+    /// Builds the indexes that are due and waits for them; `false` when none was due. Searches
+    /// continue meanwhile.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     fn optimize(&self) -> Result<bool, StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! Names that both the embedded engine and a server know the same things by.
+//! Field names that the embedded engine and a server share.
 
 use super::StoreError;
 
@@ -9,7 +9,7 @@ pub(super) const TRACK: &str = "track";
 /// Payload field of the capture time in microseconds.
 pub(super) const CAPTURED_AT: &str = "captured_at";
 
-/// A model id becomes the name of a folder, or a part of a collection's.
+/// Checks that a model id can name a folder and be part of a collection's name.
 pub(super) fn check_model_id(id: &str) -> Result<(), StoreError> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if (1..=128).contains(&id.len()) && !id.starts_with('.') && id.chars().all(good) {

@@ -1,17 +1,17 @@
-//! What is stored of one picture beside its vector, and in which forms it comes back.
+//! Payload of a picture beside its vector, and the forms in which points are returned.
 
 use serde::{Deserialize, Serialize};
 use sightline_core::message::Sighting;
 use sightline_core::{BBox, CameraId, CropQuality, SightingId, Timestamp, TrackId};
 use uuid::Uuid;
 
-/// What is known of one picture. Stored as JSON; times as whole microseconds since the Unix epoch, so that the store
-/// can compare them (its comparisons are exact up to 2^53 us, the year 2255).
+/// Metadata of one picture, stored as JSON. Times are whole microseconds since the Unix epoch, so
+/// that the store can compare them (exactly up to 2^53 us, the year 2255).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Payload {
-    /// The camera.
+    /// Id of the camera.
     pub camera: CameraId,
-    /// The track, unique within its camera.
+    /// Id of the track, unique within its camera.
     pub track: TrackId,
     /// Slot of the picture in its track, from 0.
     pub crop_no: u8,
@@ -24,23 +24,23 @@ pub struct Payload {
     /// Capture time of the last frame in which the track was seen, as far as known.
     #[serde(with = "micros")]
     pub last_seen: Timestamp,
-    /// The track is over.
+    /// Whether the track has ended.
     pub ended: bool,
-    /// Where the person is, in source pixels.
+    /// Bounding box of the person, in source pixels.
     pub bbox: BBox,
     /// Width and height of the source frame in pixels.
     pub frame_size: (u32, u32),
-    /// How well the picture shows the person.
+    /// Quality of the picture of the person.
     pub quality: CropQuality,
-    /// Model that made the vector.
+    /// Id of the model that computed the vector.
     pub model_id: String,
-    /// Trace id of the crop, to be found in every stage's log.
+    /// Trace id of the crop, as in every stage's log.
     pub trace: Uuid,
 }
 
 impl Payload {
-    /// Widens the time span of the track to include `first..=last`, and keeps that it has ended: redelivered or late
-    /// news never take anything back.
+    /// Widens the track's time span to include `first..=last`, and keeps that the track has ended,
+    /// so that redelivered or late messages never narrow it.
     pub fn widen(&mut self, first: Timestamp, last: Timestamp, ended: bool) {
         self.first_seen = self.first_seen.min(first);
         self.last_seen = self.last_seen.max(last);
@@ -48,19 +48,20 @@ impl Payload {
     }
 }
 
-/// One picture to store.
+/// A picture to store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// The sighting.
+    /// Id of the sighting.
     pub id: SightingId,
-    /// Global feature, f32, as wide as the store; any length but zero, the store normalises it.
+    /// Global feature, f32, as wide as the store, of any length but zero: the store normalises it.
     pub vector: Vec<f32>,
-    /// What is known of it.
+    /// Metadata of the picture.
     pub payload: Payload,
 }
 
 impl From<&Sighting> for Point {
-    /// The track's span starts at its birth, which its id carries, and reaches to the last frame known so far.
+    /// The track's span starts at its birth, which its id contains, and ends at the last frame
+    /// known so far.
     fn from(s: &Sighting) -> Self {
         let crop = &s.crop;
         let payload = Payload {
@@ -81,32 +82,32 @@ impl From<&Sighting> for Point {
     }
 }
 
-/// One stored picture.
+/// A stored picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// The sighting.
+    /// Id of the sighting.
     pub id: SightingId,
-    /// What is known of it.
+    /// Metadata of the picture.
     pub payload: Payload,
 }
 
-/// One picture found, with how near it is.
+/// A picture found by a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
-    /// The sighting.
+    /// Id of the sighting.
     pub id: SightingId,
     /// Cosine to the query, -1..=1.
     pub cosine: f32,
-    /// What is known of it.
+    /// Metadata of the picture.
     pub payload: Payload,
 }
 
-/// What the store holds of one camera.
+/// Number and time span of a camera's stored pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraExtent {
-    /// The camera.
+    /// Id of the camera.
     pub camera: CameraId,
-    /// Pictures stored.
+    /// Number of stored pictures.
     pub points: u64,
     /// Capture time of the oldest picture.
     pub first: Timestamp,
@@ -114,7 +115,7 @@ pub struct CameraExtent {
     pub last: Timestamp,
 }
 
-/// Times as integers, whatever their form elsewhere.
+/// Serializes times as integers.
 mod micros {
     use serde::{Deserialize, Deserializer, Serializer};
     use sightline_core::Timestamp;
@@ -128,8 +129,8 @@ mod micros {
     }
 }
 
-/// What a track's pictures say when it was seen from `first` to `last` too, and those of `points`, all of them the track's, that
-/// do not say so yet; none without a picture.
+/// Returns the payload span of a track that was also seen from `first` to `last`, and those of
+/// `points` (all pictures of the track) whose payload differs from it; `None` without a picture.
 pub(super) fn widened(
     points: &[Record],
     first: Timestamp,
@@ -141,7 +142,7 @@ pub(super) fn widened(
         span.widen(r.payload.first_seen, r.payload.last_seen, r.payload.ended);
     }
     span.widen(first, last, ended);
-    let said = |p: &Payload| (p.first_seen, p.last_seen, p.ended);
-    let stale = points.iter().filter(|r| said(&r.payload) != said(&span)).map(|r| r.id).collect();
+    let span_of = |p: &Payload| (p.first_seen, p.last_seen, p.ended);
+    let stale = points.iter().filter(|r| span_of(&r.payload) != span_of(&span)).map(|r| r.id).collect();
     Some((span, stale))
 }

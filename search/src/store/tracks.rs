@@ -1,4 +1,4 @@
-//! The nearest tracks, from a store that only knows the nearest pictures.
+//! Nearest tracks, from a store that only finds nearest pictures.
 
 use std::collections::HashMap;
 
@@ -6,14 +6,16 @@ use sightline_core::{CameraId, TrackId};
 
 use super::{Scored, StoreError};
 
-/// See [`super::VectorStore::nearest_tracks`]; `search` gives so many of the nearest pictures.
+/// Implements [`super::VectorStore::nearest_tracks`]; `search` returns the given number of nearest
+/// pictures.
 pub(super) fn by_search(
     wanted: usize,
     crops: usize,
     mut search: impl FnMut(usize) -> Result<Vec<Scored>, StoreError>,
 ) -> Result<Vec<Vec<Scored>>, StoreError> {
-    // Most tracks have two or three pictures and people who resemble each other come together, so ask for more than
-    // one picture a track, and for more again until there are enough tracks or no more pictures.
+    // Most tracks have two or three pictures, and similar people cluster, so the search asks for
+    // more than one picture per track, and for more again until there are enough tracks or no more
+    // pictures.
     let mut limit = wanted * 2;
     loop {
         let found = search(limit)?;
@@ -27,7 +29,7 @@ pub(super) fn by_search(
     }
 }
 
-/// By track, in order of their first appearance.
+/// Groups pictures by track, in the order of first appearance.
 fn group(found: Vec<Scored>, crops: usize) -> Vec<Vec<Scored>> {
     let mut tracks: Vec<Vec<Scored>> = Vec::new();
     let mut known: HashMap<(CameraId, TrackId), usize> = HashMap::new();

@@ -1,5 +1,6 @@
-//! The embedded store and a server answer one query set alike: the same hits in the same order, up to ties; and with int8
-//! vectors, a built graph and filters the server loses no true hits.
+//! The embedded store and a server give the same answers to one query set: the same hits in the
+//! same order, up to ties; and with int8 vectors, a built graph and filters the server loses no
+//! true hits.
 
 use std::time::Instant;
 
@@ -11,14 +12,14 @@ use crate::support::{MODEL, at, camera, point, random, rng};
 
 const WIDTH: usize = 32;
 const POINTS: usize = 6000;
-/// So many of them are below every threshold for a graph: all are compared, and both answers are exact. A graph's answer may
-/// miss a hit now and then, and how many it may is the other test's question.
+/// Below every threshold for a graph: all points are compared, and both answers are exact. A
+/// graph's answer may miss a hit now and then; the other test measures how many.
 const EXACT: usize = 1900;
 
-/// Cosines closer than this count as a tie.
+/// Largest difference of two cosines that counts as a tie.
 const TIE: f32 = 2e-5;
 
-/// People come in groups that resemble each other; two to three pictures a track.
+/// People come in groups of similar ones, with two to three pictures per track.
 fn population() -> Vec<Point> {
     let mut rng = rng(11);
     let centres: Vec<Vec<f32>> = (0..60).map(|_| random(&mut rng, WIDTH)).collect();
@@ -57,7 +58,7 @@ fn queries() -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// The same ids in the same order, but for those within a tie of each other.
+/// Asserts the same ids in the same order, except within a tie.
 fn assert_alike(what: &str, a: &[Scored], b: &[Scored]) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (i, (x, y)) in a.iter().zip(b).enumerate() {
@@ -65,7 +66,7 @@ fn assert_alike(what: &str, a: &[Scored], b: &[Scored]) {
         let tied = |list: &[Scored], s: &Scored| {
             list.iter().any(|o| o.id == s.id && (o.cosine - s.cosine).abs() < TIE && o.payload == s.payload)
         };
-        // The last place may tie with what lies behind it.
+        // The last hit may tie with one behind it.
         let last = (x.cosine - a[a.len() - 1].cosine).abs() < TIE;
         assert!(x.id == y.id || tied(b, x) || last, "{what}: place {i} is {} and {}", x.id, y.id);
     }
@@ -102,7 +103,7 @@ fn embedded_store_and_server_answer_alike() {
     }
 }
 
-/// Mean share of the true nearest ten.
+/// Returns the mean fraction of the true nearest ten.
 fn recall(server: &QdrantStore, exact: &ExactStore, filter: &Filter) -> f64 {
     let (mut hits, mut wanted) = (0, 0);
     for query in queries() {
@@ -115,7 +116,7 @@ fn recall(server: &QdrantStore, exact: &ExactStore, filter: &Filter) -> f64 {
     hits as f64 / wanted as f64
 }
 
-/// The same without comparing the best again in full precision: what the bytes alone would find.
+/// Returns the recall without rescoring in full precision: that of the int8 vectors alone.
 fn recall_of_bytes_alone(server: &QdrantStore, url: &str, exact: &ExactStore) -> f64 {
     use qdrant_client::qdrant::{QuantizationSearchParams, Query, QueryPoints, SearchParams, point_id::PointIdOptions};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -154,7 +155,8 @@ fn int8_with_rescoring_loses_no_true_hits() {
         let server = QdrantStore::open(&place.config(), MODEL, WIDTH).unwrap();
         server.upsert(&points).unwrap();
         let begun = Instant::now();
-        // A real server as it comes indexes from 10,000 kB on; so few points it compares exactly.
+        // A real server with default settings indexes from 10,000 kB on; it compares so few points
+        // exactly.
         while place.name == "double" && server.indexed().unwrap().1 < POINTS as u64 * 8 / 10 {
             assert!(begun.elapsed().as_secs() < 120, "no index: {:?}", server.indexed());
             std::thread::sleep(std::time::Duration::from_millis(100));

@@ -1,5 +1,5 @@
-//! What every store has to do, asked of all of them: the exact one, the embedded one, and those on servers (see
-//! [`crate::server`]). Once with fixed questions, once with random filters.
+//! Contract test of every store: the exact one, the embedded one, and those on servers (see
+//! [`crate::server`]), with fixed queries and with random filters.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::support::{MODEL, WIDTH, at, camera, point, random, rng, track, turned};
 
-/// Runs a question against every store.
+/// Runs a test against every store.
 fn on_each(question: impl Fn(&dyn VectorStore)) {
     question(&ExactStore::new(MODEL, WIDTH));
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +20,8 @@ fn on_each(question: impl Fn(&dyn VectorStore)) {
     crate::server::on_each(WIDTH, |store| question(store));
 }
 
-/// 240 points: three cameras, 40 tracks each, two pictures a track, some at the very same moment.
+/// 240 points: three cameras, 40 tracks each, two pictures per track, some with the same capture
+/// time.
 fn population() -> Vec<Point> {
     let mut rng = rng(1);
     let mut points = Vec::new();
@@ -135,7 +136,7 @@ fn pages_by_time_show_everything_once() {
         let mut filter = Filter { cameras: Some(vec![camera("a"), camera("c")]), ..Filter::default() };
         let (mut seen, mut times) = (Vec::new(), Vec::new());
         loop {
-            // Seven a page: several pictures share each moment, so pages end inside of moments.
+            // Seven per page: several pictures share a capture time, so pages end between them.
             let page = store.newest(&filter, 7).unwrap();
             seen.extend(page.iter().map(|r| r.id));
             times.extend(page.iter().map(|r| r.payload.captured_at));
@@ -188,7 +189,7 @@ fn deletion_takes_what_matches_and_never_everything_by_oversight() {
 fn the_nearest_tracks_come_with_their_pictures() {
     on_each(|store| {
         let mut points = population();
-        // Track 7 of camera "a" and of camera "b" share their name; only one of them is near.
+        // Track 7 of camera "a" and of camera "b" share their id; only one of them is near.
         points[14].vector = turned(0, 0.01);
         points[15].vector = turned(0, 0.3);
         points[80].vector = turned(0, 0.02);
@@ -221,7 +222,7 @@ fn the_nearest_tracks_come_with_their_pictures() {
 
 fn filters() -> impl Strategy<Value = Filter> {
     let cameras = prop::option::of(prop::sample::subsequence(vec!["a", "b", "c", "nowhere"], 0..=3));
-    // Whole microseconds around the population's moments, and far outside.
+    // Whole microseconds around the population's times, and far outside.
     let time = prop_oneof![
         (-2i64..22, -1i64..3).prop_map(|(s, us)| 1_700_000_000_000_000 + s * 1_000_000 + us),
         Just(0),
@@ -232,7 +233,7 @@ fn filters() -> impl Strategy<Value = Filter> {
     let track = prop::option::weighted(0.2, (prop::sample::select(vec!["a", "b"]), 0i64..42));
     let times = (prop::option::of(time.clone()), prop::option::of(time));
     (cameras, times, some(0.3, 60), track, some(0.5, 100)).prop_map(|(cameras, (from, to), ids, track, exclude)| {
-        // Number 240 and above name pictures that are not there.
+        // Numbers from 240 on name pictures that do not exist.
         let id = |n: usize| {
             let (cam, t, crop) = (["a", "b", "c", "d"][n / 80], (n % 80) / 2, (n % 2) as u8);
             sighting_id(&camera(cam), crate::support::track(1_700_000_000_000_000 + t as i64), crop)

@@ -1,4 +1,5 @@
-//! Coverage that processes share over a server: what one writes the others read, restarts take nothing back.
+//! Coverage that processes share over a server: one reads what another writes, and restarts never
+//! move it backwards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use sightline_core::message::Origin;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Forget, IndexEvent, NodeReport, NodeState};
+use sightline_core::{CameraState, Discard, IndexEvent, NodeReport};
 use sightline_search::{
     Coverage, CoverageLedger, FolderGallery, IndexerOptions, QdrantStore, RemoteCoverage, ServerCoverage, VectorStore,
     indexer,
@@ -21,7 +22,7 @@ fn report(at_us: i64, dropped: u64) -> NodeReport {
         origin: Origin::of_camera("node", dropped, &camera),
         camera,
         at: at(at_us),
-        state: NodeState::Retrying,
+        state: CameraState::Retrying,
         reason: Some("stalled".to_owned()),
         since: at(1),
         connection: 3,
@@ -35,7 +36,7 @@ fn report(at_us: i64, dropped: u64) -> NodeReport {
     }
 }
 
-/// One life of an index worker.
+/// One run of an index worker.
 fn index(store: &dyn VectorStore, ledger: Arc<ServerCoverage>, events: Vec<IndexEvent>) -> Coverage {
     let dir = tempfile::tempdir().unwrap();
     let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
@@ -45,12 +46,12 @@ fn index(store: &dyn VectorStore, ledger: Arc<ServerCoverage>, events: Vec<Index
     }
     queue.close();
     let options = IndexerOptions { batch: 2, ..IndexerOptions::default() };
-    indexer::run(&queue, store, &gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
+    indexer::run(&queue, store, &gallery, &coverage, &Discard, &options, &Shutdown::new()).unwrap();
     coverage
 }
 
 #[test]
-fn the_api_reads_what_index_workers_write_and_restarts_take_nothing_back() {
+fn the_api_reads_what_index_workers_write_and_restarts_never_move_coverage_backwards() {
     for place in places() {
         let config = place.config();
         let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
@@ -66,7 +67,7 @@ fn the_api_reads_what_index_workers_write_and_restarts_take_nothing_back() {
         );
         let gate = first.get(&camera("gate")).unwrap();
         assert_eq!((gate.indexed, gate.connection, gate.searchable_through), (2, Some(3), Some(at(40))));
-        // It starts again, and the last messages come once more, with an older report behind them.
+        // It restarts, and the last messages are delivered again, followed by an older report.
         let again = index(&store, ledger(), vec![passed(20), IndexEvent::Report(report(1_000_000, 2)), passed(30)]);
         let gate = again.get(&camera("gate")).unwrap();
         assert_eq!((gate.connection, gate.searchable_through), (Some(3), Some(at(40))));

@@ -1,5 +1,5 @@
-//! The double of a Qdrant server: what it acknowledges survives `kill -9`; who it is; and how the store behaves when its
-//! server is away, is another's, or holds something else.
+//! Test double of a Qdrant server: acknowledged changes survive `kill -9`; it identifies itself;
+//! and the store behaves when its server is unreachable, is another's, or holds something else.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -12,8 +12,8 @@ use sightline_search::{Filter, Point, QdrantStore, StoreError, VectorStore};
 use crate::server::places;
 use crate::support::{MODEL, WIDTH, camera, point, random, rng, turned};
 
-/// A binary beside this test's folder. (Variables like CARGO_BIN_EXE_qdrant-double do not reach the compiler: the shell of
-/// .cargo/rustc-wrapper drops names with a hyphen.)
+/// Returns a binary beside this test's folder. (Variables like CARGO_BIN_EXE_qdrant-double do not
+/// reach the compiler: the shell of .cargo/rustc-wrapper drops names with a hyphen.)
 pub fn binary(name: &str) -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
     let found = test.ancestors().nth(2).unwrap().join(name);
@@ -21,7 +21,7 @@ pub fn binary(name: &str) -> std::path::PathBuf {
     found
 }
 
-/// The double as a process of its own, killed when dropped.
+/// The double as a process of its own, killed on drop.
 pub struct Process {
     child: Child,
     pub url: String,
@@ -44,7 +44,7 @@ impl Process {
         Self { child, url }
     }
 
-    /// Where it listens, to start another one there.
+    /// Address that it listens on, to start another one there.
     pub fn address(&self) -> String {
         self.url.trim_start_matches("http://").to_owned()
     }
@@ -81,7 +81,7 @@ fn what_is_acknowledged_survives_a_kill() {
     let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
     let mut acknowledged = 0i64;
     for round in 0..6 {
-        // Something is acknowledged in every round, however slow the machine.
+        // Every round acknowledges something, however slow the machine.
         store.upsert(&(acknowledged..acknowledged + 20).map(nth).collect::<Vec<_>>()).unwrap();
         acknowledged += 20;
         let killer = {
@@ -106,7 +106,7 @@ fn what_is_acknowledged_survives_a_kill() {
         killer.join().unwrap();
         server.child.wait().unwrap();
         server = Process::start(dir.path(), &server.address(), &[]);
-        // The same store goes on with the new process.
+        // The same store continues with the new process.
         let expected: std::collections::HashSet<_> = (0..acknowledged).map(|n| nth(n).id).collect();
         let there: std::collections::HashSet<_> = store.ids(&Filter::default()).unwrap().into_iter().collect();
         assert!(expected.is_subset(&there), "round {round}: something acknowledged is lost");
@@ -122,7 +122,7 @@ fn what_is_acknowledged_survives_a_kill() {
 }
 
 #[test]
-fn a_server_that_is_away_is_a_failure_that_passes() {
+fn an_unreachable_server_is_a_transient_failure() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::start(dir.path(), "127.0.0.1:0", &[]);
     let config = config(&server.url);
@@ -134,9 +134,9 @@ fn a_server_that_is_away_is_a_failure_that_passes() {
     assert!(error.to_string().contains(&server.url), "{error}");
     assert!(store.upsert(&[nth(1)]).is_err_and(|e| !e.is_permanent()));
     assert!(store.delete(&Filter::camera(camera("gate"))).is_err_and(|e| !e.is_permanent()));
-    // Opening waits for it, and ends with a stop.
+    // Opening waits for the server, and ends at a shutdown.
     let (mut told, stop) = (0, Shutdown::new());
-    let opened = QdrantStore::open_when_up(&config, MODEL, WIDTH, &stop, |_| {
+    let opened = QdrantStore::open_with_retry(&config, MODEL, WIDTH, &stop, |_| {
         told += 1;
         stop.trigger();
     });
@@ -149,7 +149,7 @@ fn a_server_that_is_away_is_a_failure_that_passes() {
             Process::start(&dir, &address, &[])
         })
     };
-    let again = QdrantStore::open_when_up(&config, MODEL, WIDTH, &Shutdown::new(), |_| {}).unwrap().unwrap();
+    let again = QdrantStore::open_with_retry(&config, MODEL, WIDTH, &Shutdown::new(), |_| {}).unwrap().unwrap();
     assert_eq!(again.count(&Filter::default()).unwrap(), 1);
     assert_eq!(store.count(&Filter::default()).unwrap(), 1, "the old connection is as good as new");
     drop(back.join().unwrap());
@@ -158,7 +158,7 @@ fn a_server_that_is_away_is_a_failure_that_passes() {
 #[test]
 fn an_index_worker_outlives_its_server_and_loses_nothing() {
     use sightline_core::queue::Queue;
-    use sightline_core::{Delivery, Forget, IndexEvent, Receipt};
+    use sightline_core::{Delivery, Discard, IndexEvent, Receipt};
     use sightline_search::{Coverage, FolderGallery, IndexerOptions, ServerCoverage, indexer};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
@@ -176,7 +176,7 @@ fn an_index_worker_outlives_its_server_and_loses_nothing() {
         IndexerOptions { batch: 8, backoff_first: Duration::from_millis(20), backoff_last: Duration::from_millis(200) };
     std::thread::scope(|scope| {
         let indexing =
-            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Forget, &options, &stop).unwrap());
+            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Discard, &options, &stop).unwrap());
         scope.spawn(|| {
             for n in 0..ALL {
                 let event = IndexEvent::Sighting(Box::new(crate::support::sighting("gate", n, 0, n, nth(n).vector)));
@@ -217,7 +217,7 @@ fn an_index_worker_outlives_its_server_and_loses_nothing() {
 
 #[test]
 fn a_server_that_hangs_costs_the_timeout_and_no_more() {
-    // Takes the connection and never says a word.
+    // Accepts the connection and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = config(&format!("http://{}", silent.local_addr().unwrap()));
     config.timeout_seconds = 0.3;
@@ -228,7 +228,7 @@ fn a_server_that_hangs_costs_the_timeout_and_no_more() {
 }
 
 #[test]
-fn the_key_is_sent_and_a_missing_one_is_told() {
+fn the_api_key_is_sent_and_a_missing_one_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let server = Process::start(dir.path(), "127.0.0.1:0", &["--api-key", "secret"]);
     let mut config = config(&server.url);
@@ -240,7 +240,7 @@ fn the_key_is_sent_and_a_missing_one_is_told() {
 }
 
 #[test]
-fn a_collection_of_another_kind_is_told() {
+fn a_collection_of_another_kind_is_reported() {
     for place in places() {
         let config = place.config();
         let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
@@ -248,7 +248,7 @@ fn a_collection_of_another_kind_is_told() {
         assert!(matches!(error, StoreError::OtherCollection { .. }), "{error}");
         assert!(error.to_string().contains("8 values") && error.to_string().contains("16"), "{error}");
         assert!(matches!(QdrantStore::open(&config, "no/name", WIDTH), Err(StoreError::ModelId(_))));
-        // Another model has a collection of its own; the alias stays until it is taken.
+        // Another model has a collection of its own; the alias stays until that model takes it.
         let other = QdrantStore::open(&config, "other", 2 * WIDTH).unwrap();
         assert_ne!(store.collection(), other.collection());
         other.take_alias().unwrap();

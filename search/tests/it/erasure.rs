@@ -1,19 +1,20 @@
-//! Deletion: nothing is left, nothing else goes, and an interrupted one is finished at the next start.
+//! Erasure: everything that matches is deleted and nothing else, and an interrupted erasure is
+//! finished at the next start.
 
 use sightline_search::{
-    EraseError, ExactStore, Exhibit, Filter, FolderGallery, Gallery, Point, Receipt, StoreError, VectorStore, erase,
-    resume_erasures, sweep_orphans,
+    EraseError, ExactStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, Receipt, StoreError, VectorStore,
+    erase, resume_erasures, sweep_orphans,
 };
 
-use crate::support::{MODEL, WIDTH, camera, exhibit, point, turned};
+use crate::support::{MODEL, WIDTH, camera, gallery_entry, point, turned};
 
 fn filled() -> (tempfile::TempDir, ExactStore, FolderGallery, Vec<Point>) {
     let dir = tempfile::tempdir().unwrap();
     let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
     let points: Vec<Point> =
         (0..30).map(|i| point(["a", "b", "c"][i % 3], i as i64, 0, i as i64, turned(i, 0.1))).collect();
-    let exhibits: Vec<Exhibit> = points.iter().map(|p| exhibit(p, 0.0)).collect();
-    gallery.put(&exhibits).unwrap();
+    let entries: Vec<GalleryEntry> = points.iter().map(|p| gallery_entry(p, 0.0)).collect();
+    gallery.put(&entries).unwrap();
     store.upsert(&points).unwrap();
     (dir, store, gallery, points)
 }
@@ -41,7 +42,8 @@ fn an_interrupted_deletion_is_finished_at_the_next_start() {
     let (dir, store, gallery, points) = filled();
     let journals = dir.path().join("erasures");
     assert_eq!(resume_erasures(&store, &gallery, &journals).unwrap(), Receipt::default(), "nothing to do");
-    // As a crash leaves it after the vectors: the journal is there, the points are gone, the files are not.
+    // The state of a crash after the vectors: the journal exists, the points are deleted, the files
+    // are not.
     std::fs::create_dir(&journals).unwrap();
     let ids: String = points[..2].iter().map(|p| format!("{}\n", p.id)).collect();
     std::fs::write(journals.join("one.ids"), ids).unwrap();

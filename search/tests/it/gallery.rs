@@ -1,20 +1,21 @@
-//! Galleries: what goes in comes out, in a folder, a shared folder and object storage alike; and what is damaged is told.
+//! Galleries in a folder, a shared folder and object storage: reads return what was written, and
+//! damage is reported.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use object_store::memory::InMemory;
 use sightline_core::{Config, PatchFeatures};
-use sightline_search::{Exhibit, FolderGallery, Gallery, GalleryError, ObjectGallery, open_gallery};
+use sightline_search::{FolderGallery, Gallery, GalleryEntry, GalleryError, ObjectGallery, open_gallery};
 use uuid::Uuid;
 
 use crate::support::{MODEL, patches};
 
-fn exhibits(n: u128) -> Vec<Exhibit> {
+fn entries(n: u128) -> Vec<GalleryEntry> {
     (0..n)
         .map(|i| {
             let id = Uuid::from_u128(i << 100 | i);
-            Exhibit { id, jpeg: format!("picture {i}").into(), patches: patches(i as f32) }
+            GalleryEntry { id, jpeg: format!("picture {i}").into(), patches: patches(i as f32) }
         })
         .collect()
 }
@@ -28,10 +29,10 @@ fn files_below(root: &std::path::Path) -> Vec<std::path::PathBuf> {
     found
 }
 
-/// Opens the same gallery for a model, as often as it is asked to.
+/// Opens the same gallery for a model, as often as it is called.
 type Open<'a> = &'a dyn Fn(&str) -> Box<dyn Gallery>;
 
-/// Runs a question against every gallery.
+/// Runs a test against every gallery.
 fn on_each(question: impl Fn(Open<'_>)) {
     let dir = tempfile::tempdir().unwrap();
     question(&|model| Box::new(FolderGallery::open(dir.path(), model).unwrap()));
@@ -44,14 +45,14 @@ fn on_each(question: impl Fn(Open<'_>)) {
 }
 
 #[test]
-fn exhibits_come_back_replaced_and_deleted() {
+fn entries_are_read_back_replaced_and_deleted() {
     on_each(|open| {
-        let all = exhibits(20);
+        let all = entries(20);
         {
             let gallery = open(MODEL);
             gallery.put(&[]).unwrap();
             gallery.put(&all).unwrap();
-            gallery.put(&[Exhibit { jpeg: "better".into(), ..all[4].clone() }]).unwrap();
+            gallery.put(&[GalleryEntry { jpeg: "better".into(), ..all[4].clone() }]).unwrap();
         }
         let gallery = open(MODEL);
         for e in &all {
@@ -74,7 +75,7 @@ fn exhibits_come_back_replaced_and_deleted() {
 #[test]
 fn another_model_shares_the_pictures_and_not_the_features() {
     on_each(|open| {
-        let all = exhibits(3);
+        let all = entries(3);
         open(MODEL).put(&all).unwrap();
         let other = open("other");
         assert_eq!(other.patches(all[0].id).unwrap(), None);
@@ -87,7 +88,7 @@ fn another_model_shares_the_pictures_and_not_the_features() {
 #[test]
 fn features_of_another_model_come_and_go_without_the_pictures() {
     on_each(|open| {
-        let all = exhibits(3);
+        let all = entries(3);
         open(MODEL).put(&all).unwrap();
         let new = all[0].patches.clone();
         {
@@ -116,7 +117,7 @@ fn features_of_another_model_come_and_go_without_the_pictures() {
 fn contradicting_features_are_refused_before_anything_is_written() {
     on_each(|open| {
         let gallery = open(MODEL);
-        let mut all = exhibits(2);
+        let mut all = entries(2);
         all[1].patches = PatchFeatures { rows: 3, ..all[1].patches.clone() };
         all[1].patches.width += 1;
         let error = gallery.put(&all).unwrap_err();
@@ -129,7 +130,7 @@ fn contradicting_features_are_refused_before_anything_is_written() {
 fn deletion_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-    let all = exhibits(3);
+    let all = entries(3);
     gallery.put(&all).unwrap();
     gallery.delete(&all.iter().map(|e| e.id).collect::<Vec<_>>()).unwrap();
     assert_eq!(files_below(dir.path()), [dir.path().join("lock")]);
@@ -146,7 +147,7 @@ fn processes_that_share_a_folder_leave_each_others_halves_alone() {
     let two = FolderGallery::open_shared(dir.path(), MODEL).unwrap();
     assert!(fresh.exists(), "another may be writing it");
     assert!(!old.exists(), "nobody is");
-    let all = exhibits(1);
+    let all = entries(1);
     one.put(&all).unwrap();
     assert_eq!(two.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
     assert!(FolderGallery::open(dir.path(), MODEL).is_err(), "nobody can have it alone meanwhile");
@@ -156,11 +157,11 @@ fn processes_that_share_a_folder_leave_each_others_halves_alone() {
 }
 
 #[test]
-fn damaged_objects_are_told() {
+fn damaged_objects_are_reported() {
     use object_store::{ObjectStore, ObjectStoreExt};
     let store = Arc::new(InMemory::new());
     let gallery = ObjectGallery::new(store.clone(), "g", MODEL).unwrap();
-    let all = exhibits(1);
+    let all = entries(1);
     gallery.put(&all).unwrap();
     let id = all[0].id.to_string();
     let key = object_store::path::Path::from(format!("g/patches/{MODEL}/{}/{id}.patches", &id[..3]));
@@ -180,11 +181,11 @@ fn the_configuration_names_the_gallery() {
     config.data.folder = dir.path().join("data");
     config.gallery.url = String::new();
     let own = open_gallery(&config, MODEL).unwrap();
-    own.put(&exhibits(1)).unwrap();
+    own.put(&entries(1)).unwrap();
     assert!(dir.path().join("data/gallery/jpeg/000").is_dir());
     config.gallery.url = format!("file://{}/shared", dir.path().display());
     let (one, two) = (open_gallery(&config, MODEL).unwrap(), open_gallery(&config, MODEL).unwrap());
-    one.put(&exhibits(1)).unwrap();
+    one.put(&entries(1)).unwrap();
     assert_eq!(two.ids().unwrap().len(), 1);
     for wrong in ["shared", "file://shared", "ftp://x", "s3://"] {
         config.gallery.url = wrong.to_owned();
@@ -211,7 +212,7 @@ fn a_folder_is_opened_once_and_leftovers_are_removed() {
 fn damaged_features_are_an_error_that_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-    let all = exhibits(2);
+    let all = entries(2);
     gallery.put(&all).unwrap();
     let path = files_below(dir.path()).into_iter().find(|p| p.extension().is_some_and(|e| e == "patches")).unwrap();
     let id: Uuid = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
@@ -230,8 +231,8 @@ fn damaged_features_are_an_error_that_names_the_file() {
 fn a_failed_write_is_an_error_and_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
     let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
-    let all = exhibits(1);
-    // The place of the sub-folder is taken by a file, so nothing can be written there.
+    let all = entries(1);
+    // A file takes the place of the sub-folder, so nothing can be written there.
     std::fs::write(dir.path().join("jpeg").join("000"), b"in the way").unwrap();
     let error = gallery.put(&all).unwrap_err();
     assert!(matches!(error, GalleryError::File(_)) && !error.is_permanent(), "{error}");

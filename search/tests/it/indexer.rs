@@ -1,4 +1,5 @@
-//! The indexer: order of writing, failures that pass, data that can never be stored, and repeated deliveries.
+//! Indexer: order of writes, transient failures, data that can never be stored, and repeated
+//! deliveries.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,16 +10,17 @@ use sightline_core::message::Origin;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{
-    CameraId, Delivery, IndexEvent, PatchFeatures, Receipt, Refused, Sighting, SightingId, Timestamp, TrackEnd, TrackId,
+    CameraId, Delivery, IndexEvent, PatchFeatures, Receipt, RefusalHandler, Sighting, SightingId, Timestamp, TrackEnd,
+    TrackId,
 };
 use sightline_search::{
-    CameraExtent, Coverage, ExactStore, Exhibit, FileError, Filter, FolderGallery, Gallery, GalleryError, IndexerError,
-    IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
+    CameraExtent, Coverage, ExactStore, FileError, Filter, FolderGallery, Gallery, GalleryEntry, GalleryError,
+    IndexerError, IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, progress, sighting, track, turned};
 
-/// What was called, and what fails how often.
+/// Calls that were made, and how often each call fails.
 #[derive(Default)]
 struct Script {
     calls: Mutex<Vec<&'static str>>,
@@ -40,14 +42,14 @@ impl Script {
     }
 }
 
-impl Refused<IndexEvent> for Script {
+impl RefusalHandler<IndexEvent> for Script {
     fn refuse(&self, event: IndexEvent, reason: &str, receipt: Receipt) {
         self.refused.lock().unwrap().push((event, reason.to_owned()));
         receipt.complete();
     }
 }
 
-/// A message, and in which order of all it was acknowledged (`0`: not).
+/// A message, with its position in the order of acknowledgements (`0`: not acknowledged).
 fn tracked(event: IndexEvent, count: &Arc<AtomicU32>) -> (Delivery<IndexEvent>, Arc<AtomicU32>) {
     let (count, at) = (count.clone(), Arc::new(AtomicU32::new(0)));
     let seen = at.clone();
@@ -114,12 +116,12 @@ impl VectorStore for Store {
 struct Pictures(FolderGallery, Arc<Script>);
 
 impl Gallery for Pictures {
-    fn put(&self, exhibits: &[Exhibit]) -> Result<(), GalleryError> {
+    fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError> {
         if self.1.call("gallery", &self.1.gallery_fails) {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(FileError { action: "write", path: "gallery/jpeg".into(), source }.into());
         }
-        self.0.put(exhibits)
+        self.0.put(entries)
     }
     fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
         self.0.put_patches(features)
@@ -141,7 +143,7 @@ impl Gallery for Pictures {
     }
 }
 
-/// An indexer on its thread.
+/// An indexer on a thread of its own.
 struct Line {
     queue: Queue<Delivery<IndexEvent>>,
     script: Arc<Script>,
@@ -153,7 +155,7 @@ struct Line {
 }
 
 impl Line {
-    /// `events` are in the queue before the indexer starts, so that they make one batch.
+    /// `events` are in the queue before the indexer starts, so that they form one batch.
     fn start<I: Into<Delivery<IndexEvent>>>(script: Script, capacity: usize, events: Vec<I>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (script, queue, shutdown) = (Arc::new(script), Queue::new(capacity), Shutdown::new());
@@ -225,7 +227,7 @@ fn pictures_then_points_then_flush_then_coverage() {
 }
 
 #[test]
-fn failures_that_pass_lose_nothing() {
+fn transient_failures_lose_nothing() {
     let script = Script {
         gallery_fails: AtomicU32::new(3),
         upsert_fails: AtomicU32::new(2),
@@ -246,7 +248,7 @@ fn failures_that_pass_lose_nothing() {
 }
 
 #[test]
-fn a_full_disk_holds_up_the_line_and_is_told() {
+fn a_full_disk_blocks_the_pipeline_and_is_reported() {
     let script = Script { full: AtomicBool::new(true), ..Script::default() };
     let line = Line::start(script, 2, Vec::<IndexEvent>::new());
     let producer = {
@@ -328,7 +330,8 @@ fn repeated_and_late_deliveries_take_nothing_back() {
     let line = Line::start(Script::default(), 16, vec![seen(old.clone()), seen(better.clone()), end(1, 90, true)]);
     line.until("the first batch is in", |l| l.script.coverage.get(&camera("gate")).is_some());
     assert_eq!(line.script.coverage.get(&camera("gate")).unwrap().indexed, 1, "one slot, one picture");
-    // The same again, after a crash of the stage before: the older picture, an older span, the better picture.
+    // Redelivery after a crash of the stage before: the older picture, an older span, the better
+    // picture.
     for event in [seen(old), end(1, 50, false), seen(better.clone()), through(100)] {
         line.queue.push_wait(event.into()).unwrap();
     }
@@ -343,7 +346,7 @@ fn repeated_and_late_deliveries_take_nothing_back() {
 }
 
 #[test]
-fn messages_count_as_received_after_everything_else() {
+fn messages_are_acknowledged_after_everything_else() {
     let count = Arc::new(AtomicU32::new(0));
     let mut broken = sighting("gate", 1, 1, 20, vec![f32::NAN; WIDTH]);
     broken.crop.captured_at = at(12);
@@ -362,7 +365,7 @@ fn messages_count_as_received_after_everything_else() {
 }
 
 #[test]
-fn what_a_stop_leaves_unsaved_stays_open() {
+fn receipts_of_unsaved_events_stay_open_at_a_shutdown() {
     let count = Arc::new(AtomicU32::new(0));
     let script = Script { full: AtomicBool::new(true), ..Script::default() };
     let (delivery, done) = tracked(seen(sighting("gate", 1, 0, 10, turned(0, 0.0))), &count);

@@ -1,7 +1,9 @@
-//! `kill -9` in the middle of indexing: whatever was acknowledged is there after the restart, once, with its pictures.
+//! `kill -9` in the middle of indexing: every acknowledged sighting is there after the restart,
+//! once, with its pictures.
 //!
-//! The child is this very test binary, told by the environment which folder to write to. It indexes sighting after
-//! sighting through the real indexer into the real store and prints each number once the coverage has passed it.
+//! The child is this test binary itself; the environment gives it the folder to write to. It
+//! indexes sighting after sighting through the real indexer into the real store and prints each
+//! number once the coverage has reached it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +14,7 @@ use std::time::Duration;
 use rand::Rng;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Forget, IndexEvent, Sighting, SightingId};
+use sightline_core::{Discard, IndexEvent, Sighting, SightingId};
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, IndexerOptions, VectorStore, indexer,
 };
@@ -22,13 +24,13 @@ use crate::support::{MODEL, WIDTH, at, camera, progress, random, rng, sighting};
 const FOLDER: &str = "SIGHTLINE_TEST_KILL9_FOLDER";
 const START: &str = "SIGHTLINE_TEST_KILL9_START";
 
-/// The `n`-th sighting, the same in every process.
+/// Returns the `n`-th sighting, the same in every process.
 fn nth(n: u64) -> Sighting {
     sighting("gate", n as i64 / 3, (n % 3) as u8, n as i64, random(&mut rng(n), WIDTH))
 }
 
 fn open(folder: &Path) -> (EdgeStore, FolderGallery) {
-    // A low threshold, so that some of the kills fall into the building of an index.
+    // A low threshold, so that some kills happen while an index is built.
     let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1, ..EdgeOptions::default() };
     let store = EdgeStore::open(&folder.join("vectors"), MODEL, WIDTH, &options).unwrap();
     (store, FolderGallery::open(&folder.join("gallery"), MODEL).unwrap())
@@ -41,7 +43,7 @@ fn index(folder: &Path, start: u64, count: u64, mut say: impl FnMut(u64)) {
     let options = IndexerOptions { batch: 32, ..IndexerOptions::default() };
     std::thread::scope(|scope| {
         let indexer =
-            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Forget, &options, &shutdown).unwrap());
+            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Discard, &options, &shutdown).unwrap());
         let feeder = scope.spawn(|| {
             for n in start..start.saturating_add(count) {
                 queue.push_wait(IndexEvent::Sighting(Box::new(nth(n)))).unwrap();
@@ -66,7 +68,8 @@ fn index(folder: &Path, start: u64, count: u64, mut say: impl FnMut(u64)) {
     });
 }
 
-/// Both what the child runs, without end, and a test of its own: in an orderly run everything is acknowledged.
+/// Both what the child runs, without end, and a test of its own: in an orderly run everything is
+/// acknowledged.
 #[test]
 fn child_indexes_and_acknowledges() {
     if let Ok(folder) = std::env::var(FOLDER) {
@@ -85,7 +88,8 @@ fn child_indexes_and_acknowledges() {
     check(dir.path(), 50);
 }
 
-/// Every sighting below `acknowledged` is stored once and whole, and nothing stored lacks its pictures.
+/// Every sighting below `acknowledged` is stored once and whole, and nothing stored lacks its
+/// pictures.
 fn check(folder: &Path, acknowledged: u64) -> u64 {
     let (store, gallery) = open(folder);
     for n in 0..acknowledged {
@@ -129,7 +133,8 @@ fn what_was_acknowledged_survives() {
                 return n.parse::<u64>().ok();
             }
         };
-        // It lives for some acknowledgements more, and then dies at any moment of the batches that follow.
+        // It lives for some acknowledgements more, and then dies at any moment of the batches that
+        // follow.
         let mut newest = number().expect("the child starts and acknowledges");
         let enough = newest + rand::rng().random_range(10..60);
         while newest < enough {

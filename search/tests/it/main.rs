@@ -1,5 +1,6 @@
-//! The search crate from outside: all stores and galleries against one contract each, recall against exact search, the
-//! indexer under failures, whole searches, and everything again after `kill -9`.
+//! Integration tests of the search crate: all stores and galleries against one contract each,
+//! recall against exact search, the indexer under failures, whole searches, and recovery after
+//! `kill -9`.
 #![allow(clippy::unwrap_used)]
 
 #[cfg(feature = "double")]

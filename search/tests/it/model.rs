@@ -1,5 +1,6 @@
-//! The whole search with the real model code: the tiny reference model's pictures through embedder, indexer, engine and
-//! gallery, and its sentences through the two-stage search, against the reference's own features and logits.
+//! The whole search with the real model code: the tiny reference model's pictures go through
+//! embedder, indexer, engine and gallery, and its sentences through the two-stage search, compared
+//! with the reference's own features and logits.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,17 +13,17 @@ use serde_json::{Value, json};
 use sightline_core::config::{EmbedConfig, EmbedPrecision, ScoreForm, SearchConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Config, Forget, IndexEvent, RgbImage};
+use sightline_core::{Config, Discard, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
 use sightline_embed::model::ModelConfig;
 use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, EncodeError, Exhibit, Filter, FolderGallery, Gallery, IndexerOptions,
+    Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, IndexerOptions,
     QueryEncoder, SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
 
-/// The embedder's golden data, made with the authors' code.
+/// Golden data of the embedder, made with the authors' code.
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../embed/tests/golden").join(name)
 }
@@ -31,7 +32,7 @@ fn tensors(name: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(golden(name), &Device::Cpu).unwrap()
 }
 
-/// The tiny model; `calibration` stands in its configuration where it is given.
+/// Loads the tiny model; `calibration` is added to its configuration if given.
 fn embedder(calibration: Option<Value>) -> Embedder {
     let dir = tempfile::tempdir().unwrap();
     for file in ["config.json", "tokenizer.json"] {
@@ -39,7 +40,7 @@ fn embedder(calibration: Option<Value>) -> Embedder {
     }
     if let Some(calibration) = calibration {
         let path = dir.path().join("config.json");
-        // The reference's flat form has no place for it.
+        // The reference's flat form has no field for it.
         let mut config = ModelConfig::read(&path).unwrap();
         config.calibration = serde_json::from_value(calibration).unwrap();
         std::fs::write(path, serde_json::to_string(&config).unwrap()).unwrap();
@@ -69,7 +70,8 @@ fn sentences() -> Vec<String> {
     cases["cases"].as_array().unwrap()[..6].iter().map(|c| c["raw"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The six pictures of the reference in a store and a gallery; each is a track of its own, born at its number.
+/// The six pictures of the reference in a store and a gallery; each is a track of its own, born at
+/// its number.
 struct World {
     embedder: Embedder,
     store: Arc<dyn VectorStore>,
@@ -99,15 +101,15 @@ impl World {
         queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
         queue.close();
         let options = IndexerOptions::default();
-        indexer::run(&queue, &*store, &*gallery, &coverage, &Forget, &options, &Shutdown::new()).unwrap();
+        indexer::run(&queue, &*store, &*gallery, &coverage, &Discard, &options, &Shutdown::new()).unwrap();
         let gate = coverage.get(&camera("gate")).unwrap();
         assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
         World { embedder, store, gallery, _folder: folder }
     }
 }
 
-/// Bytes can be damaged before their checksum is taken, by a broken worker: NaN in one picture, infinity in another. All
-/// others are found and judged as ever.
+/// A broken worker can damage bytes before their checksum is computed: NaN in one picture, infinity
+/// in another. All other pictures are found and scored as before.
 #[test]
 fn poisoned_patch_features_cost_their_own_pictures_alone() {
     let World { embedder, store, gallery, _folder } = world();
@@ -126,7 +128,7 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
             data[at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
         patches.data = data.into();
-        gallery.put(&[Exhibit { id: hit.sighting, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
+        gallery.put(&[GalleryEntry { id: hit.sighting, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
     }
     let answer = searcher.search_blocking(&ask).unwrap();
     let scores = |hits: &[TrackHit]| hits.iter().map(|h| (h.sighting, h.match_logit)).collect::<Vec<_>>();
@@ -145,7 +147,8 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
     );
 }
 
-/// `calibration` of a model that judges phrases; the number of persons is what an older fit left behind.
+/// `calibration` of a model that judges phrases; the number of persons is left over from an older
+/// fit.
 fn judging() -> Value {
     let whole = json!({ "phrases": 1.0, "logit": 0.0, "cosine": 0.0, "bias": 0.0 });
     let phrases = json!({ "cosine": 4.0, "local": 0.5, "bias": -0.5, "whole": whole });
@@ -201,11 +204,13 @@ fn searches_equal_the_reference() {
         let request = SearchRequest { query: Some(sentence.clone()), limit: 10, ..SearchRequest::default() };
         let answer = searcher.search_blocking(&request).unwrap();
         assert_eq!(answer.hits.len(), 6, "{sentence}");
-        // Some of the reference's sentences are longer than 72 tokens on purpose; nothing else may be amiss.
+        // Some of the reference's sentences are longer than 72 tokens on purpose; nothing else may
+        // be degraded.
         assert!(answer.degraded.iter().all(|d| d.contains("longer than the model reads")), "{:?}", answer.degraded);
         let cosine = |i: usize| images[i].iter().zip(&texts[t]).map(|(a, b)| a * b).sum::<f32>();
         let logit = |i: usize| logits[t * 6 + i][1];
-        // The reference's ranking: the four nearest by cosine + logit, then the other two by cosine.
+        // The reference's ranking: the four nearest by cosine + logit, then the other two by
+        // cosine.
         let mut order: Vec<usize> = (0..6).collect();
         order.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
         order[..4].sort_by(|a, b| (cosine(*b) + logit(*b)).total_cmp(&(cosine(*a) + logit(*a))));

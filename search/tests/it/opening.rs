@@ -1,4 +1,5 @@
-//! Opening folders: again, twice at once, with another model, damaged, and with ten thousand points.
+//! Opening a folder: again, twice at the same time, with another model, damaged, and with ten
+//! thousand points.
 
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ fn a_folder_is_opened_once() {
 }
 
 #[test]
-fn another_model_or_width_is_told() {
+fn another_model_or_width_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let width = EdgeStore::open(dir.path(), MODEL, 16, &EdgeOptions::default()).unwrap_err();
@@ -49,7 +50,7 @@ fn another_model_or_width_is_told() {
 }
 
 #[test]
-fn a_damaged_manifest_is_told() {
+fn a_damaged_manifest_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let manifest = dir.path().join(MODEL).join("store.json");

@@ -8,7 +8,7 @@ use sightline_search::{
     ExactStore, FolderGallery, Gallery, Point, SearchRequest, SearchResponse, Searcher, TrackHit, VectorStore,
 };
 
-use crate::support::{Double, MODEL, WIDTH, judged_exhibit, point, turned};
+use crate::support::{Double, MODEL, WIDTH, judged_gallery_entry, point, turned};
 
 struct World {
     searcher: Searcher,
@@ -16,13 +16,13 @@ struct World {
 }
 
 impl World {
-    /// Points with the match logit of their pictures and the log-odds of what each phrase names.
+    /// Points with the match logit of their pictures and the log-odds of each phrase.
     fn of(points: &[(Point, &[f32])], encoder: Double) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(ExactStore::new(MODEL, WIDTH));
         let gallery = Arc::new(FolderGallery::open(folder.path(), MODEL).unwrap());
         store.upsert(&points.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>()).unwrap();
-        gallery.put(&points.iter().map(|(p, values)| judged_exhibit(p, values)).collect::<Vec<_>>()).unwrap();
+        gallery.put(&points.iter().map(|(p, values)| judged_gallery_entry(p, values)).collect::<Vec<_>>()).unwrap();
         let config =
             SearchConfig { rerank: 32, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Calibrated };
         let searcher = Searcher::new(Arc::new(encoder), store, gallery, config).unwrap();
@@ -61,7 +61,7 @@ fn sigmoid(x: f32) -> f32 {
 
 #[test]
 fn the_pictures_of_a_track_agree_and_the_best_is_shown() {
-    // One lucky picture of three, against one track of middling pictures.
+    // One lucky picture of three, against a track of mediocre pictures.
     let lucky: [&[f32]; 3] = [&[3.0, 3.0, 1.0], &[-3.0, -3.0, 1.0], &[-3.0, -3.0, 1.0]];
     let mut points: Vec<(Point, &[f32])> = (0..3).map(|n| (picture(1, n), lucky[usize::from(n)])).collect();
     points.push((picture(2, 0), &[0.5, 2.0, -2.0]));
@@ -81,9 +81,9 @@ fn the_pictures_of_a_track_agree_and_the_best_is_shown() {
     assert!(close(answer.expected_wrong.unwrap(), 2.0 - sigmoid(0.5) - sigmoid(-1.0)));
 }
 
-/// Between two questions the model would take crops, and the search would wait for them.
+/// Between two requests the model would take crops, and the search would wait for them.
 #[test]
-fn all_pictures_of_a_search_are_one_question() {
+fn all_pictures_of_a_search_are_scored_in_one_request() {
     let values: [f32; 2] = [1.0, 1.0];
     let pictures = (1..33).flat_map(|born| (0..3).map(move |crop| picture(born, crop)));
     let points: Vec<(Point, &[f32])> = pictures.map(|point| (point, &values[..])).collect();
@@ -95,8 +95,9 @@ fn all_pictures_of_a_search_are_one_question() {
 }
 
 #[test]
-fn what_nobody_fulfils_is_told_over_all_judged_tracks_and_on_every_page() {
-    // The jacket holds of the last track alone, which the first page does not show; everybody has a bag.
+fn nobody_fulfils_covers_all_judged_tracks_on_every_page() {
+    // The jacket is true of the last track alone, which the first page does not show; everybody has
+    // a bag.
     let values = |born: i64| -> &[f32] { if born == 8 { &[0.0, 2.0, 4.0, -4.0] } else { &[1.0, -2.0, 4.0, -4.0] } };
     let points: Vec<(Point, &[f32])> = (1..9).map(|born| (picture(born, 0), values(born))).collect();
     let world = World::of(&points, judging());
@@ -115,11 +116,11 @@ fn what_nobody_fulfils_is_told_over_all_judged_tracks_and_on_every_page() {
             (&first.phrases, &first.not_understood, &first.nobody_fulfils)
         );
     }
-    // The last page holds two tracks, and counts those alone.
+    // The last page holds two tracks and counts those alone.
     assert_eq!((pages, page.hits.len()), (3, 2));
     assert!(close(page.expected_wrong.unwrap(), 2.0 - sigmoid(1.0) - sigmoid(0.0)));
 
-    // Whom the floor leaves out was judged all the same.
+    // Tracks below the minimum probability were judged all the same.
     let floor = SearchRequest { min_probability: Some(0.99), ..request };
     let nobody = world.searcher.search_blocking(&floor).unwrap();
     assert_eq!((nobody.hits.len(), nobody.nearest_misses.len(), nobody.expected_wrong), (0, 3, None));

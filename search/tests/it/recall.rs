@@ -1,5 +1,5 @@
-//! The real store against the exact one: how many of the true nearest it finds under wide and narrow filters, with the
-//! graph index built, so that nothing is exact by accident.
+//! Recall of the real store against the exact one under wide and narrow filters, with the graph
+//! index built, so that nothing is exact by accident.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ const WIDTH: usize = 32;
 const POINTS: usize = 4000;
 const NEAREST: usize = 10;
 
-/// Mean share of the true nearest ten that the store finds.
+/// Returns the mean fraction of the true nearest ten that the store finds.
 fn recall(store: &dyn VectorStore, exact: &dyn VectorStore, filter: &Filter) -> f64 {
     let mut rng = rng(77);
     let (mut hits, mut wanted) = (0, 0);
@@ -31,15 +31,16 @@ fn narrow_filters_lose_no_true_hits() {
     found_under_filters(false);
 }
 
-/// Bytes alone lose one hit in six; compared again with the whole vectors, none is lost.
+/// The int8 vectors alone lose one hit in six; rescored with the full vectors, none is lost.
 #[test]
-fn nor_do_small_vectors_that_are_compared_again() {
+fn int8_vectors_with_rescoring_lose_no_true_hits() {
     found_under_filters(true);
 }
 
 fn found_under_filters(int8: bool) {
     let dir = tempfile::tempdir().unwrap();
-    // The thresholds are far below the defaults, so that the graph is built and walked in a test of this size.
+    // The thresholds are far below the defaults, so that a test of this size builds and walks the
+    // graph.
     let options =
         EdgeOptions { index_from: 1000, compare_all_below: 20, index_threads: 2, int8, ..EdgeOptions::default() };
     let store = EdgeStore::open(dir.path(), MODEL, WIDTH, &options).unwrap();
@@ -47,7 +48,7 @@ fn found_under_filters(int8: bool) {
     let mut rng = rng(5);
     let points: Vec<Point> = (0..POINTS)
         .map(|i| {
-            // Half of all points are camera "half", one in twenty "twentieth".
+            // Half of all points belong to camera "half", one in twenty to "twentieth".
             let cam = if i % 2 == 0 {
                 "half"
             } else if i % 20 == 1 {

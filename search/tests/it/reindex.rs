@@ -1,5 +1,5 @@
-//! A new model's index takes the place of a former one's: everybody once, whatever stops it and whatever happens between
-//! two runs, and not before nobody is missing.
+//! The index of a new model replaces a former one: every sighting once, whatever interrupts the run
+//! and whatever happens between two runs, and only when it is complete.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,18 @@ use sightline_search::reindex::{
     Embed, Event, Indexes, Outcome, Reindex, ReindexError, UNFINISHED, VECTORS, drop_others, open_embedded,
 };
 use sightline_search::{
-    EdgeOptions, EdgeStore, Exhibit, Filter, FolderGallery, Gallery, Point, VectorStore, erase, indexed_models,
+    EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, VectorStore, erase, indexed_models,
     retention, sweep_orphans,
 };
 
-use crate::support::{MODEL, WIDTH, at, camera, exhibit, open, patches, point, track, turned};
+use crate::support::{MODEL, WIDTH, at, camera, gallery_entry, open, patches, point, track, turned};
 
 const NEW: &str = "new-model";
-/// Its vectors are wider.
+/// Width of the new model's vectors, which is larger.
 const NEW_WIDTH: usize = WIDTH + 4;
 
-/// A data folder as the former model leaves it: `n` sightings of two cameras, three to a track.
+/// Creates a data folder as the former model leaves it: `n` sightings of two cameras, three per
+/// track.
 fn data(n: i64) -> (tempfile::TempDir, Vec<Point>) {
     let dir = tempfile::tempdir().unwrap();
     let points: Vec<Point> = (0..n)
@@ -39,8 +40,8 @@ fn vectors(data: &Path) -> PathBuf {
 /// Stores points as the former model does, with their pictures.
 fn put(data: &Path, points: &[Point]) {
     let (store, gallery) = (open(&vectors(data)), FolderGallery::open(&data.join("gallery"), MODEL).unwrap());
-    let exhibits: Vec<Exhibit> = points.iter().map(|p| exhibit(p, 0.0)).collect();
-    gallery.put(&exhibits).unwrap();
+    let entries: Vec<GalleryEntry> = points.iter().map(|p| gallery_entry(p, 0.0)).collect();
+    gallery.put(&entries).unwrap();
     store.upsert(points).unwrap();
     store.flush().unwrap();
 }
@@ -49,7 +50,8 @@ fn open_pictures(data: &Path) -> FolderGallery {
     FolderGallery::open(&data.join("gallery"), NEW).unwrap()
 }
 
-/// The new model: what it makes of a picture follows from its bytes. Those that begin with X are none.
+/// The new model: the features of a picture are derived from its bytes; bytes that begin with X are
+/// no picture.
 fn features(jpeg: &Bytes) -> Result<ImageFeatures, String> {
     if jpeg.starts_with(b"X") {
         return Err("not a picture".to_owned());
@@ -91,7 +93,7 @@ fn run_until(
     Ok(outcome)
 }
 
-/// A model that dies after so many batches.
+/// Creates a model that fails after this number of batches.
 fn dying(batches: usize) -> impl Fn(&[Bytes]) -> Result<Vec<Result<ImageFeatures, String>>, EmbedError> {
     let left = Cell::new(batches);
     move |jpegs| {
@@ -101,7 +103,8 @@ fn dying(batches: usize) -> impl Fn(&[Bytes]) -> Result<Vec<Result<ImageFeatures
     }
 }
 
-/// The new model's index holds these sightings and no others, each with what was known of it, its vector, its features.
+/// Asserts that the new model's index holds exactly these sightings, each with its metadata, vector
+/// and features.
 fn holds(store: &dyn VectorStore, gallery: &dyn Gallery, points: &[Point]) {
     let mut ids = store.ids(&Filter::default()).unwrap();
     let mut expected: Vec<SightingId> = points.iter().map(|p| p.id).collect();
@@ -145,7 +148,7 @@ fn everybody_is_embedded_once_whatever_stops_it_and_only_then_it_takes_over() {
     assert_eq!(indexed_models(&vectors(dir.path())).unwrap(), [NEW, MODEL]);
     assert!(!dir.path().join(UNFINISHED).exists());
 
-    // Once more: nothing is left to do.
+    // A second run has nothing left to do.
     let again = open_indexes(dir.path());
     assert!(!again.unfinished());
     let outcome = run(&again, &gallery, &dying(0)).unwrap();
@@ -177,11 +180,11 @@ fn what_the_former_model_does_between_two_runs_is_caught_up_with() {
         assert_eq!(store.count(&Filter::default()).unwrap(), 24, "the half-done index answers nothing");
         let receipt = erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::ids(vec![erased.id])).unwrap();
         assert_eq!((receipt.points, receipt.files), (1, 3), "picture and both models' features");
-        // A better picture for a slot, a track that goes on, somebody new.
+        // A better picture for a slot, a track that continues, a new person.
         points[0].payload.captured_at = at(777);
         store.upsert(&points[..1]).unwrap();
-        let better = Exhibit { jpeg: "a better picture".into(), ..exhibit(&points[0], 0.0) };
-        gallery.put(&[better, exhibit(&newcomer, 0.0)]).unwrap();
+        let better = GalleryEntry { jpeg: "a better picture".into(), ..gallery_entry(&points[0], 0.0) };
+        gallery.put(&[better, gallery_entry(&newcomer, 0.0)]).unwrap();
         store.end_track(&camera("b"), track(0), at(0), at(5000), true).unwrap();
         store.upsert(std::slice::from_ref(&newcomer)).unwrap();
         store.flush().unwrap();
@@ -196,7 +199,8 @@ fn what_the_former_model_does_between_two_runs_is_caught_up_with() {
     for record in indexes.new_index().get(&track).unwrap() {
         assert_eq!((record.payload.last_seen, record.payload.ended), (at(5000), true));
     }
-    // A program that knew nothing of the half-done index erased somebody from the other alone.
+    // A program without knowledge of the half-built index erased a sighting from the other one
+    // alone.
     let gone = points.pop().unwrap();
     indexes.former()[0].delete(&Filter::ids(vec![gone.id])).unwrap();
     let outcome = run(&indexes, &gallery, &dying(0)).unwrap();
@@ -214,7 +218,7 @@ fn erasing_and_expiring_reach_every_models_index() {
     }
     let gallery = open_pictures(dir.path());
     let store = open_embedded(dir.path(), NEW, NEW_WIDTH).unwrap();
-    // One that the new model could not embed: the former one alone knows of it.
+    // A sighting that the new model could not embed: only the former one has it.
     let only_former = points[4].id;
     drop(store);
     EdgeStore::open(&vectors(dir.path()), NEW, NEW_WIDTH, &EdgeOptions::default())
@@ -245,7 +249,7 @@ fn pictures_that_are_not_there_are_named_and_stop_nothing() {
     let (dir, points) = data(12);
     {
         let former = FolderGallery::open(&dir.path().join("gallery"), MODEL).unwrap();
-        former.put(&[Exhibit { jpeg: "X is no picture".into(), ..exhibit(&points[3], 0.0) }]).unwrap();
+        former.put(&[GalleryEntry { jpeg: "X is no picture".into(), ..gallery_entry(&points[3], 0.0) }]).unwrap();
         let id = points[7].id.to_string();
         std::fs::remove_file(dir.path().join("gallery/jpeg").join(&id[..3]).join(format!("{id}.jpg"))).unwrap();
     }
@@ -254,18 +258,23 @@ fn pictures_that_are_not_there_are_named_and_stop_nothing() {
     assert_eq!((outcome.total, outcome.embedded, outcome.left_out.len()), (12, 10, 2));
     let why = |id: SightingId| outcome.left_out.iter().find(|l| l.sighting == id).unwrap().why.as_str();
     assert_eq!((why(points[3].id), why(points[7].id)), ("not a picture", "its picture is not there"));
-    // The pictures come back.
-    gallery.put(&[Exhibit { patches: patches(0.0), ..exhibit(&points[3], 0.0) }, exhibit(&points[7], 0.0)]).unwrap();
+    // The pictures return.
+    gallery
+        .put(&[
+            GalleryEntry { patches: patches(0.0), ..gallery_entry(&points[3], 0.0) },
+            gallery_entry(&points[7], 0.0),
+        ])
+        .unwrap();
     let outcome = run(&indexes, &gallery, &model).unwrap();
     assert_eq!((outcome.found, outcome.embedded, outcome.left_out.len()), (10, 2, 0));
     holds(indexes.new_index(), &gallery, &points);
 }
 
 #[test]
-fn a_disk_that_refuses_is_told_and_loses_nothing() {
+fn a_failing_disk_is_reported_and_loses_nothing() {
     let (dir, points) = data(12);
     let (indexes, gallery) = (open_indexes(dir.path()), open_pictures(dir.path()));
-    // The place of a sub-folder is taken by a file, so the features of one picture cannot be written.
+    // A file takes the place of a sub-folder, so the features of one picture cannot be written.
     let in_the_way = dir.path().join("gallery/patches").join(NEW).join(&points[5].id.to_string()[..3]);
     std::fs::write(&in_the_way, b"in the way").unwrap();
     let error = run(&indexes, &gallery, &model).unwrap_err();
@@ -283,7 +292,7 @@ fn an_index_that_answers_already_keeps_its_own_and_an_empty_one_does_not_count()
         let mut own = point("new-camera", 1, 0, 2, turned(0, 0.0));
         own.vector.resize(NEW_WIDTH, 0.0);
         own.payload.model_id = NEW.to_owned();
-        gallery.put(&[exhibit(&own, 0.0)]).unwrap();
+        gallery.put(&[gallery_entry(&own, 0.0)]).unwrap();
         store.upsert(std::slice::from_ref(&own)).unwrap();
         own.id
     };

@@ -1,20 +1,20 @@
-//! What is too old goes, pictures included; what is not stays.
+//! Retention: expired sightings are deleted with their pictures; the others stay.
 
 use std::time::Duration;
 
 use sightline_core::shutdown::Shutdown;
 use sightline_search::{ExactStore, Filter, FolderGallery, Gallery, VectorStore, retention};
 
-use crate::support::{MODEL, WIDTH, at, exhibit, point, turned};
+use crate::support::{MODEL, WIDTH, at, gallery_entry, point, turned};
 
 #[test]
-fn old_sightings_are_deleted_in_portions_with_their_pictures() {
+fn old_sightings_are_deleted_in_batches_with_their_pictures() {
     let dir = tempfile::tempdir().unwrap();
     let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
-    // More than one portion is too old.
+    // More than one batch has expired.
     let points: Vec<_> = (0..700).map(|i| point("gate", i, 0, i, turned(0, 0.0))).collect();
     store.upsert(&points).unwrap();
-    let pictures: Vec<_> = points.iter().step_by(100).map(|p| exhibit(p, 0.0)).collect();
+    let pictures: Vec<_> = points.iter().step_by(100).map(|p| gallery_entry(p, 0.0)).collect();
     gallery.put(&pictures).unwrap();
     let done = retention::expire(&store, &gallery, at(600), &Shutdown::new()).unwrap();
     assert_eq!((done.points, done.files), (600, 12));
@@ -25,7 +25,7 @@ fn old_sightings_are_deleted_in_portions_with_their_pictures() {
 }
 
 #[test]
-fn a_stop_ends_it() {
+fn a_shutdown_ends_the_retention() {
     let dir = tempfile::tempdir().unwrap();
     let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
     let shutdown = Shutdown::new();

@@ -1,4 +1,5 @@
-//! Whole searches over features that can be foreseen: order, groups, both score forms, misses, pages, and bad requests.
+//! Whole searches over predictable features: order, groups, both score forms, misses, pages, and
+//! bad requests.
 
 use std::sync::Arc;
 
@@ -6,12 +7,12 @@ use sightline_core::config::{ScoreForm, SearchConfig};
 use sightline_core::ids::sighting_id;
 use sightline_core::{PatchFeatures, RgbImage, SightingId};
 use sightline_search::{
-    EncodeError, ExactStore, Exhibit, Filter, FolderGallery, Gallery, Point, SearchError, SearchRequest,
+    EncodeError, ExactStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, SearchError, SearchRequest,
     SearchResponse, Searcher, Sort, TrackHit, VectorStore,
 };
 use uuid::Uuid;
 
-use crate::support::{Double, MODEL, WIDTH, at, camera, exhibit, point, track, turned};
+use crate::support::{Double, MODEL, WIDTH, at, camera, gallery_entry, point, track, turned};
 
 struct World {
     searcher: Searcher,
@@ -36,7 +37,7 @@ impl World {
         let store = Arc::new(ExactStore::new(MODEL, WIDTH));
         let gallery = Arc::new(FolderGallery::open(folder.path(), MODEL).unwrap());
         store.upsert(&points.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>()).unwrap();
-        gallery.put(&points[..pictured].iter().map(|(p, logit)| exhibit(p, *logit)).collect::<Vec<_>>()).unwrap();
+        gallery.put(&points[..pictured].iter().map(|(p, logit)| gallery_entry(p, *logit)).collect::<Vec<_>>()).unwrap();
         let searcher = Searcher::new(Double::shared(), store.clone(), gallery.clone(), config()).unwrap();
         Self { searcher, store, gallery, folder }
     }
@@ -66,7 +67,7 @@ fn births(hits: &[TrackHit]) -> Vec<i64> {
 #[test]
 fn a_match_is_less_likely_among_more_tracks() {
     let odds = |p: f32| p / (1.0 - p);
-    // Three tracks count as 25; all of 400 are counted, though fewer are ranked.
+    // Three tracks count as 25; all 400 are counted, though fewer are ranked.
     for (tracks, counted) in [(3, 25.0), (400, 400.0)] {
         let points: Vec<(Point, f32)> = (0..tracks).map(|i| (near(i + 1, 0.001 * i as f32), 1.0)).collect();
         let world = World::with(&points, 3);
@@ -107,7 +108,7 @@ fn score_forms_follow_the_method() {
 
 #[test]
 fn what_was_not_judged_is_always_behind() {
-    // Raw scores of the judged are far below every cosine.
+    // Raw scores of the re-ranked pictures are far below every cosine.
     let points: Vec<(Point, f32)> = (0..6).map(|i| (near(i, 0.1 * i as f32), -5.0 - i as f32)).collect();
     let world = World::of(&points);
     let mut request = SearchRequest { rerank: Some(2), score: Some(ScoreForm::Raw), ..text("axis 0") };
@@ -132,7 +133,8 @@ fn a_track_is_one_hit_and_the_best_picture_counts() {
         (point("gate", 5, 2, 30, turned(4, 0.0)), -3.0),
         (point("door", 5, 0, 15, turned(0, 0.3)), 1.0),
     ];
-    // Enough nearer tracks that the third picture, at cosine 0, is far beyond the horizon of the vector search.
+    // Enough nearer tracks that the third picture, at cosine 0, is far beyond the limit of the
+    // vector search.
     points.extend((0..450).map(|i| (point("crowd", i, 0, 40, turned(0, 0.5)), -9.0)));
     let world = World::with(&points, 4);
     world.store.end_track(&camera("gate"), track(5), at(5), at(99), true).unwrap();
@@ -190,7 +192,7 @@ impl Also for SearchRequest {
 }
 
 #[test]
-fn missing_and_damaged_features_are_told_and_ranked_behind() {
+fn missing_and_damaged_features_are_reported_and_ranked_behind() {
     let points: Vec<(Point, f32)> = (0..5).map(|i| (near(i, 0.1 * i as f32), 2.0)).collect();
     let world = World::of(&points);
     let of = |i: usize| {
@@ -200,7 +202,7 @@ fn missing_and_damaged_features_are_told_and_ranked_behind() {
     std::fs::remove_file(of(0)).unwrap();
     std::fs::write(of(1), b"nonsense").unwrap();
     let narrow = PatchFeatures { rows: 1, width: 4, data: vec![0; 8].into() };
-    world.gallery.put(&[Exhibit { patches: narrow, ..exhibit(&points[2].0, 0.0) }]).unwrap();
+    world.gallery.put(&[GalleryEntry { patches: narrow, ..gallery_entry(&points[2].0, 0.0) }]).unwrap();
     let answer = world.ask(text("axis 0"));
     assert_eq!(births(&answer.hits), [3, 4, 0, 1, 2]);
     assert!(answer.hits[2].match_logit.is_none() && answer.hits[2].score == answer.hits[2].similarity);
@@ -210,7 +212,7 @@ fn missing_and_damaged_features_are_told_and_ranked_behind() {
 }
 
 #[test]
-fn a_picture_without_a_score_is_told_and_ranked_behind() {
+fn a_picture_without_a_score_is_reported_and_ranked_behind() {
     let mut points: Vec<(Point, f32)> = (0..4).map(|i| (near(i, 0.1 * i as f32), 2.0)).collect();
     points[1].1 = f32::NAN;
     points[0].1 = f32::INFINITY;
@@ -287,7 +289,7 @@ fn probability_floor_and_order_by_time() {
 }
 
 #[test]
-fn bad_requests_are_told_apart() {
+fn bad_requests_have_distinct_errors() {
     let world = World::of(&[(near(1, 0.1), 1.0)]);
     let bad = [
         SearchRequest { limit: 5, ..SearchRequest::default() },

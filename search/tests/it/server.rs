@@ -1,4 +1,4 @@
-//! Stores on servers, for the tests that ask every store the same.
+//! Stores on servers, for the tests that run against every store.
 //!
 //! | server | when |
 //! |---|---|
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::support::MODEL;
 
-/// A server that is there.
+/// An available server.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub name: &'static str,
@@ -26,7 +26,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// A configuration for collections that no other test has.
+    /// Returns a configuration with collection names that no other test uses.
     pub fn config(&self) -> VectorsConfig {
         let defaults = Config::load(None).unwrap().vectors;
         VectorsConfig {
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// All servers that are there.
+/// Returns all available servers.
 pub fn places() -> &'static [Place] {
     static PLACES: OnceLock<Vec<Place>> = OnceLock::new();
     PLACES.get_or_init(|| {
@@ -60,7 +60,7 @@ pub fn places() -> &'static [Place] {
     })
 }
 
-/// Runs a question against an empty store on every server.
+/// Runs a test against an empty store on every server.
 pub fn on_each(width: usize, question: impl Fn(&QdrantStore)) {
     for place in places() {
         let store = QdrantStore::open(&place.config(), MODEL, width).unwrap_or_else(|e| panic!("{}: {e}", place.name));
@@ -75,12 +75,13 @@ fn double_url() -> String {
     use sightline_search::double::QdrantDouble;
 
     let (tell, told) = std::sync::mpsc::channel();
-    // Lives as long as the tests; its folder is memory where there is some, so that it does not wear a disk.
+    // Lives as long as the tests; its folder is in memory where possible, to spare the disk.
     std::thread::spawn(move || {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
-            // Low thresholds, so that the graph is built and walked in tests of a few thousand points.
+            // Low thresholds, so that the graph is built and walked in tests of a few thousand
+            // points.
             let options =
                 EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2, ..EdgeOptions::default() };
             let any = "127.0.0.1:0".parse().unwrap();
@@ -107,7 +108,8 @@ fn start(binary: &str) -> String {
         dir.display()
     );
     std::fs::File::create(&config).unwrap().write_all(text.as_bytes()).unwrap();
-    // The shell reads from a pipe that closes when this process ends, however that happens, and then ends the server.
+    // The shell reads from a pipe that closes whenever this process ends, and then stops the
+    // server.
     let script = r#""$1" --config-path "$2" >"$3/log" 2>&1 & server=$!; cat >/dev/null; kill $server; wait $server; rm -rf "$3""#;
     let mut shell = Command::new("sh")
         .args(["-c", script, "sh", binary])
@@ -117,7 +119,7 @@ fn start(binary: &str) -> String {
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    // Never closed by this process itself.
+    // This process never closes it.
     std::mem::forget(shell.stdin.take());
     std::thread::spawn(move || shell.wait());
     let url = format!("http://127.0.0.1:{grpc}");

@@ -1,4 +1,4 @@
-//! Sightings, vectors and an encoder that the tests can foresee.
+//! Sightings, vectors and an encoder with predictable values, for all tests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,10 @@ use sightline_core::message::Origin;
 use sightline_core::{
     BBox, CameraId, Crop, CropQuality, PatchFeatures, Progress, RgbImage, Sighting, Timestamp, TrackId,
 };
-use sightline_embed::text::{NotUnderstood, Why};
+use sightline_embed::text::{NotUnderstood, Reason};
 use sightline_search::{
-    EdgeOptions, EdgeStore, EncodeError, EncodedText, Exhibit, MatchScore, Payload, PhraseAsked, Point, QueryEncoder,
+    EdgeOptions, EdgeStore, EncodeError, EncodedText, GalleryEntry, MatchScore, Payload, PhraseAsked, Point,
+    QueryEncoder,
 };
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ pub fn track(born: i64) -> TrackId {
     TrackId { born: at(born), ordinal: 0 }
 }
 
-/// The `axis`-th unit vector, turned by `angle` towards the next one.
+/// Returns the `axis`-th unit vector, turned by `angle` towards the next one.
 pub fn turned(axis: usize, angle: f32) -> Vec<f32> {
     let mut v = vec![0.0; WIDTH];
     v[axis % WIDTH] = angle.cos();
@@ -42,7 +43,7 @@ pub fn turned(axis: usize, angle: f32) -> Vec<f32> {
     v
 }
 
-/// A random vector of any width with a normal-like distribution.
+/// Returns a random vector of any width with a normal-like distribution.
 pub fn random(rng: &mut StdRng, width: usize) -> Vec<f32> {
     (0..width).map(|_| (0..4).map(|_| rng.random_range(-1.0f32..1.0)).sum()).collect()
 }
@@ -70,12 +71,12 @@ pub fn point(camera_name: &str, born: i64, crop_no: u8, captured: i64, vector: V
     Point { id: sighting_id(&camera, track, crop_no), vector, payload }
 }
 
-/// Patch features whose first value is `match_logit`, for [`Double`].
+/// Returns patch features whose first value is `match_logit`, for [`Double`].
 pub fn patches(match_logit: f32) -> PatchFeatures {
     judged_patches(&[match_logit])
 }
 
-/// Patch features of the match logit and the log-odds of what each phrase names, for [`Double`].
+/// Returns patch features of the match logit and the log-odds of each phrase, for [`Double`].
 pub fn judged_patches(values: &[f32]) -> PatchFeatures {
     let mut data = vec![0u8; (ROWS * PATCH_WIDTH * 2) as usize];
     for (bytes, value) in data.chunks_exact_mut(2).zip(values) {
@@ -84,12 +85,12 @@ pub fn judged_patches(values: &[f32]) -> PatchFeatures {
     PatchFeatures { rows: ROWS, width: PATCH_WIDTH, data: data.into() }
 }
 
-pub fn exhibit(p: &Point, match_logit: f32) -> Exhibit {
-    judged_exhibit(p, &[match_logit])
+pub fn gallery_entry(p: &Point, match_logit: f32) -> GalleryEntry {
+    judged_gallery_entry(p, &[match_logit])
 }
 
-pub fn judged_exhibit(p: &Point, values: &[f32]) -> Exhibit {
-    Exhibit { id: p.id, jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: judged_patches(values) }
+pub fn judged_gallery_entry(p: &Point, values: &[f32]) -> GalleryEntry {
+    GalleryEntry { id: p.id, jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: judged_patches(values) }
 }
 
 pub fn sighting(camera_name: &str, born: i64, crop_no: u8, captured: i64, feature: Vec<f32>) -> Sighting {
@@ -120,23 +121,25 @@ pub fn open(root: &std::path::Path) -> EdgeStore {
     EdgeStore::open(root, MODEL, WIDTH, &EdgeOptions::default()).unwrap()
 }
 
-/// A model one can foresee: the text `axis N` has the N-th unit vector, a picture's feature is the unit vector named by
-/// its first byte, and a picture's match logit is the first value of its patch features.
+/// A predictable model: the text `axis N` has the N-th unit vector, a picture's feature is the unit
+/// vector named by its first byte, and a picture's match logit is the first value of its patch
+/// features.
 ///
-/// Where it judges phrases the text goes on with them, `axis N, red jacket, no bag, ?young`, of which it does not understand
-/// what a question mark leads; the next values of the patch features are the log-odds of what each phrase names.
+/// If it judges phrases, the text continues with them: `axis N, red jacket, no bag, ?young`. A
+/// question mark marks a word that it does not understand; the next values of the patch features
+/// are the log-odds of the phrases.
 pub struct Double {
     pub model_id: String,
-    /// Among how many its probabilities hold.
+    /// Number of persons for which its probabilities are calibrated.
     pub persons: Option<f32>,
-    /// Judges phrases.
+    /// Whether it judges phrases.
     pub phrases: bool,
-    /// How often it was asked to match pictures.
+    /// Number of requests to match pictures.
     pub match_questions: Arc<AtomicUsize>,
 }
 
 impl Double {
-    /// One that judges no phrases.
+    /// Creates a model that judges no phrases.
     pub fn new() -> Self {
         Self { model_id: MODEL.to_owned(), persons: None, phrases: false, match_questions: Arc::default() }
     }
@@ -146,12 +149,13 @@ impl Double {
     }
 }
 
-/// What a text of [`Double`] states behind its axis, and what it does not understand.
+/// Returns the phrases behind the axis of a text of [`Double`], and the words that it does not
+/// understand.
 fn parts(text: &str) -> (Vec<PhraseAsked>, Vec<NotUnderstood>) {
     let (mut phrases, mut lost) = (Vec::new(), Vec::new());
     for part in text.split(',').skip(1).map(str::trim) {
         if let Some(word) = part.strip_prefix('?') {
-            lost.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Why::Unknown });
+            lost.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Reason::Unknown });
         } else {
             let (text, negated) = part.strip_prefix("no ").map_or((part, false), |named| (named, true));
             phrases.push(PhraseAsked { text: text.to_owned(), negated });

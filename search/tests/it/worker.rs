@@ -1,6 +1,7 @@
-//! `sightline-index` as a process of its own, between a real broker and the double of Qdrant: `kill -9` in mid-stream loses
-//! and doubles nothing, two workers share the partitions, a server that is away is waited for, and what can never be
-//! stored is set aside, listed and replayed.
+//! `sightline-index` as a process of its own, between a real broker and the test double of Qdrant:
+//! `kill -9` in mid-stream neither loses nor doubles anything, two workers share the partitions, an
+//! unreachable server is retried, and messages that can never be stored go to the dead letters, are
+//! listed and replayed.
 //!
 //! Needs a broker: `KAFKA_BROKERS`; `docker/kafka/kafka.sh` starts one.
 
@@ -25,11 +26,11 @@ use sightline_search::{
 use crate::double::Process;
 use crate::support::{camera, progress, random, rng, sighting};
 
-/// Long enough for two cores that do much else.
+/// Time limit of every wait, for two cores that are busy otherwise.
 const LONG: Duration = Duration::from_secs(240);
 const CAMERAS: [&str; 6] = ["north", "south", "east", "west", "up", "down"];
 
-/// A broker's topics, a server, a gallery and a model: everything a worker needs.
+/// Everything that a worker needs: a broker's topics, a server, a gallery and a model.
 struct Stage {
     folder: tempfile::TempDir,
     bus: BusConfig,
@@ -78,13 +79,13 @@ impl Stage {
         ledger.read(&[camera(name)]).unwrap().remove(&camera(name))
     }
 
-    /// The `n`-th sighting, the same at every call.
+    /// Returns the `n`-th sighting, the same at every call.
     fn nth(&self, n: i64) -> Sighting {
         let name = CAMERAS[n as usize % CAMERAS.len()];
         let feature = random(&mut rng(n as u64), self.model.config.architecture.embed_dim);
         let mut s = sighting(name, n / 12, (n / 6 % 3) as u8, n, feature);
         s.model_id.clone_from(&self.model.id);
-        // As large as pictures are, so that what waits is far more than may be held in memory.
+        // As large as real pictures, so that the waiting records far exceed the memory limit.
         s.crop.jpeg = vec![n as u8; 20_000].into();
         s
     }
@@ -111,7 +112,7 @@ impl Stage {
         ids
     }
 
-    /// Everything is stored once, with its pictures.
+    /// Asserts that everything is stored once, with its pictures.
     fn check(&self, ids: &BTreeSet<SightingId>) {
         let stored = self.store().ids(&Filter::default()).unwrap();
         assert_eq!(stored.len(), ids.len(), "nothing twice, nothing lost");
@@ -135,7 +136,7 @@ fn binary() -> PathBuf {
     crate::double::binary("sightline-index")
 }
 
-/// A running `sightline-index`, killed when dropped.
+/// A running `sightline-index`, killed on drop.
 struct Worker {
     process: Child,
     address: String,
@@ -151,7 +152,7 @@ impl Worker {
         Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")) }
     }
 
-    /// SIGTERM; how long the end took.
+    /// Sends SIGTERM; returns the duration of the stop.
     fn stop(mut self) -> Duration {
         let begun = Instant::now();
         let pid = self.process.id().to_string();
@@ -168,7 +169,7 @@ impl Worker {
         answer
     }
 
-    /// Sum of a metric over all its labels.
+    /// Returns the sum of a metric over all its labels.
     fn metric(&self, name: &str) -> f64 {
         let text = self.ask("/metrics");
         let of = |l: &&str| l.starts_with(name) && l[name.len()..].starts_with([' ', '{']);
@@ -238,10 +239,10 @@ fn a_server_that_is_away_holds_up_everything_and_costs_nothing() {
     ids.extend(stage.send_sightings(60..600));
     until("the fault is told", || worker.ask("/readyz").contains("storage"));
     std::thread::sleep(Duration::from_secs(3));
-    // Bounded by bus.in_flight_bytes: not all that waits has been taken.
+    // Bounded by bus.in_flight_bytes: not all waiting records have been read.
     let open = worker.metric("sightline_bus_open_bytes");
     assert!(open < 3_000_000.0, "{open} bytes are open");
-    // Stopping meanwhile commits nothing that is not stored, and does not take for ever.
+    // A stop meanwhile commits nothing that is not stored, and ends in time.
     assert!(worker.stop() < Duration::from_secs(15));
     worker = Worker::start(&stage, "one");
     until("it waits for the server", || worker.ask("/readyz").contains("vectors"));
@@ -281,7 +282,7 @@ fn what_can_never_be_stored_is_set_aside_listed_and_replayed() {
     until("the camera has ended", || stage.coverage("north").is_some_and(|c| c.ended));
     assert_eq!(stage.coverage("north").unwrap().rejected, 1, "the one of another model");
     stage.check(&good);
-    // Nothing has been mended, so they come back.
+    // The cause is not fixed, so they return.
     assert_eq!(stage.dead_letters("replay")[0]["replayed"], 2);
     letters(2);
     stage.check(&good);

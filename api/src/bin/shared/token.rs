@@ -1,5 +1,6 @@
-//! `sightline token`, `sightline-api token`: access tokens, directly in the database of the data folder. It works whether the server runs or
-//! not; who can write there owns the service anyway.
+//! `sightline token` and `sightline-api token`: manage access tokens directly in the database of
+//! the data folder. They work whether the server runs or not; whoever can write to that folder owns
+//! the service anyway.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,22 +10,22 @@ use serde_json::json;
 use sightline_api::state::{AuditEntry, FILE, NewToken, Role, State};
 use sightline_core::{CameraId, Timestamp};
 
-use crate::words::{data_folder, print_table};
+use crate::output::{data_folder, print_table};
 
-/// What to do with tokens.
+/// Token commands
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Make a token and print it; it cannot be shown again
+    /// Create a token and print it; it cannot be shown again
     Create {
-        /// Who or what uses it
+        /// Name of the person or program that uses it
         name: String,
-        /// admin, operator (searches) or viewer (sees cameras)
+        /// Role: admin, operator (may search) or viewer (sees cameras)
         #[arg(long, default_value = "operator")]
         role: Role,
         /// Limit it to this camera (may be repeated)
         #[arg(long, value_name = "CAMERA")]
         camera: Vec<CameraId>,
-        /// Let it expire after so many days
+        /// Let it expire after this many days
         #[arg(long, value_name = "DAYS")]
         days: Option<u32>,
         /// Data folder [default: data.folder of the default configuration]
@@ -37,9 +38,9 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         data: Option<PathBuf>,
     },
-    /// Make a token stop working at once
+    /// Revoke a token: it stops working at once
     Revoke {
-        /// Its id, from the list
+        /// Id of the token, as listed
         id: String,
         /// Data folder [default: data.folder of the default configuration]
         #[arg(long, value_name = "FOLDER")]
@@ -52,7 +53,7 @@ fn record(state: &State, action: &'static str, detail: serde_json::Value) -> any
     Ok(())
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Create { name, role, camera, days, data } => {

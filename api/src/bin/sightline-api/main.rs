@@ -1,13 +1,15 @@
-//! `sightline-api`: the door alone. Cameras, embedding and indexing are other processes; this one encodes queries,
-//! searches the Qdrant server, re-ranks with the pictures of the shared gallery, and shows the page.
+//! `sightline-api`: the REST API and the page alone. Other processes run cameras, embedding and
+//! indexing; this one encodes queries, searches the Qdrant server, re-ranks with the pictures of
+//! the shared gallery and serves the page.
 //!
-//! Results go to standard output, everything else to standard error. A failure is one line and exit code 1.
+//! Results go to standard output, everything else to standard error. A failure prints one line and
+//! exits with code 1.
 
+#[path = "../shared/output.rs"]
+mod output;
 mod serve;
 #[path = "../shared/token.rs"]
 mod token;
-#[path = "../shared/words.rs"]
-mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +20,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "sightline-api", version, propagate_version = true, args_conflicts_with_subcommands = true)]
 struct Cli {
-    /// Configuration; what it leaves out keeps its default (docker/sightline.toml).
+    /// Configuration file; settings that it omits keep their defaults (docker/sightline.toml).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", words::one_line(&e));
+            eprintln!("error: {}", output::one_line(&e));
             ExitCode::FAILURE
         }
     }

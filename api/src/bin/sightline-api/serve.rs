@@ -1,12 +1,13 @@
-//! From start to stop.
+//! `sightline-api` from start to stop.
 //!
 //! ```text
 //! REST API --> Embedder (text, example pictures, decoder) --> Qdrant server (vectors, coverage) and shared gallery
 //!          --> topic `cameras` (feature kafka)
 //! ```
 //!
-//! The socket is taken first, so that `/healthz` answers and `/readyz` tells what the start is busy with. A model that
-//! cannot be used ends the process with one line; a Qdrant server that is away is waited for, at the start as later.
+//! The socket is bound first, so that `/healthz` answers and `/readyz` reports the phase of the
+//! start. An unusable model ends the process with one line. An unreachable Qdrant server is
+//! retried, at the start and later.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ use sightline_core::{Config, telemetry};
 use sightline_search::RemoteCoverage;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs the server until SIGINT or SIGTERM.
 pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     telemetry::init(config.server.log_json, "info");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(serve(config));
-    // A thread that hangs in a server or in the model must not hold the exit.
+    // A thread that hangs in a server call or in the model must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
@@ -54,7 +55,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
     let mut monitoring = tokio::spawn(monitor::serve(watched, app.clone(), shutdown.clone()));
-    let _announcement = startup::Announcement::write(&folder, startup::base_address(address), token.clone())?;
+    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address), token.clone())?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let _follower = tokio::select! {
         ready = connect(&config, &app, &shutdown) => ready?,
@@ -70,14 +71,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     shutdown.trigger();
-    // It ends by itself: what is under way is given four seconds.
+    // The server ends by itself: requests in flight get four seconds.
     if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(5), serving).await.is_err() {
         tracing::warn!("the server did not stop in time");
     }
     failure.map_or(Ok(()), Err)
 }
 
-/// Model, index and cameras, in this order: each needs the one before. Gives what keeps the coverage up to date.
+/// Connects model, index and cameras in this order, because each needs the one before. Returns the
+/// task that keeps the coverage up to date.
 async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<RemoteCoverage>>> {
     app.set_phase("loading the model");
     let embedder = startup::model(config).await?;

@@ -1,29 +1,29 @@
-//! `sightline camera`: cameras of a running server.
+//! `sightline camera`: lists, adds and removes cameras of a running server.
 
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Connection, local};
-use crate::words::print_table;
+use crate::output::print_table;
 
-/// What to do with cameras.
+/// Camera commands
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Start a camera; it is remembered across restarts
+    /// Add and start a camera; the server remembers it across restarts
     Add {
-        /// Its immutable id: 1 to 64 of a-z 0-9 - _
+        /// Immutable id of the camera: 1 to 64 of a-z 0-9 - _
         id: String,
-        /// rtsp://, http(s)://, file:..., v4l2:///dev/... or videotestsrc://
+        /// Address: rtsp://, http(s)://, file:..., v4l2:///dev/... or videotestsrc://
         url: String,
-        /// Analysed frames a second
+        /// Analysed frames per second
         #[arg(long, value_name = "N")]
         fps: Option<f64>,
-        /// Files: capture time of the first frame (RFC 3339)
+        /// Files only: capture time of the first frame (RFC 3339)
         #[arg(long, value_name = "TIME")]
         start_time: Option<String>,
-        /// Files: start again at the end
+        /// Files only: start again at the end
         #[arg(long = "loop")]
         looped: bool,
-        /// Files: analyse as fast as the machine can
+        /// Files only: analyse as fast as the machine can
         #[arg(long)]
         fast: bool,
         #[command(flatten)]
@@ -39,7 +39,7 @@ pub enum Command {
     },
     /// Stop a camera and erase the people it recorded
     Remove {
-        /// The camera
+        /// Id of the camera
         id: String,
         /// Keep the people it recorded searchable
         #[arg(long)]
@@ -49,7 +49,7 @@ pub enum Command {
     },
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Add { id, url, fps, start_time, looped, fast, connection } => {
@@ -76,7 +76,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
             }
         }
         Command::Remove { id, keep, connection } => {
-            // An id that could change the path is not sent as one.
+            // An id with characters that could change the path is refused before it is sent.
             let id: sightline_core::CameraId = id.parse()?;
             let path = format!("/v1/cameras/{id}{}", if *keep { "?keep=true" } else { "" });
             let receipt = Client::new(connection)?.json("DELETE", &path, None)?;

@@ -1,4 +1,5 @@
-//! The REST client of the commands: where the server is, which token to use, and errors as the server words them.
+//! REST client of the commands: finds the server and a token, and reports errors with the server's
+//! message.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use sightline_api::startup::{CLIENT_FILE, ClientFile};
 
-use crate::words::data_folder;
+use crate::output::data_folder;
 
-/// Where the server is.
+/// Options that select the server
 #[derive(clap::Args)]
 pub struct Connection {
     /// Address of the server [default: that of the server whose data folder is --data]
@@ -23,7 +24,7 @@ pub struct Connection {
     data: Option<PathBuf>,
 }
 
-/// A connection to a server.
+/// Client of one server.
 pub struct Client {
     agent: ureq::Agent,
     server: String,
@@ -31,7 +32,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds server and token: options, then environment, then the file the server left in its data folder.
+    /// Finds the server and the token in the options, then in the environment, then in the file
+    /// that the server wrote to its data folder.
     pub fn new(c: &Connection) -> anyhow::Result<Self> {
         let (server, token) = match &c.server {
             Some(server) => (server.trim_end_matches('/').to_owned(), c.token.clone()),
@@ -62,12 +64,12 @@ impl Client {
         Ok(Self { agent, server, token })
     }
 
-    /// The absolute address of a path of the server.
+    /// Returns the absolute URL of a path on the server.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server)
     }
 
-    /// Calls the server; an error status becomes an error with the server's words.
+    /// Calls the server; an error status becomes an error with the server's message.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Vec<u8>> {
         let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
         if let Some(token) = &self.token {
@@ -84,20 +86,20 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let said: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        match (said["message"].as_str(), said["code"].as_str()) {
+        let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        match (answer["message"].as_str(), answer["code"].as_str()) {
             (Some(message), Some(code)) => bail!("{message} ({code})"),
             _ => bail!("{} answered {status}", self.server),
         }
     }
 
-    /// As [`Client::call`], for answers in JSON.
+    /// Calls the server and parses the JSON answer; see [`Client::call`].
     pub fn json(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.call(method, path, body)?).context("the answer is not JSON")
     }
 }
 
-/// A server's RFC 3339 time in local time, for people.
+/// Formats an RFC 3339 time of the server in local time.
 pub fn local(time: &Value) -> String {
     let parsed = time.as_str().and_then(|t| chrono::DateTime::parse_from_rfc3339(t).ok());
     parsed.map_or("-".into(), |t| t.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S").to_string())

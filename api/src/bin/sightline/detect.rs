@@ -1,4 +1,5 @@
-//! `sightline detect`: what the person detector sees in pictures. One bad picture does not stop the others.
+//! `sightline detect`: prints the people that the detector finds in pictures. A bad picture does
+//! not stop the others.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,28 +10,30 @@ use serde::Serialize;
 use sightline_core::{BBox, Config};
 use sightline_detect::{Detection, Detector, NanoDet, draw};
 
-use crate::words::print_table;
+use crate::output::print_table;
 
-/// Which pictures.
+/// Arguments of `sightline detect`
 #[derive(clap::Args)]
 pub struct Args {
-    /// Pictures: JPEG or PNG
+    /// Pictures to analyse: JPEG or PNG
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// One JSON object a line and picture: {"image": path, "persons": [{"box": [x0, y0, x1, y1], "score": s}]}
+    /// Print one JSON object per picture and line: {"image": path, "persons": [{"box": [x0, y0, x1,
+    /// y1], "score": s}]}
     #[arg(long)]
     json: bool,
     /// Write each picture with the boxes drawn into this folder (PNG)
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Configuration, for its section `detect`
+    /// Configuration file, of which the section `detect` is used
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// One line of `--json`. Written directly: a detour over `serde_json::Value` would print f32 with the digits of f64.
+/// One line of `--json`, serialized directly: `serde_json::Value` would print f32 with the digits
+/// of f64.
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     image: &'a Path,
     persons: Vec<Person>,
 }
@@ -42,19 +45,19 @@ struct Person {
     score: f32,
 }
 
-/// Does it; exit code 1 when any picture failed.
+/// Runs the command; exit code 1 when any picture failed.
 pub fn run(args: &Args) -> ExitCode {
     let mut detector = match load(args) {
         Ok(detector) => detector,
         Err(e) => {
-            eprintln!("error: {}", crate::words::one_line(&e));
+            eprintln!("error: {}", crate::output::one_line(&e));
             return ExitCode::FAILURE;
         }
     };
     let mut failed = false;
     for path in &args.images {
-        if let Err(e) = one(args, &mut detector, path) {
-            eprintln!("error: {}: {}", path.display(), crate::words::one_line(&e));
+        if let Err(e) = detect_one(args, &mut detector, path) {
+            eprintln!("error: {}: {}", path.display(), crate::output::one_line(&e));
             failed = true;
         }
     }
@@ -69,7 +72,7 @@ fn load(args: &Args) -> anyhow::Result<NanoDet> {
     Ok(NanoDet::load(&config.weights, &config)?)
 }
 
-fn one(args: &Args, detector: &mut NanoDet, path: &Path) -> anyhow::Result<()> {
+fn detect_one(args: &Args, detector: &mut NanoDet, path: &Path) -> anyhow::Result<()> {
     let picture = sightline_embed::decode_image(&std::fs::read(path)?)?;
     let persons = detector.detect(&picture)?;
     if let Some(out) = &args.out {
@@ -85,7 +88,7 @@ fn one(args: &Args, detector: &mut NanoDet, path: &Path) -> anyhow::Result<()> {
 fn print(args: &Args, path: &Path, persons: &[Detection]) -> anyhow::Result<()> {
     if args.json {
         let persons = persons.iter().map(|p| Person { bbox: p.bbox, score: p.score }).collect();
-        let mut line = serde_json::to_string(&Line { image: path, persons })?;
+        let mut line = serde_json::to_string(&JsonLine { image: path, persons })?;
         line.push('\n');
         std::io::stdout().lock().write_all(line.as_bytes())?;
         return Ok(());

@@ -1,18 +1,19 @@
-//! `sightline`: every role in one process, and the commands around it.
+//! `sightline`: every role in one process, and the commands of a running server.
 //!
-//! Results go to standard output, everything else to standard error. A failure is one line and exit code 1.
+//! Results go to standard output, everything else to standard error. A failure prints one line and
+//! exits with code 1.
 
 mod camera;
 mod client;
 mod detect;
 mod node;
+#[path = "../shared/output.rs"]
+mod output;
 mod reindex;
 mod search;
 mod serve;
 #[path = "../shared/token.rs"]
 mod token;
-#[path = "../shared/words.rs"]
-mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ struct Cli {
 enum Command {
     /// Run everything: cameras, search, REST API and the operator's page.
     Serve {
-        /// Configuration; what it leaves out keeps its default (docker/sightline.toml).
+        /// Configuration file; settings that it omits keep their defaults (docker/sightline.toml).
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -43,20 +44,20 @@ enum Command {
     /// Create, list and revoke access tokens; the server need not run.
     #[command(subcommand)]
     Token(token::Command),
-    /// Embed the stored pictures anew, so that a new model answers over everybody
+    /// Embed all stored pictures again, so that a new model finds everybody
     #[command(long_about = reindex::HELP)]
     Reindex(reindex::Args),
-    /// Print (and draw) the people the detector sees in pictures.
+    /// Print (and draw) the people that the detector finds in pictures.
     Detect(detect::Args),
     /// Convert the published detector weights to safetensors.
     ConvertDetector {
-        /// The model's JSON.
+        /// JSON file of the model.
         #[arg(long, value_name = "FILE")]
         json: PathBuf,
-        /// The model's weights.
+        /// Weights file of the model.
         #[arg(long, value_name = "FILE")]
         bin: PathBuf,
-        /// The file to write.
+        /// Output file.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
@@ -77,7 +78,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {}", words::one_line(&e));
+            eprintln!("error: {}", output::one_line(&e));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! `sightline search`: a table for people, JSON for programs.
+//! `sightline search`: prints a table for people or JSON for programs.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use chrono::{Local, NaiveDateTime, SecondsFormat, TimeZone};
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Connection, local};
-use crate::words::table;
+use crate::output::table;
 
-/// What to search for.
+/// Arguments of `sightline search`
 #[derive(clap::Args)]
 pub struct Args {
-    /// The person in plain words
+    /// Description of the person in plain words
     text: String,
-    /// Only this camera (may be repeated)
+    /// Search only this camera (may be repeated)
     #[arg(long, value_name = "CAMERA")]
     camera: Vec<String>,
     /// Captured at or after: RFC 3339, or "2026-05-01 13:45" in local time
@@ -23,13 +23,13 @@ pub struct Args {
     /// Captured at or before
     #[arg(long, value_name = "TIME", value_parser = time)]
     to: Option<String>,
-    /// Results wanted
+    /// Number of results
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// Only results at or above this match probability
+    /// Only results with at least this match probability
     #[arg(long, value_name = "P")]
     min_probability: Option<f32>,
-    /// Why this search is made, for the audit trail
+    /// Purpose of this search, for the audit trail
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
     /// Print the server's answer as JSON, with absolute thumbnail addresses
@@ -42,7 +42,7 @@ pub struct Args {
     connection: Connection,
 }
 
-/// RFC 3339 text of a time given in either form.
+/// Converts a time of either form to RFC 3339.
 fn time(text: &str) -> Result<String, String> {
     if let Ok(t) = chrono::DateTime::parse_from_rfc3339(text) {
         return Ok(t.to_rfc3339_opts(SecondsFormat::Micros, true));
@@ -56,7 +56,7 @@ fn time(text: &str) -> Result<String, String> {
         .ok_or_else(|| "use 2026-05-01T13:45:00Z or \"2026-05-01 13:45\"".into())
 }
 
-/// Searches and prints.
+/// Searches and prints the results.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let client = Client::new(&args.connection)?;
     let mut body = Map::new();
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the thumbnail's address absolute, and saves the picture when asked.
+/// Makes the thumbnail's address absolute, and saves the picture if asked to.
 fn complete(client: &Client, args: &Args, hit: &mut Value) -> anyhow::Result<()> {
     let path = hit["thumbnail"].as_str().ok_or_else(|| anyhow!("the server's answer names no thumbnail"))?.to_owned();
     hit["thumbnail"] = json!(client.url(&path));
@@ -101,8 +101,8 @@ fn complete(client: &Client, args: &Args, hit: &mut Value) -> anyhow::Result<()>
     Ok(())
 }
 
-/// From here a phrase is shown as true, and up to [`CROSS`] as false. Between them the model is nearly guessing, and a mark
-/// would say more than it knows.
+/// A phrase counts as true from this probability, and as false up to [`CROSS`]. Between them the
+/// model is nearly guessing, so a mark would claim more than it knows.
 const TICK: f64 = 0.65;
 const CROSS: f64 = 0.35;
 
@@ -119,7 +119,8 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The answer for people: a table with each hit's phrases below it, and what is to be said of all hits.
+/// Formats the answer for people: a table with the phrases below each hit, then the remarks about
+/// all hits.
 fn lines(answer: &Value) -> Vec<String> {
     let (results, misses) = (list(answer, "results"), list(answer, "nearest_misses"));
     let shown = if results.is_empty() { misses } else { results };
@@ -129,12 +130,12 @@ fn lines(answer: &Value) -> Vec<String> {
     } else {
         if answer["confident"] != json!(true) {
             let judged = shown.iter().any(|hit| !hit["probability"].is_null());
-            let said = if judged {
+            let remark = if judged {
                 "No confident match. What comes nearest:"
             } else {
                 "Nobody was judged. Most similar first:"
             };
-            lines.push(said.to_owned());
+            lines.push(remark.to_owned());
         }
         let rows: Vec<Vec<String>> = shown.iter().map(row).collect();
         let mut table =
@@ -145,13 +146,14 @@ fn lines(answer: &Value) -> Vec<String> {
             lines.extend(phrases(hit));
         }
     }
-    let lost =
-        list(answer, "not_understood").iter().map(|lost| format!("{} ({})", word(&lost["text"]), word(&lost["why"])));
+    let lost = list(answer, "not_understood")
+        .iter()
+        .map(|lost| format!("{} ({})", text_of(&lost["text"]), text_of(&lost["why"])));
     let lost: Vec<String> = lost.collect();
     if !lost.is_empty() {
         lines.push(format!("not understood: {}", lost.join(", ")));
     }
-    let nobody: Vec<&str> = list(answer, "nobody_fulfils").iter().map(word).collect();
+    let nobody: Vec<&str> = list(answer, "nobody_fulfils").iter().map(text_of).collect();
     if !nobody.is_empty() {
         lines.push(format!("nobody fulfils: {}", nobody.join(", ")));
     }
@@ -162,7 +164,7 @@ fn lines(answer: &Value) -> Vec<String> {
     lines
 }
 
-fn word(value: &Value) -> &str {
+fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -170,15 +172,15 @@ fn row(hit: &Value) -> Vec<String> {
     let number = |v: &Value| v.as_f64().map_or("-".into(), |n| format!("{n:.3}"));
     vec![
         hit["probability"].as_f64().map_or("-".into(), |p| format!("{:.0} %", p * 100.0)),
-        word(&hit["camera"]).to_owned(),
+        text_of(&hit["camera"]).to_owned(),
         local(&hit["captured_at"]),
         number(&hit["similarity"]),
         number(&hit["match_logit"]),
-        word(&hit["sighting_id"]).to_owned(),
+        text_of(&hit["sighting_id"]).to_owned(),
     ]
 }
 
-/// One line of all phrases of a hit, below its camera; none when none was judged.
+/// Formats all phrases of a hit on one line below its camera; `None` when no phrase was judged.
 fn phrases(hit: &Value) -> Option<String> {
     let phrase = |phrase: &Value| {
         let holds = phrase["probability"].as_f64().unwrap_or(f64::NAN);
@@ -190,7 +192,7 @@ fn phrases(hit: &Value) -> Option<String> {
             '?'
         };
         let no = if phrase["negated"] == json!(true) { "no " } else { "" };
-        format!("{mark} {no}{} {:.0} %", word(&phrase["text"]), holds * 100.0)
+        format!("{mark} {no}{} {:.0} %", text_of(&phrase["text"]), holds * 100.0)
     };
     let all: Vec<String> = list(hit, "phrases").iter().map(phrase).collect();
     (!all.is_empty()).then(|| format!("       {}", all.join("   ")))

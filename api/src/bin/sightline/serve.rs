@@ -5,9 +5,9 @@
 //!                                     Embedder <---- searcher <---- REST API
 //! ```
 //!
-//! The socket is taken first, so that `/healthz` answers and `/readyz` tells what the start is busy with; whatever then
-//! fails ends the process with one line. The stop runs the other way round: cameras, embed stage, indexer, each drained
-//! before the next is told.
+//! The socket is bound first, so that `/healthz` answers and `/readyz` reports the phase of the
+//! start; a later failure ends the process with one line. The stop goes from front to back:
+//! cameras, embed stage, indexer; each is drained before the next is stopped.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use sightline_api::state::{self, State};
 use sightline_api::{gauges, server};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, Delivery, Forget, IndexEvent, telemetry};
+use sightline_core::{CameraEvent, Config, Delivery, Discard, IndexEvent, telemetry};
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
@@ -31,20 +31,20 @@ use tokio::task::JoinHandle;
 
 use crate::node::{LocalNode, PRODUCER};
 
-/// Crops that wait for the embedder, all cameras together.
+/// Queue capacity: crops of all cameras that wait for the embedder.
 const CROP_QUEUE: usize = 8;
-/// Sightings and progress that wait for the index.
+/// Queue capacity: sightings and progress that wait for the indexer.
 const INDEX_QUEUE: usize = 64;
-/// How long the stop may take, all of it: supervisors kill what takes ten seconds.
-const STOP: Duration = Duration::from_secs(8);
+/// Time limit of the whole stop; supervisors usually kill a process after ten seconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs the server until SIGINT or SIGTERM.
 pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     telemetry::init(config.server.log_json, "info");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(serve(config));
-    // A thread that hangs in a camera or in the model must not hold the exit.
+    // A thread that hangs in a camera or in the model must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
@@ -68,23 +68,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut line = tokio::select! {
-        line = Line::start(&config, &app, &state, &shutdown) => line?,
+    let mut pipeline = tokio::select! {
+        pipeline = Pipeline::start(&config, &app, &state, &shutdown) => pipeline?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    let _announcement = startup::Announcement::write(&folder, startup::base_address(address), token.clone())?;
+    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address), token.clone())?;
     println!("{}", startup::ready_line(address, &token));
     let failure = tokio::select! {
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
         ended = &mut serving => Some(anyhow!("the server stopped: {ended:?}")),
-        ended = &mut line.embedding => Some(anyhow!("the embed stage stopped: {}", ended_with(ended))),
-        ended = &mut line.indexing => Some(anyhow!("the indexer stopped: {}", ended_with(ended))),
+        ended = &mut pipeline.embedding => Some(anyhow!("the embed stage stopped: {}", ended_with(ended))),
+        ended = &mut pipeline.indexing => Some(anyhow!("the indexer stopped: {}", ended_with(ended))),
     };
     tracing::info!("stopping");
     shutdown.trigger();
-    if tokio::time::timeout(STOP, line.stop()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, pipeline.stop()).await.is_err() {
         tracing::warn!("not everything was stored in time; it is analysed again at the next start");
     }
     if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(1), serving).await.is_err() {
@@ -103,8 +103,8 @@ fn ended_with(ended: Ended) -> String {
     }
 }
 
-/// Everything between the cameras and the index.
-struct Line {
+/// All stages from the cameras to the index.
+struct Pipeline {
     node: Arc<CameraNode>,
     crops: Queue<CameraEvent>,
     sightings: Queue<Delivery<IndexEvent>>,
@@ -114,13 +114,14 @@ struct Line {
     give_up: Shutdown,
 }
 
-impl Line {
+impl Pipeline {
     async fn start(config: &Config, app: &App, state: &State, shutdown: &Shutdown) -> anyhow::Result<Self> {
         app.set_phase("loading the model");
         let embedder = startup::model(config).await?;
         let info = embedder.info();
         app.set_phase("loading the detector");
-        // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
+        // ByteTrack's second stage needs detections that are too weak to be shown or to start a
+        // track.
         let (detect, weakest) = (config.detect.clone(), config.track.low);
         let detector =
             blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?.with_score_threshold(weakest))).await?;
@@ -141,10 +142,11 @@ impl Line {
         let give_up = Shutdown::new();
         let embedding = {
             let (input, output, embed) = (crops.clone(), sightings.clone(), config.embed.clone());
-            // The stage ends when its queue is closed and empty; it is not to leave before the cameras have.
+            // The embed stage ends when its queue is closed and empty; it must not end before the
+            // cameras.
             let never = Shutdown::new();
             tokio::task::spawn_blocking(move || {
-                stage::run(&input, &embedder, &output, &Forget, &embed, &never).map_err(|e| e.to_string())
+                stage::run(&input, &embedder, &output, &Discard, &embed, &never).map_err(|e| e.to_string())
             })
         };
         let indexing = {
@@ -152,7 +154,7 @@ impl Line {
             let (coverage, give_up) = (coverage.clone(), give_up.clone());
             let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &Forget, &options, &give_up)
+                indexer::run(&input, &*store, &*gallery, &coverage, &Discard, &options, &give_up)
                     .map_err(|e| e.to_string())
             })
         };
@@ -173,13 +175,15 @@ impl Line {
             Ok(())
         })
         .await?;
+        tokio::spawn(Arc::clone(&control).retry_refused(shutdown.clone()));
         app.set_cameras(control);
         app.set_engine(engine);
         tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }
 
-    /// Stops the cameras, lets what they published reach the index, and brings the index to the disk.
+    /// Stops the cameras, lets the published events reach the index, and flushes the index to the
+    /// disk.
     async fn stop(self) {
         let Self { node, crops, sightings, embedding, indexing, store, give_up } = self;
         let failed = |stage, e: String| tracing::warn!(stage, error = %e, "not stopped cleanly");
@@ -187,7 +191,8 @@ impl Line {
             failed("cameras", e.to_string());
         }
         crops.close();
-        // A stage that ended before the stop has been reported already, and its handle must not be awaited again.
+        // A stage that ended before the stop has been reported already, and its handle must not be
+        // awaited again.
         if !embedding.is_finished() {
             match embedding.await {
                 Ok(Ok(())) => {}
@@ -195,7 +200,7 @@ impl Line {
             }
         }
         sightings.close();
-        // From here on a store that keeps failing is not waited for.
+        // From here on a failing store is not retried.
         give_up.trigger();
         if !indexing.is_finished() {
             match indexing.await {
@@ -211,7 +216,7 @@ impl Line {
     }
 }
 
-/// Runs what may take long on a thread that may block.
+/// Runs blocking work on a thread of the blocking pool.
 async fn blocking<T, F>(work: F) -> anyhow::Result<T>
 where
     T: Send + 'static,

@@ -1,4 +1,4 @@
-//! All cameras there are, kept up to date: for the API, which lists and checks them.
+//! The directory of all cameras, kept up to date: for the API, which lists and checks them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,19 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::super::BusError;
 use super::super::client::{self, Health, lock};
-use super::super::{Backoff, BusError};
+use crate::Backoff;
 use crate::CameraId;
 use crate::config::{BusConfig, CameraConfig};
 
 const POLL: Duration = Duration::from_millis(100);
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct State {
     cameras: BTreeMap<CameraId, CameraConfig>,
-    /// Counts changes, from 1 when everything was read for the first time.
+    /// Number of changes; 1 when the topic was read to its end for the first time.
     version: u64,
     loaded: bool,
 }
@@ -34,20 +35,20 @@ struct Shared {
     topic: String,
 }
 
-/// Everything that the topic of cameras says, without a consumer group.
+/// The content of the topic of cameras, read without joining a consumer group.
 pub struct CameraDirectory {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl CameraDirectory {
-    /// Begins to read; the broker need not be there yet.
+    /// Starts to read; the broker need not be reachable yet.
     ///
     /// # Errors
     /// Settings that librdkafka does not take.
     pub fn start(config: &BusConfig, client_id: &str) -> Result<Self, BusError> {
         let mut settings = client::settings(config, client_id);
-        // Nothing is committed, nobody joins: the group is but a name that librdkafka wants.
+        // Nothing is committed and nobody joins a group: librdkafka only requires a name.
         settings.set("group.id", client_id).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -65,24 +66,25 @@ impl CameraDirectory {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// All cameras, as far as read; see [`CameraDirectory::loaded`].
+    /// All cameras read so far; see [`CameraDirectory::loaded`].
     pub fn all(&self) -> BTreeMap<CameraId, CameraConfig> {
         lock(&self.shared.state).cameras.clone()
     }
 
-    /// Waits until the topic was read once from its beginning to its end; whether that came within `timeout`.
+    /// Waits until the topic was read once from beginning to end; returns whether that happened
+    /// within `timeout`.
     pub fn loaded(&self, timeout: Duration) -> bool {
         self.wait(timeout, |state| state.loaded)
     }
 
-    /// Waits until something is other than at version `seen` (0: before anything was read), at most `timeout`. Gives the
-    /// version now.
+    /// Waits at most `timeout` until the version differs from `seen` (0: before anything was read).
+    /// Returns the present version.
     pub fn changes(&self, seen: u64, timeout: Duration) -> u64 {
         self.wait(timeout, |state| state.version != seen);
         lock(&self.shared.state).version
     }
 
-    /// Why the cameras are not known or not up to date: `None` when all is well.
+    /// Why the cameras are unknown or out of date; `None` when all is well.
     pub fn fault(&self) -> Option<String> {
         let unread = || (!lock(&self.shared.state).loaded).then(|| "the cameras are not read yet".to_owned());
         self.shared.health.fault().or_else(unread)
@@ -128,7 +130,7 @@ impl Shared {
             let served = match consumer.take().map_or_else(|| self.connect(settings), Ok) {
                 Ok(consumer) => {
                     let served = self.serve(&consumer, &mut backoff);
-                    client::end(move || drop(consumer));
+                    client::close_client(move || drop(consumer));
                     served
                 }
                 Err(error) => Err(error),
@@ -144,7 +146,7 @@ impl Shared {
     }
 
     fn serve(&self, consumer: &BaseConsumer<Context>, backoff: &mut Backoff) -> Result<(), BusError> {
-        let metadata = consumer.fetch_metadata(None, REQUEST).map_err(BusError::kafka("asking for topics"))?;
+        let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).map_err(BusError::kafka("asking for topics"))?;
         let found = metadata.topics().iter().find(|t| t.name() == self.topic && !t.partitions().is_empty());
         let missing = || BusError::Topic { topic: self.topic.clone(), why: "is not there".into() };
         let mut unread = BTreeSet::new();

@@ -1,9 +1,12 @@
-//! Cameras that come and go at run time: one compacted topic says which there are, and the camera nodes share them.
+//! Cameras that are added and removed at run time: one compacted topic holds all of them, and the
+//! camera nodes share them.
 //!
-//! The key of a record is the camera's id, its value the camera as JSON; a record without a value removes it. The API
-//! writes ([`CameraPublisher`]), whoever wants to know all reads ([`CameraDirectory`]), and every camera node runs those of
-//! the partitions that the consumer group gives to it ([`CameraShare`]): when a node dies, others take over its cameras.
-//! Addresses of cameras may hold passwords, so the topic is to be guarded like them.
+//! The key of a record is the camera's id, its value the camera as JSON; a record without a value
+//! (a tombstone) removes the camera. The API writes the topic ([`CameraPublisher`]); whoever wants
+//! to know all cameras reads it ([`CameraDirectory`]); and every camera node runs the cameras of
+//! the partitions that the consumer group assigns to it ([`CameraShare`]): when a node dies, others
+//! take over its cameras. Camera addresses may contain passwords, so protect the topic like
+//! passwords.
 
 mod directory;
 mod share;
@@ -19,19 +22,20 @@ use crate::config::{BusConfig, CameraConfig};
 pub use directory::CameraDirectory;
 pub use share::CameraShare;
 
-/// A change that is not acknowledged for so long is reported as late; it is still sent when the broker comes back.
-const ACKNOWLEDGE: Duration = Duration::from_secs(15);
+/// A change that is not acknowledged within this time is reported as [`BusError::Late`]; it is
+/// still sent when the broker comes back.
+const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a camera node is to do.
+/// A change that a camera node has to make.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CameraChange {
-    /// Run this camera. One of the same id that runs already is to be replaced.
+    /// Run this camera, in place of a running one with the same id.
     Run(CameraConfig),
-    /// Stop it: it was removed, or another node has it now.
+    /// Stop this camera: it was removed, or another node runs it now.
     Stop(CameraId),
 }
 
-/// Adds and removes cameras.
+/// Adds and removes cameras by writing to the topic.
 #[derive(Clone, Debug)]
 pub struct CameraPublisher {
     producer: Producer,
@@ -44,17 +48,18 @@ impl CameraPublisher {
         Self { producer, topic: config.cameras_topic.clone() }
     }
 
-    /// Adds a camera, or changes it. Blocks until the broker has it.
+    /// Adds or changes a camera. Blocks until the broker has acknowledged it.
     ///
     /// # Errors
-    /// [`BusError::Late`] when the broker does not answer in time; the change may still come about.
+    /// [`BusError::Late`] when the broker does not answer in time; the change may still take
+    /// effect.
     pub fn put(&self, camera: &CameraConfig) -> Result<(), BusError> {
         let value = serde_json::to_vec(camera)
             .map_err(|e| BusError::Refused { topic: self.topic.clone(), why: format!("not JSON: {e}") })?;
         self.send(&camera.id, value)
     }
 
-    /// Removes a camera; one that is not there is no error. Blocks until the broker has it.
+    /// Removes a camera; an unknown one is no error. Blocks until the broker has acknowledged it.
     ///
     /// # Errors
     /// As [`CameraPublisher::put`].
@@ -65,12 +70,12 @@ impl CameraPublisher {
     fn send(&self, camera: &CameraId, value: Vec<u8>) -> Result<(), BusError> {
         let record =
             Outgoing { topic: self.topic.clone(), key: camera.to_string(), payload: value.into(), headers: Vec::new() };
-        self.producer.send_and_wait(record, ACKNOWLEDGE)
+        self.producer.send_and_wait(record, ACK_TIMEOUT)
     }
 }
 
-/// What a record says: the camera, and what it is now (`None`: removed). Records that make no sense are logged and
-/// passed over: one bad camera must not stop the others.
+/// Decodes a record: the camera, and its settings (`None`: removed). Invalid records are logged and
+/// skipped: one bad camera must not stop the others.
 fn read(message: &impl Message) -> Option<(CameraId, Option<CameraConfig>)> {
     let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
     let bad = |why: &dyn std::fmt::Display| {

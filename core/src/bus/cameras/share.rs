@@ -1,9 +1,11 @@
-//! The cameras that one node runs: those of the partitions that the group gives to it.
+//! The share of the cameras that one node runs: those of the partitions that the consumer group
+//! assigns to it.
 //!
-//! A partition that comes is read from its beginning; only when its end is reached does the node learn of its cameras, so
-//! that it does not start what was removed long ago. A partition that goes stops its cameras first: it is given up once
-//! the node has taken the last [`CameraChange::Stop`] and asks for more, so that no two nodes run a camera for longer than
-//! it takes (except after a node was taken for dead).
+//! An assigned partition is read from its beginning. The node gets its cameras only when the end is
+//! reached, so that it does not start what was removed long ago. When a partition is revoked, its
+//! cameras stop first: the partition is released once the node has taken the last
+//! [`CameraChange::Stop`] and has called [`CameraShare::next`] again. Two nodes therefore run a
+//! camera at the same time for no longer than that takes, except after a node was declared dead.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,41 +19,42 @@ use rdkafka::message::Message as _;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use super::super::BusError;
 use super::super::client::{self, Health, lock};
 use super::super::consumer::{HEARTBEAT_MS, SESSION_MS};
-use super::super::{Backoff, BusError};
 use super::CameraChange;
+use crate::Backoff;
 use crate::CameraId;
 use crate::config::{BusConfig, CameraConfig};
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// One partition's cameras.
+/// The cameras of one partition.
 #[derive(Debug, Default)]
-struct Part {
+struct PartitionCameras {
     cameras: BTreeMap<CameraId, CameraConfig>,
-    /// Its end was reached once: `cameras` run.
+    /// Its end was reached once, so `cameras` run.
     loaded: bool,
 }
 
-/// What is known, and what the node has not been told yet.
+/// The known cameras, and the changes that the node has not taken yet.
 #[derive(Debug, Default)]
 struct State {
-    parts: BTreeMap<i32, Part>,
+    partitions: BTreeMap<i32, PartitionCameras>,
     queue: VecDeque<CameraChange>,
-    /// Calls of `next` so far, and that which took the last change.
+    /// Number of calls of `next`, and the number of the call that took the last change.
     calls: u64,
-    last: u64,
+    last_change_call: u64,
     closed: bool,
 }
 
 impl State {
     fn assign(&mut self, partition: i32) {
-        self.parts.insert(partition, Part::default());
+        self.partitions.insert(partition, PartitionCameras::default());
     }
 
     fn record(&mut self, partition: i32, id: CameraId, value: Option<CameraConfig>) {
-        let Some(part) = self.parts.get_mut(&partition) else { return };
+        let Some(part) = self.partitions.get_mut(&partition) else { return };
         let before = match &value {
             Some(config) => part.cameras.insert(id.clone(), config.clone()),
             None => part.cameras.remove(&id),
@@ -62,46 +65,47 @@ impl State {
     }
 
     fn end(&mut self, partition: i32) {
-        let Some(part) = self.parts.get_mut(&partition).filter(|p| !p.loaded) else { return };
+        let Some(part) = self.partitions.get_mut(&partition).filter(|p| !p.loaded) else { return };
         part.loaded = true;
         self.queue.extend(part.cameras.values().cloned().map(CameraChange::Run));
     }
 
     fn revoke(&mut self, partition: i32) {
-        let Some(part) = self.parts.remove(&partition).filter(|p| p.loaded) else { return };
+        let Some(part) = self.partitions.remove(&partition).filter(|p| p.loaded) else { return };
         self.queue.extend(part.cameras.into_keys().map(CameraChange::Stop));
     }
 
     fn running(&self) -> usize {
-        self.parts.values().filter(|p| p.loaded).map(|p| p.cameras.len()).sum()
+        self.partitions.values().filter(|p| p.loaded).map(|p| p.cameras.len()).sum()
     }
 
-    /// The node has done all it was told: it has taken everything, and has come back since.
+    /// Whether the node has made all changes: it has taken the last one, and has called `next`
+    /// since.
     fn idle(&self) -> bool {
-        self.queue.is_empty() && self.calls > self.last
+        self.queue.is_empty() && self.calls > self.last_change_call
     }
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// A change has come, or the end.
+    /// Notified when a change has come, or at the end.
     arrived: Condvar,
-    /// The node has come for more.
-    asked: Condvar,
+    /// Notified when the node calls `next`.
+    polled: Condvar,
     health: Health,
     stop: AtomicBool,
     drain: Duration,
     topic: String,
 }
 
-/// This node's part of the cameras.
+/// This node's share of the cameras.
 pub struct CameraShare {
     shared: Arc<Shared>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl CameraShare {
-    /// Joins the nodes of `group`; the broker need not be there yet.
+    /// Joins the consumer group `group`; the broker need not be reachable yet.
     ///
     /// # Errors
     /// Settings that librdkafka does not take.
@@ -121,7 +125,7 @@ impl CameraShare {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             arrived: Condvar::new(),
-            asked: Condvar::new(),
+            polled: Condvar::new(),
             health: Health::new(true),
             stop: AtomicBool::new(false),
             drain: Duration::from_secs_f64(config.drain_seconds),
@@ -136,16 +140,16 @@ impl CameraShare {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The next change, within `timeout`. To be called by one thread, which has done what the change before asked when it
-    /// comes back.
+    /// The next change, or `None` after `timeout`. To be called by one thread only: calling again
+    /// means that the previous change has been made.
     pub fn next(&self, timeout: Duration) -> Option<CameraChange> {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         state.calls += 1;
-        self.shared.asked.notify_all();
+        self.shared.polled.notify_all();
         loop {
             if let Some(change) = state.queue.pop_front() {
-                state.last = state.calls;
+                state.last_change_call = state.calls;
                 return Some(change);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -156,17 +160,17 @@ impl CameraShare {
         }
     }
 
-    /// Why nothing comes: `None` when all is well.
+    /// Why no changes come; `None` when all is well.
     pub fn fault(&self) -> Option<String> {
         self.shared.health.fault()
     }
 }
 
 impl Drop for CameraShare {
-    /// Leaves the group at once, so that others take over.
+    /// Leaves the group at once, so that other nodes take over.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.asked.notify_all();
+        self.shared.polled.notify_all();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -193,12 +197,12 @@ impl Shared {
             match consumer.take().map_or_else(|| self.join(settings), Ok) {
                 Ok(consumer) => {
                     self.serve(&consumer, &mut backoff);
-                    client::end(move || drop(consumer));
+                    client::close_client(move || drop(consumer));
                 }
                 Err(error) => tracing::error!(%error, "cannot join the camera nodes"),
             }
-            // The client is gone, and with it every partition that it had.
-            let held: Vec<i32> = lock(&self.state).parts.keys().copied().collect();
+            // The client is gone, and its partitions with it.
+            let held: Vec<i32> = lock(&self.state).partitions.keys().copied().collect();
             self.give_up(&held, true);
             let until = Instant::now() + backoff.pause();
             while !self.stopped() && Instant::now() < until {
@@ -239,7 +243,8 @@ impl Shared {
         self.arrived.notify_all();
     }
 
-    /// Stops the cameras of these partitions, and waits for the node to have done so, unless others run them already.
+    /// Stops the cameras of these partitions, and waits until the node has done so, unless the
+    /// partitions are lost and other nodes run the cameras already.
     fn give_up(&self, partitions: &[i32], lost: bool) {
         self.change(|state| partitions.iter().for_each(|p| state.revoke(*p)));
         let deadline = Instant::now() + self.drain;
@@ -250,7 +255,7 @@ impl Shared {
                 tracing::warn!(?partitions, "cameras are slow to stop; another node starts them now");
                 return;
             }
-            state = self.asked.wait_timeout(state, left.min(POLL)).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.polled.wait_timeout(state, left.min(POLL)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_tells_of_its_cameras_at_its_end() {
+    fn a_partitions_cameras_start_when_its_end_is_reached() {
         let mut state = State::default();
         state.record(0, id("early"), Some(camera("early", 1.0)));
         state.assign(0);
@@ -341,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_done_when_it_comes_back() {
-        let mut state = State { calls: 1, last: 1, ..State::default() };
+    fn a_change_counts_as_made_at_the_next_call() {
+        let mut state = State { calls: 1, last_change_call: 1, ..State::default() };
         assert!(!state.idle(), "it has taken the last change and works on it");
         state.calls = 2;
         assert!(state.idle());

@@ -1,4 +1,5 @@
-//! What librdkafka calls back: partitions come and go, commits are answered, errors and statistics are told.
+//! Callbacks of librdkafka: partitions are assigned and revoked, commits are answered, errors and
+//! statistics are reported.
 
 use std::sync::Arc;
 use std::time::Instant;

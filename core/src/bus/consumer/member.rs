@@ -1,4 +1,5 @@
-//! The thread that polls, and what it shares with the handle: which records are open, what is paused, what is committed.
+//! The polling thread of a consumer, and the state it shares with the handle: which records are
+//! open, which partitions are paused, which offsets are committed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,25 +12,26 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Context;
+use crate::Backoff;
 use crate::bus::client::{self, Health, lock};
-use crate::bus::tracker::{Partition, Ticket, Tracker};
-use crate::bus::{Backoff, BusError, Incoming};
+use crate::bus::tracker::{OffsetTracker, Partition, Ticket};
+use crate::bus::{BusError, Incoming};
 
-/// Offsets are committed so often.
+/// Interval between commits of offsets.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a poll may take: no more than a call of `close` should wait for.
+/// Longest poll; a call of `close` waits at most this long for it.
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
-/// How long a group in motion may refuse the last commit.
-const LAST_COMMIT: Duration = Duration::from_secs(3);
+/// How long to retry the last commit while a rebalance makes the group refuse it.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What the thread is to do.
+/// Modes of the thread: run, drain and leave, leave at once.
 pub(super) const RUN: u8 = 0;
 pub(super) const DRAIN: u8 = 1;
 pub(super) const STOP: u8 = 2;
 
-pub(super) struct Queued {
+pub(super) struct QueuedRecord {
     pub incoming: Incoming,
     pub partition: Partition,
     pub ticket: Ticket,
@@ -37,25 +39,26 @@ pub(super) struct Queued {
 }
 
 pub(super) struct State {
-    pub tracker: Tracker,
-    pub queue: VecDeque<Queued>,
+    pub tracker: OffsetTracker,
+    pub queue: VecDeque<QueuedRecord>,
     /// Bytes of all open records, queued or handed out.
     pub open_bytes: usize,
-    /// Partitions that librdkafka was told to pause. It does not forget that when a partition goes and comes back.
+    /// Partitions that librdkafka was told to pause. librdkafka keeps them paused when a partition
+    /// is revoked and assigned again.
     pub paused: BTreeSet<Partition>,
     pub closed: bool,
 }
 
 pub(super) struct Shared {
     pub state: Mutex<State>,
-    /// A record has come, or the end.
+    /// Notified when a record has come, or at the end.
     pub arrived: Condvar,
-    /// A receipt came back.
+    /// Notified when a receipt was completed or dropped.
     pub settled: Condvar,
     pub health: Health,
     pub mode: AtomicU8,
     pub drain: Duration,
-    /// One topic name in memory for all its records.
+    /// Topic names, shared by all their records.
     pub topics: Vec<Arc<str>>,
 }
 
@@ -88,9 +91,9 @@ impl Shared {
                     self.leave(consumer);
                     break;
                 }
-                // librdkafka cannot go on with this client.
-                client::end(move || drop(consumer));
-                self.forget_all();
+                // librdkafka cannot continue with this client.
+                client::close_client(move || drop(consumer));
+                self.revoke_all();
             }
             self.sleep(backoff.pause());
             match self.join(settings) {
@@ -104,7 +107,7 @@ impl Shared {
         self.arrived.notify_all();
     }
 
-    /// Pauses between attempts, but not when the end has come.
+    /// Sleeps between attempts, but not once the consumer is closing.
     fn sleep(&self, pause: Duration) {
         let deadline = Instant::now() + pause;
         while self.mode() == RUN && Instant::now() < deadline {
@@ -112,7 +115,8 @@ impl Shared {
         }
     }
 
-    /// Polls until the end, or until librdkafka says that this client is of no more use.
+    /// Polls until the consumer is closed, or until librdkafka reports that this client is
+    /// unusable.
     fn serve(&self, consumer: &BaseConsumer<Context>, limit: usize, backoff: &mut Backoff) {
         let mut committed = Instant::now();
         while self.mode() == RUN {
@@ -157,7 +161,7 @@ impl Shared {
         };
         let topic = incoming.topic.clone();
         state.open_bytes += bytes;
-        state.queue.push_back(Queued { incoming, partition, ticket, bytes });
+        state.queue.push_back(QueuedRecord { incoming, partition, ticket, bytes });
         metrics::gauge!("sightline_bus_open_bytes").set(state.open_bytes as f64);
         drop(state);
         self.arrived.notify_one();
@@ -165,8 +169,8 @@ impl Shared {
         metrics::counter!("sightline_bus_consumed_bytes_total", "topic" => topic).increment(bytes as u64);
     }
 
-    /// Fetching stops when too much is open, and goes on when half of it is done: a pause throws away what was fetched
-    /// ahead, so it should not come with every record.
+    /// Pauses fetching when too many bytes are open, and resumes when half of them are done: a
+    /// pause discards what was fetched ahead, so it should not come with every record.
     fn pause(&self, consumer: &BaseConsumer<Context>, limit: usize) {
         let (wanted, which) = {
             let state = lock(&self.state);
@@ -198,7 +202,8 @@ impl Shared {
         }
     }
 
-    /// Commits the positions of those partitions that `which` names. Whether the broker has them (or will be told).
+    /// Commits the positions of the partitions that `which` selects. Returns whether the broker has
+    /// them (or, with an asynchronous commit, whether the request was sent).
     fn commit(&self, consumer: &BaseConsumer<Context>, mode: CommitMode, which: impl Fn(&Partition) -> bool) -> bool {
         let positions: Vec<_> =
             lock(&self.state).tracker.to_commit().into_iter().filter(|(partition, _)| which(partition)).collect();
@@ -235,8 +240,9 @@ impl Shared {
         metrics::counter!("sightline_bus_commits_total").increment(1);
     }
 
-    /// Drops what nobody has begun of these partitions: whoever has them next gets it.
-    fn unfeed(&self, state: &mut State, which: impl Fn(&Partition) -> bool) {
+    /// Drops the queued records of these partitions that nobody works on; the next owner of the
+    /// partition gets them.
+    fn drop_queued(&self, state: &mut State, which: impl Fn(&Partition) -> bool) {
         let (gone, kept): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut state.queue).into_iter().partition(|q| which(&q.partition));
         state.queue = kept;
@@ -246,35 +252,36 @@ impl Shared {
         }
     }
 
-    /// Waits until nothing of these partitions is in work any more, at most until `deadline`. Whether it came so.
-    fn drained(&self, which: &[Partition], deadline: Instant) -> bool {
+    /// Waits at most until `deadline` for the records in flight of these partitions. Returns
+    /// whether all were settled.
+    fn wait_until_drained(&self, which: &[Partition], deadline: Instant) -> bool {
         let mut state = lock(&self.state);
         loop {
-            let live: usize = which.iter().map(|p| state.tracker.live(p)).sum();
+            let in_flight: usize = which.iter().map(|p| state.tracker.in_flight(p)).sum();
             let left = deadline.saturating_duration_since(Instant::now());
-            if live == 0 {
+            if in_flight == 0 {
                 return true;
             }
             if left.is_zero() || self.mode() == STOP {
-                tracing::warn!(records = live, "still in work when their partition goes: they will be done again");
-                metrics::counter!("sightline_bus_undrained_records_total").increment(live as u64);
+                tracing::warn!(records = in_flight, "still in work when their partition goes: they will be done again");
+                metrics::counter!("sightline_bus_undrained_records_total").increment(in_flight as u64);
                 return false;
             }
             state = self.settled.wait_timeout(state, left.min(POLL)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Partitions are taken away: finish, commit, forget.
+    /// Releases revoked partitions: drains, commits, then forgets them.
     pub(super) fn give_up(&self, consumer: &BaseConsumer<Context>, partitions: &[Partition]) {
         let lost = consumer.assignment_lost();
         let ours = |p: &Partition| partitions.contains(p);
-        self.unfeed(&mut lock(&self.state), ours);
+        self.drop_queued(&mut lock(&self.state), ours);
         if lost {
             tracing::warn!(?partitions, "lost: the group has given these partitions to others");
             metrics::counter!("sightline_bus_lost_partitions_total").increment(partitions.len() as u64);
         } else {
             let deadline = Instant::now() + self.drain;
-            self.drained(partitions, deadline);
+            self.wait_until_drained(partitions, deadline);
             self.commit_now(consumer, ours, deadline);
         }
         let paused: Vec<Partition> = {
@@ -290,7 +297,8 @@ impl Shared {
         }
     }
 
-    /// Commits and waits for the broker's answer, unless the broker is away. A group in motion refuses commits for a moment.
+    /// Commits and waits for the broker's answer, unless the broker is away. Retries, because a
+    /// group refuses commits for a moment during a rebalance.
     fn commit_now(&self, consumer: &BaseConsumer<Context>, which: impl Fn(&Partition) -> bool, deadline: Instant) {
         while self.health.broker_fault().is_none() {
             if self.commit(consumer, CommitMode::Sync, &which) || Instant::now() >= deadline {
@@ -300,11 +308,12 @@ impl Shared {
         }
     }
 
-    /// The end: no new records, those in work are waited for while polling goes on, and the group is told.
+    /// Leaves the group: takes no new records, keeps polling while it waits for the records in
+    /// flight, commits, and closes the client.
     fn leave(self: &Arc<Self>, consumer: BaseConsumer<Context>) {
         let held: Vec<Partition> = {
             let mut state = lock(&self.state);
-            self.unfeed(&mut state, |_| true);
+            self.drop_queued(&mut state, |_| true);
             state.tracker.held().cloned().collect()
         };
         let deadline = Instant::now() + self.drain;
@@ -313,32 +322,33 @@ impl Shared {
             tracing::debug!(%error, "pausing at the end");
         }
         while self.mode() == DRAIN && Instant::now() < deadline {
-            let live: usize = {
+            let in_flight: usize = {
                 let state = lock(&self.state);
-                held.iter().map(|p| state.tracker.live(p)).sum()
+                held.iter().map(|p| state.tracker.in_flight(p)).sum()
             };
-            if live == 0 {
+            if in_flight == 0 {
                 break;
             }
-            // Rebalances go on; a record that still comes is dropped.
+            // Polling serves rebalances; a record that still comes is dropped.
             if let Some(Ok(message)) = consumer.poll(POLL) {
                 tracing::debug!(offset = rdkafka::Message::offset(&message), "came after the end");
             }
         }
-        // Closing revokes all partitions, which drains (by now in vain), commits and forgets them.
+        // Closing revokes all partitions, which drains (with nothing left to wait for), commits and
+        // forgets them.
         self.mode.store(STOP, Ordering::SeqCst);
         let own = Arc::clone(self);
-        client::end(move || {
-            own.commit_now(&consumer, |_| true, Instant::now() + LAST_COMMIT);
+        client::close_client(move || {
+            own.commit_now(&consumer, |_| true, Instant::now() + LAST_COMMIT_TIMEOUT);
             drop(consumer);
         });
-        self.forget_all();
+        self.revoke_all();
     }
 
-    /// The client is gone, and with it every partition.
-    fn forget_all(&self) {
+    /// Forgets all partitions: the client is gone.
+    fn revoke_all(&self) {
         let mut state = lock(&self.state);
-        self.unfeed(&mut state, |_| true);
+        self.drop_queued(&mut state, |_| true);
         let held: Vec<Partition> = state.tracker.held().cloned().collect();
         for partition in held {
             state.tracker.revoke(&partition);

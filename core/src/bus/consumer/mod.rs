@@ -1,10 +1,11 @@
-//! Receives records so that none is lost: what was handed out stays open until its receipt is completed, and the group's
-//! offsets follow the first open one.
+//! Receives records with at-least-once delivery: a record stays open until its receipt is
+//! completed, and the group's offsets are committed only up to the first open record.
 //!
-//! A thread polls librdkafka and puts records into a queue that [`Consumer::next`] empties. Records are *open* from then
-//! on; when `bus.in_flight_bytes` are, the partitions are paused, and polling goes on, so that the group does not take this
-//! process for dead. When a partition is taken away, its records that nobody has begun are dropped (its next owner gets
-//! them), those in work are waited for (`bus.drain_seconds`), and the position is committed before the partition goes.
+//! A thread polls librdkafka and puts records into a queue that [`Consumer::next`] empties. From
+//! then on a record is *open*. When `bus.in_flight_bytes` are open, the partitions are paused while
+//! polling continues, so that the group does not declare this process dead. When a partition is
+//! revoked, its queued records are dropped (the next owner gets them), records in flight are waited
+//! for (`bus.drain_seconds`), and the position is committed before the partition is released.
 
 mod context;
 mod member;
@@ -15,17 +16,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::client::{self, Health, lock};
-use super::tracker::{Ticket, Tracker};
+use super::tracker::{OffsetTracker, Ticket};
 use super::{BusError, Incoming};
 use crate::config::BusConfig;
 use crate::{Delivery, Receipt};
-use member::{DRAIN, Queued, RUN, STOP, Shared, State};
+use member::{DRAIN, QueuedRecord, RUN, STOP, Shared, State};
 
-/// A member that is silent for so long is dead, and its partitions go to others, in milliseconds. The broker's lower bound
-/// is 6 s.
+/// Session timeout in milliseconds: a member that is silent for so long counts as dead, and its
+/// partitions go to others. The broker's lower bound is 6 s.
 pub(super) const SESSION_MS: &str = "10000";
 
-/// A member says so often that it lives, in milliseconds.
+/// Interval of the heartbeat in milliseconds.
 pub(super) const HEARTBEAT_MS: &str = "2000";
 
 /// A member of a consumer group.
@@ -41,13 +42,14 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    /// Joins `group` and reads `topics`; the broker need not be there yet. See [`super::await_topics`] for the topics.
+    /// Joins `group` and reads `topics`; the broker need not be reachable yet. See
+    /// [`super::await_topics`] for the topics.
     ///
     /// # Errors
     /// Settings that librdkafka does not take.
     pub fn start(config: &BusConfig, group: &str, topics: &[&str], client_id: &str) -> Result<Self, BusError> {
         let mut settings = client::settings(config, client_id);
-        // A part of the memory is for what librdkafka fetches ahead.
+        // This share of the memory is for what librdkafka fetches ahead.
         let ahead = config.in_flight_bytes / 4;
         for (key, value) in [("session.timeout.ms", SESSION_MS), ("heartbeat.interval.ms", HEARTBEAT_MS)] {
             if settings.get(key).is_none() {
@@ -64,7 +66,7 @@ impl Consumer {
             .set("fetch.max.bytes", ahead.max(super::MAX_DEAD_BYTES).to_string())
             .set("fetch.wait.max.ms", "100");
         let state = State {
-            tracker: Tracker::default(),
+            tracker: OffsetTracker::default(),
             queue: VecDeque::new(),
             open_bytes: 0,
             paused: BTreeSet::new(),
@@ -89,16 +91,16 @@ impl Consumer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The next record; its receipt is to be completed when everything that follows from it is stored. `None`: nothing
-    /// within `timeout`.
+    /// The next record, or `None` after `timeout`. Complete its receipt once everything that
+    /// follows from the record is stored.
     pub fn next(&self, timeout: Duration) -> Option<Delivery<Incoming>> {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         loop {
             if let Some(queued) = state.queue.pop_front() {
                 drop(state);
-                let Queued { incoming, ticket, bytes, .. } = queued;
-                let open = Open { shared: Arc::clone(&self.shared), ticket, bytes, completed: false };
+                let QueuedRecord { incoming, ticket, bytes, .. } = queued;
+                let open = OpenRecord { shared: Arc::clone(&self.shared), ticket, bytes, completed: false };
                 return Some(Delivery::new(incoming, Receipt::new(move || open.complete())));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -109,23 +111,23 @@ impl Consumer {
         }
     }
 
-    /// Why nothing comes: `None` when all is well.
+    /// Why no records come; `None` when all is well.
     pub fn fault(&self) -> Option<String> {
         self.shared.health.fault()
     }
 
-    /// Bytes of records that are not completed.
+    /// Bytes of all open records, queued or in flight.
     pub fn open_bytes(&self) -> usize {
         lock(&self.shared.state).open_bytes
     }
 
-    /// Partitions that this process holds, as (topic, partition).
+    /// Partitions assigned to this process, as (topic, partition).
     pub fn partitions(&self) -> Vec<(String, i32)> {
         lock(&self.shared.state).tracker.held().map(|(topic, number)| (topic.to_string(), *number)).collect()
     }
 
-    /// Stops feeding, waits for open receipts (at most `bus.drain_seconds`), commits, leaves the group. Whoever completes
-    /// receipts must go on doing so meanwhile.
+    /// Stops handing out records, waits for open receipts (at most `bus.drain_seconds`), commits
+    /// and leaves the group. Receipts must still be completed meanwhile.
     pub fn close(mut self) {
         self.end(DRAIN);
     }
@@ -140,28 +142,28 @@ impl Consumer {
 }
 
 impl Drop for Consumer {
-    /// Leaves at once: commits what is completed, waits for nothing.
+    /// Leaves the group at once: commits what is completed, and does not wait for receipts.
     fn drop(&mut self) {
         self.end(STOP);
     }
 }
 
-/// A record that was handed out.
-struct Open {
+/// A record in flight; dropping it without completing it abandons the record.
+struct OpenRecord {
     shared: Arc<Shared>,
     ticket: Ticket,
     bytes: usize,
     completed: bool,
 }
 
-impl Open {
+impl OpenRecord {
     fn complete(mut self) {
         self.completed = true;
         lock(&self.shared.state).tracker.complete(&self.ticket);
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRecord {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         state.open_bytes -= self.bytes;

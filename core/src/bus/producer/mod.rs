@@ -1,8 +1,10 @@
-//! Sends records so that they arrive: idempotent, acknowledged by all replicas in sync, tried for ever, bounded by bytes.
+//! Sends records reliably: idempotent, acknowledged by all in-sync replicas, retried without end,
+//! with a bound on the bytes in flight.
 //!
-//! Every record is kept until the broker has it. librdkafka retries by itself; where it gives up all the same (it does
-//! after errors that break its sequence of numbers), a new client is made and everything that is kept is sent again, in
-//! its order. Such a restart may send a record twice: readers bear that, because ids are deterministic.
+//! Every record is kept until the broker has acknowledged it. librdkafka retries by itself. Where
+//! it gives up nevertheless (after errors that break its sequence numbers), a new client is made
+//! and every pending record is sent again in order. This may send a record twice: readers tolerate
+//! that, because ids are deterministic.
 
 mod native;
 
@@ -15,36 +17,39 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::client::{self, Health, lock};
-use super::{Backoff, BusError, MAX_DEAD_BYTES, MAX_RECORD_BYTES, Outgoing};
+use super::{BusError, MAX_DEAD_BYTES, MAX_RECORD_BYTES, Outgoing};
+use crate::Backoff;
 use crate::config::BusConfig;
 use native::{Context, hand_over, permanent};
 
-/// Records wait at most so long for company in a batch, in milliseconds.
+/// How long a record waits for others to fill a batch, in milliseconds.
 const LINGER_MS: &str = "5";
 
-/// Nothing was acknowledged for so long although something waits: the broker is at fault.
-const SLOW: Duration = Duration::from_secs(15);
+/// Without an acknowledgement for this long while records are pending, the producer reports a
+/// fault.
+const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
-type Done = Box<dyn FnOnce(Result<(), BusError>) + Send>;
+type DeliveryCallback = Box<dyn FnOnce(Result<(), BusError>) + Send>;
 
-/// A record that was not taken.
+/// Why [`Producer::try_send`] did not accept a record.
 #[derive(Debug)]
-pub enum Unsent<F> {
-    /// No room at the moment; here it is back, with its `done`.
+pub enum TrySendError<F> {
+    /// There is no room at the moment; contains the record and its `done`.
     Full(Outgoing, F),
-    /// It can never be sent.
+    /// The record can never be sent.
     Failed(BusError),
 }
 
-/// A record on its way.
-struct Entry {
+/// A record that the broker has not acknowledged.
+struct PendingRecord {
     record: Outgoing,
-    done: Done,
+    done: DeliveryCallback,
     cost: usize,
     since: Instant,
 }
 
-/// Something went wrong: nothing new is given to librdkafka before all that is kept was sent again.
+/// A scheduled resend: nothing new is given to librdkafka until every pending record was sent
+/// again.
 struct Recovery {
     rebuild: bool,
     at: Instant,
@@ -52,19 +57,19 @@ struct Recovery {
 
 struct State {
     native: Option<Arc<BaseProducer<Context>>>,
-    pending: BTreeMap<usize, Entry>,
+    pending: BTreeMap<usize, PendingRecord>,
     next: usize,
     bytes: usize,
     recovery: Option<Recovery>,
     backoff: Backoff,
-    /// When something was acknowledged, or when the first record came after a pause.
-    alive: Instant,
+    /// Time of the last acknowledgement, or of the first record after the producer was idle.
+    last_ack_at: Instant,
     closed: bool,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// Room has come, or nothing is on its way any more.
+    /// Notified when there may be room, or when nothing is pending any more.
     changed: Condvar,
     limit: usize,
     dead_suffix: String,
@@ -78,7 +83,7 @@ struct Handle {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// Sends records. Cloning shares it; when the last clone is dropped, what is still on its way comes back as
+/// Sends records. Clones share it; when the last clone is dropped, pending records fail with
 /// [`BusError::Closed`] (see [`Producer::flush`]).
 #[derive(Clone)]
 pub struct Producer {
@@ -92,7 +97,7 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    /// Starts a producer; the broker need not be there yet.
+    /// Starts a producer; the broker need not be reachable yet.
     ///
     /// # Errors
     /// Settings that librdkafka does not take.
@@ -104,12 +109,13 @@ impl Producer {
             .set("message.timeout.ms", "0")
             .set("compression.codec", config.compression.as_str())
             .set("message.max.bytes", MAX_DEAD_BYTES.to_string())
-            // Batches stay within what an ordinary topic takes.
+            // Batches stay within the limit of an ordinary topic.
             .set("batch.size", "1000000")
             .set("linger.ms", LINGER_MS)
-            // As Kafka's own clients do it, so that programs in other languages put a camera into the same partition.
+            // The default partitioner of Kafka's own clients, so that programs in other languages
+            // put a camera into the same partition.
             .set("partitioner", "murmur2_random")
-            // The bound is kept here, by bytes.
+            // This module bounds the queue itself, by bytes.
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", "2097151");
         let state = State {
@@ -119,7 +125,7 @@ impl Producer {
             bytes: 0,
             recovery: None,
             backoff: Backoff::server(),
-            alive: Instant::now(),
+            last_ack_at: Instant::now(),
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -140,9 +146,10 @@ impl Producer {
         Ok(Self { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
-    /// Sends a record; waits while `bus.in_flight_bytes` are on their way. `done` gets `Ok` once all replicas in sync have
-    /// it, and an error only for what can never be sent or when the producer is closed. It is called from the producer's
-    /// thread and must not block there. When this function fails, `done` is not called.
+    /// Sends a record; blocks while `bus.in_flight_bytes` are in flight. `done` is called with `Ok`
+    /// once all in-sync replicas have the record, and with an error only when it can never be sent
+    /// or the producer is closed. It runs on the producer's thread and must not block there. When
+    /// this function returns an error, `done` is not called.
     ///
     /// # Errors
     /// A record that can never be sent, or a closed producer.
@@ -164,25 +171,26 @@ impl Producer {
     /// As [`Producer::send`], but without waiting.
     ///
     /// # Errors
-    /// [`Unsent::Full`] gives the record back when there is no room at the moment.
-    pub fn try_send<F>(&self, record: Outgoing, done: F) -> Result<(), Unsent<F>>
+    /// [`TrySendError::Full`] returns the record when there is no room at the moment.
+    pub fn try_send<F>(&self, record: Outgoing, done: F) -> Result<(), TrySendError<F>>
     where
         F: FnOnce(Result<(), BusError>) + Send + 'static,
     {
         let shared = &self.handle.shared;
-        shared.check(&record).map_err(Unsent::Failed)?;
+        shared.check(&record).map_err(TrySendError::Failed)?;
         let cost = cost(&record);
         let state = lock(&shared.state);
         if !state.closed && !shared.has_room(&state, cost) {
-            return Err(Unsent::Full(record, done));
+            return Err(TrySendError::Full(record, done));
         }
-        shared.enqueue(state, record, Box::new(done), cost).map_err(Unsent::Failed)
+        shared.enqueue(state, record, Box::new(done), cost).map_err(TrySendError::Failed)
     }
 
-    /// Sends a record and waits until the broker has it.
+    /// Sends a record and waits until the broker has acknowledged it.
     ///
     /// # Errors
-    /// As [`Producer::send`]; [`BusError::Late`] after `timeout`, though it may still arrive later.
+    /// As [`Producer::send`]; [`BusError::Late`] after `timeout`, though the record may still
+    /// arrive.
     pub fn send_and_wait(&self, record: Outgoing, timeout: Duration) -> Result<(), BusError> {
         let (tx, rx) = std::sync::mpsc::sync_channel(1);
         self.send(record, move |result| {
@@ -191,17 +199,17 @@ impl Producer {
         rx.recv_timeout(timeout).unwrap_or(Err(BusError::Late("sending")))
     }
 
-    /// Bytes that records on their way take in memory.
+    /// Memory of the records in flight, in bytes.
     pub fn in_flight_bytes(&self) -> usize {
         lock(&self.handle.shared.state).bytes
     }
 
-    /// Whether the broker has answered lately: `None` when all is well, else why not.
+    /// Why the broker does not answer or acknowledge; `None` when all is well.
     pub fn fault(&self) -> Option<String> {
         let shared = &self.handle.shared;
         let state = lock(&shared.state);
-        let waiting = state.alive.elapsed();
-        if !state.pending.is_empty() && waiting > SLOW {
+        let waiting = state.last_ack_at.elapsed();
+        if !state.pending.is_empty() && waiting > ACK_TIMEOUT {
             let reason = shared.health.fault().unwrap_or_else(|| "it does not say why".into());
             let records = state.pending.len();
             return Some(format!(
@@ -213,7 +221,7 @@ impl Producer {
         shared.health.fault()
     }
 
-    /// Waits until nothing is on its way; whether that came within `timeout`.
+    /// Waits until nothing is in flight; returns whether that happened within `timeout`.
     pub fn flush(&self, timeout: Duration) -> bool {
         let shared = &self.handle.shared;
         let deadline = Instant::now() + timeout;
@@ -229,7 +237,7 @@ impl Producer {
     }
 }
 
-/// Memory of a record on its way: here and, copied, in librdkafka.
+/// Memory of a record in flight: here, and copied in librdkafka.
 fn cost(record: &Outgoing) -> usize {
     2 * (record.bytes() + record.topic.len()) + 256
 }
@@ -249,7 +257,7 @@ impl Shared {
         Ok(())
     }
 
-    /// One record always has room, however large.
+    /// Whether there is room; a single record always has room, however large.
     fn has_room(&self, state: &State, cost: usize) -> bool {
         state.pending.is_empty() || state.bytes + cost <= self.limit
     }
@@ -258,7 +266,7 @@ impl Shared {
         &self,
         mut state: MutexGuard<'_, State>,
         record: Outgoing,
-        done: Done,
+        done: DeliveryCallback,
         cost: usize,
     ) -> Result<(), BusError> {
         if state.closed {
@@ -271,14 +279,14 @@ impl Shared {
             if let Some(error) = permanent(&error, &record.topic) {
                 return Err(error);
             }
-            self.recover(&mut state, &error);
+            self.schedule_resend(&mut state, &error);
         }
         if state.pending.is_empty() {
-            state.alive = Instant::now();
+            state.last_ack_at = Instant::now();
         }
         state.next += 1;
         state.bytes += cost;
-        state.pending.insert(number, Entry { record, done, cost, since: Instant::now() });
+        state.pending.insert(number, PendingRecord { record, done, cost, since: Instant::now() });
         self.gauge(&state);
         Ok(())
     }
@@ -288,8 +296,8 @@ impl Shared {
         metrics::gauge!("sightline_bus_in_flight_records").set(state.pending.len() as f64);
     }
 
-    /// Something failed that is worth another attempt.
-    fn recover(&self, state: &mut State, error: &KafkaError) {
+    /// Schedules a resend of every pending record after a retryable error.
+    fn schedule_resend(&self, state: &mut State, error: &KafkaError) {
         let rebuild = matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
@@ -304,12 +312,12 @@ impl Shared {
         state.recovery = Some(Recovery { rebuild, at: Instant::now() + pause });
     }
 
-    /// The record is over, one way or the other.
-    fn settle(&self, number: usize, result: Result<(), BusError>) {
+    /// Finishes a record, delivered or refused, and calls its `done`.
+    fn finish(&self, number: usize, result: Result<(), BusError>) {
         let mut state = lock(&self.state);
         let Some(entry) = state.pending.remove(&number) else { return };
         state.bytes -= entry.cost;
-        state.alive = Instant::now();
+        state.last_ack_at = Instant::now();
         if result.is_ok() {
             state.backoff.reset();
         }
@@ -334,7 +342,7 @@ impl Shared {
         (entry.done)(result);
     }
 
-    /// The producer's thread: serves librdkafka's events, which call `done`.
+    /// The producer's thread: polls librdkafka, whose events call `done`.
     fn run(self: Arc<Self>) {
         loop {
             let (native, due) = {
@@ -350,10 +358,10 @@ impl Shared {
                 None => std::thread::sleep(Duration::from_millis(50)),
             }
             if due {
-                self.send_again(native);
+                self.resend_all(native);
             }
         }
-        // Whoever still waits learns that nobody will send it.
+        // Fail the records that are still pending: nobody will send them.
         let (native, pending) = {
             let mut state = lock(&self.state);
             state.bytes = 0;
@@ -366,8 +374,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Gives everything that is kept to librdkafka again, once it holds nothing of it any more.
-    fn send_again(self: &Arc<Self>, native: Option<Arc<BaseProducer<Context>>>) {
+    /// Gives every pending record to librdkafka again, once librdkafka holds none of them any more.
+    fn resend_all(self: &Arc<Self>, native: Option<Arc<BaseProducer<Context>>>) {
         let rebuild = lock(&self.state).recovery.as_ref().is_some_and(|r| r.rebuild);
         let native = match native {
             Some(native) if !rebuild && native.client().fatal_error().is_none() => {
@@ -378,7 +386,7 @@ impl Shared {
             }
             old => {
                 lock(&self.state).native = None;
-                // Reports what it had; that takes the lock.
+                // Dropping the client reports its pending records as failed, which takes the lock.
                 drop(old);
                 match self.build() {
                     Ok(native) => Arc::new(native),
@@ -409,12 +417,12 @@ impl Shared {
             }
         }
         if let Some(error) = failed {
-            self.recover(&mut state, &error);
+            self.schedule_resend(&mut state, &error);
         }
         tracing::info!(records = state.pending.len(), "sent again");
         drop(state);
         for (number, error) in refused {
-            self.settle(number, Err(error));
+            self.finish(number, Err(error));
         }
     }
 }
@@ -424,7 +432,7 @@ impl Drop for Handle {
         lock(&self.shared.state).closed = true;
         self.shared.changed.notify_all();
         if let Some(thread) = lock(&self.thread).take() {
-            // The last clone may go in a `done`, on the thread itself.
+            // The last clone may be dropped in a `done`, on this thread itself.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }

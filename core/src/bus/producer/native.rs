@@ -1,4 +1,4 @@
-//! To librdkafka and back: records are handed over, their deliveries come as callbacks.
+//! The interface to librdkafka: records are handed over, their delivery reports come as callbacks.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn hand_over(native: &BaseProducer<Context>, number: usize, record: &
     native.send(out).map_err(|(error, _)| error)
 }
 
-/// The error as one that no waiting helps, if it is.
+/// The error as a permanent one, if no retry can help.
 pub(super) fn permanent(error: &KafkaError, topic: &str) -> Option<BusError> {
     use RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
@@ -69,10 +69,10 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         use rdkafka::message::Message as _;
         match result {
-            Ok(_) => self.shared.settle(number, Ok(())),
+            Ok(_) => self.shared.finish(number, Ok(())),
             Err((error, message)) => match permanent(error, message.topic()) {
-                Some(error) => self.shared.settle(number, Err(error)),
-                None => self.shared.recover(&mut lock(&self.shared.state), error),
+                Some(error) => self.shared.finish(number, Err(error)),
+                None => self.shared.schedule_resend(&mut lock(&self.shared.state), error),
             },
         }
     }

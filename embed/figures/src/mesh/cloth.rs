@@ -1,8 +1,8 @@
 //! Cloth: how garments sit on the body at rest, by distance from the skin, smoothing over hollows,
 //! hanging from what stands out, and skirts.
 //!
-//! A few geometric rules stand for a simulation: a crop shows the silhouette of a garment, and little
-//! more.
+//! A few geometric rules stand for a simulation: a crop shows the silhouette of a garment, and
+//! little more.
 
 use super::math::{add, dot, scale, sub};
 use super::surface::{BodyRegion, Surface};

@@ -1,23 +1,23 @@
-//! Errors of loading meshes. Each names the file and where it comes from, so that the user can mend
-//! the folder.
+//! Errors of loading meshes. Each names the file and where it comes from, so that the user can
+//! complete the folder.
 
 use std::path::{Path, PathBuf};
 
-/// Why meshes could not be loaded.
+/// Error of loading meshes.
 #[derive(Debug, thiserror::Error)]
 pub enum AssetError {
     /// A required file is missing.
     #[error("{path} is missing: it comes {origin}")]
     Missing {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// Which download holds it, for the message.
+        /// Download that holds the file, for the message.
         origin: &'static str,
     },
     /// A file cannot be read or unpacked.
     #[error("{path}: {source}")]
     Io {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
         /// The error of the operating system or of gzip.
         source: std::io::Error,
@@ -25,7 +25,7 @@ pub enum AssetError {
     /// A file has the wrong content.
     #[error("{path}: {message}")]
     Content {
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
         /// What is wrong, with the line of a text file.
         message: String,

@@ -12,7 +12,7 @@ use crate::raster::{Hit, value_noise};
 use crate::texture::{cloth_albedo, hair_grows, head_albedo};
 use crate::variation::{slot, variation};
 
-/// Which surface of a figure is painted, from the skin outwards.
+/// Surface of a figure that is painted, from the skin outwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layer {
     Skin,
@@ -219,7 +219,7 @@ impl<'a> Painter<'a> {
         Material { albedo: scaled(colour, shade), gloss, slope }
     }
 
-    /// Where a sleeve ends along the arm: 0 shoulder, 1 elbow, 2 wrist.
+    /// End of a sleeve along the arm: 0 shoulder, 1 elbow, 2 wrist.
     fn sleeve_end(&self, kind: UpperKind) -> f32 {
         let rolled = garments::rolls_sleeves(self.person);
         match kind.sleeve() {

@@ -141,7 +141,7 @@ pub fn target(text: &str, vertices: usize) -> Result<Vec<(u32, Vec3)>, Malformed
     Ok(out)
 }
 
-/// How a rig file places a joint on the body.
+/// Position of a joint on the body in a rig file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "strategy", rename_all = "UPPERCASE")]
 pub enum Joint {

@@ -8,7 +8,7 @@ use crate::colour::{Rgb, mix, scaled};
 use crate::random::{between, chance};
 use crate::raster::{cell_noise, value_noise};
 
-/// What people stand on.
+/// Floor or ground that people stand on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GroundKind {
     Asphalt,
@@ -20,7 +20,7 @@ pub(super) enum GroundKind {
     Slabs,
 }
 
-/// What stands behind people; `None` is open sky.
+/// Wall behind people; `None` is open sky.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WallKind {
     None,

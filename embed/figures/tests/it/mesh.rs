@@ -31,7 +31,8 @@ fn meshed_persons_follow_from_seed_identity_and_view_on_any_thread() {
     assert!((4..=20).contains(&drawn), "{drawn} of 24 pictures are of level 1");
 }
 
-/// Parts are where they change the picture, whatever draws it: meshes here, and bags of level 1 on them.
+/// Parts are where they change the picture, whatever draws it: meshes here, and bags of level 1 on
+/// them.
 #[test]
 fn parts_of_meshed_persons_are_found() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sightline_core::bus::{DeadLetters, Incoming};
-use sightline_core::{CameraEvent, Delivery, Receipt, Refused, wire};
+use sightline_core::{CameraEvent, Delivery, Receipt, RefusalHandler, wire};
 use uuid::Uuid;
 
 /// The records of in-flight crops, and the dead-letter queue.
@@ -86,7 +86,7 @@ impl Ledger {
     }
 }
 
-impl Refused<CameraEvent> for Ledger {
+impl RefusalHandler<CameraEvent> for Ledger {
     fn refuse(&self, event: CameraEvent, reason: &str, receipt: Receipt) {
         match event {
             CameraEvent::Crop(crop) => self.set_aside(crop.origin.trace, reason, receipt),

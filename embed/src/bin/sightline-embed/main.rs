@@ -54,7 +54,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     let readiness = move || for_readiness.faults().into_iter().map(|(what, why)| NotReady::new(what, why)).collect();
     let service = Service::start(config.monitor.listen, "embed", Arc::new(readiness))?;
     let for_facts = status.clone();
-    service.tell(move || for_facts.facts());
+    service.set_facts(move || for_facts.facts());
     println!("sightline-embed {node}: http://{}/readyz", service.address());
 
     let shutdown = Shutdown::new();

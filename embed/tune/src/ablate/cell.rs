@@ -6,11 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
+use super::tables::PAPER_TOKENS;
 use super::{AssetsByFolder, CellResult, Domain, Grid, Job, Persons, Settings};
 use crate::calibrate::{Method, fit};
-use crate::evaluate::{LocalScore, Scores, ranks, score_gallery};
+use crate::evaluate::{LocalScore, Ranks, Scores, ranks, score_gallery};
 use crate::gallery::{Gallery, QUERY_BANK_TEXTS};
 use crate::pool::Pool;
 use crate::run::{Run, Trainee};
@@ -23,6 +26,9 @@ use sightline_embed::preprocess::normalize_all;
 use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::{Assets, Corpus, Words};
 
+/// Most identities whose captions are counted for [`Domains::caption_tokens`]; more would not
+/// change the median.
+const MEASURED_IDENTITIES: usize = 2000;
 /// Memory for decoded pictures of a dataset on disk, in bytes.
 const PICTURE_CACHE_BYTES: usize = 2 << 30;
 
@@ -46,7 +52,7 @@ impl DecodedGallery {
     }
 }
 
-/// Sources and galleries of every domain, made at their first use.
+/// Sources and galleries of every domain, created at their first use.
 pub(super) struct Domains<'a> {
     settings: &'a Settings,
     meshes: AssetsByFolder,
@@ -88,6 +94,23 @@ impl<'a> Domains<'a> {
         Ok(self.sources[&number].as_ref())
     }
 
+    /// Median length of training captions of domain `number`, in tokens without `[CLS]`: of the
+    /// captions of one picture of at most [`MEASURED_IDENTITIES`] identities.
+    pub fn caption_tokens(&mut self, number: usize, texts: &CaptionTokenizer) -> Result<usize> {
+        let mut rng = StdRng::seed_from_u64(self.settings.train.seed);
+        let source = self.source(number)?;
+        let count = source.identities().min(MEASURED_IDENTITIES);
+        let mut lengths = Vec::new();
+        for identity in (0..count).map(|place| place * source.identities() / count) {
+            for which in 0..source.captions(identity, 0) {
+                let ids = texts.encode(&source.caption(identity, 0, which, &mut rng))?.ids;
+                lengths.push(ids.len().saturating_sub(1));
+            }
+        }
+        lengths.sort_unstable();
+        Ok(lengths.get(lengths.len() / 2).copied().unwrap_or(PAPER_TOKENS))
+    }
+
     fn drawn(&mut self, number: usize, persons: Persons, words: Words) -> Result<DecodedGallery> {
         let corpus = self.corpus(number, persons.seed)?;
         let gallery = Gallery::drawn(&corpus, 0..persons.identities, persons.views, words);
@@ -112,11 +135,11 @@ impl<'a> Domains<'a> {
     fn calibration(&mut self, number: usize) -> Result<Option<&DecodedGallery>> {
         if !self.calibrations.contains_key(&number) {
             let gallery = match self.settings.domains[number].layout()? {
-                Some((dataset, root)) => match dataset.read(root, "val") {
-                    Ok(entries) => {
+                Some((dataset, root)) => match dataset.read_if_present(root, "val")? {
+                    Some(entries) => {
                         Some(DecodedGallery::new(Gallery::of_entries(entries), self.settings.recipe.shape.image)?)
                     }
-                    Err(_) => None,
+                    None => None,
                 },
                 None => Some(self.drawn(number, self.settings.calibration, self.settings.recipe.words())?),
             };
@@ -125,7 +148,7 @@ impl<'a> Domains<'a> {
         Ok(self.calibrations[&number].as_ref())
     }
 
-    /// Texts of a query bank of domain `number`, of persons in no other gallery.
+    /// Texts of a query bank for domain `number`, about persons in no other gallery.
     fn query_bank_texts(&mut self, number: usize) -> Result<Vec<String>> {
         Ok(match self.settings.domains[number].layout()? {
             Some((dataset, root)) => Gallery::query_bank_texts_of(&dataset.read(root, "train")?, QUERY_BANK_TEXTS),
@@ -146,12 +169,15 @@ impl<'a> Domains<'a> {
 pub(super) struct Trained {
     network: Network,
     texts: CaptionTokenizer,
+    /// Number of variables' values, heads of the losses included.
+    parameters: usize,
 }
 
 impl Trained {
     /// The serving network of `trainee` in `precision`.
     fn new(trainee: &Trainee, texts: CaptionTokenizer, precision: Precision) -> Result<Self> {
-        Ok(Self { network: precision.scope(|| trainee.network())?, texts })
+        let parameters = trainee.variables.all_vars().iter().map(|variable| variable.elem_count()).sum();
+        Ok(Self { network: precision.scope(|| trainee.network())?, texts, parameters })
     }
 
     fn scores(
@@ -221,7 +247,7 @@ impl Grid<'_> {
         Trained::new(&trainee, texts, recipe.precision()).map(Some)
     }
 
-    /// Ranks of every cell of `job`.
+    /// Evaluates every cell of `job`.
     pub(super) fn evaluate(
         &self,
         job: &Job,
@@ -250,19 +276,18 @@ impl Grid<'_> {
             let cells = || job.cells.iter().filter(|c| (c.domains[1], c.words) == test);
             let k = if matches { cells().map(|c| c.k).max().unwrap_or_default() } else { 0 };
             let scores = trained.scores(gallery, k, bank, report)?;
-            let of = |rows: &[Vec<f32>]| ranks(rows, &gallery.entries.text_ids, &gallery.entries.image_ids);
-            let global = of(&scores.cosine);
-            let global_bank = scores.without_hubness().as_deref().map(of);
+            let (text_ids, image_ids) = (&gallery.entries.text_ids, &gallery.entries.image_ids);
+            let global = ranks(&scores.cosine, text_ids, image_ids);
+            let global_bank = scores.bank_ranks(text_ids, image_ids).map(|texts| Ranks::of(&texts));
             for cell in cells() {
-                // The top k are the first k of the top of more.
-                let by = |calibrated: &LocalScore| {
-                    scores.ranks_top(calibrated, cell.k, &gallery.entries.text_ids, &gallery.entries.image_ids)
-                };
+                // The top k of a cell are the first k of the larger top K that was scored.
+                let by = |calibrated: &LocalScore| scores.ranks_top(calibrated, cell.k, text_ids, image_ids);
                 lines.push(CellResult {
                     table: cell.table,
                     row: cell.row.clone(),
                     seed: job.seed,
                     run: job.run.clone(),
+                    parameters: Some(trained.parameters),
                     k: cell.k,
                     texts: gallery.entries.captions.len(),
                     images: gallery.entries.len(),
@@ -278,11 +303,43 @@ impl Grid<'_> {
     }
 }
 
-/// Replaces the checkpoint of a finished training by its weights alone.
+/// Replaces the checkpoint of a finished run with its weights alone.
 fn keep_weights_only(folder: &Path, weights: &Path, trainee: &Trainee) -> Result<()> {
     atomic::with(weights, |part| trainee.variables.save(part).map_err(|e| TrainError::content(weights, e)))?;
     for name in ["checkpoint", "checkpoint.last", "best"] {
         let _ = std::fs::remove_dir_all(folder.join(name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+
+    #[test]
+    fn only_a_missing_split_leaves_a_grid_without_calibration() {
+        let root = tempfile::tempdir().expect("a folder");
+        sightline_figures::write_dataset(root.path(), &Corpus::new(4), 20, 1, |_| {}).expect("written");
+        let persons = |seed| Persons { identities: 4, views: 1, seed };
+        let settings = Settings {
+            recipe: Recipe::preset("quick").expect("a preset"),
+            train: persons(1),
+            test: persons(2),
+            calibration: persons(3),
+            k: 4,
+            domains: vec![Domain::Folder("cuhk-pedes".into(), root.path().to_owned())],
+        };
+        let calibration = || Domains::new(&settings).calibration(0).map(|gallery| gallery.is_some());
+        assert!(calibration().expect("a good dataset"));
+        let file = root.path().join("reid_raw.json");
+        let all: Vec<Value> = serde_json::from_slice(&std::fs::read(&file).expect("written")).expect("JSON");
+        let picture = all.iter().find(|item| item["split"] == "val").and_then(|item| item["file_path"].as_str());
+        std::fs::remove_file(root.path().join("imgs").join(picture.expect("named"))).expect("removed");
+        let e = calibration().expect_err("a picture is missing").to_string();
+        assert!(e.contains("the picture is missing"), "{e}");
+        let others: Vec<&Value> = all.iter().filter(|item| item["split"] != "val").collect();
+        std::fs::write(&file, serde_json::to_vec(&others).expect("serialises")).expect("written");
+        assert!(!calibration().expect("no split to calibrate on"));
+    }
 }

@@ -32,6 +32,7 @@ use super::vocabulary::{self, CutVocabulary};
 use super::{Result, TrainError, atomic};
 use cell::Domains;
 pub use results::CellResult;
+use sightline_embed::text::CaptionTokenizer;
 use sightline_figures::Assets;
 pub use summary::{markdown, summarise};
 pub use tables::{Table, Variant, variants};
@@ -60,7 +61,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// Its name in tables.
+    /// Name of the domain in tables.
     pub fn name(&self) -> String {
         match self {
             Self::Drawn => "drawn (level 1)".into(),
@@ -79,7 +80,7 @@ impl Domain {
     }
 }
 
-/// Settings that decide the results of all cells.
+/// Settings that determine the results of all cells.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The full method; variants change it.
@@ -90,9 +91,9 @@ pub struct Settings {
     pub test: Persons,
     /// Drawn persons for calibration.
     pub calibration: Persons,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     pub k: usize,
-    /// Domains. Every table but [`Table::Domains`] uses the first.
+    /// Domains; every table except [`Table::Domains`] uses only the first.
     pub domains: Vec<Domain>,
 }
 
@@ -106,7 +107,7 @@ pub struct Grid<'a> {
     pub tables: Vec<Table>,
     /// Names of the rows to fill; empty for all.
     pub rows: Vec<String>,
-    /// Trainings per variant, with the seeds 1, 2, ...
+    /// Number of trainings per variant, with the seeds 1, 2, ...
     pub seeds: u64,
     /// Set by the caller to stop after the current step.
     pub stop: &'a AtomicBool,
@@ -115,9 +116,9 @@ pub struct Grid<'a> {
 /// How a grid ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GridOutcome {
-    /// Finished cells of the wanted tables.
+    /// Number of finished cells in the wanted tables.
     pub cells: usize,
-    /// All cells of the wanted tables.
+    /// Number of all cells in the wanted tables.
     pub of: usize,
 }
 
@@ -134,15 +135,17 @@ impl Grid<'_> {
     /// each line of progress.
     ///
     /// # Errors
-    /// A folder that holds another grid, settings that make no sense, or an error of training or
-    /// evaluation. Finished cells stay finished.
+    /// A folder that holds another grid, invalid settings, or an error of training or evaluation.
+    /// Finished cells stay finished.
     pub fn run(&self, mut report: impl FnMut(&Value)) -> Result<GridOutcome> {
         self.check()?;
         std::fs::create_dir_all(self.folder.join("runs")).map_err(TrainError::io(self.folder))?;
         self.check_settings()?;
         let (pieces, cut) = self.tokenizer()?;
         let mut results = results::Results::open(self.folder)?;
-        let jobs = self.jobs()?;
+        let mut domains = Domains::new(&self.settings);
+        let tokens = self.caption_tokens(pieces, &results.lines, &mut domains)?;
+        let jobs = self.jobs(tokens)?;
         let of = jobs.iter().map(|job| job.cells.len()).sum();
         let open: Vec<Job> = jobs
             .into_iter()
@@ -151,7 +154,6 @@ impl Grid<'_> {
             .collect();
         let left = open.iter().map(|job| job.cells.len()).sum::<usize>();
         report(&json!({"cells": of, "done": of - left, "trainings": open.len()}));
-        let mut domains = Domains::new(&self.settings);
         let (began, trainings) = (Instant::now(), open.len());
         for (number, job) in open.iter().enumerate() {
             let per_job = (number > 0).then(|| began.elapsed().as_secs_f64() / number as f64);
@@ -168,13 +170,13 @@ impl Grid<'_> {
                 results.add(&line)?;
                 report(&json!({"result": line}));
             }
-            summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
+            summarise(self.folder, &self.settings, tokens, &self.tables, &results.lines)?;
             if self.stop.load(Ordering::Relaxed) {
                 break;
             }
         }
-        summarise(self.folder, &self.settings, &self.tables, &results.lines)?;
-        let jobs = self.jobs()?;
+        summarise(self.folder, &self.settings, tokens, &self.tables, &results.lines)?;
+        let jobs = self.jobs(tokens)?;
         let done = jobs.iter().flat_map(|j| j.cells.iter().map(|c| results.has(c, j.seed))).filter(|d| *d).count();
         Ok(GridOutcome { cells: done, of })
     }
@@ -223,15 +225,27 @@ impl Grid<'_> {
         if differences.is_empty() { Ok(()) } else { Err(TrainError::OtherRun { path, differences }) }
     }
 
-    /// The trainings of the wanted tables with their cells, ordered by seed.
-    fn jobs(&self) -> Result<Vec<Job>> {
+    /// Median length of the training captions of the first domain, which [`Table::Groups`] is made
+    /// for; the paper's length when that table is neither wanted nor among the results `lines`.
+    fn caption_tokens(&self, pieces: usize, lines: &[CellResult], domains: &mut Domains<'_>) -> Result<usize> {
+        if !self.tables.contains(&Table::Groups) && lines.iter().all(|line| line.table != Table::Groups) {
+            return Ok(tables::PAPER_TOKENS);
+        }
+        let arch = self.settings.recipe.shape.architecture(pieces).map_err(TrainError::Usage)?;
+        let texts = CaptionTokenizer::load(&self.folder.join("tokenizer.json"), &arch)?;
+        domains.caption_tokens(0, &texts)
+    }
+
+    /// Trainings of the wanted tables and their cells, ordered by seed. `tokens` is that of
+    /// [`variants`].
+    fn jobs(&self, tokens: usize) -> Result<Vec<Job>> {
         let s = &self.settings;
         let mut jobs: Vec<Job> = Vec::new();
         let mut known: HashMap<(String, u64), usize> = HashMap::new();
         let mut known_rows = BTreeSet::new();
         for seed in 1..=self.seeds {
             for table in &self.tables {
-                for mut cell in variants(*table, &s.recipe, s.k, s.domains.len()) {
+                for mut cell in variants(*table, &s.recipe, s.k, s.domains.len(), tokens) {
                     if *table == Table::Domains {
                         let [from, to] = cell.domains.map(|d| s.domains[d].name());
                         cell.row = format!("{from} -> {to}");
@@ -297,5 +311,5 @@ impl Grid<'_> {
     }
 }
 
-/// Meshes by folder, loaded once.
+/// Loaded meshes by folder.
 type AssetsByFolder = BTreeMap<PathBuf, Arc<Assets>>;

@@ -13,39 +13,43 @@ use crate::{Result, TrainError, atomic};
 /// Result of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
-    /// Its table.
+    /// Table of the cell.
     pub table: Table,
-    /// Its row.
+    /// Name of the cell's row.
     pub row: String,
     /// Seed of the training.
     pub seed: u64,
     /// Name of the training's folder.
     pub run: String,
-    /// Pictures per text that were re-ranked with the decoder.
+    /// Number of trained parameters, heads of the losses included; `None` in results older than the
+    /// count.
+    #[serde(default)]
+    pub parameters: Option<usize>,
+    /// Number of pictures per text that were re-ranked with the decoder.
     pub k: usize,
     /// Number of texts.
     pub texts: usize,
     /// Number of pictures in the gallery.
     pub images: usize,
-    /// By cosine.
+    /// Ranks by cosine.
     pub global: Ranks,
-    /// By cosine minus the picture's hubness; `None` in results older than query banks.
+    /// Ranks by cosine minus the picture's hubness; `None` in results older than query banks.
     #[serde(default)]
     pub bank: Option<Ranks>,
-    /// Cosine + raw match logit, as in the authors' code; `None` if the method does not train
-    /// matching.
+    /// Ranks by cosine + raw match logit, as in the authors' code; `None` if the method does not
+    /// train matching.
     pub local: Option<Ranks>,
-    /// Match probability of logit, cosine and hubness, calibrated on persons of their own.
+    /// Ranks by match probability of logit, cosine and hubness, calibrated on other persons.
     pub calibrated: Option<Ranks>,
     /// Seconds of training and evaluation, for all cells of the training together.
     pub seconds: f64,
 }
 
-/// All lines of a grid, and the file they are kept in.
+/// Results of a grid, and the file that stores them.
 pub(super) struct Results {
     path: PathBuf,
     file: File,
-    /// In the order in which they finished.
+    /// Results in the order in which their cells finished.
     pub lines: Vec<CellResult>,
 }
 
@@ -71,12 +75,12 @@ impl Results {
         Ok(Self { path, file, lines })
     }
 
-    /// Whether the cell is done.
+    /// Whether `cell` has a result for `seed`.
     pub fn has(&self, cell: &Variant, seed: u64) -> bool {
         self.lines.iter().any(|l| (l.table, l.row.as_str(), l.seed) == (cell.table, cell.row.as_str(), seed))
     }
 
-    /// Adds a line.
+    /// Appends a result to the file and syncs it.
     pub fn add(&mut self, line: &CellResult) -> Result<()> {
         let text = serde_json::to_string(line).map_err(|e| TrainError::content(&self.path, e))? + "\n";
         self.file.write_all(text.as_bytes()).map_err(TrainError::io(&self.path))?;

@@ -32,10 +32,16 @@ type Number = fn(&Ranks) -> f64;
 const NUMBERS: [(&str, Number); 4] =
     [("Rank-1", |r| r.rank1), ("Rank-5", |r| r.rank5), ("Rank-10", |r| r.rank10), ("mAP", |r| r.map)];
 
-/// Rows of a table with the lines of each, in the table's order; rows without a line are left out.
-fn rows<'l>(table: Table, settings: &Settings, lines: &'l [CellResult]) -> Vec<(Variant, Vec<&'l CellResult>)> {
+/// Rows of a table and the results of each, in the table's order; rows without results are left
+/// out.
+fn rows<'l>(
+    table: Table,
+    settings: &Settings,
+    tokens: usize,
+    lines: &'l [CellResult],
+) -> Vec<(Variant, Vec<&'l CellResult>)> {
     let mut all = Vec::new();
-    for mut variant in variants(table, &settings.recipe, settings.k, settings.domains.len()) {
+    for mut variant in variants(table, &settings.recipe, settings.k, settings.domains.len(), tokens) {
         if table == Table::Domains {
             let [from, to] = variant.domains.map(|d| settings.domains[d].name());
             variant.row = format!("{from} -> {to}");
@@ -48,19 +54,23 @@ fn rows<'l>(table: Table, settings: &Settings, lines: &'l [CellResult]) -> Vec<(
     all
 }
 
-fn over(lines: &[&CellResult], protocol: Protocol, number: Number) -> Option<(f64, f64)> {
+fn mean_over_seeds(lines: &[&CellResult], protocol: Protocol, number: Number) -> Option<(f64, f64)> {
     mean(&lines.iter().filter_map(|l| protocol(l)).map(|r| number(&r)).collect::<Vec<_>>())
 }
 
-/// One table as Markdown: mean and standard deviation over seeds.
-pub fn markdown(table: Table, settings: &Settings, lines: &[CellResult]) -> String {
-    let rows = rows(table, settings, lines);
+/// One table as Markdown: mean and standard deviation over seeds. `tokens` is that of
+/// [`variants`].
+pub fn markdown(table: Table, settings: &Settings, tokens: usize, lines: &[CellResult]) -> String {
+    let rows = rows(table, settings, tokens, lines);
+    // The paper's Table VII has the size of each model.
+    let sizes = table == Table::Layers;
     let published = rows.iter().any(|(v, _)| v.published.iter().any(Option::is_some));
     let mut text = format!("## {}\n\n| | protocol |", table.title());
     NUMBERS.iter().for_each(|(name, _)| text += &format!(" {name} |"));
     text += " seeds |";
+    text += if sizes { " parameters, millions |" } else { "" };
     text += if published { " paper, Rank-1 on CUHK-PEDES |\n" } else { "\n" };
-    let columns = NUMBERS.len() + 1 + usize::from(published);
+    let columns = NUMBERS.len() + 1 + usize::from(sizes) + usize::from(published);
     text += &format!("|---|---|{}\n", "---:|".repeat(columns));
     for (variant, lines) in &rows {
         for (i, (name, protocol)) in PROTOCOLS.into_iter().enumerate() {
@@ -70,7 +80,7 @@ pub fn markdown(table: Table, settings: &Settings, lines: &[CellResult]) -> Stri
             }
             let _ = write!(text, "| {} | {name} |", variant.row);
             for (_, number) in NUMBERS {
-                if let Some((mean, spread)) = over(lines, protocol, number) {
+                if let Some((mean, spread)) = mean_over_seeds(lines, protocol, number) {
                     let _ = if seeds > 1 {
                         write!(text, " {mean:.2} ± {spread:.2} |")
                     } else {
@@ -79,6 +89,12 @@ pub fn markdown(table: Table, settings: &Settings, lines: &[CellResult]) -> Stri
                 }
             }
             let _ = write!(text, " {seeds} |");
+            if sizes {
+                let _ = match lines.iter().find_map(|line| line.parameters) {
+                    Some(count) => write!(text, " {:.2} |", count as f64 / 1e6),
+                    None => write!(text, " |"),
+                };
+            }
             if published {
                 let _ = match variant.published.get(i).copied().flatten() {
                     Some(paper) => writeln!(text, " {paper:.2} |"),
@@ -118,19 +134,25 @@ fn preamble(settings: &Settings, lines: &[CellResult]) -> String {
     )
 }
 
-/// Writes tables.md and a plot per table into `folder`.
+/// Writes tables.md and a plot per table into `folder`. `tokens` is that of [`variants`].
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn summarise(folder: &Path, settings: &Settings, tables: &[Table], lines: &[CellResult]) -> Result<()> {
+pub fn summarise(
+    folder: &Path,
+    settings: &Settings,
+    tokens: usize,
+    tables: &[Table],
+    lines: &[CellResult],
+) -> Result<()> {
     let mut text = preamble(settings, lines);
     for table in Table::ALL.into_iter().filter(|t| tables.contains(t) || lines.iter().any(|l| l.table == *t)) {
-        let rows = rows(table, settings, lines);
+        let rows = rows(table, settings, tokens, lines);
         if rows.is_empty() {
             continue;
         }
         let plot = format!("{table}.svg");
-        text += &markdown(table, settings, lines);
+        text += &markdown(table, settings, tokens, lines);
         text += &format!("\n![{}]({plot})\n\n", table.title());
         let path = folder.join(plot);
         match table.axis() {
@@ -151,7 +173,7 @@ fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&CellResul
             .map(|(name, protocol)| {
                 let mut curve = Curve::new(*name, Vec::new());
                 for (variant, lines) in rows {
-                    if let (Some(at), Some((mean, spread))) = (variant.at, over(lines, *protocol, number)) {
+                    if let (Some(at), Some((mean, spread))) = (variant.at, mean_over_seeds(lines, *protocol, number)) {
                         curve.points.push((at, mean));
                         curve.spread.push(spread);
                     }
@@ -168,7 +190,10 @@ fn curve(path: &Path, table: Table, axis: &str, rows: &[(Variant, Vec<&CellResul
 fn bars(path: &Path, table: Table, rows: &[(Variant, Vec<&CellResult>)]) -> Result<()> {
     let names: Vec<&str> = PROTOCOLS.iter().map(|p| p.0).collect();
     let bar = |(variant, lines): &(Variant, Vec<&CellResult>)| -> Row {
-        (variant.row.clone(), PROTOCOLS.iter().map(|(_, protocol)| over(lines, *protocol, NUMBERS[0].1)).collect())
+        (
+            variant.row.clone(),
+            PROTOCOLS.iter().map(|(_, protocol)| mean_over_seeds(lines, *protocol, NUMBERS[0].1)).collect(),
+        )
     };
     plot::bars(path, table.title(), "Rank-1 (%)", &names, &rows.iter().map(bar).collect::<Vec<_>>())
 }
@@ -176,6 +201,55 @@ fn bars(path: &Path, table: Table, rows: &[(Variant, Vec<&CellResult>)]) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ablate::{Domain, Persons};
+    use crate::recipe::Recipe;
+
+    #[test]
+    fn the_table_of_layers_has_the_size_of_each_model() {
+        let persons = |seed| Persons { identities: 8, views: 2, seed };
+        let settings = Settings {
+            recipe: Recipe::preset("quick").expect("a preset"),
+            train: persons(1),
+            test: persons(2),
+            calibration: persons(3),
+            k: 4,
+            domains: vec![Domain::Drawn],
+        };
+        let ranks = Ranks { rank1: 10.0, rank5: 20.0, rank10: 30.0, map: 15.0 };
+        let line = |table: Table, row: &str, parameters: Option<usize>| CellResult {
+            table,
+            row: row.to_owned(),
+            seed: 1,
+            run: "aaaa".to_owned(),
+            parameters,
+            k: 4,
+            texts: 6,
+            images: 6,
+            global: ranks,
+            bank: None,
+            local: None,
+            calibrated: None,
+            seconds: 1.0,
+        };
+        let lines = [
+            line(Table::Layers, "1", Some(1_234_567)),
+            line(Table::Layers, "2", None),
+            line(Table::Losses, "all", Some(1_234_567)),
+        ];
+        let text = markdown(Table::Layers, &settings, 25, &lines);
+        for part in [
+            "| seeds | parameters, millions |\n|---|---|---:|---:|---:|---:|---:|---:|\n",
+            "| 1 | global | 10.00 | 20.00 | 30.00 | 15.00 | 1 | 1.23 |\n",
+            "| 2 | global | 10.00 | 20.00 | 30.00 | 15.00 | 1 | |\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in: {text}");
+        }
+        assert!(!markdown(Table::Losses, &settings, 25, &lines).contains("parameters"));
+        // A result of before the count is still read.
+        let mut old = serde_json::to_value(&lines[1]).expect("serialises");
+        old.as_object_mut().expect("an object").remove("parameters");
+        assert_eq!(serde_json::from_value::<CellResult>(old).expect("read"), lines[1]);
+    }
 
     #[test]
     fn mean_and_spread() {

@@ -26,16 +26,16 @@ pub enum Table {
     Layers,
     /// Test texts with words seen in training, or with held-out synonyms.
     Words,
-    /// Trained on one kind of pictures, tested on another.
+    /// Training on one kind of pictures, test on another.
     Domains,
 }
 
 impl Table {
-    /// All of them, in the paper's order.
+    /// All tables, in the paper's order.
     pub const ALL: [Self; 7] =
         [Self::Losses, Self::Groups, Self::K, Self::Masking, Self::Layers, Self::Words, Self::Domains];
 
-    /// Its name on the command line.
+    /// Name of the table on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Losses => "losses",
@@ -48,7 +48,7 @@ impl Table {
         }
     }
 
-    /// Its heading.
+    /// Heading of the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Losses => "Losses (Table IV)",
@@ -103,7 +103,7 @@ impl FromStr for Table {
 /// One row of a table: what is trained, on which domain, and how it is tested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
-    /// Its table.
+    /// Table of the row.
     pub table: Table,
     /// Name of the row.
     pub row: String,
@@ -113,7 +113,7 @@ pub struct Variant {
     pub objective: Objective,
     /// Dimensions.
     pub shape: Shape,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     pub k: usize,
     /// Index of the training domain and of the test domain.
     pub domains: [usize; 2],
@@ -123,9 +123,16 @@ pub struct Variant {
     pub published: [Option<f64>; 2],
 }
 
+/// Tokens of the paper's texts without `[CLS]`, which its Table V divides into groups.
+pub(super) const PAPER_TOKENS: usize = 72;
+
+/// Sizes and strides of the paper's groups of tokens (Table V).
+const PAPER_GROUPS: [(usize, usize); 6] = [(72, 72), (36, 36), (36, 18), (24, 24), (18, 18), (12, 12)];
+
 /// Rows of `table` as variants of `base`, with `k` pictures for the decoder and `domains` kinds of
-/// pictures.
-pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Variant> {
+/// pictures. `tokens` is the usual length of a caption without `[CLS]`: groups of tokens are the
+/// paper's in proportion to it, because groups longer than the texts would all be the same.
+pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize, tokens: usize) -> Vec<Variant> {
     let full = &base.run.objective;
     let row = |row: &str, objective: Objective| Variant {
         table,
@@ -142,16 +149,16 @@ pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Va
         Table::Losses => {
             losses(full).into_iter().map(|(name, o, published)| Variant { published, ..row(name, o) }).collect()
         }
-        Table::Groups => [(72, 72), (36, 36), (36, 18), (24, 24), (18, 18), (12, 12)]
+        Table::Groups => groups(tokens)
             .into_iter()
             .map(|(size, stride)| {
                 let mut objective = full.clone();
                 if let Some(atp) = &mut objective.atp {
                     atp.groups = Groups { size, stride, masked: atp.groups.masked };
                 }
-                let groups = (72 - size) / stride + 1;
+                let count = 1 + tokens.saturating_sub(size).div_ceil(stride);
                 let lap = if stride < size { ", overlapping" } else { "" };
-                row(&format!("{groups} x {size} tokens{lap}"), objective)
+                row(&format!("{count} x {size} tokens{lap}"), objective)
             })
             .collect(),
         Table::K => [1, 2, 4, 8, 16, 32, 64, 128]
@@ -185,7 +192,21 @@ pub fn variants(table: Table, base: &Recipe, k: usize, domains: usize) -> Vec<Va
     }
 }
 
-/// Rows of Table IV with what the paper reports.
+/// Sizes and strides of the paper's groups in proportion to texts of `tokens` tokens, rounded, each
+/// at least 1 and none twice.
+fn groups(tokens: usize) -> Vec<(usize, usize)> {
+    let scaled = |size: usize| ((size * tokens + PAPER_TOKENS / 2) / PAPER_TOKENS).max(1);
+    let mut all: Vec<(usize, usize)> = Vec::new();
+    for (size, stride) in PAPER_GROUPS {
+        let group = (scaled(size), scaled(stride));
+        if !all.contains(&group) {
+            all.push(group);
+        }
+    }
+    all
+}
+
+/// Rows of Table IV with the paper's results.
 fn losses(full: &Objective) -> Vec<(&'static str, Objective, [Option<f64>; 2])> {
     let alone = |global: GlobalLoss| Objective { global, atp: None, ara: None, ..full.clone() };
     let ndf = alone(full.global);
@@ -210,7 +231,7 @@ mod tests {
         let base = Recipe::preset("quick").expect("a preset");
         for table in Table::ALL {
             assert_eq!(table.name().parse(), Ok(table));
-            let rows = variants(table, &base, 32, 2);
+            let rows = variants(table, &base, 32, 2, 25);
             assert!(rows.len() >= 2, "{table}");
             for (i, variant) in rows.iter().enumerate() {
                 variant.objective.check().expect("a sound objective");
@@ -225,7 +246,7 @@ mod tests {
     #[test]
     fn table_iv_adds_one_loss_at_a_time() {
         let base = Recipe::preset("quick").expect("a preset");
-        let rows = variants(Table::Losses, &base, 32, 1);
+        let rows = variants(Table::Losses, &base, 32, 1, 25);
         let has = |i: usize| (rows[i].objective.atp.is_some(), rows[i].objective.ara.is_some());
         assert_eq!(
             [has(0), has(1), has(2), has(4), has(5)],
@@ -239,9 +260,34 @@ mod tests {
     #[test]
     fn groups_cover_the_text() {
         let base = Recipe::preset("quick").expect("a preset");
-        let names: Vec<String> = variants(Table::Groups, &base, 32, 1).into_iter().map(|v| v.row).collect();
-        assert_eq!(names[0], "1 x 72 tokens");
-        assert_eq!(names[2], "3 x 36 tokens, overlapping");
-        assert_eq!(names[5], "6 x 12 tokens");
+        let names = |tokens: usize| -> Vec<String> {
+            variants(Table::Groups, &base, 32, 1, tokens).into_iter().map(|v| v.row).collect()
+        };
+        let paper = [
+            "1 x 72 tokens",
+            "2 x 36 tokens",
+            "3 x 36 tokens, overlapping",
+            "3 x 24 tokens",
+            "4 x 18 tokens",
+            "6 x 12 tokens",
+        ];
+        assert_eq!(names(72), paper);
+        // Captions of drawn persons: no group is longer than half of them, except the whole one.
+        let drawn = [
+            "1 x 25 tokens",
+            "2 x 13 tokens",
+            "3 x 13 tokens, overlapping",
+            "4 x 8 tokens",
+            "5 x 6 tokens",
+            "7 x 4 tokens",
+        ];
+        assert_eq!(names(25), drawn);
+        assert_eq!(names(4), ["1 x 4 tokens", "2 x 2 tokens", "3 x 2 tokens, overlapping", "4 x 1 tokens"]);
+        assert_eq!(names(0), ["1 x 1 tokens"]);
+        for variant in variants(Table::Groups, &base, 32, 1, 25) {
+            let groups = variant.objective.atp.expect("the full method").groups;
+            assert!(variant.row.contains(&format!("x {} tokens", groups.size)), "{}: {groups:?}", variant.row);
+            assert!((1..=groups.size).contains(&groups.stride), "{}: {groups:?}", variant.row);
+        }
     }
 }

@@ -19,10 +19,11 @@ pub enum Augment {
     /// of ten black pixels and a random crop to the old size; with probability 0.5 an erased
     /// rectangle of 0.02 to 0.4 of the area and 0.3 to 3.3 times as high as wide.
     Reference,
-    /// For surveillance: flip, shift, scale, light and colour, and an erased rectangle of any
-    /// colour.
+    /// Augmentation for surveillance pictures: flip, shift, scale, light and colour, and an erased
+    /// rectangle of any colour.
     Surveillance,
-    /// For few real pictures that are seen often: also persons without legs, distance, blur, night and JPEG.
+    /// Augmentation for a few real pictures that are seen often: also persons without legs,
+    /// distance, blur, night and JPEG.
     Strong,
 }
 
@@ -170,8 +171,8 @@ mod tests {
         assert_ne!(varied(Augment::Reference, 1), varied(Augment::Reference, 2));
     }
 
-    /// Share of variations that hold black border, an erased rectangle (and how large), and the
-    /// mirrored picture.
+    /// Checks how often augmented pictures have a black border or an erased rectangle, and how
+    /// large the rectangles are.
     #[test]
     fn the_reference_has_its_rates() {
         let prep = Preprocess::default();

@@ -1,7 +1,9 @@
-//! Strong variation of training pictures: what cameras, distance, night and compression do to a person.
+//! Strong augmentation of training pictures: imitates what cameras, distance, night and compression
+//! do to pictures of a person.
 //!
-//! Few hundred real persons are seen hundreds of times each, so no two views of one may be alike. In turn: a window of the
-//! picture (sometimes without the legs), distance (down and up again), blur, light with its colour, noise, JPEG, and an erased
+//! A few hundred real persons are seen hundreds of times each, so no two views of a person may be
+//! alike. The steps are, in this order: a window of the picture (sometimes without the legs),
+//! distance (scaled down and up again), blur, light with its colour, noise, JPEG, and an erased
 //! rectangle, as if something stood in front.
 
 use image::codecs::jpeg::JpegEncoder;
@@ -26,7 +28,8 @@ mod share {
     pub const ERASE: f32 = 0.25;
 }
 
-/// Writes a varied, normalised picture to `out`, planar f32 `[3, height, width]`; `bytes` are RGB, row-major.
+/// Writes an augmented, normalised picture to `out`, planar f32 `[3, height, width]`; `bytes` are
+/// RGB, row-major.
 pub(super) fn strong(bytes: &[u8], size: [usize; 2], prep: &Preprocess, out: &mut [f32], rng: &mut StdRng) {
     let mut picture = window(bytes, size, rng);
     if chance(rng, share::DISTANCE) {
@@ -56,8 +59,8 @@ fn between(rng: &mut StdRng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.random::<f32>()
 }
 
-/// A window of the picture at the same size: shifted, scaled, perhaps mirrored, perhaps cut below the hips. Beyond the edges
-/// the outermost pixels go on.
+/// A window of the picture at the same size: shifted, scaled, perhaps mirrored, perhaps cut below
+/// the hips. Beyond the edges, the outermost pixels are repeated.
 fn window(bytes: &[u8], [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     let mirror = chance(rng, share::MIRROR);
     let bottom = if chance(rng, share::NO_LEGS) { between(rng, 0.5, 0.85) } else { between(rng, 0.94, 1.06) };
@@ -83,7 +86,7 @@ fn window(bytes: &[u8], [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     out
 }
 
-/// The picture as from a distance: 40 to 150 pixels high, and back.
+/// Scales the picture to a height of 40 to 150 pixels, as seen from a distance, and back.
 fn from_afar(picture: &[u8], [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     let small = between(rng, 40f32.ln(), 150f32.ln()).exp().min(h as f32);
     let (sh, sw) = (small as usize, ((small * w as f32 / h as f32) as usize).max(8));
@@ -95,7 +98,7 @@ fn from_afar(picture: &[u8], [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     there.and_then(|small| scaled(&small, [sh, sw], w, h)).unwrap_or_else(|| picture.to_vec())
 }
 
-/// A mean over five pixels across (motion), or over three by three.
+/// Blurs with a mean over five pixels across (motion), or over three by three pixels.
 fn blur(picture: &mut Vec<u8>, [h, w]: [usize; 2], motion: bool) {
     let (reach_y, reach_x) = if motion { (0, 2) } else { (1, 1) };
     let mut out = Vec::with_capacity(picture.len());
@@ -119,7 +122,8 @@ fn blur(picture: &mut Vec<u8>, [h, w]: [usize; 2], motion: bool) {
     *picture = out;
 }
 
-/// Exposure, contrast, the colour of the light, and sometimes night or a camera without colours.
+/// Changes exposure, contrast and the colour of the light; sometimes imitates night or a camera
+/// without colours.
 fn light(picture: &mut [u8], rng: &mut StdRng) {
     let night = chance(rng, share::NIGHT);
     let grey = chance(rng, share::GREY);
@@ -138,13 +142,14 @@ fn light(picture: &mut [u8], rng: &mut StdRng) {
 fn noise(picture: &mut [u8], rng: &mut StdRng) {
     let spread = between(rng, 2.0, 14.0);
     for value in picture {
-        // The sum of two draws: a triangle, near enough to a sensor's noise.
+        // The sum of two draws has a triangular distribution, which is close enough to a sensor's
+        // noise.
         let error = (rng.random::<f32>() + rng.random::<f32>() - 1.0) * spread;
         *value = (f32::from(*value) + error).clamp(0.0, 255.0) as u8;
     }
 }
 
-/// Through JPEG at a quality of 25 to 85 and back.
+/// Compresses the picture as JPEG with a quality of 25 to 85 and decodes it again.
 fn compressed(picture: Vec<u8>, [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8> {
     let quality = rng.random_range(25..=85);
     let mut jpeg = Vec::new();
@@ -154,7 +159,7 @@ fn compressed(picture: Vec<u8>, [h, w]: [usize; 2], rng: &mut StdRng) -> Vec<u8>
     decoded.map_or(picture, |decoded| decoded.into_rgb8().into_raw())
 }
 
-/// A rectangle of one colour, as if something stood before the person.
+/// Fills a rectangle with one colour, as if something stood in front of the person.
 fn erase(picture: &mut [u8], [h, w]: [usize; 2], rng: &mut StdRng) {
     let (eh, ew) = ((between(rng, 0.05, 0.35) * h as f32) as usize, (between(rng, 0.1, 0.5) * w as f32) as usize);
     let (top, left) = (rng.random_range(0..=h - eh), rng.random_range(0..=w - ew));

@@ -2,9 +2,9 @@
 //! model.safetensors, tokenizer.json (CLIP also vocab.json with merges.txt), and
 //! preprocessor_config.json when there is one.
 //!
-//! The networks are candle-transformers' own. Neither has a decoder that looks at a pair, so there
-//! is a global protocol only. Pictures are squashed to the model's square, as CADA's are: the
-//! centre crop these models were trained with would cut off heads and feet.
+//! The networks come from candle-transformers. Neither has a decoder for pairs, so there is only a
+//! global protocol. Pictures are squashed to the model's square, like CADA's: the centre crop that
+//! these models were trained with would cut off heads and feet.
 
 mod tokenizer;
 
@@ -32,25 +32,25 @@ enum Network {
     Siglip(Box<siglip::Model>),
 }
 
-/// A loaded CLIP or SigLIP.
+/// A loaded CLIP or SigLIP model.
 pub struct Baseline {
     network: Network,
     tokenizer: BaselineTokenizer,
     device: Device,
     /// "clip" or "siglip".
     pub kind: &'static str,
-    /// Side of its square input in pixels.
+    /// Side of the model's square input in pixels.
     pub image_size: usize,
-    /// Preparation of its pictures.
+    /// Preprocessing of pictures for the model.
     pub preprocess: Preprocess,
     /// First 16 hexadecimal digits of a SHA-256 over configuration, weights and tokenizer.
     pub id: String,
 }
 
-/// Pictures and texts in one pass.
+/// Number of pictures or texts per pass.
 const BATCH: usize = 16;
 
-/// The `model_type` of `folder`/config.json, when it is a baseline's.
+/// The `model_type` in `folder`/config.json; `None` unless it is that of a baseline.
 pub fn kind(folder: &Path) -> Option<&'static str> {
     let text = std::fs::read_to_string(folder.join("config.json")).ok()?;
     let config: Value = serde_json::from_str(&text).ok()?;
@@ -61,8 +61,8 @@ impl Baseline {
     /// Opens `folder` on `device`.
     ///
     /// # Errors
-    /// A file that is missing or damaged, a configuration candle's models cannot run, or weights
-    /// that do not fit it.
+    /// A file that is missing or damaged, a configuration that candle's models cannot run, or
+    /// weights that do not fit it.
     pub fn open(folder: &Path, device: &Device) -> Result<Self> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(TrainError::io(&path))?;
@@ -91,7 +91,7 @@ impl Baseline {
         Ok(Self { network, tokenizer, device: device.clone(), kind, image_size, preprocess, id })
     }
 
-    /// Normalised pixels `[n, 3, side, side]` -> L2-normalised features `[n, width]`.
+    /// Encodes normalised pixels `[n, 3, side, side]` as L2-normalised features `[n, width]`.
     ///
     /// # Errors
     /// When candle fails.
@@ -103,10 +103,10 @@ impl Baseline {
         Ok(l2_normalize(&features.contiguous()?)?)
     }
 
-    /// Texts -> L2-normalised features `[n, width]`.
+    /// Encodes texts as L2-normalised features `[n, width]`.
     ///
     /// # Errors
-    /// A text the tokenizer cannot take, or when candle fails.
+    /// A text that the tokenizer rejects, or when candle fails.
     pub fn texts(&self, texts: &[String]) -> Result<Tensor> {
         let ids: Vec<Vec<u32>> = texts.iter().map(|t| self.tokenizer.ids(t)).collect::<Result<_>>()?;
         let ids = Tensor::new(ids, &self.device)?;
@@ -121,7 +121,7 @@ impl Baseline {
     /// `[n, 3, side, side]`, f32.
     ///
     /// # Errors
-    /// An error of `pixels`, a text the tokenizer cannot take, or when candle fails.
+    /// An error of `pixels`, a text that the tokenizer rejects, or when candle fails.
     pub fn score_gallery(
         &self,
         texts: &[String],
@@ -156,7 +156,7 @@ fn load_weights(path: &Path, device: &Device) -> Result<VarBuilder<'static>> {
     Ok(VarBuilder::from_tensors(tensors, DType::F32, device))
 }
 
-/// The dimensions of a CLIP from its config.json.
+/// Reads the dimensions of a CLIP model from its config.json.
 fn clip(config: &Value) -> std::result::Result<ClipConfig, String> {
     let side = |part: &'static str| {
         let value = &config[part];
@@ -199,7 +199,8 @@ fn clip(config: &Value) -> std::result::Result<ClipConfig, String> {
     Ok(ClipConfig { text_config, vision_config, logit_scale_init_value: 2.6592, image_size })
 }
 
-/// Mean, deviation and filter from preprocessor_config.json, or what the published models use.
+/// Reads mean, standard deviation and filter from preprocessor_config.json; the defaults are those
+/// of the published models.
 fn read_preprocess(folder: &Path, kind: &str) -> Result<Preprocess> {
     let mut prep = Preprocess { filter: Filter::Bicubic, ..Preprocess::default() };
     if kind == "siglip" {

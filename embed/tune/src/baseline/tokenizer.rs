@@ -8,20 +8,20 @@ use tokenizers::Tokenizer;
 use super::{Result, TrainError};
 use sightline_embed::EmbedError;
 
-/// A tokenizer and the length its model reads.
+/// A tokenizer, and the length of text that its model reads in tokens.
 pub(super) struct BaselineTokenizer {
     inner: Tokenizer,
-    /// Its file; the first one of vocab.json and merges.txt.
+    /// File of the tokenizer: tokenizer.json, or vocab.json without one.
     pub path: PathBuf,
     length: usize,
     pad: u32,
-    /// Punctuation is removed first, as in SigLIP.
+    /// Whether punctuation is removed first, as in SigLIP.
     strip_punctuation: bool,
 }
 
 impl BaselineTokenizer {
     /// Opens tokenizer.json of `folder`, or vocab.json with merges.txt. Texts are padded with
-    /// `pad`, or with the padding piece the folder names.
+    /// `pad`, or with the padding piece that the folder names.
     pub fn open(folder: &Path, kind: &str, length: usize, pad: Option<u32>) -> Result<Self> {
         let path = folder.join("tokenizer.json");
         let (path, bytes) = if path.is_file() {
@@ -80,7 +80,7 @@ impl BaselineTokenizer {
     }
 }
 
-/// The padding piece that tokenizer_config.json names.
+/// Id of the padding piece that tokenizer_config.json names.
 fn padding(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<u32>> {
     let path = folder.join("tokenizer_config.json");
     if !path.is_file() {
@@ -92,7 +92,7 @@ fn padding(folder: &Path, tokenizer: &Tokenizer) -> Result<Option<u32>> {
     Ok(piece.and_then(|piece| tokenizer.token_to_id(piece)))
 }
 
-/// tokenizer.json of CLIP's byte pairs from vocab.json and merges.txt.
+/// Builds tokenizer.json for CLIP's byte pairs from vocab.json and merges.txt.
 fn byte_pairs(folder: &Path) -> Result<Value> {
     let (path, merges_path) = (folder.join("vocab.json"), folder.join("merges.txt"));
     let absent = |path: &Path| TrainError::content(path, "there is no such file, and no tokenizer.json either");

@@ -13,9 +13,9 @@ use super::{Entry, Problem, picture};
 /// One item of the file, not yet checked.
 #[derive(Debug)]
 pub(crate) struct Item {
-    /// Its number in the file, from 0.
+    /// Index of the item in the file, from 0.
     pub number: usize,
-    /// Its split; empty when it names none.
+    /// Split of the item; empty if it names none.
     pub split: String,
     fields: Option<Box<Fields>>,
 }
@@ -65,11 +65,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Item>, String> {
 }
 
 impl Item {
-    /// The entry it describes, with at most `captions` captions and a picture that is there as a
-    /// whole.
+    /// Converts the item to an entry with at most `captions` captions, and checks that its picture
+    /// is complete.
     ///
     /// # Errors
-    /// The first thing wrong with it.
+    /// The first problem of the item.
     pub fn check(&self, root: &Path, captions: usize) -> Result<Entry, Problem> {
         let mut name = String::new();
         self.entry(root, captions, &mut name).map_err(|message| Problem { item: self.number, picture: name, message })

@@ -26,7 +26,7 @@ use sightline_embed::preprocess::{Filter, resize};
 /// Layout of an annotated dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dataset {
-    /// CUHK-PEDES: 40,206 pictures of 13,003 persons; also what `synth` writes.
+    /// CUHK-PEDES: 40,206 pictures of 13,003 persons; also the layout that `synth` writes.
     CuhkPedes,
     /// ICFG-PEDES: 54,522 pictures of 4,102 persons; it has no validation split.
     IcfgPedes,
@@ -35,10 +35,10 @@ pub enum Dataset {
 }
 
 impl Dataset {
-    /// All of them.
+    /// All layouts.
     pub const ALL: [Self; 3] = [Self::CuhkPedes, Self::IcfgPedes, Self::RstpReid];
 
-    /// Its name on the command line.
+    /// Name of the layout on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::CuhkPedes => "cuhk-pedes",
@@ -47,7 +47,7 @@ impl Dataset {
         }
     }
 
-    /// Names its annotation file may have, the usual one first.
+    /// Possible names of the annotation file, the usual one first.
     pub fn annotation_files(self) -> &'static [&'static str] {
         match self {
             Self::CuhkPedes => &["reid_raw.json"],
@@ -56,7 +56,7 @@ impl Dataset {
         }
     }
 
-    /// Captions of a picture that the protocol uses.
+    /// Number of captions per picture that the protocol uses.
     pub fn captions(self) -> usize {
         match self {
             Self::CuhkPedes | Self::RstpReid => 2,
@@ -64,20 +64,31 @@ impl Dataset {
         }
     }
 
-    /// Every picture of `split` with its captions, below `root`.
+    /// Reads every picture of `split` below `root`, with its captions.
     ///
     /// # Errors
-    /// No annotation file, one that is not of this layout, an unknown split, or bad items: up to
-    /// twenty by name, and how many there are.
+    /// No annotation file, a file in another layout, an unknown split, or bad items; the error
+    /// names up to twenty of them and how many there are.
     pub fn read(self, root: &Path, split: &str) -> Result<Vec<Entry>> {
         self.survey(root, split)?.strict()
     }
 
-    /// As [`Dataset::read`], but bad items are listed instead of refused.
+    /// Reads like [`Dataset::read`]; `None` if the annotation file has no such split.
     ///
     /// # Errors
-    /// No annotation file, one that is not of this layout, an unknown split, or no good item at
-    /// all.
+    /// Those of [`Dataset::read`] except an unknown split.
+    pub fn read_if_present(self, root: &Path, split: &str) -> Result<Option<Vec<Entry>>> {
+        match self.read(root, split) {
+            Ok(entries) => Ok(Some(entries)),
+            Err(TrainError::NoSplit { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads like [`Dataset::read`], but lists bad items instead of failing.
+    ///
+    /// # Errors
+    /// No annotation file, a file in another layout, an unknown split, or no good item at all.
     pub fn survey(self, root: &Path, split: &str) -> Result<Survey> {
         let found = self.annotation_files().iter().map(|name| root.join(name)).find(|path| path.is_file());
         let file = found.unwrap_or_else(|| root.join(self.annotation_files()[0]));
@@ -89,7 +100,7 @@ impl Dataset {
         all.iter().for_each(|item| *counts.entry(&item.split).or_default() += 1);
         if !counts.contains_key(split) {
             let there: Vec<String> = counts.iter().map(|(name, n)| format!("{name:?} ({n} items)")).collect();
-            return Err(wrong(format!("there is no split {split:?}; there is {}", list(&there))));
+            return Err(TrainError::NoSplit { path: file, split: split.to_owned(), present: list(&there) });
         }
         let of_split: Vec<&annotations::Item> = all.iter().filter(|item| item.split == split).collect();
         let checked: Vec<std::result::Result<Entry, Problem>> =
@@ -123,20 +134,20 @@ impl FromStr for Dataset {
 /// One annotated picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The picture.
+    /// Path of the picture.
     pub path: PathBuf,
     /// Identity as the file numbers it.
     pub identity: u32,
-    /// Captions, as many as the protocol uses at most and at least one.
+    /// Captions: at least one, and at most as many as the protocol uses.
     pub captions: Vec<String>,
 }
 
 impl Entry {
-    /// The picture squashed to `[height, width]`: RGB bytes, row-major, as the model's own
-    /// preparation makes them.
+    /// Decodes the picture and squashes it to `[height, width]`: RGB bytes, row-major, as in the
+    /// model's preprocessing.
     ///
     /// # Errors
-    /// A file that is gone, cut short or no JPEG or PNG: by name.
+    /// A file that is missing, cut short, or neither JPEG nor PNG; the error names it.
     pub fn pixels(&self, [height, width]: [usize; 2]) -> Result<Vec<u8>> {
         let bytes = std::fs::read(&self.path).map_err(TrainError::io(&self.path))?;
         picture::check(&bytes).map_err(|message| TrainError::content(&self.path, message))?;
@@ -148,11 +159,11 @@ impl Entry {
 /// One item that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Its number in the file, from 0.
+    /// Index of the item in the file, from 0.
     pub item: usize,
-    /// Its picture as the file names it; empty when it names none.
+    /// Path of the picture as in the file; empty if the item names none.
     pub picture: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
 }
 
@@ -172,16 +183,16 @@ impl fmt::Display for Problem {
 pub struct Survey {
     /// The annotation file.
     pub file: PathBuf,
-    /// Items of the split.
+    /// Number of items in the split.
     pub items: usize,
-    /// Those that can be used, in the order of the file.
+    /// Items that can be used, in the order of the file.
     pub entries: Vec<Entry>,
-    /// Those that cannot.
+    /// Items that cannot be used.
     pub problems: Vec<Problem>,
 }
 
 impl Survey {
-    /// The entries, if nothing is wrong.
+    /// The entries, if there are no problems.
     ///
     /// # Errors
     /// [`TrainError::Dataset`] with the first twenty problems and their number.
@@ -189,7 +200,7 @@ impl Survey {
         if self.problems.is_empty() { Ok(self.entries) } else { Err(self.refusal()) }
     }
 
-    /// Identities with one picture only (CUHK-PEDES itself has four): usable, but without a second
+    /// Identities with only one picture (CUHK-PEDES itself has four): usable, but without a second
     /// view to learn from.
     pub fn lone(&self) -> Vec<u32> {
         let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
@@ -206,8 +217,8 @@ impl Survey {
     }
 }
 
-/// Takes every tenth identity out of `entries` for validation: what is left, and what was taken.
-/// For datasets without a validation split.
+/// Takes every tenth identity out of `entries` for validation, for datasets without a validation
+/// split. Returns the entries that are left and those that were taken.
 pub fn hold_out(entries: Vec<Entry>) -> (Vec<Entry>, Vec<Entry>) {
     let mut numbers: Vec<u32> = entries.iter().map(|entry| entry.identity).collect();
     numbers.sort_unstable();

@@ -9,7 +9,7 @@ const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Checks that `bytes` are a JPEG or PNG with a readable header and an end.
 ///
 /// # Errors
-/// What is wrong.
+/// A message that names the problem.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     if bytes.is_empty() {
         return Err("the picture is empty (0 bytes)".into());
@@ -33,8 +33,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Whether a JPEG has its end-of-image marker. Segments before the pixels are stepped over, for a
-/// thumbnail inside them has an end of its own; in the pixels the marker cannot occur by chance.
+/// Whether a JPEG has its end-of-image marker. Segments before the pixels are skipped, because a
+/// thumbnail inside them has its own end marker; in the pixels the marker cannot occur by chance.
 fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let [0xFF, marker, rest @ ..] = bytes.get(at..).unwrap_or_default() {

@@ -1,4 +1,4 @@
-//! Layouts, bad items and any text at all.
+//! Tests of layouts, bad items and arbitrary text.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -49,6 +49,13 @@ fn lists_by_split_are_read_too() {
     assert_eq!(Dataset::IcfgPedes.read(root.path(), "train").expect("good")[0].captions, ["Only one."]);
     let e = Dataset::IcfgPedes.read(root.path(), "val").expect_err("no such split").to_string();
     assert!(e.contains("ICFG-PEDES.json") && e.contains("\"val\"") && e.contains("\"train\" (1 items)"), "{e}");
+    let present = |split: &str| Dataset::IcfgPedes.read_if_present(root.path(), split);
+    assert_eq!(present("val").expect("no error"), None);
+    assert_eq!(present("train").expect("good").map(|entries| entries.len()), Some(1));
+    std::fs::remove_file(root.path().join("imgs/train/a.png")).expect("removed");
+    assert!(present("train").expect_err("a picture is missing").to_string().contains("a.png"));
+    std::fs::remove_file(root.path().join("ICFG-PEDES.json")).expect("removed");
+    assert!(present("val").expect_err("the file is missing").to_string().contains("ICFG-PEDES.json"));
 }
 
 #[test]

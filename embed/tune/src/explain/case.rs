@@ -1,4 +1,4 @@
-//! What is asked of a drawn picture: phrases about parts that show in it, and where those are.
+//! Test cases of a drawn picture: phrases about visible parts, and where those parts are.
 
 use rand::Rng;
 
@@ -6,38 +6,39 @@ use crate::facts::{Facts, Part, Phrase};
 use sightline_embed::model::Grid;
 use sightline_figures::{Corpus, Person, PersonPart};
 
-/// Share of the picture that a part must have to be asked about: a part of fewer pixels is in no patch to speak of.
+/// Smallest share of the picture that a part must have to be tested: a smaller part fills too
+/// little of any patch.
 const SMALLEST: f32 = 0.005;
-/// Share of the phrases that name the part alone and not the kind: "red top".
+/// Share of the phrases that name only the part and not the kind: "red top".
 const WIDE: f32 = 0.1;
 
-/// A phrase that is true of the person, about a part that shows.
+/// A phrase that is true of the person, about a visible part.
 pub(super) struct Case {
-    /// What it is about.
+    /// Part that the phrase is about.
     pub part: Part,
-    /// Its bytes in [`Drawn::query`].
+    /// Byte range of the phrase in [`Drawn::query`].
     pub bytes: std::ops::Range<usize>,
     /// Share of each patch that shows the part, row by row.
     pub shares: Vec<f32>,
 }
 
 impl Case {
-    /// Share of the picture that shows the part: what any patch shows of it on average.
+    /// Share of the picture that shows the part, which is also the mean share over patches.
     pub fn area(&self) -> f64 {
         self.shares.iter().copied().map(f64::from).sum::<f64>() / self.shares.len() as f64
     }
 }
 
-/// A picture and what is asked of it.
+/// The query and test cases of a drawn picture.
 pub(super) struct Drawn {
     /// The phrases as an operator types them: "red jacket, blue jeans, black backpack".
     pub query: String,
-    /// One for each phrase.
+    /// One case for each phrase.
     pub cases: Vec<Case>,
 }
 
 impl Drawn {
-    /// Phrases about picture `view` of person `identity`, whose patches are `grid`.
+    /// Draws phrases about picture `view` of person `identity`, whose patches form `grid`.
     pub fn of(corpus: &Corpus, (identity, view): (u64, u64), grid: Grid, rng: &mut impl Rng) -> Self {
         let person = corpus.person(identity);
         let facts = Facts::of_drawn(&person);
@@ -64,7 +65,7 @@ impl Drawn {
     }
 }
 
-/// What is drawn of the `layer`-th thing that is known of `part`, where it has a place of its own.
+/// Drawn part that shows item number `layer` of `part`; `None` if it has no area of its own.
 fn drawn_part(person: &Person, part: Part, layer: usize) -> Option<PersonPart> {
     Some(match part {
         Part::Hair => PersonPart::Hair,
@@ -76,7 +77,7 @@ fn drawn_part(person: &Person, part: Part, layer: usize) -> Option<PersonPart> {
         Part::Shoes => PersonPart::Shoes,
         Part::Bag if layer == 0 && person.bag.is_some() => PersonPart::Bag,
         Part::Bag | Part::Held => PersonPart::HeldItem,
-        // Sex and sleeves are no part of their own, glasses are smaller than any patch.
+        // Sex and sleeves have no area of their own, and glasses are smaller than any patch.
         Part::Sex | Part::Sleeves | Part::Glasses | Part::Extra => return None,
     })
 }

@@ -1,4 +1,4 @@
-//! Deletion: what the model believes of a picture in which patches are blanked.
+//! Deletion: the model's logits of a picture in which patches are blanked.
 
 use std::ops::Range;
 
@@ -9,19 +9,20 @@ use sightline_core::RgbImage;
 use sightline_embed::model::Grid;
 use sightline_embed::{EmbedError, ImageFeatures, Model, TextQuery};
 
-/// Share of the patches that are blanked, as 1 / this.
+/// One of this many patches is blanked.
 const BLANKED: usize = 8;
-/// Times that random patches are drawn for a picture.
+/// Number of random sets of patches per picture.
 const RANDOM: usize = 4;
 /// Pictures encoded at once.
 const BATCH: usize = 16;
 
-/// Patches that are blanked of `patches`.
+/// Number of patches to blank of `patches`.
 pub(super) fn count(patches: usize) -> usize {
     (patches / BLANKED).max(1)
 }
 
-/// The `count` patches with the largest weights, the largest first; of equal ones those further up and to the left.
+/// The `count` patches with the largest weights, the largest first; among equal weights, patches
+/// further up and to the left come first.
 pub(super) fn strongest(weights: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
@@ -29,7 +30,7 @@ pub(super) fn strongest(weights: &[f32], count: usize) -> Vec<usize> {
     order
 }
 
-/// `picture` with `patches` of `grid` in its mean colour.
+/// Fills `patches` of `grid` in `picture` with its mean colour.
 fn blanked(picture: &RgbImage, grid: Grid, patches: &[usize]) -> Result<RgbImage> {
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let mut pixels: Vec<[u8; 3]> =
@@ -48,7 +49,7 @@ fn blanked(picture: &RgbImage, grid: Grid, patches: &[usize]) -> Result<RgbImage
     RgbImage::new(width, height, pixels.concat()).map_err(|_| EmbedError::EmptyImage { width, height }.into())
 }
 
-/// One picture and one query, to be asked with patches blanked.
+/// One picture and one query, to be scored with patches blanked.
 pub(super) struct Deletion<'a> {
     model: &'a Model,
     query: &'a TextQuery,
@@ -58,7 +59,7 @@ pub(super) struct Deletion<'a> {
 }
 
 impl<'a> Deletion<'a> {
-    /// Of the phrases at `pieces` of `query`.
+    /// Prepares deletion for the phrases at `pieces` of `query`.
     pub fn new(
         model: &'a Model,
         query: &'a TextQuery,
@@ -69,17 +70,17 @@ impl<'a> Deletion<'a> {
         Self { model, query, pieces, picture, grid }
     }
 
-    /// Patches that are blanked.
+    /// Number of patches to blank.
     pub fn count(&self) -> usize {
         count(self.grid.len())
     }
 
-    /// Sets of random patches.
+    /// Draws random sets of patches.
     pub fn random(&self, rng: &mut impl Rng) -> Vec<Vec<usize>> {
         (0..RANDOM).map(|_| rand::seq::index::sample(rng, self.grid.len(), self.count()).into_vec()).collect()
     }
 
-    /// For each of `sets` of blanked patches the logit of every phrase, then that of the match.
+    /// For each of the `sets` of blanked patches: the logit of every phrase, then the match logit.
     pub fn logits<T: AsRef<[usize]>>(&self, sets: &[T]) -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::with_capacity(sets.len());
         for sets in sets.chunks(BATCH) {
@@ -99,7 +100,8 @@ impl<'a> Deletion<'a> {
         Ok(all)
     }
 
-    /// The logit that a phrase is true: of a model that is calibrated for phrases as it answers, else the local head's.
+    /// Logit that a phrase is true: the served log-odds if the model is calibrated for phrases,
+    /// otherwise the logit of the local head.
     fn phrase(&self, [no, yes]: [f32; 2], pieces: &Range<usize>, features: &ImageFeatures) -> f32 {
         let known = self.model.info().calibration.phrases.as_ref();
         let phrase = self.query.phrases.iter().find(|phrase| phrase.pieces == *pieces);

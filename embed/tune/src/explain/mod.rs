@@ -1,9 +1,11 @@
-//! The model's own checks of its explanations ([`sightline_embed::Explanation`]), on drawn persons: `eval --explain`.
+//! Tests of a model's explanations ([`sightline_embed::Explanation`]) on drawn persons: `eval
+//! --explain`.
 //!
-//! *Pointing game* (Zhang et al. 2016): a map for "red jacket" should have its largest weight where the jacket is drawn.
-//! *Deletion* (Petsiuk et al. 2018): without the patches that a map highlights the model should believe the phrase less. The
-//! first asks whether a map is right, the second whether it is what the model went by. Each is held against chance: any
-//! patch, and as many patches drawn at random.
+//! *Pointing game* (Zhang et al. 2016): a map for "red jacket" should have its largest weight where
+//! the jacket is drawn. *Deletion* (Petsiuk et al. 2018): without the patches that a map highlights
+//! the model should believe the phrase less. The first tests whether a map is right, the second
+//! whether it shows what the model's score depends on. Each is compared with chance: an average
+//! patch, and as many random patches.
 
 mod case;
 mod deletion;
@@ -24,64 +26,69 @@ use deletion::Deletion;
 use sightline_embed::{ExplainMethod, Highlight, Model};
 use sightline_figures::{Corpus, stream};
 
-/// What one method reaches.
+/// Figures of one explanation method.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MethodFigures {
-    /// Its name.
+    /// Name of the method.
     pub method: String,
-    /// Whether it is the one that serves.
+    /// Whether this method is the one used in serving.
     pub default: bool,
-    /// Share of the patch with the largest weight that shows the part, against the part's share of the picture.
+    /// Share of the patch with the largest weight that shows the part, compared with the part's
+    /// share of the picture.
     pub pointing: Contrast,
-    /// The same by part, in its order.
+    /// `pointing` by part, in the order of the parts.
     pub parts: Vec<PartFigures>,
-    /// The same of phrases that are the whole query, one for each picture.
+    /// `pointing` of phrases that are the whole query, one for each picture.
     pub pointing_alone: Contrast,
-    /// Pointing against the maps of the query's other phrases, of pictures with several: maps that are all alike, say of the
-    /// middle of the body, also beat any patch, but not each other.
+    /// Pointing compared with the maps of the query's other phrases, on pictures with several
+    /// phrases: maps that are all alike, such as of the middle of the body, also beat an average
+    /// patch, but not each other.
     pub pointing_swapped: Contrast,
-    /// Fall of a phrase's logit without the patches that its map highlights, against as many random ones.
+    /// Fall of a phrase's logit without the patches that its map highlights, compared with as many
+    /// random ones.
     pub phrase_deletion: Contrast,
-    /// The same of the match logit and the whole query's map.
+    /// Fall of the match logit without the patches that the whole query's map highlights, compared
+    /// with as many random ones.
     pub match_deletion: Contrast,
 }
 
 /// The pointing game for phrases about one part.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PartFigures {
-    /// Its name: "upper".
+    /// Name of the part, for example "upper".
     pub part: String,
-    /// As in [`MethodFigures`].
+    /// Figures as in [`MethodFigures::pointing`], for this part.
     pub pointing: Contrast,
 }
 
-/// What was measured.
+/// Figures of all methods.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figures {
-    /// Persons that were drawn.
+    /// Number of drawn persons.
     pub persons: usize,
-    /// Pictures of them that were asked about, views of one person counted each.
+    /// Number of pictures of them; every view of a person counts.
     pub pictures: usize,
-    /// Patches of a picture.
+    /// Number of patches per picture.
     pub patches: usize,
-    /// Of them, those that deletion blanks.
+    /// Number of patches that deletion blanks.
     pub blanked: usize,
-    /// In the order of [`ExplainMethod::ALL`].
+    /// Figures of each method, in the order of [`ExplainMethod::ALL`].
     pub methods: Vec<MethodFigures>,
 }
 
-/// What a method did with one phrase or one whole query.
+/// Result of a method for one phrase or one whole query.
 #[derive(Debug, Clone, Copy, Default)]
 struct Outcome {
-    /// Share of the best patch that shows the part; of a phrase alone.
+    /// Share of the best patch that shows the part; 0 for a whole query.
     hit: f64,
-    /// The same of the best patches of the query's other phrases, as their mean; none without others.
+    /// Mean of that share over the best patches of the query's other phrases; `None` without
+    /// others.
     swapped: Option<f64>,
-    /// Fall of the logit.
+    /// Fall of the logit without the highlighted patches.
     fall: f64,
 }
 
-/// What is asked of a picture.
+/// Kind of query about a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     /// A phrase of the query, about a part.
@@ -92,23 +99,23 @@ enum Question {
     Whole,
 }
 
-/// A question and what came of it.
-struct Asked {
+/// One question about a picture, and the outcome of every method.
+struct Answer {
     person: usize,
     question: Question,
-    /// The part's share of the picture; 0 of a whole query.
+    /// The part's share of the picture; 0 for a whole query.
     area: f64,
-    /// Mean fall of the logit without random patches; of a phrase alone it is not measured.
+    /// Mean fall of the logit without random patches; not measured for [`Question::Alone`].
     random: f64,
-    /// By method.
+    /// One outcome per method.
     outcomes: Vec<Outcome>,
 }
 
-/// Measures every method on pictures `0..views` of the persons `identities`, drawn by `corpus`. `progress` is told pictures
-/// done and pictures in all.
+/// Measures every method on pictures `0..views` of the persons `identities`, drawn by `corpus`.
+/// `progress` receives the number of finished pictures and of all pictures.
 ///
 /// # Errors
-/// Those of the model, and persons of whom nothing can be asked.
+/// Errors of the model, or persons without any phrase to test.
 pub fn measure(
     model: &Model,
     corpus: &Corpus,
@@ -120,16 +127,16 @@ pub fn measure(
     let pictures: Vec<(u64, u64)> = identities.clone().flat_map(|i| (0..views).map(move |view| (i, view))).collect();
     let done = AtomicUsize::new(0);
     let asked = pictures.par_iter().map(|&(identity, view)| {
-        let asked = ask(model, corpus, (identity, view), (identity - identities.start) as usize)?;
+        let asked = measure_picture(model, corpus, (identity, view), (identity - identities.start) as usize)?;
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, pictures.len());
         Ok(asked)
     });
-    let asked: Vec<Asked> = asked.collect::<Result<Vec<Vec<Asked>>>>()?.into_iter().flatten().collect();
+    let asked: Vec<Answer> = asked.collect::<Result<Vec<Vec<Answer>>>>()?.into_iter().flatten().collect();
     if asked.is_empty() {
         return Err(TrainError::Usage("no phrase is about anything that the pictures show: draw more persons".into()));
     }
     let method = |(at, method): (usize, &ExplainMethod)| {
-        let contrast = |of: &dyn Fn(Question) -> bool, values: fn(&Asked, Outcome) -> Option<(f64, f64)>| {
+        let contrast = |of: &dyn Fn(Question) -> bool, values: fn(&Answer, Outcome) -> Option<(f64, f64)>| {
             let chosen = asked.iter().filter(|asked| of(asked.question));
             let measured = chosen.filter_map(|asked| {
                 let (reached, chance) = values(asked, asked.outcomes[at])?;
@@ -137,9 +144,9 @@ pub fn measure(
             });
             Contrast::of(&measured.collect::<Vec<_>>(), persons)
         };
-        let points = |asked: &Asked, outcome: Outcome| Some((outcome.hit, asked.area));
-        let swapped = |_: &Asked, outcome: Outcome| Some((outcome.hit, outcome.swapped?));
-        let falls = |asked: &Asked, outcome: Outcome| Some((outcome.fall, asked.random));
+        let points = |asked: &Answer, outcome: Outcome| Some((outcome.hit, asked.area));
+        let swapped = |_: &Answer, outcome: Outcome| Some((outcome.hit, outcome.swapped?));
+        let falls = |asked: &Answer, outcome: Outcome| Some((outcome.fall, asked.random));
         let is_phrase = |question| matches!(question, Question::Phrase(_));
         let part = |part: &Part| {
             let pointing = contrast(&|question| question == Question::Phrase(*part), points);
@@ -166,8 +173,8 @@ pub fn measure(
     })
 }
 
-/// Asks about one picture: every phrase about a part that shows, and the query of all of them.
-fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usize) -> Result<Vec<Asked>> {
+/// Measures one picture: every phrase about a visible part, and the query of all phrases.
+fn measure_picture(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usize) -> Result<Vec<Answer>> {
     let mut rng = stream(identity, streams::EXPLANATION, view);
     let grid = model.network().arch().grid();
     let drawn = Drawn::of(corpus, (identity, view), grid, &mut rng);
@@ -178,7 +185,7 @@ fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usi
     let features = model.embed_images(std::slice::from_ref(&picture))?.swap_remove(0);
     let explain = |method: &ExplainMethod| model.explain_by(&query, &features.patches, *method);
     let explained = ExplainMethod::ALL.iter().map(explain).collect::<std::result::Result<Vec<_>, _>>()?;
-    // A phrase that is said twice is one statement, and one that was cut off is none.
+    // A phrase that occurs twice is one statement, and a phrase that was cut off is none.
     let place = |case: &Case| {
         let touches = |h: &Highlight| h.bytes.start < case.bytes.end && case.bytes.start < h.bytes.end;
         explained.first()?.phrases.iter().position(touches)
@@ -201,7 +208,7 @@ fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usi
             let swapped = (!others.is_empty()).then(|| others.iter().sum::<f64>() / others.len() as f64);
             Outcome { hit: hit(at), swapped, fall: fall(at, &after[nth(at)]) }
         };
-        Asked {
+        Answer {
             person,
             question: case.map_or(Question::Whole, |case| Question::Phrase(case.part)),
             area: case.map_or(0.0, Case::area),
@@ -209,8 +216,8 @@ fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usi
             outcomes: (0..explained.len()).map(outcome).collect(),
         }
     };
-    // After the phrases the whole.
-    let mut all: Vec<Asked> = (0..=cases.len()).map(asked).collect();
+    // The whole query comes after the phrases.
+    let mut all: Vec<Answer> = (0..=cases.len()).map(asked).collect();
     if let Some((case, _)) = cases.choose(&mut rng) {
         let query = model.encode_text(&drawn.query[case.bytes.clone()])?;
         let hit = |method: &ExplainMethod| -> Result<Outcome> {
@@ -220,7 +227,7 @@ fn ask(model: &Model, corpus: &Corpus, (identity, view): (u64, u64), person: usi
             Ok(Outcome { hit, ..Outcome::default() })
         };
         let outcomes = ExplainMethod::ALL.iter().map(hit).collect::<Result<_>>()?;
-        all.push(Asked { person, question: Question::Alone, area: case.area(), random: 0.0, outcomes });
+        all.push(Answer { person, question: Question::Alone, area: case.area(), random: 0.0, outcomes });
     }
     Ok(all)
 }

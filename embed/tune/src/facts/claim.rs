@@ -1,37 +1,37 @@
-//! A statement about a person, apart from its words.
+//! A claim: a statement about a person, independent of its words.
 
 use super::colour::ColourTerm;
 use super::kind::{KindSet, Part};
 use super::words::Term;
 use super::{ColourSet, Facts, Item, truth};
 
-/// A thing that a statement speaks of.
+/// A thing that a claim is about: its kinds and, optionally, its colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
-    /// Kinds that it may be.
+    /// Kinds that count as the thing.
     pub yes: KindSet,
-    /// Kinds of which it is open whether they count.
+    /// Kinds that may or may not count as the thing.
     pub maybe: KindSet,
-    /// Colours that it may have, and those of which that is open; any without.
+    /// Colours that count, and colours that may or may not count; `None` accepts any colour.
     pub colour: Option<(ColourSet, ColourSet)>,
 }
 
 /// A statement about a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// Such a thing is there.
+    /// The person has such a thing.
     Has(Wanted),
-    /// There is none.
+    /// The person has no such thing.
     HasNot(Wanted),
 }
 
 impl Wanted {
-    /// What a word for a kind means, alone or with a word for its colour.
+    /// Meaning of a word for a kind, alone or with a word for its colour.
     pub(super) fn of(term: &Term, colour: Option<&ColourTerm>) -> Self {
         Self { yes: term.yes, maybe: term.maybe, colour: colour.map(|term| (term.yes, term.maybe)) }
     }
 
-    /// Whether `item` is such a thing.
+    /// Whether `item` is such a thing; `None` if that is open.
     pub(super) fn is(&self, item: &Item) -> Option<bool> {
         let kind = match () {
             () if item.kinds.within(self.yes) => Some(true),
@@ -41,12 +41,12 @@ impl Wanted {
         truth::all([kind, self.colour.map_or(Some(true), |(yes, maybe)| item.colours.are(yes, maybe))])
     }
 
-    /// Whether `facts` have such a thing.
+    /// Whether the person of `facts` has such a thing; `None` if that is open.
     fn in_facts(&self, facts: &Facts) -> Option<bool> {
         let Some(part) = self.yes.part() else { return Some(false) };
         let seen = facts.seen(part);
-        // A statement about the whole part is about what one sees of it. Something unnoted below a
-        // jacket does not leave it open; it does if nothing is known of the part at all.
+        // A claim about the whole part is about what is visible of it. It is open only if nothing
+        // is known of the part; something unnoted below a jacket does not leave it open.
         let open = match self.yes == part.kinds() {
             true => seen.unseen == part.kinds(),
             false => seen.unseen.meets(self.yes),
@@ -57,7 +57,7 @@ impl Wanted {
 }
 
 impl Claim {
-    /// Whether it is true of the person that `facts` tell of; `None` where they leave it open.
+    /// Whether the claim is true of the person that `facts` describe; `None` if they leave it open.
     pub fn truth(&self, facts: &Facts) -> Option<bool> {
         match self {
             Self::Has(wanted) => wanted.in_facts(facts),
@@ -65,7 +65,7 @@ impl Claim {
         }
     }
 
-    /// The part that it speaks of.
+    /// The part that the claim is about.
     pub fn part(&self) -> Option<Part> {
         let (Self::Has(wanted) | Self::HasNot(wanted)) = self;
         wanted.yes.part()

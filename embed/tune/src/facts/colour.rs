@@ -1,16 +1,16 @@
 //! Colours of things, and the words for them.
 //!
-//! A word is a set of colours again: "blue" says navy, light blue and steel blue too. `maybe` are
+//! A word means a set of colours: "blue" includes navy, light blue and steel blue. `maybe` holds
 //! colours that some people call by that word and others do not (dark grey is "black" to many); of
 //! them a phrase is neither true nor false.
 //!
-//! Groups, as the phrases of the yardstick have them: navy and sky blue are blue; maroon, wine and
+//! The groups are those of the yardstick's phrases: navy and sky blue are blue; maroon, wine and
 //! burgundy are red; cream is white; lilac is purple; olive, lime and mint are green; rust is brown
 //! or orange; beige, tan, khaki and cream are neighbours, each other's `maybe`.
 
 use super::sets::bit_set;
 
-/// The finest colours that are told apart.
+/// The finest colours that are distinguished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Colour {
@@ -52,7 +52,7 @@ pub enum Colour {
 use Colour::*;
 
 impl Colour {
-    /// All of them.
+    /// All colours.
     pub const ALL: &[Self] = &[
         Black, DarkGrey, Grey, LightGrey, White, Cream, Beige, Tan, Khaki, Brown, DarkBrown, Rust, Olive, Green,
         DarkGreen, LightGreen, Teal, Navy, Blue, SteelBlue, LightBlue, Purple, Lilac, Pink, BrightPink, Red, Maroon,
@@ -65,17 +65,17 @@ bit_set! {
     ColourSet of Colour
 }
 
-/// Words for a colour.
+/// Words for a colour, and the colours that they mean.
 #[derive(Debug)]
 pub struct ColourTerm {
     /// Words that mean the same, the most common first.
     pub words: &'static [&'static str],
-    /// What a label means by it: the plain word where finer ones were at hand ("blue" where it
-    /// is neither navy nor light blue).
+    /// Colours that the word means in a label, which uses a plain word only where no finer one fits
+    /// ("blue" where it is neither navy nor light blue).
     pub label: ColourSet,
-    /// Colours that are called so.
+    /// Colours that the word means.
     pub yes: ColourSet,
-    /// Colours that may be called so.
+    /// Colours that the word means to some people only.
     pub maybe: ColourSet,
 }
 
@@ -84,7 +84,7 @@ const fn term(words: &'static [&'static str], yes: &[Colour], maybe: &[Colour]) 
 }
 
 impl ColourTerm {
-    /// The same word, which a label uses in a narrower sense.
+    /// Sets the narrower meaning that the word has in labels.
     const fn in_labels(self, label: &[Colour]) -> Self {
         Self { label: ColourSet::of(label), ..self }
     }
@@ -157,22 +157,23 @@ pub static HAIR_COLOURS: &[ColourTerm] = &[
     term(&["white"], &[White], &[Grey, Blond, LightGrey]),
 ];
 
-/// Colours of one thing, each a set of what the word for it may mean.
+/// Colours of one thing; each is the set of colours that its word may mean.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Colours {
-    /// Those that one would name it by; empty if they are not known.
+    /// Colours that one would name the thing by; empty if they are unknown.
     pub main: Vec<ColourSet>,
-    /// Those of prints, trims, stripes and sleeves.
+    /// Colours of prints, trims, stripes and sleeves.
     pub minor: Vec<ColourSet>,
 }
 
 impl Colours {
-    /// One colour.
+    /// Colours of a thing of one colour.
     pub fn one(colour: Colour) -> Self {
         Self { main: vec![ColourSet::of(&[colour])], minor: Vec::new() }
     }
 
-    /// Whether the thing is called by a word that means `yes`, or perhaps `maybe`.
+    /// Whether a word that means `yes`, or perhaps `maybe`, is true of the thing; `None` if that is
+    /// open.
     pub fn are(&self, yes: ColourSet, maybe: ColourSet) -> Option<bool> {
         let any = yes.or(maybe);
         match () {

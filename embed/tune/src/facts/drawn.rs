@@ -1,4 +1,4 @@
-//! The facts of a drawn person: everything is known, but what its own clothes hide.
+//! The facts of a drawn person: everything is known except what its own clothes hide.
 
 use super::colour::Colour::{self, *};
 use super::kind::Kind::*;
@@ -9,15 +9,15 @@ use sightline_figures::person::{
     BagKind, Garment, HairStyle, HatKind, HeldItem, LowerKind, Pattern, ShoeKind, UpperKind,
 };
 
-/// The colour of each position of the palette of garments.
+/// Colour at each position of the palette of garments.
 const GARMENTS: [Colour; 31] = [
     Black, DarkGrey, Grey, LightGrey, White, Cream, Beige, Tan, Khaki, Brown, DarkBrown, Rust, Olive, Green, DarkGreen,
     LightGreen, Teal, Navy, Blue, SteelBlue, LightBlue, Purple, Lilac, Pink, BrightPink, Red, Maroon, Orange, Coral,
     Yellow, Mustard,
 ];
-/// The same of the washes of denim.
+/// Colour at each position of the palette of denim washes.
 const DENIM: [Colour; 5] = [Blue, Navy, LightBlue, Black, Grey];
-/// The same of hair.
+/// Colour at each position of the palette of hair.
 const HAIR: [Colour; 8] = [Black, DarkBrown, Brown, Tan, Blond, Ginger, Grey, White];
 
 fn upper_kind(kind: UpperKind) -> super::Kind {
@@ -63,7 +63,8 @@ fn item(kind: super::Kind, palette: &[Colour], shade: &Shade) -> Item {
     Item { kinds: KindSet::of(&[kind]), colours }
 }
 
-/// `garment` as `kind`. Stripes and checks are of both colours, other patterns of the first.
+/// Converts `garment` to an item of `kind`. Stripes and checks have both colours as main colours,
+/// other patterns only the first.
 fn garment<K>(garment: &Garment<K>, kind: super::Kind, palette: &[Colour]) -> Item {
     let mut item = item(kind, palette, &garment.shade);
     let second = of_palette(&GARMENTS, &garment.second_shade);
@@ -78,7 +79,7 @@ fn garment<K>(garment: &Garment<K>, kind: super::Kind, palette: &[Colour]) -> It
 }
 
 impl Facts {
-    /// What is seen of a drawn person.
+    /// Facts about what is visible of a drawn person.
     pub fn of_drawn(person: &Person) -> Self {
         let mut facts = Self::unknown();
         facts.state_kinds(Part::Sex, &[KindSet::of(&[if person.woman { Woman } else { Man }])]);
@@ -125,12 +126,12 @@ impl Facts {
             item(kind, &GARMENTS, &shade)
         });
         facts.state(Part::Hat, hats.into_iter().collect());
-        // Nothing is said of glasses: many pictures are from behind, or too small to show them.
+        // Glasses stay unknown: many pictures are from behind, or too small to show them.
         facts.state(Part::Extra, Vec::new());
         facts
     }
 
-    /// Upper and lower garments and sleeves.
+    /// States the upper and lower garments and the sleeves.
     fn dress(&mut self, person: &Person) {
         let mut upper = Vec::new();
         let inner = person.dress.as_ref().map_or(&person.top, |(dress, _)| dress);
@@ -139,7 +140,8 @@ impl Facts {
         if let Some(outer) = &person.outer {
             let denim = outer.kind == UpperKind::DenimJacket;
             upper.push(garment(outer, upper_kind(outer.kind), if denim { &DENIM } else { &GARMENTS }));
-            // As the captions have it: what shows below a jacket that is closed, or has no sleeves.
+            // As in the captions, the inner garment shows below an open jacket, and below these
+            // kinds.
             below = person.outer_open
                 || matches!(outer.kind, UpperKind::Blazer | UpperKind::HiVis | UpperKind::Gilet | UpperKind::Cardigan);
         }
@@ -165,7 +167,7 @@ impl Facts {
     }
 }
 
-/// Hair; a hood hides it, and any hat hides short hair.
+/// Item for the hair; a hood hides it, and any hat hides short hair.
 fn hair(person: &Person) -> Item {
     let short = KindSet::of(&[ShortHair, Bald]);
     let kinds = match person.hair {

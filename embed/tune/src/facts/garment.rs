@@ -4,14 +4,14 @@ use super::kind::Kind::*;
 use super::kind::OUTERWEAR;
 use super::{Colours, Facts, Item, KindSet, Part};
 
-/// What a label of a garment photograph says.
+/// Meaning of a label of a garment photograph.
 #[derive(Debug)]
 struct Meaning {
     label: &'static str,
     part: Part,
     kinds: KindSet,
     sleeves: KindSet,
-    /// Top and bottom of its place in a picture of a standing person, of the height.
+    /// Top and bottom of its place in a picture of a standing person, as shares of the height.
     place: [f32; 2],
 }
 
@@ -27,14 +27,14 @@ const SHORT: KindSet = KindSet::of(&[ShortSleeves]);
 const LONG: KindSet = KindSet::of(&[LongSleeves]);
 const EITHER: KindSet = KindSet::NONE;
 
-/// Labels of the clothing dataset. "Pants" are jeans, leggings or others, shoes and tops of any kind: no word is sure to be true of
-/// them.
+/// Labels of the clothing dataset. "Pants" are left out because they may be jeans, leggings or
+/// others, shoes and tops because they may be of any kind: no word is certainly true of them.
 static MEANINGS: [Meaning; 13] = [
     upper("Blazer", KindSet::of(&[Blazer]), LONG),
     upper("Blouse", KindSet::of(&[Blouse]), EITHER),
     Meaning { place: [0.14, 0.84], ..upper("Dress", KindSet::of(&[Dress]), EITHER) },
     upper("Hoodie", KindSet::of(&[Hoodie]), LONG),
-    // Jumpers and sweatshirts among them: no kind for sure, but no T-shirt either.
+    // They include jumpers and sweatshirts: the kind is not certain, but it is no T-shirt.
     upper("Longsleeve", KindSet::of(&[LongSleeveTop, Sweater, Sweatshirt]), LONG),
     upper("Outwear", OUTERWEAR, LONG),
     upper("Polo", KindSet::of(&[Polo]), SHORT),
@@ -50,40 +50,41 @@ static MEANINGS: [Meaning; 13] = [
     },
 ];
 
-/// A label that says what a garment is.
+/// A label that names the kind of a garment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Garment(usize);
 
 impl Garment {
-    /// What `label` names; `None` for one that says nothing.
+    /// The garment that `label` names; `None` if the label is not in the table.
     pub fn labelled(label: &str) -> Option<Self> {
         MEANINGS.iter().position(|meaning| meaning.label == label).map(Self)
     }
 
-    /// All of them.
+    /// All garments.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..MEANINGS.len()).map(Self)
     }
 
-    /// As the dataset writes it.
+    /// The label as the dataset writes it.
     pub fn label(self) -> &'static str {
         MEANINGS[self.0].label
     }
 
-    /// Top and bottom of where it is worn, of the height of a picture of a person.
+    /// Top and bottom of where it is worn, as shares of the height of a picture of a person.
     pub fn place(self) -> [f32; 2] {
         MEANINGS[self.0].place
     }
 }
 
 impl Facts {
-    /// What is known of a photograph of `garment`: that it is there and nothing else of its part, and its sleeves.
+    /// Facts about a photograph of `garment`: it is the only item of its part, and its sleeves are
+    /// known.
     pub fn of_garment(garment: Garment) -> Self {
         let meaning = &MEANINGS[garment.0];
         let mut facts = Self::unknown();
         facts.state(meaning.part, vec![Item { kinds: meaning.kinds, colours: Colours::default() }]);
         if meaning.kinds.within(KindSet::of(&[Dress])) {
-            // It covers the legs as well: "skirt or dress" is true of it.
+            // A dress covers the legs as well: "skirt or dress" is true of it.
             facts.state(Part::Lower, vec![Item { kinds: KindSet::of(&[LongDress]), colours: Colours::default() }]);
         }
         if !meaning.sleeves.is_empty() {

@@ -1,26 +1,26 @@
-//! Parts of a person's looks and the finest kinds of what is seen there.
+//! Parts of a person's appearance, and the finest kinds of things that are seen there.
 //!
-//! A label or a phrase that is less fine ("jacket") is a set of kinds. So all questions of synonyms
-//! and of general and special words are questions about sets.
+//! A label or a phrase that is less fine ("jacket") is a set of kinds. Synonyms and general or
+//! special words are therefore handled by set operations.
 
 use super::sets::bit_set;
 
 /// Declares the parts with their kinds.
 macro_rules! parts {
     ($($part:ident: $($kind:ident)+;)+) => {
-        /// A part of the looks: what is known of one part says nothing of another.
+        /// A part of a person's appearance. Facts about one part say nothing about another.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[allow(missing_docs)]
         pub enum Part { $($part),+ }
 
-        /// The finest kinds, by part. Those of [`Part::Lower`] have a dress too, since it is worn
-        /// on the legs as much as above.
+        /// The finest kinds, by part. [`Part::Lower`] includes a dress too, since a dress covers
+        /// the legs as well.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[allow(missing_docs)]
         pub enum Kind { $($($kind),+),+ }
 
         impl Part {
-            /// All of them.
+            /// All parts.
             pub const ALL: &[Self] = &[$(Self::$part),+];
 
             /// Every kind of the part.
@@ -30,7 +30,7 @@ macro_rules! parts {
         }
 
         impl Kind {
-            /// All of them, part after part.
+            /// All kinds, part by part.
             pub const ALL: &[Self] = &[$($(Self::$kind),+),+];
         }
     };
@@ -60,7 +60,7 @@ bit_set! {
 }
 
 impl KindSet {
-    /// The part of its kinds; of the first part, if they are of several.
+    /// The part that its kinds belong to; the first one if they belong to several.
     pub fn part(self) -> Option<Part> {
         Part::ALL.iter().copied().find(|part| self.meets(part.kinds()))
     }

@@ -1,7 +1,8 @@
-//! Labels of real persons, as `labels.json` of a folder of people has them.
+//! Labels of real persons, read from `labels.json` in a folder of people.
 //!
-//! Free text (`"cardigan over turquoise top"`) stands beside groups of a fixed vocabulary. A word
-//! that is not in the vocabulary is an error: it would become "not known" without anyone noticing.
+//! Free text (`"cardigan over turquoise top"`) comes with groups of a fixed vocabulary. A group
+//! that is not in the vocabulary is an error: otherwise it would become "not known" without anyone
+//! noticing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +12,14 @@ use serde_json::Value;
 
 use crate::{Result, TrainError};
 
-/// One person.
+/// Label of one person.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Label {
     /// Identity, as in the annotation file.
     pub id: u32,
     /// Group of pictures, where the set has groups.
     pub group: Option<String>,
-    /// Name of the person, where several identities are the same one in other clothes.
+    /// Name of the person, if several identities are the same person in other clothes.
     pub actor: Option<String>,
     /// Length and colour of the hair.
     pub hair: String,
@@ -34,9 +35,9 @@ pub struct Label {
     pub hat: String,
     /// Other things, separated by commas.
     pub carried: String,
-    /// The same in a fixed vocabulary.
+    /// The same facts in a fixed vocabulary.
     pub normalised: Normalised,
-    /// Who of several persons in the picture is meant is in doubt.
+    /// Whether it is unclear which of several persons in the picture is meant.
     #[serde(default)]
     pub several_people: bool,
     /// Descriptions, as operators type them.
@@ -47,9 +48,9 @@ pub struct Label {
 /// Kind and colour of clothes, in free text.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Worn {
-    /// "cardigan over turquoise top"
+    /// Kind of the clothes: "cardigan over turquoise top".
     pub kind: String,
-    /// "black over turquoise"
+    /// Colour of the clothes: "black over turquoise".
     pub colour: String,
 }
 
@@ -67,7 +68,7 @@ pub struct Normalised {
     pub glasses_group: GlassesGroup,
 }
 
-/// Declares the words of a group. `unknown` is one of each.
+/// Declares the words of a group; every group also has `unknown`.
 macro_rules! group {
     ($name:ident: $($value:ident = $word:literal),+) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -91,11 +92,11 @@ group!(BagGroup: None = "none", Backpack = "backpack", Handbag = "handbag/should
 group!(HatGroup: None = "none", Cap = "cap", Helmet = "helmet", Hat = "hat/other", Beanie = "beanie", Hood = "hood");
 group!(GlassesGroup: NoneSeen = "none seen", Glasses = "glasses", Sunglasses = "sunglasses");
 
-/// Reads `labels.json` at `path`, by identity.
+/// Reads the `labels.json` at `path`; returns the labels by identity.
 ///
 /// # Errors
-/// A file that cannot be read, or that is no list; an item that is not of this form or is the second
-/// of its identity, by its place and identity.
+/// A file that cannot be read or is not a list, an item of another form, or a second item of an
+/// identity. The error names the item's index and identity.
 pub fn read_labels(path: &Path) -> Result<BTreeMap<u32, Label>> {
     let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
     let items: Vec<Value> =

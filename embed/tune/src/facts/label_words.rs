@@ -1,12 +1,12 @@
-//! Words of labels, with the kinds that they mean.
+//! Words of labels, and the kinds that they mean.
 //!
-//! Only those that no phrase says, or that a label uses in another sense than a phrase: a label that
-//! says "trousers" has no jeans, a phrase may.
+//! The table has only words that no phrase uses, or that a label uses in another sense than a
+//! phrase: "trousers" excludes jeans in a label, but not in a phrase.
 
 use super::kind::Kind::*;
 use super::{KindSet, Part};
 
-/// Words of labels that no phrase has, or that a phrase means more widely.
+/// Words of labels that no phrase uses, or that have a wider meaning in phrases.
 #[rustfmt::skip]
 pub(super) static LABEL_WORDS: &[(&str, KindSet)] = &[
     ("top", KindSet::of(&[TShirt, LongSleeveTop, Blouse, TankTop, Tunic, Shirt, Polo, Jersey])),

@@ -1,4 +1,5 @@
-//! What is known of a person, drawn or real, and statements that are true, false or open of it.
+//! Facts about a person, drawn or real, and statements that are true, false or open about that
+//! person.
 //!
 //! ```text
 //! labels.json -> Label -+
@@ -6,9 +7,9 @@
 //! figures::Person ------+                            yardstick: the fixed phrases of `eval --phrases`
 //! ```
 //!
-//! A text that describes one person is true of others, too. Training and evaluation therefore ask
-//! of every pair whether the text is *true*, which has three answers: what a picture does not show
-//! is neither true nor false.
+//! A text that describes one person may be true of others too. Training and evaluation therefore
+//! check for every pair whether the text is *true*, with three possible answers: what a picture
+//! does not show is neither true nor false.
 
 mod claim;
 mod colour;
@@ -37,39 +38,39 @@ pub use phrase::Phrase;
 pub use rare::RareKind;
 pub use words::Verb;
 
-/// One thing that is seen, or sex, hair or sleeves as one.
+/// One visible thing; sex, hair and sleeves are one thing each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// It is one of these kinds.
+    /// Kinds that the thing may be; it is one of them.
     pub kinds: KindSet,
-    /// Its colours, as far as they are known.
+    /// Colours of the thing, as far as they are known.
     pub colours: Colours,
 }
 
-/// What is known of one part.
+/// Facts about one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// What is there; garments from the outermost to the innermost.
+    /// Items that are there; garments from the outermost to the innermost.
     pub items: Vec<Item>,
-    /// Kinds that may be there all the same, hidden or not noted. All kinds of the part where
-    /// nothing is known, none where the list is complete.
+    /// Kinds that may be there in addition, hidden or not noted: all kinds of the part if nothing
+    /// is known, none if `items` is complete.
     pub unseen: KindSet,
 }
 
-/// What is known of a person.
+/// Facts about a person, by part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     parts: Vec<Seen>,
 }
 
 impl Facts {
-    /// Nothing is known.
+    /// Facts about a person of whom nothing is known.
     pub fn unknown() -> Self {
         let unknown = |part: &Part| Seen { items: Vec::new(), unseen: part.kinds() };
         Self { parts: Part::ALL.iter().map(unknown).collect() }
     }
 
-    /// What is known of `part`.
+    /// Facts about `part`.
     pub fn seen(&self, part: Part) -> &Seen {
         &self.parts[part as usize]
     }
@@ -79,7 +80,7 @@ impl Facts {
         self.parts[part as usize] = Seen { items, unseen: KindSet::NONE };
     }
 
-    /// As [`Facts::state`], for things without a known colour.
+    /// States items like [`Facts::state`], without known colours.
     pub(crate) fn state_kinds(&mut self, part: Part, kinds: &[KindSet]) {
         let items = kinds.iter().map(|kinds| Item { kinds: *kinds, colours: Colours::default() });
         self.state(part, items.collect());

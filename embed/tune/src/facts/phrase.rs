@@ -13,7 +13,7 @@ use super::{Claim, Facts, Item, Part, Wanted};
 #[derive(Debug, Clone)]
 pub struct Phrase {
     text: String,
-    /// What a list has: "red jacket", "no bag".
+    /// Words in a list: "red jacket", "no bag".
     noun: String,
     claim: Claim,
     part: Part,
@@ -26,20 +26,20 @@ pub(super) fn colour_terms(part: Part) -> &'static [ColourTerm] {
     if part == Part::Hair { HAIR_COLOURS } else { THING_COLOURS }
 }
 
-/// `words` with "a" or "an" before them.
+/// Puts "a" or "an" before `words`.
 pub(super) fn with_article(words: &str) -> String {
     let an = words.starts_with(['a', 'e', 'i', 'o']) || words.starts_with("um");
     format!("{} {words}", if an { "an" } else { "a" })
 }
 
-/// One of `words`, the first about every second time.
+/// Picks one of `words`; the first one is the most likely.
 fn pick(words: &'static [&'static str], rng: &mut impl Rng) -> &'static str {
     if rng.random::<f32>() < 0.4 { words[0] } else { words.choose(rng).copied().unwrap_or(words[0]) }
 }
 
 impl Phrase {
-    /// The phrase that says `word` ("jacket"), in a `colour` or not. `None` if no table has such a
-    /// word.
+    /// The phrase with the word `word` ("jacket") and, optionally, a `colour`. `None` if no table
+    /// has such a word.
     pub fn named(word: &str, colour: Option<&str>) -> Option<Self> {
         let find =
             |part: &Part| terms(*part).iter().find_map(|term| Some((term, *term.words.iter().find(|w| **w == word)?)));
@@ -48,19 +48,19 @@ impl Phrase {
             colour_terms(part).iter().find_map(|term| Some((term, *term.words.iter().find(|w| **w == colour)?)))
         };
         match colour {
-            None => Some(Self::worded(part, (term, word), None)),
-            Some(colour) => Some(Self::worded(part, (term, word), Some(of_colour(colour)?))),
+            None => Some(Self::with_words(part, (term, word), None)),
+            Some(colour) => Some(Self::with_words(part, (term, word), Some(of_colour(colour)?))),
         }
     }
 
-    /// That there is what `term` names, in `colour` if there is one.
+    /// States that there is a thing that `term` names, in `colour` if given.
     fn has(part: Part, term: &'static Term, colour: Option<&'static ColourTerm>, rng: &mut impl Rng) -> Self {
         let word = pick(term.words, rng);
-        Self::worded(part, (term, word), colour.map(|colour| (colour, pick(colour.words, rng))))
+        Self::with_words(part, (term, word), colour.map(|colour| (colour, pick(colour.words, rng))))
     }
 
-    /// As [`Phrase::has`], in certain words.
-    fn worded(
+    /// Makes a phrase like [`Phrase::has`], with the given words.
+    fn with_words(
         part: Part,
         (term, word): (&'static Term, &'static str),
         colour: Option<(&'static ColourTerm, &'static str)>,
@@ -82,7 +82,7 @@ impl Phrase {
         phrase
     }
 
-    /// That there is nothing that `term` names.
+    /// States that there is nothing that `term` names.
     fn has_not(part: Part, term: &'static Term, rng: &mut impl Rng) -> Self {
         let word = pick(term.words, rng);
         let noun = format!("no {word}");
@@ -98,32 +98,33 @@ impl Phrase {
         Self { text, noun, claim: Claim::HasNot(Wanted::of(term, None)), part, term, colour: None }
     }
 
-    /// Its words: "wearing a red jacket".
+    /// The words of the phrase: "wearing a red jacket".
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What it states.
+    /// The claim that the phrase states.
     pub fn claim(&self) -> Claim {
         self.claim
     }
 
-    /// The part that it speaks of.
+    /// The part that the phrase is about.
     pub fn part(&self) -> Part {
         self.part
     }
 
-    /// Whether it is true of the person that `facts` tell of.
+    /// Whether the phrase is true of the person that `facts` describe; `None` if they leave it
+    /// open.
     pub fn truth(&self, facts: &Facts) -> Option<bool> {
         self.claim.truth(facts)
     }
 
-    /// Without verb and article: "red jacket".
+    /// The phrase without verb and article: "red jacket".
     pub fn noun(&self) -> &str {
         &self.noun
     }
 
-    /// Without verb: "a red jacket".
+    /// The phrase without verb: "a red jacket".
     pub(super) fn thing(&self) -> String {
         if self.term.plural { self.noun.clone() } else { with_article(&self.noun) }
     }
@@ -136,13 +137,13 @@ impl Phrase {
         matches!(self.claim, Claim::HasNot(_))
     }
 
-    /// Whether it speaks of a thing that is rare.
+    /// Whether the phrase names a rare kind.
     pub(super) fn is_rare(&self) -> bool {
         !self.is_negated() && self.term.yes.within(super::rare::RARE)
     }
 
-    /// A true phrase about `item`. `colour` and `wide` are the shares of phrases with the colour, and
-    /// of those that have nothing but the colour. `None` if no word is sure.
+    /// Generates a true phrase about `item`. `colour` is the share of phrases that include the
+    /// colour, `wide` the share that name the colour but no kind. `None` if no word is certain.
     pub(crate) fn about(part: Part, item: &Item, colour: f32, wide: f32, rng: &mut impl Rng) -> Option<Self> {
         let sure = |term: &&'static ColourTerm| item.colours.are(term.yes, term.maybe) == Some(true);
         let colours: Vec<&ColourTerm> = colour_terms(part).iter().filter(sure).collect();
@@ -157,7 +158,7 @@ impl Phrase {
         }
     }
 
-    /// That there is nothing of `part`, if that is true.
+    /// States that there is nothing of `part`; `None` unless that is true.
     pub(super) fn nothing_of(part: Part, facts: &Facts, rng: &mut impl Rng) -> Option<Self> {
         let word = match part {
             Part::Bag => "bag",
@@ -170,8 +171,8 @@ impl Phrase {
         (phrase.truth(facts) == Some(true)).then_some(phrase)
     }
 
-    /// Phrases that are true of a person: of each thing with and without its colour, of clothes
-    /// their colour alone too, and what is not there.
+    /// Phrases that are true of a person: each thing with and without its colour, clothes also by
+    /// their colour alone, and what the person does not have.
     pub fn true_of(facts: &Facts, rng: &mut impl Rng) -> Vec<Self> {
         let mut phrases = Vec::new();
         for &part in Part::ALL {
@@ -182,31 +183,31 @@ impl Phrase {
             }
             phrases.extend(Self::nothing_of(part, facts, rng));
         }
-        let absent: Vec<&Term> = terms(Part::Upper).iter().filter(|term| is_false(Part::Upper, term, facts)).collect();
+        let absent: Vec<&Term> = terms(Part::Upper).iter().filter(|term| is_false(term, facts)).collect();
         if let Some(term) = absent.choose(rng) {
             phrases.push(Self::has_not(Part::Upper, term, rng));
         }
-        let mut told = BTreeSet::new();
-        phrases.retain(|phrase| told.insert(phrase.text.clone()));
+        let mut texts = BTreeSet::new();
+        phrases.retain(|phrase| texts.insert(phrase.text.clone()));
         phrases
     }
 
-    /// Phrases that are false of a person, each one step from a true one.
+    /// Phrases that are false of a person, each a true one with one change.
     pub fn false_of(facts: &Facts, rng: &mut impl Rng) -> Vec<Self> {
         Self::true_of(facts, rng).iter().filter_map(|phrase| phrase.changed(facts, rng)).collect()
     }
 
-    /// The phrase with one thing changed, so that it is false of the person that `facts` tell of:
-    /// another colour, another kind, or there instead of not there and the reverse. `None` if no
-    /// such change is surely false.
+    /// The phrase with one change that makes it false of the person that `facts` describe: another
+    /// colour, another kind, or presence instead of absence and the reverse. `None` if no such
+    /// change is certainly false.
     pub fn changed(&self, facts: &Facts, rng: &mut impl Rng) -> Option<Self> {
         let false_now = |phrase: Self| (phrase.truth(facts) == Some(false)).then_some(phrase);
         let part = self.part;
-        // Of the same verb, so that the rest of a sentence stays as it is.
+        // The verb must be the same, so that the rest of a sentence stays unchanged.
         let fits = |term: &&Term| term.verb == self.term.verb && (!term.wide || self.term.wide);
         let kinds = || terms(part).iter().filter(fits);
         if self.is_negated() {
-            let wrong: Vec<&Term> = kinds().filter(|term| is_false(part, term, facts)).collect();
+            let wrong: Vec<&Term> = kinds().filter(|term| is_false(term, facts)).collect();
             return wrong.choose(rng).and_then(|term| false_now(Self::has(part, term, None, rng)));
         }
         let colours: Vec<&ColourTerm> = match self.colour {
@@ -234,8 +235,32 @@ impl Phrase {
     }
 }
 
-/// Whether nothing that `term` names is there, for sure.
-fn is_false(part: Part, term: &Term, facts: &Facts) -> bool {
-    debug_assert!(term.yes.within(part.kinds()));
+/// Whether it is certain that nothing that `term` names is there.
+fn is_false(term: &Term, facts: &Facts) -> bool {
     Claim::Has(Wanted::of(term, None)).truth(facts) == Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    /// The kinds of a term are all of its own part. Facts about another part would otherwise decide
+    /// whether a phrase is true, since a claim looks at the part of its first kind.
+    #[test]
+    fn a_phrase_is_about_the_part_of_its_term() {
+        let mut rng = StdRng::seed_from_u64(1);
+        for &part in Part::ALL {
+            for term in terms(part) {
+                assert!(term.yes.within(part.kinds()), "{term:?}");
+                assert_eq!(term.yes.part(), Some(part), "{term:?}");
+                for phrase in [Phrase::has(part, term, None, &mut rng), Phrase::has_not(part, term, &mut rng)] {
+                    assert_eq!(phrase.part(), part, "{}", phrase.text());
+                    assert_eq!(phrase.truth(&Facts::unknown()), None, "{}", phrase.text());
+                }
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::kind::Kind::*;
 use super::{Claim, Facts, KindSet, Part, Wanted};
 
-/// What few persons of a set have.
+/// A kind that few persons of a set have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum RareKind {
@@ -19,7 +19,7 @@ pub enum RareKind {
 }
 
 impl RareKind {
-    /// All of them.
+    /// All rare kinds.
     pub const ALL: [Self; 9] = [
         Self::Backpack,
         Self::Handbag,
@@ -32,7 +32,7 @@ impl RareKind {
         Self::LongHair,
     ];
 
-    /// Its name in a list: "long-hair".
+    /// Name of the kind in a list, for example "long-hair".
     pub fn name(self) -> &'static str {
         match self {
             Self::Backpack => "backpack",
@@ -61,14 +61,15 @@ impl RareKind {
         }
     }
 
-    /// Whether `facts` have it for sure.
+    /// Whether the person that `facts` describe certainly has it.
     pub fn is_in(self, facts: &Facts) -> bool {
         let wanted = Wanted { yes: self.kinds(), maybe: KindSet::NONE, colour: None };
         Claim::Has(wanted).truth(facts) == Some(true)
     }
 }
 
-/// Kinds that a description mentions more often than others: [`RareKind`], and what else is as rare.
+/// Kinds that a description mentions more often than others: those of [`RareKind`] and others that
+/// are as rare.
 pub(super) const RARE: KindSet = Part::Bag
     .kinds()
     .or(Part::Hat.kinds())

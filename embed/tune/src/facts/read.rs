@@ -1,8 +1,8 @@
-//! The facts of a label.
+//! Reads the facts of a label.
 //!
-//! Free text is finer than its group, the group is surer: a garment is what its text says within
-//! its group ("short-sleeved shirt" in the group of T-shirts is one or a polo shirt). Text that no
-//! table knows leaves the group.
+//! Free text is more specific than its group, but the group is more reliable: a garment is what its
+//! text says, limited to its group ("short-sleeved shirt" in the group of T-shirts is a T-shirt or
+//! a polo shirt). For text that no table knows, only the group counts.
 
 use super::colour::{HAIR_COLOURS, THING_COLOURS};
 use super::kind::Kind::*;
@@ -11,9 +11,9 @@ use super::label::{BagGroup, GlassesGroup, HairLength, HatGroup, Label, LowerGro
 use super::scan::{colours_of, things, tokens};
 use super::{Colours, Facts, Item, KindSet, Part};
 
-/// What one wears directly on the upper body.
+/// Kinds that are worn directly on the upper body.
 const INNER: KindSet = KindSet::of(&[TShirt, Polo, Jersey, TankTop, Shirt, Blouse, LongSleeveTop, Sweater, Sweatshirt]);
-/// Words of a description that tell of a garment below the one that the label names.
+/// Words of a description that imply a garment below the one that the label names.
 const BELOW: [&str; 6] = ["open", "over", "under", "beneath", "showing", "unzipped"];
 
 fn upper_group(group: UpperGroup) -> KindSet {
@@ -72,8 +72,8 @@ fn hat_group(group: HatGroup) -> KindSet {
     }
 }
 
-/// Narrows the first of `items` to `group`, if none is of the group; a group without an item becomes
-/// one.
+/// Narrows the first of `items` that may be of `group` to the group. If there is none, adds the
+/// group to the kinds of the first item, or makes it an item if `items` is empty.
 fn within_group(items: &mut Vec<Item>, group: KindSet, colours: impl FnOnce() -> Colours) {
     match items.iter_mut().find(|item| item.kinds.meets(group)) {
         Some(item) => item.kinds = item.kinds.and(group),
@@ -84,7 +84,7 @@ fn within_group(items: &mut Vec<Item>, group: KindSet, colours: impl FnOnce() ->
     }
 }
 
-/// Parts of `text` that "over" and "under" divide, the outermost first.
+/// Splits `text` into layers at "over" and "under", the outermost first.
 fn layers(text: &[String]) -> Vec<&[String]> {
     let mut layers: Vec<&[String]> = text.split(|word| word == "over" || word == "under").collect();
     if text.iter().any(|word| word == "under") {
@@ -93,7 +93,7 @@ fn layers(text: &[String]) -> Vec<&[String]> {
     layers
 }
 
-/// Leaves out what is named a second time without a colour.
+/// Removes items that are named a second time without a colour.
 fn name_once(items: &mut Vec<Item>) {
     let all = items.clone();
     let mut at = 0;
@@ -107,13 +107,14 @@ fn name_once(items: &mut Vec<Item>) {
     });
 }
 
-/// Splits things into those of `part` and others.
+/// Splits `items` into those of `part` and others.
 fn of_part(items: Vec<Item>, part: Part) -> (Vec<Item>, Vec<Item>) {
     items.into_iter().partition(|item| item.kinds.within(part.kinds()))
 }
 
 impl Facts {
-    /// What `label` tells. "unknown" is neither true nor false.
+    /// The facts that `label` states. Statements about what is "unknown" are neither true nor
+    /// false.
     pub fn of_label(label: &Label) -> Self {
         let mut facts = Self::unknown();
         let of = &label.normalised;
@@ -151,7 +152,8 @@ impl Facts {
         }
         extras.extend(facts.read_carried(&label.carried));
         name_once(&mut extras);
-        // Scarves and watches are noted where they were noticed, so nobody is without one for sure.
+        // Scarves and watches are noted only where they were noticed, so their absence is never
+        // certain.
         facts.seen_mut(Part::Extra).items = extras;
         facts
     }
@@ -174,7 +176,7 @@ impl Facts {
         self.state(Part::Hair, vec![Item { kinds, colours }]);
     }
 
-    /// Reads the upper garments; what else their text names is returned.
+    /// Reads the upper garments; returns the accessories that their text names.
     fn read_upper(&mut self, label: &Label) -> Vec<Item> {
         let found = things(&label.upper.kind, &[Part::Upper, Part::Extra], THING_COLOURS);
         let (mut items, extras) = of_part(found, Part::Upper);
@@ -189,7 +191,7 @@ impl Facts {
         within_group(&mut items, upper_group(group), Colours::default);
         let colour = tokens(&label.upper.colour);
         let layers = layers(&colour);
-        // A single colour is that of the first garment whose kind did not come with its own.
+        // A single colour belongs to the first garment whose kind has no colour of its own.
         let first = match layers.as_slice() {
             [_] => items.iter().position(|item| item.colours.main.is_empty()).unwrap_or(0),
             _ => 0,
@@ -254,7 +256,7 @@ impl Facts {
         self.state(Part::Bag, bags);
     }
 
-    /// Reads what is carried; accessories are returned. Garments named there are worn below the
+    /// Reads what is carried; returns the accessories. Garments named there are worn below the
     /// others, unless they hang somewhere.
     fn read_carried(&mut self, text: &str) -> Vec<Item> {
         let (mut held, mut extras) = (Vec::new(), Vec::new());

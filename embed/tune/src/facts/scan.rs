@@ -9,7 +9,7 @@ use super::label_words::LABEL_WORDS;
 use super::words::terms;
 use super::{ColourSet, Colours, Item, KindSet, Part};
 
-/// Words that only shade the colour after them, where no term has both.
+/// Words that only modify the colour after them, unless a term includes both.
 const SHADES: [&str; 16] = [
     "dark",
     "light",
@@ -29,14 +29,14 @@ const SHADES: [&str; 16] = [
     "sky",
 ];
 
-/// Words with plain letters alone, and commas; hyphens part words, apostrophes do not.
+/// Splits `text` into lower-case words and commas. Hyphens separate words, apostrophes do not.
 pub(super) fn tokens(text: &str) -> Vec<String> {
     let spaced = text.to_lowercase().replace(['\'', '\u{2019}'], "").replace(',', " , ");
     let words = spaced.split(|c: char| !c.is_alphanumeric() && c != ',').filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()
 }
 
-/// Whether `tokens` begin with `phrase`, whose last word may be a plural; with how many tokens.
+/// Number of tokens of `phrase` if `tokens` begin with it; its last word may be a plural.
 fn begins(tokens: &[String], phrase: &str) -> Option<usize> {
     let words: Vec<String> = self::tokens(phrase);
     let same = |(at, word): (usize, &String)| {
@@ -49,9 +49,10 @@ fn begins(tokens: &[String], phrase: &str) -> Option<usize> {
 /// The longest term at the beginning of `tokens`: its length and its kinds in `parts`.
 fn kind_at(tokens: &[String], parts: KindSet) -> Option<(usize, KindSet)> {
     let own = LABEL_WORDS.iter().map(|(words, kinds)| (*words, *kinds, true));
-    let said = Part::ALL.iter().flat_map(|part| terms(*part)).filter(|term| !term.wide);
-    let said = said.flat_map(|term| term.words.iter().map(|word| (*word, term.yes, false)));
-    let found = own.chain(said).filter_map(|(words, kinds, own)| Some((begins(tokens, words)?, own, kinds.and(parts))));
+    let phrase_words = Part::ALL.iter().flat_map(|part| terms(*part)).filter(|term| !term.wide);
+    let phrase_words = phrase_words.flat_map(|term| term.words.iter().map(|word| (*word, term.yes, false)));
+    let found =
+        own.chain(phrase_words).filter_map(|(words, kinds, own)| Some((begins(tokens, words)?, own, kinds.and(parts))));
     // A word that a label uses in its own sense wins over the same word of a phrase.
     let (length, _, kinds) = found.max_by_key(|(length, own, kinds)| (*length, *own, !kinds.is_empty()))?;
     Some((length, kinds))
@@ -63,8 +64,8 @@ fn colour_at(tokens: &[String], table: &[ColourTerm]) -> Option<(usize, ColourSe
     all.filter_map(|(word, set)| Some((begins(tokens, word)?, set))).max_by_key(|(length, _)| *length)
 }
 
-/// All colours that `tokens` name, in their order; what stands side by side ("grey blue") is one of
-/// both.
+/// All colours that `tokens` name, in their order; neighbouring colour words ("grey blue") mean one
+/// colour of either.
 fn colours(tokens: &[String], table: &[ColourTerm]) -> Vec<ColourSet> {
     let (mut found, mut at, mut last_end) = (Vec::<ColourSet>::new(), 0, None);
     while at < tokens.len() {
@@ -86,7 +87,7 @@ fn colours(tokens: &[String], table: &[ColourTerm]) -> Vec<ColourSet> {
     found
 }
 
-/// The colours of one thing; what follows "with" is minor.
+/// The colours of one thing; colours after "with" are minor.
 pub(super) fn colours_of(text: &[String], table: &[ColourTerm]) -> Colours {
     let end = text.iter().position(|word| word == "with").unwrap_or(text.len());
     let (main, minor) = text.split_at(end);
@@ -106,7 +107,8 @@ pub(super) fn things(text: &str, parts: &[Part], table: &[ColourTerm]) -> Vec<It
         if !kinds.is_empty() {
             let between = found.last().map(|(_, end, _)| &tokens[*end..at]);
             match (between, found.last_mut()) {
-                // "jersey t-shirt" is what both words say, or either.
+                // "jersey t-shirt" means the kinds that both words have in common, or those of
+                // either.
                 (Some([]), Some(last)) => {
                     let both = last.2.and(kinds);
                     (last.1, last.2) = (at + length, if both.is_empty() { last.2.or(kinds) } else { both });

@@ -1,5 +1,5 @@
-//! Small sets of the values of an enum, as bits of a number: they are compared millions of times in
-//! a run.
+//! Small sets of enum values, stored as bits of a number because they are compared millions of
+//! times in a run.
 
 /// Declares the set `$set` of values of `$item`, an enum of fewer than 128 values.
 macro_rules! bit_set {
@@ -9,10 +9,10 @@ macro_rules! bit_set {
         pub struct $set(u128);
 
         impl $set {
-            /// Without a value.
+            /// The empty set.
             pub const NONE: Self = Self(0);
 
-            /// Those of `items`.
+            /// The set of `items`.
             pub const fn of(items: &[$item]) -> Self {
                 let (mut bits, mut at) = (0, 0);
                 while at < items.len() {
@@ -22,27 +22,27 @@ macro_rules! bit_set {
                 Self(bits)
             }
 
-            /// Those in either.
+            /// The union of both sets.
             pub const fn or(self, other: Self) -> Self {
                 Self(self.0 | other.0)
             }
 
-            /// Those in both.
+            /// The intersection of both sets.
             pub const fn and(self, other: Self) -> Self {
                 Self(self.0 & other.0)
             }
 
-            /// Whether it has no value.
+            /// Whether the set is empty.
             pub const fn is_empty(self) -> bool {
                 self.0 == 0
             }
 
-            /// Whether both have a value in common.
+            /// Whether the sets have a value in common.
             pub const fn meets(self, other: Self) -> bool {
                 self.0 & other.0 != 0
             }
 
-            /// Whether it has a value, and `other` has all of its values.
+            /// Whether the set is a non-empty subset of `other`.
             pub const fn within(self, other: Self) -> bool {
                 self.0 != 0 && self.0 & !other.0 == 0
             }

@@ -1,6 +1,6 @@
-//! Logic of statements that may be true, false or open (Kleene's).
+//! Three-valued logic (Kleene's) of statements that are true, false or open (`None`).
 
-/// Whether all are true: false if one is false, open if one is open.
+/// Whether all are true: false if one is false, otherwise open if one is open.
 pub(super) fn all(truths: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
     let mut result = Some(true);
     for truth in truths {
@@ -13,12 +13,12 @@ pub(super) fn all(truths: impl IntoIterator<Item = Option<bool>>) -> Option<bool
     result
 }
 
-/// Whether one is true: true if one is true, open if one is open.
+/// Whether one is true: true if one is true, otherwise open if one is open.
 pub(super) fn any(truths: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
     all(truths.into_iter().map(not)).map(|none| !none)
 }
 
-/// The opposite; what is open stays open.
+/// The opposite; an open truth stays open.
 pub(super) fn not(truth: Option<bool>) -> Option<bool> {
     truth.map(|truth| !truth)
 }

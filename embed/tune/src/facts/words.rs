@@ -1,12 +1,13 @@
-//! Words for kinds of things, each with the kinds that it means.
+//! Words for kinds of things, and the kinds that they mean.
 //!
-//! As with colours, `yes` are kinds that everyone calls so, and `maybe` those that some call so (a
-//! padded vest is a "jacket" to some, a parka a "coat"): of them a phrase is neither true nor false.
+//! As with colours, `yes` holds kinds that everyone calls by the word, and `maybe` kinds that only
+//! some people do (a padded vest or a parka is a "jacket" to some): of those a phrase is neither
+//! true nor false.
 
 use super::kind::Kind::{self, *};
 use super::kind::{JACKETS, KindSet, OUTERWEAR, Part, VESTS};
 
-/// How a sentence speaks of the thing.
+/// Verb that a sentence uses for the thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// "wearing a red jacket"
@@ -22,15 +23,16 @@ pub enum Verb {
 pub struct Term {
     /// Words that mean the same, the most common first.
     pub words: &'static [&'static str],
-    /// Kinds that are called so.
+    /// Kinds that the words mean.
     pub yes: KindSet,
-    /// Kinds that may be called so.
+    /// Kinds that the words mean to some people only.
     pub maybe: KindSet,
-    /// How a sentence speaks of it.
+    /// Verb that a sentence uses for the thing.
     pub verb: Verb,
-    /// Without article: "jeans", "long hair".
+    /// Whether the words take no article: "jeans", "long hair".
     pub plural: bool,
-    /// So wide that it names the part and not the kind: "top". It is used with a colour alone.
+    /// Whether the words name the whole part instead of a kind: "top". They are used only with a
+    /// colour.
     pub wide: bool,
 }
 
@@ -60,7 +62,7 @@ impl Term {
         Self { maybe: self.maybe.or(maybe), ..self }
     }
 
-    /// Anything of the part.
+    /// A term for anything of `part`.
     const fn any(words: &'static [&'static str], part: Part) -> Self {
         Self { wide: true, ..term(words, &[], &[]).also(part.kinds()) }
     }
@@ -95,7 +97,7 @@ static HAIR: &[Term] = &[
 static SLEEVES: &[Term] = &[
     term(&["short sleeves"], &[ShortSleeves], &[Sleeveless]).with().plural(),
     term(&["long sleeves"], &[LongSleeves], &[]).with().plural(),
-    // Of anything with such sleeves, a jacket too.
+    // These are true of anything with such sleeves, including jackets.
     term(&["short-sleeved top"], &[ShortSleeves], &[Sleeveless]),
     term(&["long-sleeved top"], &[LongSleeves], &[]),
     term(&["no sleeves", "bare arms"], &[Sleeveless], &[ShortSleeves]).with().plural(),
@@ -163,7 +165,7 @@ static LOWER: &[Term] = &[
     term(&["jeans", "denim jeans"], &[Jeans], &[]).plural(),
     term(
         &["trousers", "pants", "long trousers"],
-        // Who types "blue trousers" wants to see blue jeans too.
+        // Somebody who types "blue trousers" wants to see blue jeans too.
         &[Trousers, SuitTrousers, TrackTrousers, SkiTrousers, BaseballTrousers, Jeans],
         &[Leggings, Capri, Breeches, SuitLegs],
     )

@@ -1,10 +1,10 @@
-//! The yardstick: fixed phrases, and the rules by which labels say of whom they are true.
+//! The yardstick: fixed phrases, and the rules that decide from labels whom they are true of.
 //!
 //! Scores from different models are comparable only if phrases and rules never change, so they do
 //! not follow [`Facts`](super::Facts): a colour is the last word of a label ("dark navy with yellow
-//! stripes" is no blue top), and a kind is its group. They are those of `phrases.py`, by which all
-//! models before were measured, but for one thing: what a label calls unknown is not known here,
-//! where `phrases.py` took an unknown colour for another colour.
+//! stripes" is no blue top), and a kind is its group. Phrases and rules are those of `phrases.py`,
+//! which measured all earlier models, with one exception: what a label calls unknown is unknown
+//! here, while `phrases.py` treated an unknown colour as another colour.
 
 use super::colour::{ColourTerm, THING_COLOURS};
 use super::kind::Kind::{self, *};
@@ -12,24 +12,24 @@ use super::kind::{KindSet, OUTERWEAR, Part, VESTS};
 use super::label::{BagGroup, GlassesGroup, HairLength, HatGroup, Label, LowerGroup, Sex, Sleeves, UpperGroup};
 use super::{Claim, ColourSet, Wanted};
 
-/// What a phrase of the yardstick asks for; the means of both are reported apart.
+/// What a phrase of the yardstick is about; the means of both are reported separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Asks {
     /// Sex, hair, sleeves, kinds of garments, bags, hats, glasses.
     Kind,
-    /// The colour of the clothes above or below.
+    /// The colour of the upper or lower clothes.
     Colour,
 }
 
 /// A phrase of the yardstick.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Its words.
+    /// Words of the phrase.
     pub text: &'static str,
-    /// What it asks for.
+    /// What the phrase is about.
     pub asks: Asks,
-    /// Whether it is true of a labelled person.
+    /// Whether the phrase is true of a labelled person; `None` if that is unknown.
     pub of_label: fn(&Label) -> Option<bool>,
     /// The same statement about facts, for drawn persons.
     pub claim: Claim,
@@ -53,18 +53,18 @@ const fn colour(
     Entry { text, asks: Asks::Colour, of_label, claim: Claim::Has(wanted) }
 }
 
-/// Whether `group` is one of `yes`; not known if it is `unknown`.
+/// Whether `group` is one of `yes`; `None` if it is `unknown`.
 fn one_of<G: PartialEq + Copy>(group: G, unknown: G, yes: &[G]) -> Option<bool> {
     (group != unknown).then(|| yes.contains(&group))
 }
 
-/// Whether the last word of a label's colour is one of `words`.
+/// Whether the last word of a label's colour is one of `words`; `None` if the colour is unknown.
 fn named(colour: &str, words: &[&str]) -> Option<bool> {
     let last = colour.split_whitespace().next_back().filter(|word| *word != "unknown")?;
     Some(words.contains(&last))
 }
 
-/// What the first word of a colour term means.
+/// Colours that a term means, and colours that it may mean.
 const fn meaning(term: &ColourTerm) -> (ColourSet, ColourSet) {
     (term.yes, term.maybe)
 }

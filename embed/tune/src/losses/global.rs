@@ -1,5 +1,5 @@
-//! Global losses: they fit the similarities of a batch to the matrix of equal identities
-//! (specification, section 4).
+//! Global losses fit the similarities of a batch to the matrix of equal identities (specification,
+//! section 4).
 
 use std::str::FromStr;
 
@@ -18,8 +18,8 @@ const EPS: f64 = 1e-8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NdfVariant {
-    /// KL in both directions as distributions (CADA, "norm-aware distribution fitting" as
-    /// published).
+    /// KL divergence in both directions between distributions (CADA, "norm-aware distribution
+    /// fitting" as published).
     Paper,
     /// The authors' code: element means, plus the cross-entropy against the targets.
     Code,
@@ -53,14 +53,14 @@ impl FromStr for GlobalLoss {
 pub struct MatchTargets {
     /// Number of pairs B.
     count: usize,
-    /// `[B, B]`, picture after picture: whether text j matches picture i; `None` where nobody knows.
+    /// `[B, B]`, one row per picture: whether text j matches picture i; `None` if unknown.
     matches: Vec<Option<bool>>,
     /// `[B, B]`: whether both are of the same identity.
     own: Vec<bool>,
 }
 
 impl MatchTargets {
-    /// Texts match pictures of their own identity alone (paper, equation 3).
+    /// Targets in which texts match only pictures of their own identity (paper, equation 3).
     pub fn of_identities(identities: &[u32]) -> Self {
         let row = |id: &u32| identities.iter().map(|other| Some(other == id)).collect::<Vec<_>>();
         let matches: Vec<Option<bool>> = identities.iter().flat_map(row).collect();
@@ -68,9 +68,10 @@ impl MatchTargets {
         Self { count: identities.len(), matches, own }
     }
 
-    /// As [`MatchTargets::of_identities`], but a text of another person matches a picture of which it is true, and a pair of
-    /// which nobody knows whether it is true counts for nothing. `truth(text, picture)` is asked for pairs of two persons;
-    /// `None` from it is a text that makes no statement: it does not match.
+    /// Targets like [`MatchTargets::of_identities`], but a text about another person matches a
+    /// picture that it is true of, and a pair of unknown truth counts for nothing. `truth(text,
+    /// picture)` is called for pairs of different persons; it returns `None` for a text that makes
+    /// no statement, which does not match.
     pub fn of_truth(identities: &[u32], truth: impl Fn(usize, usize) -> Option<Option<bool>>) -> Self {
         let mut targets = Self::of_identities(identities);
         for picture in 0..targets.count {
@@ -96,9 +97,10 @@ impl MatchTargets {
         self.matches[picture * self.count + text] == Some(false)
     }
 
-    /// Targets and addends for unknown pairs (0 or [`MASKED`]), each `[B, B]`: pictures by texts, or with `turned` texts by
-    /// pictures. Half of a row's weight is that of its own identity, the other half that of others of whom the text is true:
-    /// short texts are true of many, and would leave little to the text that tells a person from them.
+    /// Targets, and addends that mask unknown pairs (0 or [`MASKED`]), each `[B, B]`: pictures by
+    /// texts, or texts by pictures if `turned`. Half of a row's weight goes to its own identity,
+    /// the other half to others that the text is true of: short texts are true of many persons, and
+    /// would leave little weight to the text that distinguishes a person from them.
     fn tensors(&self, turned: bool, like: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let n = self.count;
         let place = |row: usize, column: usize| if turned { column * n + row } else { row * n + column };
@@ -144,7 +146,7 @@ fn check(image: &Tensor, text: &Tensor, targets: &MatchTargets) -> Result<()> {
     Ok(())
 }
 
-/// `logits` without the pairs of which nothing is known.
+/// Masks the pairs of unknown truth in `logits`.
 fn masked(logits: &Tensor, mask: Option<Tensor>) -> Result<Tensor> {
     match mask {
         Some(mask) => logits + mask,
@@ -161,7 +163,7 @@ pub fn ndf(image: &Tensor, text: &Tensor, identities: &[u32], variant: NdfVarian
     ndf_to(image, text, &MatchTargets::of_identities(identities), variant)
 }
 
-/// As [`ndf`], to any targets.
+/// NDF loss like [`ndf`], with any targets.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -278,7 +280,8 @@ mod tests {
         }
     }
 
-    /// Two pictures in red of two persons: the text "red" is true of both, and a third person's colour is not known.
+    /// Two of three persons wear red: the text "red" is true of both, and the third person's colour
+    /// is unknown.
     #[test]
     fn a_text_that_is_true_of_another_person_is_no_negative() {
         let ids = [1, 2, 3];

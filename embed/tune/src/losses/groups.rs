@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 /// `stride` until one reaches the last token (the paper's table V).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Groups {
-    /// Tokens in a group.
+    /// Number of tokens in a group.
     pub size: usize,
     /// Tokens from the start of one group to the start of the next; below `size`, groups overlap.
     pub stride: usize,
-    /// Leave padding out of the means, and groups of nothing but padding out of the loss. The
+    /// Leaves padding out of the means, and groups of nothing but padding out of the loss. The
     /// reference does neither.
     pub masked: bool,
 }
 
 impl Groups {
-    /// Groups of `size` side by side.
+    /// Groups of `size` tokens that follow each other without overlap.
     pub fn of(size: usize, masked: bool) -> Self {
         Self { size, stride: size, masked }
     }
 
-    /// How many groups cover `tokens` tokens, `[CLS]` among them.
+    /// Number of groups that cover `tokens` tokens, including `[CLS]`.
     fn count(&self, tokens: usize) -> usize {
         match tokens.saturating_sub(1) {
             0 => 0,

@@ -52,8 +52,9 @@ pub struct Negatives {
     pub text_for_image: Vec<usize>,
 }
 
-/// Chooses hard negatives from features `[B, embed_dim]`, f32, without a gradient, among the pairs that do not match
-/// by `targets`. `None` if a text or a picture has none. Only [`HardNegative::Sampled`] uses `seed`.
+/// Chooses hard negatives from features `[B, embed_dim]`, f32, without a gradient, among the pairs
+/// that do not match by `targets`. `None` if a text or a picture has none. Only
+/// [`HardNegative::Sampled`] uses `seed`.
 ///
 /// # Errors
 /// When candle fails.
@@ -89,7 +90,7 @@ pub fn hard_negatives(
         (0..n)
             .map(|i| {
                 let others = (0..n).filter_map(|j| Some((j, score(i, j)?)));
-                // The first of equal scores, as argmax; every row has a negative.
+                // Takes the first of equal scores, like argmax; every row has a negative.
                 others.fold((0, f32::NEG_INFINITY), |best, other| if other.1 > best.1 { other } else { best }).0
             })
             .collect()

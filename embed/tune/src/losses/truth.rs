@@ -1,8 +1,10 @@
-//! The truth of phrases: each phrase of a batch against each picture, of which it is true, false, or nobody knows.
+//! Loss on the truth of phrases: each phrase of a batch is compared with each picture, of which it
+//! is true, false or unknown.
 //!
-//! A caption tells one person from sixty others, and most of what it says is true of many of them. Phrases are asked one by
-//! one ("a red jacket", "no bag"), and the logit is the cosine times a scale plus a bias. True and false pictures of a phrase
-//! weigh the same, however rare it is, so that the cosine orders all pictures by the phrase.
+//! A caption distinguishes one person from sixty others, and most of what it says is true of many
+//! of them. Phrases are scored one by one ("a red jacket", "no bag"), and the logit is the cosine
+//! times a scale plus a bias. True and false pictures of a phrase weigh the same, however rare it
+//! is, so that the cosine orders all pictures by the phrase.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::{Init, VarBuilder};
@@ -14,13 +16,14 @@ use sightline_embed::graph::l2_normalize;
 pub struct PhraseTruth {
     /// Number of pictures B.
     pub pictures: usize,
-    /// `[P, B]`, phrase after phrase; `None` where nobody knows.
+    /// `[P, B]`, one row per phrase; `None` if unknown.
     pub known: Vec<Option<bool>>,
 }
 
 impl PhraseTruth {
-    /// Weights `[P, B]` of the loss of a true answer and of a false one: a half for each side of a phrase, spread over its
-    /// pictures, over the number of phrases that have any.
+    /// Loss weights `[P, B]` of true and of false answers. Each side of a phrase has the weight
+    /// 1/2, spread over its pictures; all weights are divided by the number of phrases with any
+    /// known answer.
     fn weights(&self) -> (Vec<f32>, Vec<f32>) {
         let (mut yes, mut no) = (vec![0f32; self.known.len()], vec![0f32; self.known.len()]);
         let rows = self.known.chunks_exact(self.pictures.max(1));
@@ -42,19 +45,21 @@ impl PhraseTruth {
     }
 }
 
-/// What turns the cosine of a phrase and a picture into the logit of its truth: a scale and a bias that are learned.
+/// Maps the cosine of a phrase and a picture to the logit of the phrase's truth, with a learned
+/// scale and bias.
 pub struct TruthHead {
-    /// In units of [`SCALE`], `[1]`.
+    /// Scale in units of [`SCALE`], `[1]`, f32.
     scale: Tensor,
-    /// `[1]`
+    /// Bias of the logit, `[1]`, f32.
     bias: Tensor,
 }
 
-/// Unit of the scale: a learned number near 1 moves as fast as the other weights.
+/// Unit of the scale. It keeps the learned number near 1, which then moves as fast as the other
+/// weights.
 const SCALE: f64 = 12.0;
 
 impl TruthHead {
-    /// Variables under `vb`: a scale of twelve and no bias.
+    /// Creates the variables under `vb`, with a scale of 12 and a bias of 0.
     ///
     /// # Errors
     /// When candle fails.
@@ -63,17 +68,17 @@ impl TruthHead {
         Ok(Self { scale, bias: vb.get_with_hints(1, "bias", Init::Const(0.0))? })
     }
 
-    /// Mean binary cross-entropy of the phrases, a scalar f32 in nats. `image` `[B, embed_dim]` and `text` `[P, embed_dim]`
-    /// are f32, not normalised.
+    /// Mean binary cross-entropy of the phrases, a scalar f32 in nats. `image` `[B, embed_dim]` and
+    /// `text` `[P, embed_dim]` are f32, not normalised.
     ///
     /// # Errors
-    /// Features of other counts than `truth` has.
+    /// Numbers of features that differ from those of `truth`.
     pub fn loss(&self, image: &Tensor, text: &Tensor, truth: &PhraseTruth) -> Result<Tensor> {
         truth_loss(image, text, truth, &(&self.scale * SCALE)?, &self.bias)
     }
 }
 
-/// As [`TruthHead::loss`]; the logit is `scale * cosine + bias`.
+/// The loss of [`TruthHead::loss`] with the logit `scale * cosine + bias`.
 fn truth_loss(image: &Tensor, text: &Tensor, truth: &PhraseTruth, scale: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (phrases, pictures) = (text.dim(0)?, image.dim(0)?);
     if pictures != truth.pictures || phrases * pictures != truth.known.len() {
@@ -91,7 +96,7 @@ fn truth_loss(image: &Tensor, text: &Tensor, truth: &PhraseTruth, scale: &Tensor
     ((softplus(&logits.neg()?)? * yes)? + (softplus(&logits)? * no)?)?.sum_all()
 }
 
-/// `ln(1 + e^x)`, for large x too.
+/// `ln(1 + e^x)`, finite for large x too.
 fn softplus(x: &Tensor) -> Result<Tensor> {
     let tail = (x.abs()?.neg()?.exp()? + 1.0)?.log()?;
     x.relu()? + tail
@@ -117,7 +122,7 @@ mod tests {
         truth_loss(image, text, &truth, &number(5.0), &number(0.5)).unwrap().to_scalar().unwrap()
     }
 
-    /// The definition in f64.
+    /// The loss as defined, in f64.
     fn by_hand(image: &[f32], text: &[f32], known: &[Option<bool>]) -> f64 {
         let unit = |v: &[f32]| {
             let norm = v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -150,7 +155,7 @@ mod tests {
         let (images, texts) = (features(&image, 2), features(&text, 2));
         let expected = by_hand(&image, &text, &known);
         assert!((f64::from(loss(&images, &texts, &known)) - expected).abs() < 1e-5 * expected);
-        // The same picture three times over among the false ones changes nothing.
+        // Repeating the same false picture three times changes nothing.
         let one = features(&[1.0, 0.0, 0.3, 0.8, 0.3, 0.8, 0.3, 0.8], 2);
         let phrase = features(&[0.6, 0.8], 2);
         let thrice = loss(&one, &phrase, &[yes, no, no, no]);

@@ -18,7 +18,7 @@ pub struct AttentionTensors {
     /// Layer norm of `width`.
     pub norm: LayerNorm,
     /// Projections of the rows themselves: query, key and value (three layers or a fused one), or
-    /// the query alone in cross-attention.
+    /// only the query in cross-attention.
     pub own: Vec<Linear>,
     /// Key and value projections of the other side (the image); empty in self-attention.
     pub other: Vec<Linear>,
@@ -73,8 +73,7 @@ impl AttentionTensors {
         let d = at.width;
         let mut dx = Buffer::take(at.numbers());
         let (mut d_own, mut d_kv) = (Buffer::take(saved.own.len()), Buffer::take(saved.other.len()));
-        // With the norm after: the gradient of the sum. With the norm before: the normed input once
-        // more.
+        // Post-norm: the gradient of the sum. Pre-norm: the normalised input, computed again.
         let mut between = Buffer::take(at.numbers());
         let (rows, key_rows) = (plan.row_sizes(d), plan.key_sizes(plan.side_width()));
         let (own_rows, kv_rows) = (plan.row_sizes(plan.own_width()), plan.key_sizes(plan.other_width()));
@@ -114,7 +113,7 @@ impl AttentionTensors {
                     let (out, _) = plan.place(items, item, (d, 0));
                     let (rows, keys) = plan.place(items, item, (plan.own_width(), plan.other_width()));
                     let targets = if plan.cross {
-                        ProjectionGradients::Apart(&mut d_own[rows], &mut d_kv[keys])
+                        ProjectionGradients::Separate(&mut d_own[rows], &mut d_kv[keys])
                     } else {
                         ProjectionGradients::Fused(&mut d_own[rows])
                     };

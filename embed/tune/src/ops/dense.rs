@@ -32,7 +32,7 @@ fn dims(layers: &[Linear]) -> Result<(usize, usize)> {
     Ok((outputs, layers.first().map_or(Ok(0), |l| l.weight.dim(1))?))
 }
 
-/// Several layers on one input as a single layer, with their outputs side by side.
+/// Combines several layers on one input into a single layer with concatenated outputs.
 pub(super) fn dense(layers: &[Linear], direction: Direction, precision: Precision) -> Result<Dense> {
     let (outputs, inputs) = dims(layers)?;
     let bias = match direction {
@@ -56,9 +56,9 @@ pub(super) fn dense(layers: &[Linear], direction: Direction, precision: Precisio
     }
 }
 
-/// Gradients of the weights of `layers`, whose outputs' gradient is `g` and whose input is `x`,
-/// with their biases' gradient `bias` cut into parts: weight, bias, weight, bias... Empty ones
-/// where all layers are constant.
+/// Gradients of `layers` in the order weight, bias, weight, bias and so on. `g` is the gradient of
+/// their outputs, `x` their input, and `bias` the gradient of all their biases, which is split.
+/// Every gradient is empty if all layers are constant.
 pub(super) fn gradients(
     layers: &[Linear],
     g: &[f32],
@@ -87,7 +87,7 @@ pub(super) fn gradients(
     Ok(all)
 }
 
-/// The parameters of a norm.
+/// Copies the parameters of a norm.
 pub(super) fn norm(layer: &LayerNorm) -> Result<Norm> {
     Ok(Norm { weight: values(&layer.weight)?, bias: values(&layer.bias)?, eps: layer.eps as f32 })
 }
@@ -109,8 +109,8 @@ impl NormSums {
     }
 }
 
-/// Backward pass of a norm alone, on all threads: the gradients of its input, and of weight and
-/// bias.
+/// Backward pass of a single norm, on all threads. Returns the gradient of its input, and those of
+/// its weight and bias.
 pub(super) fn norm_backward(norm: &Norm, x: &[f32], g: &[f32]) -> (Buffer, Vec<Vec<f32>>) {
     let mut dx = Buffer::take(x.len());
     let d = norm.weight.len().max(1);
@@ -125,11 +125,11 @@ pub(super) fn norm_backward(norm: &Norm, x: &[f32], g: &[f32]) -> (Buffer, Vec<V
     (dx, sums)
 }
 
-/// Sums over rows, one vector a parameter.
+/// Sums over rows, one vector per parameter.
 pub(super) type Sums = Vec<Vec<f32>>;
 
-/// The sums of all chunks, added in the order of the rows, so that they do not depend on which
-/// thread was faster.
+/// Adds the sums of all chunks in the order of the rows, so that the result does not depend on
+/// which thread was faster.
 pub(super) fn total(parts: Vec<Sums>) -> Sums {
     let mut parts = parts.into_iter();
     let mut all = parts.next().unwrap_or_default();

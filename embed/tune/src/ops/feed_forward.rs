@@ -16,9 +16,9 @@ pub struct FeedForwardTensors {
     pub place: NormPlace,
     /// Layer norm of `width`.
     pub norm: LayerNorm,
-    /// From the width to the hidden width.
+    /// Layer from the width to the hidden width.
     pub first: Linear,
-    /// From the hidden width to the width.
+    /// Layer from the hidden width to the width.
     pub second: Linear,
 }
 
@@ -59,8 +59,7 @@ impl FeedForwardTensors {
         let rows = rows_per_chunk(at.count(), rayon::current_num_threads());
         let (wide, tall) = (rows * d, rows * hidden);
         let (mut dx, mut du, mut h) = (Buffer::take(at.numbers()), Buffer::take(u.len()), Buffer::take(u.len()));
-        // With the norm after: the gradient of the sum. With the norm before: the normed input once
-        // more.
+        // Post-norm: the gradient of the sum. Pre-norm: the normalised input, computed again.
         let mut between = Buffer::take(at.numbers());
         let parts = (
             (x.par_chunks(wide), g.par_chunks(wide), u.par_chunks(tall)),

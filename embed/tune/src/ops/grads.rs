@@ -1,13 +1,13 @@
 //! Accumulates gradients of variables in place.
 //!
-//! candle's backward pass makes, for every use of a variable, a tensor of zeros and a sum.
-//! [`backward`] lets our own ops add straight into one accumulator per variable; what candle's ops
-//! contribute is added at the end. A plain `loss.backward()` gives the same gradients by candle's
-//! way.
+//! For every use of a variable, candle's backward pass makes a tensor of zeros and a sum.
+//! [`backward`] lets our own ops add directly to one accumulator per variable; contributions of
+//! candle's ops are added at the end. A plain `loss.backward()` gives the same gradients,
+//! accumulated by candle.
 //!
-//! An op of candle has at most three arguments and a stack of layers has dozens of parameters: a
-//! chain of [`ParameterToken`]s stands for them. Its nodes are behind the stack's in the graph, so
-//! when candle reaches them, the stack has left the gradients of their parameters in
+//! An op of candle has at most three arguments, but a stack of layers has dozens of parameters, so
+//! a chain of [`ParameterToken`]s represents them. Candle reaches the nodes of the chain after the
+//! stack's node; by then the stack has written the gradients of their parameters to
 //! [`GradientSlots`].
 
 use std::cell::RefCell;
@@ -79,7 +79,7 @@ pub(super) fn pass_gradient(argument: &Tensor, gradient: Vec<f32>) -> Result<Opt
     })
 }
 
-/// As [`pass_gradient`], for a sparse gradient: `add` adds it to the accumulator.
+/// Passes on a sparse gradient like [`pass_gradient`]; `add` adds it to the accumulator.
 pub(super) fn pass_sparse_gradient(argument: &Tensor, add: impl FnOnce(&mut [f32])) -> Result<Option<Tensor>> {
     if !argument.track_op() {
         return Ok(None);
@@ -90,7 +90,7 @@ pub(super) fn pass_sparse_gradient(argument: &Tensor, add: impl FnOnce(&mut [f32
     pass_gradient(argument, sum)
 }
 
-/// Gradients of a stack's parameters, one each, written by its backward pass.
+/// Gradients of a stack's parameters, one per parameter, written by its backward pass.
 pub(super) type GradientSlots = Arc<Mutex<Vec<Option<Vec<f32>>>>>;
 
 /// A scalar that depends on `parameters` in candle's graph; its backward pass takes their gradients

@@ -1,5 +1,4 @@
-//! The first tensors of both encoders: patches cut out of pixels, positions added to patches and
-//! words.
+//! Inputs of both encoders: patches cut out of pixels, and positions added to patches and words.
 //!
 //! candle's permutation walks pixels one by one and its broadcast sum has a gradient that sums over
 //! a strided view; here each is one pass over memory.
@@ -11,7 +10,7 @@ use super::grads::{pass_gradient, pass_sparse_gradient};
 use super::{contiguous, with_values};
 
 /// Cuts pixels `[batch, channels, height, width]` into patches `[batch, patches, channels * side *
-/// side]`, row by row. f32 on the CPU, as all of this file; pixels get no gradient.
+/// side]`, row by row. f32 on the CPU, like everything in this file; pixels get no gradient.
 ///
 /// # Errors
 /// A height or width that is not a multiple of `side`, or pixels that track a gradient.
@@ -55,7 +54,7 @@ impl CustomOp1 for PatchesOp {
 }
 
 /// Puts the class token `[1, 1, width]` before `patches` `[batch, patches, width]` and adds
-/// `positions` `[1, 1 + patches, width]`: `[batch, 1 + patches, width]`, f32.
+/// `positions` `[1, 1 + patches, width]`: returns `[batch, 1 + patches, width]`, f32.
 ///
 /// # Errors
 /// Shapes that do not fit each other.
@@ -120,7 +119,7 @@ impl CustomOp3 for ClassAndPositionsOp {
 }
 
 /// Word embeddings of `ids` (`batch` texts of `n` tokens each) plus the embeddings of their
-/// positions: `[batch, n, width]`. Rows of `table` equal to `padding` get no gradient from here.
+/// positions: `[batch, n, width]`. The row `padding` of `table` gets no gradient from this op.
 ///
 /// # Errors
 /// An id beyond the table, more tokens than positions.

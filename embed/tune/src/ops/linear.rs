@@ -1,20 +1,20 @@
-//! Linear layers outside the stacks: `y = x Wᵀ + b` with a backward pass, in the precision that is
-//! current on the thread that runs the forward pass. Sums, the bias and its gradient are f32 in
-//! any.
+//! Linear layers outside the stacks: `y = x Wᵀ + b` with a backward pass, in the current precision
+//! of the thread that runs the forward pass. Sums, the bias and its gradient are f32 in every
+//! precision.
 
 use candle_core::{CpuStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, bail};
 use sightline_embed::graph::Linear;
 use sightline_embed::kernel::{Epilogue, Mat, Precision, column_sums, product};
 
 use super::grads::pass_gradient;
-use super::{as_rows, contiguous, ours};
+use super::{as_rows, contiguous, is_supported};
 
 /// `x Wᵀ + b` of `x` `[.., inputs]`: `[.., outputs]`, f32.
 ///
 /// # Errors
 /// When the last dimension is not the layer's number of inputs.
 pub fn linear(layer: &Linear, x: &Tensor) -> Result<Tensor> {
-    if !ours(x) {
+    if !is_supported(x) {
         return layer.forward(x);
     }
     let mut shape = x.dims().to_vec();
@@ -30,13 +30,13 @@ struct LinearOp {
 }
 
 impl LinearOp {
-    /// `epilogue(a b)` on all threads of the pool we are in.
+    /// Computes `epilogue(a b)` on all threads of the current pool.
     fn product(&self, a: Mat<'_>, b: Mat<'_>, epilogue: Epilogue<'_>) -> Result<Vec<f32>> {
         product(a, b, self.precision, epilogue, 0).map_err(Error::wrap)
     }
 }
 
-/// A contiguous `[rows, cols]` tensor's numbers as a matrix.
+/// Views a contiguous `[rows, cols]` tensor as a matrix.
 fn matrix<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Mat<'a>> {
     let (rows, cols) = layout.shape().dims2()?;
     Mat::new(contiguous("linear", storage, layout)?, rows, cols).map_err(Error::wrap)

@@ -1,9 +1,9 @@
 //! CADA's layers with a backward pass, fast on a CPU.
 //!
-//! The forward pass of a stack of layers is that of serving ([`sightline_embed::net`]); here it
-//! saves what the backward pass reads, and is one node of candle's graph. Embeddings, patches and
-//! heads are small ops of their own. On any other device, and with dropout, [`network`] uses
-//! candle's plain graph ([`sightline_embed::graph`]) instead.
+//! The forward pass of a stack of layers is the one used in serving ([`sightline_embed::net`]).
+//! Here it also saves what the backward pass reads, and is one node of candle's graph. Embeddings,
+//! patches and heads are separate small ops. On any other device, and with dropout, [`network`]
+//! uses candle's plain graph ([`sightline_embed::graph`]) instead.
 
 mod attention;
 mod dense;
@@ -23,8 +23,8 @@ pub use stack::{Sublayer, stack, stack_without_padding};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 
-/// Whether the ops of this module can take `x`: on the CPU, in f32.
-fn ours(x: &Tensor) -> bool {
+/// Whether the ops of this module support `x`: f32 on the CPU.
+fn is_supported(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
@@ -39,7 +39,7 @@ fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<
 /// Calls `f` with the values of a contiguous f32 tensor on the CPU.
 ///
 /// # Errors
-/// A tensor that is elsewhere, of another type or not contiguous.
+/// A tensor on another device, of another type or not contiguous.
 pub fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = x.storage_and_layout();
     match &*storage {

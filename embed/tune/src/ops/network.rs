@@ -1,8 +1,7 @@
-//! CADA's forward passes for training: each through our own ops on a CPU, through candle's graph
+//! CADA's forward passes for training. Each uses our own ops on a CPU, and candle's graph
 //! elsewhere.
 //!
-//! The stack has no dropout, so a text that is read with dropout goes through the graph on a CPU
-//! too.
+//! The stack has no dropout, so a text with dropout uses candle's graph on a CPU too.
 
 use candle_core::{DType, Result, Tensor};
 use sightline_embed::graph::{AttentionBlock, Bert, BertLayer, Cada, Dropout, MlmDecoder, Pass, Vit, VitBlock};
@@ -12,12 +11,12 @@ use sightline_embed::net::NormPlace;
 use super::attention::AttentionTensors;
 use super::feed_forward::FeedForwardTensors;
 use super::{
-    Sublayer, class_and_positions, drop_padding, linear, ours, patches, restore_padding, stack, stack_without_padding,
-    text_input,
+    Sublayer, class_and_positions, drop_padding, is_supported, linear, patches, restore_padding, stack,
+    stack_without_padding, text_input,
 };
 
-/// Normalised pixels `[batch, 3, height, width]` -> patch features `[batch, 1 + patches, vision
-/// width]`.
+/// Encodes normalised pixels `[batch, 3, height, width]` as patch features `[batch, 1 + patches,
+/// vision width]`.
 ///
 /// # Errors
 /// Pixels of another size than the model's.
@@ -25,8 +24,8 @@ pub fn image_embeds(cada: &Cada, pixels: &Tensor) -> Result<Tensor> {
     vit(&cada.visual_encoder, pixels, cada.arch().patch_size)
 }
 
-/// Tokens of a backbone `[batch, places, token width]` at `places` of the grid -> features of the class token and of these
-/// patches, `[batch, 1 + places, vision width]`.
+/// Encodes tokens of a backbone `[batch, places, token width]` at `places` of the grid as features
+/// of the class token and of these patches, `[batch, 1 + places, vision width]`.
 ///
 /// # Errors
 /// Places beyond the grid, or tokens of another width.
@@ -39,13 +38,13 @@ pub fn image_embeds_of_tokens(cada: &Cada, tokens: &Tensor, places: &[u32]) -> R
         vit.positions.index_select(&Tensor::new(rows, vit.positions.device())?, 1)?
     };
     let rows = linear(&vit.patch, tokens)?;
-    if !ours(tokens) || !ours(&vit.class_token) {
+    if !is_supported(tokens) || !is_supported(&vit.class_token) {
         return vit.through(vit.with_class(&rows, &positions)?);
     }
     stack(&class_and_positions(&rows, &vit.class_token, &positions)?, None, None, vit_layers(vit))
 }
 
-/// Patch features -> global image features `[batch, embed_dim]`, not normalised.
+/// Projects patch features to global image features `[batch, embed_dim]`, not normalised.
 ///
 /// # Errors
 /// When candle fails.
@@ -53,7 +52,8 @@ pub fn image_proj(cada: &Cada, image_embeds: &Tensor) -> Result<Tensor> {
     linear(&cada.vision_proj, &first(image_embeds)?)?.to_dtype(DType::F32)
 }
 
-/// Texts that begin with `[CLS]` -> hidden states `[batch, tokens, text width]`, without the image.
+/// Encodes texts that begin with `[CLS]` as hidden states `[batch, tokens, text width]`, without
+/// the image.
 ///
 /// # Errors
 /// An id beyond the vocabulary or more tokens than positions.
@@ -61,7 +61,7 @@ pub fn text_embeds(cada: &Cada, tokens: &TokenBatch, dropout: Option<&Dropout>) 
     bert(&cada.text_encoder, tokens, &Pass { dropout, ..Pass::default() })
 }
 
-/// Hidden states of texts -> global text features `[batch, embed_dim]`, not normalised.
+/// Projects hidden states of texts to global text features `[batch, embed_dim]`, not normalised.
 ///
 /// # Errors
 /// When candle fails.
@@ -69,16 +69,16 @@ pub fn text_proj(cada: &Cada, tokens: &TokenBatch, text_embeds: &Tensor) -> Resu
     linear(&cada.text_proj, &cada.pool_text(tokens, text_embeds)?)?.to_dtype(DType::F32)
 }
 
-/// The decoder, see [`Cada::fused`].
+/// Runs the decoder on texts and images, see [`Cada::fused`].
 ///
 /// # Errors
-/// As [`text_embeds`], and images of another count or width.
+/// The errors of [`text_embeds`], and images of another count or width.
 pub fn fused(cada: &Cada, tokens: &TokenBatch, image: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     let pass = Pass { image: Some(image), causal: false, dropout };
     bert(&cada.text_encoder, &tokens.with_first(cada.arch().enc_token_id), &pass)
 }
 
-/// Fused states -> `[batch, 2]`: "no match" and "match".
+/// Match logits `[batch, 2]` of fused states: "no match" and "match".
 ///
 /// # Errors
 /// When candle fails.
@@ -86,7 +86,8 @@ pub fn itm_logits(cada: &Cada, fused: &Tensor) -> Result<Tensor> {
     linear(&cada.itm_head, &first(fused)?)
 }
 
-/// Group means `[groups, text width]` of fused states -> `[groups, 2]` (the local half of ATP).
+/// Match logits `[groups, 2]` of group means `[groups, text width]` of fused states (the local half
+/// of ATP).
 ///
 /// # Errors
 /// When candle fails.
@@ -94,7 +95,7 @@ pub fn itm_local_logits(cada: &Cada, group_means: &Tensor) -> Result<Tensor> {
     linear(&cada.itm_local_head, group_means)
 }
 
-/// Hidden states `[.., width]` -> scores of every word, `[.., vocabulary]`.
+/// Scores of every word, `[.., vocabulary]`, for hidden states `[.., width]`.
 ///
 /// # Errors
 /// When candle fails.
@@ -103,17 +104,16 @@ pub fn word_logits(decoder: &MlmDecoder, hidden: &Tensor) -> Result<Tensor> {
     linear(&decoder.output, &decoder.norm.forward(&transformed)?)
 }
 
-/// Position 0 of `[batch, tokens, width]`, `[batch, width]`.
+/// Position 0 of `[batch, tokens, width]`: returns `[batch, width]`.
 fn first(x: &Tensor) -> Result<Tensor> {
     x.narrow(1, 0, 1)?.squeeze(1)
 }
 
 fn vit(vit: &Vit, pixels: &Tensor, side: usize) -> Result<Tensor> {
-    if !ours(pixels) || !ours(&vit.class_token) || vit.backbone.is_some() {
+    if !is_supported(pixels) || !is_supported(&vit.class_token) || vit.backbone.is_some() {
         return vit.forward(pixels);
     }
-    // `patches` checks the size; for a picture that tracks a gradient it is candle's own
-    // permutation.
+    // `patches` checks the size, and rejects pixels that track a gradient.
     let rows = linear(&vit.patch, &patches(pixels, side)?)?;
     let x = class_and_positions(&rows, &vit.class_token, &vit.positions)?;
     stack(&x, None, None, vit_layers(vit))
@@ -137,13 +137,13 @@ fn vit_block(block: &VitBlock) -> [Sublayer; 2] {
     [Sublayer::Attention(attention), Sublayer::FeedForward(feed_forward)]
 }
 
-/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold values without
-/// meaning, or zeros.
+/// Hidden states `[batch, tokens, width]` after the last layer. Rows of padding hold meaningless
+/// values or zeros.
 ///
 /// # Errors
-/// As [`text_embeds`], and images of another count or width.
+/// The errors of [`text_embeds`], and images of another count or width.
 pub fn bert(bert: &Bert, tokens: &TokenBatch, pass: &Pass) -> Result<Tensor> {
-    if !ours(&bert.words) || pass.dropout.is_some_and(|d| !d.is_off()) {
+    if !is_supported(&bert.words) || pass.dropout.is_some_and(|d| !d.is_off()) {
         return bert.forward(tokens, pass);
     }
     let mask = tokens.mask(pass.causal);
@@ -165,7 +165,7 @@ fn bert_layer(layer: &BertLayer, with_image: bool) -> impl Iterator<Item = Subla
     [attention_block(&layer.attention, false)].into_iter().chain(cross).chain([Sublayer::FeedForward(feed_forward)])
 }
 
-/// The block as a sublayer; with `cross` its keys come from the other side.
+/// Converts the block to a sublayer; with `cross`, its keys and values come from the other side.
 fn attention_block(block: &AttentionBlock, cross: bool) -> Sublayer {
     let (query, rest) = (block.query.clone(), vec![block.key.clone(), block.value.clone()]);
     let (own, other) = match cross {

@@ -1,7 +1,7 @@
 //! Drops and restores the padding of a batch of texts.
 //!
-//! A batch is padded to its longest text, and nearly half of its rows are padding then. Layers that
-//! work row by row are given the true rows alone.
+//! A batch is padded to its longest text, so that nearly half of its rows are padding. Layers that
+//! work row by row get only the real rows.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::{contiguous, with_values};
 
-/// The first `lengths[i]` rows of every item of `x` `[batch, tokens, width]`, one item behind the
-/// other: `[sum of lengths, width]`. CPU only, f32.
+/// Concatenates the first `lengths[i]` rows of every item of `x` `[batch, tokens, width]` to `[sum
+/// of lengths, width]`. CPU only, f32.
 ///
 /// # Errors
 /// Lengths that do not fit the batch.

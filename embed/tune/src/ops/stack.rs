@@ -1,9 +1,9 @@
 //! A chain of transformer sublayers as one node of candle's graph, for training on the CPU.
 //!
 //! candle's backward pass makes a tensor of zeros and a sum for every argument of every node, and
-//! every op walks all of its tensor in memory. A [`stack()`] is one node: its sublayers hand each
-//! other their gradients directly, and each works through the rows in chunks that stay in the
-//! second-level cache. Norms and GELU are computed once more in the backward pass.
+//! every op passes over its whole tensor in memory. A [`stack()`] is one node: its sublayers pass
+//! gradients to each other directly, and each processes the rows in chunks that stay in the
+//! second-level cache. The backward pass computes norms and GELU again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,7 +25,7 @@ pub enum Sublayer {
     Attention(AttentionTensors),
     /// Two linear layers with GELU between them, residual and norm.
     FeedForward(FeedForwardTensors),
-    /// A norm alone.
+    /// A single norm.
     Norm(LayerNorm),
 }
 
@@ -53,7 +53,8 @@ impl Sublayer {
         })
     }
 
-    /// `g` is the gradient of the output; that of `other` is added to the last argument.
+    /// Computes the gradients. `g` is the gradient of the output; the gradient of `other` is added
+    /// to the slice beside it.
     fn backward(
         &self,
         at: &Rows,
@@ -74,8 +75,8 @@ impl Sublayer {
     }
 }
 
-/// `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision; `other`
-/// `[batch, rows, width of the other side]` is what cross-attention attends to, `mask` hides keys
+/// Passes `x` `[batch, tokens, width]` through `layers`, first to last, in the current precision.
+/// Cross-attention attends to `other` `[batch, rows, width of the other side]`; `mask` hides keys
 /// from self-attention. CPU only, f32.
 ///
 /// # Errors
@@ -84,11 +85,11 @@ pub fn stack(x: &Tensor, other: Option<&Tensor>, mask: Option<&Mask>, layers: Ve
     apply(x, equal_lengths(x)?, other, mask, layers)
 }
 
-/// As [`stack()`], for items of `lengths` rows one after the other in `x` `[sum of lengths,
-/// width]`, see [`super::drop_padding`].
+/// Works like [`stack()`], for items of `lengths` rows that follow each other in `x` `[sum of
+/// lengths, width]`, see [`super::drop_padding`].
 ///
 /// # Errors
-/// As [`stack()`], and lengths that are not those of `x`.
+/// The errors of [`stack()`], and lengths that are not those of `x`.
 pub fn stack_without_padding(
     x: &Tensor,
     lengths: &[usize],
@@ -143,7 +144,7 @@ struct StackOp {
     saved: Mutex<AllSaved>,
 }
 
-/// Per layer what it saved, and the output of every layer but the last.
+/// What each layer saved, and the output of every layer except the last.
 #[derive(Default)]
 struct AllSaved {
     layers: Vec<Saved>,

@@ -35,7 +35,7 @@ fn fresh(initial: &Value, config: AdamWConfig) -> (Vec<(String, Var)>, AdamW) {
     (all.clone(), AdamW::new(all, config))
 }
 
-/// Gradients as `backward` makes them; those that are null are not there.
+/// Gradients as `backward` computes them; null ones are left out.
 fn gradients(variables: &[(String, Var)], wanted: &Value) -> GradStore {
     let mut loss = Tensor::zeros((), DType::F32, &Device::Cpu).expect("zero");
     for (name, var) in variables.iter().filter(|(name, _)| !wanted[name].is_null()) {
@@ -55,8 +55,8 @@ fn golden() -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("the golden file")).expect("JSON")
 }
 
-/// Every step of every run; `frozen` says whether a gradient that is missing is there after
-/// all, but of a frozen name.
+/// Follows every step of every run. With `frozen`, the missing gradient of "paused" exists, but the
+/// parameter is frozen.
 fn follow(frozen: bool) {
     for (number, run) in golden()["runs"].as_array().expect("runs").iter().enumerate() {
         let config = AdamWConfig { decay: run["decay"].as_f64().expect("a decay"), ..PYTORCH };
@@ -126,8 +126,8 @@ fn restored_goes_on_to_the_bit() {
     }
 }
 
-/// One value with the same gradient at every step from `from` on: how far each step takes it,
-/// in learning rates.
+/// Gives one value the same gradient at every step from `from` on. Returns how far each step moves
+/// it, in learning rates.
 fn strides(from: usize, config: AdamWConfig, steps: usize) -> Vec<f64> {
     let initial = serde_json::json!({"it": [0.0, 0.0, 0.0], "other": [0.0, 0.0, 0.0]});
     let (variables, mut optimizer) = fresh(&initial, AdamWConfig { decay: 0.0, ..config });

@@ -1,13 +1,14 @@
-//! Real persons to learn from: a folder with pictures, two written descriptions each, and labels.
+//! Real persons for training: a folder with pictures, two written descriptions each, and labels.
 //!
 //! ```text
 //! ROOT/reid_raw.json   CUHK-PEDES layout, split "train"
-//! ROOT/labels.json     what is known of each person (facts::Label)
-//! ROOT/imgs/           one picture each, or more
+//! ROOT/labels.json     label of each person (facts::Label)
+//! ROOT/imgs/           one or more pictures of each person
 //! ```
 //!
-//! Ninety of them are never learned from ([`held_out`]): half choose when to stop, half calibrate. A
-//! model that was stopped or calibrated on its training persons would look better than it is.
+//! Ninety of them are never used for training ([`held_out`]): half of those choose when to stop,
+//! half calibrate. A model that was stopped or calibrated on its training persons would look better
+//! than it is.
 
 mod source;
 
@@ -23,30 +24,30 @@ pub use source::PeopleSource;
 
 /// Layout of the annotation file.
 pub const LAYOUT: Dataset = Dataset::CuhkPedes;
-/// Split that all persons of the folder are of.
+/// Split that all persons of the folder belong to.
 pub const SPLIT: &str = "train";
 /// Name of the labels' file in the folder.
 pub const LABELS: &str = "labels.json";
 
-/// The list of persons who are held out, as it is committed.
+/// Committed list of the persons who are held out.
 const HELD_OUT: &str = include_str!("held_out.txt");
 
 /// A part of the folder's persons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeoplePart {
-    /// All who are not held out, and who are alone in their picture.
+    /// All persons who are not held out and who are alone in their picture.
     Train,
-    /// Those who choose when to stop: the first half of the list.
+    /// Held-out persons who choose when to stop: the first half of the list.
     Stop,
-    /// Those to calibrate on: the second half.
+    /// Held-out persons to calibrate on: the second half of the list.
     Calibrate,
 }
 
 impl PeoplePart {
-    /// All of them.
+    /// All parts.
     pub const ALL: [Self; 3] = [Self::Train, Self::Stop, Self::Calibrate];
 
-    /// Its name on the command line.
+    /// Name of the part on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "people",
@@ -55,7 +56,7 @@ impl PeoplePart {
         }
     }
 
-    /// Its entries among those of the folder.
+    /// Picks the entries of this part from the `entries` of the folder.
     ///
     /// # Errors
     /// An entry without label, or a part without an entry.
@@ -80,10 +81,10 @@ impl PeoplePart {
         Ok(some)
     }
 
-    /// Its entries of the folder `root`.
+    /// Reads the entries of this part from the folder `root`.
     ///
     /// # Errors
-    /// Those of [`Dataset::read`], of the labels, and of [`PeoplePart::of`].
+    /// The errors of [`Dataset::read`], of reading the labels, and of [`PeoplePart::of`].
     pub fn read(self, root: &Path) -> Result<Vec<Entry>> {
         let labels = super::facts::read_labels(&root.join(LABELS))?;
         self.of(LAYOUT.read(root, SPLIT)?, &labels, root)

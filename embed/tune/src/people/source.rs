@@ -1,5 +1,5 @@
-//! Training pairs of real persons: every other caption is written by hand, the others are made of
-//! the labels, new ones at every use.
+//! Training pairs of real persons: half of the captions are written by hand, the others are
+//! generated from the labels anew at every use.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,8 +11,8 @@ use crate::facts::{Description, Facts, Label, RareKind};
 use crate::source::{DatasetSource, Source, WeightedDraw};
 use crate::{Result, TrainError};
 
-/// Most that a rare kind adds to the weight of a person; one without a rare kind weighs 1. Beyond,
-/// a batch would see the same few pictures again and again.
+/// Most that a rare kind adds to the weight of a person, which is 1 without a rare kind. With more,
+/// batches would see the same few pictures again and again.
 const MOST_PER_KIND: f64 = 3.0;
 /// A kind that this share of the persons has adds 1 to their weight.
 const COMMON: f64 = 1.0 / 8.0;
@@ -25,8 +25,8 @@ pub struct PeopleSource {
 }
 
 impl PeopleSource {
-    /// `entries` at `size` pixels down and across, with their `labels`; decoded pictures may take
-    /// `memory` bytes.
+    /// Creates a source of `entries` with their `labels`, at `size` (height, width) in pixels.
+    /// Decoded pictures may take `memory` bytes.
     ///
     /// # Errors
     /// No entry at all, or one without label.
@@ -37,7 +37,7 @@ impl PeopleSource {
         let label = |id: &u32| labels.get(id).ok_or_else(|| TrainError::Usage(format!("there is no label of id {id}")));
         let facts: Vec<Facts> = ids.iter().map(|id| label(id).map(Facts::of_label)).collect::<Result<_>>()?;
         let by_weight = WeightedDraw::new(weights(&facts));
-        // The source numbers its identities in the order of their own numbers, as `ids` are.
+        // The source sorts its identities by their numbers, in the same order as `ids`.
         Ok(Self { pictures: DatasetSource::new(entries, size, memory)?, facts, by_weight })
     }
 
@@ -47,7 +47,7 @@ impl PeopleSource {
     }
 }
 
-/// 1 for everyone, and more for each rare kind, the rarer the more.
+/// Weight of each person: 1, plus more for each rare kind, the rarer the more.
 fn weights(facts: &[Facts]) -> Vec<f64> {
     let kinds = RareKind::ALL.map(|kind| {
         let having = facts.iter().filter(|facts| kind.is_in(facts)).count();
@@ -70,7 +70,7 @@ impl Source for PeopleSource {
         self.pictures.views(identity)
     }
 
-    /// The written captions, and as many that are made of the facts.
+    /// Number of written captions, plus as many that are generated from the facts.
     fn captions(&self, identity: usize, view: usize) -> usize {
         2 * self.pictures.captions(identity, view)
     }

@@ -1,16 +1,16 @@
-//! Area under the ROC curve: how often a picture of which a phrase is true scores higher than one
-//! of which it is false. 0.5 is chance.
+//! Area under the ROC curve: how often a picture that a phrase is true of scores higher than a
+//! picture that it is false of. 0.5 is chance.
 
-/// Scores of the pictures of which it is known whether the phrase is true, in order.
+/// Sorted scores of the pictures for which the truth of a phrase is known.
 #[derive(Debug, Clone)]
-pub struct Sorted {
+pub struct SortedScores {
     /// Score, person and truth, by ascending score.
     pictures: Vec<(f32, usize, bool)>,
 }
 
-impl Sorted {
-    /// `scores` with the person and the truth of each picture. What is no number counts as lowest,
-    /// as in a search.
+impl SortedScores {
+    /// Sorts `scores`, given with the person and the truth of each picture. NaN counts as the
+    /// lowest score, as in a search.
     pub fn new(scores: impl Iterator<Item = (f32, usize, bool)>) -> Self {
         let number = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 };
         let mut pictures: Vec<_> = scores.map(|(score, person, truth)| (number(score), person, truth)).collect();
@@ -18,13 +18,13 @@ impl Sorted {
         Self { pictures }
     }
 
-    /// Pictures of which the phrase is true, and all.
+    /// Number of pictures that the phrase is true of, and number of all pictures.
     pub fn counts(&self) -> (usize, usize) {
         (self.pictures.iter().filter(|(.., truth)| *truth).count(), self.pictures.len())
     }
 
-    /// The area with every picture counted as often as its person was drawn. Equal scores count half.
-    /// `None` without a true or without a false one.
+    /// The area, with every picture counted as many `times` as its person was drawn. Equal scores
+    /// count half. `None` without a true or without a false picture.
     pub fn area(&self, times: impl Fn(usize) -> u32) -> Option<f64> {
         let (mut positives, mut negatives, mut area) = (0.0, 0.0, 0.0);
         for equal in self.pictures.chunk_by(|a, b| a.0 == b.0) {
@@ -45,8 +45,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sorted(pictures: &[(f32, bool)]) -> Sorted {
-        Sorted::new(pictures.iter().enumerate().map(|(person, (score, truth))| (*score, person, *truth)))
+    fn sorted(pictures: &[(f32, bool)]) -> SortedScores {
+        SortedScores::new(pictures.iter().enumerate().map(|(person, (score, truth))| (*score, person, *truth)))
     }
 
     #[test]
@@ -61,8 +61,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition: every pair of a true and a false picture, and drawn twice means
-        /// there twice.
+        /// Compares with the definition: every pair of a true and a false picture, where a picture
+        /// drawn twice counts twice.
         #[test]
         fn the_area_is_the_share_of_pairs_in_order(
             pictures in proptest::collection::vec((0u8..6, proptest::bool::ANY, 0u32..3), 1..30),

@@ -1,7 +1,8 @@
-//! How well phrases separate the persons of whom they are true from the others: `eval --phrases`.
+//! Measures how well phrases separate the persons that they are true of from the others: `eval
+//! --phrases`.
 //!
 //! A search for a whole description may succeed by its colours alone. Single phrases show what a
-//! model sees and what it does not. The phrases and their rules are fixed ([`yardstick`]).
+//! model recognises and what it does not. The phrases and their rules are fixed ([`yardstick`]).
 
 mod auc;
 
@@ -13,76 +14,76 @@ use super::bootstrap::{interval, numbered};
 use super::facts::yardstick::{self, Asks, Entry};
 use super::facts::{Facts, Label};
 use super::{Result, TrainError};
-pub use auc::Sorted;
+pub use auc::SortedScores;
 
-/// Pictures of which a phrase must be true, and of which it must be false, to be counted: with
-/// fewer, chance decides.
+/// Smallest number of pictures that a phrase must be true of, and of those that it must be false
+/// of, to be counted: with fewer, chance decides.
 const FEWEST: usize = 5;
 
-/// A gallery and what the phrases of the yardstick are of each picture in it.
+/// Truth of the yardstick's phrases about each picture of a gallery.
 pub struct Truths {
     /// The phrases.
     pub phrases: Vec<Entry>,
-    /// Phrases x pictures.
+    /// Truth, phrases x pictures; `None` if unknown.
     truth: Vec<Vec<Option<bool>>>,
-    /// Number of the person in each picture. Someone in other clothes is the same person.
+    /// Number of the person in each picture. A person in other clothes keeps the number.
     persons: Vec<usize>,
     /// Group of each picture, where the set has groups.
     groups: Vec<Option<String>>,
 }
 
-/// What one phrase separates.
+/// How well one phrase separates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PhraseArea {
     /// The phrase.
     pub text: &'static str,
-    /// What it asks for.
+    /// What the phrase is about.
     pub asks: Asks,
-    /// Pictures of which it is true.
+    /// Number of pictures that the phrase is true of.
     pub positives: usize,
-    /// Pictures of which it is known whether it is true.
+    /// Number of pictures for which the truth is known.
     pub known: usize,
-    /// Area under the ROC curve; `None` if it has too few pictures to be counted.
+    /// Area under the ROC curve; `None` if the phrase has too few pictures to be counted.
     pub auc: Option<f64>,
 }
 
 /// Mean over the phrases that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct MeanArea {
-    /// Kinds or colours.
+    /// What the phrases are about: kinds or colours.
     pub asks: Asks,
-    /// How many phrases.
+    /// Number of phrases.
     pub phrases: usize,
     /// Mean of their areas.
     pub auc: f64,
-    /// Its middle 95 % when the persons are drawn anew.
+    /// Bootstrap interval of `auc` (the middle 95 %) over persons.
     pub interval: Option<[f64; 2]>,
 }
 
-/// Areas by one score.
+/// Areas of all phrases by one score.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Separation {
-    /// In the order of the yardstick.
+    /// Area of each phrase, in the order of the yardstick.
     pub phrases: Vec<PhraseArea>,
-    /// Of kinds and of colours, where a phrase is counted.
+    /// Means of kinds and of colours, if a phrase is counted.
     pub means: Vec<MeanArea>,
-    /// The same by group of pictures.
+    /// Means by group of pictures.
     pub groups: Vec<GroupSeparation>,
 }
 
 /// Means of one group of pictures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GroupSeparation {
-    /// Its name in the labels.
+    /// Name of the group in the labels.
     pub name: String,
-    /// Its pictures.
+    /// Number of pictures in the group.
     pub pictures: usize,
-    /// As in [`Separation`].
+    /// Means as in [`Separation::means`].
     pub means: Vec<MeanArea>,
 }
 
 impl Truths {
-    /// Of pictures of labelled persons, whose identities are `image_ids`.
+    /// Truths about pictures of labelled persons, whose identities are `image_ids`.
     ///
     /// # Errors
     /// An identity without label.
@@ -100,7 +101,7 @@ impl Truths {
         Ok(Self { phrases, truth, persons, groups })
     }
 
-    /// Of pictures of persons with `facts`, whose identities are `image_ids`.
+    /// Truths about pictures of persons with `facts`, whose identities are `image_ids`.
     pub fn of_facts(image_ids: &[u32], facts: &[Option<Facts>]) -> Self {
         let phrases = yardstick::entries();
         let of = |entry: &Entry| facts.iter().map(|facts| entry.claim.truth(facts.as_ref()?)).collect();
@@ -109,12 +110,12 @@ impl Truths {
         Self { phrases, truth, persons, groups: vec![None; facts.len()] }
     }
 
-    /// The phrases' words.
+    /// Words of the phrases.
     pub fn texts(&self) -> Vec<String> {
         self.phrases.iter().map(|phrase| phrase.text.to_owned()).collect()
     }
 
-    /// What `scores` (phrases x pictures) separate.
+    /// Measures how well `scores` (phrases x pictures) separate.
     pub fn separation(&self, scores: &[Vec<f32>]) -> Separation {
         let all: Vec<usize> = (0..self.persons.len()).collect();
         let sorted = self.sorted(scores, &all);
@@ -135,21 +136,21 @@ impl Truths {
         Separation { phrases: phrases.collect(), means: self.means(&sorted, &all), groups: groups.collect() }
     }
 
-    /// The scores of `pictures` for each phrase, in order. The persons among them are numbered anew.
-    fn sorted(&self, scores: &[Vec<f32>], pictures: &[usize]) -> Vec<Sorted> {
+    /// Sorts the scores of `pictures` for each phrase, and numbers the persons among them from 0.
+    fn sorted(&self, scores: &[Vec<f32>], pictures: &[usize]) -> Vec<SortedScores> {
         let (persons, _) = numbered(pictures.iter().map(|picture| self.persons[*picture]));
         let rows = self.truth.iter().zip(scores);
         rows.map(|(truth, row)| {
             let known = pictures.iter().zip(&persons);
-            Sorted::new(known.filter_map(|(picture, person)| Some((row[*picture], *person, truth[*picture]?))))
+            SortedScores::new(known.filter_map(|(picture, person)| Some((row[*picture], *person, truth[*picture]?))))
         })
         .collect()
     }
 
-    fn means(&self, sorted: &[Sorted], pictures: &[usize]) -> Vec<MeanArea> {
+    fn means(&self, sorted: &[SortedScores], pictures: &[usize]) -> Vec<MeanArea> {
         let (_, persons) = numbered(pictures.iter().map(|picture| self.persons[*picture]));
         let mean = |asks: Asks| {
-            let some: Vec<&Sorted> = self
+            let some: Vec<&SortedScores> = self
                 .phrases
                 .iter()
                 .zip(sorted)
@@ -167,8 +168,8 @@ impl Truths {
     }
 }
 
-/// Whether a phrase has pictures enough.
-fn counted(sorted: &Sorted) -> bool {
+/// Whether a phrase has enough pictures to be counted.
+fn counted(sorted: &SortedScores) -> bool {
     let (positives, known) = sorted.counts();
     positives >= FEWEST && known - positives >= FEWEST
 }

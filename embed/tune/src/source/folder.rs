@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use rand::rngs::StdRng;
 
 use super::word_weights::WordWeights;
-use super::{KeptPictures, Source};
+use super::{PictureCache, Source};
 use crate::dataset::Entry;
 use crate::{Result, TrainError};
 
@@ -17,12 +17,13 @@ pub struct DatasetSource {
     entries: Vec<Entry>,
     /// Entries of each identity, in the order of the identities' own numbers.
     identities: Vec<Vec<usize>>,
-    kept: KeptPictures,
+    kept: PictureCache,
     word_weights: OnceLock<WordWeights>,
 }
 
 impl DatasetSource {
-    /// `entries` at `size` pixels down and across; decoded pictures may take `memory` bytes.
+    /// Creates a source of `entries` at `size` (height, width) in pixels. Decoded pictures may take
+    /// `memory` bytes.
     ///
     /// # Errors
     /// No entry at all.
@@ -35,7 +36,7 @@ impl DatasetSource {
             by_number.entry(entry.identity).or_default().push(index);
         }
         Ok(Self {
-            kept: KeptPictures::new(entries.len(), size, memory),
+            kept: PictureCache::new(entries.len(), size, memory),
             size,
             entries,
             identities: by_number.into_values().collect(),

@@ -10,13 +10,13 @@ use crate::attributes::Labels;
 use crate::facts::{Description, Facts};
 use crate::{Result, TrainError};
 
-/// Sources with their weights. Identities are numbered through, part after part.
+/// Sources with their weights. Identities are numbered consecutively, part by part.
 pub struct MixedSource {
     parts: Vec<(Box<dyn Source + Send>, f64)>,
 }
 
 impl MixedSource {
-    /// `parts` with their weights.
+    /// Mixes `parts` by their weights.
     ///
     /// # Errors
     /// No part, pictures of different sizes, or a weight that is not above 0.

@@ -1,8 +1,7 @@
 //! Sources of training pairs: drawn persons, annotated datasets, labelled people, or a mix of them.
 //!
 //! A source numbers its identities, and the pictures of each identity, from 0. Its methods are
-//! deterministic at any time and on any thread, so a batch depends on the seed and its number
-//! alone.
+//! deterministic at any time and on any thread, so a batch depends only on the seed and its number.
 
 mod folder;
 mod kept;
@@ -24,7 +23,7 @@ use super::pool::Pool;
 use sightline_figures::caption_with;
 
 pub use folder::DatasetSource;
-pub(crate) use kept::KeptPictures;
+pub(crate) use kept::PictureCache;
 pub use mix::MixedSource;
 pub use order::{BatchSequence, ChosenPair, Lookalikes, Order};
 pub use spec::DataSpec;
@@ -51,7 +50,7 @@ pub trait Source: Sync {
         None
     }
 
-    /// Similarity of the looks of two identities, 0 to 1; 0 if unknown.
+    /// Similarity of two identities' appearance, 0 to 1; 0 if unknown.
     fn resemblance(&self, _one: usize, _other: usize) -> f32 {
         0.0
     }
@@ -64,23 +63,23 @@ pub trait Source: Sync {
     /// A picture: RGB bytes, row-major.
     ///
     /// # Errors
-    /// A file that cannot be read any more: by name.
+    /// A file that can no longer be read; the error names it.
     fn picture(&self, identity: usize, view: usize) -> Result<Cow<'_, [u8]>>;
 
-    /// Caption number `which` of a picture. `rng` is for sources that write captions afresh.
+    /// Caption number `which` of a picture. `rng` is for sources that generate captions anew.
     fn caption(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> String;
 
-    /// As [`Source::caption`], with what the caption states, where it was made of facts.
+    /// Caption as from [`Source::caption`], and what it states if it was generated from facts.
     fn describe(&self, identity: usize, view: usize, which: usize, rng: &mut StdRng) -> (String, Option<Description>) {
         (self.caption(identity, view, which, rng), None)
     }
 
-    /// What is known of an identity; `None` if the source knows nothing.
+    /// Known facts about an identity; `None` if the source has none.
     fn facts(&self, _identity: usize) -> Option<Cow<'_, Facts>> {
         None
     }
 
-    /// Which part of a mixed source the identity belongs to, from 0.
+    /// Index of the part of a mixed source that the identity belongs to, from 0.
     fn part(&self, _identity: usize) -> usize {
         0
     }
@@ -136,7 +135,7 @@ impl Source for Pool {
     }
 
     fn facts(&self, identity: usize) -> Option<Cow<'_, Facts>> {
-        // Drawing the attributes again takes microseconds; to keep them would take 1 KB each.
+        // Drawing the attributes again takes microseconds; keeping them would take 1 KB each.
         Some(Cow::Owned(Facts::of_drawn(&self.corpus.person(self.first + identity as u64))))
     }
 

@@ -37,14 +37,14 @@ pub enum Order {
 pub struct Lookalikes {
     /// First batch that has them.
     pub from: u64,
-    /// How many for each chosen identity.
+    /// Number of look-alikes for each chosen identity.
     pub count: usize,
     /// Number of random identities that the most similar ones are chosen from.
     pub among: usize,
 }
 
 impl Lookalikes {
-    /// `count` of them from the first batch on, the most alike of 500 others.
+    /// `count` look-alikes from the first batch on, the most similar of 500 random identities.
     pub fn of(count: usize) -> Self {
         Self { from: 0, count, among: 500 }
     }
@@ -75,7 +75,7 @@ pub struct BatchSequence<'a> {
     order: Order,
     seed: u64,
     size: usize,
-    /// First pair number of each identity's pictures, for epochs.
+    /// All pairs of picture and caption for [`Order::Epochs`]; empty otherwise.
     pairs: Vec<ChosenPair>,
     epoch: Mutex<Option<Epoch>>,
 }
@@ -121,7 +121,7 @@ impl<'a> BatchSequence<'a> {
         Ok(Self { source, order, seed, size, pairs, epoch: Mutex::new(None) })
     }
 
-    /// Batches in an epoch: one pass over all pairs of picture and caption.
+    /// Number of batches in an epoch: one pass over all pairs of picture and caption.
     pub fn per_epoch(&self) -> usize {
         let pairs = if self.pairs.is_empty() {
             (0..self.source.identities()).map(|identity| self.source.views(identity)).sum()
@@ -131,7 +131,7 @@ impl<'a> BatchSequence<'a> {
         (pairs / self.size).max(1)
     }
 
-    /// The pairs of batch `index`; `rng` is the batch's own.
+    /// The pairs of batch `index`; `rng` is the random stream of the batch.
     pub fn choose(&self, index: u64, rng: &mut StdRng) -> Vec<ChosenPair> {
         match self.order {
             Order::Identities { again, siblings, lookalikes } => {

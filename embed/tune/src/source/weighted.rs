@@ -1,16 +1,16 @@
-//! Draws by weight: the rarer what an identity shows, the more often it comes.
+//! Weighted random draws: an identity that shows something rare is drawn more often.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
 /// Numbers from 0, each drawn in proportion to its weight.
 pub(crate) struct WeightedDraw {
-    /// Sums of the weights up to each.
+    /// Cumulative sums of the weights.
     cumulative: Vec<f64>,
 }
 
 impl WeightedDraw {
-    /// One number for each of `weights`, of which there is at least one; all are above 0.
+    /// Numbers `weights` from 0. There must be at least one weight, and all must be above 0.
     pub fn new(weights: impl IntoIterator<Item = f64>) -> Self {
         let mut sum = 0.0;
         let add = |weight| {
@@ -20,7 +20,7 @@ impl WeightedDraw {
         Self { cumulative: weights.into_iter().map(add).collect() }
     }
 
-    /// The next number.
+    /// Draws a number.
     pub fn draw(&self, rng: &mut StdRng) -> usize {
         let total = self.cumulative.last().copied().unwrap_or_default();
         let at = rng.random::<f64>() * total;

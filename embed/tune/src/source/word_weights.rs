@@ -1,8 +1,8 @@
 //! Similarity of two persons of an annotated dataset by the words of their captions, weighted by
 //! rarity (inverse document frequency).
 //!
-//! Datasets have no attribute labels, but captions name what persons wear, and rare words tell more
-//! than common ones.
+//! Datasets have no attribute labels, but captions name what persons wear, and rare words are more
+//! informative than common ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub struct WordWeights {
     /// Numbers of the words in the captions of each identity, ascending.
     words: Vec<Vec<u32>>,
-    /// ln(identities / identities that have the word).
-    worth: Vec<f32>,
+    /// Weight of each word: ln(identities / identities that have the word).
+    weights: Vec<f32>,
 }
 
 impl WordWeights {
@@ -33,22 +33,22 @@ impl WordWeights {
         for word in words.iter().flatten() {
             *having.entry(*word).or_default() += 1;
         }
-        let worth = having.values().map(|&n| (words.len() as f32 / n as f32).ln()).collect();
-        Self { words, worth }
+        let weights = having.values().map(|&n| (words.len() as f32 / n as f32).ln()).collect();
+        Self { words, weights }
     }
 
     /// Weighted Jaccard similarity: weight of the shared words divided by the weight of all words
     /// of either, 0 to 1.
     pub fn resemblance(&self, one: usize, other: usize) -> f32 {
         let (a, b) = (&self.words[one], &self.words[other]);
-        let sum = |words: &[u32]| words.iter().map(|&w| self.worth[w as usize]).sum::<f32>();
+        let sum = |words: &[u32]| words.iter().map(|&w| self.weights[w as usize]).sum::<f32>();
         let (mut i, mut j, mut both) = (0, 0, 0.0);
         while i < a.len() && j < b.len() {
             match a[i].cmp(&b[j]) {
                 std::cmp::Ordering::Less => i += 1,
                 std::cmp::Ordering::Greater => j += 1,
                 std::cmp::Ordering::Equal => {
-                    both += self.worth[a[i] as usize];
+                    both += self.weights[a[i] as usize];
                     (i, j) = (i + 1, j + 1);
                 }
             }

@@ -1,5 +1,5 @@
-//! A whole grid on a tiny model: every row is trained and judged, a stopped grid goes on to the same numbers, and what
-//! makes no sense is refused.
+//! A whole grid on a tiny model: every row is trained and judged, a stopped grid goes on to the
+//! same numbers, and what makes no sense is refused.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +51,30 @@ fn settings() -> Settings {
 
 fn grid<'a>(folder: &'a Path, tables: &[Table], stop: &'a AtomicBool) -> Grid<'a> {
     Grid { folder, settings: settings(), tables: tables.to_vec(), rows: Vec::new(), seeds: 1, stop }
+}
+
+/// Sizes of groups follow the captions: those of drawn persons are far shorter than the paper's 72
+/// tokens.
+#[test]
+fn groups_of_tokens_fit_the_captions_and_models_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let never = AtomicBool::new(false);
+    grid(folder.path(), &[Table::Groups, Table::Layers], &never).run(|_| {}).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("results.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |table: &str| -> Vec<&serde_json::Value> { lines.iter().filter(|line| line["table"] == table).collect() };
+    let size = |line: &serde_json::Value| -> usize {
+        let row = line["row"].as_str().unwrap();
+        row.split(' ').nth(2).and_then(|size| size.parse().ok()).unwrap_or_else(|| panic!("{row}"))
+    };
+    let sizes: Vec<usize> = of("groups").into_iter().map(size).collect();
+    let whole = *sizes.iter().max().unwrap();
+    assert!(sizes.len() >= 4 && whole < 72 && sizes.iter().min().is_some_and(|size| *size <= whole / 4), "{sizes:?}");
+    let mut counts: Vec<u64> = of("layers").into_iter().map(|line| line["parameters"].as_u64().unwrap()).collect();
+    counts.sort_unstable();
+    assert!(counts.len() == 3 && counts.windows(2).all(|two| two[0] < two[1]), "{counts:?}");
+    let text = std::fs::read_to_string(folder.path().join("tables.md")).unwrap();
+    assert!(text.contains("parameters, millions"), "{text}");
 }
 
 fn numbers(folder: &Path) -> Vec<String> {

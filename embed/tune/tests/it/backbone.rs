@@ -1,5 +1,5 @@
-//! Training with a backbone: its weights are read from the published form, tokens are kept, and a step leaves what is frozen
-//! as it was.
+//! Training with a backbone: its weights are read from the published form, tokens are kept, and a
+//! step leaves what is frozen as it was.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -246,7 +246,38 @@ fn values(trainee: &Trainee) -> HashMap<String, Vec<f32>> {
     data.iter().map(|(n, v)| (n.clone(), v.as_tensor().flatten_all().unwrap().to_vec1().unwrap())).collect()
 }
 
-/// A process that goes on with a run makes the tokens that are still missing as the one before would have.
+/// Runs with the same pictures share kept tokens; after a picture was replaced they are made anew.
+#[test]
+fn tokens_of_replaced_pictures_are_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, root, cache) =
+        (folder.path().join("published.safetensors"), folder.path().join("data"), folder.path().join("cache"));
+    published(&file);
+    crate::train_run::dataset(&root, 20);
+    // Number of files of tokens after training.
+    let train = |name: &str, flags: &[&str]| {
+        let mut command = binary();
+        command.args(["train", "--run"]).arg(folder.path().join(name)).arg("--token-cache").arg(&cache);
+        let done = command.args(flags).output().unwrap();
+        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+        std::fs::read_dir(&cache).unwrap().count()
+    };
+    let small = "--preset quick --validate none --image 64x32 --width 64 --vision-layers 1 --text-layers 1 --batch 8 \
+                 --warmup 1 --fall 0 --atp off --ara off --backbone efficientnet-lite0 --variants 1 --steps 1";
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/former/tokenizer.json");
+    let data = format!("cuhk-pedes:{}", root.display());
+    let paths =
+        ["--data", &data, "--backbone-init", file.to_str().unwrap(), "--tokenizer", tokenizer.to_str().unwrap()];
+    let flags: Vec<&str> = small.split_whitespace().chain(paths).collect();
+    assert_eq!([train("first", &flags), train("second", &flags)], [1, 1]);
+    let picture = |name: &str| root.join("imgs/synth/000").join(name);
+    std::fs::copy(picture("000003_00.jpg"), picture("000002_00.jpg")).unwrap();
+    assert_eq!(train("first", &["--resume", "--steps", "2"]), 2);
+    assert_eq!(train("second", &["--resume", "--steps", "2"]), 2);
+}
+
+/// A process that goes on with a run makes the tokens that are still missing as the one before
+/// would have.
 #[test]
 fn a_resumed_run_makes_the_same_tokens() {
     let folder = tempfile::tempdir().unwrap();
@@ -260,7 +291,7 @@ fn a_resumed_run_makes_the_same_tokens() {
     };
     let anew = |name: &str, steps: &str| {
         let backbone = file.to_str().unwrap();
-        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default/tokenizer.json");
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/former/tokenizer.json");
         let flags = [
             "--preset quick --data synth:16x2 --validate none --image 64x32 --width 64 --vision-layers 1 --text-layers 1",
             "--batch 8 --warmup 1 --fall 0 --atp off --ara off --backbone efficientnet-lite0 --variants 2 --steps",

@@ -1,5 +1,5 @@
-//! CLIP and SigLIP in Hugging Face layout with small random weights: they are read, batched and ranked, and what does
-//! not fit is refused.
+//! CLIP and SigLIP in Hugging Face layout with small random weights: they are read, batched and
+//! ranked, and what does not fit is refused.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,8 @@ use sightline_tune::evaluate::ranks;
 use sightline_tune::gallery::Gallery;
 use tempfile::TempDir;
 
-/// Pieces of a byte-pair vocabulary: every byte CLIP writes for ASCII letters, alone and at a word's end.
+/// Pieces of a byte-pair vocabulary: every byte CLIP writes for ASCII letters, alone and at a
+/// word's end.
 fn pieces() -> Vec<String> {
     let letters = || (b'a'..=b'z').chain(b'0'..=b'9').chain(*b",-'").map(|b| char::from(b).to_string());
     let mut all: Vec<String> = letters().chain(letters().map(|l| l + "</w>")).collect();

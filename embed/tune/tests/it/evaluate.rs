@@ -1,4 +1,5 @@
-//! The evaluation protocols from pictures and words on disk to ranks: the reference's own scores, every preset, dumps.
+//! The evaluation protocols from pictures and words on disk to ranks: the reference's own scores,
+//! every preset, dumps.
 
 use std::path::Path;
 
@@ -105,8 +106,8 @@ fn hubness_counts_in_a_search_as_in_an_evaluation() {
             scores.cosine.iter().fold((1f32, -1f32), |(l, m), row| (l.min(row[image]), m.max(row[image])));
         assert!(*hubness > least - 0.5 && *hubness < most + 0.5, "{hubness}");
     }
-    let less = scores.without_hubness().expect("there is a bank");
-    assert!((less[2][3] - (scores.cosine[2][3] - scores.hubness[3])).abs() < 1e-6);
+    let less = scores.without_hubness(2).expect("there is a bank");
+    assert!((less[3] - (scores.cosine[2][3] - scores.hubness[3])).abs() < 1e-6);
     let dir = folder::model();
     let mut config = golden::config();
     (config.calibration.similarity, config.calibration.hubness) = (2.0, -3.0);

@@ -1,5 +1,5 @@
-//! What labels and drawn persons tell, and what is true of them. `golden/facts/labels.json` are labels of our own,
-//! of 46 persons: every value of every group is among them.
+//! What labels and drawn persons tell, and what is true of them. `golden/facts/labels.json` are
+//! labels of our own, of 46 persons: every value of every group is among them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -244,8 +244,8 @@ fn the_yardstick_follows_the_groups_and_the_last_word_of_a_colour() {
     }
 }
 
-/// Facts are finer than the rules of the yardstick, but where both are sure they agree, apart from colours: rules look
-/// at one word of them.
+/// Facts are finer than the rules of the yardstick, but where both are sure they agree, apart from
+/// colours: rules look at one word of them.
 #[test]
 fn facts_and_yardstick_do_not_contradict_each_other() {
     let mut sure = 0;

@@ -1,4 +1,5 @@
-//! Importing checkpoints: the folder computes what the reference did, and what does not fit is refused by name.
+//! Importing checkpoints: the folder computes what the reference did, and what does not fit is
+//! refused by name.
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
@@ -240,7 +241,8 @@ fn unused_tensors_are_told_and_a_folder_is_not_overwritten() {
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
-/// The tokenizer of bert-base-uncased has neither `[DEC]` nor `[ENC]`; the reference adds them at its end.
+/// The tokenizer of bert-base-uncased has neither `[DEC]` nor `[ENC]`; the reference adds them at
+/// its end.
 #[test]
 fn a_plain_tokenizer_gets_its_two_pieces() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! The whole objective on a tiny model: every variable is trained, and a value that is no number stops the run.
+//! The whole objective on a tiny model: every variable is trained, and a value that is no number
+//! stops the run.
 
 use candle_core::Tensor;
 use sightline_embed::graph::WordPredictor;

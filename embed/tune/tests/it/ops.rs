@@ -1,5 +1,5 @@
-//! Our differentiable ops against candle's composite ones, forward and backward, and the proof that nothing is cut off from
-//! the gradient.
+//! Our differentiable ops against candle's composite ones, forward and backward, and the proof that
+//! nothing is cut off from the gradient.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
@@ -188,8 +188,8 @@ fn same_by_stack_and_graph(texts: &TokenBatch, packed: bool) {
     }
 }
 
-/// A loss that uses every part must reach every variable; a detached op would leave a hole here. Texts without dropout go
-/// through the stacks, with dropout through the graph.
+/// A loss that uses every part must reach every variable; a detached op would leave a hole here.
+/// Texts without dropout go through the stacks, with dropout through the graph.
 #[test]
 fn every_variable_gets_a_gradient() {
     let arch = golden::arch();
@@ -221,7 +221,8 @@ fn every_variable_gets_a_gradient() {
             let g = grads.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
             assert_eq!(g.dims(), var.dims(), "{name}");
             let size = g.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            // Adding a constant to every key changes no probability: that gradient is rounding noise.
+            // Adding a constant to every key changes no probability: that gradient is rounding
+            // noise.
             let flat = name.ends_with("key.bias");
             assert!(size.is_finite() && (size > 0.0 || flat), "{name}: largest gradient {size}");
         }

@@ -1,5 +1,5 @@
-//! A tiny model learns 64 drawn persons by heart, by the global and the local protocol: proof that every part of the
-//! objective pulls in the right direction.
+//! A tiny model learns 64 drawn persons by heart, by the global and the local protocol: proof that
+//! every part of the objective pulls in the right direction.
 
 use sightline_embed::graph::WordPredictor;
 use sightline_embed::model::{Architecture, Preprocess, TokenBatch};

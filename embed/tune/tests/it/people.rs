@@ -15,8 +15,8 @@ use crate::facts::labels;
 
 const SIZE: [usize; 2] = [32, 16];
 
-/// A folder of people: the persons of the golden labels, and some of the list of those held out with the labels of
-/// others. The pictures are drawn.
+/// A folder of people: the persons of the golden labels, and some of the list of those held out
+/// with the labels of others. The pictures are drawn.
 pub fn folder(root: &Path) {
     std::fs::create_dir_all(root.join("imgs")).unwrap();
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/facts/labels.json"));

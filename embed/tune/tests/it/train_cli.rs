@@ -10,8 +10,8 @@ use sightline_tune::checkpoint;
 
 use crate::train_run::dataset;
 
-/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-finetune does not reach the compiler
-/// through a shell: shells drop names with hyphens.)
+/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-finetune does not
+/// reach the compiler through a shell: shells drop names with hyphens.)
 pub fn binary() -> Command {
     let test = std::env::current_exe().expect("a test has a file");
     let folder = test.ancestors().nth(2).expect("in target/PROFILE/deps");
@@ -20,7 +20,7 @@ pub fn binary() -> Command {
 
 /// Flags of a run that is as small as one can be.
 fn flags(run: &Path, more: &[&str]) -> Vec<String> {
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default/tokenizer.json");
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/former/tokenizer.json");
     let small = "train --preset quick --json --image 32x16 --patch 8 --width 64 --vision-layers 1 --text-layers 1 --batch 8 \
                  --warmup 1 --fall 0 --atp-from 1 --atp-pairs 4 --ara-from 1 --ara-pairs 4";
     let mut all: Vec<String> = small.split_whitespace().map(str::to_owned).collect();
@@ -93,6 +93,41 @@ fn a_run_folder_is_complete_and_is_gone_on_with() {
     assert_eq!(checkpoint::step(&run), Some(6));
     let nothing = train(&folder.path().join("none"), &["--resume"]);
     assert!(said(&nothing).contains("no run to go on with"), "{}", said(&nothing));
+}
+
+#[test]
+fn a_run_is_resumed_with_more_epochs() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let of_epochs = |epochs: &str| train(&run, &[&DRAWN[..], &["--epochs", epochs]].concat());
+    let resume = |flags: &[&str]| binary().args(["train", "--resume", "--run"]).arg(&run).args(flags).output().unwrap();
+    let recipe = || {
+        let text = std::fs::read(run.join("run.json")).unwrap();
+        let recipe = serde_json::from_slice::<serde_json::Value>(&text).unwrap()["recipe"].take();
+        (recipe["epochs"].as_u64(), recipe["run"]["steps"].as_u64())
+    };
+    // 32 pictures in batches of 8 are four steps an epoch.
+    let done = of_epochs("1");
+    assert_eq!((done.status.code(), checkpoint::step(&run)), (Some(0), Some(4)), "{}", said(&done));
+    let refused = of_epochs("2");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("epochs: 1, now 2 (--resume allows it)"), "{}", said(&refused));
+    let done = resume(&["--epochs", "2"]);
+    assert_eq!((done.status.code(), checkpoint::step(&run)), (Some(0), Some(8)), "{}", said(&done));
+    assert_eq!(recipe(), (Some(2), Some(8)));
+    let done = resume(&["--steps", "9"]);
+    assert_eq!((done.status.code(), checkpoint::step(&run)), (Some(0), Some(9)), "{}", said(&done));
+    assert_eq!(recipe(), (None, Some(9)));
+}
+
+#[test]
+fn flags_of_another_order_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flag, value) in [("--lookalikes", "2"), ("--lookalikes-among", "50"), ("--lookalikes-from", "9")] {
+        let refused = train(folder.path(), &[&DRAWN[..], &["--steps", "1", "--order", "epochs", flag, value]].concat());
+        assert_eq!(refused.status.code(), Some(1), "{flag}");
+        assert!(said(&refused).contains("are for --order identities"), "{flag}: {}", said(&refused));
+    }
 }
 
 #[test]

@@ -71,7 +71,8 @@ fn hard_negatives_by_both_rules() -> Result<()> {
                 let expected = index(&format!("{prefix}{name}"));
                 for (i, (&ours, &theirs)) in chosen.iter().zip(&expected).enumerate() {
                     assert_ne!(identities[ours], identities[i], "{case}: a positive was chosen");
-                    // Where the reference's softmax underflows to a row of zeros its argmax is 0, right or wrong.
+                    // Where the reference's softmax underflows to a row of zeros its argmax is 0,
+                    // right or wrong.
                     let weights = if name == "neg_image_for_text" { "weights_t2i" } else { "weights_i2t" };
                     let row: Vec<f32> = of(weights).get(i)?.to_vec1()?;
                     let underflow = prefix.is_empty() && row.iter().all(|w| *w == 0.0);

@@ -1,5 +1,5 @@
-//! Three whole training steps against the authors' code: losses, hard negatives, match logits, the gradient of every
-//! parameter and every parameter after three updates.
+//! Three whole training steps against the authors' code: losses, hard negatives, match logits, the
+//! gradient of every parameter and every parameter after three updates.
 
 use std::collections::HashMap;
 
@@ -54,8 +54,8 @@ fn flat(t: &Tensor) -> Vec<f64> {
     t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect()
 }
 
-/// Values of parameter `name` whose true gradient is not zero: the softmax does not see key biases, so their gradient
-/// is rounding noise, which AdamW turns into whole steps.
+/// Values of parameter `name` whose true gradient is not zero: the softmax does not see key biases,
+/// so their gradient is rounding noise, which AdamW turns into whole steps.
 fn meaningful(name: &str, t: &Tensor) -> Vec<f64> {
     let values = flat(t);
     match name {
@@ -72,8 +72,9 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// What f32 leaves of a gradient, relative to its tensor's size: the reference in f32 against the same code in f64, worst
-/// tensor. AdamW turns a smaller slope into a step of any size up to the learning rate, as it does with key biases.
+/// What f32 leaves of a gradient, relative to its tensor's size: the reference in f32 against the
+/// same code in f64, worst tensor. AdamW turns a smaller slope into a step of any size up to the
+/// learning rate, as it does with key biases.
 const NOISE: f64 = 3.4e-6;
 
 /// Heads of our own, which the reference lacks.
@@ -184,7 +185,8 @@ fn losses_gradients_and_parameters() {
     table.check();
 }
 
-/// Calls `with` for every parameter that has something to compare, and makes sure that both sides name the same ones.
+/// Calls `with` for every parameter that has something to compare, and makes sure that both sides
+/// name the same ones.
 fn compare(trainee: &Trainee, expected: &HashMap<String, Tensor>, mut with: impl FnMut(&str, &Tensor, &Tensor)) {
     let data = trainee.variables.data().lock().unwrap();
     let mut names: Vec<&String> = data.keys().filter(|name| !OWN.iter().any(|own| name.starts_with(own))).collect();
@@ -251,7 +253,8 @@ fn match_logits(trainee: &Trainee, batch: &Batch, stored: &HashMap<String, Tenso
     );
     let (groups, owner) = logits.groups.as_ref().unwrap();
     assert_eq!(owner, &(0..36).map(|i| i / 2).collect::<Vec<_>>());
-    // Stored: positives' first groups, their second groups, negatives' first groups, their second groups.
+    // Stored: positives' first groups, their second groups, negatives' first groups, their second
+    // groups.
     let order: Vec<u32> =
         [(0, 6), (6, 18)].iter().flat_map(|&(a, b)| (0..2).flat_map(move |g| (a..b).map(move |r| 2 * r + g))).collect();
     let ours = groups.index_select(&Tensor::new(order, &Device::Cpu).unwrap(), 0).unwrap();

@@ -1,4 +1,5 @@
-//! A whole run on a tiny model: it learns, stops and goes on exactly, and loses nothing when something breaks.
+//! A whole run on a tiny model: it learns, stops and goes on exactly, and loses nothing when
+//! something breaks.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -79,7 +80,8 @@ pub fn pool() -> Pool {
     Pool::new(Corpus::new(3), 0, 16, 2, [32, 16])
 }
 
-/// Trains in `folder` as `config` says; gives the outcome, or what went wrong, and the weights at the end.
+/// Trains in `folder` as `config` says; gives the outcome, or what went wrong, and the weights at
+/// the end.
 pub fn train(folder: &Path, config: RunConfig) -> (sightline_tune::Result<Outcome>, Trainee, Vec<serde_json::Value>) {
     let (arch, texts) = tiny();
     let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
@@ -107,7 +109,8 @@ pub fn assert_same(ours: &Trainee, theirs: &Trainee) {
 fn resumed_equals_uninterrupted() {
     let (whole, parts) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let (_, straight, _) = train(whole.path(), config(6));
-    // The fall lies in the last step of a run, so the first half is stopped before its own fall by a longer plan.
+    // The fall lies in the last step of a run, so the first half is stopped before its own fall by
+    // a longer plan.
     let (outcome, stopped, _) =
         train(parts.path(), RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 0 }, ..config(4) });
     assert_eq!(outcome.expect("trains").steps, 4);
@@ -117,8 +120,8 @@ fn resumed_equals_uninterrupted() {
     assert_same(&resumed, &straight);
 }
 
-/// Epochs, accumulated gradients, the reference's augmentation, its schedule, words left out, validation: a run stopped
-/// from outside in the middle goes on to the same end.
+/// Epochs, accumulated gradients, the reference's augmentation, its schedule, words left out,
+/// validation: a run stopped from outside in the middle goes on to the same end.
 #[test]
 fn every_setting_resumes_exactly() {
     let (whole, parts) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
@@ -242,6 +245,30 @@ fn a_time_limit_fixes_the_steps_so_that_the_fall_fits() {
     assert_same(&trainee, &other);
 }
 
+/// Another number of steps does away with a stored plan, so a time limit makes a new one.
+#[test]
+fn a_time_limit_holds_for_a_planned_run_that_gets_more_steps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (arch, texts) = tiny();
+    let trainee = Trainee::with_decoder(&arch, WordPredictor::Shared, 3).expect("a sound architecture");
+    let pool = pool();
+    let go = |steps: usize, seconds: f64| {
+        let config = RunConfig { schedule: Schedule::Fall { warmup: 2, fall: 6 }, ..config(steps) };
+        let limit = Some(Duration::from_secs_f64(seconds));
+        let run = Run { limit, ..Run::new(folder.path(), config, &trainee, &pool, &texts) };
+        let mut planned = None;
+        let outcome = run.train(|line| planned = planned.or(line["planned_steps"].as_u64())).expect("trains");
+        (outcome.steps, planned.map(|steps| steps as usize))
+    };
+    let (first, planned) = go(UNLIMITED_STEPS, 1.0);
+    assert_eq!(planned, Some(first));
+    let (second, planned) = go(first + 5000, 2.0);
+    assert_eq!(planned, Some(second));
+    assert!(first < second && second < first + 5000, "{first}, then {second}");
+    // Without another number of steps the plan stands, whatever the limit.
+    assert_eq!([go(UNLIMITED_STEPS, 60.0), go(second, 60.0)], [(second, None); 2]);
+}
+
 /// Writes `identities` drawn persons with two pictures each as a dataset.
 pub fn dataset(root: &Path, identities: u64) {
     sightline_figures::write_dataset(root, &Corpus::new(4), identities, 2, |_| {}).expect("written");
@@ -288,7 +315,8 @@ fn folders_and_drawn_persons_mix() {
     let epoch = batches(Order::Epochs);
     assert_eq!(epoch.pictures.tensor().dims(), [16, 3, 32, 16]);
 
-    // Rates over many batches: three of four from the folder, second pictures about as often as asked for.
+    // Rates over many batches: three of four from the folder, second pictures about as often as
+    // asked for.
     let order = Order::Identities { again: 0.5, siblings: 0.0, lookalikes: None };
     let sequence = BatchSequence::new(&mix, order, 1, 16).expect("enough pairs");
     use rand::SeedableRng;
@@ -307,7 +335,8 @@ fn folders_and_drawn_persons_mix() {
     assert!((0.42..0.6).contains(&rate), "{rate}");
 }
 
-/// Resemblance of the first of four identities with the three behind it, over some batches from `first` on.
+/// Resemblance of the first of four identities with the three behind it, over some batches from
+/// `first` on.
 fn resemblance(source: &dyn Source, lookalikes: Option<Lookalikes>, first: u64) -> f32 {
     use rand::SeedableRng;
     let order = Order::Identities { again: 0.0, siblings: 0.0, lookalikes };

@@ -1,4 +1,5 @@
-//! Weights: names and shapes of the published model, both `.pth` forms, every float type, and what is refused.
+//! Weights: names and shapes of the published model, both `.pth` forms, every float type, and what
+//! is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;

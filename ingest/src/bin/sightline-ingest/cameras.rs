@@ -1,4 +1,5 @@
-//! The cameras of this node: its own at once, and its share of the topic `cameras` as soon as the broker says which.
+//! The cameras of this node: those of its own configuration at once, and its share of the topic
+//! `cameras` as soon as the broker has assigned it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,12 +13,12 @@ use sightline_ingest::{CameraNode, Publisher, Roster};
 
 use crate::status::Status;
 
-/// Nodes share the cameras as members of this group.
+/// The consumer group in which nodes share the cameras.
 const GROUP: &str = "sightline-ingest";
-/// How long a wait for changes is cut, so that a stop is noticed and refused cameras are reported.
-const BEAT: Duration = Duration::from_millis(250);
-/// How long leaving the group may hold the stop up.
-const LEAVE: Duration = Duration::from_secs(2);
+/// Longest wait for a change, so that a stop is noticed and refused cameras are reported.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long leaving the group may delay the stop.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the node's own cameras and a thread that follows the topic until `shutdown`.
 pub fn spawn(
@@ -35,7 +36,7 @@ pub fn spawn(
         let mut share: Option<Arc<CameraShare>> = None;
         while !shutdown.is_triggered() {
             match &share {
-                // The topics are there when the publisher is open.
+                // The topics exist once the publisher is open.
                 None if publisher.is_open() => match CameraShare::start(&bus, GROUP, &name) {
                     Ok(started) => {
                         let started = Arc::new(started);
@@ -47,28 +48,27 @@ pub fn spawn(
                         std::thread::sleep(Duration::from_secs(1));
                     }
                 },
-                None => std::thread::sleep(BEAT),
-                Some(share) => match share.next(BEAT) {
+                None => std::thread::sleep(POLL_INTERVAL),
+                Some(share) => match share.next(POLL_INTERVAL) {
                     Some(CameraChange::Run(camera)) => roster.run(camera),
                     Some(CameraChange::Stop(camera)) => roster.stop(&camera),
                     None => {}
                 },
             }
-            roster.beat();
-            status.set_refused(roster.refused());
+            roster.retry_refused();
         }
     });
     thread.context("no thread for the cameras")
 }
 
-/// Waits for the thread's end, but not for ever: leaving a group means talking to a broker.
+/// Waits for the thread to end, at most `LEAVE_TIMEOUT`: leaving the group needs the broker.
 pub fn join(thread: JoinHandle<()>) {
-    let until = Instant::now() + LEAVE;
+    let until = Instant::now() + LEAVE_TIMEOUT;
     while !thread.is_finished() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
     if thread.is_finished() {
-        // A panic inside has been reported there.
+        // The thread has logged its own panic.
         let _ = thread.join();
     }
 }

@@ -1,12 +1,13 @@
-//! `sightline-ingest`: a camera node. Its own cameras and its share of those in the topic `cameras` are decoded and
-//! analysed; what follows goes through the spool to the topic `crops`.
+//! `sightline-ingest`: a camera node. It decodes and analyses its own cameras and its share of
+//! those in the topic `cameras`, and sends the events through the outbox to the topic `crops`.
 //!
 //! ```text
 //! cameras -> detect, track -> Publisher (disk, bus.spool_bytes) -> Kafka, keyed by camera
 //! ```
 //!
-//! The broker may be away at the start, too: the node's own cameras run all the same. SIGINT and SIGTERM stop the cameras,
-//! send what the broker takes, and leave the rest on disk for the next start.
+//! The broker may be away at start, too: the node's own cameras run all the same. SIGINT and
+//! SIGTERM stop the cameras, send what the broker accepts, and leave the rest on disk for the next
+//! start.
 
 mod cameras;
 mod status;
@@ -27,8 +28,9 @@ use sightline_ingest::{CameraNode, KafkaCarrier, NodeConfig, Publisher};
 
 use status::Status;
 
-/// How long the spool is sent after the cameras have stopped: supervisors kill what takes ten seconds.
-const FAREWELL: Duration = Duration::from_secs(4);
+/// How long the outbox keeps sending after the cameras have stopped: process supervisors kill a
+/// process after ten seconds.
+const OUTBOX_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Decodes and analyses cameras, and sends pictures of persons to the topic of crops.
 #[derive(Parser)]
@@ -75,13 +77,19 @@ fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     };
-    let publisher = Publisher::start(&config.data.folder.join("spool"), bus.spool_bytes, carrier, prepare)?;
+    let publisher = Publisher::start(
+        &config.data.folder.join("outbox"),
+        &config.data.folder.join("spool"),
+        bus.spool_bytes,
+        carrier,
+        prepare,
+    )?;
     status.set_publisher(&publisher);
 
-    // ByteTrack's second stage lives on detections too weak to be shown or to start a track.
+    // ByteTrack's second stage needs detections that are too weak to be shown or to start a track.
     let detector = NanoDet::load(&config.detect.weights, &config.detect)?.with_score_threshold(config.track.low);
     let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
-    // The cameras stop first and by themselves; the publisher must outlive them.
+    // The cameras have a shutdown of their own and stop first; the publisher must outlive them.
     let node = CameraNode::start(NodeConfig::new(&config, &name), make, publisher.clone(), Shutdown::new())?;
     let node = Arc::new(node);
     let share = cameras::spawn(&config, &name, Arc::clone(&node), &publisher, &status, &shutdown)?;
@@ -91,13 +99,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(stop_signal());
     shutdown.trigger();
     node.stop();
-    let left = publisher.close(FAREWELL);
+    let left = publisher.close(OUTBOX_DRAIN_TIMEOUT);
     cameras::join(share);
     tracing::info!(records_on_disk = left, "stopped");
     Ok(())
 }
 
-/// `monitor.node`, or role and host.
+/// `monitor.node`, or else `ingest@` and the host name.
 fn node_name(config: &Config) -> String {
     if !config.monitor.node.is_empty() {
         return config.monitor.node.clone();

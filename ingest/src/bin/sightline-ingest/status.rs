@@ -1,8 +1,8 @@
-//! What is wrong with this node, for `/readyz`. A camera that fails is no fault of the node: its reports say so.
+//! Readiness of this node, for `/readyz`. A camera that fails, or that the node refuses, does not
+//! make the node unready: reports say so, and the other cameras run on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sightline_core::CameraId;
 use sightline_core::bus::CameraShare;
 use sightline_ingest::Publisher;
 
@@ -11,10 +11,9 @@ struct Inner {
     started: bool,
     publisher: Option<Publisher>,
     share: Weak<CameraShare>,
-    refused: Vec<(CameraId, String)>,
 }
 
-/// Cloning shares it.
+/// The readiness state. Clones share it.
 #[derive(Clone, Default)]
 pub struct Status(Arc<Mutex<Inner>>);
 
@@ -23,27 +22,22 @@ impl Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Events can be taken.
+    /// Events can be accepted.
     pub fn set_publisher(&self, publisher: &Publisher) {
         self.lock().publisher = Some(publisher.clone());
     }
 
-    /// Cameras run.
+    /// The node's own cameras are running.
     pub fn set_started(&self) {
         self.lock().started = true;
     }
 
-    /// The node has asked for its share of the cameras.
+    /// The node has joined the nodes that share the topic `cameras`.
     pub fn set_share(&self, share: &Arc<CameraShare>) {
         self.lock().share = Arc::downgrade(share);
     }
 
-    /// Cameras that should run here and do not.
-    pub fn set_refused(&self, refused: Vec<(CameraId, String)>) {
-        self.lock().refused = refused;
-    }
-
-    /// What is not ready, and why.
+    /// The faults: what is not ready, and why.
     pub fn faults(&self) -> Vec<(String, String)> {
         let inner = self.lock();
         let mut all = Vec::new();
@@ -52,7 +46,6 @@ impl Status {
         }
         all.extend(inner.publisher.as_ref().and_then(Publisher::fault).map(|why| ("bus".to_owned(), why)));
         all.extend(inner.share.upgrade().and_then(|s| s.fault()).map(|why| ("cameras".to_owned(), why)));
-        all.extend(inner.refused.iter().map(|(camera, why)| (format!("camera {camera}"), why.clone())));
         all
     }
 }

@@ -1,4 +1,5 @@
-//! `sightline-index dead-letters`: what could never be processed, why, and once more after the reason is mended.
+//! `sightline-index dead-letters`: lists records that could not be processed, with the reason, and
+//! replays them after the cause is fixed.
 
 use std::cell::Cell;
 
@@ -9,25 +10,25 @@ use sightline_core::Config;
 use sightline_core::bus::dead::{self, DeadLetter};
 use sightline_core::{Timestamp, telemetry};
 
-/// What to do with them.
+/// Dead-letter commands.
 #[derive(Subcommand)]
 pub enum Action {
-    /// Show the newest, oldest first.
+    /// List the newest dead letters, oldest first.
     List(Which),
-    /// Send them to the topic they came from once more, and take them out of the dead letters.
+    /// Send dead letters to their original topic again and remove them from the dead letters.
     Replay(Which),
 }
 
-/// Which ones.
+/// Selection of dead letters.
 #[derive(Args)]
 pub struct Which {
-    /// Of this topic only; by default those of all topics.
+    /// Only dead letters of this topic; by default those of all topics.
     #[arg(long)]
     topic: Option<String>,
-    /// At most so many of each topic.
+    /// Largest number of dead letters per topic.
     #[arg(long, default_value_t = 100)]
     limit: usize,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,5 @@
-//! `sightline-index`: the sink of the separate roles, from Kafka's topic `sightings` into vectors and gallery.
+//! `sightline-index`: the sink of the separate roles; it reads Kafka's topic `sightings` and writes
+//! vectors and gallery.
 //!
 //! ```text
 //! topic sightings -> consumer (group sightline-index) -> decode -> Queue(2 batches) -> indexer -> gallery, vectors, coverage
@@ -6,11 +7,12 @@
 //!                    what can never be stored -> topic sightings.dead
 //! ```
 //!
-//! Any number of them share the topic's partitions. Each keeps at most `bus.in_flight_bytes` of records open: when vectors
-//! or gallery are away, it stops taking more, tries again for ever, and commits nothing that is not stored.
+//! Any number of workers share the topic's partitions. Each keeps at most `bus.in_flight_bytes` of
+//! records in flight. When vectors or gallery are unreachable it stops reading, retries without
+//! limit, and commits no offset of a record that is not stored.
 
 mod dead_letters;
-mod poison;
+mod in_flight;
 mod run;
 
 use std::path::PathBuf;
@@ -23,7 +25,7 @@ use sightline_core::Config;
 #[derive(Parser)]
 #[command(name = "sightline-index", version)]
 struct Arguments {
-    /// Configuration; everything it leaves out has its default (see docker/sightline.toml).
+    /// Configuration file; settings that it omits keep their defaults (see docker/sightline.toml).
     #[arg(long, global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -32,9 +34,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Store what comes, until SIGINT or SIGTERM (the default).
+    /// Store incoming sightings until SIGINT or SIGTERM (the default).
     Run,
-    /// Records that could never be processed, of all stages.
+    /// List and replay the dead letters of all stages.
     DeadLetters {
         #[command(subcommand)]
         action: dead_letters::Action,

@@ -1,8 +1,9 @@
-//! `sightline-index run`: from the start to the orderly stop.
+//! `sightline-index run`: start, work and graceful shutdown.
 //!
-//! Start: health first, then model id, vectors, gallery, coverage, topics; whatever is away is waited for and told in
-//! `/readyz`. Stop: no more records are taken, those under way are stored and committed (for `bus.drain_seconds` at most);
-//! what is left comes again to whoever has the partition next.
+//! Start: health first, then model id, vectors, gallery, coverage and topics; an unreachable part
+//! is retried and reported by `/readyz`. Stop: no more records are read, those in flight are stored
+//! and committed (within `bus.drain_seconds`); the rest is delivered again to the next owner of the
+//! partition.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,43 +21,43 @@ use sightline_search::{
     indexer, open_gallery, resume_erasures, retention, sweep_orphans,
 };
 
-use crate::poison::Poison;
+use crate::in_flight::InFlightRecords;
 
 /// Consumer group of all index workers.
 const GROUP: &str = "sightline-index";
 
-/// How long the consumer is waited for before the stop is looked at.
-const IDLE: Duration = Duration::from_millis(200);
+/// Longest wait for a record before the shutdown flag is checked again.
+const POLL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long the last dead letters are waited for at the stop.
-const LAST: Duration = Duration::from_secs(5);
+/// Longest wait for the last dead letters at the stop.
+const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What `/readyz` says.
+/// Readiness that `/readyz` reports.
 #[derive(Default)]
-struct Condition {
-    /// What the start is waiting for.
+struct ReadinessState {
+    /// Part that the start waits for.
     waiting: Option<NotReady>,
-    /// The parts once they work.
+    /// The running parts, once the start has finished.
     parts: Option<(Coverage, Arc<Consumer>, Producer)>,
 }
 
 #[derive(Clone, Default)]
-struct Status(Arc<Mutex<Condition>>);
+struct Status(Arc<Mutex<ReadinessState>>);
 
 impl Status {
-    fn waits(&self, what: &str, why: impl ToString) {
-        let mut condition = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        condition.waiting = Some(NotReady::new(what, why.to_string()));
+    fn set_waiting(&self, what: &str, why: impl ToString) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting = Some(NotReady::new(what, why.to_string()));
     }
 
-    fn works(&self, parts: Option<(Coverage, Arc<Consumer>, Producer)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Condition { waiting: None, parts };
+    fn set_ready(&self, parts: Option<(Coverage, Arc<Consumer>, Producer)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ReadinessState { waiting: None, parts };
     }
 
     fn faults(&self) -> Vec<NotReady> {
-        let condition = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut faults: Vec<NotReady> = condition.waiting.iter().cloned().collect();
-        if let Some((coverage, consumer, producer)) = &condition.parts {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults: Vec<NotReady> = state.waiting.iter().cloned().collect();
+        if let Some((coverage, consumer, producer)) = &state.parts {
             faults.extend(coverage.fault().map(|why| NotReady::new("storage", why)));
             faults.extend(consumer.fault().or_else(|| producer.fault()).map(|why| NotReady::new("bus", why)));
         }
@@ -68,18 +69,18 @@ impl Status {
 pub fn run(config: &Config) -> anyhow::Result<()> {
     telemetry::init(config.server.log_json, "info");
     let (status, shutdown) = (Status::default(), Shutdown::new());
-    status.waits("start", "opening");
-    let told = status.clone();
-    let service = Service::start(config.monitor.listen, "index", Arc::new(move || told.faults()))?;
+    status.set_waiting("start", "opening");
+    let readiness = status.clone();
+    let service = Service::start(config.monitor.listen, "index", Arc::new(move || readiness.faults()))?;
     println!("sightline-index {}: http://{}/readyz", node_name(config), service.address());
     signals(&shutdown)?;
     let outcome = work(config, &status, &shutdown);
-    // Nothing refers to the consumer any more when its last owner is gone.
-    status.works(None);
+    // The consumer is dropped with its last owner here.
+    status.set_ready(None);
     outcome
 }
 
-/// Gives `shutdown` at the first signal.
+/// Triggers `shutdown` at the first signal.
 fn signals(shutdown: &Shutdown) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait for signals")?;
@@ -91,7 +92,7 @@ fn signals(shutdown: &Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `monitor.node`, or role and host.
+/// Node name: `monitor.node`, or role and host.
 fn node_name(config: &Config) -> String {
     if !config.monitor.node.is_empty() {
         return config.monitor.node.clone();
@@ -101,14 +102,14 @@ fn node_name(config: &Config) -> String {
     format!("index@{}", if host.is_empty() { "unknown" } else { host })
 }
 
-/// Where everything goes.
+/// Where sightings are stored.
 struct Sink {
     store: Arc<dyn VectorStore>,
     gallery: Arc<dyn Gallery>,
     coverage: Coverage,
 }
 
-/// Opens what the sightings of the configured model are stored in; `None` when the stop came first.
+/// Opens the stores for the configured model; `None` when the shutdown came first.
 fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result<Option<Sink>> {
     let model = ModelFolder::open(&config.model.folder)?;
     let width = model.config.architecture.embed_dim;
@@ -117,7 +118,7 @@ fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     if config.vectors.store == VectorPlace::Embedded {
         let store = EdgeStore::open(&config.data.folder.join("vectors"), &model.id, width, &EdgeOptions::default())?;
         resume_erasures(&store, &*gallery, &config.data.folder.join("erasures"))?;
-        // A folder that others share may hold pictures whose points are on their way.
+        // A shared folder may hold pictures whose points are still in flight.
         if config.gallery.url.is_empty() {
             sweep_orphans(&store, &*gallery)?;
         }
@@ -126,11 +127,11 @@ fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     }
     let away = |error: &StoreError| {
         tracing::warn!(%error, "waiting for the vector store");
-        status.waits("vectors", error);
+        status.set_waiting("vectors", error);
     };
-    let opened = QdrantStore::open_when_up(&config.vectors, &model.id, width, shutdown, away)?;
+    let opened = QdrantStore::open_with_retry(&config.vectors, &model.id, width, shutdown, away)?;
     let Some(store) = opened else { return Ok(None) };
-    let Some(ledger) = ServerCoverage::open_when_up(&config.vectors, shutdown, away)? else { return Ok(None) };
+    let Some(ledger) = ServerCoverage::open_with_retry(&config.vectors, shutdown, away)? else { return Ok(None) };
     let coverage = Coverage::with_ledger(Arc::new(ledger));
     Ok(Some(Sink { store: Arc::new(store), gallery, coverage }))
 }
@@ -139,7 +140,7 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     let Some(sink) = open(config, status, shutdown)? else { return Ok(()) };
     let bus = &config.bus;
     let dead_topic = format!("{}{}", bus.sightings_topic, bus.dead_letter_suffix);
-    status.waits("bus", format!("waiting for the topics at {}", bus.brokers));
+    status.set_waiting("bus", format!("waiting for the topics at {}", bus.brokers));
     let topics = [TopicSpec::aging(&bus.sightings_topic), TopicSpec::aging(dead_topic)];
     bus::await_topics(bus, &topics, shutdown)?;
     if shutdown.is_triggered() {
@@ -147,16 +148,16 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     }
     let node = node_name(config);
     let producer = Producer::start(bus, &node)?;
-    let poison = Poison::new(DeadLetters::new(producer.clone(), bus, "index"), &bus.sightings_topic);
+    let in_flight = InFlightRecords::new(DeadLetters::new(producer.clone(), bus, "index"), &bus.sightings_topic);
     let consumer = Arc::new(Consumer::start(bus, GROUP, &[&bus.sightings_topic], &node)?);
-    status.works(Some((sink.coverage.clone(), Arc::clone(&consumer), producer.clone())));
+    status.set_ready(Some((sink.coverage.clone(), Arc::clone(&consumer), producer.clone())));
 
     let queue: Queue<Delivery<IndexEvent>> = Queue::new(2 * config.index.batch.max(1));
     let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
     let give_up = Shutdown::new();
     std::thread::scope(|scope| {
         let (store, gallery, coverage) = (&*sink.store, &*sink.gallery, &sink.coverage);
-        let (line, refused, options, give_up) = (queue.clone(), &poison, &options, &give_up);
+        let (line, refused, options, give_up) = (queue.clone(), &in_flight, &options, &give_up);
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let indexing = named("indexer")
             .spawn_scoped(scope, move || indexer::run(&line, store, gallery, coverage, refused, options, give_up))?;
@@ -164,20 +165,20 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
             let keep = Duration::from_secs_f64(config.index.retention_days * 86_400.0);
             named("retention").spawn_scoped(scope, move || retention::run(store, gallery, keep, shutdown))?;
         }
-        feed(&consumer, &poison, &queue, shutdown, || indexing.is_finished());
-        // Whatever ended the feeding ends the retention.
+        feed(&consumer, &in_flight, &queue, shutdown, || indexing.is_finished());
+        // The end of the feed also ends the retention.
         shutdown.trigger();
-        status.works(None);
+        status.set_ready(None);
         close(consumer);
         queue.close();
-        // From here on a store that keeps failing is not waited for: what is not stored comes again.
+        // From here on a failing store is not retried: whatever is not stored is delivered again.
         give_up.trigger();
         match indexing.join() {
             Ok(Ok(())) => tracing::info!("everything that was taken is stored"),
             Ok(Err(error)) => tracing::warn!(%error, "not everything that was taken is stored; it will come again"),
             Err(_) => bail!("the indexer broke down"),
         }
-        if !producer.flush(LAST) {
+        if !producer.flush(DEAD_LETTER_TIMEOUT) {
             tracing::warn!("not all dead letters have been taken by the broker; their records will come again");
         }
         sink.store.flush()?;
@@ -185,13 +186,15 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     })
 }
 
-/// Leaves the group after what is under way is stored, so that the next owner begins where this one ends.
+/// Leaves the group after the records in flight are stored, so that the next owner starts where
+/// this one ends.
 fn close(consumer: Arc<Consumer>) {
     match Arc::try_unwrap(consumer) {
         Ok(consumer) => consumer.close(),
-        // A readiness check is looking at it at this very moment; dropping it there leaves the group, too.
+        // A readiness check holds the consumer at this moment; dropping it there leaves the group,
+        // too.
         Err(shared) => {
-            std::thread::sleep(IDLE);
+            std::thread::sleep(POLL_TIMEOUT);
             if let Some(consumer) = Arc::into_inner(shared) {
                 consumer.close();
             }
@@ -199,22 +202,23 @@ fn close(consumer: Arc<Consumer>) {
     }
 }
 
-/// Hands records on until the stop, or until nobody takes them any more.
+/// Reads records into the queue until the shutdown, or until the queue's reader has ended.
 fn feed(
     consumer: &Consumer,
-    poison: &Poison,
+    in_flight: &InFlightRecords,
     queue: &Queue<Delivery<IndexEvent>>,
     shutdown: &Shutdown,
     broken: impl Fn() -> bool,
 ) {
     while !shutdown.is_triggered() && !broken() {
-        let Some(record) = consumer.next(IDLE) else { continue };
-        let Some(mut delivery) = poison.open(record) else { continue };
-        while let Err(back) = queue.push_timeout(delivery, IDLE) {
+        let Some(record) = consumer.next(POLL_TIMEOUT) else { continue };
+        let Some(mut delivery) = in_flight.open(record) else { continue };
+        while let Err(back) = queue.push_timeout(delivery, POLL_TIMEOUT) {
             if queue.is_closed() || broken() {
                 return;
             }
-            // While the store is away the queue stays full. A stop lets go of this one: it comes again.
+            // While the store is unreachable the queue stays full. A shutdown drops this record: it
+            // is delivered again.
             if shutdown.is_triggered() {
                 return;
             }

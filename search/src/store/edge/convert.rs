@@ -1,4 +1,4 @@
-//! Between our types and the engine's.
+//! Conversion between this crate's types and the engine's.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ use sightline_core::{SightingId, Timestamp};
 use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
 use crate::store::{Filter, Payload, Record, StoreError};
 
-/// Name of the one vector of a point: the engine's default.
+/// Name of a point's only vector: the engine's default.
 pub(super) const VECTOR: &str = qdrant_edge::DEFAULT_VECTOR_NAME;
 
 pub(super) fn engine(error: impl Display) -> StoreError {
@@ -55,7 +55,7 @@ pub(super) fn vector(v: Option<VectorStructInternal>) -> Result<Vec<f32>, StoreE
     }
 }
 
-/// The fields of the track's time span alone, to be set on stored points.
+/// Payload fields of the track's time span, to be set on stored points.
 pub(super) fn span(p: &Payload) -> EnginePayload {
     let mut map = Map::new();
     map.insert("first_seen".to_owned(), p.first_seen.as_micros().into());
@@ -64,7 +64,7 @@ pub(super) fn span(p: &Payload) -> EnginePayload {
     EnginePayload(map)
 }
 
-/// `None` when the filter restricts nothing.
+/// Converts a filter; `None` when it restricts nothing.
 pub(super) fn filter(f: &Filter) -> Result<Option<EngineFilter>, StoreError> {
     let mut must = Vec::new();
     if let Some(cameras) = &f.cameras {

@@ -1,5 +1,5 @@
-//! `store.json`: what a store's folder holds. Read before the engine opens anything, so that a wrong model is told in
-//! our words and nothing is touched.
+//! `store.json`: the manifest of a store's folder. It is read before the engine opens anything, so
+//! that a wrong model gives a clear message and nothing is modified.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::store::StoreError;
 
-/// Version of the folder's layout and of the payload's fields.
+/// Version of the folder layout and of the payload fields.
 const LAYOUT: u32 = 1;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -26,8 +26,8 @@ impl std::fmt::Display for Manifest {
     }
 }
 
-/// Ids and widths of the stores below `root`, each in a folder of its model's name, sorted by id; a folder without a manifest is
-/// no store.
+/// Lists ids and widths of the stores below `root`, each in a folder named after its model, sorted
+/// by id; a folder without a manifest is not a store.
 pub(super) fn stores(root: &Path) -> Result<Vec<(String, usize)>, StoreError> {
     let mut stores = Vec::new();
     for folder in files::list(root)? {
@@ -35,7 +35,7 @@ pub(super) fn stores(root: &Path) -> Result<Vec<(String, usize)>, StoreError> {
         let path = folder.join("store.json");
         let Some(text) = files::read(&path)? else { continue };
         let found = parse(&text, path)?;
-        // What lies under another name was put aside.
+        // A folder under another name was set aside.
         if found.model_id == name {
             stores.push((found.model_id, found.width));
         }
@@ -48,7 +48,8 @@ fn parse(text: &[u8], path: PathBuf) -> Result<Manifest, StoreError> {
     serde_json::from_slice(text).map_err(|e| StoreError::Damaged { path, reason: e.to_string() })
 }
 
-/// Checks that the folder was made for this model and width; writes that into a new folder.
+/// Checks that the folder was created for this model and width; writes a manifest into a new
+/// folder.
 pub(super) fn claim(folder: &Path, model_id: &str, width: usize) -> Result<(), StoreError> {
     let wanted = Manifest { layout: LAYOUT, model_id: model_id.to_owned(), width, distance: "cosine".to_owned() };
     let path = folder.join("store.json");

@@ -1,9 +1,10 @@
-//! The store on disk: Qdrant's own engine (`qdrant-edge`) inside the process.
+//! Embedded store: Qdrant's own engine (`qdrant-edge`) inside the process, on disk.
 //!
-//! The engine writes every change to its log before it applies it, but acknowledges nothing by itself and builds no
-//! index by itself. So the indexer calls [`VectorStore::flush`] before it reports anything as stored, and a thread of
-//! this store builds the graph index whenever enough points wait for one. Until then, and for filters that keep few
-//! points, the engine compares exactly.
+//! The engine writes every change to its log before it applies it, but it neither acknowledges
+//! durability nor builds an index by itself. So the indexer calls [`VectorStore::flush`] before it
+//! reports anything as stored, and a thread of this store builds the graph index whenever enough
+//! points wait for one. Until then, and for filters that keep few points, the engine compares
+//! exactly.
 
 mod convert;
 mod manifest;
@@ -28,34 +29,37 @@ use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore
 use crate::files::{DataLock, FileError};
 pub(crate) use optimizer::Optimizer;
 
-/// Payload fields that are searched by, and how they are indexed. Created before the first point, verified at start.
+/// Indexed payload fields and the type of each index. Created before the first point, verified at
+/// the start.
 const INDEXES: [(&str, PayloadSchemaType); 3] = [
     (CAMERA, PayloadSchemaType::Keyword),
     (TRACK, PayloadSchemaType::Keyword),
     (CAPTURED_AT, PayloadSchemaType::Integer),
 ];
 
-/// Ids or points handled in one call to the engine.
+/// Ids or points per call to the engine.
 const CHUNK: usize = 1000;
 
-/// Cameras listed at most.
+/// Largest number of cameras listed.
 const MAX_CAMERAS: usize = 100_000;
 
-/// How the engine is run.
+/// Settings of the engine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeOptions {
-    /// So many points without a graph index make the background thread build one. Below, comparing all is quick.
+    /// Number of points without a graph index at which the background thread builds one. Below
+    /// that, comparing all points is fast.
     pub index_from: usize,
-    /// Where a filter keeps fewer points of a segment than this, they are all compared, exactly.
+    /// Number of points of a segment below which a filter's points are all compared, exactly.
     pub compare_all_below: usize,
-    /// Threads that build indexes. One leaves the other cores to the cameras.
+    /// Threads that build indexes. One thread leaves the other cores to the cameras.
     pub index_threads: usize,
-    /// The graph is walked over vectors of one byte a value, and the best are compared again with the whole vectors,
-    /// which may then stay on the disk. A store that was opened with it once keeps the small vectors.
+    /// Whether the graph is walked over int8 vectors and the best points are rescored with the full
+    /// vectors, which may then stay on the disk. A store that was opened with it once keeps the
+    /// int8 vectors.
     pub int8: bool,
-    /// With `int8`: so many times more points are compared again than are asked for.
+    /// With `int8`: number of rescored points as a multiple of the limit.
     pub oversampling: f64,
-    /// Width of the beam in the graph search, at least.
+    /// Smallest beam width of the graph search.
     pub beam: usize,
 }
 
@@ -76,8 +80,8 @@ impl Default for EdgeOptions {
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub engine: EdgeShard,
-    /// Whoever builds an index holds this. The engine passes over what another thread is building, so without it a call
-    /// that should wait for the index would come back at once.
+    /// Held while an index is built. The engine skips what another thread is building, so without
+    /// this lock a call that should wait for the index would return at once.
     building: Mutex<()>,
     _lock: DataLock,
 }
@@ -93,19 +97,20 @@ impl Shard {
     }
 }
 
-/// See the module.
+/// [`VectorStore`] on disk.
 #[derive(Debug)]
 pub struct EdgeStore {
     model_id: String,
     width: usize,
-    /// Changes that read before they write hold this.
+    /// Held by changes that read before they write.
     writer: Mutex<()>,
     options: EdgeOptions,
     optimizer: Optimizer,
     shard: Arc<Shard>,
 }
 
-/// Ids of the models whose vectors lie below `root`, each in a folder of its own, sorted; none when there is no such folder.
+/// Lists the ids of the models whose vectors lie below `root`, each in a folder of its own, sorted;
+/// empty when the folder does not exist.
 ///
 /// # Errors
 /// When a folder or a manifest cannot be read.
@@ -114,20 +119,22 @@ pub fn indexed_models(root: &Path) -> Result<Vec<String>, StoreError> {
 }
 
 impl EdgeStore {
-    /// Opens every store below `root`, but that of the model `except` where one is named, sorted by the models' ids.
+    /// Opens every store below `root` except that of the model `except`, if given, sorted by model
+    /// id.
     ///
     /// # Errors
-    /// As [`EdgeStore::open`], and of [`indexed_models`].
+    /// The errors of [`EdgeStore::open`] and [`indexed_models`].
     pub fn open_others(root: &Path, except: Option<&str>, options: &EdgeOptions) -> Result<Vec<Self>, StoreError> {
         let others = manifest::stores(root)?.into_iter().filter(|(model, _)| Some(model.as_str()) != except);
         others.map(|(model, width)| Self::open(root, &model, width, options)).collect()
     }
 
-    /// Opens `root/<model_id>/`, creating it when it is missing, for vectors of `width` values.
+    /// Opens `root/<model_id>/` for vectors of `width` values, and creates it when it is missing.
     ///
     /// # Errors
-    /// [`StoreError::OtherFolder`] when the folder was made for another model, width or layout; [`StoreError::File`]
-    /// when it is in use; [`StoreError::Damaged`] when its manifest is unreadable; or the engine's.
+    /// [`StoreError::OtherFolder`] when the folder was created for another model, width or layout;
+    /// [`StoreError::File`] when it is in use; [`StoreError::Damaged`] when its manifest is
+    /// unreadable; or a failure of the engine.
     pub fn open(root: &Path, model_id: &str, width: usize, options: &EdgeOptions) -> Result<Self, StoreError> {
         names::check_model_id(model_id)?;
         if width == 0 {
@@ -138,7 +145,8 @@ impl EdgeStore {
         manifest::claim(&folder, model_id, width)?;
         let path = folder.join("shard");
         let config = engine_config(width, options)?;
-        // The engine writes its configuration before its first segment: without it, nothing has been stored yet.
+        // The engine writes its configuration before its first segment: without it, nothing has
+        // been stored yet.
         let engine = if path.join("edge_config.json").exists() {
             EdgeShard::load(&path, Some(config))
         } else {
@@ -166,10 +174,11 @@ impl EdgeStore {
         Ok(store)
     }
 
-    /// Points stored, and how many of them are in a graph index; both approximate while an index is built.
+    /// Returns the number of stored points, and of those in a graph index; both are approximate
+    /// while an index is built.
     ///
     /// # Errors
-    /// The engine's.
+    /// When the engine fails.
     pub fn indexed(&self) -> Result<(usize, usize), StoreError> {
         let info = self.engine().info().map_err(convert::engine)?;
         Ok((info.points_count, info.indexed_vectors_count))
@@ -183,7 +192,7 @@ impl EdgeStore {
         self.engine().update(operation).map_err(convert::engine)
     }
 
-    /// All ids of a filter, page by page in the order of ids.
+    /// Returns all ids of a filter, page by page in the order of ids.
     fn scroll_ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
         let (mut ids, mut offset) = (Vec::new(), None);
         let filter = convert::filter(filter)?;
@@ -204,7 +213,7 @@ impl EdgeStore {
         }
     }
 
-    /// The outermost pictures of a filter by capture time.
+    /// Returns the oldest or newest pictures of a filter by capture time.
     fn by_time(&self, filter: &Filter, limit: usize, direction: Direction) -> Result<Vec<Record>, StoreError> {
         let mut request = ScrollRequest::new();
         request.limit = Some(limit);
@@ -241,8 +250,9 @@ fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, Stor
         EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from, width)), ..Default::default() };
     let mut vectors = EdgeVectorParams::builder(width, Distance::Cosine);
     if options.int8 {
-        // Read from JSON because the engine's struct has fields that are deprecated already. The outermost hundredth of
-        // the values is cut off: without that a few large ones make the steps coarse for all.
+        // Parsed from JSON because the engine's struct has deprecated fields. The outermost
+        // hundredth of the values is clipped: otherwise a few large values would make the
+        // quantization steps coarse for all.
         let scalar = serde_json::json!({ "scalar": { "type": "int8", "quantile": 0.99, "memory": "pinned" } });
         vectors =
             vectors.quantization_config(serde_json::from_value(scalar).map_err(convert::engine)?).memory(Memory::Cold);
@@ -250,7 +260,7 @@ fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, Stor
     Ok(EdgeConfig::builder().vector(convert::VECTOR, vectors.build()).hnsw_config(hnsw).optimizers(optimizers).build())
 }
 
-/// Creates the payload indexes that are missing and checks that all are there and of the right kind.
+/// Creates missing payload indexes and checks that all exist with the right type.
 fn ensure_indexes(engine: &EdgeShard) -> Result<(), StoreError> {
     for (field, kind) in INDEXES {
         let name = convert::path(field)?;
@@ -315,7 +325,8 @@ impl VectorStore for EdgeStore {
             rescore: Some(true),
             oversampling: Some(self.options.oversampling.max(1.0)),
         };
-        // Where the filter keeps more than `compare_all_below`: ACORN steps over the points that it leaves out.
+        // Where the filter keeps more than `compare_all_below` points: ACORN skips the points that
+        // the filter excludes.
         let acorn = AcornSearchParams { enable: true, max_selectivity: None };
         request.params = Some(SearchParams {
             hnsw_ef: Some(self.options.beam.max(2 * limit)),
@@ -407,7 +418,7 @@ impl VectorStore for EdgeStore {
             let filter = Filter::camera(camera.clone());
             let first = self.by_time(&filter, 1, Direction::Asc)?.pop();
             let last = self.by_time(&filter, 1, Direction::Desc)?.pop();
-            // Deleted between the two questions: no longer there.
+            // Deleted between the two calls.
             let (Some(first), Some(last)) = (first, last) else { continue };
             let (first, last) = (first.payload.captured_at, last.payload.captured_at);
             cameras.push(CameraExtent { camera, points: hit.count as u64, first, last });

@@ -1,5 +1,5 @@
-//! The thread that builds graph indexes. Building takes minutes for a few hundred thousand points; the engine keeps
-//! answering and accepting meanwhile, so nobody waits for it.
+//! Thread that builds graph indexes. Building takes minutes for a few hundred thousand points; the
+//! engine keeps answering and accepting writes meanwhile.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -8,20 +8,21 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 
-/// How long closing the store waits for an index that is being built. It may be left behind: the half-built index is
-/// a temporary folder, and everything stored is already on the disk.
+/// Longest wait of closing the store for an index in progress. It may be abandoned: the half-built
+/// index is a temporary folder, and everything stored is already on the disk.
 const LEAVE_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Optimizer {
     /// `None` once the store is being closed.
     wake: Option<SyncSender<()>>,
-    /// In a lock only because a receiver is for one thread; nobody but the end of the store uses it.
+    /// In a lock only because a receiver belongs to one thread; only closing the store uses it.
     finished: Mutex<Receiver<()>>,
 }
 
 impl Optimizer {
-    /// Starts the thread. `index_from`: so many points without an index are worth building one.
+    /// Starts the thread; `index_from` is the number of unindexed points at which an index is
+    /// built.
     pub fn start(shard: Arc<Shard>, index_from: usize) -> io::Result<Self> {
         let (wake, woken) = sync_channel::<()>(1);
         let (finish, finished) = sync_channel::<()>(1);
@@ -39,10 +40,11 @@ impl Optimizer {
         Ok(Self { wake: Some(wake), finished: Mutex::new(finished) })
     }
 
-    /// Has the thread look whether there is something to do; never waits.
+    /// Wakes the thread to check for work; never blocks.
     pub fn wake(&self) {
         if let Some(wake) = &self.wake {
-            // Full: it will look anyway. Disconnected: the thread has gone, and only closing the store does that.
+            // Full: it will check anyway. Disconnected: the thread has ended, which only happens
+            // when the store is closed.
             match wake.try_send(()) {
                 Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
             }

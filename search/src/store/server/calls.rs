@@ -1,4 +1,4 @@
-//! What a store is asked and told, as calls of the server.
+//! The store trait as calls of the Qdrant server.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -17,18 +17,19 @@ use crate::store::names::{CAMERA, CAPTURED_AT};
 use crate::store::tuning::MIN_BEAM;
 use crate::store::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
 
-/// Points sent in one call: at most two megabytes of the widest vectors.
+/// Points per call: at most two megabytes of the widest vectors.
 const CHUNK: usize = 500;
 
-/// Ids listed or deleted in one call.
+/// Ids listed or deleted per call.
 const IDS: usize = 5000;
 
-/// Cameras listed at most.
+/// Largest number of cameras listed.
 const MAX_CAMERAS: u64 = 100_000;
 
 impl QdrantStore {
-    /// With a filter that keeps more than `COMPARE_ALL_BELOW` points of a segment, ACORN steps over those that it leaves
-    /// out. Servers before 1.16 do not know it and pass it over.
+    /// Search parameters. With a filter that keeps more than `COMPARE_ALL_BELOW` points of a
+    /// segment, ACORN skips the points that it excludes. Servers before 1.16 do not know ACORN and
+    /// ignore it.
     fn params(&self, limit: usize, filtered: bool) -> SearchParams {
         let acorn = AcornSearchParams { enable: Some(true), max_selectivity: None };
         let quantization = self.oversampling.map(|factor| QuantizationSearchParams {
@@ -44,7 +45,7 @@ impl QdrantStore {
         }
     }
 
-    /// The outermost pictures of a filter by capture time.
+    /// Returns the oldest or newest pictures of a filter by capture time.
     fn by_time(&self, filter: &Filter, limit: usize, direction: Direction) -> Result<Vec<Record>, StoreError> {
         let order = OrderBy { key: CAPTURED_AT.to_owned(), direction: Some(direction.into()), start_from: None };
         let request = ScrollPoints {
@@ -79,7 +80,7 @@ impl QdrantStore {
         Ok(found)
     }
 
-    /// In the order asked for.
+    /// Returns the records of these ids in the given order.
     fn records(&self, ids: &[SightingId], vectors: bool) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
         let mut found = HashMap::new();
         for r in self.retrieve(ids, None, vectors)? {
@@ -90,7 +91,7 @@ impl QdrantStore {
         Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
     }
 
-    /// The time spans that are stored under these ids.
+    /// Returns the stored time spans of these ids.
     fn spans(&self, ids: &[SightingId]) -> Result<HashMap<SightingId, Span>, StoreError> {
         let found = self.retrieve(ids, Some(&SPAN), false)?;
         found
@@ -105,7 +106,7 @@ impl QdrantStore {
     }
 }
 
-/// A track's time span as it is stored, in microseconds.
+/// Stored time span of a track, in microseconds.
 #[derive(Clone, Copy, serde::Deserialize)]
 struct Span {
     first_seen: i64,
@@ -330,7 +331,7 @@ impl VectorStore for QdrantStore {
             let filter = Filter::camera(camera.clone());
             let first = self.by_time(&filter, 1, Direction::Asc)?.pop();
             let last = self.by_time(&filter, 1, Direction::Desc)?.pop();
-            // Deleted between the two questions: no longer there.
+            // Deleted between the two calls.
             let (Some(first), Some(last)) = (first, last) else { continue };
             let (first, last) = (first.payload.captured_at, last.payload.captured_at);
             cameras.push(CameraExtent { camera, points: hit.count, first, last });
@@ -339,12 +340,12 @@ impl VectorStore for QdrantStore {
         Ok(cameras)
     }
 
-    /// Nothing to do: what the server has applied is in its log already.
+    /// No-op: an applied change is in the server's log already.
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Nothing to do: the server builds its indexes by itself.
+    /// No-op: the server builds its indexes by itself.
     fn optimize(&self) -> Result<bool, StoreError> {
         Ok(false)
     }

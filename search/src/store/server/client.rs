@@ -1,4 +1,5 @@
-//! The connection to a Qdrant server. It is made at the first call, and made again when it was lost.
+//! Client of a Qdrant server. It connects at the first call, and reconnects when the connection is
+//! lost.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use tonic::Code;
 use crate::remote::Calls;
 use crate::store::StoreError;
 
-/// Longest time to establish a connection; it is part of the call's time.
+/// Time limit for a connection; it counts towards the time limit of the call.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Client of one server with a runtime of its own.
 pub(crate) struct Client {
     qdrant: Qdrant,
     url: String,
@@ -29,10 +30,10 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client of the configured server; calls nobody yet.
+    /// Creates a client of the configured server without connecting.
     ///
     /// # Errors
-    /// When the address is none, or no thread can be started.
+    /// When the address is invalid, or no thread can be started.
     pub fn new(config: &VectorsConfig) -> Result<Self, StoreError> {
         let url = config.url.clone();
         let failed = |problem: String| StoreError::Server { url: url.clone(), problem };
@@ -49,10 +50,11 @@ impl Client {
         Ok(Self { qdrant, url, timeout, calls })
     }
 
-    /// Makes one call and waits for its answer.
+    /// Makes one call and blocks until its answer.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when the server says that the request is wrong, else [`StoreError::Server`].
+    /// [`StoreError::Refused`] when the server rejects the request as invalid, otherwise
+    /// [`StoreError::Server`].
     pub fn call<T, F>(&self, call: impl FnOnce(Qdrant) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -60,14 +62,14 @@ impl Client {
     {
         match self.calls.wait(self.timeout, call(self.qdrant.clone())) {
             Ok(answer) => answer.map_err(|e| self.error(e)),
-            Err(problem) => Err(self.trouble(problem)),
+            Err(problem) => Err(self.transient_error(problem)),
         }
     }
 
-    /// A change that counts only once it is applied.
+    /// Makes a change and verifies that the server has applied it.
     ///
     /// # Errors
-    /// As [`Client::call`], or when the server only promises to apply it.
+    /// The errors of [`Client::call`], and when the server has only queued the change.
     pub fn change<F>(&self, call: impl FnOnce(Qdrant) -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<PointsOperationResponse, QdrantError>> + Send + 'static,
@@ -76,19 +78,19 @@ impl Client {
         if status == UpdateStatus::Completed {
             return Ok(());
         }
-        Err(self.trouble(format!("the change is not applied: {}", status.as_str_name())))
+        Err(self.transient_error(format!("the change is not applied: {}", status.as_str_name())))
     }
 
-    /// Whether the server answers, and who it says it is.
+    /// Checks that the server answers, and returns its name and version.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// The errors of [`Client::call`].
     pub fn health(&self) -> Result<HealthCheckReply, StoreError> {
         self.call(|q| async move { q.health_check().await })
     }
 
-    /// A failure that may pass.
-    pub fn trouble(&self, problem: String) -> StoreError {
+    /// A transient failure of this server.
+    pub fn transient_error(&self, problem: String) -> StoreError {
         StoreError::Server { url: self.url.clone(), problem }
     }
 
@@ -98,10 +100,10 @@ impl Client {
                 StoreError::Refused(status.message().to_owned())
             }
             QdrantError::ResponseError { status } | QdrantError::ResourceExhaustedError { status, .. } => {
-                self.trouble(format!("{:?}: {}", status.code(), status.message()))
+                self.transient_error(format!("{:?}: {}", status.code(), status.message()))
             }
             QdrantError::ConversionError(why) => StoreError::Refused(why),
-            other => self.trouble(other.to_string()),
+            other => self.transient_error(other.to_string()),
         }
     }
 }

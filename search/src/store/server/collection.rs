@@ -1,8 +1,8 @@
-//! Collections of a Qdrant server: made as configured, and checked at every start before anything is asked of them.
+//! Collections of a Qdrant server: created as configured, and checked at every start before use.
 //!
-//! A collection holds one model's vectors and is called after it; the alias, which people and dashboards use, names the
-//! one that is searched. Payload indexes are there before the first point: made later, the server would build its graph
-//! without them, and narrow filters would lose hits.
+//! A collection holds one model's vectors and is named after the model; the alias, which people and
+//! dashboards use, points to the collection that is searched. Payload indexes must exist before the
+//! first point: otherwise the server builds its graph without them, and narrow filters lose hits.
 
 use qdrant_client::qdrant::payload_index_params::IndexParams;
 use qdrant_client::qdrant::quantization_config::Quantization as ServerQuantization;
@@ -20,15 +20,17 @@ use crate::store::StoreError;
 use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
 use crate::store::tuning::{COMPARE_ALL_BELOW, kilobytes};
 
-/// Share of a vector's values that int8 covers; the outermost are clipped. The server's own recommendation.
+/// Quantile of a vector's values that int8 covers; the outermost are clipped. The server's own
+/// recommendation.
 const QUANTILE: f32 = 0.99;
 
-/// A payload field that is searched by.
+/// A payload field with an index.
 struct Index {
     field: &'static str,
     kind: FieldType,
     stored_as: PayloadSchemaType,
-    /// Grows with the number of tracks instead of cameras: on disk where vectors are.
+    /// Whether the index goes to the disk where vectors do: it grows with the number of tracks, not
+    /// of cameras.
     large: bool,
 }
 
@@ -39,7 +41,8 @@ const INDEXES: [Index; 4] = [
     Index { field: TRACK_KEY, kind: FieldType::Keyword, stored_as: PayloadSchemaType::Keyword, large: true },
 ];
 
-/// Makes the collection `name` for vectors of `width` values if it is missing, and checks that it is as it has to be.
+/// Creates the collection `name` for vectors of `width` values if it is missing, and checks its
+/// settings.
 pub(super) fn ensure(client: &Client, config: &VectorsConfig, name: &str, width: usize) -> Result<(), StoreError> {
     create_missing(client, name, || vectors_of(config, name, width))?;
     check_vectors(&info(client, name)?, name, width)?;
@@ -56,7 +59,7 @@ pub(super) fn ensure(client: &Client, config: &VectorsConfig, name: &str, width:
     Ok(())
 }
 
-/// Makes a collection without vectors if it is missing.
+/// Creates a collection without vectors if it is missing.
 pub(super) fn ensure_plain(client: &Client, config: &VectorsConfig, name: &str) -> Result<(), StoreError> {
     create_missing(client, name, || CreateCollection {
         vectors_config: None,
@@ -66,7 +69,7 @@ pub(super) fn ensure_plain(client: &Client, config: &VectorsConfig, name: &str) 
     })
 }
 
-/// Has the alias name this collection, unless it names one already, which may be another model's.
+/// Points the alias to this collection, unless it exists already, possibly for another model.
 pub(super) fn ensure_alias(client: &Client, alias: &str, name: &str) -> Result<(), StoreError> {
     let known = client.call(|q| async move { q.list_aliases().await })?.aliases;
     match known.iter().find(|a| a.alias_name == alias) {
@@ -79,10 +82,10 @@ pub(super) fn ensure_alias(client: &Client, alias: &str, name: &str) -> Result<(
     }
 }
 
-/// Has the alias name this collection from now on.
+/// Points the alias to this collection.
 pub(super) fn set_alias(client: &Client, alias: &str, name: &str) -> Result<(), StoreError> {
     let create = CreateAlias { alias_name: alias.to_owned(), collection_name: name.to_owned() };
-    // Creating an alias that exists moves it, in one step.
+    // Creating an existing alias moves it in one step.
     client.call(|q| async move { q.create_alias(create).await }).map(|_| ())
 }
 
@@ -99,7 +102,7 @@ fn other(collection: &str, problem: String) -> StoreError {
 fn info(client: &Client, name: &str) -> Result<CollectionInfo, StoreError> {
     let asked = name.to_owned();
     let found = client.call(|q| async move { q.collection_info(asked).await })?.result;
-    found.ok_or_else(|| client.trouble(format!("says nothing about collection {name}")))
+    found.ok_or_else(|| client.transient_error(format!("says nothing about collection {name}")))
 }
 
 fn exists(client: &Client, name: &str) -> Result<bool, StoreError> {
@@ -117,7 +120,7 @@ fn create_missing(client: &Client, name: &str, request: impl FnOnce() -> CreateC
             tracing::info!(collection = name, "collection made");
             Ok(())
         }
-        // Another process was faster.
+        // Another process created it first.
         Err(e) => {
             if exists(client, name)? {
                 Ok(())
@@ -159,7 +162,8 @@ fn vectors_of(config: &VectorsConfig, name: &str, width: usize) -> CreateCollect
         }),
         shard_number: Some(config.shards),
         replication_factor: Some(config.replication),
-        // A write counts when most copies have it, so that it survives the loss of any one of three.
+        // A write is acknowledged when most replicas have it, so that it survives the loss of any
+        // one of three.
         write_consistency_factor: Some(config.replication / 2 + 1),
         on_disk_payload: Some(true),
         ..CreateCollection::default()

@@ -1,4 +1,4 @@
-//! Between our types and those of Qdrant's gRPC interface.
+//! Conversion between this crate's types and those of Qdrant's gRPC interface.
 
 use std::collections::HashMap;
 
@@ -19,10 +19,11 @@ use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
 use crate::store::{Filter, Payload, Record, Scored, StoreError};
 
-/// Payload field that joins camera and track, to group by: tracks are unique within their camera only.
+/// Payload field that joins camera and track, for grouping: track ids are unique within their
+/// camera only.
 pub(super) const TRACK_KEY: &str = "track_key";
 
-/// The fields of the track's time span.
+/// Payload fields of the track's time span.
 pub(super) const SPAN: [&str; 3] = ["first_seen", "last_seen", "ended"];
 
 pub(super) fn engine(error: impl std::fmt::Display) -> StoreError {
@@ -53,7 +54,7 @@ pub(super) fn with_payload(yes: bool) -> Option<WithPayloadSelector> {
     Some(WithPayloadSelector { selector_options: Some(PayloadOptions::Enable(yes)) })
 }
 
-/// These fields of the payload alone.
+/// Selects only these fields of the payload.
 pub(super) fn with_fields(fields: &[&str]) -> Option<WithPayloadSelector> {
     let fields = fields.iter().map(|f| (*f).to_owned()).collect();
     Some(WithPayloadSelector { selector_options: Some(PayloadOptions::Include(PayloadIncludeSelector { fields })) })
@@ -63,7 +64,7 @@ pub(super) fn with_vectors(yes: bool) -> Option<WithVectorsSelector> {
     Some(WithVectorsSelector { selector_options: Some(VectorOptions::Enable(yes)) })
 }
 
-/// A value as payload fields.
+/// Converts a value to payload fields.
 pub(super) fn fields(value: &impl serde::Serialize) -> Result<HashMap<String, Value>, StoreError> {
     match serde_json::to_value(value).map_err(engine)? {
         serde_json::Value::Object(map) => Ok(map.into_iter().map(|(k, v)| (k, Value::from(v))).collect()),
@@ -71,7 +72,7 @@ pub(super) fn fields(value: &impl serde::Serialize) -> Result<HashMap<String, Va
     }
 }
 
-/// A value from payload fields; the error says why it is none.
+/// Parses a value from payload fields.
 pub(super) fn value<T: serde::de::DeserializeOwned>(fields: HashMap<String, Value>) -> Result<T, serde_json::Error> {
     let map = fields.into_iter().map(|(k, v)| (k, v.into_json())).collect();
     serde_json::from_value(serde_json::Value::Object(map))
@@ -106,13 +107,13 @@ pub(super) fn vector(v: Option<VectorsOutput>) -> Result<Vec<f32>, StoreError> {
     Err(engine("a stored point has no plain vector"))
 }
 
-/// The fields of the track's time span alone, to be set on stored points.
+/// Payload fields of the track's time span, to be set on stored points.
 pub(super) fn span(p: &Payload) -> HashMap<String, Value> {
     let values = [p.first_seen.as_micros().into(), p.last_seen.as_micros().into(), Value::from(p.ended)];
     SPAN.iter().map(|field| (*field).to_owned()).zip(values).collect()
 }
 
-/// `None` when the filter restricts nothing.
+/// Converts a filter; `None` when it restricts nothing.
 pub(super) fn filter(f: &Filter) -> Option<ServerFilter> {
     let mut must = Vec::new();
     if let Some(cameras) = &f.cameras {

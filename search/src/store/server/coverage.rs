@@ -1,6 +1,8 @@
-//! Coverage in a small collection of its own beside the vectors, so that index workers and the API see the same.
+//! Coverage ledger in a small collection beside the vectors, so that index workers and the API read
+//! the same.
 //!
-//! One point a camera, without a vector; its id follows from the camera's. The collection belongs to no model.
+//! One point per camera, without a vector; its id is derived from the camera's. The collection
+//! belongs to no model.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +22,17 @@ use super::{collection, convert};
 use crate::coverage::{CameraCoverage, CoverageLedger};
 use crate::store::StoreError;
 
-/// Entries sent or read in one call.
+/// Entries per call.
 const CHUNK: usize = 1000;
 
-/// One entry as it is stored.
+/// Stored entry of one camera.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     camera: CameraId,
     coverage: CameraCoverage,
 }
 
-/// See the module.
+/// [`CoverageLedger`] on a Qdrant server.
 #[derive(Debug)]
 pub struct ServerCoverage {
     client: Arc<Client>,
@@ -38,32 +40,33 @@ pub struct ServerCoverage {
 }
 
 impl ServerCoverage {
-    /// Opens the collection `<vectors.collection>-coverage`, making it when it is missing.
+    /// Opens the collection `<vectors.collection>-coverage`, and creates it when it is missing.
     ///
     /// # Errors
-    /// The server's.
+    /// When the server fails.
     pub fn open(config: &VectorsConfig) -> Result<Self, StoreError> {
         let (client, collection) = (Arc::new(Client::new(config)?), format!("{}-coverage", config.collection));
         collection::ensure_plain(&client, config, &collection)?;
         Ok(Self { client, collection })
     }
 
-    /// As [`ServerCoverage::open`], again and again until the server answers; see [`super::QdrantStore::open_when_up`].
+    /// Opens the collection and retries until the server answers; see
+    /// [`super::QdrantStore::open_with_retry`].
     ///
     /// # Errors
-    /// What no waiting mends.
-    pub fn open_when_up(
+    /// When a retry cannot help.
+    pub fn open_with_retry(
         config: &VectorsConfig,
         shutdown: &Shutdown,
         waiting: impl FnMut(&StoreError),
     ) -> Result<Option<Self>, StoreError> {
-        super::when_up(shutdown, waiting, || Self::open(config))
+        super::retry_until_up(shutdown, waiting, || Self::open(config))
     }
 
-    /// Deletes the collection with everything in it.
+    /// Deletes the collection with its contents.
     ///
     /// # Errors
-    /// The server's.
+    /// When the server fails.
     pub fn remove(self) -> Result<(), StoreError> {
         collection::delete(&self.client, &self.collection)
     }
@@ -73,7 +76,8 @@ fn id(camera: &CameraId) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("coverage/{camera}").as_bytes())
 }
 
-/// An entry that cannot be read (of a later version, say) counts as none, so that it does not hide the others.
+/// Parses an entry; an unreadable one (of a later version, say) counts as missing, so that it does
+/// not hide the others.
 fn entry(point: RetrievedPoint) -> Option<(CameraId, CameraCoverage)> {
     match convert::value::<Entry>(point.payload) {
         Ok(entry) => Some((entry.camera, entry.coverage)),

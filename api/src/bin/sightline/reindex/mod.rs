@@ -1,7 +1,9 @@
-//! `sightline reindex`: embeds all stored pictures anew, so that a new model answers over the people of before.
+//! `sightline reindex`: embeds all stored pictures again, so that a new model finds the people of
+//! the former one.
 //!
-//! It wants the data folder for itself, as the server does: pictures that came in meanwhile would be of both models. It may
-//! be stopped at any time; the server then serves with the former model, and the next run goes on.
+//! It locks the data folder exclusively, as the server does: pictures that arrived meanwhile would
+//! belong to both models. It may be stopped at any time; the server then serves with the former
+//! model, and the next run resumes.
 
 mod report;
 
@@ -22,12 +24,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use report::{Report, Summary};
 
-/// Exit code when sightings have no readable picture and `--leave-out` does not allow for so many.
+/// Exit code when sightings lack a readable picture and `--leave-out` does not allow that many.
 const LEFT_OUT: u8 = 3;
 /// Exit code after SIGINT or SIGTERM.
 const INTERRUPTED: u8 = 130;
 
-/// What `sightline reindex --help` says.
+/// Text of `sightline reindex --help`.
 pub const HELP: &str = "\
 Embed the stored pictures anew with the configured model, so that it answers over everybody.
 
@@ -51,16 +53,17 @@ own: people of before are found by workers and API that run with the former mode
 
 Exit codes: 0 finished, 1 failed (what was done is kept), 3 sightings without a readable picture, 130 stopped.";
 
-/// How to reindex.
+/// Arguments of `sightline reindex`
 #[derive(clap::Args)]
 pub struct Args {
-    /// Configuration; what it leaves out keeps its default
+    /// Configuration file; settings that it omits keep their defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Let the new model take over without sightings that have no readable picture, if they are no more than N
+    /// Let the new model take over without sightings that have no readable picture, if there are at
+    /// most N
     #[arg(long, value_name = "N", default_value_t = 0)]
     leave_out: u64,
-    /// Afterwards delete the indexes of all other models; sightings left out go with them
+    /// Then delete the indexes of all other models, with the sightings that were left out
     #[arg(long)]
     drop_former: bool,
     /// Print the outcome as JSON
@@ -68,12 +71,12 @@ pub struct Args {
     json: bool,
 }
 
-/// Does it.
+/// Runs the command.
 pub fn run(args: &Args) -> ExitCode {
     match reindex(args) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("error: {}", crate::words::one_line(&e));
+            eprintln!("error: {}", crate::output::one_line(&e));
             ExitCode::FAILURE
         }
     }
@@ -101,7 +104,7 @@ fn reindex(args: &Args) -> anyhow::Result<ExitCode> {
     if indexed.iter().all(|other| *other == model.id) {
         summary.finished = true;
         if args.drop_former && !indexed.is_empty() {
-            // Half-done indexes of yet other models.
+            // Half-built indexes of other models.
             summary.dropped = drop_others(data, &model.id, &*open_gallery(&config, &model.id)?)?;
         }
         summary.print(args.json)?;
@@ -114,7 +117,7 @@ fn reindex(args: &Args) -> anyhow::Result<ExitCode> {
     let done = embed_anew(args, &config, &embedder, &*gallery, &shutdown, report, &mut summary);
     signals.shutdown_background();
     done.map_err(|e| {
-        let why = crate::words::one_line(&e);
+        let why = crate::output::one_line(&e);
         anyhow!("{why}; what was embedded so far is kept, and the next `sightline reindex` goes on from there")
     })?;
     summary.seconds = began.elapsed().as_secs_f64();
@@ -139,7 +142,7 @@ fn embed_anew(
     let (data, info) = (&config.data.folder, embedder.info());
     let indexes = Indexes::open(data, &info.id, info.feature_dim, &EdgeOptions::default())?
         .ok_or_else(|| anyhow!("the indexes of former models have gone from {}", data.display()))?;
-    // Every value of a vector has four bytes, of patch features two.
+    // Each value of a vector has four bytes, each value of the patch features two.
     report.set_bytes_each(4 * info.feature_dim + 2 * info.patch_rows * info.patch_width);
     indexes.resume_erasures(gallery)?;
     summary.former = indexes.former().iter().map(|store| store.model_id().to_owned()).collect();
@@ -164,7 +167,7 @@ fn embed_anew(
     }
     summary.finished = accepted || answered;
     if accepted && args.drop_former {
-        // Nothing but the former index knows of them.
+        // Only the former index still has these sightings.
         let left_out: Vec<SightingId> = outcome.left_out.iter().map(|left| left.sighting).collect();
         gallery.delete(&left_out)?;
         summary.dropped = drop_others(data, &info.id, gallery)?;
@@ -173,7 +176,7 @@ fn embed_anew(
     Ok(())
 }
 
-/// The lock's error, with what to do.
+/// Adds advice to the error of a locked data folder.
 fn in_use(error: FileError) -> anyhow::Error {
     match error.source.kind() {
         std::io::ErrorKind::WouldBlock => {
@@ -187,7 +190,8 @@ fn in_use(error: FileError) -> anyhow::Error {
     }
 }
 
-/// Has SIGINT and SIGTERM trigger `shutdown`; a second one ends the process, which loses nothing either.
+/// Triggers `shutdown` on SIGINT or SIGTERM; a second signal ends the process, which loses nothing
+/// either.
 fn stop_on_signals(shutdown: &Shutdown) -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start threads")?;
@@ -212,7 +216,7 @@ fn stop_on_signals(shutdown: &Shutdown) -> anyhow::Result<tokio::runtime::Runtim
     Ok(runtime)
 }
 
-/// Who looks at the trail later sees when the model changed, and what went with the former index.
+/// Records in the audit trail that the model changed and what was deleted with the former index.
 fn record(config: &Config, summary: &Summary) -> anyhow::Result<()> {
     let Outcome { total, embedded, left_out, .. } = &summary.outcome;
     let left_out: Vec<_> = left_out.iter().map(|left| left.sighting).collect();

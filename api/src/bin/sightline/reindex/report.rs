@@ -1,4 +1,4 @@
-//! What `sightline reindex` says: how far it is, on a line of the terminal and in the log, and what came of it.
+//! Output of `sightline reindex`: progress on a terminal line and in the log, then a summary.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -6,43 +6,44 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sightline_search::reindex::{Event, LeftOut, Outcome};
 
-/// Time between two updates of the line, and between two lines of the log.
-const LINE_EVERY: Duration = Duration::from_millis(500);
-const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Interval between updates of the terminal line, and between log lines.
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sightings without a readable picture that are listed at the end; all are in the log and in the JSON.
-const LISTED: usize = 20;
+/// Number of sightings without a readable picture that are listed at the end; the log and the JSON
+/// list all.
+const MAX_LISTED: usize = 20;
 
-/// Said when nothing is left to do.
-const ANSWERS: &str = "the new model answers from the next start of the server on";
+/// Printed when nothing is left to do.
+const NEW_MODEL_ANSWERS: &str = "the new model answers from the next start of the server on";
 
-/// Progress on standard error.
+/// Progress printed to standard error.
 pub struct Report {
     terminal: bool,
     bytes_each: usize,
-    /// Since the first event.
+    /// Time of the first event.
     started: Option<Instant>,
     shown: Option<Instant>,
     logged: Option<Instant>,
 }
 
 impl Report {
-    /// Nothing is said until the first event.
+    /// Creates a report that prints nothing before the first event.
     pub fn new() -> Self {
         Self { terminal: std::io::stderr().is_terminal(), bytes_each: 0, started: None, shown: None, logged: None }
     }
 
-    /// Whether the progress is a line on a terminal.
+    /// Whether the progress line goes to a terminal.
     pub fn terminal(&self) -> bool {
         self.terminal
     }
 
-    /// What one sighting takes on the disk.
+    /// Sets the disk space that one sighting takes, in bytes.
     pub fn set_bytes_each(&mut self, bytes: usize) {
         self.bytes_each = bytes;
     }
 
-    /// Tells of an event.
+    /// Prints an event.
     pub fn event(&mut self, event: &Event<'_>) {
         match *event {
             Event::LeftOut(LeftOut { sighting, camera, captured_at, why }) => {
@@ -58,7 +59,8 @@ impl Report {
                     let megabytes = (left * self.bytes_each as u64).div_ceil(1_000_000);
                     tracing::info!(sightings = total, found = done, to_embed = left, megabytes, "embedding anew");
                     if self.terminal {
-                        // Errors are ignored here and below: a closed terminal must not end the work.
+                        // Write errors are ignored here and below: a closed terminal must not end
+                        // the work.
                         let _ = writeln!(
                             std::io::stderr(),
                             "{total} sightings, {done} of them embedded already; the others take about {megabytes} MB of disk"
@@ -67,13 +69,13 @@ impl Report {
                 }
                 let pace = Pace::of(embedded + left_out, left, elapsed);
                 let due = |last: Option<Instant>, every| left == 0 || last.is_none_or(|at| now - at >= every);
-                if due(self.logged, LOG_EVERY) && !first {
+                if due(self.logged, LOG_INTERVAL) && !first {
                     self.logged = Some(now);
                     let (per_second, left_s) = ((pace.per_second * 10.0).round() / 10.0, pace.left_s.round());
                     tracing::info!(done, total, left_out, per_second, left_s, "embedding anew");
                 }
                 self.logged.get_or_insert(now);
-                if self.terminal && due(self.shown, LINE_EVERY) {
+                if self.terminal && due(self.shown, LINE_INTERVAL) {
                     self.shown = Some(now);
                     let _ = write!(std::io::stderr(), "\r\x1b[2K{}", line(done, total, left_out, &pace));
                     let _ = std::io::stderr().flush();
@@ -82,7 +84,7 @@ impl Report {
         }
     }
 
-    /// Leaves the line as it is.
+    /// Ends the progress line and leaves it on the screen.
     pub fn end(&mut self) {
         if self.terminal && self.shown.is_some() {
             let _ = writeln!(std::io::stderr());
@@ -96,7 +98,7 @@ impl Report {
     }
 }
 
-/// How fast it goes.
+/// Rate and remaining time.
 #[derive(Debug, PartialEq)]
 struct Pace {
     per_second: f64,
@@ -104,7 +106,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// After `worked` sightings in `elapsed`, with `left` to go.
+    /// Computes the pace of this run: `worked` sightings in `elapsed`, with `left` to go.
     fn of(worked: u64, left: u64, elapsed: Duration) -> Self {
         let per_second = worked as f64 / elapsed.as_secs_f64().max(1e-3);
         Self { per_second, left_s: if left == 0 { 0.0 } else { left as f64 / per_second.max(1e-9) } }
@@ -123,25 +125,25 @@ fn line(done: u64, total: u64, left_out: u64, pace: &Pace) -> String {
     format!("{done}/{total} sightings  {per_second:.1}/s{time}{without}")
 }
 
-/// What came of it.
+/// Summary of a reindex.
 #[derive(Default)]
 pub struct Summary {
-    /// The new model.
+    /// Id of the new model.
     pub model: String,
-    /// Models whose indexes were there.
+    /// Models that had an index before.
     pub former: Vec<String>,
-    /// What was done.
+    /// Counts of the run.
     pub outcome: Outcome,
-    /// The new model answers.
+    /// Whether the new model answers now.
     pub finished: bool,
     /// Models whose indexes were deleted.
     pub dropped: Vec<String>,
-    /// How long it took.
+    /// Duration of the run.
     pub seconds: f64,
 }
 
 impl Summary {
-    /// On standard output.
+    /// Prints the summary to standard output.
     pub fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
             let Outcome { total, found, embedded, erased, left_out, stopped } = &self.outcome;
@@ -168,9 +170,9 @@ impl Summary {
         if without > 0 {
             lines.push(format!("{} no readable picture:", sightings(without, "have", "has")));
             let name = |l: &LeftOut| format!("  {}  {}  {}  {}", l.sighting, l.camera, l.captured_at, l.why);
-            lines.extend(left_out.iter().take(LISTED).map(name));
-            if without > LISTED {
-                lines.push(format!("  and {} more (--json lists all)", without - LISTED));
+            lines.extend(left_out.iter().take(MAX_LISTED).map(name));
+            if without > MAX_LISTED {
+                lines.push(format!("  and {} more (--json lists all)", without - MAX_LISTED));
             }
         }
         let done = found + embedded;
@@ -186,12 +188,12 @@ impl Summary {
                 "the former model goes on answering. Bring the pictures back and run `sightline reindex` again, or let the \
                  new model do without: `sightline reindex --leave-out {without}`"
             ),
-            (false, true, false) => format!("{ANSWERS}. Deleted: the index of {}", self.dropped.join(", ")),
+            (false, true, false) => format!("{NEW_MODEL_ANSWERS}. Deleted: the index of {}", self.dropped.join(", ")),
             (false, true, true) if without == 0 => {
-                format!("{ANSWERS}. The index of {old} is kept to go back to; `sightline reindex --drop-former` deletes it")
+                format!("{NEW_MODEL_ANSWERS}. The index of {old} is kept to go back to; `sightline reindex --drop-former` deletes it")
             }
             (false, true, true) => format!(
-                "{ANSWERS}, without {}. The index of {old} is kept; `sightline reindex --leave-out {without} --drop-former` \
+                "{NEW_MODEL_ANSWERS}, without {}. The index of {old} is kept; `sightline reindex --leave-out {without} --drop-former` \
                  deletes it, and them for good",
                 if without == 1 { "that one" } else { "those" },
             ),
@@ -200,7 +202,7 @@ impl Summary {
     }
 }
 
-/// "1 sighting has", "2 sightings have".
+/// Formats a count: "1 sighting has", "2 sightings have".
 fn sightings(n: usize, many: &str, one: &str) -> String {
     if n == 1 { format!("1 sighting {one}") } else { format!("{n} sightings {many}") }
 }

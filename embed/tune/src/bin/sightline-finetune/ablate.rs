@@ -17,7 +17,7 @@ use sightline_tune::source::{DataSpec, Lookalikes, Order};
 use crate::objective::StartArg;
 use crate::report::Reporter;
 use crate::train::on_signal;
-use crate::train_args::{all_words, initial};
+use crate::train_args::{all_words, resolve_init};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -28,94 +28,93 @@ Examples:
   sightline-finetune ablate --run cross --table cross --assets ASSETS
   sightline-finetune ablate --run cross --table cross --domain cuhk-pedes:CUHK --domain icfg-pedes:ICFG
 
-Each cell is a training and its judgement on persons it has not seen. A grid that was stopped goes on where it was when
-the same command is given again; more tables and more seeds can be added at any time. tables.md and a plot per table are
-written into --run after every training.
+Each cell is one training and its evaluation on persons it has not seen. The same command resumes a grid that was stopped,
+and tables and seeds can be added at any time. tables.md and a plot per table are written to --run after every training.
 
   iv, losses    CMPM; NDF; NDF + ARA; NDF + ATP on whole texts; NDF + ATP; all
-  v, groups     groups of tokens in ATP: number, size, overlap
-  fig3, k       pictures the decoder judges (no training of its own)
+  v, groups     groups of tokens in ATP: number, size, overlap; sizes follow the median length of the captions
+  fig3, k       number of pictures that the decoder re-ranks (no separate training)
   fig4, masking masking rate of ARA
-  vii, layers   layers of the text transformer
-  words         texts with words that training used against synonyms that it was kept from (with --words seen)
-  cross, domains trained on one kind of pictures, judged on another")]
+  vii, layers   layers of the text transformer, with the number of parameters
+  words         test texts with words seen in training, and with held-out synonyms (with --words seen)
+  cross, domains training on one kind of pictures, evaluation on another")]
 pub struct AblateArgs {
-    /// Folder of the grid.
+    /// Folder of the grid: trainings, results, tables and plots.
     #[arg(long)]
     run: PathBuf,
-    /// Table to fill; may be given several times; all but the one across domains when there is
-    /// none.
+    /// Table to fill; may be repeated. Default: all tables, the one across domains only if there
+    /// are several domains.
     #[arg(long = "table", value_name = "TABLE")]
     tables: Vec<Table>,
-    /// Row of these tables to fill, by its name; may be given several times; all when there is
-    /// none.
+    /// Name of a row to fill in these tables; may be repeated. Default: all rows.
     #[arg(long = "row", value_name = "NAME")]
     rows: Vec<String>,
-    /// Trainings of each variant.
+    /// Number of trainings of each variant, with different seeds.
     #[arg(long, default_value_t = 2)]
     seeds: u64,
-    /// Dimensions: tiny (64 wide, minutes a training) or small (those of the model in the
-    /// repository).
+    /// Dimensions of the model: tiny (width 64, minutes per training) or small (those of the model
+    /// in the repository).
     #[arg(long, value_enum, default_value_t = Size::Tiny)]
     size: Size,
-    /// Steps of a training; without it 1500 of tiny and 6000 of small.
+    /// Steps per training. Default: 1500 for tiny, 6000 for small.
     #[arg(long)]
     steps: Option<usize>,
-    /// Pairs of a step.
+    /// Pairs per step.
     #[arg(long)]
     batch: Option<usize>,
     /// Highest learning rate.
     #[arg(long)]
     lr: Option<f64>,
-    /// Drawn persons to learn from.
+    /// Number of drawn persons to train on.
     #[arg(long, default_value_t = 4000)]
     identities: u64,
-    /// Pictures of each.
+    /// Pictures per drawn person to train on.
     #[arg(long, default_value_t = 2)]
     views: u64,
-    /// Drawn persons to evaluate on, with two pictures each.
+    /// Number of drawn persons to evaluate on, with two pictures each.
     #[arg(long, default_value_t = 1000)]
     test_identities: u64,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
-    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (drawn persons
-    /// alone have labels).
+    /// Weight of the auxiliary attribute heads in every variant; 0 leaves them out (only drawn
+    /// persons have labels).
     #[arg(long)]
     attributes: Option<f64>,
-    /// tokenizer.json to use; without it that of --text-init or --init, or of the model in the
-    /// repository.
+    /// tokenizer.json to use. Default: that of --text-init or --init, otherwise that of the model
+    /// in the repository.
     #[arg(long)]
     tokenizer: Option<PathBuf>,
-    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors): words start from its
-    /// embeddings.
+    /// Folder of a text encoder in BERT layout (vocab.txt, model.safetensors) that initialises the
+    /// word embeddings.
     #[arg(long)]
     text_init: Option<PathBuf>,
-    /// Weights that every cell starts from (the paper's start from BLIP's): a model folder
-    /// ("default" for that of the repository), whose dimensions count then, .pth or .safetensors.
+    /// Initial weights of every cell (the paper uses BLIP's): a model folder ("default" for that of
+    /// the repository), which also sets the dimensions, or a .pth or .safetensors file.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// What the decoder's cross-attention starts from when matching begins: projections, or fresh,
-    /// which leaves what --init brought.
+    /// Initial weights of the decoder's cross-attention when matching begins: projections, or
+    /// fresh, which keeps those of --init.
     #[arg(long, value_enum)]
     atp_start: Option<StartArg>,
-    /// Share of a training without matching and word prediction.
+    /// Share of a training's steps before matching and word prediction begin, 0 to 1.
     #[arg(long, default_value_t = 0.25)]
     matching_from: f64,
-    /// Look-alikes that come along with every chosen person.
+    /// Number of look-alikes that every chosen person brings into the batch.
     #[arg(long, default_value_t = 0)]
     lookalikes: usize,
-    /// Words of drawn persons: all, or seen, without the synonyms kept back for testing.
+    /// Words in captions of drawn persons: all, or seen, which leaves out the synonyms held out for
+    /// testing.
     #[arg(long, default_value = "all")]
     words: String,
-    /// Folder of body and clothes meshes: the second domain is persons drawn from them.
+    /// Folder of body and clothes meshes; persons drawn from them become another domain.
     #[arg(long)]
     assets: Option<PathBuf>,
-    /// Domain LAYOUT:ROOT instead of drawn persons, as `train --data`; the first one is that of the
-    /// other tables.
+    /// Dataset to use as a domain instead of drawn persons, as in `train --data`; may be repeated.
+    /// The other tables use the first domain.
     #[arg(long = "domain", value_name = "LAYOUT:ROOT")]
     domains: Vec<DataSpec>,
-    /// A JSON object per line on standard output.
+    /// Print one JSON object per line to standard output.
     #[arg(long)]
     json: bool,
 }
@@ -177,7 +176,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
         *lookalikes = (args.lookalikes > 0).then_some(Lookalikes::of(args.lookalikes));
     }
     recipe.all_words = all_words(&args.words)?;
-    recipe.init = args.init.as_deref().map(initial).transpose()?;
+    recipe.init = args.init.as_deref().map(resolve_init).transpose()?;
     if let Some(folder) = recipe.init_folder() {
         recipe.shape = Shape::of(&ModelConfig::read(&folder.join("config.json"))?.architecture);
     }
@@ -198,7 +197,7 @@ fn settings(args: &AblateArgs) -> Result<Settings> {
     })
 }
 
-/// Runs the command; gives the exit code.
+/// Runs the command; returns the exit code.
 pub fn run(args: &AblateArgs) -> Result<u8> {
     let reporter = Reporter::new(args.json);
     let stop = Arc::new(AtomicBool::new(false));
@@ -214,7 +213,7 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
         if args.json {
             reporter.value(line);
         } else {
-            say(&reporter, line);
+            print_progress(&reporter, line);
         }
     })?;
     if done.cells < done.of {
@@ -230,7 +229,7 @@ pub fn run(args: &AblateArgs) -> Result<u8> {
 }
 
 /// Prints a line of progress as text.
-fn say(reporter: &Reporter, line: &Value) {
+fn print_progress(reporter: &Reporter, line: &Value) {
     if let Some(training) = line["training"].as_u64() {
         let rows: Vec<&str> = line["rows"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let left = line["eta_min"].as_f64().map(|m| format!(", {m:.0} min left in all")).unwrap_or_default();

@@ -22,43 +22,44 @@ Examples:
   sightline-finetune calibrate --model models/mine --method isotonic
   sightline-finetune calibrate --model models/mine --dataset cuhk-pedes --root CUHK-PEDES --split val --prior 0.01
 
-The persons are divided in two: probabilities are fitted on the pairs of one half and measured on those of the other.
-A pair is a text with one of its top K pictures by cosine, which is what the decoder judges in a search.
+The persons are divided in two: probabilities are fitted on the pairs of one half and measured on the pairs of the other.
+A pair is a text and one of its top K pictures by cosine; these are the pictures that the decoder re-ranks in a search.
 
-A query bank of texts of other persons tells how near every picture is to texts at large (its hubness): a picture that is near
-to all of them is less of a find for any. It is written to query-bank.safetensors when it helps.
+A query bank of texts about other persons measures how near every picture is to texts in general (its hubness): a picture that
+is near to all of them is a weaker match for any. The bank is written to query-bank.safetensors if it helps.
 
-A probability is right among as many persons as here, one of whom is looked for. A search moves it to the number of tracks that
-it goes through: the odds are divided by how many times more there are. With --prior P probabilities are moved to galleries
-where the share P of the judged pictures match, and a search leaves them as they are
-(one picture among the 32 judged: 0.03).")]
+A probability is right for a search for one person among as many persons as here. A search adjusts it to the number of tracks
+that it covers: the odds are divided by how many times more there are. With --prior P, probabilities are adjusted to galleries
+where the share P of the re-ranked pictures match, and a search does not change them
+(one of 32 re-ranked pictures: 0.03).")]
 pub struct CalibrateArgs {
-    /// Model folder; its config.json is rewritten, and calibration.svg is drawn into it.
+    /// Model folder. The command rewrites its config.json and writes calibration.svg to it.
     #[arg(long)]
     model: PathBuf,
-    /// platt: logistic regression on logits, cosine and hubness. temperature: the logits divided by
-    /// one number. isotonic: a monotone curve, for many pairs.
+    /// Method of the fit. platt: logistic regression on logits, cosine and hubness. temperature:
+    /// the logits divided by one number. isotonic: a monotone curve, for many pairs.
     #[arg(long, default_value = "platt")]
     method: Method,
     #[command(flatten)]
     data: DataArgs,
-    /// Pictures per text that are re-ranked with the decoder.
+    /// Number of pictures per text that are re-ranked with the decoder.
     #[arg(long, default_value_t = 32)]
     k: usize,
-    /// Texts of the query bank, drawn or of the dataset's split train; 0 leaves hubness out.
+    /// Number of texts in the query bank, from drawn persons or from the dataset's split train; 0
+    /// leaves hubness out.
     #[arg(long, default_value_t = QUERY_BANK_TEXTS)]
     bank: usize,
-    /// Share of the judged pictures that match in the galleries to come; without it that of the
-    /// pairs fitted on.
+    /// Share of the re-ranked pictures that will match in the galleries to search. Default: the
+    /// share among the pairs of the fit.
     #[arg(long)]
     prior: Option<f64>,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), for
-    /// config.json.
+    /// JSON file with statements that only a person can make (trained_on, quality, licences,
+    /// limits), to be added to config.json.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
-    /// One JSON object instead of a table.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -99,7 +100,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
     let version = args.prior.map_or(version.clone(), |p| format!("{version}-prior{p}"));
     // With --prior the caller knows the galleries, so a search must not rescale for their size.
     let persons = if args.prior.is_some() { 0 } else { one.identities() };
-    // What calibrate-phrases fitted stays.
+    // The calibration that calibrate-phrases fitted stays.
     let phrases = loaded.config.calibration.phrases.take();
     loaded.config.calibration = Calibration { version, persons: persons as f32, phrases, ..moved };
     let record = json!({
@@ -119,7 +120,7 @@ pub fn run(args: &CalibrateArgs) -> Result<()> {
         loaded.config.provenance = json!({});
     }
     loaded.config.provenance["calibration"] = record.clone();
-    card.state(&mut loaded.config.provenance);
+    card.apply_to(&mut loaded.config.provenance);
     let title = format!("{method} on other persons: ECE {:.4} (softmax {:.4})", after.ece, before.ece);
     let sets = [("softmax".to_owned(), before.bins.clone()), (method.to_owned(), after.bins.clone())];
     plot::reliability(&loaded.path.join("calibration.svg"), &title, &sets)?;

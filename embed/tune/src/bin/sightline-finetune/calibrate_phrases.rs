@@ -1,8 +1,8 @@
-//! `calibrate-phrases`: fits the probability that a phrase is true of a person, and that a whole description is, on labelled
-//! people that nobody learned from, and writes both into the model folder.
+//! `calibrate-phrases`: fits the probability that a phrase, and that a whole description, is true
+//! of a person, on labelled people that no model trains on, and writes both into the model folder.
 //!
-//! Everything goes the way of a search: the model takes a description apart, and its decoder reads the whole of it. Truth comes
-//! from the labels; what they do not show counts for nothing.
+//! Scores are computed as in a search: the model splits a description into phrases, and its decoder
+//! reads the whole description. Truth comes from the labels; what they do not show is left out.
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +19,9 @@ use sightline_tune::calibrate::equal_mass_error;
 use sightline_tune::dataset::Entry;
 use sightline_tune::facts::{Description, Facts, read_labels};
 use sightline_tune::gallery::read_picture;
-use sightline_tune::logistic::rising;
+use sightline_tune::logistic::non_negative_regression;
 use sightline_tune::people::{self, PeoplePart};
-use sightline_tune::separation::Sorted;
+use sightline_tune::separation::SortedScores;
 
 use crate::report::print_stderr;
 
@@ -30,53 +30,53 @@ use crate::report::print_stderr;
 Example:
   sightline-finetune calibrate-phrases --model models/mine --people REALTRAIN
 
-Each of the persons held out for it is described several times, and each description is asked of all of them. What is typical
-is the mean of the people that may be learned from. The persons are divided in two: what is fitted on the descriptions of one
-half is measured on those of the other, both ways; what is written is fitted on all.")]
+Every person held out for calibration is described several times, and each description is scored against all of them. The mean
+of the people to train on stands for people at large. The persons are divided in two: a fit on the descriptions of one half is
+measured on those of the other half, both ways. The calibration that is written is fitted on all persons.")]
 pub struct CalibratePhrasesArgs {
-    /// Model folder; its config.json is rewritten.
+    /// Model folder. The command rewrites its config.json.
     #[arg(long)]
     model: PathBuf,
     /// Folder of labelled people (reid_raw.json, labels.json, imgs/).
     #[arg(long, value_name = "DIR")]
     people: PathBuf,
-    /// Descriptions of each person.
+    /// Number of descriptions per person.
     #[arg(long, default_value_t = 6)]
     descriptions: usize,
     /// Seed of the descriptions.
     #[arg(long, default_value_t = 777)]
     seed: u64,
-    /// One JSON object instead of a table.
+    /// Print one JSON object instead of a table.
     #[arg(long)]
     json: bool,
 }
 
-/// Number of the random stream of the descriptions; the value is arbitrary, but decides the fit.
+/// Number of the random stream of the descriptions; the value is arbitrary, but determines the fit.
 const STREAM: u64 = 1_442_695_041;
 
-/// One phrase asked of one person.
-struct AskedPhrase {
+/// One phrase scored against one person.
+struct ScoredPhrase {
     /// Cosine, difference of the local head's logits, and cosine with people at large.
     evidence: [f64; 3],
-    /// Whether the description has it negated.
+    /// Whether the description negates the phrase.
     negated: bool,
-    /// Whether what it names is there; `None` where nobody knows.
+    /// Whether what the phrase names is there; `None` if unknown.
     is_true: Option<bool>,
 }
 
-/// One description asked of one person.
-struct AskedDescription {
-    /// Number of the person it was made of.
+/// One description scored against one person.
+struct ScoredDescription {
+    /// Index of the person that the description was made of.
     of: usize,
-    phrases: Vec<AskedPhrase>,
-    /// Match logits' difference and cosine of the whole.
+    phrases: Vec<ScoredPhrase>,
+    /// Difference of the match logits and cosine of the whole description.
     whole: [f64; 2],
     is_true: Option<bool>,
 }
 
-impl AskedDescription {
-    /// Phrases of which it is known whether what they name is there.
-    fn known_phrases(&self) -> impl Iterator<Item = (&AskedPhrase, bool)> {
+impl ScoredDescription {
+    /// Phrases of known truth, each with whether what it names is there.
+    fn known_phrases(&self) -> impl Iterator<Item = (&ScoredPhrase, bool)> {
         self.phrases.iter().filter_map(|phrase| Some((phrase, phrase.is_true?)))
     }
 }
@@ -85,15 +85,15 @@ pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     ensure!(args.descriptions > 0, "--descriptions must be above 0");
     let config_path = args.model.join("config.json");
     let mut config = ModelConfig::read(&config_path)?;
-    let model = taking_apart(&args.model)?;
+    let model = load_with_phrases(&args.model)?;
     let gallery = Gallery::open(&model, &args.people)?;
-    let asked = ask(&model, &gallery, args)?;
+    let asked = score_descriptions(&model, &gallery, args)?;
     let persons = asked.iter().map(|asked| asked.of).max().unwrap_or(0) + 1;
     let half = |second: bool| asked.iter().filter(move |asked| (asked.of % 2 == 1) == second);
-    let fitted = fitted(asked.iter()).context("the persons do not allow a fit: too few phrases are known of them")?;
+    let fitted = fit(asked.iter()).context("the persons do not allow a fit: too few phrases are known of them")?;
     let (mut phrases, mut wholes) = (Vec::new(), Vec::new());
     for second in [false, true] {
-        let other = self::fitted(half(!second)).context("half of the persons do not allow a fit")?;
+        let other = fit(half(!second)).context("half of the persons do not allow a fit")?;
         for asked in half(second) {
             let all = other.whole(asked);
             phrases.extend(asked.known_phrases().map(|(phrase, is_true)| (other.served(phrase, all), is_true)));
@@ -127,13 +127,14 @@ pub fn run(args: &CalibratePhrasesArgs) -> Result<()> {
     Ok(())
 }
 
-/// Area under the curve of `(score, outcome)` pairs; 0.5, that of chance, without both outcomes.
+/// Area under the ROC curve of `(score, outcome)` pairs; 0.5 (chance) without both outcomes.
 fn auc(pairs: &[(f64, bool)]) -> f64 {
-    Sorted::new(pairs.iter().map(|(score, outcome)| (*score as f32, 0, *outcome))).area(|_| 1).unwrap_or(0.5)
+    SortedScores::new(pairs.iter().map(|(score, outcome)| (*score as f32, 0, *outcome))).area(|_| 1).unwrap_or(0.5)
 }
 
-/// The model at `path` with a calibration of phrases, whatever it is: without one a model takes nothing apart.
-fn taking_apart(path: &Path) -> Result<Model> {
+/// Loads the model at `path` with a placeholder calibration of phrases: without one, a model does
+/// not split descriptions into phrases.
+fn load_with_phrases(path: &Path) -> Result<Model> {
     let mut folder = ModelFolder::open(path)?;
     folder.config.calibration.phrases = Some(PhraseCalibration {
         cosine: 1.0,
@@ -147,12 +148,12 @@ fn taking_apart(path: &Path) -> Result<Model> {
     Ok(Model::load_as(&folder, "cpu", sightline_core::config::EmbedPrecision::Auto)?)
 }
 
-/// The persons held out for calibration, as the model sees them.
+/// Facts and features of the persons held out for calibration.
 struct Gallery {
     facts: Vec<Facts>,
     globals: Vec<Vec<f32>>,
     patches: Vec<PatchFeatures>,
-    /// Mean of the global features of the people that may be learned from.
+    /// Mean of the global features of the people in the training part.
     people: Vec<f32>,
 }
 
@@ -181,8 +182,8 @@ fn features(model: &Model, entries: &[Entry]) -> Result<Vec<ImageFeatures>> {
     Ok(all)
 }
 
-/// Descriptions of every person, each asked of all of them.
-fn ask(model: &Model, gallery: &Gallery, args: &CalibratePhrasesArgs) -> Result<Vec<AskedDescription>> {
+/// Scores descriptions of every person against all persons.
+fn score_descriptions(model: &Model, gallery: &Gallery, args: &CalibratePhrasesArgs) -> Result<Vec<ScoredDescription>> {
     let mut asked = Vec::new();
     for (of, own) in gallery.facts.iter().enumerate() {
         let mut rng: StdRng = stream(args.seed, STREAM, of as u64);
@@ -195,7 +196,7 @@ fn ask(model: &Model, gallery: &Gallery, args: &CalibratePhrasesArgs) -> Result<
             let pieces: Vec<_> = query.phrases.iter().map(|phrase| phrase.pieces.clone()).collect();
             let (logits, locals) = model.match_and_phrase_logits(&query, &pieces, &gallery.patches)?;
             let of_person = logits.iter().zip(locals.chunks_exact(pieces.len())).enumerate();
-            let judged = of_person.map(|(person, said)| judge(gallery, [of, person], &description, &query, said));
+            let judged = of_person.map(|(person, logits)| judge(gallery, [of, person], &description, &query, logits));
             asked.extend(judged);
         }
         print_stderr(&format!("\r{} of {} persons described", of + 1, gallery.facts.len()));
@@ -206,37 +207,38 @@ fn ask(model: &Model, gallery: &Gallery, args: &CalibratePhrasesArgs) -> Result<
     Ok(asked)
 }
 
-/// What the model says of a description made of person `of` and asked of `person`, with what is true; both numbers are those
-/// of the gallery.
+/// Scores a description of person `of` against `person` and adds the truth; both numbers are
+/// indices in the gallery.
 fn judge(
     gallery: &Gallery,
     [of, person]: [usize; 2],
     description: &Description,
     query: &TextQuery,
     (logits, locals): (&[f32; 2], &[[f32; 2]]),
-) -> AskedDescription {
+) -> ScoredDescription {
     let (facts, global) = (&gallery.facts[person], &gallery.globals[person]);
     let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };
-    let asked = |(said, local): (&QueryPhrase, &[f32; 2])| {
+    let asked = |(queried, local): (&QueryPhrase, &[f32; 2])| {
         let local = f64::from(local[1] - local[0]);
-        // A phrase of the description that says the same; what a negated one negates is asked for.
+        // Finds the phrase of the description with the same words; a negated phrase is compared
+        // without its negation.
         let same = description
             .phrases()
             .iter()
-            .find(|phrase| phrase.noun().to_lowercase().trim_start_matches("no ") == said.text);
+            .find(|phrase| phrase.noun().to_lowercase().trim_start_matches("no ") == queried.text);
         let truth = same.and_then(|phrase| phrase.truth(facts));
-        AskedPhrase {
+        ScoredPhrase {
             evidence: [
-                dot(global, &said.feature),
+                dot(global, &queried.feature),
                 // The local head reads a negated phrase with its negation.
-                if said.negated { -local } else { local },
-                dot(&gallery.people, &said.feature),
+                if queried.negated { -local } else { local },
+                dot(&gallery.people, &queried.feature),
             ],
-            negated: said.negated,
-            is_true: truth.map(|holds| holds != said.negated),
+            negated: queried.negated,
+            is_true: truth.map(|holds| holds != queried.negated),
         }
     };
-    AskedDescription {
+    ScoredDescription {
         of,
         phrases: query.phrases.iter().zip(locals).map(asked).collect(),
         whole: [f64::from(logits[1] - logits[0]), dot(global, &query.feature)],
@@ -244,23 +246,28 @@ fn judge(
     }
 }
 
-/// Numbers of a phrase that speak for it; what comes after them has either sign.
+/// Number of leading features of a phrase that are evidence for it; the coefficients of the others
+/// may have either sign.
 const EVIDENCE: usize = 2;
 
-/// A fit of both probabilities.
+/// Fitted coefficients and bias of both probabilities.
 struct Fitted {
     phrase: ([f64; 3], f64),
     whole: ([f64; 3], f64),
 }
 
-/// Fits phrases first, then descriptions on the phrases' probabilities. `None` when there is too little to fit.
-fn fitted<'a>(asked: impl Iterator<Item = &'a AskedDescription> + Clone) -> Option<Fitted> {
+/// Fits phrases first, then descriptions on the phrases' probabilities. `None` when there is too
+/// little to fit.
+fn fit<'a>(asked: impl Iterator<Item = &'a ScoredDescription> + Clone) -> Option<Fitted> {
     let (evidence, truths): (Vec<_>, Vec<_>) =
         asked.clone().flat_map(|a| a.known_phrases().map(|(phrase, is_true)| (phrase.evidence, is_true))).unzip();
-    let partly = Fitted { phrase: rising::<3, 4>(&evidence, &truths, EVIDENCE)?, whole: ([1.0, 0.0, 0.0], 0.0) };
+    let partly = Fitted {
+        phrase: non_negative_regression::<3, 4>(&evidence, &truths, EVIDENCE)?,
+        whole: ([1.0, 0.0, 0.0], 0.0),
+    };
     let (evidence, truths): (Vec<_>, Vec<_>) =
         asked.filter_map(|a| Some(([partly.product(a), a.whole[0], a.whole[1]], a.is_true?))).unzip();
-    Some(Fitted { whole: rising::<3, 4>(&evidence, &truths, 3)?, ..partly })
+    Some(Fitted { whole: non_negative_regression::<3, 4>(&evidence, &truths, 3)?, ..partly })
 }
 
 impl Fitted {
@@ -269,22 +276,23 @@ impl Fitted {
         sigmoid(weights.iter().zip(evidence).map(|(weight, x)| weight * x).sum::<f64>() + bias)
     }
 
-    /// Probability that what `phrase` names is there, as it is served: it holds at least as likely as `all` of the description.
-    fn served(&self, phrase: &AskedPhrase, all: f64) -> f64 {
+    /// Probability, as served, that what `phrase` names is there. A phrase is at least as likely to
+    /// hold as the whole description, whose probability is `all`.
+    fn served(&self, phrase: &ScoredPhrase, all: f64) -> f64 {
         let there = self.phrase(phrase.evidence);
         if phrase.negated { there.min(1.0 - all) } else { there.max(all) }
     }
 
     /// Log-odds of the product of the phrases' probabilities.
-    fn product(&self, asked: &AskedDescription) -> f64 {
-        let holds = |phrase: &AskedPhrase| {
+    fn product(&self, asked: &ScoredDescription) -> f64 {
+        let holds = |phrase: &ScoredPhrase| {
             let p = self.phrase(phrase.evidence);
             if phrase.negated { 1.0 - p } else { p }
         };
         log_odds(asked.phrases.iter().map(holds).product())
     }
 
-    fn whole(&self, asked: &AskedDescription) -> f64 {
+    fn whole(&self, asked: &ScoredDescription) -> f64 {
         let ([phrases, logit, cosine], bias) = self.whole;
         sigmoid(phrases * self.product(asked) + logit * asked.whole[0] + cosine * asked.whole[1] + bias)
     }

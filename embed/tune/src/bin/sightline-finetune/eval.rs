@@ -11,7 +11,7 @@ use sightline_tune::evaluate::{LocalScore, dump};
 use sightline_tune::ranks::{RankIntervals, Ranks, TextRank, text_ranks_by};
 
 use crate::scorer::{DataArgs, Defaults, MachineArgs, Scorer};
-use crate::{eval_attributes, eval_explain, eval_phrases};
+use crate::{eval_attributes, eval_explain, eval_phrases, eval_served};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -24,8 +24,8 @@ Examples:
 
 global: every picture of the split ranked by the cosine of its global feature with the text's (CADA-G).
 local: the first K of that order ranked anew by cosine + match score, the others behind them (CADA-L):
-  sightline  calibrated match probability (it weighs logit, cosine and hubness), as `sightline serve` ranks with a model that
-             judges no phrases (default)
+  sightline  as `sightline serve` ranks (default): by the probability that all of the description is true, or with a model that
+             judges no phrases by the calibrated match probability (it weighs logit, cosine and hubness)
   paper      cosine + match probability (softmax of both logits)
   reference  cosine + raw match logit, the others cosine - 100: the authors' code
 In brackets: the middle 95 % when the persons looked for are drawn anew a thousand times, each with all of their texts; the
@@ -117,17 +117,25 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let truths = args.data.truths(&gallery)?;
         return eval_phrases::run(args, &scorer, &gallery, &name, &truths, local_score.as_ref());
     }
-    let scores = scorer.scores(&gallery, args.k)?;
+    let served = match (&scorer, args.preset) {
+        (Scorer::Cada(m), Preset::Sightline) if m.config.calibration.phrases.is_some() => Some(&m.path),
+        _ => None,
+    };
+    let (mut scores, mut local_score) =
+        (scorer.scores(&gallery, if served.is_some() { 0 } else { args.k })?, local_score);
+    if let Some(path) = served {
+        scores.top_k = eval_served::top_k(&args.machine.model(path)?, &gallery, args.k)?;
+        local_score = Some(LocalScore::Served);
+    }
     if scores.half {
         eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
     }
     let (text_ids, image_ids) = (&gallery.text_ids, &gallery.image_ids);
-    let rank = |scores: &[Vec<f32>]| Found::of(&text_ranks_by(scores, text_ids, image_ids), text_ids);
     let local = local_score
         .as_ref()
         .map(|local_score| Found::of(&scores.text_ranks(local_score, text_ids, image_ids), text_ids));
-    let global = rank(&scores.cosine);
-    let bank = scores.without_hubness().as_deref().map(rank);
+    let global = Found::of(&text_ranks_by(&scores.cosine, text_ids, image_ids), text_ids);
+    let bank = scores.bank_ranks(text_ids, image_ids).map(|texts| Found::of(&texts, text_ids));
     if let Some(path) = &args.dump {
         let matrix = local_score.as_ref().map(|local_score| scores.local(local_score));
         dump(path, &scores.cosine, matrix.as_deref(), text_ids, image_ids)?;

@@ -1,4 +1,5 @@
-//! `eval --attributes`: whether the model's word head names masked words of captions by the picture.
+//! `eval --attributes`: measures whether the model's word head predicts masked words of captions
+//! from the picture.
 
 use anyhow::{Result, ensure};
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! `eval --explain`: whether the model's explanations point at what a phrase speaks of, and at what it goes by.
+//! `eval --explain`: measures whether the model's explanations point at what a phrase names, and at
+//! what its score depends on.
 
 use anyhow::{Result, ensure};
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! `eval --phrases`: what a model sees, phrase by phrase.
+//! `eval --phrases`: measures how well a model separates the pictures that single phrases are true
+//! of.
 
 use anyhow::Result;
 use serde_json::json;
@@ -20,7 +21,8 @@ pub fn run(
     local_score: Option<&LocalScore>,
 ) -> Result<()> {
     let gallery = gallery.with_texts(truths.texts());
-    // The decoder judges every picture: the first K by cosine alone would be a search, not a question.
+    // The decoder scores every picture: with only the first K by cosine, this would measure a
+    // search.
     let scores = scorer.scores(&gallery, gallery.len())?;
     let local_scores = local_score.map(|local_score| scores.local(local_score));
     if let Some(path) = &args.dump {

@@ -1,4 +1,4 @@
-//! `export`: the model folder of a run.
+//! `export`: writes the model folder of a run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,27 +16,27 @@ use crate::train::RunRecord;
 
 #[derive(Args)]
 pub struct ExportArgs {
-    /// Run folder.
+    /// Folder of the run.
     #[arg(long)]
     run: PathBuf,
     /// Model folder to write.
     #[arg(long)]
     out: PathBuf,
-    /// Replace the model folder if there is one.
+    /// Replace an existing model folder.
     #[arg(long)]
     force: bool,
-    /// Take the last checkpoint and not the best by validation.
+    /// Export the last checkpoint instead of the best one by validation.
     #[arg(long)]
     last: bool,
-    /// Factor on the match logits, folded into the match head: how much they weigh beside the
-    /// cosine when the two are added. Calibration takes it back for probabilities.
+    /// Factor on the match logits, folded into the match head. It sets their weight relative to the
+    /// cosine when the two are added; calibration removes it from probabilities.
     #[arg(long, default_value_t = 1.0)]
     match_weight: f64,
     /// Name of the model.
     #[arg(long, default_value = "sightline-default")]
     name: String,
-    /// JSON file with what only a person can state (trained_on, quality, licences, limits), in
-    /// place of what the run's record says.
+    /// JSON file with statements that only a person can make (trained_on, quality, licences,
+    /// limits); they replace those from the run's record.
     #[arg(long, value_name = "FILE")]
     card: Option<PathBuf>,
 }
@@ -59,8 +59,8 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// Writes the model folder `out`: of the run's best validation, or of the weights that `trainee`
-/// has. Gives their step.
+/// Writes the model folder `out`, with the weights of the run's best validation if `best`,
+/// otherwise those of `trainee`. Returns their step.
 pub fn model(
     run: &Path,
     record: &RunRecord,
@@ -74,11 +74,11 @@ pub fn model(
     let mut step = checkpoint::step(run).unwrap_or_default();
     if best {
         let file = run.join("best/best.json");
-        let said: Value =
+        let stored: Value =
             serde_json::from_slice(&fs::read(&file).with_context(|| format!("reading {}", file.display()))?)?;
         checkpoint::variables(&run.join("best/variables.safetensors"), &trainee.variables)?;
-        step = said["step"].as_u64().unwrap_or_default() as usize;
-        validation = said["scores"].clone();
+        step = stored["step"].as_u64().unwrap_or_default() as usize;
+        validation = stored["scores"].clone();
     }
     if match_weight != 1.0 {
         for name in ["itm_head.weight", "itm_head.bias"] {
@@ -90,8 +90,8 @@ pub fn model(
     let mut config = record.model.clone();
     config.name = name.to_owned();
     config.provenance = folder::provenance(&record.recipe, step, &validation, match_weight);
-    card.state(&mut config.provenance);
-    // A word head whose training never began knows nothing.
+    card.apply_to(&mut config.provenance);
+    // A word head whose training never began is left out.
     let trained = record.recipe.run.objective.ara.as_ref().filter(|ara| step >= ara.from);
     config.word_head = trained.map(|ara| WordHead { predictor: ara.decoder, causal: ara.causal });
     let tokenizer = fs::read(run.join("tokenizer.json"))?;

@@ -1,4 +1,4 @@
-//! `import`: a checkpoint of CADA's or BLIP's authors as a model folder.
+//! `import`: converts a checkpoint of CADA's or BLIP's authors to a model folder.
 
 use std::path::PathBuf;
 
@@ -14,41 +14,42 @@ Examples:
   sightline-finetune import --checkpoint model_base.pth --tokenizer tokenizer.json --image 384x128 --out models/blip
 
 A CADA checkpoint has every tensor of a model. BLIP's lacks the head for token groups (itm_local_head), which only
-training needs: it is drawn afresh, and said. Momentum copies (*_m), queues and temp are left out, and text_decoder without
---word-head.
-The position embedding is resized (bicubic) when the picture's size is another one, of any height and width.")]
+training needs: the head is initialised at random, and the report says so. Momentum copies (*_m), queues and temp are left
+out, and so is text_decoder without --word-head.
+The position embedding is resized (bicubic) if the picture has another size; any height and width are possible.")]
 pub struct ImportArgs {
-    /// Weights: .pth as the authors write it, or .safetensors with the same names.
+    /// Checkpoint to import: .pth as the authors write it, or .safetensors with the same tensor
+    /// names.
     #[arg(long)]
     checkpoint: PathBuf,
-    /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added when it has neither.
+    /// tokenizer.json of bert-base-uncased; `[DEC]` and `[ENC]` are added if it has neither.
     #[arg(long)]
     tokenizer: PathBuf,
-    /// Dimensions of the checkpoint (flat, or a model folder's config.json); without it CADA as
-    /// published.
+    /// Configuration with the dimensions of the checkpoint (flat, or a model folder's config.json).
+    /// Default: CADA as published.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Height and width of the model's input in pixels, for example 384x128; without it that of
-    /// --config, or of the checkpoint.
+    /// Height and width of the model's input in pixels, for example 384x128. Default: that of
+    /// --config or, without it, of the checkpoint.
     #[arg(long, value_parser = size)]
     image: Option<[usize; 2]>,
     /// Model folder to write.
     #[arg(long)]
     out: PathBuf,
-    /// Name of the model; without it the checkpoint's file name.
+    /// Name of the model. Default: the checkpoint's file name without its extension.
     #[arg(long)]
     name: Option<String>,
-    /// Type the weights are stored as: f16 halves the folder.
+    /// Type of the stored weights; f16 halves the size of the folder.
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
-    /// Keep the word predictor (text_decoder) of a CADA checkpoint for `Model::attributes`, which names masked words; the text
-    /// side is then in memory twice.
+    /// Keep the word predictor (text_decoder) of a CADA checkpoint for `Model::attributes`, which
+    /// predicts masked words; the text transformer is then in memory twice.
     #[arg(long)]
     word_head: bool,
-    /// Replace a folder that is there.
+    /// Replace an existing model folder.
     #[arg(long)]
     force: bool,
-    /// One JSON object instead of the report.
+    /// Print one JSON object instead of the report.
     #[arg(long)]
     json: bool,
 }
@@ -59,7 +60,7 @@ enum Weights {
     F16,
 }
 
-/// `384x128` -> height and width.
+/// Parses `384x128` as height and width.
 fn size(text: &str) -> Result<[usize; 2], String> {
     let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n > 0);
     let (h, w) = text.split_once(['x', 'X']).ok_or("it is HEIGHTxWIDTH, for example 384x128")?;

@@ -8,6 +8,7 @@ mod eval;
 mod eval_attributes;
 mod eval_explain;
 mod eval_phrases;
+mod eval_served;
 mod export;
 mod import;
 mod objective;
@@ -35,30 +36,31 @@ struct Cli {
 enum Command {
     /// Draw persons with captions and write them in CUHK-PEDES layout (imgs/ and reid_raw.json).
     Synth(synth::SynthArgs),
-    /// Train a model on drawn persons or datasets; killed runs go on from their last checkpoint
+    /// Train a model on drawn persons or datasets; a killed run resumes from its last checkpoint
     /// when started again.
     #[command(long_about = train_args::HELP)]
     Train(Box<train_args::TrainArgs>),
-    /// Make a model folder of a checkpoint of the authors of CADA or BLIP.
+    /// Convert a checkpoint of CADA's or BLIP's authors to a model folder.
     Import(import::ImportArgs),
     /// Write the model folder of a run: its best checkpoint by validation, or its last.
     Export(export::ExportArgs),
-    /// Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP one) on an annotated dataset or
-    /// drawn persons.
+    /// Measure Rank-1/5/10 and mAP of a model folder (or a CLIP or SigLIP folder) on an annotated
+    /// dataset or drawn persons.
     Eval(eval::EvalArgs),
-    /// Fit match probabilities on labelled pairs, measure them on others and write them into the
-    /// model folder.
+    /// Fit match probabilities on labelled pairs, measure them on other pairs and write them into
+    /// the model folder.
     Calibrate(calibrate::CalibrateArgs),
-    /// Fit the probability that a phrase is true of a person on labelled people, and write it into the model folder.
+    /// Fit the probability that a phrase is true of a person on labelled people, and write it into
+    /// the model folder.
     CalibratePhrases(calibrate_phrases::CalibratePhrasesArgs),
-    /// Fill the paper's ablation tables: train every variant, evaluate it on persons it has not
-    /// seen; resumable.
+    /// Fill the paper's ablation tables: train every variant and evaluate it on persons it has not
+    /// seen (resumable).
     Ablate(Box<ablate::AblateArgs>),
 }
 
 fn main() -> Result<ExitCode> {
-    // candle's threads spin between its ops and take cores from rayon's; candle has little work
-    // left.
+    // candle's threads spin between operations and take cores from rayon's threads, although little
+    // work is left to candle.
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };

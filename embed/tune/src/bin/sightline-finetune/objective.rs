@@ -1,4 +1,4 @@
-//! The flags that change what training minimises from what the preset says.
+//! Flags that change the training objective of a preset.
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -8,27 +8,27 @@ use sightline_tune::atp::CrossAttentionStart;
 use sightline_tune::losses::{GlobalLoss, Groups, HardNegative};
 use sightline_tune::objective::{Objective, Truth};
 
-/// Which halves of ATP.
+/// Halves of ATP to train.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum AtpArg {
     /// No matching loss.
     Off,
-    /// On `[ENC]` alone.
+    /// Only the global half, on `[ENC]`.
     Global,
-    /// On groups of words alone; the head that ranks is then not trained.
+    /// Only the local half, on groups of words; the head that ranks is then not trained.
     Local,
-    /// Both.
+    /// Both halves.
     Both,
 }
 
-/// What the decoder's cross-attention starts from when matching begins.
+/// Initial weights of the decoder's cross-attention when matching begins.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum StartArg {
-    /// Its weights as they are.
+    /// Keep the current weights.
     Fresh,
-    /// The projections that the global loss has trained.
+    /// Copy the projections that the global loss has trained.
     Projections,
-    /// The same, and a tenth of its output: for a text encoder that has read.
+    /// Like projections, with the output scaled to a tenth: for a pre-trained text encoder.
     Faint,
 }
 
@@ -47,89 +47,94 @@ impl From<StartArg> for CrossAttentionStart {
 pub enum MaskingArg {
     /// Nothing: no ARA.
     Off,
-    /// Attribute phrases, whole (the paper).
+    /// Whole attribute phrases (the paper).
     Phrase,
     /// Adjectives and nouns, piece by piece (the authors' code).
     Word,
 }
 
-/// Which transformer predicts masked words.
+/// Transformer that predicts masked words.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum DecoderArg {
-    /// One of its own (the authors' code).
+    /// A separate transformer (the authors' code).
     Own,
-    /// The text encoder with a cross-attention of its own (the paper).
+    /// The text encoder with separate cross-attention (the paper).
     Shared,
-    /// The text encoder, cross-attention included.
+    /// The text encoder including its cross-attention.
     Tied,
 }
 
-/// What is minimised. A flag that is not given leaves what the preset says.
+/// Training objective. A flag that is not given keeps the preset's value.
 #[derive(Args, Clone)]
 pub struct ObjectiveArgs {
     /// Global loss: cmpm (the paper's baseline), ndf-paper or ndf-code.
     #[arg(long)]
     global: Option<GlobalLoss>,
-    /// Matching loss (ATP). A preset without it gets it from step 1200, if --atp-from does not say otherwise.
+    /// Matching loss (ATP). Added to a preset without it, it starts at step 1200 unless --atp-from
+    /// is given.
     #[arg(long, value_enum)]
     atp: Option<AtpArg>,
-    /// First step with it.
+    /// First step with ATP.
     #[arg(long)]
     atp_from: Option<usize>,
-    /// Pairs of a batch it is taken of; its negatives come from the whole batch.
+    /// Number of pairs per batch that ATP is computed on; its negatives come from the whole batch.
     #[arg(long)]
     atp_pairs: Option<usize>,
-    /// What its cross-attention starts from; projections breaks the long time at chance of a start
-    /// from nothing, and overwrites trained cross-attention.
+    /// Initial weights of ATP's cross-attention. projections avoids the long phase at chance level
+    /// of a model that starts from random weights, but overwrites trained cross-attention.
     #[arg(long, value_enum)]
     atp_start: Option<StartArg>,
-    /// Whether its local head also learns the truth of each phrase of a caption that was made of facts.
+    /// Whether ATP's local head also learns the truth of each phrase in captions that are generated
+    /// from facts.
     #[arg(long)]
     atp_phrases: Option<bool>,
-    /// Its hard negatives: cosine (hardest), code (the authors' rule) or sampled.
+    /// Hard negatives of ATP: cosine (hardest), code (the authors' rule) or sampled.
     #[arg(long)]
     negatives: Option<HardNegative>,
-    /// Tokens in a group of its local half.
+    /// Tokens per group in the local half of ATP.
     #[arg(long)]
     group_size: Option<usize>,
-    /// Tokens from one group to the next; the size of a group when not given.
+    /// Tokens from the start of one group to the start of the next. Default: the size of a group.
     #[arg(long)]
     group_stride: Option<usize>,
-    /// Masked attribute modelling (ARA). A preset without it gets it from step 1200, if --ara-from does not say otherwise.
+    /// Masked attribute modelling (ARA). Added to a preset without it, it starts at step 1200
+    /// unless --ara-from is given.
     #[arg(long, value_enum)]
     ara: Option<MaskingArg>,
-    /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the code) is masked.
+    /// Probability that a phrase (0.8 in the paper) or word piece (0.4 in the authors' code) is
+    /// masked.
     #[arg(long)]
     ara_rate: Option<f32>,
-    /// First step with it.
+    /// First step with ARA.
     #[arg(long)]
     ara_from: Option<usize>,
-    /// Pairs of a batch it is taken of.
+    /// Number of pairs per batch that ARA is computed on.
     #[arg(long)]
     ara_pairs: Option<usize>,
-    /// Its weight.
+    /// Weight of ARA in the total loss.
     #[arg(long)]
     ara_weight: Option<f64>,
-    /// The transformer that predicts.
+    /// Transformer that predicts the masked words of ARA.
     #[arg(long, value_enum)]
     ara_decoder: Option<DecoderArg>,
-    /// Whether each word sees only those before it.
+    /// Whether each word of ARA sees only the words before it.
     #[arg(long)]
     ara_causal: Option<bool>,
-    /// Phrases of a batch whose truth about every picture is learned, from what is known of drawn persons and of labelled ones; 0
-    /// for none.
+    /// Number of phrases per batch whose truth about every picture is learned, from known facts
+    /// about drawn and labelled persons; 0 for none.
     #[arg(long)]
     truth_phrases: Option<usize>,
-    /// Weight of that loss.
+    /// Weight of the loss on the truth of phrases.
     #[arg(long)]
     truth_weight: Option<f64>,
-    /// Whether the global loss counts everyone of whom a caption is true as its match, and not its own person alone.
+    /// Whether every person that a caption is true of counts as its match in the global loss,
+    /// instead of only its own person.
     #[arg(long)]
     truth_targets: Option<bool>,
-    /// Weight of the auxiliary attribute heads.
+    /// Weight of the auxiliary attribute heads in the total loss.
     #[arg(long)]
     attributes: Option<f64>,
-    /// Dropout in the text transformer.
+    /// Dropout rate in the text transformer.
     #[arg(long)]
     dropout: Option<f32>,
 }
@@ -141,8 +146,8 @@ fn set<T, U: From<T>>(to: &mut U, given: Option<T>) {
 }
 
 impl ObjectiveArgs {
-    /// Whether a flag says how ATP is to be.
-    fn tells_of_atp(&self) -> bool {
+    /// Whether a flag sets an option of ATP.
+    fn has_atp_flags(&self) -> bool {
         let numbers = [self.atp_from, self.atp_pairs, self.group_size, self.group_stride];
         numbers.iter().any(Option::is_some)
             || self.atp_start.is_some()
@@ -150,8 +155,8 @@ impl ObjectiveArgs {
             || self.negatives.is_some()
     }
 
-    /// Whether a flag says how ARA is to be.
-    fn tells_of_ara(&self) -> bool {
+    /// Whether a flag sets an option of ARA.
+    fn has_ara_flags(&self) -> bool {
         let numbers = [self.ara_from, self.ara_pairs];
         numbers.iter().any(Option::is_some)
             || self.ara_rate.is_some()
@@ -160,13 +165,14 @@ impl ObjectiveArgs {
             || self.ara_causal.is_some()
     }
 
-    /// `objective` with what was given.
+    /// `objective` with the given flags applied.
     pub fn objective(&self, mut objective: Objective) -> Result<Objective> {
         set(&mut objective.global, self.global);
         set(&mut objective.attributes, self.attributes);
         set(&mut objective.dropout, self.dropout);
         let scratch = Objective::scratch();
-        // A loss that the preset leaves out begins from the settings of a model that starts from random weights.
+        // A loss that the preset leaves out gets the settings for a model that starts from random
+        // weights.
         if self.atp.is_some_and(|halves| halves != AtpArg::Off) {
             objective.atp = objective.atp.or(scratch.atp);
         }
@@ -174,11 +180,11 @@ impl ObjectiveArgs {
             objective.ara = objective.ara.or(scratch.ara);
         }
         ensure!(
-            objective.atp.is_some() || !self.tells_of_atp(),
+            objective.atp.is_some() || !self.has_atp_flags(),
             "flags of ATP were given, and this preset has none: --atp global, local or both adds it"
         );
         ensure!(
-            objective.ara.is_some() || !self.tells_of_ara(),
+            objective.ara.is_some() || !self.has_ara_flags(),
             "flags of ARA were given, and this preset has none: --ara phrase or word adds it"
         );
         if let Some(atp) = &mut objective.atp {
@@ -244,7 +250,7 @@ mod tests {
         objective: ObjectiveArgs,
     }
 
-    /// What the flags make of an objective without ARA.
+    /// Applies `flags` to an objective without ARA.
     fn objective(flags: &[&str]) -> Result<Objective> {
         let args = Flags::try_parse_from(std::iter::once(&"train").chain(flags)).expect("flags");
         args.objective.objective(Objective { ara: None, ..Objective::scratch() })

@@ -1,4 +1,4 @@
-//! Progress output of the commands: text for persons on standard error, JSON lines for programs on
+//! Progress output of the commands: text for people on standard error, JSON lines for programs on
 //! standard output.
 
 use std::io::{IsTerminal, Write};
@@ -9,8 +9,8 @@ use serde_json::Value;
 use sightline_tune::contrast::Contrast;
 use sightline_tune::evaluate::EvalStage;
 
-/// Counted progress on standard error, with rate and time left: one line for each thing that is
-/// counted, written over twice a second at most.
+/// Prints counted progress to standard error, with rate and time left: one line per kind of item,
+/// overwritten at most twice a second.
 pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     let state: Mutex<Option<(&str, Instant, Instant)>> = Mutex::new(None);
     move |what, done, total| {
@@ -36,7 +36,7 @@ pub fn counted() -> impl Fn(&'static str, usize, usize) + Sync {
     }
 }
 
-/// As [`counted`], for the stages of an evaluation.
+/// Prints progress like [`counted`], for the stages of an evaluation.
 pub fn staged() -> impl Fn(EvalStage, usize, usize) {
     let counted = counted();
     move |stage, done, total| {
@@ -66,7 +66,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Reports JSON lines if `json`.
+    /// Creates a reporter of JSON lines if `json`, of text otherwise.
     pub fn new(json: bool) -> Self {
         Self { json, terminal: std::io::stderr().is_terminal() }
     }
@@ -76,7 +76,7 @@ impl Reporter {
         print_stderr(text);
     }
 
-    /// Prints a JSON line, if JSON is wanted.
+    /// Prints a JSON line, if this reporter prints JSON.
     pub fn value(&self, value: &Value) {
         if self.json {
             print_json(value);
@@ -95,13 +95,13 @@ impl Reporter {
             let [r1, r5, r10, map] = ["rank1", "rank5", "rank10", "map"].map(number);
             (!r.is_null()).then(|| format!("{name} R1 {r1:.1} R5 {r5:.1} R10 {r10:.1} mAP {map:.1}"))
         };
-        let said: Vec<String> = ["global", "local"].into_iter().filter_map(scores).collect();
+        let ranks: Vec<String> = ["global", "local"].into_iter().filter_map(scores).collect();
         let text = if let Some(step) = line["resumed_at"].as_u64() {
             format!("goes on after step {step}")
         } else if let Some(steps) = line["planned_steps"].as_u64() {
             format!("{steps} steps in all fit into the time; the learning rate falls from here")
-        } else if !said.is_empty() {
-            format!("validation at step {}: {}", line["step"], said.join("; "))
+        } else if !ranks.is_empty() {
+            format!("validation at step {}: {}", line["step"], ranks.join("; "))
         } else if line["loss"].is_number() {
             return self.progress(line);
         } else {
@@ -111,7 +111,7 @@ impl Reporter {
         print_stderr(&text);
     }
 
-    /// Step, loss, speed and time left; on a terminal the line before is written over.
+    /// Prints step, loss, speed and time left; on a terminal, it overwrites the previous line.
     fn progress(&self, line: &Value) {
         let number = |key: &str| line[key].as_f64().unwrap_or_default();
         let of = line["steps"].as_u64().map(|steps| format!("/{steps}")).unwrap_or_default();
@@ -145,14 +145,14 @@ impl Reporter {
     }
 }
 
-/// The head of a table of contrasts.
+/// Prints the head of a table of contrasts.
 pub fn contrast_head() {
     let [what, reached, chance, times] = ["", "reached", "chance", "times chance"];
     println!("| {what:<50} | {:>6} | {reached:>8} | {chance:>8} | {times:>20} |", "cases");
     println!("|{:-<52}|{:->8}|{:->10}|{:->10}|{:->22}|", "", ":", ":", ":", ":");
 }
 
-/// A row of it.
+/// Prints a row of a table of contrasts.
 pub fn contrast_row(name: &str, contrast: &Contrast) {
     let times = match (contrast.times, contrast.interval) {
         (None, _) => "chance reaches none".to_owned(),

@@ -26,11 +26,11 @@ use crate::report::staged;
 /// Flags for device and precision.
 #[derive(Args)]
 pub struct MachineArgs {
-    /// Where to compute: cpu, or cuda:N in a build with the feature cuda.
+    /// Device to compute on: cpu, or cuda:N in a build with the feature cuda.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Arithmetic of CADA: f32 as the reference, bf16 (several times faster where the CPU has it),
-    /// f16 (GPUs), or auto.
+    /// Precision of CADA's arithmetic: f32 as in the reference, bf16 (several times faster on CPUs
+    /// that support it), f16 (GPUs), or auto.
     #[arg(long, value_enum, default_value_t = Arithmetic::F32)]
     precision: Arithmetic,
 }
@@ -44,7 +44,7 @@ enum Arithmetic {
 }
 
 impl MachineArgs {
-    /// The precision asked for.
+    /// The requested precision.
     fn precision(&self) -> EmbedPrecision {
         match self.precision {
             Arithmetic::F32 => EmbedPrecision::F32,
@@ -54,7 +54,7 @@ impl MachineArgs {
         }
     }
 
-    /// A model folder, loaded as it serves.
+    /// Loads a model folder as for serving.
     pub fn model(&self, folder: &Path) -> Result<Model> {
         sightline_embed::keep_large_buffers();
         Ok(Model::load_as(&ModelFolder::open(folder)?, &self.device, self.precision())?)
@@ -64,9 +64,9 @@ impl MachineArgs {
 /// Flags for the gallery.
 #[derive(Args)]
 pub struct DataArgs {
-    /// cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root; people-stop or
-    /// people-calibrate, the labelled people below --root that no model learns from; or synth:
-    /// persons drawn now.
+    /// Dataset: cuhk-pedes, icfg-pedes or rstpreid in its own layout below --root; people-stop or
+    /// people-calibrate, the labelled people below --root that no model trains on; or synth,
+    /// persons drawn on the fly.
     #[arg(long)]
     pub dataset: Option<String>,
     /// Folder with imgs/ and the annotation file.
@@ -78,17 +78,17 @@ pub struct DataArgs {
     /// With --dataset synth: number of persons.
     #[arg(long)]
     identities: Option<u64>,
-    /// With --dataset synth: pictures of each.
+    /// With --dataset synth: pictures per person.
     #[arg(long, default_value_t = 2)]
     views: u64,
-    /// With --dataset synth: seed; not that of the training.
+    /// With --dataset synth: seed of the persons, which must differ from the seed of the training.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// With --dataset synth: words of the captions. held-out has a word that training is kept from
-    /// wherever there is one.
+    /// With --dataset synth: words in the captions. held-out uses a synonym that is held out from
+    /// training wherever there is one.
     #[arg(long, value_enum, default_value_t = CaptionWords::All)]
     words: CaptionWords,
-    /// With --dataset synth: folder of body and clothes meshes, as of `synth --assets`.
+    /// With --dataset synth: folder of body and clothes meshes, as for `synth --assets`.
     #[arg(long)]
     assets: Option<PathBuf>,
     /// With --assets: share of the pictures drawn from meshes.
@@ -113,12 +113,12 @@ impl CaptionWords {
     }
 }
 
-/// Drawn persons.
+/// A set of drawn persons.
 pub struct Drawn {
     pub corpus: Corpus,
-    /// The first ones of the corpus.
+    /// Number of persons, counted from the first of the corpus.
     pub identities: u64,
-    /// Pictures of each.
+    /// Pictures per person.
     pub views: u64,
 }
 
@@ -131,7 +131,7 @@ pub struct Defaults {
 }
 
 impl DataArgs {
-    /// The gallery and its name.
+    /// Opens the gallery; returns it and its name.
     pub fn gallery(&self, or: &Defaults) -> Result<(Gallery, String)> {
         let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
         if dataset == "synth" {
@@ -153,7 +153,7 @@ impl DataArgs {
         Ok((Gallery::of_entries(layout.read(root, split)?), format!("{dataset}-{split}")))
     }
 
-    /// The persons that --dataset synth draws, and the name of the gallery that they are.
+    /// The persons that --dataset synth draws, and the name of their gallery.
     pub fn drawn(&self, or: &Defaults) -> Result<(Drawn, String)> {
         let dataset = self.dataset.as_deref().unwrap_or(or.dataset);
         ensure!(dataset == "synth", "--dataset {dataset} has no drawn persons: --dataset synth");
@@ -165,16 +165,17 @@ impl DataArgs {
             Some(dir) => (Corpus::with_assets(seed, Arc::new(Assets::load(dir)?), self.level2_share), "synth2"),
             None => (Corpus::new(seed), "synth"),
         };
-        let said = match self.words {
+        let suffix = match self.words {
             CaptionWords::Seen => "-seen-words",
             CaptionWords::HeldOut => "-held-out-words",
             CaptionWords::All => "",
         };
         let drawn = Drawn { corpus, identities, views: self.views };
-        Ok((drawn, format!("{level}-seed{seed}-n{identities}{said}")))
+        Ok((drawn, format!("{level}-seed{seed}-n{identities}{suffix}")))
     }
 
-    /// What the phrases of the yardstick are of the pictures in `gallery`, which are labelled or drawn.
+    /// Truth of the yardstick's phrases about the pictures in `gallery`, which are labelled or
+    /// drawn.
     pub fn truths(&self, gallery: &Gallery) -> Result<Truths> {
         let Some(root) = &self.root else {
             return Ok(Truths::of_facts(&gallery.image_ids, &gallery.drawn_facts()));
@@ -183,7 +184,7 @@ impl DataArgs {
         Ok(Truths::of_labels(&gallery.image_ids, &labels)?)
     }
 
-    /// Texts of a query bank for the gallery, `count` at most, of other persons: drawn ones, or
+    /// Texts of a query bank for the gallery, at most `count`, about other persons: drawn ones, or
     /// those of the dataset's split `train`; none without such a split.
     pub fn query_bank_texts(&self, or: &Defaults, count: usize) -> Result<Vec<String>> {
         if count == 0 {
@@ -193,12 +194,11 @@ impl DataArgs {
             let split = self.split.as_deref().unwrap_or(or.split);
             ensure!(split != "train", "the query bank is made of the split train: --bank 0, or another --split");
             let root = self.root.as_deref().unwrap_or(Path::new(""));
-            return Ok(layout
-                .read(root, "train")
-                .map_or_else(|_| Vec::new(), |entries| Gallery::query_bank_texts_of(&entries, count)));
+            let entries = layout.read_if_present(root, "train")?.unwrap_or_default();
+            return Ok(Gallery::query_bank_texts_of(&entries, count));
         }
         if let Some(root) = self.root.as_deref() {
-            // Of labelled people, those to learn from.
+            // Labelled people: the texts come from the training part.
             return Ok(Gallery::query_bank_texts_of(&PeoplePart::Train.read(root)?, count));
         }
         let corpus = Corpus::new(self.seed.unwrap_or(or.seed));
@@ -206,7 +206,7 @@ impl DataArgs {
         Ok(Gallery::query_bank_texts(&corpus, identities, count as u64, self.words.words()))
     }
 
-    /// The layout, when it is a published dataset's.
+    /// Layout of a published dataset; `None` for other data.
     pub fn layout(&self, or: &Defaults) -> Option<Dataset> {
         self.dataset.as_deref().unwrap_or(or.dataset).parse().ok()
     }
@@ -244,7 +244,7 @@ impl LoadedModel {
         Ok(score_gallery(&self.network, &texts, gallery.len(), pixels, k, self.bank.as_ref(), staged())?)
     }
 
-    /// Replaces the query bank by one of `texts`; `None` without texts.
+    /// Replaces the query bank with one of `texts`, or removes it without texts.
     pub fn take_bank(&mut self, texts: &[String]) -> Result<()> {
         let ids = self.texts.ids(texts)?;
         self.bank = QueryBank::of(&self.network, &ids)?;
@@ -288,5 +288,40 @@ impl Scorer {
                 Ok(m.score_gallery(&gallery.captions, gallery.len(), pixels, staged())?)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_a_missing_split_leaves_a_query_bank_empty() {
+        let root = tempfile::tempdir().unwrap();
+        sightline_figures::write_dataset(root.path(), &Corpus::new(4), 20, 1, |_| {}).unwrap();
+        let data = DataArgs {
+            dataset: Some("cuhk-pedes".into()),
+            root: Some(root.path().to_owned()),
+            split: None,
+            identities: None,
+            views: 1,
+            seed: None,
+            words: CaptionWords::All,
+            assets: None,
+            level2_share: 1.0,
+        };
+        let or = Defaults { dataset: "cuhk-pedes", split: "test", identities: 2, seed: 1 };
+        let texts = || data.query_bank_texts(&or, 4);
+        assert_eq!(texts().unwrap().len(), 4);
+        let file = root.path().join("reid_raw.json");
+        let all: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let picture = all.iter().find(|item| item["split"] == "train").unwrap()["file_path"].as_str().unwrap();
+        std::fs::remove_file(root.path().join("imgs").join(picture)).unwrap();
+        assert!(texts().unwrap_err().to_string().contains("cannot be used"), "a picture is missing");
+        let others: Vec<_> = all.iter().filter(|item| item["split"] != "train").collect();
+        std::fs::write(&file, serde_json::to_vec(&others).unwrap()).unwrap();
+        assert!(texts().unwrap().is_empty(), "there is no split to make a bank of");
     }
 }

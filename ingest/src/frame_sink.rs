@@ -1,8 +1,10 @@
-//! Where pictures leave GStreamer: what one connection's pipeline calls for every decoded frame and every sample.
+//! The frame sink: what one connection's GStreamer pipeline calls for every decoded frame and every
+//! sample.
 //!
-//! The tap chooses frames before they are converted, turns samples into [`Frame`]s with a capture time, and notes when
-//! the last frame came: a server that stalls says nothing, so supervision has to watch the frames themselves. It is
-//! closed when its connection is given up; a pipeline that takes long to die then delivers nothing any more.
+//! The sink chooses frames before they are converted, turns samples into [`Frame`]s with a capture
+//! time, and keeps `last_frame_at` for the stall watchdog: a server that stalls reports nothing, so
+//! supervision has to watch the frames themselves. The sink is closed when its connection is given
+//! up; a pipeline that takes long to stop then delivers nothing any more.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,44 +15,44 @@ use gstreamer_video::VideoInfo;
 use sightline_core::queue::{Pushed, Queue};
 use sightline_core::{CameraId, Frame, Timestamp};
 
-use crate::clock::{ClockSource, Monotone, Timeline};
+use crate::clock::{ClockSource, MonotonicTime, Timeline};
 use crate::sample::copy_rgb;
 use crate::status::Meters;
 use crate::{CameraSpec, Captured, Sampler};
 
-/// What outlives a connection: capture time and frame numbers go on.
+/// Capture time and frame numbers of a camera; they continue from one connection to the next.
 #[derive(Debug, Default)]
-pub struct Continuity {
-    monotone: Monotone,
+pub struct FrameSequence {
+    monotonic: MonotonicTime,
     seq: u64,
 }
 
-/// One connection's end of the pipeline.
+/// Receives the frames of one connection from its pipeline.
 #[derive(Debug)]
-pub struct Tap {
+pub struct FrameSink {
     camera: CameraId,
     connection: u64,
     lossless: bool,
     meters: Arc<Meters>,
     out: Queue<Captured>,
-    continuity: Arc<Mutex<Continuity>>,
+    sequence: Arc<Mutex<FrameSequence>>,
     timeline: Timeline,
     sampler: Mutex<Sampler>,
     open: AtomicBool,
     decoded: AtomicU64,
-    newest: Mutex<Instant>,
+    last_frame_at: Mutex<Instant>,
     end_ns: AtomicU64,
-    trouble: Mutex<Option<String>>,
+    failure: Mutex<Option<String>>,
 }
 
-impl Tap {
+impl FrameSink {
     pub(crate) fn new(
         spec: &CameraSpec,
         connection: u64,
         timeline: Timeline,
         meters: Arc<Meters>,
         out: Queue<Captured>,
-        continuity: Arc<Mutex<Continuity>>,
+        sequence: Arc<Mutex<FrameSequence>>,
     ) -> Self {
         Self {
             camera: spec.id.clone(),
@@ -58,40 +60,46 @@ impl Tap {
             lossless: spec.lossless(),
             meters,
             out,
-            continuity,
+            sequence,
             timeline,
             sampler: Mutex::new(Sampler::new(spec.fps)),
             open: AtomicBool::new(true),
             decoded: AtomicU64::new(0),
-            newest: Mutex::new(Instant::now()),
+            last_frame_at: Mutex::new(Instant::now()),
             end_ns: AtomicU64::new(0),
-            trouble: Mutex::new(None),
+            failure: Mutex::new(None),
         }
     }
 
-    /// A frame was decoded at time `at` (running time) and lasts `duration`. Whether to convert and analyse it.
+    /// Counts a frame that was decoded at running time `at` and lasts `duration`. Returns whether
+    /// to convert and analyse it.
     pub fn decoded(&self, at: gst::ClockTime, duration: gst::ClockTime) -> bool {
+        // A pipeline that hangs after it was given up may still decode; it must not change the
+        // camera's state any more.
+        if !self.open.load(Ordering::Relaxed) {
+            return false;
+        }
         if self.decoded.fetch_add(1, Ordering::Relaxed) == 0 {
             self.meters.decoding();
         }
         self.meters.frame_decoded();
-        *lock(&self.newest) = Instant::now();
+        *lock(&self.last_frame_at) = Instant::now();
         self.end_ns.fetch_max((at + duration).nseconds(), Ordering::Relaxed);
-        let keep = self.open.load(Ordering::Relaxed) && lock(&self.sampler).keep(at.nseconds());
+        let keep = lock(&self.sampler).keep(at.nseconds());
         if !keep {
             self.meters.frame_skipped();
         }
         keep
     }
 
-    /// An RTP packet of the video came in.
+    /// Takes the sender's clock from an RTP packet of the video.
     pub fn packet(&self, buffer: &gst::BufferRef) {
         if let Timeline::Wall(clock) = &self.timeline {
-            clock.note(buffer);
+            clock.note_sender_time(buffer);
         }
     }
 
-    /// Takes a converted sample. Waits for room when nothing may be lost.
+    /// Queues a converted sample as a frame. Waits for room when nothing may be lost.
     ///
     /// # Errors
     /// `Flushing` when this connection is over.
@@ -108,7 +116,7 @@ impl Tap {
         if self.lossless {
             self.out.push_wait(item).map_err(|_| gst::FlowError::Flushing)?;
         } else {
-            match self.out.push_sparing(item, |c| matches!(c, Captured::Frame { .. })) {
+            match self.out.push_evicting(item, |c| matches!(c, Captured::Frame { .. })) {
                 Pushed::Queued => {}
                 Pushed::Dropped(_) => self.meters.frame_dropped(),
                 Pushed::Closed(_) => return Err(gst::FlowError::Flushing),
@@ -144,21 +152,21 @@ impl Tap {
             }
         };
         self.meters.clock(source, skew);
-        let mut continuity = lock(&self.continuity);
-        let captured_at = continuity.monotone.next(at);
-        let seq = continuity.seq;
-        continuity.seq += 1;
+        let mut sequence = lock(&self.sequence);
+        let captured_at = sequence.monotonic.next(at);
+        let seq = sequence.seq;
+        sequence.seq += 1;
         Some(Frame { camera: self.camera.clone(), captured_at, seq, image })
     }
 
-    /// Notes why this connection cannot go on; the first word counts.
-    pub fn note_trouble(&self, why: impl Into<String>) {
-        lock(&self.trouble).get_or_insert_with(|| why.into());
+    /// Records why this connection cannot go on; only the first reason is kept.
+    pub fn note_failure(&self, why: impl Into<String>) {
+        lock(&self.failure).get_or_insert_with(|| why.into());
     }
 
-    /// What was noted.
-    pub fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+    /// The reason recorded by [`FrameSink::note_failure`].
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
     }
 
     /// Frames decoded so far.
@@ -166,9 +174,9 @@ impl Tap {
         self.decoded.load(Ordering::Relaxed)
     }
 
-    /// How long ago the newest frame was decoded (or the connection began).
-    pub fn idle(&self) -> Duration {
-        lock(&self.newest).elapsed()
+    /// Time since the last frame was decoded, or since the connection began.
+    pub fn since_last_frame(&self) -> Duration {
+        lock(&self.last_frame_at).elapsed()
     }
 
     /// Length of the footage so far: the end of its last frame.
@@ -176,18 +184,19 @@ impl Tap {
         Duration::from_nanos(self.end_ns.load(Ordering::Relaxed))
     }
 
-    /// Whether frames wait rather than get lost.
+    /// Whether a full queue makes frames wait instead of dropping them.
     pub fn lossless(&self) -> bool {
         self.lossless
     }
 
-    /// Takes no more samples.
+    /// Closes the sink: it takes no more samples.
     pub fn close(&self) {
         self.open.store(false, Ordering::Relaxed);
     }
 
-    /// The camera is being stopped: no more samples, and a frame that waits for room waits no longer.
-    pub fn cut(&self) {
+    /// Closes the sink and its queue because the camera is being stopped: a frame that waits for
+    /// room is given up.
+    pub fn abort(&self) {
         self.close();
         self.out.close();
     }

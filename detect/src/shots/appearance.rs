@@ -1,21 +1,23 @@
-//! A cheap description of what a crop looks like, to tell another side of a person from the same side again.
+//! The appearance of a crop: a cheap descriptor that tells a new view of a person from the same
+//! view again.
 
 use sightline_core::RgbImage;
 
 /// Levels per colour channel.
 const LEVELS: usize = 4;
 const BINS: usize = LEVELS * LEVELS * LEVELS;
-/// About so many pixels of a crop are counted.
+/// Approximate number of pixels of a crop that are sampled.
 const SAMPLES: usize = 2000;
 
-/// Colour histograms of the upper and the lower half of a crop, from its middle three fifths (the rest is background).
+/// Colour histograms of the upper and the lower half of a crop, from its middle three fifths (the
+/// rest is background).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look {
+pub struct Appearance {
     halves: [[f32; BINS]; 2],
 }
 
-impl Look {
-    /// Describes a crop.
+impl Appearance {
+    /// Computes the appearance of a crop.
     pub fn of(crop: &RgbImage) -> Self {
         let (w, h) = (crop.width() as usize, crop.height() as usize);
         let (left, right) = (w / 5, w - w / 5);
@@ -36,7 +38,8 @@ impl Look {
         Self { halves }
     }
 
-    /// 0 for the same colours in the same half, 1 when nothing is common.
+    /// Distance of two appearances: 0 for the same colours in the same halves, 1 when they share
+    /// none.
     pub fn distance(&self, other: &Self) -> f32 {
         let common = |a: &[f32; BINS], b: &[f32; BINS]| -> f32 { a.iter().zip(b).map(|(x, y)| x.min(*y)).sum() };
         let both: f32 = self.halves.iter().zip(&other.halves).map(|(a, b)| common(a, b)).sum();
@@ -55,15 +58,15 @@ mod tests {
 
     #[test]
     fn colours_and_their_place_count() {
-        let a = Look::of(&person([200, 20, 20], [20, 20, 60]));
-        assert_eq!(a.distance(&Look::of(&person([205, 25, 22], [22, 20, 58]))), 0.0);
-        assert_eq!(a.distance(&Look::of(&person([20, 20, 60], [200, 20, 20]))), 1.0);
-        assert_eq!(a.distance(&Look::of(&person([200, 20, 20], [220, 220, 220]))), 0.5);
+        let a = Appearance::of(&person([200, 20, 20], [20, 20, 60]));
+        assert_eq!(a.distance(&Appearance::of(&person([205, 25, 22], [22, 20, 58]))), 0.0);
+        assert_eq!(a.distance(&Appearance::of(&person([20, 20, 60], [200, 20, 20]))), 1.0);
+        assert_eq!(a.distance(&Appearance::of(&person([200, 20, 20], [220, 220, 220]))), 0.5);
     }
 
     #[test]
     fn the_smallest_crop_is_described() {
         let dot = RgbImage::new(1, 1, vec![9u8; 3]).expect("one pixel");
-        assert!(Look::of(&dot).distance(&Look::of(&dot)) <= 0.5);
+        assert!(Appearance::of(&dot).distance(&Appearance::of(&dot)) <= 0.5);
     }
 }

@@ -1,7 +1,8 @@
-//! Keeps the records whose messages are being stored, so that one that is refused goes to the dead letters as it came.
+//! In-flight records: keeps the record of each message that is being stored, so that a refused one
+//! goes to the dead letters unchanged.
 //!
-//! The indexer knows messages, not records. Pictures and features of a message share the memory of its record, so keeping
-//! both costs little.
+//! The indexer knows messages, not records. The pictures and features of a message share the memory
+//! of its record, so keeping both costs little.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use sightline_core::bus::{DeadLetters, Incoming};
 use sightline_core::wire::{self, Coding};
-use sightline_core::{CameraId, Delivery, IndexEvent, Receipt, Refused};
+use sightline_core::{CameraId, Delivery, IndexEvent, Receipt, RefusalHandler};
 use uuid::Uuid;
 
-/// Names a sighting among those under way.
+/// Key of a sighting in flight.
 type Key = (CameraId, Uuid, u64);
 
-/// See the module.
+/// Records in flight, by sighting.
 #[derive(Clone)]
-pub struct Poison {
+pub struct InFlightRecords {
     records: Arc<Mutex<HashMap<Key, Incoming>>>,
     dead: DeadLetters,
     topic: String,
@@ -30,8 +31,8 @@ fn key(event: &IndexEvent) -> Option<Key> {
     }
 }
 
-impl Poison {
-    /// Refused messages of `topic` go to `dead`.
+impl InFlightRecords {
+    /// Creates an empty set; refused messages of `topic` go to `dead`.
     pub fn new(dead: DeadLetters, topic: &str) -> Self {
         Self { records: Arc::default(), dead, topic: topic.to_owned() }
     }
@@ -40,11 +41,12 @@ impl Poison {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The message of a record; `None` when there is none in it, and it has gone to the dead letters.
+    /// Decodes the message of a record; `None` when the record is invalid, in which case it has
+    /// gone to the dead letters.
     pub fn open(&self, delivery: Delivery<Incoming>) -> Option<Delivery<IndexEvent>> {
         let Delivery { event: record, receipt } = delivery;
         match wire::decode_index_event(record.payload.clone()) {
-            Ok(event) => Some(self.watch(event, record, receipt)),
+            Ok(event) => Some(self.track(event, record, receipt)),
             Err(error) => {
                 self.dead.send(record, &error.to_string(), receipt);
                 None
@@ -52,8 +54,8 @@ impl Poison {
         }
     }
 
-    fn watch(&self, event: IndexEvent, record: Incoming, receipt: Receipt) -> Delivery<IndexEvent> {
-        // What is not a sighting is never refused.
+    fn track(&self, event: IndexEvent, record: Incoming, receipt: Receipt) -> Delivery<IndexEvent> {
+        // Only sightings are ever refused.
         let Some(key) = key(&event) else { return Delivery::new(event, receipt) };
         self.records().insert(key.clone(), record);
         let records = Arc::clone(&self.records);
@@ -65,10 +67,10 @@ impl Poison {
     }
 }
 
-impl Refused<IndexEvent> for Poison {
+impl RefusalHandler<IndexEvent> for InFlightRecords {
     fn refuse(&self, event: IndexEvent, reason: &str, receipt: Receipt) {
         let kept = key(&event).and_then(|key| self.records().get(&key).cloned());
-        // The same message twice under way: the first that is refused takes the record with it.
+        // When the same message is in flight twice, the first refusal takes the record.
         let record = kept.unwrap_or_else(|| Incoming {
             topic: self.topic.clone(),
             partition: -1,

@@ -1,10 +1,10 @@
-//! How the binaries speak: one line for an error, columns for a list.
+//! Output of the binaries: one line for an error, aligned columns for a list.
 
 use std::path::{Path, PathBuf};
 
 use sightline_core::Config;
 
-/// The error and its causes on one line; a cause that its parent already quotes is not said twice.
+/// Formats an error and its causes on one line; a cause that its parent already quotes is left out.
 pub fn one_line(e: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in e.chain() {
@@ -18,14 +18,14 @@ pub fn one_line(e: &anyhow::Error) -> String {
     text
 }
 
-/// Columns padded to their widest cell.
+/// Prints a table whose columns are as wide as their widest cell.
 pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
     for line in table(head, rows) {
         println!("{line}");
     }
 }
 
-/// The lines of a table: the head, and one for each row.
+/// Formats a table as lines: the head, then one line for each row.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.chars().count()).collect();
     for row in rows {
@@ -41,7 +41,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     std::iter::once(line(head.to_vec())).chain(rows).collect()
 }
 
-/// The data folder: as given, or that of the default configuration and the environment.
+/// Returns the given data folder, or that of the default configuration and the environment.
 pub fn data_folder(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     match given {
         Some(folder) => Ok(folder.to_owned()),

@@ -1,130 +1,128 @@
-//! A camera node's way to the broker: every event goes to the disk first, and from there to the topic.
+//! The publisher of a camera node: it writes every event to the outbox on disk and sends it to the
+//! topic from there.
 //!
 //! ```text
-//! cameras' threads -> Spool (disk, bus.spool_bytes) -> sender thread -> Carrier (bus.in_flight_bytes) -> topic, by camera
-//!                          ^---- acknowledged up to the first record that has not arrived ----'
+//! cameras' threads -> Outbox (disk, bus.spool_bytes) -> sender thread
+//!                  -> Carrier (bus.in_flight_bytes) -> topic, keyed by camera
+//!                  -> acknowledged: deleted from the outbox
 //! ```
 //!
-//! A killed node therefore loses nothing it has taken, and a broker that is away costs nothing until the disk's share is
-//! used up. Then pictures of live cameras are refused (the camera's thread counts them and goes on) and files wait. The
-//! last part of the share is kept for what is small and matters more: the progress of live cameras, and the ends of
-//! tracks, which may use it all. Reports never touch the disk: they overtake what waits there, and while one is on its
-//! way for long, newer ones take its place.
+//! A killed node therefore loses no event that it has accepted, and a broker outage costs nothing
+//! until the outbox is full. Then pictures of live cameras are refused (the camera's thread counts
+//! them and goes on) and files wait. The last part of the outbox is reserved for small events that
+//! matter more: half of the reserve for the progress of live cameras, all of it for the ends of
+//! tracks. Reports never touch the disk: they overtake the records that wait there, and while
+//! several reports of a camera are in flight, newer ones are dropped.
 
 mod carrier;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod record;
+mod old_spool;
 mod sender;
+mod store;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use metrics::{counter, gauge};
-use sightline_core::spool::{Spool, SpoolError};
 use sightline_core::{CameraEvent, CameraId, NodeReport, wire};
 use tracing::{info, warn};
 
-use crate::{NotTaken, Outlet};
-pub use carrier::{Carrier, Done, Undelivered};
+use crate::{Outlet, SendError};
+pub use carrier::{Carrier, DeliveryCallback, DeliveryError};
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaCarrier;
 use sender::Sender;
+use store::Outbox;
+pub use store::OutboxError;
+use volume::Claim;
 
-/// This share of the spool is kept for what is no picture.
+/// Fraction of the outbox (one part in so many) that is reserved for events other than pictures.
 const RESERVE: u64 = 16;
 
-/// Reports of one camera that may be on their way at once: enough for a quick sequence of states.
-const REPORTS_ON_THE_WAY: u32 = 4;
+/// Reports of one camera that may be in flight at once: enough for a quick sequence of states.
+const MAX_REPORTS_IN_FLIGHT: u32 = 4;
 
-/// Why the publisher does not start.
+/// Why the publisher cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum PublisherError {
-    /// The disk.
+    /// The outbox on disk cannot be opened.
     #[error(transparent)]
-    Spool(#[from] SpoolError),
-    /// Another process sends from this folder.
-    #[error("the spool {0} is in use by another process: every camera node needs a data folder of its own")]
-    InUse(PathBuf),
-    /// The lock file, or the thread.
-    #[error("spool {path}: {source}")]
-    Io {
-        /// The folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    Outbox(#[from] OutboxError),
+    /// The sender thread cannot be started.
+    #[error("no thread to send from the outbox: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
-/// What waits, and what is wrong.
+/// The outbox and its faults, under one lock.
 struct State {
-    spool: Spool,
+    outbox: Outbox,
     closed: bool,
-    /// What the disk said last, while it does not work.
+    /// The last error of the disk, while it does not work.
     disk: Option<String>,
     /// Pictures of live cameras are being refused.
     full: bool,
 }
 
-/// Something to do for the sender.
+/// Wakes the sender thread when there is something to send or to acknowledge.
 #[derive(Default)]
-struct Bell {
-    rung: Mutex<bool>,
+struct WakeSignal {
+    notified: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Bell {
-    fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+impl WakeSignal {
+    fn notify(&self) {
+        *self.notified.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
 
-    /// Waits until it rings (or rang since the last call), at most so long.
+    /// Waits for a notification (also one given since the last call), at most `timeout`.
     fn wait(&self, timeout: Duration) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*rung {
-            rung = self.changed.wait_timeout(rung, timeout).unwrap_or_else(PoisonError::into_inner).0;
+        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*notified {
+            notified = self.changed.wait_timeout(notified, timeout).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *rung = false;
+        *notified = false;
     }
 }
 
 struct Shared {
-    folder: PathBuf,
+    claim: Claim,
     limit: u64,
     state: Mutex<State>,
-    /// Records were acknowledged: whoever waits may try again.
+    /// Notified when records were acknowledged and there may be room again.
     room: Condvar,
-    bell: Arc<Bell>,
+    wake: Arc<WakeSignal>,
     carrier: Arc<dyn Carrier>,
-    /// The topic is there: records may be sent.
+    /// The topic exists, so records may be sent.
     open: AtomicBool,
-    /// No more waiting for the broker.
-    leave: AtomicBool,
+    /// The sender stops now, whatever is left.
+    stop_now: AtomicBool,
     bytes: AtomicU64,
-    /// Taken, but refused by the broker for good; by camera.
+    /// Records that were accepted and then refused by the broker for good, by camera.
     lost: Arc<Mutex<BTreeMap<CameraId, u64>>>,
     reports: Arc<Mutex<BTreeMap<CameraId, u32>>>,
 }
 
-/// Takes the events of a node's cameras. Cloning shares it.
+/// Accepts the events of a node's cameras and sends them. Clones share one outbox.
 #[derive(Clone)]
 pub struct Publisher {
     shared: Arc<Shared>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
-    _lock: Arc<File>,
 }
 
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Publisher({})", self.shared.folder.display())
+        write!(f, "Publisher({})", self.shared.claim.folder.display())
     }
 }
 
@@ -133,45 +131,38 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Publisher {
-    /// Opens the spool in `folder`, which may hold `limit` bytes, and starts sending what is left in it, then what comes.
-    /// `prepare` is called first, in the sender's thread, and may take as long as it likes (the broker may be away);
-    /// `false` from it means that the process stops and nothing is to be sent.
+    /// Opens an outbox of its own below `volume`, limited to `limit` bytes, and starts to send:
+    /// first the records left in it, then new ones. Several nodes may share a volume; records that
+    /// dead nodes left there are sent too, and so are those that an earlier version left in
+    /// `former`. The sender thread first calls `prepare`, which may block as long as it likes (the
+    /// broker may be away); `false` means that the process stops and nothing is sent.
     ///
     /// # Errors
-    /// A folder that cannot be used, or is used by another process.
+    /// A volume that cannot be used.
     pub fn start(
-        folder: &Path,
+        volume: &Path,
+        former: &Path,
         limit: u64,
         carrier: Arc<dyn Carrier>,
         prepare: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<Self, PublisherError> {
-        let io = |source| PublisherError::Io { path: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(io)?;
-        let file = File::create(folder.join("lock")).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(PublisherError::InUse(folder.to_owned())),
-            Err(std::fs::TryLockError::Error(source)) => return Err(io(source)),
+        let (claim, mut outbox) = volume::open(volume, limit, former)?;
+        if !outbox.is_empty() {
+            let (records, bytes) = (outbox.len(), outbox.bytes());
+            info!(records, bytes, "the outbox holds records of an earlier run; they go first");
         }
-        let spool = Spool::open(folder, limit)?;
-        if !spool.is_empty() {
-            info!(
-                records = spool.len(),
-                bytes = spool.bytes(),
-                "the spool holds records of an earlier run; they go first"
-            );
-        }
-        let bytes = AtomicU64::new(spool.bytes());
-        gauge!("sightline_ingest_spool_bytes").set(spool.bytes() as f64);
+        counter!("sightline_ingest_unreadable_records_total").increment(outbox.take_lost());
+        let bytes = AtomicU64::new(outbox.bytes());
+        gauge!("sightline_ingest_spool_bytes").set(outbox.bytes() as f64);
         let shared = Arc::new(Shared {
-            folder: folder.to_owned(),
+            claim,
             limit,
-            state: Mutex::new(State { spool, closed: false, disk: None, full: false }),
+            state: Mutex::new(State { outbox, closed: false, disk: None, full: false }),
             room: Condvar::new(),
-            bell: Arc::default(),
+            wake: Arc::default(),
             carrier,
             open: AtomicBool::new(false),
-            leave: AtomicBool::new(false),
+            stop_now: AtomicBool::new(false),
             bytes,
             lost: Arc::default(),
             reports: Arc::default(),
@@ -182,28 +173,28 @@ impl Publisher {
                 sender.run();
             }
         });
-        let thread = Arc::new(Mutex::new(Some(thread.map_err(io)?)));
-        Ok(Self { shared, thread, _lock: Arc::new(file) })
+        let thread = Arc::new(Mutex::new(Some(thread.map_err(PublisherError::Thread)?)));
+        Ok(Self { shared, thread })
     }
 
-    /// Records that have not arrived at the broker.
+    /// Number of records that the broker has not acknowledged.
     pub fn waiting(&self) -> u64 {
-        lock(&self.shared.state).spool.len()
+        lock(&self.shared.state).outbox.len()
     }
 
-    /// Whether the topic is there and records are sent.
+    /// Whether the topic exists and records are being sent.
     pub fn is_open(&self) -> bool {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    /// What is wrong, for readiness; `None` when events are taken and arrive.
+    /// The fault to show in `/readyz`; `None` when events are accepted and arrive.
     pub fn fault(&self) -> Option<String> {
         let state = lock(&self.shared.state);
         if let Some(why) = &state.disk {
             return Some(why.clone());
         }
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
-        let (held, limit) = (megabytes(state.spool.bytes()), megabytes(self.shared.limit));
+        let (held, limit) = (megabytes(state.outbox.bytes()), megabytes(self.shared.limit));
         let full = if state.full { ", pictures of live cameras are dropped" } else { "" };
         match self.shared.carrier.fault() {
             Some(why) => Some(format!("{why}; {held:.1} of {limit:.0} MB on disk{full}")),
@@ -215,21 +206,21 @@ impl Publisher {
         }
     }
 
-    /// Takes nothing more, sends what it can within `patience`, and ends. What is left stays on disk for the next start;
-    /// the number of such records. Further calls do nothing.
-    pub fn close(&self, patience: Duration) -> u64 {
+    /// Stops accepting events, sends what it can within `timeout`, and ends. Returns the number of
+    /// records that stay on disk for the next start. Further calls do nothing.
+    pub fn close(&self, timeout: Duration) -> u64 {
         lock(&self.shared.state).closed = true;
         self.shared.room.notify_all();
-        self.shared.bell.ring();
+        self.shared.wake.notify();
         let Some(thread) = lock(&self.thread).take() else { return self.waiting() };
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.shared.leave.store(true, Ordering::Relaxed);
-        self.shared.bell.ring();
+        self.shared.stop_now.store(true, Ordering::Relaxed);
+        self.shared.wake.notify();
         if self.shared.open.load(Ordering::Relaxed) {
-            // A panic inside has been reported there.
+            // The thread has logged its own panic.
             let _ = thread.join();
         }
         let left = self.waiting();
@@ -241,17 +232,14 @@ impl Publisher {
 }
 
 impl Shared {
-    fn encode(event: &CameraEvent) -> Result<Vec<u8>, NotTaken> {
-        match wire::encode_camera_event(event) {
-            Ok(payload) => Ok(record::pack(event.camera(), &payload)),
-            Err(why) => {
-                dropped(event.camera(), kind(event), "too large");
-                Err(NotTaken::Never(why.to_string()))
-            }
-        }
+    fn encode(event: &CameraEvent) -> Result<Bytes, SendError> {
+        wire::encode_camera_event(event).map_err(|why| {
+            dropped(event.camera(), kind(event), "too large");
+            SendError::Permanent(why.to_string())
+        })
     }
 
-    /// Bytes of the spool that events of this kind leave free.
+    /// Bytes of the outbox that events of this kind must leave free.
     fn reserve(&self, event: &CameraEvent) -> u64 {
         match event {
             CameraEvent::Crop(_) => self.limit / RESERVE,
@@ -260,22 +248,22 @@ impl Shared {
         }
     }
 
-    /// Writes a record; the error says in a word why it was not.
-    fn write(&self, state: &mut State, event: &CameraEvent, record: &[u8]) -> Result<(), &'static str> {
-        if state.spool.bytes() + record.len() as u64 + self.reserve(event) > self.limit {
-            return Err("spool full");
+    /// Writes a record; the error is the metric label that says why it was not written.
+    fn write(&self, state: &mut State, event: &CameraEvent, payload: &[u8]) -> Result<(), &'static str> {
+        if state.outbox.bytes() + payload.len() as u64 + self.reserve(event) > self.limit {
+            return Err("outbox full");
         }
-        match state.spool.push(record) {
+        match state.outbox.push(event.camera().as_str(), payload) {
             Ok(()) => {
                 if state.disk.take().is_some() {
-                    info!("the spool can be written again");
+                    info!("the outbox can be written again");
                 }
                 state.full &= !matches!(event, CameraEvent::Crop(_));
                 self.note_bytes(state);
-                self.bell.ring();
+                self.wake.notify();
                 Ok(())
             }
-            Err(SpoolError::Full { .. }) => Err("spool full"),
+            Err(OutboxError::Full { .. }) => Err("outbox full"),
             Err(why) => {
                 self.note_disk(state, &why);
                 Err("disk")
@@ -284,15 +272,15 @@ impl Shared {
     }
 
     fn note_bytes(&self, state: &State) {
-        let bytes = state.spool.bytes();
+        let bytes = state.outbox.bytes();
         self.bytes.store(bytes, Ordering::Relaxed);
         gauge!("sightline_ingest_spool_bytes").set(bytes as f64);
     }
 
-    fn note_disk(&self, state: &mut State, why: &SpoolError) {
+    fn note_disk(&self, state: &mut State, why: &OutboxError) {
         let why = why.to_string();
         if state.disk.as_ref() != Some(&why) {
-            tracing::error!(%why, "the spool does not work");
+            tracing::error!(%why, "the outbox does not work");
             state.disk = Some(why);
         }
     }
@@ -307,20 +295,20 @@ fn kind(event: &CameraEvent) -> &'static str {
     }
 }
 
-/// Counts a record that nobody will ever see.
+/// Counts a record that is lost.
 fn dropped(camera: &CameraId, kind: &'static str, why: &'static str) {
     let labels = [("camera", camera.to_string()), ("kind", kind.into()), ("reason", why.into())];
     counter!("sightline_ingest_dropped_records_total", &labels).increment(1);
 }
 
 impl Outlet for Publisher {
-    fn send_live(&self, event: CameraEvent, _: &dyn Fn(&CameraId) -> bool) -> Result<Option<CameraEvent>, NotTaken> {
-        let record = Shared::encode(&event)?;
+    fn send_live(&self, event: CameraEvent, _: &dyn Fn(&CameraId) -> bool) -> Result<Option<CameraEvent>, SendError> {
+        let payload = Shared::encode(&event)?;
         let mut state = lock(&self.shared.state);
         if state.closed {
-            return Err(NotTaken::Closed);
+            return Err(SendError::Closed);
         }
-        let Err(why) = self.shared.write(&mut state, &event, &record) else { return Ok(None) };
+        let Err(why) = self.shared.write(&mut state, &event, &payload) else { return Ok(None) };
         match &event {
             CameraEvent::Crop(crop) => {
                 state.full = true;
@@ -332,26 +320,26 @@ impl Outlet for Publisher {
                 dropped(&end.camera, "track_end", why);
                 return Ok(None);
             }
-            // Told again with the next frame.
+            // Progress is sent again with the next frame.
             CameraEvent::Progress(_) | CameraEvent::Report(_) => {}
         }
-        Err(NotTaken::Full(Box::new(event)))
+        Err(SendError::Full(Box::new(event)))
     }
 
-    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), NotTaken> {
-        let record = Shared::encode(&event)?;
+    fn send_waiting(&self, event: CameraEvent, timeout: Duration) -> Result<(), SendError> {
+        let payload = Shared::encode(&event)?;
         let until = Instant::now() + timeout;
         let mut state = lock(&self.shared.state);
         loop {
             if state.closed {
-                return Err(NotTaken::Closed);
+                return Err(SendError::Closed);
             }
-            if self.shared.write(&mut state, &event, &record).is_ok() {
+            if self.shared.write(&mut state, &event, &payload).is_ok() {
                 return Ok(());
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(NotTaken::Full(Box::new(event)));
+                return Err(SendError::Full(Box::new(event)));
             }
             state = self.shared.room.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -366,11 +354,11 @@ impl Outlet for Publisher {
         let Ok(payload) = wire::encode_camera_event(&CameraEvent::Report(report)) else { return };
         {
             let mut reports = lock(&self.shared.reports);
-            let on_the_way = reports.entry(camera.clone()).or_default();
-            if *on_the_way >= REPORTS_ON_THE_WAY {
+            let in_flight = reports.entry(camera.clone()).or_default();
+            if *in_flight >= MAX_REPORTS_IN_FLIGHT {
                 return;
             }
-            *on_the_way += 1;
+            *in_flight += 1;
         }
         let (reports, of) = (Arc::clone(&self.shared.reports), camera.clone());
         let back = move || {

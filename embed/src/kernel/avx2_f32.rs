@@ -1,0 +1,71 @@
+//! The AVX2 block kernel for `f32`: four rows by 16 columns of sums at a time.
+
+use std::arch::x86_64::*;
+
+use super::pack::{PANEL, TILE, Tile};
+
+/// Rows of sums held in registers: with two vectors each and two of the right operand they leave
+/// four of sixteen registers for factors.
+const ROWS: usize = 4;
+/// Numbers of a vector.
+const LANES: usize = 8;
+
+/// `out = start + a b` for a 32 x 32 block, of which the first `rows` rows are needed. `start` and
+/// `out` come with the numbers from one row to the next; a null `start` means zero.
+///
+/// # Safety
+/// [`super::Engine::Avx2F32`] must be available; 32 rows of 32 numbers must be writable at `out`,
+/// and readable at `start` unless it is null (a `start` equal to `out` is fine).
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn block(
+    a: &[Tile],
+    b: &[Tile],
+    rows: usize,
+    (start, start_stride): (*const f32, usize),
+    (out, out_stride): (*mut f32, usize),
+) {
+    assert!(a.len() == b.len() && a.len().is_multiple_of(2), "two tiles of each operand a step");
+    for row in (0..rows.min(PANEL)).step_by(ROWS) {
+        for half in 0..PANEL / TILE {
+            let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+            if !start.is_null() {
+                for (i, [left, right]) in sums.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise for `start`; loads need no alignment.
+                    unsafe {
+                        let from = start.add((row + i) * start_stride + half * TILE);
+                        *left = _mm256_loadu_ps(from);
+                        *right = _mm256_loadu_ps(from.add(LANES));
+                    }
+                }
+            }
+            for (a, b) in a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0) {
+                let (a, first) = (&a[row / TILE].0, row % TILE);
+                #[allow(clippy::needless_range_loop)] // four rows of `a` and one of `b` share the index
+                for step in 0..TILE {
+                    let [left, right] = vectors(&b[half].0[step]);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let factor = _mm256_set1_ps(f32::from_bits(a[first + i][step]));
+                        sum[0] = _mm256_fmadd_ps(factor, left, sum[0]);
+                        sum[1] = _mm256_fmadd_ps(factor, right, sum[1]);
+                    }
+                }
+            }
+            for (i, [left, right]) in sums.into_iter().enumerate() {
+                // SAFETY: the caller's promise for `out`; stores need no alignment.
+                unsafe {
+                    let to = out.add((row + i) * out_stride + half * TILE);
+                    _mm256_storeu_ps(to, left);
+                    _mm256_storeu_ps(to.add(LANES), right);
+                }
+            }
+        }
+    }
+}
+
+/// Loads a row of a tile.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn vectors(row: &[u32; TILE]) -> [__m256; 2] {
+    // SAFETY: 16 words are readable; loads need no alignment.
+    unsafe { [_mm256_loadu_ps(row.as_ptr().cast()), _mm256_loadu_ps(row.as_ptr().add(LANES).cast())] }
+}
