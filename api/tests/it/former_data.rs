@@ -1,7 +1,7 @@
-//! What an earlier version made opens here and answers as it did: a model folder that `sightline-finetune import`
-//! wrote, and the data folders that `sightline serve` left behind, one of that model and one of the shipped one.
-//! `recorded.json` beside each holds what that version answered; tests/golden/former/README.md says
-//! how all of it was made, and what to do when a test fails.
+//! Data of an earlier version opens and answers as it did: a model folder that `sightline-finetune
+//! import` wrote, and the data folders that `sightline serve` left behind, one of that model and
+//! one of the shipped one. `recorded.json` beside each holds the answers of that version;
+//! tests/golden/former/README.md says how all of it was made, and what to do when a test fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::repository;
 
-/// Largest difference of a score. Both sides compute in f32; another CPU, or another order of the
-/// sums, moves cosines by some 1e-7 and the steepest calibrated probability by some 1e-5.
+/// Tolerance of a score. Both versions compute in f32; another CPU, or another order of the sums,
+/// moves cosines by some 1e-7 and the steepest calibrated probability by some 1e-5.
 const TOLERANCE: f64 = 1e-4;
 
 #[test]
@@ -29,14 +29,14 @@ fn an_imported_model_and_its_data_answer_as_before() {
 
 #[test]
 fn data_of_the_shipped_model_answers_as_before() {
-    Reopened::start(&Copied::new("default", &repository("embed/models/default"))).check();
+    Reopened::start(&Copied::new("default", &repository("embed/models/former"))).check();
 }
 
 pub fn former(name: &str) -> PathBuf {
     repository("api/tests/golden/former").join(name)
 }
 
-/// Copies a folder; files named in `sizes` get the zeros back that were cut off their ends.
+/// Copies a folder; files named in `sizes` get back the zeros that were cut off their ends.
 fn restore(from: &Path, to: &Path, sizes: &Value) {
     let mut left = vec![PathBuf::new()];
     while let Some(inside) = left.pop() {
@@ -64,7 +64,7 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// The data folder `name`, to be opened with `model`.
+    /// Copies the data folder `name`, to be opened with `model`.
     pub fn new(name: &str, model: &Path) -> Self {
         let text = fs::read_to_string(former(name).join("recorded.json")).unwrap();
         let recorded: Value = serde_json::from_str(&text).unwrap();
@@ -83,7 +83,7 @@ impl Copied {
         self.dir.path().join(inside)
     }
 
-    /// The program with the settings that the data folder was recorded with.
+    /// Returns the program with the settings that the data folder was recorded with.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sightline"));
         command.args(args).args(["--config", "sightline.toml"]).current_dir(self.dir.path()).env_clear();
@@ -100,7 +100,7 @@ impl Copied {
     }
 }
 
-/// `sightline serve` over a copy of the data folder; killed when dropped.
+/// `sightline serve` over a copy of the data folder; killed on drop.
 pub struct Reopened<'a> {
     recorded: &'a Value,
     child: Child,
@@ -131,7 +131,7 @@ impl<'a> Reopened<'a> {
         Self { base: base.to_owned(), recorded, child }
     }
 
-    /// A request that must succeed, with the token that the earlier version gave out.
+    /// Makes a request that must succeed, with the token that the earlier version created.
     fn raw(&self, path: &str, body: Option<&Value>) -> Vec<u8> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -158,7 +158,7 @@ impl<'a> Reopened<'a> {
         self.raw(&format!("/v1/sightings/{id}/thumbnail.jpg"), None)
     }
 
-    /// Everything is as it was recorded.
+    /// Asserts that everything is as recorded.
     pub fn check(&self) {
         let (now, then) = (self.call("/readyz", None), &self.recorded["model"]);
         assert_eq!(&now["model"]["id"], then, "the model has another id: whoever was indexed with it is not found");
@@ -167,7 +167,8 @@ impl<'a> Reopened<'a> {
         for search in self.recorded["searches"].as_array().unwrap() {
             self.answers_as_before(search, &pictures);
         }
-        // Cameras that have left the configuration are kept for their people; the trail goes on.
+        // Cameras that left the configuration are kept because of their footage; the audit trail
+        // continues.
         let cameras = self.call("/v1/cameras", None);
         let archived = |c: &Value| (c["id"].as_str().unwrap().to_owned(), c["archived"] == json!(true));
         let cameras: BTreeMap<String, bool> = cameras["cameras"].as_array().unwrap().iter().map(archived).collect();
@@ -178,7 +179,7 @@ impl<'a> Reopened<'a> {
         assert!(records.iter().any(|r| r["purpose"] == "made by the version before"), "{trail}");
     }
 
-    /// All pictures, no more and no fewer, with what was known of them, to the byte.
+    /// Asserts that exactly the recorded pictures are there, with their metadata, byte for byte.
     pub fn everybody_is_there(&self) {
         let pictures = by_id(&self.recorded["pictures"]);
         let all = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
@@ -204,7 +205,7 @@ impl<'a> Reopened<'a> {
             body["image"] = json!(STANDARD.encode(self.thumbnail(id.as_str().unwrap())));
         }
         let mut now = self.call("/v1/search", Some(&body));
-        // That there is no note says that the patch features of every candidate were read.
+        // An answer without a note means that the patch features of every candidate were read.
         let notes = now["degraded"].as_array().unwrap();
         assert_eq!(json!(notes.len()), then["degraded"], "notes on {request}: {notes:?}");
         now["more"] = json!(!now["next_cursor"].is_null());
@@ -226,7 +227,7 @@ fn ids(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|v| v["sighting_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The same pictures with the same scores, in the same order but for equal scores.
+/// Asserts the same pictures with the same scores, in the same order except for equal scores.
 fn same_hits(then: &Value, now: &Value, pictures: &BTreeMap<&str, &Value>, request: &Value) {
     let (order, before) = (ids(then), by_id(then));
     let found = ids(now);
@@ -246,7 +247,7 @@ fn same_hits(then: &Value, now: &Value, pictures: &BTreeMap<&str, &Value>, reque
     }
 }
 
-/// Everything in `then` is in `now`; numbers may differ by [`TOLERANCE`].
+/// Asserts that `now` contains everything in `then`; numbers may differ by [`TOLERANCE`].
 fn assert_same(then: &Value, now: &Value, what: &str) {
     match (then, now) {
         (Value::Object(parts), Value::Object(_)) => {

@@ -1,4 +1,5 @@
-//! `sightline-finetune eval` as a process: ranks with their intervals, phrases of labelled people, and what it refuses.
+//! `sightline-finetune eval` as a process: ranks with their intervals, phrases of labelled people,
+//! and what it refuses.
 
 use std::path::Path;
 use std::process::Output;
@@ -8,15 +9,45 @@ use serde_json::Value;
 use crate::people::folder;
 use crate::train_cli::{binary, said};
 
-fn eval(flags: &[&str]) -> Output {
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/default");
+fn eval_with(model: &str, flags: &[&str]) -> Output {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models").join(model);
     binary().args(["eval", "--model"]).arg(model).args(flags).output().expect("the binary starts")
 }
 
-fn json(flags: &[&str]) -> Value {
-    let output = eval(&[flags, &["--json"]].concat());
+fn eval(flags: &[&str]) -> Output {
+    eval_with("former", flags)
+}
+
+fn json_with(model: &str, flags: &[&str]) -> Value {
+    let output = eval_with(model, &[flags, &["--json"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     serde_json::from_slice(&output.stdout).expect("a JSON object")
+}
+
+fn json(flags: &[&str]) -> Value {
+    json_with("former", flags)
+}
+
+/// A model that judges phrases ranks by the probabilities that it serves: they are the local
+/// scores, and the pictures outside the top K lie behind them.
+#[test]
+fn a_model_that_judges_phrases_is_ranked_as_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("scores.safetensors");
+    let flags =
+        ["--dataset", "synth", "--identities", "3", "--views", "1", "--k", "2", "--dump", dump.to_str().unwrap()];
+    let found = json_with("default", &flags);
+    assert_eq!((found["images"].as_u64(), found["k"].as_u64()), (Some(3), Some(2)));
+    for measure in ["rank1", "rank5", "rank10", "map"] {
+        let value = found["local"][measure].as_f64().expect("a number");
+        assert!((0.0..=100.0).contains(&value), "{measure}: {value}");
+    }
+    assert_eq!(found["local"]["rank10"].as_f64(), Some(100.0), "all three pictures are ranked");
+    let stored = candle_core::safetensors::load(&dump, &candle_core::Device::Cpu).unwrap();
+    for row in stored["score_local"].to_vec2::<f32>().unwrap() {
+        let (judged, others): (Vec<f32>, Vec<f32>) = row.iter().copied().partition(|score| (0.0..=1.0).contains(score));
+        assert!(judged.len() == 2 && others.iter().all(|score| *score < 0.0), "{row:?}");
+    }
 }
 
 #[test]
@@ -83,7 +114,8 @@ fn phrases_of_labelled_people_are_listed_with_their_counts() {
     assert!(said(&eval(&flags)).contains("phrases need labels"));
 }
 
-/// Figures have their form and their bounds; whether they are right, `explain` tests on pictures that are known.
+/// Figures have their form and their bounds; whether they are right, `explain` tests on pictures
+/// that are known.
 #[test]
 fn explanations_are_held_against_chance() {
     let flags = ["--explain", "--dataset", "synth", "--identities", "3", "--views", "1"];
@@ -128,7 +160,8 @@ fn people_are_evaluated_by_the_parts_that_are_held_out() {
     assert!(e.contains("no --split"), "{e}");
 }
 
-/// The command finds its training persons, stops by the first half of those held out and learns from none of them.
+/// The command finds its training persons, stops by the first half of those held out and learns
+/// from none of them.
 #[test]
 fn a_run_on_people_is_validated_on_those_held_out() {
     let folders = tempfile::tempdir().unwrap();
