@@ -312,7 +312,13 @@ impl Outbox {
         if unused < GIVE_BACK_PAGES {
             return Ok(());
         }
-        self.database.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
+        // Every step gives one page back.
+        let mut vacuum = self.database.prepare("PRAGMA incremental_vacuum")?;
+        let mut steps = vacuum.query([])?;
+        while steps.next()?.is_some() {}
+        drop(steps);
+        drop(vacuum);
+        self.database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     }
 
     /// Makes [`Outbox::take`] start again at the oldest record that is not acknowledged.
