@@ -14,10 +14,10 @@ use url::Url;
 use super::source::{Source, UrlError, has_at_sign_behind_host, percent_decoded};
 
 /// A value is secret if its name contains one of these.
-const SECRET_PARTS: [&str; 10] = ["pas", "pwd", "token", "key", "auth", "secret", "sig", "user", "usr", "cred"];
+const SECRET_PARTS: [&str; 11] = ["pas", "psw", "pwd", "token", "key", "auth", "secret", "sig", "user", "usr", "cred"];
 /// A value is secret if its name is one of these, which are too short to be searched for in other
 /// names.
-const SECRET_NAMES: [&str; 4] = ["p", "pw", "u", "psw"];
+const SECRET_NAMES: [&str; 3] = ["p", "pw", "u"];
 /// Characters that separate one value from the next in a path or query.
 const SEPARATORS: [char; 4] = ['/', '?', '&', ';'];
 /// Largest number of characters that are quoted of an unreadable address.
