@@ -13,9 +13,12 @@ use crate::report::staged;
 /// Pictures that are decoded and embedded at a time.
 const BATCH: usize = 16;
 
+/// Number of a picture, and its two logits.
+type JudgedPicture = (usize, [f32; 2]);
+
 /// The first `k` pictures of `gallery` by cosine for each of its captions, each with the
 /// probability that is served, as [`sightline_tune::evaluate::LocalScore::Served`] takes them.
-pub fn top_k(model: &Model, gallery: &Gallery, k: usize) -> Result<Vec<Vec<(usize, [f32; 2])>>> {
+pub fn top_k(model: &Model, gallery: &Gallery, k: usize) -> Result<Vec<Vec<JudgedPicture>>> {
     let progress = staged();
     let (mut features, mut patches) = (Vec::new(), Vec::new());
     for from in (0..gallery.len()).step_by(BATCH) {
