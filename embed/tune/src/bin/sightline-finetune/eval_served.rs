@@ -13,7 +13,7 @@ use crate::report::staged;
 /// Pictures that are decoded and embedded at a time.
 const BATCH: usize = 16;
 
-/// Number of a picture, and its two logits.
+/// Number of a picture, and `[0, probability]`.
 type JudgedPicture = (usize, [f32; 2]);
 
 /// The first `k` pictures of `gallery` by cosine for each of its captions, each with the
