@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::pack::{Format, PANEL, Side, Tile, pack};
 use super::plan::BlockPlan;
-use super::{Add, Engine, Epilogue, Mat, MatMut, amx, avx2_f32, avx512_bf16, avx512_f32, gelu, unpacked};
+use super::{Add, Engine, Epilogue, Mat, MatMut, amx, gelu, unpacked, vectors};
 
 /// The right operand, k x n, packed into tiles: panel after panel, each over all of `k`.
 #[derive(Clone, Copy)]
@@ -295,9 +295,9 @@ impl BlockKernel {
         unsafe {
             match self {
                 Self::AmxBf16(tiles) => tiles.block(a, b, start.0, bytes(start.1), out.0, bytes(out.1)),
-                Self::Avx512Bf16 => avx512_bf16::block(a, b, rows, start, out),
-                Self::Avx512F32 => avx512_f32::block(a, b, rows, start, out),
-                Self::Avx2F32 => avx2_f32::block(a, b, rows, start, out),
+                Self::Avx512Bf16 => vectors::bf16_block(a, b, rows, start, out),
+                Self::Avx512F32 => vectors::f32x16_block(a, b, rows, start, out),
+                Self::Avx2F32 => vectors::f32x8_block(a, b, rows, start, out),
             }
         }
     }

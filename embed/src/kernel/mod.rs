@@ -20,12 +20,6 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
-mod avx2_f32;
-#[cfg(target_arch = "x86_64")]
-mod avx512_bf16;
-#[cfg(target_arch = "x86_64")]
-mod avx512_f32;
-#[cfg(target_arch = "x86_64")]
 mod blocks;
 mod depthwise;
 mod engine;
@@ -44,6 +38,8 @@ mod rows;
 pub(crate) mod simd;
 mod small;
 mod unpacked;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 mod weights;
 
 pub use depthwise::{Window, depthwise_relu6, relu6};

@@ -117,16 +117,13 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let truths = args.data.truths(&gallery)?;
         return eval_phrases::run(args, &scorer, &gallery, &name, &truths, local_score.as_ref());
     }
-    let served = match (&scorer, args.preset) {
-        (Scorer::Cada(m), Preset::Sightline) if m.config.calibration.phrases.is_some() => Some(&m.path),
-        _ => None,
+    let (scores, local_score) = match (&scorer, args.preset) {
+        (Scorer::Cada(m), Preset::Sightline) if m.config.calibration.phrases.is_some() => {
+            let model = args.machine.model(&m.path)?;
+            (eval_served::scores(&model, m.bank.as_ref(), &gallery, args.k)?, Some(LocalScore::Served))
+        }
+        _ => (scorer.scores(&gallery, args.k)?, local_score),
     };
-    let (mut scores, mut local_score) =
-        (scorer.scores(&gallery, if served.is_some() { 0 } else { args.k })?, local_score);
-    if let Some(path) = served {
-        scores.top_k = eval_served::top_k(&args.machine.model(path)?, &gallery, args.k)?;
-        local_score = Some(LocalScore::Served);
-    }
     if scores.half {
         eprintln!("the gallery is large: patch features were kept as f16, as Sightline stores them");
     }

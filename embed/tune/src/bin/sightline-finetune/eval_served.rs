@@ -4,7 +4,8 @@
 
 use anyhow::Result;
 use sightline_embed::Model;
-use sightline_tune::evaluate::EvalStage;
+use sightline_embed::model::QueryBank;
+use sightline_tune::evaluate::{EvalStage, Scores};
 use sightline_tune::gallery::Gallery;
 use sightline_tune::ranks::order;
 
@@ -13,12 +14,10 @@ use crate::report::staged;
 /// Pictures that are decoded and embedded at a time.
 const BATCH: usize = 16;
 
-/// Number of a picture, and `[0, probability]`.
-type JudgedPicture = (usize, [f32; 2]);
-
-/// The first `k` pictures of `gallery` by cosine for each of its captions, each with the
-/// probability that is served, as [`sightline_tune::evaluate::LocalScore::Served`] takes them.
-pub fn top_k(model: &Model, gallery: &Gallery, k: usize) -> Result<Vec<Vec<JudgedPicture>>> {
+/// Scores of `gallery`, of which the first `k` pictures by cosine for each caption have the
+/// probability that is served, as [`sightline_tune::evaluate::LocalScore::Served`] takes it. With a
+/// `bank` the hubness of every picture is measured too.
+pub fn scores(model: &Model, bank: Option<&QueryBank>, gallery: &Gallery, k: usize) -> Result<Scores> {
     let progress = staged();
     let (mut features, mut patches) = (Vec::new(), Vec::new());
     for from in (0..gallery.len()).step_by(BATCH) {
@@ -29,7 +28,7 @@ pub fn top_k(model: &Model, gallery: &Gallery, k: usize) -> Result<Vec<Vec<Judge
         }
         progress(EvalStage::Pictures, to, gallery.len());
     }
-    let mut top_k = Vec::with_capacity(gallery.captions.len());
+    let (mut cosine, mut top_k) = (Vec::new(), Vec::new());
     for (done, caption) in gallery.captions.iter().enumerate() {
         let query = model.encode_text(caption)?;
         let dot = |feature: &Vec<f32>| feature.iter().zip(&query.feature).map(|(a, b)| a * b).sum();
@@ -41,7 +40,12 @@ pub fn top_k(model: &Model, gallery: &Gallery, k: usize) -> Result<Vec<Vec<Judge
         // A search ranks a picture without a finite score behind the others; so does NaN.
         let probabilities = judged.into_iter().map(|score| [0.0, score.map_or(f32::NAN, |score| score.probability)]);
         top_k.push(top.into_iter().zip(probabilities).collect());
+        cosine.push(row);
         progress(EvalStage::Pairs, done + 1, gallery.captions.len());
     }
-    Ok(top_k)
+    let hubness = match bank {
+        Some(bank) => bank.hubness(&features.concat())?,
+        None => Vec::new(),
+    };
+    Ok(Scores { cosine, top_k, hubness, half: false })
 }
