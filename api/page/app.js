@@ -252,7 +252,8 @@ function body() {
   const when = $("when").value;
   if (when === "between") {
     if ($("from").value) wanted.from = new Date($("from").value).toISOString();
-    if ($("to").value) wanted.to = new Date($("to").value).toISOString();
+    // To the end of the second that was chosen.
+    if ($("to").value) wanted.to = new Date(new Date($("to").value).getTime() + 999).toISOString();
   } else if (when) {
     wanted.from = new Date(Date.now() - Number(when) * 60000).toISOString();
   }
@@ -264,6 +265,9 @@ async function search(more = false) {
   if (!more) {
     lastBody = body();
     if (!lastBody.query && !lastBody.like) {
+      // A search under way would answer to nobody's question.
+      running?.abort();
+      running = null;
       lastBody = null;
       return welcome();
     }
@@ -285,10 +289,10 @@ async function search(more = false) {
     $("grid").replaceChildren(...Array.from({ length: 6 }, () => el("li", { className: "skeleton", "aria-hidden": "true" })));
   }
   try {
-    const answer = await json("POST", "/v1/search", more ? { ...lastBody, cursor } : lastBody, mine.signal);
+    const answer = await json("POST", "/v1/search", more ? { cursor } : lastBody, mine.signal);
     if (running === mine) show(answer, more);
   } catch (error) {
-    if (error.name !== "AbortError" && running === mine) failed(error);
+    if (error.name !== "AbortError" && running === mine) failed(error, more);
   }
 }
 
@@ -308,7 +312,7 @@ function show(answer, more) {
   const took = `${(answer.timings_ms.total / 1000).toFixed(answer.timings_ms.total < 950 ? 2 : 1)} s`;
   const order = lastBody.sort === "time" ? "newest first" : "best match first";
   const people = `${hits.length}${cursor ? " or more" : ""} ${hits.length === 1 ? "person" : "people"}`;
-  $("found").textContent = !hits.length ? "" : answer.confident ? `${people}, ${order} · ${took}` : `Nearest first · ${took}`;
+  $("found").textContent = !hits.length ? "" : answer.confident === false ? `Nearest first · ${took}` : `${people}, ${order} · ${took}`;
   const notes = answer.degraded.map((d) => el("div", {}, d));
   const understood = [];
   if (answer.not_understood.length) {
@@ -317,8 +321,10 @@ function show(answer, more) {
   if (answer.nobody_fulfils.length) understood.push(`Nobody fulfils: ${answer.nobody_fulfils.join(", ")}.`);
   if (understood.length) notes.unshift(el("div", {}, understood.join(" ")));
   const judged = hits.some((hit) => hit.probability !== null);
-  if (hits.length && !answer.confident && !judged) notes.unshift(el("strong", {}, "Nobody was judged."));
-  if (hits.length && !answer.confident && judged) {
+  if (hits.length && answer.confident === null && !judged) {
+    notes.unshift(el("strong", {}, "Nobody was judged."), el("div", {}, "The most similar are shown first."));
+  }
+  if (hits.length && answer.confident === false) {
     notes.unshift(el("strong", {}, "No confident match."), el("div", {}, "The model is sure of nobody here. Those nearest to the description are shown below; look before you believe it."));
   }
   $("notice").replaceChildren(...notes);
@@ -330,15 +336,21 @@ function show(answer, more) {
   }
 }
 
-function failed(error) {
-  $("grid").replaceChildren();
-  $("found").textContent = "";
-  $("more").hidden = true;
+function failed(error, more) {
+  if (more) {
+    // What was found stays. An expired list cannot go on; anything else can be tried again.
+    $("more").hidden = error.code === "invalid_cursor";
+    $("more").disabled = false;
+  } else {
+    $("grid").replaceChildren();
+    $("found").textContent = "";
+    $("more").hidden = true;
+  }
   if (error.status === 401) return;
   const text = error instanceof ApiError ? error.message : "The server does not answer. Is it still running?";
   const id = error.requestId ? ` (request ${error.requestId})` : "";
-  const titles = { empty_query: "Describe the person", rate_limited: "Too many searches", forbidden: "Not allowed" };
-  message(titles[error.code] ?? "The search failed", text + id, "error");
+  const titles = { empty_query: "Describe the person", rate_limited: "Too many searches", busy: "Too many searches", forbidden: "Not allowed" };
+  message(titles[error.code] ?? (more ? "There is no further page" : "The search failed"), text + id, "error");
 }
 
 function message(title, text, kind = "", ...rest) {
@@ -388,7 +400,7 @@ function card(hit, index, confident) {
       marks ? el("small", { className: "phrases" }, marks) : null,
       el("small", {}, `${day(hit.captured_at)} ${time(hit.captured_at)}`),
       el("small", {}, why(hit))));
-  return el("li", { className: confident ? "" : "miss" }, button);
+  return el("li", { className: confident === false ? "miss" : "" }, button);
 }
 
 /** Roving focus: one card is in the tab order, arrows move it. */

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
 use sightline_core::config::{SearchConfig, ServerConfig};
 use sightline_core::{CameraId, Timestamp};
+use sightline_search::Index;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, view};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::rate::RateLimiter;
 use crate::state::{CameraRow, CameraSource, State, hash_token};
@@ -29,6 +32,29 @@ pub struct Setup {
     pub metrics: Option<PrometheusHandle>,
 }
 
+/// Model in use, for `/readyz` and the page's footer.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct ModelView {
+    /// Hash of the model folder's contents.
+    pub id: String,
+    /// Name in its configuration.
+    pub name: String,
+    /// Device that computes it.
+    pub device: String,
+    /// Number format of the weights.
+    pub dtype: String,
+    /// Height and width of its input in pixels.
+    pub image_size: [usize; 2],
+    /// Length of the global feature.
+    pub feature_dim: usize,
+    /// Training data and measured quality, as the model folder states them.
+    #[schema(value_type = Object)]
+    pub provenance: serde_json::Value,
+    /// Extent of the self-test at the start: `compared` with stored answers, or `spread only` when
+    /// the model folder has none.
+    pub self_test: String,
+}
+
 struct Inner {
     server: ServerConfig,
     search: SearchConfig,
@@ -36,7 +62,8 @@ struct Inner {
     start_token: Option<[u8; 32]>,
     metrics: Option<PrometheusHandle>,
     rate: RateLimiter,
-    engine: OnceLock<Arc<dyn Engine>>,
+    index: OnceLock<(Index, ModelView)>,
+    search_permits: Arc<Semaphore>,
     control: OnceLock<Arc<dyn CameraControl>>,
     phase: Mutex<String>,
     changing: tokio::sync::Mutex<()>,
@@ -56,11 +83,12 @@ impl App {
         let inner = Inner {
             rate: RateLimiter::new(setup.server.rate_per_minute),
             server: setup.server,
+            search_permits: Arc::new(Semaphore::new(setup.search.concurrent.max(1))),
             search: setup.search,
             state: setup.state,
             start_token: setup.start_token.as_deref().map(hash_token),
             metrics: setup.metrics,
-            engine: OnceLock::new(),
+            index: OnceLock::new(),
             control: OnceLock::new(),
             phase: Mutex::new("starting".into()),
             changing: tokio::sync::Mutex::new(()),
@@ -79,11 +107,11 @@ impl App {
         self.inner.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the engine once the model has passed its self-test and the index is open; searches are
+    /// Sets the index once the model has passed its self-test and the index is open; searches are
     /// answered from then on. Later calls have no effect.
-    pub fn set_engine(&self, engine: Arc<dyn Engine>) {
-        if self.inner.engine.set(engine).is_err() {
-            tracing::warn!("the engine was set twice; the first one stays");
+    pub fn set_index(&self, index: Index, model: ModelView) {
+        if self.inner.index.set((index, model)).is_err() {
+            tracing::warn!("the index was set twice; the first one stays");
         }
     }
 
@@ -94,12 +122,23 @@ impl App {
         }
     }
 
-    /// Returns the engine.
+    /// Returns the index. It knows no caller: routes reach it through a [`crate::desk::Desk`].
     ///
     /// # Errors
-    /// [`Error::Unavailable`] until the engine is set.
-    pub fn engine(&self) -> Result<&Arc<dyn Engine>, Error> {
-        self.inner.engine.get().ok_or_else(|| Error::Unavailable { part: "search", why: self.phase() })
+    /// [`Error::Unavailable`] until the index is set.
+    pub(crate) fn index(&self) -> Result<&Index, Error> {
+        let set = self.inner.index.get().map(|(index, _)| index);
+        set.ok_or_else(|| Error::Unavailable { part: "search", why: self.phase() })
+    }
+
+    /// Returns the model in use; `None` until the index is set.
+    pub(crate) fn model(&self) -> Option<&ModelView> {
+        self.inner.index.get().map(|(_, model)| model)
+    }
+
+    /// Permits of the searches that may run side by side.
+    pub(crate) fn search_permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.search_permits)
     }
 
     /// Returns the camera node.
@@ -159,14 +198,14 @@ impl App {
         self.inner.metrics.as_ref()
     }
 
-    /// Returns the known cameras that the caller may see.
+    /// Returns the known cameras that the caller may see, and all cameras that are being erased.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn visible_cameras(&self, caller: &Caller) -> Result<Vec<CameraRow>, Error> {
-        let mut rows = self.known_cameras().await?;
+    pub async fn visible_cameras(&self, caller: &Caller) -> Result<(Vec<CameraRow>, BTreeSet<CameraId>), Error> {
+        let (mut rows, erasing) = self.cameras_and_erasures().await?;
         rows.retain(|r| caller.sees(&r.spec.id));
-        Ok(rows)
+        Ok((rows, erasing))
     }
 
     /// Returns every camera of the database and of other processes, ordered by id. A camera whose
@@ -175,24 +214,36 @@ impl App {
     /// # Errors
     /// When the database cannot be read.
     pub async fn known_cameras(&self) -> Result<Vec<CameraRow>, Error> {
+        Ok(self.cameras_and_erasures().await?.0)
+    }
+
+    /// Returns the cameras that are being erased. Nothing that is stored of them may be shown.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn erasing(&self) -> Result<BTreeSet<CameraId>, Error> {
+        Ok(self.state().run(|s| s.erasures()).await?.into_iter().map(|e| e.camera).collect())
+    }
+
+    async fn cameras_and_erasures(&self) -> Result<(Vec<CameraRow>, BTreeSet<CameraId>), Error> {
         let (rows, erasures) = self.state().run(|s| Ok((s.cameras()?, s.erasures()?))).await?;
         let mut known: BTreeMap<CameraId, CameraRow> = rows.into_iter().map(|r| (r.spec.id.clone(), r)).collect();
+        let erasing: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
         let Some(control) = self.inner.control.get().cloned().filter(|c| c.remote()) else {
-            return Ok(known.into_values().collect());
+            return Ok((known.into_values().collect(), erasing));
         };
-        let erased: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
         let reporting: BTreeSet<CameraId> =
             control.status().into_iter().filter(|h| h.age_s <= REPORT_TIMEOUT_S).map(|h| h.report.camera).collect();
         for (spec, source) in control.remote_cameras() {
             // An archived camera becomes active again when it is added again or its node runs it
             // again.
             let back = source == CameraSource::Api || reporting.contains(&spec.id);
-            if !erased.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
+            if !erasing.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
                 let row = CameraRow { source, archived: false, added_at: Timestamp::now(), spec };
                 known.insert(row.spec.id.clone(), row);
             }
         }
-        Ok(known.into_values().collect())
+        Ok((known.into_values().collect(), erasing))
     }
 
     /// Returns one camera, from the database or from another process.
@@ -215,7 +266,7 @@ impl App {
                 .collect(),
             None => BTreeMap::new(),
         };
-        let marks = self.inner.engine.get().map(|e| e.watermarks()).unwrap_or_default();
+        let marks = self.index().map(Index::coverage_now).unwrap_or_default();
         let now = Timestamp::now();
         rows.iter().map(|r| view(r, nodes.get(&r.spec.id), marks.get(&r.spec.id), now, with_url)).collect()
     }

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, Timestamp};
+use sightline_search::Index;
 
 use crate::app::App;
 use crate::cameras::{CameraControl, LastReport};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::state::{Erasure, State};
 
@@ -63,7 +63,7 @@ impl Sweeper {
 
     /// Processes every erasure once. A failed one is logged and retried in the next round.
     pub async fn round(&mut self) {
-        let (Ok(engine), Ok(control)) = (self.app.engine().cloned(), self.app.control().cloned()) else { return };
+        let (Ok(index), Ok(control)) = (self.app.index().cloned(), self.app.control().cloned()) else { return };
         let erasures = match self.app.state().run(State::erasures).await {
             Ok(erasures) => erasures,
             Err(error) => {
@@ -85,7 +85,7 @@ impl Sweeper {
             }
             let last_report = reports.iter().find(|h| h.report.camera == erasure.camera);
             let camera = erasure.camera.clone();
-            if let Err(error) = self.step(&engine, &control, erasure, last_report).await {
+            if let Err(error) = self.step(&index, &control, erasure, last_report).await {
                 metrics::counter!("sightline_api_erasure_retries_total").increment(1);
                 tracing::warn!(%camera, %error, "an erasure is not finished; trying again");
             }
@@ -94,7 +94,7 @@ impl Sweeper {
 
     async fn step(
         &mut self,
-        engine: &Arc<dyn Engine>,
+        index: &Index,
         control: &Arc<dyn CameraControl>,
         erasure: Erasure,
         last_report: Option<&LastReport>,
@@ -104,7 +104,7 @@ impl Sweeper {
             let (steering, stopping) = (Arc::clone(control), camera.clone());
             let removal = tokio::task::spawn_blocking(move || steering.remove(&stopping));
             // Stored pictures are erased even while the nodes cannot be reached.
-            let stored = erase(engine, &camera).await?;
+            let stored = erase(index, &camera).await?;
             removal.await.map_err(|e| Error::Internal(e.to_string()))??;
             if !stored && last_report.is_none_or(|h| h.age_s >= QUIET_S) {
                 tracing::info!(%camera, "nothing of the removed camera arrives any more");
@@ -121,7 +121,7 @@ impl Sweeper {
             return Ok(());
         }
         if self.watched_at.get(&camera).is_none_or(|at| at.elapsed() >= WATCH_INTERVAL) {
-            erase(engine, &camera).await?;
+            erase(index, &camera).await?;
             self.watched_at.insert(camera, Instant::now());
         }
         Ok(())
@@ -129,14 +129,14 @@ impl Sweeper {
 }
 
 /// Erases everything stored of a camera; returns whether there was anything.
-async fn erase(engine: &Arc<dyn Engine>, camera: &CameraId) -> Result<bool, Error> {
+async fn erase(index: &Index, camera: &CameraId) -> Result<bool, Error> {
     // A late report alone re-creates the camera's coverage entry.
-    engine.restart_camera(camera).await;
-    if !engine.holds(camera.clone()).await? {
+    index.forget_coverage(camera.clone()).await;
+    if !index.holds(camera.clone()).await? {
         return Ok(false);
     }
-    let erased = engine.erase_camera(camera.clone()).await?;
-    metrics::counter!("sightline_api_late_erased_sightings_total").increment(erased.sightings);
-    tracing::info!(%camera, sightings = erased.sightings, files = erased.files, "erased what came late of a removed camera");
+    let erased = index.erase_camera(camera.clone()).await?;
+    metrics::counter!("sightline_api_late_erased_sightings_total").increment(erased.points);
+    tracing::info!(%camera, sightings = erased.points, files = erased.files, "erased what came late of a removed camera");
     Ok(true)
 }

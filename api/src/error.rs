@@ -8,6 +8,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sightline_search::{EncodeError, EraseError, GalleryError, IndexError, SearchError, StoreError};
 use utoipa::ToSchema;
 
 use crate::state::StateError;
@@ -68,6 +69,12 @@ pub enum Error {
         /// Whole seconds until the next request is allowed.
         retry_after_s: u64,
     },
+    /// 503 `busy`: too many searches run already; `Retry-After` gives the waiting time.
+    #[error("too many searches run at the moment; try again in {retry_after_s} s")]
+    Busy {
+        /// Whole seconds after which a search may be tried again.
+        retry_after_s: u64,
+    },
     /// 500 `internal`: a fault of the service; the log has the details under the request id.
     #[error("an internal error; the log has the details under this request id")]
     Internal(String),
@@ -104,7 +111,7 @@ impl Error {
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -125,6 +132,7 @@ impl Error {
             Self::BodyTooLarge(_) => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::RateLimited { .. } => "rate_limited",
+            Self::Busy { .. } => "busy",
             Self::Internal(_) => "internal",
             Self::NotSupported(_) => "not_supported",
             Self::Unavailable { .. } => "unavailable",
@@ -163,7 +171,7 @@ impl IntoResponse for Error {
                 let value = HeaderValue::from_static("Bearer realm=\"sightline\"");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
             }
-            Self::RateLimited { retry_after_s } => {
+            Self::RateLimited { retry_after_s } | Self::Busy { retry_after_s } => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
             }
             _ => {}
@@ -177,4 +185,37 @@ impl From<StateError> for Error {
     fn from(e: StateError) -> Self {
         Self::Unavailable { part: "the state database", why: e.to_string() }
     }
+}
+
+impl From<SearchError> for Error {
+    fn from(e: SearchError) -> Self {
+        match e {
+            SearchError::Encode(EncodeError::EmptyQuery) => Self::EmptyQuery,
+            SearchError::UnknownCursor => Self::InvalidCursor(e.to_string()),
+            e if e.is_bad_request() => Self::Invalid(e.to_string()),
+            SearchError::Encode(e) => Self::Unavailable { part: "the model", why: e.to_string() },
+            SearchError::Store(e) => store_error(&e),
+            SearchError::Gallery(e) => gallery_error(&e),
+            e => Self::Internal(e.to_string()),
+        }
+    }
+}
+
+impl From<IndexError> for Error {
+    fn from(e: IndexError) -> Self {
+        match e {
+            IndexError::Store(e) | IndexError::Erase(EraseError::Store(e)) => store_error(&e),
+            IndexError::Gallery(e) | IndexError::Erase(EraseError::Gallery(e)) => gallery_error(&e),
+            IndexError::Erase(e) => Self::Unavailable { part: "the erasure", why: e.to_string() },
+            IndexError::Broken(why) => Self::Internal(why),
+        }
+    }
+}
+
+fn store_error(e: &StoreError) -> Error {
+    Error::Unavailable { part: "the vector store", why: e.to_string() }
+}
+
+fn gallery_error(e: &GalleryError) -> Error {
+    Error::Unavailable { part: "the gallery", why: e.to_string() }
 }

@@ -7,23 +7,20 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::app::App;
-use crate::auth::Caller;
+use crate::desk::Gate;
 use crate::error::Error;
 
 /// JSON body of a request.
 pub struct ApiJson<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
+impl<T: DeserializeOwned> FromRequest<Gate> for ApiJson<T> {
     type Rejection = Error;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Error> {
-        match Json::<T>::from_request(request, app).await {
+    async fn from_request(request: Request, gate: &Gate) -> Result<Self, Error> {
+        match Json::<T>::from_request(request, gate).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::UnsupportedMediaType),
-            Err(r) if r.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Error::BodyTooLarge(app.server().max_body_bytes))
-            }
+            Err(r) if r.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::BodyTooLarge(gate.max_body_bytes())),
             Err(r) => Err(Error::Invalid(plain(&r.body_text()))),
         }
     }
@@ -32,11 +29,11 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
 /// Query string of a request.
 pub struct ApiQuery<T>(pub T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiQuery<T> {
+impl<T: DeserializeOwned + Send> FromRequestParts<Gate> for ApiQuery<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
-        match Query::<T>::from_request_parts(parts, app).await {
+    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, Error> {
+        match Query::<T>::from_request_parts(parts, gate).await {
             Ok(Query(value)) => Ok(Self(value)),
             Err(r) => Err(Error::Invalid(plain(&r.body_text()))),
         }
@@ -46,24 +43,14 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiQuery<T> {
 /// Path parameters of a request.
 pub struct ApiPath<T>(pub T);
 
-impl<T: DeserializeOwned + Send> FromRequestParts<App> for ApiPath<T> {
+impl<T: DeserializeOwned + Send> FromRequestParts<Gate> for ApiPath<T> {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Error> {
-        match Path::<T>::from_request_parts(parts, app).await {
+    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, Error> {
+        match Path::<T>::from_request_parts(parts, gate).await {
             Ok(Path(value)) => Ok(Self(value)),
             Err(r) => Err(Error::Invalid(plain(&r.body_text()))),
         }
-    }
-}
-
-impl FromRequestParts<App> for Caller {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Error> {
-        // Only a route outside the authentication layer has no caller; that is a bug, and the
-        // request is refused.
-        parts.extensions.get::<Self>().cloned().ok_or(Error::Unauthorized("this route knows no caller"))
     }
 }
 

@@ -1,7 +1,8 @@
 //! REST API and operator's page of Sightline, with their state: cameras, tokens and audit trail.
 //!
-//! Handlers share an [`app::App`], and [`server`] binds them to a socket. They use the search side
-//! through [`engine::Engine`] and the camera nodes through [`cameras::CameraControl`]. The library
+//! Handlers reach data only through a [`desk::Desk`], which knows the caller; [`server`] binds them
+//! to a socket. Behind the desk stand an [`app::App`] with the [`sightline_search::Index`], and the
+//! camera nodes as [`cameras::CameraControl`]. The library
 //! does not link GStreamer; the binary `sightline` (feature `all-in-one`) does. The binary
 //! `sightline-api` serves API and page alone; index and camera nodes are other processes, see
 //! [`remote`].
@@ -9,12 +10,11 @@
 pub mod app;
 pub mod auth;
 pub mod cameras;
-pub mod engine;
+pub mod desk;
 pub mod erasure;
 pub mod error;
 mod extract;
 pub mod gauges;
-pub mod local;
 pub mod monitor;
 pub mod openapi;
 pub mod page;

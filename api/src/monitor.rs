@@ -3,7 +3,6 @@
 //! the same; there `/metrics` needs an administrator's token.
 
 use axum::Router;
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -11,6 +10,7 @@ use sightline_core::shutdown::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::app::App;
+use crate::desk::Gate;
 use crate::error::Error;
 use crate::routes::health;
 
@@ -19,15 +19,16 @@ use crate::routes::health;
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, app: App, shutdown: Shutdown) -> std::io::Result<()> {
+    let measured = app.clone();
     let routes = Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .route("/metrics", get(metrics))
-        .with_state(app);
+        .route("/metrics", get(async move || metrics(&measured)))
+        .with_state(Gate::new(app));
     axum::serve(listener, routes).with_graceful_shutdown(async move { shutdown.triggered().await }).await
 }
 
-async fn metrics(State(app): State<App>) -> Result<Response, Error> {
+fn metrics(app: &App) -> Result<Response, Error> {
     let why = || "this process records no metrics".to_owned();
     let handle = app.metrics().ok_or_else(|| Error::Unavailable { part: "the metrics recorder", why: why() })?;
     handle.run_upkeep();

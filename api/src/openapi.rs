@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, SecurityRequirement};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
+use crate::desk::Gate;
 
 /// Path of the OpenAPI description.
 pub const PATH: &str = "/openapi.json";
@@ -21,7 +21,7 @@ pub const PATH: &str = "/openapi.json";
 struct Base;
 
 /// Creates an empty router whose description declares bearer tokens.
-pub fn base() -> OpenApiRouter<App> {
+pub fn base() -> OpenApiRouter<Gate> {
     let mut api = Base::openapi();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     api.components.get_or_insert_with(Components::default).add_security_scheme("token", bearer);

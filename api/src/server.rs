@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::auth::authenticate;
+use crate::desk::Gate;
 use crate::error::{Error, ErrorBody, Problem};
 use crate::{openapi, page};
 
@@ -64,7 +65,7 @@ pub fn router(app: App) -> (Router, OpenApi) {
             Error::Internal(format!("a handler panicked: {text}")).into_response()
         }))
         .layer(from_fn(envelope))
-        .with_state(app);
+        .with_state(Gate::new(app));
     (router, api)
 }
 

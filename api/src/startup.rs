@@ -14,14 +14,12 @@ use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
-    Coverage, DataLock, EraseError, FileError, Gallery, GalleryError, QdrantStore, QueryEncoder, RemoteCoverage,
-    SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery, resume_erasures,
-    sweep_orphans,
+    Coverage, DataLock, EraseError, FileError, GalleryError, Index, IndexParts, QdrantStore, QueryEncoder,
+    RemoteCoverage, SearchError, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery,
+    resume_erasures, sweep_orphans,
 };
 
-use crate::app::App;
-use crate::engine::ModelView;
-use crate::local::{LocalEngine, LocalParts};
+use crate::app::{App, ModelView};
 
 /// Bucket bounds of the duration histograms in seconds, from a token look-up to a search on a slow
 /// machine.
@@ -247,19 +245,6 @@ pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     .await
 }
 
-/// The index: vectors, pictures and coverage.
-#[derive(Clone)]
-pub struct Index {
-    /// Vector store.
-    pub store: Arc<dyn VectorStore>,
-    /// Gallery of pictures.
-    pub gallery: Arc<dyn Gallery>,
-    /// Coverage of all cameras.
-    pub coverage: Coverage,
-    /// Task that follows the coverage written by other processes.
-    pub follower: Option<Arc<RemoteCoverage>>,
-}
-
 /// Writer of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
@@ -269,23 +254,25 @@ pub enum Sharing {
     Shared,
 }
 
+/// An open index.
+pub struct OpenIndex {
+    /// Handle on the index.
+    pub index: Index,
+    /// Task that follows the coverage written by other processes; it ends when this is dropped.
+    pub follower: Option<RemoteCoverage>,
+}
+
 /// Opens the configured index. An unreachable server is retried without limit, with back-off and
 /// with the reason in `/readyz`. Finishes erasures that a crash interrupted.
 ///
 /// # Errors
 /// When a retry cannot help: the folder is in use, a collection belongs to another model, or a
 /// setting is not possible.
-pub async fn index(
-    config: &Config,
-    app: &App,
-    model: &str,
-    width: usize,
-    sharing: Sharing,
-) -> Result<Index, StartError> {
+pub async fn index(config: &Config, app: &App, embedder: &Embedder, sharing: Sharing) -> Result<OpenIndex, StartError> {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LAST);
     loop {
-        let (of, model) = (config.clone(), model.to_owned());
-        match blocking(move || open(&of, &model, width, sharing)).await {
+        let (of, embedder) = (config.clone(), embedder.clone());
+        match blocking(move || open(&of, &embedder, sharing)).await {
             Err(e) if e.is_transient() => {
                 let pause = backoff.pause();
                 tracing::warn!(error = %e, pause_s = pause.as_secs_f64(), "the index cannot be opened; trying again");
@@ -297,8 +284,9 @@ pub async fn index(
     }
 }
 
-fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<Index, StartError> {
+fn open(config: &Config, embedder: &Embedder, sharing: Sharing) -> Result<OpenIndex, StartError> {
     let data = &config.data.folder;
+    let (model, width) = (embedder.info().id.as_str(), embedder.info().feature_dim);
     let mut follower = None;
     let store: Arc<dyn VectorStore> = match config.vectors.store {
         VectorPlace::Embedded if sharing == Sharing::Shared => {
@@ -311,13 +299,14 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
             if sharing == Sharing::Shared {
                 let ledger = Arc::new(ServerCoverage::open(&config.vectors)?);
                 let started = RemoteCoverage::start(ledger, COVERAGE_INTERVAL);
-                follower = Some(Arc::new(started.map_err(|e| StartError::Broken(e.to_string()))?));
+                follower = Some(started.map_err(|e| StartError::Broken(e.to_string()))?);
             }
             Arc::new(server)
         }
     };
     let gallery = open_gallery(config, model)?;
-    resume_erasures(&*store, &*gallery, &data.join("erasures"))?;
+    let journals = data.join("erasures");
+    resume_erasures(&*store, &*gallery, &journals)?;
     let coverage = match &follower {
         Some(remote) => remote.coverage(),
         None => {
@@ -328,20 +317,16 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
             Coverage::from_store(store.cameras()?)
         }
     };
-    Ok(Index { store, gallery, coverage, follower })
+    let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
+    let search = config.search.clone();
+    let index = Index::new(IndexParts { encoder, store, gallery, coverage, journals, search })?;
+    Ok(OpenIndex { index, follower })
 }
 
-/// Creates the engine over model and index.
-///
-/// # Errors
-/// When model and index do not match.
-pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<LocalEngine, StartError> {
-    let journals = config.data.folder.join("erasures");
-    let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
-    let (store, gallery) = (Arc::clone(&index.store), Arc::clone(&index.gallery));
-    let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), config.search.clone())?;
+/// Describes the model in use.
+pub fn model_view(embedder: &Embedder) -> ModelView {
     let info = embedder.info();
-    let model = ModelView {
+    ModelView {
         id: info.id.clone(),
         name: info.name.clone(),
         device: info.device.clone(),
@@ -350,8 +335,7 @@ pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<Loc
         feature_dim: info.feature_dim,
         provenance: info.provenance.clone(),
         self_test: info.self_test.to_string(),
-    };
-    Ok(LocalEngine::new(LocalParts { model, searcher, store, gallery, coverage: index.coverage.clone(), journals }))
+    }
 }
 
 /// Runs blocking work on a thread of the blocking pool.

@@ -141,6 +141,16 @@ pub enum EmbedError {
     /// Bytes that are neither JPEG nor PNG.
     #[error("it is neither JPEG nor PNG")]
     NotAPicture,
+    /// A picture with more pixels than accepted.
+    #[error("it has {width} x {height} pixels; at most {max} in all are accepted: scale it down")]
+    TooManyPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Number of pixels accepted.
+        max: u64,
+    },
     /// A JPEG or PNG that is damaged or too large.
     #[error("the picture cannot be decoded: {0}")]
     Decode(#[from] image::ImageError),

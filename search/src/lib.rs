@@ -24,6 +24,7 @@ pub mod encoder;
 pub mod erase;
 mod files;
 pub mod gallery;
+pub mod index;
 pub mod indexer;
 pub mod reindex;
 mod remote;
@@ -31,13 +32,14 @@ pub mod retention;
 pub mod searcher;
 pub mod store;
 
-pub use coverage::{CameraCoverage, Coverage, CoverageLedger, RemoteCoverage};
+pub use coverage::{CameraCoverage, Coverage, CoverageLedger, CoverageSnapshot, KnownCoverage, RemoteCoverage};
 pub use encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 pub use erase::{EraseError, Receipt, erase, resume_erasures, sweep_orphans};
 pub use files::{DataLock, FileError};
 pub use gallery::{FolderGallery, Gallery, GalleryEntry, GalleryError, ObjectGallery, open_gallery};
+pub use index::{Index, IndexError, IndexParts};
 pub use indexer::{IndexerError, IndexerOptions};
-pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
+pub use searcher::{Hit, PhraseTruth, SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings};
 pub use store::{
     AllModels, CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scored, StoreError,
     VectorStore, indexed_models,

@@ -6,11 +6,11 @@
 
 use serde::Serialize;
 use sightline_core::{CameraId, CameraState, NodeReport, Timestamp};
+use sightline_search::KnownCoverage;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::LastReport;
-use crate::engine::Watermark;
 use crate::state::{CameraRow, CameraSource};
 
 /// Lag of the index in seconds above which a camera counts as decoding instead of searchable.
@@ -73,11 +73,13 @@ fn states() -> Object {
 pub fn view(
     row: &CameraRow,
     last_report: Option<&LastReport>,
-    mark: Option<&Watermark>,
+    mark: Option<&KnownCoverage>,
     now: Timestamp,
     with_url: bool,
 ) -> CameraView {
-    let lag_s = mark.filter(|m| m.connection.is_some()).map(|m| lag(row, last_report, m, now));
+    // A camera of which nothing has become searchable yet has a report, at most.
+    let mark = mark.filter(|m| m.coverage.searchable_through.is_some());
+    let lag_s = mark.filter(|m| m.coverage.connection.is_some()).map(|m| lag(row, last_report, m, now));
     let (state, reason) = state_of(row, last_report, mark, lag_s);
     let node = last_report.map(|h| &h.report);
     CameraView {
@@ -85,7 +87,7 @@ pub fn view(
         state,
         reason,
         since: node.map(|n| n.since),
-        searchable_through: mark.map(|m| m.through),
+        searchable_through: mark.and_then(|m| m.coverage.searchable_through),
         lag_s,
         dropped_fraction: dropped_fraction(node, mark),
         retry_in_s: node.and_then(|n| n.retry_in_s),
@@ -108,13 +110,13 @@ pub fn view(
 /// recording are arbitrary, so its lag is the time since its coverage last advanced. Whether a
 /// node's own camera is live is unknown here; but reports travel behind the footage that they
 /// describe, so the age of the newest report is the lag.
-fn lag(row: &CameraRow, last_report: Option<&LastReport>, mark: &Watermark, now: Timestamp) -> f64 {
+fn lag(row: &CameraRow, last_report: Option<&LastReport>, mark: &KnownCoverage, now: Timestamp) -> f64 {
     let since = match (row.source, last_report) {
-        _ if mark.ended => return 0.0,
+        _ if mark.coverage.ended => return 0.0,
         (CameraSource::Node, Some(h)) => h.report.at,
-        (CameraSource::Node, None) => mark.arrived,
-        _ if row.spec.url.is_file() => mark.arrived,
-        _ => mark.through,
+        (CameraSource::Node, None) => mark.advanced_at,
+        _ if row.spec.url.is_file() => mark.advanced_at,
+        _ => mark.coverage.searchable_through.unwrap_or(mark.advanced_at),
     };
     now.seconds_since(since).max(0.0)
 }
@@ -122,7 +124,7 @@ fn lag(row: &CameraRow, last_report: Option<&LastReport>, mark: &Watermark, now:
 fn state_of(
     row: &CameraRow,
     last_report: Option<&LastReport>,
-    mark: Option<&Watermark>,
+    mark: Option<&KnownCoverage>,
     lag_s: Option<f64>,
 ) -> (CameraState, Option<String>) {
     if row.archived {
@@ -138,8 +140,8 @@ fn state_of(
             (CameraState::Connecting, Some("waiting for the camera node".into()))
         };
     };
-    let here = mark.filter(|m| m.connection == Some(node.connection));
-    let over = node.state == CameraState::Ended && here.is_some_and(|m| m.ended);
+    let here = mark.filter(|m| m.coverage.connection == Some(node.connection));
+    let over = node.state == CameraState::Ended && here.is_some_and(|m| m.coverage.ended);
     if *age_s > REPORT_TIMEOUT_S && !over {
         return (CameraState::Retrying, Some(format!("its node has not reported for {age_s:.0} s")));
     }
@@ -162,16 +164,17 @@ fn state_of(
 /// Fraction of the footage that cannot be found: frames not analysed, of the rest pictures not
 /// embedded (embedder or broker too slow, outbox full), and of the rest pictures that the index
 /// rejected.
-fn dropped_fraction(node: Option<&NodeReport>, mark: Option<&Watermark>) -> f64 {
+fn dropped_fraction(node: Option<&NodeReport>, mark: Option<&KnownCoverage>) -> f64 {
     let kept = |lost: u64, kept: u64| if lost + kept == 0 { 1.0 } else { kept as f64 / (lost + kept) as f64 };
     let on_the_way = node.map_or(1.0, |n| kept(n.frames_dropped, n.frames_analysed) * kept(n.crops_dropped, n.crops));
-    1.0 - on_the_way * mark.map_or(1.0, |m| kept(m.rejected, m.indexed))
+    1.0 - on_the_way * mark.map_or(1.0, |m| kept(m.coverage.rejected, m.coverage.indexed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use sightline_core::message::Origin;
+    use sightline_search::CameraCoverage;
 
     fn row(url: &str) -> CameraRow {
         CameraRow {
@@ -202,9 +205,11 @@ mod tests {
         })
     }
 
-    fn mark(connection: u64, through_s: i64, ended: bool) -> Watermark {
+    fn mark(connection: u64, through_s: i64, ended: bool) -> KnownCoverage {
         let t = Timestamp::from_micros(through_s * 1_000_000);
-        Watermark { connection: Some(connection), through: t, ended, arrived: t, indexed: 0, rejected: 0 }
+        let connection = Some(connection);
+        let coverage = CameraCoverage { connection, searchable_through: Some(t), ended, ..CameraCoverage::default() };
+        KnownCoverage { coverage, advanced_at: t }
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -212,7 +217,7 @@ mod tests {
     #[test]
     fn searchable_only_when_this_connection_has_arrived_in_time() {
         let r = row("rtsp://camera");
-        let state = |n: &LastReport, m: Option<&Watermark>| view(&r, Some(n), m, NOW, false).state;
+        let state = |n: &LastReport, m: Option<&KnownCoverage>| view(&r, Some(n), m, NOW, false).state;
         let decoding = node(CameraState::Decoding, 3);
         assert_eq!(state(&decoding, None), CameraState::Decoding);
         assert_eq!(state(&decoding, Some(&mark(2, 999, false))), CameraState::Decoding);
@@ -225,7 +230,7 @@ mod tests {
     fn a_recording_has_ended_once_all_of_it_is_indexed() {
         let r = row("file:///a.mp4");
         let ended = node(CameraState::Ended, 0);
-        let with = |m: Watermark| view(&r, Some(&ended), Some(&m), NOW, false);
+        let with = |m: KnownCoverage| view(&r, Some(&ended), Some(&m), NOW, false);
         assert_eq!(with(mark(0, 5, false)).state, CameraState::Decoding);
         let done = with(mark(0, 5, true));
         assert_eq!((done.state, done.lag_s), (CameraState::Ended, Some(0.0)));
@@ -258,7 +263,8 @@ mod tests {
     fn what_was_dropped_multiplies() {
         let n = node(CameraState::Decoding, 0);
         assert!((dropped_fraction(Some(&n.report), None) - 0.28).abs() < 1e-9);
-        let refused = Watermark { indexed: 3, rejected: 1, ..mark(0, 5, false) };
+        let mut refused = mark(0, 5, false);
+        (refused.coverage.indexed, refused.coverage.rejected) = (3, 1);
         assert!((dropped_fraction(Some(&n.report), Some(&refused)) - 0.46).abs() < 1e-9);
         assert_eq!(dropped_fraction(None, None), 0.0);
     }

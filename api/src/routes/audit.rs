@@ -1,15 +1,13 @@
 //! `GET /v1/audit`: the audit trail.
 
 use axum::Json;
-use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::app::App;
-use crate::auth::Caller;
+use crate::desk::{Admin, Desk};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiQuery;
-use crate::state::{AuditRecord, Role, Verdict};
+use crate::state::{AuditRecord, Verdict};
 
 /// Largest number of records in one answer.
 const MAX: usize = 1000;
@@ -42,27 +40,13 @@ pub struct AuditPage {
 /// Lists who searched or changed what, when and why; newest first. Needs an administrator's token.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses((status = 200, body = AuditPage), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub async fn audit(
-    State(app): State<App>,
-    caller: Caller,
-    ApiQuery(p): ApiQuery<AuditParams>,
-) -> Result<Json<AuditPage>, Error> {
-    caller.require(Role::Admin)?;
-    caller.require_all_cameras()?;
+pub async fn audit(desk: Desk<Admin>, ApiQuery(p): ApiQuery<AuditParams>) -> Result<Json<AuditPage>, Error> {
     let limit = p.limit.unwrap_or(100);
     if !(1..=MAX).contains(&limit) {
         return Err(Error::Invalid(format!("limit {limit} is out of range: 1 to {MAX}")));
     }
-    let page = app
-        .state()
-        .run(move |s| {
-            let mut records = s.audit(p.before, limit + 1)?;
-            let more = records.len() > limit;
-            records.truncate(limit);
-            let next_before = records.last().filter(|_| more).map(|r| r.seq);
-            let chain = p.verify.then(|| s.verify_audit()).transpose()?;
-            Ok(AuditPage { records, next_before, chain })
-        })
-        .await?;
-    Ok(Json(page))
+    let (records, more) = desk.audit(p.before, limit).await?;
+    let next_before = records.last().filter(|_| more).map(|r| r.seq);
+    let chain = if p.verify { Some(desk.verify_audit().await?) } else { None };
+    Ok(Json(AuditPage { records, next_before, chain }))
 }

@@ -1,47 +1,11 @@
 //! Health, readiness and metrics of the process.
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::app::App;
-use crate::auth::Caller;
-use crate::engine::ModelView;
+use crate::desk::{Admin, Desk, PublicDesk, Readiness};
 use crate::error::{Error, ErrorBody};
-use crate::state::Role;
-
-/// Time limit of the index's count. An unreachable server takes longer to time out, and probes do
-/// not wait that long.
-const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Readiness of one part.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Check {
-    /// Name of the part: `model`, `index`, `state`, `indexer` or `cameras`.
-    pub name: &'static str,
-    /// Whether the part works.
-    pub ok: bool,
-    /// State of the part, in words.
-    pub detail: String,
-}
-
-/// Readiness of the server.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Readiness {
-    /// Whether searches are answered.
-    pub ready: bool,
-    /// Readiness of each part.
-    pub checks: Vec<Check>,
-    /// Model in use and the device that computes it.
-    pub model: Option<ModelView>,
-    /// Version of this build.
-    pub version: &'static str,
-}
 
 /// Answers 200 while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
@@ -53,52 +17,17 @@ pub async fn healthz() -> &'static str {
 /// the state database work. Otherwise 503 with the reason.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
-pub async fn readyz(State(app): State<App>) -> Response {
-    let mut checks = Vec::new();
-    let mut check = |name, outcome: Result<String, String>| {
-        let (ok, detail) = outcome.map_or_else(|e| (false, e), |d| (true, d));
-        checks.push(Check { name, ok, detail });
-    };
-    let mut model = None;
-    match app.engine() {
-        Ok(engine) => {
-            let m = engine.model();
-            check("model", Ok(format!("{} {} on {} ({})", m.name, m.id, m.device, m.dtype).trim_start().to_owned()));
-            model = Some(m);
-            let counted = tokio::time::timeout(COUNT_TIMEOUT, engine.count()).await;
-            let counted = counted.map_err(|_| format!("no answer within {} s", COUNT_TIMEOUT.as_secs()));
-            check("index", counted.and_then(|n| n.map(|n| format!("{n} sightings")).map_err(|e| e.to_string())));
-        }
-        Err(_) => check("model", Err(app.phase())),
-    }
-    let state = app.state().run(|s| s.pending_erasures()).await;
-    check("state", state.map(|_| "open".to_owned()).map_err(|e| e.to_string()));
-    let ready = checks.iter().all(|c| c.ok);
-    // A full disk keeps new footage out, but stored pictures are still found, so it is reported and
-    // does not make the server unready.
-    if let Ok(engine) = app.engine() {
-        let fault = engine.fault();
-        checks.push(Check { name: "indexer", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "storing".into()) });
-    }
-    if let Ok(control) = app.control()
-        && control.remote()
-    {
-        let fault = control.fault();
-        checks.push(Check { name: "cameras", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "heard".into()) });
-    }
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()
+pub async fn readyz(desk: PublicDesk) -> Response {
+    let readiness = desk.readiness().await;
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
 }
 
 /// Returns counters and timings in the Prometheus text format. Labels name cameras, so it needs an
 /// administrator's token.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 403, body = ErrorBody)))]
-pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Error> {
-    caller.require(Role::Admin)?;
-    caller.require_all_cameras()?;
-    let why = || "this process records no metrics".to_owned();
-    let handle = app.metrics().ok_or_else(|| Error::Unavailable { part: "the metrics recorder", why: why() })?;
-    handle.run_upkeep();
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
+pub async fn metrics(desk: Desk<Admin>) -> Result<Response, Error> {
+    let text = desk.metrics()?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -9,10 +9,10 @@ pub mod sightings;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::app::App;
+use crate::desk::Gate;
 
 /// Returns the public routes, and the routes that need a token.
-pub(crate) fn all() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
+pub(crate) fn all() -> (OpenApiRouter<Gate>, OpenApiRouter<Gate>) {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
     let protected = OpenApiRouter::new()
         .routes(routes!(search::search))

@@ -1,48 +1,30 @@
-//! `POST /v1/search`: finds people by a description, an example picture, or both.
-//!
-//! The order of the steps matters: first the limits (cheap), then the camera scope, then the audit
-//! record (a search that cannot be recorded is not run), then the search. The coverage is read
-//! last, so that it is as recent as the results.
-
-use std::collections::BTreeSet;
-use std::time::Duration;
+//! `POST /v1/search`: finds people by a description, an example picture, or both. The limits that
+//! need no look-up are checked here; everything else is the [`Desk`]'s.
 
 use axum::Json;
-use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
-use sightline_embed::decode_image_within;
+use sightline_core::config::{MAX_RERANK, SearchConfig};
+use sightline_core::{CameraId, SightingId, Timestamp};
+use sightline_search::{Filter, Hit, SearchRequest, Sort, Timings};
 use utoipa::ToSchema;
 
-use crate::app::App;
-use crate::auth::Caller;
 use crate::cameras::CameraView;
-use crate::engine::{Hit, NotUnderstoodView, PhraseView, SearchQuery, Sort, Timings};
+use crate::desk::{Desk, Found, Operator, SearchOrder};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiJson;
 use crate::routes::sightings::thumbnail_path;
-use crate::state::{AuditEntry, CameraRow, Role};
 
 /// Largest number of characters of a query. The model reads 72 words, and no description of a
 /// person is longer than this.
 const MAX_QUERY_CHARS: usize = 2000;
 
-/// Longest side of an example picture in pixels: a square picture takes 200 MB. A small file may
-/// declare enormous dimensions.
-const MAX_IMAGE_SIDE: u32 = 8192;
-
-/// Largest number of candidates that the decoder re-ranks for one search; more would take minutes
-/// on a CPU.
-const MAX_RERANK: usize = 256;
-
-/// Time limit of a search.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest number of cameras whose coverage an answer lists.
+const MAX_COVERAGE: usize = 100;
 
 /// Search request. At least one of `query`, `image` and `like` is required.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, PartialEq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchBody {
     /// Description of the person in plain words.
@@ -55,15 +37,17 @@ pub struct SearchBody {
     /// Search only these cameras.
     #[schema(value_type = Option<Vec<String>>)]
     pub cameras: Option<Vec<String>>,
-    /// Captured at or after this time (RFC 3339).
+    /// In view at or after this time (RFC 3339): the track's last frame is not earlier.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub from: Option<Timestamp>,
-    /// Captured at or before this time (RFC 3339).
+    /// In view at or before this time (RFC 3339), to the end of its millisecond: the track's first
+    /// frame is not later.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub to: Option<Timestamp>,
     /// Number of results, 1 to `search.max_limit` (default 20).
     pub limit: Option<usize>,
-    /// `next_cursor` of an earlier answer to the same search.
+    /// `next_cursor` of an earlier answer to the same token. It goes on with that search, so that
+    /// only `purpose` may be sent with it.
     pub cursor: Option<String>,
     /// Number of candidates that the decoder re-ranks (default `search.rerank`; 0: none).
     pub rerank: Option<usize>,
@@ -76,70 +60,29 @@ pub struct SearchBody {
     pub purpose: Option<String>,
 }
 
-/// Person found: a track, shown by its best picture.
+/// Person found, with links.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HitView {
-    /// Id of the picture.
-    #[schema(value_type = uuid::Uuid)]
-    pub sighting_id: SightingId,
-    /// Id of the camera.
-    #[schema(value_type = String)]
-    pub camera: CameraId,
-    /// Id of the track.
-    #[schema(value_type = String)]
-    pub track_id: TrackId,
-    /// Capture time of the track's first frame.
-    #[schema(value_type = String, format = DateTime)]
-    pub first_seen: Timestamp,
-    /// Capture time of the track's last frame so far.
-    #[schema(value_type = String, format = DateTime)]
-    pub last_seen: Timestamp,
-    /// Capture time of the picture.
-    #[schema(value_type = String, format = DateTime)]
-    pub captured_at: Timestamp,
-    /// Bounding box `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
-    #[serde(rename = "box")]
-    #[schema(rename = "box", value_type = [f32; 4])]
-    pub bbox: BBox,
-    /// Cosine similarity of picture and query.
-    pub similarity: f32,
-    /// Match logit of the decoder; `null` when this picture was not re-ranked.
-    pub match_logit: Option<f32>,
-    /// Hubness: similarity of the picture with texts at large, which lowers `probability`; `null`
-    /// when the picture was not re-ranked or the model has no query bank.
-    pub hubness: Option<f32>,
-    /// Calibrated probability, 0 to 1; `null` when this track was not re-ranked. With a model that
-    /// judges phrases: that the whole description is true of the person, from all re-ranked
-    /// pictures of the track. Otherwise: that the picture matches.
-    pub probability: Option<f32>,
-    /// Phrases of the description in their order, each with the probability that it is true of the
-    /// person; empty when this track was not re-ranked or the model judges no phrases.
-    pub phrases: Vec<PhraseView>,
-    /// Score that the results are ranked by.
-    pub score: f32,
+    /// The person.
+    #[serde(flatten)]
+    pub hit: Hit,
     /// Path of the picture's JPEG.
     pub thumbnail: String,
 }
 
 impl From<Hit> for HitView {
-    fn from(h: Hit) -> Self {
-        Self {
-            thumbnail: thumbnail_path(h.sighting_id),
-            sighting_id: h.sighting_id,
-            camera: h.camera,
-            track_id: h.track_id,
-            first_seen: h.first_seen,
-            last_seen: h.last_seen,
-            captured_at: h.captured_at,
-            bbox: h.bbox,
-            similarity: h.similarity,
-            match_logit: h.match_logit,
-            hubness: h.hubness,
-            probability: h.probability,
-            phrases: h.phrases,
-            score: h.score,
-        }
+    fn from(hit: Hit) -> Self {
+        Self { thumbnail: thumbnail_path(hit.sighting_id), hit }
     }
+}
+
+/// Word of the description that the model could not use.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct NotUnderstoodView {
+    /// The word.
+    pub text: String,
+    /// The reason: "age is not judged".
+    pub why: String,
 }
 
 /// Coverage of a camera that was searched.
@@ -173,8 +116,9 @@ impl From<CameraView> for CoverageView {
 pub struct SearchView {
     /// Results in the requested order.
     pub results: Vec<HitView>,
-    /// Whether the best result reaches `search.confident_probability`.
-    pub confident: bool,
+    /// Whether a result reaches `search.confident_probability`; `null` when nothing was judged: by a
+    /// search without a query, with `rerank` 0, or of a query that states nothing the model judges.
+    pub confident: Option<bool>,
     /// Nearest tracks, when no track reaches `min_probability`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest_misses: Vec<HitView>,
@@ -190,7 +134,10 @@ pub struct SearchView {
     pub expected_wrong: Option<f32>,
     /// Cursor of the next page, to be sent as `cursor`; `null` on the last page.
     pub next_cursor: Option<String>,
-    /// Coverage of each camera that was searched.
+    /// Number of cameras that were searched.
+    pub cameras_searched: usize,
+    /// Coverage of the cameras that were searched: of at most 100, those first that are furthest
+    /// behind or dropped most.
     pub coverage: Vec<CoverageView>,
     /// Duration of each stage in milliseconds.
     pub timings_ms: Timings,
@@ -203,64 +150,54 @@ pub struct SearchView {
     responses((status = 200, body = SearchView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
               (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
               (status = 503, body = ErrorBody, description = "what is down stands in the message")))]
-pub async fn search(
-    State(app): State<App>,
-    caller: Caller,
-    ApiJson(body): ApiJson<SearchBody>,
-) -> Result<Json<SearchView>, Error> {
-    caller.require(Role::Operator)?;
-    let (mut query, image) = validate(&app, &body)?;
-    query.owner = caller.id.clone();
-    let engine = app.engine()?.clone();
-    let rows = cameras_to_search(app.visible_cameras(&caller).await?, body.cameras.as_deref())?;
-    if body.cameras.is_some() || caller.cameras.is_some() {
-        query.cameras = Some(rows.iter().map(|r| r.spec.id.clone()).collect());
-    }
-    if query.cameras.as_ref().is_some_and(BTreeSet::is_empty) {
-        return Err(Error::Forbidden("this token may not see any camera that is there".into()));
-    }
-    if let Some(bytes) = image {
-        let decoded = tokio::task::spawn_blocking(move || decode_image_within(&bytes, MAX_IMAGE_SIDE)).await;
-        let decoded = decoded.map_err(|e| Error::Internal(format!("decoding the example: {e}")))?;
-        query.image = Some(decoded.map_err(|e| Error::InvalidImage(e.to_string()))?);
-    }
-    let like = body.like;
-    if let Some(id) = like {
-        // A picture outside the token's scope must not even serve as the example.
-        let seen = engine.sighting(id).await?.filter(|s| caller.sees(&s.camera));
-        seen.ok_or_else(|| Error::Invalid(format!("like: there is no sighting {id}")))?;
-    }
-    let detail = json!({
-        "query": query.text, "image": query.image.is_some(), "like": like, "cameras": query.cameras,
-        "from": query.from, "to": query.to, "limit": query.limit, "min_probability": query.min_probability,
-        "cursor": query.cursor.is_some(),
-    });
-    let entry = AuditEntry { who: caller.signature(), action: "search", purpose: body.purpose, detail };
-    app.state().run(move |s| s.record(&entry)).await?;
-    let answer =
-        tokio::time::timeout(SEARCH_TIMEOUT, engine.search(query)).await.map_err(|_| Error::Unavailable {
-            part: "search",
-            why: format!("no answer within {} s; the machine is overloaded", SEARCH_TIMEOUT.as_secs()),
-        })??;
-    let coverage = app.camera_views(&rows, false).await;
+pub async fn search(desk: Desk<Operator>, ApiJson(body): ApiJson<SearchBody>) -> Result<Json<SearchView>, Error> {
+    let order = validate(desk.search_config(), body)?;
+    let Found { answer, cameras } = desk.search(order).await?;
     let views = |hits: Vec<Hit>| hits.into_iter().map(HitView::from).collect();
+    let lost = answer.not_understood.into_iter().map(|n| NotUnderstoodView { text: n.text, why: n.why.to_string() });
     Ok(Json(SearchView {
-        results: views(answer.results),
+        results: views(answer.hits),
         confident: answer.confident,
         nearest_misses: views(answer.nearest_misses),
-        not_understood: answer.not_understood,
+        not_understood: lost.collect(),
         nobody_fulfils: answer.nobody_fulfils,
         expected_wrong: answer.expected_wrong,
         next_cursor: answer.next_cursor,
-        coverage: coverage.into_iter().map(CoverageView::from).collect(),
+        cameras_searched: cameras.len(),
+        coverage: worst_covered(cameras).into_iter().map(CoverageView::from).collect(),
         timings_ms: answer.timings,
         degraded: answer.degraded,
     }))
 }
 
-/// Validates everything that needs no look-up, and decodes the example's bytes.
-fn validate(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>>), Error> {
-    let config = app.search_config();
+/// Returns all cameras in their order, or of more than [`MAX_COVERAGE`] those with the longest lag
+/// or the largest losses.
+fn worst_covered(mut cameras: Vec<CameraView>) -> Vec<CameraView> {
+    if cameras.len() > MAX_COVERAGE {
+        let badness = |v: &CameraView| (v.lag_s.unwrap_or(f64::INFINITY), v.dropped_fraction);
+        cameras.sort_by(|a, b| {
+            let ((lag_a, lost_a), (lag_b, lost_b)) = (badness(a), badness(b));
+            lag_b.total_cmp(&lag_a).then(lost_b.total_cmp(&lost_a)).then(a.id.cmp(&b.id))
+        });
+        cameras.truncate(MAX_COVERAGE);
+    }
+    cameras
+}
+
+/// Validates everything that needs no look-up, and decodes the example's base64.
+fn validate(config: &SearchConfig, body: SearchBody) -> Result<SearchOrder, Error> {
+    if body.purpose.as_ref().is_some_and(|p| p.chars().count() > MAX_QUERY_CHARS) {
+        return Err(Error::Invalid(format!("purpose has more than {MAX_QUERY_CHARS} characters")));
+    }
+    if let Some(cursor) = body.cursor {
+        let own = SearchBody { cursor: None, purpose: None, ..body };
+        if own != SearchBody::default() {
+            return Err(Error::Invalid(
+                "a cursor goes on with its own search: send it alone, without query or filters".into(),
+            ));
+        }
+        return Ok(SearchOrder { cursor: Some(cursor), purpose: body.purpose, ..SearchOrder::default() });
+    }
     let limit = body.limit.unwrap_or(20.min(config.max_limit));
     if !(1..=config.max_limit).contains(&limit) {
         return Err(Error::Invalid(format!("limit {limit} is out of range: 1 to {}", config.max_limit)));
@@ -279,11 +216,7 @@ fn validate(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>
     {
         return Err(Error::Invalid(format!("from {from} is later than to {to}")));
     }
-    if body.purpose.as_ref().is_some_and(|p| p.chars().count() > MAX_QUERY_CHARS) {
-        return Err(Error::Invalid(format!("purpose has more than {MAX_QUERY_CHARS} characters")));
-    }
-    let text = body.query.as_deref();
-    if let Some(text) = text {
+    if let Some(text) = body.query.as_deref() {
         let chars = text.chars().count();
         if chars > MAX_QUERY_CHARS {
             return Err(Error::QueryTooLong { chars, max: MAX_QUERY_CHARS });
@@ -293,7 +226,7 @@ fn validate(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>
             return Err(Error::EmptyQuery);
         }
     }
-    if text.is_none() && body.image.is_none() && body.like.is_none() && body.cursor.is_none() {
+    if body.query.is_none() && body.image.is_none() && body.like.is_none() {
         return Err(Error::Invalid("one of query, image and like is needed".into()));
     }
     if body.image.is_some() && body.like.is_some() {
@@ -304,31 +237,42 @@ fn validate(app: &App, body: &SearchBody) -> Result<(SearchQuery, Option<Vec<u8>
         let data = i.strip_prefix("data:").and_then(|d| d.split_once(";base64,")).map_or(i, |(_, d)| d);
         STANDARD.decode(data).map_err(|e| Error::InvalidImage(format!("it is not base64: {e}")))
     });
-    let query = SearchQuery {
-        text: text.map(str::to_owned),
-        image: None,
+    let image = image.transpose()?;
+    let request = SearchRequest {
+        query: body.query,
         like: body.like,
-        cameras: None,
-        from: body.from,
-        to: body.to,
+        filter: Filter {
+            seen_from: body.from.map(start_of_millisecond),
+            seen_to: body.to.map(end_of_millisecond),
+            ..Filter::default()
+        },
         limit,
-        cursor: body.cursor.clone(),
-        owner: String::new(),
-        rerank,
+        rerank: Some(rerank),
         min_probability: body.min_probability,
         sort: body.sort,
+        ..SearchRequest::default()
     };
-    Ok((query, image.transpose()?))
+    Ok(SearchOrder { request, image, cameras: body.cameras, cursor: None, purpose: body.purpose })
 }
 
-/// Returns the visible cameras that a search covers.
-fn cameras_to_search(visible: Vec<CameraRow>, wanted: Option<&[String]>) -> Result<Vec<CameraRow>, Error> {
-    let Some(wanted) = wanted else { return Ok(visible) };
-    if wanted.is_empty() {
-        return Err(Error::Invalid("cameras is empty: name at least one, or leave it out for all".into()));
+/// People and programs write times to the millisecond; cameras have them to the microsecond.
+fn start_of_millisecond(t: Timestamp) -> Timestamp {
+    Timestamp::from_micros(t.as_micros() - t.as_micros().rem_euclid(1000))
+}
+
+fn end_of_millisecond(t: Timestamp) -> Timestamp {
+    Timestamp::from_micros(start_of_millisecond(t).as_micros().saturating_add(999))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_range_includes_the_whole_of_its_last_millisecond() {
+        for (us, start, end) in [(1_000, 1_000, 1_999), (1_999, 1_000, 1_999), (0, 0, 999), (-1, -1_000, -1)] {
+            let t = Timestamp::from_micros(us);
+            assert_eq!((start_of_millisecond(t).as_micros(), end_of_millisecond(t).as_micros()), (start, end), "{us}");
+        }
     }
-    if let Some(unknown) = wanted.iter().find(|w| !visible.iter().any(|r| r.spec.id.as_str() == *w)) {
-        return Err(Error::UnknownCamera(unknown.clone()));
-    }
-    Ok(visible.into_iter().filter(|r| wanted.iter().any(|w| r.spec.id.as_str() == w)).collect())
 }

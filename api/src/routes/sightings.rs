@@ -2,26 +2,18 @@
 //! JPEG.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 use sha2::{Digest, Sha256};
-use sightline_core::ids::sighting_id;
 use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
+use sightline_search::Record;
 use utoipa::ToSchema;
 
-use crate::app::App;
-use crate::auth::Caller;
-use crate::engine::StoredSighting;
+use crate::desk::{Desk, Viewer};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiPath;
 use crate::page::with_etag;
-use crate::state::AuditEntry;
-
-/// Largest number of pictures per track; their ids are derived from camera, track and slot number.
-const PER_TRACK: u8 = 3;
 
 /// Picture of the same track.
 #[derive(Debug, Serialize, ToSchema)]
@@ -74,47 +66,28 @@ pub(crate) fn thumbnail_path(id: SightingId) -> String {
     format!("/v1/sightings/{id}/thumbnail.jpg")
 }
 
-/// Loads the stored picture if it exists and the caller may see its camera.
-async fn visible(app: &App, caller: &Caller, id: SightingId) -> Result<StoredSighting, Error> {
-    let found = app.engine()?.sighting(id).await?;
-    // A picture outside the token's scope is answered like a missing one.
-    found.filter(|s| caller.sees(&s.camera)).ok_or_else(|| Error::NotFound(format!("there is no sighting {id}")))
-}
-
 /// Returns the metadata of a picture and the other pictures of its track.
 #[utoipa::path(get, path = "/v1/sightings/{id}", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
     responses((status = 200, body = SightingView), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
-pub async fn sighting(
-    State(app): State<App>,
-    caller: Caller,
-    ApiPath(id): ApiPath<SightingId>,
-) -> Result<Json<SightingView>, Error> {
-    let s = visible(&app, &caller, id).await?;
-    let detail = json!({ "sighting": id, "camera": s.camera });
-    let entry = AuditEntry { who: caller.signature(), action: "view", purpose: None, detail };
-    app.state().run(move |state| state.record(&entry)).await?;
-    let mut track = Vec::new();
-    for n in 0..PER_TRACK {
-        let other = sighting_id(&s.camera, s.track_id, n);
-        let stored = if other == id { Some(s.clone()) } else { app.engine()?.sighting(other).await? };
-        if let Some(o) = stored {
-            let thumbnail = thumbnail_path(other);
-            track.push(Neighbour { sighting_id: other, captured_at: o.captured_at, thumbnail });
-        }
-    }
-    track.sort_by_key(|n| n.captured_at);
+pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> Result<Json<SightingView>, Error> {
+    let (Record { payload: s, .. }, track) = desk.sighting(id).await?;
+    let neighbour = |r: Record| Neighbour {
+        sighting_id: r.id,
+        captured_at: r.payload.captured_at,
+        thumbnail: thumbnail_path(r.id),
+    };
     Ok(Json(SightingView {
         sighting_id: id,
         camera: s.camera,
-        track_id: s.track_id,
+        track_id: s.track,
         first_seen: s.first_seen,
         last_seen: s.last_seen,
         captured_at: s.captured_at,
         bbox: s.bbox,
-        quality: s.quality,
+        quality: s.quality.score,
         thumbnail: thumbnail_path(id),
-        track,
+        track: track.into_iter().map(neighbour).collect(),
     }))
 }
 
@@ -124,14 +97,11 @@ pub async fn sighting(
     responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 304, description = "unchanged"),
               (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub async fn thumbnail(
-    State(app): State<App>,
-    caller: Caller,
+    desk: Desk<Viewer>,
     ApiPath(id): ApiPath<SightingId>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    visible(&app, &caller, id).await?;
-    let gone = || Error::NotFound(format!("the picture of sighting {id} is not there"));
-    let jpeg = app.engine()?.thumbnail(id).await?.ok_or_else(gone)?;
+    let jpeg = desk.picture(id).await?;
     // A better picture of the same track may replace this one under the same id, so a cached copy
     // must be revalidated.
     let hash: String = Sha256::digest(&jpeg)[..8].iter().map(|b| format!("{b:02x}")).collect();

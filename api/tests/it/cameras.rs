@@ -1,7 +1,6 @@
 //! Cameras are added and removed while the server runs.
 
 use serde_json::{Value, json};
-use sightline_api::engine::Watermark;
 use sightline_core::Timestamp;
 
 use crate::support::{START_TOKEN, Server, camera};
@@ -18,13 +17,11 @@ fn a_camera_becomes_searchable_only_when_the_index_has_heard_of_it() {
     assert_eq!(state()["state"], "decoding");
     assert!(state()["reason"].as_str().unwrap().contains("no footage"), "{}", state());
     let now = Timestamp::now();
-    let mut mark = Watermark { connection: Some(0), through: now, ended: false, arrived: now, indexed: 0, rejected: 0 };
-    server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
-    assert_eq!((&state()["state"], &state()["reason"]), (&json!("searchable"), &Value::Null));
-    mark.through = now - std::time::Duration::from_secs(60);
-    server.engine.marks.lock().unwrap().insert(camera("gate"), mark);
+    server.world.progress(&camera("gate"), now - std::time::Duration::from_secs(60), false);
     assert_eq!(state()["state"], "decoding");
     assert!(state()["reason"].as_str().unwrap().contains("behind"));
+    server.world.progress(&camera("gate"), now, false);
+    assert_eq!((&state()["state"], &state()["reason"]), (&json!("searchable"), &Value::Null));
 }
 
 #[test]
@@ -55,9 +52,9 @@ fn refusals() {
 fn removing_a_camera_erases_its_people() {
     let server = Server::start();
     server.cameras(&["gate", "yard"]);
-    let gone = server.engine.put(&camera("gate"), 100, 0);
-    server.engine.put(&camera("gate"), 100, 1);
-    let stays = server.engine.put(&camera("yard"), 100, 0);
+    let gone = server.world.put(&camera("gate"), 100, 0);
+    server.world.put(&camera("gate"), 100, 1);
+    let stays = server.world.put(&camera("yard"), 100, 0);
     let (status, receipt) = delete(&server, "/v1/cameras/gate");
     assert_eq!(status, 200);
     assert_eq!(receipt["erased"], json!({ "sightings": 2, "files": 4 }));
@@ -75,7 +72,7 @@ fn removing_a_camera_erases_its_people() {
 fn footage_can_be_kept_and_stays_searchable() {
     let server = Server::start();
     server.cameras(&["gate"]);
-    let kept = server.engine.put(&camera("gate"), 100, 0);
+    let kept = server.world.put(&camera("gate"), 100, 0);
     let (status, receipt) = delete(&server, "/v1/cameras/gate?keep=true");
     assert_eq!((status, &receipt["kept"]), (200, &json!(true)));
     let shown = server.get("/v1/cameras/gate").1;
@@ -93,34 +90,32 @@ fn an_erasure_waits_for_what_is_under_way() {
     let server = Server::start();
     server.cameras(&["gate"]);
     server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
-    let engine = server.engine.clone();
     // The last picture reaches the index half a second after the camera was stopped, and its end
     // after that.
-    let late = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        engine.put(&camera("gate"), 100, 0);
-        let now = Timestamp::now();
-        let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now, indexed: 0, rejected: 0 };
-        engine.marks.lock().unwrap().insert(camera("gate"), end);
+    let (status, receipt) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            server.world.put(&camera("gate"), 100, 0);
+            server.world.progress(&camera("gate"), Timestamp::now(), true);
+        });
+        delete(&server, "/v1/cameras/gate")
     });
-    let (status, receipt) = delete(&server, "/v1/cameras/gate");
-    late.join().unwrap();
     assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
-    assert!(server.engine.stored.lock().unwrap().is_empty());
+    assert!(server.world.stored() == 0);
 }
 
 #[test]
 fn a_failed_erasure_is_kept_in_mind_and_can_be_repeated() {
     let server = Server::start();
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 100, 0);
-    *server.engine.broken.lock().unwrap() = Some("the disk is full");
+    server.world.put(&camera("gate"), 100, 0);
+    *server.world.store.broken.lock().unwrap() = Some("the disk is full");
     let (status, answer) = delete(&server, "/v1/cameras/gate");
     assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
     assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
     let (status, _) = server.post("/v1/cameras", &json!({ "id": "gate", "url": "rtsp://gate" }));
     assert_eq!(status, 409, "not added again while its old footage is still there");
-    *server.engine.broken.lock().unwrap() = None;
+    *server.world.store.broken.lock().unwrap() = None;
     let (status, receipt) = delete(&server, "/v1/cameras/gate");
     assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
     assert!(server.app.state().pending_erasures().unwrap().is_empty());
@@ -132,7 +127,7 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
     use std::io::Write as _;
     let server = Server::start();
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 100, 0);
+    server.world.put(&camera("gate"), 100, 0);
     server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
     let mut socket = std::net::TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
     write!(socket, "DELETE /v1/cameras/gate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {START_TOKEN}\r\n\r\n")
@@ -143,13 +138,11 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
     }
     drop(socket);
     std::thread::sleep(std::time::Duration::from_millis(200));
-    let now = Timestamp::now();
-    let end = Watermark { connection: Some(0), through: now, ended: true, arrived: now, indexed: 0, rejected: 0 };
-    server.engine.marks.lock().unwrap().insert(camera("gate"), end);
+    server.world.progress(&camera("gate"), Timestamp::now(), true);
     let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
     while !server.app.state().pending_erasures().unwrap().is_empty() {
         assert!(std::time::Instant::now() < until, "the erasure was dropped with its caller");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    assert!(server.engine.stored.lock().unwrap().is_empty());
+    assert!(server.world.stored() == 0);
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{START_TOKEN, Server};
+use crate::support::{START_TOKEN, Server, model_view};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const AUTH: (&str, &str) = ("authorization", "Bearer start-token");
@@ -64,6 +64,7 @@ fn bad_queries() {
         (json!({ "query": "a man", "from": "2026-05-02T00:00:00Z", "to": "2026-05-01T00:00:00Z" }), "later"),
         (json!({ "query": "a man", "sort": "random" }), "relevance"),
         (json!({ "like": "not-an-id" }), "like"),
+        (json!({ "cursor": "0.0", "query": "a man" }), "alone"),
         (json!({ "like": "73b30d71-03e5-5a9c-865f-72d4ebb03402" }), "no sighting"),
     ] {
         let m = refused(search(body.clone()), (400, "invalid_request"));
@@ -73,7 +74,8 @@ fn bad_queries() {
         let m = refused(search(json!({ "image": image })), (400, "invalid_image"));
         assert!(m.contains(part), "{m}");
     }
-    assert!(server.engine.queries.lock().unwrap().is_empty(), "none of them reached the engine");
+    let records = server.get("/v1/audit").1["records"].as_array().unwrap().len();
+    assert_eq!(records, 1, "the camera's; none of these was a search");
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn wrong_routes_and_methods() {
 #[test]
 fn what_is_down_is_named_and_never_an_empty_list() {
     let server = Server::start();
-    *server.engine.broken.lock().unwrap() = Some("the disk is full");
+    *server.world.store.broken.lock().unwrap() = Some("the disk is full");
     let m = refused(server.post("/v1/search", &json!({ "query": "a man" })), (503, "unavailable"));
     assert!(m.contains("the vector store") && m.contains("the disk is full"), "{m}");
 }
@@ -111,7 +113,7 @@ fn before_the_model_is_loaded() {
     let m = refused(server.post("/v1/search", &json!({ "query": "a man" })), (503, "unavailable"));
     assert!(m.contains("loading the model"), "{m}");
     refused(server.post("/v1/cameras", &json!({ "id": "a", "url": "rtsp://a" })), (503, "unavailable"));
-    server.app.set_engine(server.engine.clone());
+    server.app.set_index(server.world.index.clone(), model_view());
     let (status, ready) = server.get("/readyz");
     assert_eq!((status, &ready["ready"]), (200, &json!(true)));
     assert_eq!(ready["model"]["provenance"]["trained_on"], "nothing");

@@ -1,6 +1,6 @@
-//! The API over real HTTP on a free port of the loopback. Search and cameras are mostly test
-//! doubles, so that every rule of the API itself can be driven to its edge; [`engine`] has the real
-//! search behind it, `binary` runs all of it.
+//! The API over real HTTP on a free port of the loopback. Model and cameras are test doubles, so that
+//! every rule of the API can be driven to its edge; index and searcher are the real ones, in
+//! memory. `binary` runs all of it.
 #![allow(clippy::unwrap_used)]
 
 mod apart;
@@ -10,7 +10,7 @@ mod binary;
 mod cameras;
 #[cfg(feature = "all-in-one")]
 mod crash;
-mod engine;
+mod doubt;
 mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;

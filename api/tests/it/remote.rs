@@ -48,7 +48,7 @@ fn they_are_known_by_being_heard_and_not_kept_in_the_database() {
 fn what_comes_late_of_a_removed_camera_is_erased_too() {
     let server = remote();
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 100, 0);
+    server.world.put(&camera("gate"), 100, 0);
     let (status, receipt) = delete(&server, "/v1/cameras/gate");
     assert_eq!((status, &receipt["watched"], &receipt["erased"]["sightings"]), (200, &json!(true), &json!(1)));
     assert_eq!(server.get("/v1/cameras/gate").0, 404);
@@ -56,25 +56,25 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
     // The node still reports, and a picture in flight arrives.
     let mut sweeper = sweeper(&server);
     server.node.running.lock().unwrap().insert(camera("gate"), report(&camera("gate")));
-    server.engine.put(&camera("gate"), 200, 0);
+    server.world.put(&camera("gate"), 200, 0);
     assert_eq!(server.get("/v1/cameras/gate").0, 404, "a removed camera does not come back by being heard");
     sweep(&mut sweeper);
-    assert!(server.engine.stored.lock().unwrap().is_empty());
+    assert!(server.world.stored() == 0);
     assert!(!server.node.running.lock().unwrap().contains_key(&camera("gate")), "told once more");
     assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
 
     // No reports arrive any more: from now on the erasure is only watched.
     sweep(&mut sweeper);
     assert!(server.app.state().pending_erasures().unwrap().is_empty());
-    server.engine.put(&camera("gate"), 300, 0);
+    server.world.put(&camera("gate"), 300, 0);
     sweep(&mut sweeper);
-    assert!(server.engine.stored.lock().unwrap().is_empty(), "a node that was cut off sends hours later");
+    assert!(server.world.stored() == 0, "a node that was cut off sends hours later");
 
     // Wanted again: its pictures stay.
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 400, 0);
+    server.world.put(&camera("gate"), 400, 0);
     sweep(&mut sweeper);
-    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+    assert_eq!(server.world.stored(), 1);
     assert!(server.app.state().erasures().unwrap().is_empty());
 }
 
@@ -87,9 +87,9 @@ fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
     let mut again = report(&gate);
     again.at = Timestamp::now() + Duration::from_secs(90);
     server.node.running.lock().unwrap().insert(gate.clone(), again);
-    server.engine.put(&gate, 100, 0);
+    server.world.put(&gate, 100, 0);
     sweep(&mut sweeper(&server));
-    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+    assert_eq!(server.world.stored(), 1);
     assert_eq!(server.get("/v1/cameras/gate").0, 200);
 }
 
@@ -97,37 +97,37 @@ fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
 fn an_erasure_that_failed_is_taken_up_without_being_asked_for() {
     let server = remote();
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 100, 0);
-    *server.engine.broken.lock().unwrap() = Some("the server is away");
+    server.world.put(&camera("gate"), 100, 0);
+    *server.world.store.broken.lock().unwrap() = Some("the server is away");
     assert_eq!(delete(&server, "/v1/cameras/gate").0, 503);
     let mut sweeper = sweeper(&server);
     sweep(&mut sweeper);
-    assert_eq!(server.engine.stored.lock().unwrap().len(), 1, "still away");
-    *server.engine.broken.lock().unwrap() = None;
+    assert_eq!(server.world.stored(), 1, "still away");
+    *server.world.store.broken.lock().unwrap() = None;
     sweep(&mut sweeper);
-    assert!(server.engine.stored.lock().unwrap().is_empty());
+    assert!(server.world.stored() == 0);
 }
 
 #[test]
 fn one_that_is_kept_stays_searchable() {
     let server = remote();
     server.cameras(&["gate"]);
-    let kept = server.engine.put(&camera("gate"), 100, 0);
+    let kept = server.world.put(&camera("gate"), 100, 0);
     let (status, receipt) = delete(&server, "/v1/cameras/gate?keep=true");
     assert_eq!((status, &receipt["watched"]), (200, &json!(false)));
     assert_eq!(server.get("/v1/cameras/gate").1["state"], "ended");
     let (_, found) = server.post("/v1/search", &json!({ "query": "a man", "cameras": ["gate"] }));
     assert_eq!(found["results"][0]["sighting_id"], json!(kept));
     sweep(&mut sweeper(&server));
-    assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
+    assert_eq!(server.world.stored(), 1);
 }
 
 #[test]
 fn nobody_erases_beside_the_request_that_removes_the_camera() {
     let server = remote();
     server.cameras(&["gate"]);
-    server.engine.put(&camera("gate"), 100, 0);
-    let hold = server.engine.hold.blocking_lock();
+    server.world.put(&camera("gate"), 100, 0);
+    let hold = server.world.store.hold.lock().unwrap();
     std::thread::scope(|scope| {
         let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
         // The removal is published, and the request is erasing.

@@ -10,9 +10,9 @@ const AUTH: (&str, &str) = ("authorization", "Bearer start-token");
 fn details_name_the_other_pictures_of_the_track() {
     let server = Server::start();
     server.cameras(&["gate"]);
-    let second = server.engine.put(&camera("gate"), 100, 2);
-    let first = server.engine.put(&camera("gate"), 100, 0);
-    server.engine.put(&camera("gate"), 500, 0);
+    let second = server.world.put(&camera("gate"), 100, 2);
+    let first = server.world.put(&camera("gate"), 100, 0);
+    server.world.put(&camera("gate"), 500, 0);
     let (status, view) = server.get(&format!("/v1/sightings/{second}"));
     assert_eq!(status, 200);
     assert_eq!(view["camera"], "gate");
@@ -24,7 +24,7 @@ fn details_name_the_other_pictures_of_the_track() {
 fn the_picture_is_revalidated_by_its_content() {
     let server = Server::start();
     server.cameras(&["gate"]);
-    let id = server.engine.put(&camera("gate"), 100, 0);
+    let id = server.world.put(&camera("gate"), 100, 0);
     let path = format!("/v1/sightings/{id}/thumbnail.jpg");
     let first = server.raw("GET", &path, &[AUTH], b"");
     assert_eq!((first.status, first.header("content-type")), (200, "image/jpeg"));

@@ -8,23 +8,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use candle_core::Tensor;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use half::f16;
 use serde_json::{Value, json};
-use sightline_api::app::{App, Setup};
+use sightline_api::app::{App, ModelView, Setup};
 use sightline_api::cameras::{CameraControl, CameraRefused, LastReport};
-use sightline_api::engine::{
-    Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, StoredSighting, Timings,
-    Watermark,
-};
-use sightline_api::error::Error;
 use sightline_api::server;
 use sightline_api::state::{CameraSource, NewToken, Role, State};
-use sightline_core::config::{CameraConfig, Config};
+use sightline_core::config::{CameraConfig, Config, SearchConfig};
 use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraId, CameraState, NodeReport, SightingId, Timestamp, TrackId};
+use sightline_core::{
+    BBox, CameraId, CameraState, CropQuality, NodeReport, PatchFeatures, Progress, RgbImage, SightingId, Timestamp,
+    TrackId,
+};
+use sightline_embed::text::{NotUnderstood, Reason};
+use sightline_search::coverage::{CoverageEvent, CoverageUpdate};
+use sightline_search::{
+    CameraExtent, Coverage, EncodeError, EncodedText, ExactStore, Filter, GalleryEntry, Index, IndexParts, MatchScore,
+    Payload, PhraseAsked, Point, QueryEncoder, Record, Scored, StoreError, VectorStore,
+};
 
 pub const START_TOKEN: &str = "start-token";
 
@@ -62,144 +65,269 @@ pub fn camera(id: &str) -> CameraId {
     id.parse().unwrap()
 }
 
-/// Engine double with sightings in memory; a search returns all that match the filter, scored by
-/// age.
+/// Length of a vector of [`Encoder`].
+pub const WIDTH: usize = 4;
+
+/// A predictable model. The text `axis N, man, no bag, ?young` has the direction N; any other text
+/// has direction 0. The text after the first comma are phrases, if it judges phrases, and a question
+/// mark marks a word that it does not understand. A picture's patch feature is the log-odds of the
+/// match and of every phrase.
 #[derive(Default)]
-pub struct FakeEngine {
-    pub stored: Mutex<BTreeMap<SightingId, StoredSighting>>,
-    pub marks: Mutex<BTreeMap<CameraId, Watermark>>,
-    pub queries: Mutex<Vec<SearchQuery>>,
-    /// While held, erasures wait.
-    pub hold: tokio::sync::Mutex<()>,
-    /// Error of all searches and erasures, if set.
-    pub broken: Mutex<Option<&'static str>>,
+pub struct Encoder {
+    pub phrases: bool,
+    /// Example pictures that were embedded.
+    pub examples: Mutex<Vec<RgbImage>>,
+    /// While locked, encoding of a text waits.
+    pub hold: Mutex<()>,
 }
 
-impl FakeEngine {
-    /// Adds picture `n` of a track of this camera.
-    pub fn put(&self, camera: &CameraId, born_s: i64, n: u8) -> SightingId {
-        let born = Timestamp::from_micros(born_s * 1_000_000);
-        let track_id = TrackId { born, ordinal: 0 };
-        let id = sighting_id(camera, track_id, n);
-        let s = StoredSighting {
-            sighting_id: id,
-            camera: camera.clone(),
-            track_id,
-            first_seen: born,
-            last_seen: born + Duration::from_secs(9),
-            captured_at: born + Duration::from_secs(u64::from(n)),
-            bbox: BBox { x0: 1.0, y0: 2.0, x1: 31.0, y1: 82.0 },
-            quality: 0.75,
+impl QueryEncoder for Encoder {
+    fn model_id(&self) -> &str {
+        "double"
+    }
+
+    fn width(&self) -> usize {
+        WIDTH
+    }
+
+    fn patch_shape(&self) -> (u32, u32) {
+        (1, 1)
+    }
+
+    fn judges_phrases(&self) -> bool {
+        self.phrases
+    }
+
+    fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
+        assert!(text != "panic please", "as asked");
+        drop(self.hold.lock().unwrap());
+        if text.starts_with("unknown") {
+            return Err(EncodeError::EmptyQuery);
+        }
+        let mut parts = text.split(", ");
+        let axis = parts.next().and_then(|t| t.strip_prefix("axis ")?.parse().ok()).unwrap_or_default();
+        let (mut phrases, mut not_understood) = (Vec::new(), Vec::new());
+        for part in parts.filter(|_| self.phrases) {
+            if let Some(word) = part.strip_prefix('?') {
+                not_understood.push(NotUnderstood { text: word.to_owned(), range: 0..0, why: Reason::Unknown });
+            } else {
+                let (text, negated) = part.strip_prefix("no ").map_or((part, false), |named| (named, true));
+                phrases.push(PhraseAsked { text: text.to_owned(), negated });
+            }
+        }
+        let (feature, text, inner) = (along(axis), text.to_owned(), Arc::new(axis));
+        Ok(EncodedText { feature, text, truncated: false, phrases, not_understood, inner })
+    }
+
+    fn embed_image(&self, image: &RgbImage) -> Result<Vec<f32>, EncodeError> {
+        if image.width() == 2 {
+            return Err(EncodeError::Failed("no memory left on the device".into()));
+        }
+        self.examples.lock().unwrap().push(image.clone());
+        Ok(along(0))
+    }
+
+    fn match_scores(
+        &self,
+        text: &EncodedText,
+        pictures: Vec<PatchFeatures>,
+    ) -> Result<Vec<Option<MatchScore>>, EncodeError> {
+        let logit = |p: &PatchFeatures| f16::from_le_bytes([p.data[0], p.data[1]]).to_f32();
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        let score = |l: f32| {
+            let phrases = text.phrases.iter().map(|p| sigmoid(if p.negated { -l } else { l })).collect();
+            MatchScore { logit: l, hubness: None, probability: sigmoid(l), phrases }
         };
-        self.stored.lock().unwrap().insert(id, s);
-        id
+        Ok(pictures.iter().map(|p| Some(score(logit(p)))).collect())
     }
 }
 
-impl Engine for FakeEngine {
-    fn model(&self) -> ModelView {
-        ModelView {
-            id: "m1".into(),
-            name: "double".into(),
-            device: "cpu".into(),
-            dtype: "f32".into(),
-            image_size: [64, 32],
-            feature_dim: 4,
-            provenance: json!({ "trained_on": "nothing" }),
-            self_test: "spread only".into(),
-        }
+/// The direction `axis`, with some of every other.
+pub fn along(axis: usize) -> Vec<f32> {
+    (0..WIDTH).map(|i| if i == axis { 1.0 } else { 0.1 }).collect()
+}
+
+/// Exact store in memory that can be made to fail or to wait.
+pub struct Store {
+    inner: ExactStore,
+    /// Reason why searches and deletions fail, if set.
+    pub broken: Mutex<Option<&'static str>>,
+    /// While locked, deletions wait.
+    pub hold: Mutex<()>,
+}
+
+impl Store {
+    fn new() -> Self {
+        Self { inner: ExactStore::new("double", WIDTH), broken: Mutex::default(), hold: Mutex::default() }
     }
 
-    fn search(&self, query: SearchQuery) -> BoxFuture<'_, Result<SearchAnswer, Error>> {
-        async move {
-            assert!(query.text.as_deref() != Some("panic please"), "as asked");
-            if let Some(why) = *self.broken.lock().unwrap() {
-                return Err(Error::Unavailable { part: "the vector store", why: why.into() });
-            }
-            let stored = self.stored.lock().unwrap();
-            let seen = |s: &&StoredSighting| {
-                query.cameras.as_ref().is_none_or(|c| c.contains(&s.camera))
-                    && query.from.is_none_or(|t| s.captured_at >= t)
-                    && query.to.is_none_or(|t| s.captured_at <= t)
-            };
-            let hit = |s: &StoredSighting| Hit {
-                sighting_id: s.sighting_id,
-                camera: s.camera.clone(),
-                track_id: s.track_id,
-                first_seen: s.first_seen,
-                last_seen: s.last_seen,
-                captured_at: s.captured_at,
-                bbox: s.bbox,
-                similarity: 0.5,
-                match_logit: Some(2.0),
-                hubness: Some(0.25),
-                probability: Some(0.875),
-                phrases: vec![
-                    PhraseView { text: "man".into(), probability: 0.75, negated: false },
-                    PhraseView { text: "bag".into(), probability: 0.25, negated: true },
-                ],
-                score: 1.375,
-            };
-            let results: Vec<Hit> = stored.values().filter(seen).take(query.limit).map(hit).collect();
-            let timings = Timings { encode: 1.0, search: 2.0, fetch: 3.0, rerank: 4.0, total: 10.0 };
-            drop(stored);
-            self.queries.lock().unwrap().push(query);
-            Ok(SearchAnswer {
-                expected_wrong: (!results.is_empty()).then_some(0.125 * results.len() as f32),
-                results,
-                confident: true,
-                not_understood: vec![NotUnderstoodView { text: "young".into(), why: "age is not judged".into() }],
-                nobody_fulfils: vec!["no bag".into()],
-                timings,
-                ..SearchAnswer::default()
-            })
-        }
-        .boxed()
+    fn sound(&self) -> Result<(), StoreError> {
+        self.broken.lock().unwrap().map_or(Ok(()), |why| Err(StoreError::Engine(why.to_owned())))
+    }
+}
+
+impl VectorStore for Store {
+    fn model_id(&self) -> &str {
+        self.inner.model_id()
     }
 
-    fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>> {
-        async move { Ok(self.stored.lock().unwrap().get(&id).cloned()) }.boxed()
+    fn width(&self) -> usize {
+        self.inner.width()
     }
 
-    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
-        let known = self.stored.lock().unwrap().contains_key(&id);
-        async move { Ok(known.then(|| Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"))) }.boxed()
+    fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        self.inner.upsert(points)
     }
 
-    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
-        async move {
-            let _hold = self.hold.lock().await;
-            if let Some(why) = *self.broken.lock().unwrap() {
-                return Err(Error::Unavailable { part: "the vector store", why: why.into() });
-            }
-            let mut stored = self.stored.lock().unwrap();
-            let before = stored.len();
-            stored.retain(|_, s| s.camera != camera);
-            let gone = (before - stored.len()) as u64;
-            Ok(Erased { sightings: gone, files: 2 * gone })
-        }
-        .boxed()
+    fn search(&self, vector: &[f32], limit: usize, filter: &Filter) -> Result<Vec<Scored>, StoreError> {
+        self.sound()?;
+        self.inner.search(vector, limit, filter)
     }
 
-    fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
-        self.marks.lock().unwrap().clone()
+    fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        self.inner.get(ids)
     }
 
-    fn restart_camera(&self, camera: &CameraId) -> BoxFuture<'_, ()> {
-        self.marks.lock().unwrap().remove(camera);
-        async {}.boxed()
+    fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+        self.inner.vectors(ids)
     }
 
-    fn fault(&self) -> Option<String> {
-        None
+    fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.inner.newest(filter, limit)
     }
 
-    fn count(&self) -> BoxFuture<'_, Result<u64, Error>> {
-        async move { Ok(self.stored.lock().unwrap().len() as u64) }.boxed()
+    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        self.sound()?;
+        self.inner.ids(filter)
     }
 
-    fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>> {
-        async move { Ok(self.stored.lock().unwrap().values().any(|s| s.camera == camera)) }.boxed()
+    fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
+        drop(self.hold.lock().unwrap());
+        self.sound()?;
+        self.inner.delete(filter)
+    }
+
+    fn end_track(
+        &self,
+        camera: &CameraId,
+        track: TrackId,
+        first: Timestamp,
+        last: Timestamp,
+        ended: bool,
+    ) -> Result<u64, StoreError> {
+        self.inner.end_track(camera, track, first, last, ended)
+    }
+
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.inner.estimate(filter)
+    }
+
+    /// Reads the id of every picture: no request may wait for that.
+    fn count(&self, _: &Filter) -> Result<u64, StoreError> {
+        panic!("a request counts the index")
+    }
+
+    fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {
+        self.inner.cameras()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+
+    fn optimize(&self) -> Result<bool, StoreError> {
+        self.inner.optimize()
+    }
+}
+
+/// An index in memory, with its parts at hand.
+pub struct World {
+    pub index: Index,
+    pub encoder: Arc<Encoder>,
+    pub store: Arc<Store>,
+}
+
+impl World {
+    fn new(encoder: Encoder, folder: &Path, search: SearchConfig) -> Self {
+        let (encoder, store) = (Arc::new(encoder), Arc::new(Store::new()));
+        let index = Index::new(IndexParts {
+            encoder: encoder.clone(),
+            store: store.clone(),
+            gallery: Index::in_memory(encoder.clone(), search.clone(), folder.into()).unwrap().gallery().clone(),
+            coverage: Coverage::default(),
+            journals: folder.join("erasures"),
+            search,
+        });
+        Self { index: index.unwrap(), encoder, store }
+    }
+
+    /// Stores picture `n` of a track of this camera that was born at this second, in view for 9 s.
+    pub fn put(&self, camera: &CameraId, born_s: i64, n: u8) -> SightingId {
+        self.put_like(camera, born_s, n, 0, 2.0)
+    }
+
+    /// Stores a picture in the direction `axis`, with a match logit.
+    pub fn put_like(&self, camera: &CameraId, born_s: i64, n: u8, axis: usize, logit: f32) -> SightingId {
+        let point = point(camera, born_s, n, axis);
+        let data = Bytes::copy_from_slice(&f16::from_f32(logit).to_le_bytes());
+        let patches = PatchFeatures { rows: 1, width: 1, data };
+        let jpeg = Bytes::from_static(b"\xff\xd8 a picture \xff\xd9");
+        self.index.gallery().put(&[GalleryEntry { id: point.id, jpeg, patches }]).unwrap();
+        self.index.store().upsert(std::slice::from_ref(&point)).unwrap();
+        point.id
+    }
+
+    /// Advances the coverage of a camera.
+    pub fn progress(&self, camera: &CameraId, through: Timestamp, ended: bool) {
+        let mut update = CoverageUpdate::default();
+        update.events.push(CoverageEvent::Progress(Progress {
+            origin: Origin::of_camera("node@one", 1, camera),
+            camera: camera.clone(),
+            connection: 0,
+            analysed_through: through,
+            ended,
+        }));
+        self.index.coverage().commit(&update).unwrap();
+    }
+
+    /// Number of stored pictures.
+    pub fn stored(&self) -> usize {
+        self.store.inner.ids(&Filter::default()).unwrap().len()
+    }
+}
+
+/// Point of picture `n` of a track of this camera, without anything in the gallery.
+pub fn point(camera: &CameraId, born_s: i64, n: u8, axis: usize) -> Point {
+    let born = Timestamp::from_micros(born_s * 1_000_000);
+    let track = TrackId { born, ordinal: 0 };
+    let payload = Payload {
+        camera: camera.clone(),
+        track,
+        crop_no: n,
+        captured_at: born + Duration::from_secs(u64::from(n)),
+        first_seen: born,
+        last_seen: born + Duration::from_secs(9),
+        ended: true,
+        bbox: BBox { x0: 1.0, y0: 2.0, x1: 31.0, y1: 82.0 },
+        frame_size: (640, 480),
+        quality: CropQuality { score: 0.75, ..CropQuality::default() },
+        model_id: "double".into(),
+        trace: uuid::Uuid::nil(),
+    };
+    Point { id: sighting_id(camera, track, n), vector: along(axis), payload }
+}
+
+/// Description of [`Encoder`].
+pub fn model_view() -> ModelView {
+    ModelView {
+        id: "double".into(),
+        name: "double".into(),
+        device: "cpu".into(),
+        dtype: "f32".into(),
+        image_size: [64, 32],
+        feature_dim: WIDTH,
+        provenance: json!({ "trained_on": "nothing" }),
+        self_test: "spread only".into(),
     }
 }
 
@@ -267,7 +395,7 @@ impl CameraControl for FakeNode {
 pub struct Server {
     pub base: String,
     pub app: App,
-    pub engine: Arc<FakeEngine>,
+    pub world: World,
     pub node: Arc<FakeNode>,
     _dir: tempfile::TempDir,
     shutdown: Shutdown,
@@ -280,12 +408,22 @@ impl Server {
     }
 
     pub fn with(ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::over(Encoder::default(), ready, adjust)
+    }
+
+    /// A server whose model judges phrases.
+    pub fn judging() -> Self {
+        Self::over(Encoder { phrases: true, ..Encoder::default() }, true, |_| ())
+    }
+
+    fn over(encoder: Encoder, ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::layered(None, []).unwrap();
         config.server.max_body_bytes = 64 * 1024;
         adjust(&mut config);
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let world = World::new(encoder, dir.path(), config.search.clone());
         let app = App::new(Setup {
             server: config.server,
             search: config.search,
@@ -293,9 +431,9 @@ impl Server {
             start_token: Some(START_TOKEN.into()),
             metrics: Some(recorder.handle()),
         });
-        let (engine, node) = (Arc::new(FakeEngine::default()), Arc::new(FakeNode::default()));
+        let node = Arc::new(FakeNode::default());
         if ready {
-            app.set_engine(engine.clone());
+            app.set_index(world.index.clone(), model_view());
             app.set_cameras(node.clone());
         }
         let shutdown = Shutdown::new();
@@ -310,7 +448,7 @@ impl Server {
             });
         });
         let base = format!("http://{}", told.recv().unwrap());
-        Self { base, app, engine, node, _dir: dir, shutdown, thread: Some(thread) }
+        Self { base, app, world, node, _dir: dir, shutdown, thread: Some(thread) }
     }
 
     /// Adds running cameras.

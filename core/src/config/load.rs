@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, MAX_RERANK};
 
 /// `docker/sightline.toml`, compiled in.
 pub const DEFAULT_TOML: &str = include_str!("../../../docker/sightline.toml");
@@ -139,7 +139,8 @@ impl Config {
         range((1..=3).contains(&c.per_track), "shots.per_track", &c.per_track, "1 to 3")?;
         range((1..=100).contains(&c.jpeg_quality), "shots.jpeg_quality", &c.jpeg_quality, "1 to 100")?;
         range(self.embed.batch >= 1, "embed.batch", &self.embed.batch, "at least 1")?;
-        range(self.search.rerank <= 256, "search.rerank", &self.search.rerank, "0 to 256")?;
+        range(self.search.rerank <= MAX_RERANK, "search.rerank", &self.search.rerank, "0 to 256")?;
+        range(self.search.concurrent >= 1, "search.concurrent", &self.search.concurrent, "at least 1")?;
         range(self.search.max_limit >= 1, "search.max_limit", &self.search.max_limit, "at least 1")?;
         range(
             unit(self.search.confident_probability),

@@ -8,8 +8,8 @@ mod sections;
 pub use load::{ConfigError, DEFAULT_TOML};
 pub use sections::{
     BusCompression, BusConfig, CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, GalleryConfig,
-    IndexConfig, IngestConfig, ModelConfig, MonitorConfig, PatchCoding, Quantization, RtspTransport, ScoreForm,
-    SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
+    IndexConfig, IngestConfig, MAX_RERANK, ModelConfig, MonitorConfig, PatchCoding, Quantization, RtspTransport,
+    ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
 };
 
 use serde::{Deserialize, Serialize};

@@ -137,6 +137,10 @@ pub enum ScoreForm {
     Calibrated,
 }
 
+/// Largest number of tracks that one search may re-rank: each costs up to three passes of the
+/// decoder, and more would take minutes on a CPU.
+pub const MAX_RERANK: usize = 256;
+
 /// `[search]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +150,7 @@ pub struct SearchConfig {
     pub max_limit: usize,
     pub confident_probability: f32,
     pub score: ScoreForm,
+    pub concurrent: usize,
 }
 
 /// `[bus]`

@@ -22,25 +22,30 @@ const MAX_BYTES: u64 = 512 << 20;
 /// # Errors
 /// Bytes of another format, damaged or too large.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, EmbedError> {
-    decode_image_within(bytes, MAX_SIDE)
+    decode_image_within(bytes, u64::MAX)
 }
 
-/// [`decode_image`] with a lower bound on the sides: `max_side` pixels.
+/// [`decode_image`] of a picture of at most `max_pixels` pixels; a larger one is refused by its
+/// header, before it is decoded.
 ///
 /// # Errors
-/// As [`decode_image`].
-pub fn decode_image_within(bytes: &[u8], max_side: u32) -> Result<RgbImage, EmbedError> {
+/// As [`decode_image`], and [`EmbedError::TooManyPixels`].
+pub fn decode_image_within(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, EmbedError> {
     let mut reader =
         image::ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::IoError)?;
     if !matches!(reader.format(), Some(ImageFormat::Jpeg | ImageFormat::Png)) {
         return Err(EmbedError::NotAPicture);
     }
     let mut limits = image::Limits::default();
-    limits.max_image_width = Some(max_side.min(MAX_SIDE));
-    limits.max_image_height = Some(max_side.min(MAX_SIDE));
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > max_pixels {
+        return Err(EmbedError::TooManyPixels { width, height, max: max_pixels });
+    }
     // The reader has checked the sides; the caller has to reserve the memory of the pixels.
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
@@ -156,8 +161,9 @@ mod tests {
     #[test]
     fn limits_hold_before_the_pixels_are_read() {
         let turned = with_app1(&[b"Exif\0\0", exif(6).as_slice()].concat());
-        assert!(decode_image_within(&turned, 48).is_ok());
-        assert!(matches!(decode_image_within(&turned, 47), Err(EmbedError::Decode(image::ImageError::Limits(_)))));
+        assert!(decode_image_within(&turned, 48 * 32).is_ok());
+        let refused = decode_image_within(&turned, 48 * 32 - 1).expect_err("a pixel too many");
+        assert!(matches!(refused, EmbedError::TooManyPixels { width: 48, height: 32, max: 1535 }), "{refused}");
         // A header may claim any size.
         let claim = |width: u16, height: u16| {
             let mut bytes = jpeg();

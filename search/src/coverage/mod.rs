@@ -18,7 +18,7 @@ use sightline_core::{CameraId, NodeReport, Timestamp};
 use tokio::sync::watch;
 
 pub use remote::RemoteCoverage;
-pub(crate) use update::{CoverageEvent, CoverageUpdate};
+pub use update::{CoverageEvent, CoverageUpdate};
 
 use crate::store::{CameraExtent, StoreError};
 
@@ -48,6 +48,19 @@ pub struct CameraCoverage {
     pub report: Option<NodeReport>,
 }
 
+/// Coverage of one camera, with the time at which it last advanced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownCoverage {
+    /// The camera's coverage.
+    pub coverage: CameraCoverage,
+    /// System time at which connection or [`CameraCoverage::searchable_through`] last changed in
+    /// this process. The capture times of a recording do not say it.
+    pub advanced_at: Timestamp,
+}
+
+/// Coverage of all cameras at one moment.
+pub type CoverageSnapshot = Arc<BTreeMap<CameraId, KnownCoverage>>;
+
 /// Coverage that several processes share.
 pub trait CoverageLedger: Send + Sync {
     /// Returns the entries of these cameras; cameras without an entry are left out.
@@ -76,7 +89,8 @@ pub trait CoverageLedger: Send + Sync {
 }
 
 struct Shared {
-    cameras: RwLock<BTreeMap<CameraId, CameraCoverage>>,
+    /// Shared with the readers and copied on a change only while one of them holds it.
+    cameras: RwLock<CoverageSnapshot>,
     /// Reason why the index cannot store at the moment.
     fault: RwLock<Option<String>>,
     changes: watch::Sender<u64>,
@@ -110,13 +124,11 @@ impl Coverage {
     /// Creates coverage from what a store already holds.
     pub fn from_store(cameras: Vec<CameraExtent>) -> Self {
         let coverage = Self::default();
-        coverage.change(|known| {
-            known.extend(cameras.into_iter().map(|c| {
-                let seen =
-                    CameraCoverage { searchable_through: Some(c.last), indexed: c.points, ..CameraCoverage::default() };
-                (c.camera, seen)
-            }));
-        });
+        coverage.put(cameras.into_iter().map(|c| {
+            let seen =
+                CameraCoverage { searchable_through: Some(c.last), indexed: c.points, ..CameraCoverage::default() };
+            (c.camera, seen)
+        }));
         coverage
     }
 
@@ -126,14 +138,19 @@ impl Coverage {
         Self::new(Some(ledger))
     }
 
-    /// Returns the coverage of all cameras.
+    /// Returns the coverage of all cameras. It is not copied: readers and this handle share it.
+    pub fn snapshot(&self) -> CoverageSnapshot {
+        Arc::clone(&self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns a copy of the coverage of all cameras.
     pub fn all(&self) -> BTreeMap<CameraId, CameraCoverage> {
-        self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.snapshot().iter().map(|(camera, known)| (camera.clone(), known.coverage.clone())).collect()
     }
 
     /// Returns the coverage of one camera; `None` for a camera that has sent nothing yet.
     pub fn get(&self, camera: &CameraId) -> Option<CameraCoverage> {
-        self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner).get(camera).cloned()
+        self.snapshot().get(camera).map(|known| known.coverage.clone())
     }
 
     /// Removes the entry of a camera that was removed.
@@ -175,14 +192,15 @@ impl Coverage {
     ///
     /// # Errors
     /// When the ledger fails; nothing has changed then.
-    pub(crate) fn commit(&self, update: &CoverageUpdate) -> Result<(), StoreError> {
+    pub fn commit(&self, update: &CoverageUpdate) -> Result<(), StoreError> {
         let cameras = update.cameras();
         if cameras.is_empty() {
             return Ok(());
         }
         let mut entries = {
-            let known = self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner);
-            cameras.iter().map(|c| (c.clone(), known.get(c).cloned().unwrap_or_default())).collect::<BTreeMap<_, _>>()
+            let known = self.snapshot();
+            let entry = |c: &CameraId| known.get(c).map(|k| k.coverage.clone()).unwrap_or_default();
+            cameras.iter().map(|c| (c.clone(), entry(c))).collect::<BTreeMap<_, _>>()
         };
         if let Some(ledger) = &self.shared.ledger {
             entries.extend(ledger.read(&cameras)?);
@@ -193,20 +211,35 @@ impl Coverage {
         if let Some(ledger) = &self.shared.ledger {
             ledger.write(&entries)?;
         }
-        self.change(|known| known.extend(entries));
+        self.put(entries);
         Ok(())
     }
 
     /// Replaces all entries with what another process has written; announces it only if they
     /// differ.
     fn replace(&self, entries: BTreeMap<CameraId, CameraCoverage>) {
-        if *self.shared.cameras.read().unwrap_or_else(PoisonError::into_inner) != entries {
-            self.change(|known| *known = entries);
+        let known = self.snapshot();
+        if !known.iter().map(|(camera, k)| (camera, &k.coverage)).eq(&entries) {
+            self.change(|known| known.retain(|camera, _| entries.contains_key(camera)));
+            self.put(entries);
         }
     }
 
-    fn change(&self, f: impl FnOnce(&mut BTreeMap<CameraId, CameraCoverage>)) {
-        f(&mut self.shared.cameras.write().unwrap_or_else(PoisonError::into_inner));
+    /// Writes these entries over the earlier ones.
+    fn put(&self, entries: impl IntoIterator<Item = (CameraId, CameraCoverage)>) {
+        let now = Timestamp::now();
+        self.change(|known| {
+            for (camera, coverage) in entries {
+                let progress = |c: &CameraCoverage| (c.connection, c.searchable_through);
+                let before = known.get(&camera).filter(|k| progress(&k.coverage) == progress(&coverage));
+                let advanced_at = before.map_or(now, |k| k.advanced_at);
+                known.insert(camera, KnownCoverage { coverage, advanced_at });
+            }
+        });
+    }
+
+    fn change(&self, f: impl FnOnce(&mut BTreeMap<CameraId, KnownCoverage>)) {
+        f(Arc::make_mut(&mut self.shared.cameras.write().unwrap_or_else(PoisonError::into_inner)));
         self.shared.changes.send_modify(|n| *n += 1);
     }
 }
@@ -282,6 +315,21 @@ mod tests {
         assert_eq!((entry.connection, entry.searchable_through, entry.indexed), (None, Some(last), 7));
         c.forget(&gate());
         assert!(c.get(&gate()).is_none());
+    }
+
+    #[test]
+    fn a_snapshot_is_shared_and_says_when_each_camera_advanced() {
+        let c = Coverage::default();
+        c.commit(&progress(0, 5)).expect("no ledger");
+        let before = c.snapshot();
+        assert!(Arc::ptr_eq(&before, &c.snapshot()), "no copy for each reader");
+        c.commit(&progress(0, 5)).expect("no ledger");
+        let same = c.snapshot();
+        assert_eq!(same[&gate()].advanced_at, before[&gate()].advanced_at, "nothing new was searchable");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        c.commit(&progress(0, 6)).expect("no ledger");
+        assert!(c.snapshot()[&gate()].advanced_at > before[&gate()].advanced_at);
+        assert_eq!(before[&gate()].coverage.searchable_through, Some(Timestamp::from_micros(5)), "a reader's copy");
     }
 
     #[test]

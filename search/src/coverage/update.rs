@@ -13,7 +13,7 @@ use super::CameraCoverage;
 
 /// Progress or report of one camera.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum CoverageEvent {
+pub enum CoverageEvent {
     /// Progress of the camera: all pictures before it are stored.
     Progress(Progress),
     /// Report of the camera's node.
@@ -22,7 +22,7 @@ pub(crate) enum CoverageEvent {
 
 /// Changes of one batch, which is stored and flushed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct CoverageUpdate {
+pub struct CoverageUpdate {
     /// Number of pictures stored, by camera.
     pub stored: BTreeMap<CameraId, u64>,
     /// Capture times of the stored pictures.

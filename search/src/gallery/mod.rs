@@ -114,6 +114,12 @@ pub trait Gallery: Send + Sync {
     /// When they cannot be read or are damaged.
     fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError>;
 
+    /// Returns the patch features of several pictures, in the order of `ids`; each as
+    /// [`Gallery::patches`] does. A gallery behind a network reads them side by side.
+    fn patches_of(&self, ids: &[SightingId]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
+        ids.iter().map(|id| self.patches(*id)).collect()
+    }
+
     /// Deletes everything under these ids, for all models, and returns the number of files; unknown
     /// ids count as none. Durable when it returns.
     ///

@@ -101,13 +101,7 @@ impl ObjectGallery {
     /// Reads an object; `None` when it does not exist.
     fn read(&self, key: Path) -> Result<Option<Bytes>, GalleryError> {
         let (store, asked) = (Arc::clone(&self.store), key.clone());
-        self.wait(&key, async move {
-            match store.get(&asked).await {
-                Ok(found) => found.bytes().await.map(Some),
-                Err(object_store::Error::NotFound { .. }) => Ok(None),
-                Err(e) => Err(e),
-            }
-        })
+        self.wait(&key, async move { get(&*store, &asked).await })
     }
 
     /// Returns the prefixes of all models.
@@ -126,6 +120,21 @@ impl ObjectGallery {
         let id = |path: &Path| path.filename().and_then(|f| f.split('.').next()).and_then(|stem| stem.parse().ok());
         Ok(named.iter().filter_map(id).collect())
     }
+}
+
+/// Reads an object; `None` when it does not exist.
+async fn get(store: &dyn ObjectStore, key: &Path) -> object_store::Result<Option<Bytes>> {
+    match store.get(key).await {
+        Ok(found) => found.bytes().await.map(Some),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Parses the patch features of an object that was read.
+fn parse(key: &Path, file: Option<Bytes>) -> Result<Option<PatchFeatures>, GalleryError> {
+    let damaged = |reason| GalleryError::Damaged { path: PathBuf::from(key.as_ref()), reason };
+    file.map(|file| format::parse(file.into()).map_err(damaged)).transpose()
 }
 
 /// `base/<first three hex digits>/<id>.<extension>`
@@ -160,9 +169,29 @@ impl Gallery for ObjectGallery {
 
     fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
         let key = object_path(&self.patches, id, "patches");
-        let Some(file) = self.read(key.clone())? else { return Ok(None) };
-        let damaged = |reason| GalleryError::Damaged { path: PathBuf::from(key.as_ref()), reason };
-        format::parse(file.into()).map(Some).map_err(damaged)
+        parse(&key, self.read(key.clone())?)
+    }
+
+    fn patches_of(&self, ids: &[SightingId]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
+        let keys: Vec<Path> = ids.iter().map(|id| object_path(&self.patches, *id, "patches")).collect();
+        let (store, asked) = (Arc::clone(&self.store), keys.clone());
+        let read = self.wait(&self.patches, async move {
+            let one = |key: Path| {
+                let store = Arc::clone(&store);
+                async move { get(&*store, &key).await }
+            };
+            Ok(stream::iter(asked).map(one).buffered(CONCURRENT_REQUESTS).collect::<Vec<_>>().await)
+        });
+        let failed = |key: &Path, problem: String| GalleryError::Object { key: key.to_string(), problem };
+        match read {
+            Ok(files) => {
+                let parsed = |(key, file): (&Path, object_store::Result<Option<Bytes>>)| {
+                    parse(key, file.map_err(|e| failed(key, e.to_string()))?)
+                };
+                keys.iter().zip(files).map(parsed).collect()
+            }
+            Err(e) => keys.iter().map(|key| Err(failed(key, e.to_string()))).collect(),
+        }
     }
 
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {

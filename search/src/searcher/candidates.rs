@@ -8,7 +8,7 @@ use sightline_core::{CameraId, SightingId, TrackId};
 use crate::store::{Filter, Scored, StoreError, VectorStore};
 
 /// Largest number of pictures per track (design, section 2).
-pub(super) const CROPS_PER_TRACK: usize = 3;
+pub(crate) const CROPS_PER_TRACK: usize = 3;
 
 /// A track with those of its pictures that match the filter, nearest first: one to three.
 #[derive(Clone, Debug)]

@@ -16,12 +16,14 @@ mod request;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sightline_core::SightingId;
-use sightline_core::config::SearchConfig;
+use sightline_core::config::{MAX_RERANK, SearchConfig};
 
-pub use request::{SearchError, SearchRequest, SearchResponse, Sort, Timings, TrackHit};
+pub(crate) use candidates::CROPS_PER_TRACK;
+pub use request::{Hit, PhraseTruth, SearchError, SearchRequest, SearchResponse, Sort, Timings};
 
 use crate::encoder::{EncodedText, QueryEncoder};
 use crate::gallery::Gallery;
@@ -32,12 +34,11 @@ use phrases::QueryUnderstanding;
 
 /// Smallest number of tracks that a search ranks, over all its pages.
 const MIN_RANKED_TRACKS: usize = 200;
-/// Largest number of tracks that one search may re-rank: each costs up to three passes of the
-/// decoder.
-const MAX_RERANK: usize = 256;
-/// Number and lifetime of ranked lists kept for further pages. A list of 200 hits takes about 60
-/// kB.
-const MAX_LISTS: usize = 64;
+/// Ranked lists kept for further pages: for each owner, and over all owners. A list of 200 hits
+/// takes about 60 kB.
+const MAX_LISTS_OF_AN_OWNER: usize = 32;
+const MAX_LISTS: usize = 512;
+/// Time after its last use for which a list is kept.
 const LIST_TTL: Duration = Duration::from_secs(600);
 
 struct Parts {
@@ -77,17 +78,30 @@ impl Searcher {
             let name = |(id, width): (&str, usize)| format!("{id} with {width} values");
             return Err(SearchError::OtherModel { encoder: name(ours), store: name(theirs) });
         }
-        let pages = SearchPages::new(MAX_LISTS, LIST_TTL);
+        let pages = SearchPages::new(MAX_LISTS_OF_AN_OWNER, MAX_LISTS, LIST_TTL);
         Ok(Self { parts: Arc::new(Parts { encoder, store, gallery, config, pages }) })
     }
 
-    /// Runs a search on a thread of the blocking pool.
+    /// Runs a search on a thread of the blocking pool. When the returned future is dropped, because
+    /// nobody waits for the answer any more, the search ends before its next stage. `held` is
+    /// dropped when the work ends, and not with the future: a permit goes there.
     ///
     /// # Errors
     /// [`SearchError`]; see [`SearchError::is_bad_request`].
-    pub async fn search(&self, request: SearchRequest) -> Result<SearchResponse, SearchError> {
+    pub async fn search<G: Send + 'static>(
+        &self,
+        request: SearchRequest,
+        held: G,
+    ) -> Result<SearchResponse, SearchError> {
         let this = self.clone();
-        tokio::task::spawn_blocking(move || this.search_blocking(&request)).await.map_err(|_| SearchError::Broken)?
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let work = move || {
+            let answer = this.search_recorded(&request, &cancelled);
+            drop(held);
+            answer
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| SearchError::Broken)?
     }
 
     /// Returns the page of a cursor from an earlier answer to the same owner. Pictures deleted
@@ -107,8 +121,13 @@ impl Searcher {
     /// # Errors
     /// The errors of [`Searcher::search`].
     pub fn search_blocking(&self, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
+        self.search_recorded(request, &AtomicBool::new(false))
+    }
+
+    /// Runs a search and records it in the metrics.
+    fn search_recorded(&self, request: &SearchRequest, cancelled: &AtomicBool) -> Result<SearchResponse, SearchError> {
         metrics::counter!("sightline_search_requests_total").increment(1);
-        let answer = self.parts.search(request);
+        let answer = self.parts.search(request, cancelled);
         match &answer {
             Ok(a) => {
                 let parts = [
@@ -123,6 +142,7 @@ impl Searcher {
                 }
             }
             Err(e) if e.is_bad_request() => {}
+            Err(SearchError::Cancelled) => metrics::counter!("sightline_search_cancelled_total").increment(1),
             Err(_) => metrics::counter!("sightline_search_errors_total").increment(1),
         }
         answer
@@ -146,13 +166,14 @@ impl Searcher {
                 hit.ended |= payload.ended;
             }
             // The score belongs to this picture; without it there is nothing to show.
-            stored.contains_key(&hit.sighting)
+            stored.contains_key(&hit.sighting_id)
         });
         let ms = milliseconds(start);
         Ok(SearchResponse {
+            query: page.query,
             expected_wrong: phrases::expected_wrong(&page.hits),
             hits: page.hits,
-            confident: true,
+            confident: page.confident,
             nearest_misses: Vec::new(),
             phrases: page.understanding.phrases,
             not_understood: page.understanding.not_understood,
@@ -163,6 +184,20 @@ impl Searcher {
             model_id: parts.encoder.model_id().to_owned(),
         })
     }
+}
+
+/// Tells a search that nobody waits for it any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ends a search that nobody waits for.
+fn check_cancelled(cancelled: &AtomicBool) -> Result<(), SearchError> {
+    if cancelled.load(Ordering::Relaxed) { Err(SearchError::Cancelled) } else { Ok(()) }
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -180,30 +215,21 @@ struct Query {
 
 /// Ranked hits with what is known of them as a whole.
 struct RankedResult {
-    ranked: Vec<TrackHit>,
-    /// How to decide whether the answer is confident.
-    confidence_rule: ConfidenceRule,
+    ranked: Vec<Hit>,
+    /// Whether the decoder judged the text at all.
+    judged: bool,
     understanding: QueryUnderstanding,
     degraded: Vec<String>,
 }
 
-/// Rule that decides whether an answer is confident.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConfidenceRule {
-    /// Re-ranked: a hit must reach the confident probability.
-    DecoderProbability,
-    /// A search by picture, or without the decoder on request: any hit suffices.
-    AnyHit,
-    /// A text without anything that the model judges.
-    Never,
-}
-
 impl Parts {
-    fn search(&self, request: &SearchRequest) -> Result<SearchResponse, SearchError> {
+    fn search(&self, request: &SearchRequest, cancelled: &AtomicBool) -> Result<SearchResponse, SearchError> {
         let start = Instant::now();
         let rerank = request.rerank.unwrap_or(self.config.rerank);
         self.check(request, rerank)?;
+        check_cancelled(cancelled)?;
         let query = self.encode(request)?;
+        check_cancelled(cancelled)?;
         let mut timings = Timings { encode: milliseconds(start), ..Timings::default() };
         let mut degraded = Vec::new();
         if query.text.as_ref().is_some_and(|t| t.truncated) {
@@ -211,20 +237,21 @@ impl Parts {
         }
 
         let searching = Instant::now();
-        let confidence_rule = match &query.text {
+        let judged = match &query.text {
             Some(text) if self.encoder.judges_phrases() && text.phrases.is_empty() => {
                 degraded.push(
                     "the description states nothing that the model judges; the order is by similarity".to_owned(),
                 );
-                ConfidenceRule::Never
+                false
             }
-            Some(_) if rerank > 0 => ConfidenceRule::DecoderProbability,
-            _ => ConfidenceRule::AnyHit,
+            Some(_) => rerank > 0,
+            None => false,
         };
-        let to_rerank = if confidence_rule == ConfidenceRule::DecoderProbability { rerank } else { 0 };
+        let to_rerank = if judged { rerank } else { 0 };
         let shown = to_rerank.max(request.limit);
         let found = candidates::find(&*self.store, &query.vector, &query.filter, shown.max(MIN_RANKED_TRACKS), shown)?;
         timings.search = milliseconds(searching);
+        check_cancelled(cancelled)?;
 
         let mut matches = HashMap::new();
         if let Some(text) = query.text.as_ref().filter(|_| to_rerank > 0) {
@@ -232,6 +259,7 @@ impl Parts {
             let best = &found[..to_rerank.min(found.len())];
             let fetched = rank::fetch_features(&*self.gallery, best, self.encoder.patch_shape());
             timings.fetch = milliseconds(fetching);
+            check_cancelled(cancelled)?;
             let judging = Instant::now();
             let scores = rank::score_pictures(&*self.encoder, text, fetched)?;
             degraded.extend(scores.degraded());
@@ -242,10 +270,11 @@ impl Parts {
             timings.rerank = milliseconds(judging);
         }
         let form = request.score.unwrap_or(self.config.score);
-        let ranked = rank::rank(found, &matches, form, request.sort);
+        let asked = query.text.as_ref().map(|text| text.phrases.as_slice()).unwrap_or_default();
+        let ranked = rank::rank(found, &matches, asked, form, request.sort);
 
         let understanding = query.text.map(|text| QueryUnderstanding::of(text, &ranked)).unwrap_or_default();
-        let mut answer = self.answer(request, RankedResult { ranked, confidence_rule, understanding, degraded });
+        let mut answer = self.answer(request, RankedResult { ranked, judged, understanding, degraded });
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)
@@ -260,24 +289,20 @@ impl Parts {
         }
         let whole = &found[..complete.min(found.len())];
         let pictures: usize = whole.iter().map(|c| c.crops.len()).sum();
-        Ok(self.store.count(filter)? as f32 * whole.len() as f32 / pictures.max(1) as f32)
+        Ok(self.store.estimate(filter)? as f32 * whole.len() as f32 / pictures.max(1) as f32)
     }
 
-    /// Builds the answer: hits, with a cursor when the answer is confident, or the nearest misses
-    /// when no hit reaches the minimum probability.
+    /// Builds the answer: the first page of hits, or the nearest misses when no hit reaches the
+    /// minimum probability.
     fn answer(&self, request: &SearchRequest, result: RankedResult) -> SearchResponse {
-        let RankedResult { ranked, confidence_rule, understanding, degraded } = result;
-        let reaches = |hit: &TrackHit, p: f32| hit.probability.is_some_and(|q| q >= p);
-        let passes = |hit: &TrackHit| request.min_probability.is_none_or(|p| reaches(hit, p));
-        let confident = match confidence_rule {
-            ConfidenceRule::DecoderProbability => {
-                ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability))
-            }
-            ConfidenceRule::AnyHit => !ranked.is_empty(),
-            ConfidenceRule::Never => false,
-        };
+        let RankedResult { ranked, judged, understanding, degraded } = result;
+        let reaches = |hit: &Hit, p: f32| hit.probability.is_some_and(|q| q >= p);
+        let passes = |hit: &Hit| request.min_probability.is_none_or(|p| reaches(hit, p));
+        let confident =
+            judged.then(|| ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability)));
         let model_id = self.encoder.model_id().to_owned();
         let mut answer = SearchResponse {
+            query: request.query.clone(),
             confident,
             degraded: degraded.clone(),
             model_id,
@@ -286,19 +311,16 @@ impl Parts {
             nobody_fulfils: understanding.nobody_fulfils.clone(),
             ..SearchResponse::default()
         };
-        let (all, below): (Vec<TrackHit>, Vec<TrackHit>) = ranked.into_iter().partition(passes);
+        let (all, below): (Vec<Hit>, Vec<Hit>) = ranked.into_iter().partition(passes);
         if all.is_empty() {
             answer.nearest_misses = below.into_iter().take(request.limit).collect();
             return answer;
         }
         answer.hits = all.iter().take(request.limit).cloned().collect();
         answer.expected_wrong = phrases::expected_wrong(&answer.hits);
-        // Only a confident answer has further pages.
-        if confident {
-            let list =
-                Frozen { owner: request.owner.clone(), hits: all, limit: request.limit, degraded, understanding };
-            answer.next_cursor = self.pages.freeze(list);
-        }
+        let (owner, query, limit) = (request.owner.clone(), request.query.clone(), request.limit);
+        let list = Frozen { owner, query, hits: all, limit, confident, degraded, understanding };
+        answer.next_cursor = self.pages.freeze(list);
         answer
     }
 
@@ -317,10 +339,13 @@ impl Parts {
         {
             return Err(SearchError::MinProbability(p));
         }
-        if let (Some(from), Some(to)) = (request.filter.from, request.filter.to)
-            && from > to
-        {
-            return Err(SearchError::TimeRange { from, to });
+        let filter = &request.filter;
+        for range in [(filter.from, filter.to), (filter.seen_from, filter.seen_to)] {
+            if let (Some(from), Some(to)) = range
+                && from > to
+            {
+                return Err(SearchError::TimeRange { from, to });
+            }
         }
         Ok(())
     }

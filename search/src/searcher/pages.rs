@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::phrases::QueryUnderstanding;
-use super::request::TrackHit;
+use super::request::Hit;
 
 /// Ranked list of one search.
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
     /// Owner, the only one who may read it.
     pub owner: String,
+    /// Description that was searched for.
+    pub query: Option<String>,
     /// All hits of the search.
-    pub hits: Vec<TrackHit>,
+    pub hits: Vec<Hit>,
     /// Hits per page.
     pub limit: usize,
+    /// See [`super::SearchResponse::confident`].
+    pub confident: Option<bool>,
     /// Notes of the first page about what was degraded.
     pub degraded: Vec<String>,
     /// Interpretation of the description.
@@ -29,25 +33,29 @@ pub(super) struct Frozen {
 
 /// Part of a list that a cursor refers to.
 pub(super) struct Page {
-    pub hits: Vec<TrackHit>,
+    pub query: Option<String>,
+    pub hits: Vec<Hit>,
     pub next_cursor: Option<String>,
+    pub confident: Option<bool>,
     pub degraded: Vec<String>,
     pub understanding: QueryUnderstanding,
 }
 
-/// Cache of ranked lists, bounded in number and age.
+/// Cache of ranked lists, bounded in number and age. Each owner has a bound of its own, so that one
+/// program with many searches does not expire the pages of everybody else.
 #[derive(Debug)]
 pub(super) struct SearchPages {
     lists: Mutex<HashMap<Uuid, (Instant, Frozen)>>,
-    capacity: usize,
+    of_an_owner: usize,
+    of_all: usize,
     keep: Duration,
 }
 
 impl SearchPages {
-    /// Creates a cache of `capacity` lists, each kept for `keep` after its last use; the least
-    /// recently used list is evicted first.
-    pub fn new(capacity: usize, keep: Duration) -> Self {
-        Self { lists: Mutex::default(), capacity: capacity.max(1), keep }
+    /// Creates a cache of `of_an_owner` lists for each owner and `of_all` lists together, each kept
+    /// for `keep` after its last use; the least recently used list is evicted first.
+    pub fn new(of_an_owner: usize, of_all: usize, keep: Duration) -> Self {
+        Self { lists: Mutex::default(), of_an_owner: of_an_owner.max(1), of_all: of_all.max(1), keep }
     }
 
     /// Stores a list and returns the cursor of its second page; `None` when there is no second
@@ -59,10 +67,8 @@ impl SearchPages {
         let (id, offset) = (Uuid::new_v4(), list.limit);
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.retain(|_, (used, _)| used.elapsed() < self.keep);
-        while lists.len() >= self.capacity {
-            let Some(oldest) = lists.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id) else { break };
-            lists.remove(&oldest);
-        }
+        evict(&mut lists, self.of_an_owner, |kept| kept.owner == list.owner);
+        evict(&mut lists, self.of_all, |_| true);
         lists.insert(id, (Instant::now(), list));
         Some(cursor(id, offset))
     }
@@ -80,11 +86,26 @@ impl SearchPages {
         *used = Instant::now();
         let end = offset.saturating_add(list.limit).min(list.hits.len());
         Some(Page {
+            query: list.query.clone(),
             hits: list.hits[offset..end].to_vec(),
             next_cursor: (end < list.hits.len()).then(|| cursor(id, end)),
+            confident: list.confident,
             degraded: list.degraded.clone(),
             understanding: list.understanding.clone(),
         })
+    }
+}
+
+/// Removes the least recently used of the lists that `counts` selects, until there is room for one
+/// more.
+fn evict(lists: &mut HashMap<Uuid, (Instant, Frozen)>, capacity: usize, counts: impl Fn(&Frozen) -> bool) {
+    loop {
+        let counted = || lists.iter().filter(|(_, (_, list))| counts(list));
+        if counted().count() < capacity {
+            return;
+        }
+        let Some(oldest) = counted().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id) else { return };
+        lists.remove(&oldest);
     }
 }
 
@@ -99,10 +120,10 @@ mod tests {
 
     fn list(owner: &str, hits: u128) -> Frozen {
         let at = Timestamp::from_micros(0);
-        let hit = |i| TrackHit {
-            sighting: Uuid::from_u128(i),
+        let hit = |i| Hit {
+            sighting_id: Uuid::from_u128(i),
             camera: "gate".parse().expect("valid"),
-            track: TrackId { born: at, ordinal: i as u16 },
+            track_id: TrackId { born: at, ordinal: i as u16 },
             first_seen: at,
             last_seen: at,
             ended: false,
@@ -120,8 +141,10 @@ mod tests {
         let hits = (0..hits).map(hit).collect();
         Frozen {
             owner: owner.to_owned(),
+            query: None,
             hits,
             limit: 3,
+            confident: Some(true),
             degraded: vec![],
             understanding: QueryUnderstanding::default(),
         }
@@ -129,14 +152,14 @@ mod tests {
 
     #[test]
     fn pages_cover_the_list_once() {
-        let pages = SearchPages::new(4, Duration::from_secs(60));
+        let pages = SearchPages::new(4, 4, Duration::from_secs(60));
         let mut seen: Vec<u128> = vec![0, 1, 2];
         let mut next = pages.freeze(list("a", 8));
         while let Some(cursor) = next {
             let again = pages.read(&cursor, "a").expect("known");
             let page = pages.read(&cursor, "a").expect("a page can be read twice");
             assert_eq!(again.hits, page.hits);
-            seen.extend(page.hits.iter().map(|h| h.sighting.as_u128()));
+            seen.extend(page.hits.iter().map(|h| h.sighting_id.as_u128()));
             next = page.next_cursor;
         }
         assert_eq!(seen, (0..8).collect::<Vec<_>>());
@@ -145,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_its_owners_and_ages() {
-        let pages = SearchPages::new(2, Duration::from_secs(60));
+        let pages = SearchPages::new(2, 9, Duration::from_secs(60));
         let first = pages.freeze(list("a", 8)).expect("two pages");
         assert!(pages.read(&first, "b").is_none());
         for bad in ["", ".", "x.1", &first.replace(".3", ".8"), &first.replace(".3", ".-1"), &first.replace('.', "")] {
@@ -156,7 +179,15 @@ mod tests {
         pages.freeze(list("a", 8)).expect("two pages");
         assert!(pages.read(&first, "a").is_some());
         assert!(pages.read(&second, "a").is_none(), "used longest ago, so it went");
-        let brief = SearchPages::new(2, Duration::ZERO);
+        for _ in 0..6 {
+            pages.freeze(list("b", 8)).expect("two pages");
+        }
+        assert!(pages.read(&first, "a").is_some(), "another owner's searches evict their own pages");
+        for owner in ["c", "d", "e", "f", "g", "h", "i", "j"] {
+            pages.freeze(list(owner, 8)).expect("two pages");
+        }
+        assert!(pages.read(&first, "a").is_none(), "all owners together are bounded, too");
+        let brief = SearchPages::new(2, 9, Duration::ZERO);
         let cursor = brief.freeze(list("a", 8)).expect("two pages");
         assert!(brief.read(&cursor, "a").is_none(), "too old");
     }

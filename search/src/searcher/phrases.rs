@@ -7,7 +7,7 @@
 use sightline_embed::model::{log_odds, sigmoid};
 use sightline_embed::text::NotUnderstood;
 
-use super::request::TrackHit;
+use super::request::Hit;
 use crate::encoder::{EncodedText, MatchScore, PhraseAsked};
 
 /// Probability below which a phrase is more likely false than true.
@@ -57,7 +57,7 @@ pub(super) struct QueryUnderstanding {
 
 impl QueryUnderstanding {
     /// Creates it from a text and all hits of its search.
-    pub fn of(text: EncodedText, ranked: &[TrackHit]) -> Self {
+    pub fn of(text: EncodedText, ranked: &[Hit]) -> Self {
         let nobody_fulfils = nobody_fulfils(&text.phrases, ranked);
         Self { phrases: text.phrases, not_understood: text.not_understood, nobody_fulfils }
     }
@@ -65,15 +65,16 @@ impl QueryUnderstanding {
 
 /// Returns the phrases that are more likely false than true of every re-ranked track; none when no
 /// track was re-ranked.
-fn nobody_fulfils(asked: &[PhraseAsked], ranked: &[TrackHit]) -> Vec<String> {
-    let best = |i: usize| ranked.iter().filter_map(|hit| hit.phrases.get(i).copied()).reduce(f32::max);
+fn nobody_fulfils(asked: &[PhraseAsked], ranked: &[Hit]) -> Vec<String> {
+    let best =
+        |i: usize| ranked.iter().filter_map(|hit| hit.phrases.get(i).map(|truth| truth.probability)).reduce(f32::max);
     let failed = asked.iter().enumerate().filter(|(i, _)| best(*i).is_some_and(|best| best < LIKELY_TRUE));
     failed.map(|(_, phrase)| phrase.to_string()).collect()
 }
 
 /// Returns the expected number of these hits that the description is not true of; `None` when no
 /// hit was judged by phrases.
-pub(super) fn expected_wrong(hits: &[TrackHit]) -> Option<f32> {
+pub(super) fn expected_wrong(hits: &[Hit]) -> Option<f32> {
     let judged = hits.iter().filter(|hit| !hit.phrases.is_empty());
     judged.filter_map(|hit| hit.probability).map(|p| 1.0 - p).reduce(|sum, wrong| sum + wrong)
 }
@@ -81,18 +82,19 @@ pub(super) fn expected_wrong(hits: &[TrackHit]) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::searcher::request::PhraseTruth;
     use sightline_core::{BBox, SightingId, Timestamp, TrackId};
 
     fn score(probability: f32, phrases: &[f32]) -> MatchScore {
         MatchScore { logit: 0.0, hubness: None, probability, phrases: phrases.to_vec() }
     }
 
-    fn hit(probability: Option<f32>, phrases: &[f32]) -> TrackHit {
+    fn hit(probability: Option<f32>, phrases: &[f32]) -> Hit {
         let at = Timestamp::from_micros(0);
-        TrackHit {
-            sighting: SightingId::from_u128(1),
+        Hit {
+            sighting_id: SightingId::from_u128(1),
             camera: "gate".parse().expect("valid"),
-            track: TrackId { born: at, ordinal: 0 },
+            track_id: TrackId { born: at, ordinal: 0 },
             first_seen: at,
             last_seen: at,
             ended: false,
@@ -103,7 +105,10 @@ mod tests {
             match_logit: None,
             hubness: None,
             probability,
-            phrases: phrases.to_vec(),
+            phrases: phrases
+                .iter()
+                .map(|p| PhraseTruth { text: "jacket".to_owned(), probability: *p, negated: false })
+                .collect(),
             score: 0.0,
             crops: vec![],
         }

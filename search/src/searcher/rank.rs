@@ -13,8 +13,8 @@ use sightline_embed::model::shift_odds;
 
 use super::candidates::Candidate;
 use super::phrases::TrackProbabilities;
-use super::request::{Sort, TrackHit};
-use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
+use super::request::{Hit, PhraseTruth, Sort};
+use crate::encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 use crate::gallery::Gallery;
 
 /// Patch features read from the gallery, with a count of those that could not be read, by reason.
@@ -59,8 +59,9 @@ impl DecoderScores {
 /// counted, and does not fail the others.
 pub(super) fn fetch_features(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> FetchedFeatures {
     let mut fetched = FetchedFeatures::default();
-    for id in candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)) {
-        match gallery.patches(id) {
+    let ids: Vec<SightingId> = candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)).collect();
+    for (id, read) in ids.iter().copied().zip(gallery.patches_of(&ids)) {
+        match read {
             Ok(Some(p)) if (p.rows, p.width) == shape => fetched.pictures.push((id, p)),
             Ok(Some(p)) => {
                 tracing::warn!(sighting = %id, rows = p.rows, width = p.width, "patch features of the wrong shape");
@@ -123,25 +124,26 @@ pub(super) fn adjust_to_track_count(matches: &mut HashMap<SightingId, MatchScore
     }
 }
 
-/// Ranks the hits of all candidates.
+/// Ranks the hits of all candidates; `asked` are the phrases that they were judged by.
 pub(super) fn rank(
     candidates: Vec<Candidate>,
     matches: &HashMap<SightingId, MatchScore>,
+    asked: &[PhraseAsked],
     form: ScoreForm,
     sort: Sort,
-) -> Vec<TrackHit> {
-    let mut hits: Vec<TrackHit> = candidates.into_iter().filter_map(|c| hit(c, matches, form)).collect();
+) -> Vec<Hit> {
+    let mut hits: Vec<Hit> = candidates.into_iter().filter_map(|c| hit(c, matches, asked, form)).collect();
     hits.sort_by(|a, b| order(a, b, sort));
     hits
 }
 
-fn order(a: &TrackHit, b: &TrackHit, sort: Sort) -> Ordering {
+fn order(a: &Hit, b: &Hit, sort: Sort) -> Ordering {
     let judged = b.probability.is_some().cmp(&a.probability.is_some());
     let within = match sort {
         Sort::Relevance => b.score.total_cmp(&a.score).then(b.similarity.total_cmp(&a.similarity)),
         Sort::Time => b.captured_at.cmp(&a.captured_at),
     };
-    judged.then(within).then(a.sighting.cmp(&b.sighting))
+    judged.then(within).then(a.sighting_id.cmp(&b.sighting_id))
 }
 
 /// Combines cosine and, where re-ranked, logit and probability into one score.
@@ -155,7 +157,12 @@ fn combine(form: ScoreForm, cosine: f32, judged: Option<(f32, f32)>) -> f32 {
 }
 
 /// Builds the hit of one track, shown by its best picture.
-fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreForm) -> Option<TrackHit> {
+fn hit(
+    mut c: Candidate,
+    matches: &HashMap<SightingId, MatchScore>,
+    asked: &[PhraseAsked],
+    form: ScoreForm,
+) -> Option<Hit> {
     let score = |id: SightingId, cosine: f32| combine(form, cosine, matches.get(&id).map(|m| (m.logit, m.probability)));
     c.crops.sort_by(|a, b| {
         let judged = (Reverse(matches.contains_key(&a.id))).cmp(&Reverse(matches.contains_key(&b.id)));
@@ -168,10 +175,10 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
     let probability = truth.as_ref().map(|t| t.probability).or(found.map(|m| m.probability));
     let first_seen = c.crops.iter().map(|x| x.payload.first_seen).min()?;
     let last_seen = c.crops.iter().map(|x| x.payload.last_seen).max()?;
-    Some(TrackHit {
-        sighting: best.id,
+    Some(Hit {
+        sighting_id: best.id,
         camera: c.camera.clone(),
-        track: c.track,
+        track_id: c.track,
         first_seen,
         last_seen,
         ended: c.crops.iter().any(|x| x.payload.ended),
@@ -182,10 +189,14 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
         match_logit: found.map(|m| m.logit),
         hubness: found.and_then(|m| m.hubness),
         probability,
-        phrases: truth.map(|t| t.phrases).unwrap_or_default(),
+        phrases: truth.map(|t| asked.iter().zip(t.phrases).map(phrase_truth).collect()).unwrap_or_default(),
         score: combine(form, best.cosine, found.map(|m| m.logit).zip(probability)),
         crops: c.crops.iter().map(|x| x.id).collect(),
     })
+}
+
+fn phrase_truth((asked, probability): (&PhraseAsked, f32)) -> PhraseTruth {
+    PhraseTruth { text: asked.text.clone(), probability, negated: asked.negated }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Request and response of a search.
 
+use serde::{Deserialize, Serialize};
 use sightline_core::config::ScoreForm;
 use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
 use sightline_embed::text::NotUnderstood;
@@ -8,13 +9,16 @@ use crate::encoder::{EncodeError, PhraseAsked};
 use crate::gallery::GalleryError;
 use crate::store::{Filter, StoreError};
 
-/// Order of the hits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Order of the results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
 pub enum Sort {
-    /// Best first.
+    /// Best match first.
     #[default]
     Relevance,
-    /// Newest first. Hits that were not re-ranked stay behind those that were.
+    /// Newest first, among the best matches. Results that were not re-ranked stay behind those that
+    /// were.
     Time,
 }
 
@@ -44,56 +48,81 @@ pub struct SearchRequest {
     pub owner: String,
 }
 
-/// A hit: one track of a person through one camera's view.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrackHit {
-    /// Best picture of the track; the picture fields below belong to it.
-    pub sighting: SightingId,
+/// Phrase of the description, with the probability that it is true of the person.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PhraseTruth {
+    /// The phrase without article and negation: "red jacket", "bag".
+    pub text: String,
+    /// Calibrated probability that the phrase is true of the person, 0 to 1, from all re-ranked
+    /// pictures of the track. For a negated phrase: that the person has no such thing.
+    pub probability: f32,
+    /// Whether the description negates the phrase: "no bag".
+    pub negated: bool,
+}
+
+/// Person found: one track of a person through one camera's view, shown by its best picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hit {
+    /// Id of the best picture of the track; the picture fields below belong to it.
+    #[cfg_attr(feature = "openapi", schema(value_type = uuid::Uuid))]
+    pub sighting_id: SightingId,
     /// Id of the camera.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub camera: CameraId,
     /// Id of the track.
-    pub track: TrackId,
-    /// Capture time of the first frame of the track.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub track_id: TrackId,
+    /// Capture time of the track's first frame.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub first_seen: Timestamp,
     /// Capture time of the last frame in which the track was seen, as far as known.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub last_seen: Timestamp,
     /// Whether the track has ended.
+    #[serde(skip)]
     pub ended: bool,
     /// Capture time of the picture.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub captured_at: Timestamp,
-    /// Bounding box of the person, in source pixels.
+    /// Bounding box `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
+    #[serde(rename = "box")]
+    #[cfg_attr(feature = "openapi", schema(rename = "box", value_type = [f32; 4]))]
     pub bbox: BBox,
     /// Width and height of the source frame in pixels.
+    #[serde(skip)]
     pub frame_size: (u32, u32),
-    /// Cosine of the query and the picture, -1..=1.
+    /// Cosine of the query and the picture, -1 to 1.
     pub similarity: f32,
-    /// Raw logit of the decoder; `None` when the picture was not re-ranked.
+    /// Match logit of the decoder; `null` when this picture was not re-ranked.
     pub match_logit: Option<f32>,
-    /// Hubness: cosine of the picture with texts at large, which lowers its probability; `None`
-    /// when it was not re-ranked, or by a model without a query bank.
+    /// Hubness: similarity of the picture with texts at large, which lowers `probability`; `null`
+    /// when the picture was not re-ranked or the model has no query bank.
     pub hubness: Option<f32>,
-    /// Calibrated probability; `None` when the track was not re-ranked. With a model that judges
-    /// phrases: that the whole description is true of the person, from all re-ranked pictures of
-    /// the track. Otherwise: that the best picture matches.
+    /// Calibrated probability, 0 to 1; `null` when this track was not re-ranked. With a model that
+    /// judges phrases: that the whole description is true of the person, from all re-ranked
+    /// pictures of the track. Otherwise: that the best picture matches.
     pub probability: Option<f32>,
-    /// Probability that each of [`SearchResponse::phrases`] is true of the person, from all
-    /// re-ranked pictures of the track; for a negated phrase, that it is absent. Empty when the
-    /// track was not re-ranked, or by a model that judges no phrases.
-    pub phrases: Vec<f32>,
+    /// Phrases of the description in their order, each with the probability that it is true of the
+    /// person; empty when this track was not re-ranked or the model judges no phrases.
+    pub phrases: Vec<PhraseTruth>,
     /// Score that ranks the hit: its probability, or cosine plus match (in the chosen form), or
     /// cosine alone. Hits with and without a match are never mixed, so scores compare within each
     /// group only.
     pub score: f32,
     /// Ids of all pictures of the track that match the filter, best first.
+    #[serde(skip)]
     pub crops: Vec<SightingId>,
 }
 
-/// Duration of the stages of a search, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Duration of each stage of a search, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timings {
     /// Query encoding.
     pub encode: f64,
-    /// Vector search.
+    /// Vector search, with the filter inside.
     pub search: f64,
     /// Reading the patch features.
     pub fetch: f64,
@@ -106,13 +135,15 @@ pub struct Timings {
 /// Response to a search.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchResponse {
+    /// The description that was searched for; on a further page, that of its search.
+    pub query: Option<String>,
     /// Hits in order, whether confident or not; see `confident`.
-    pub hits: Vec<TrackHit>,
-    /// Whether a hit reaches the configured probability. A search without text has no
-    /// probabilities; there it only means that something was found.
-    pub confident: bool,
+    pub hits: Vec<Hit>,
+    /// Whether a hit reaches the configured probability; `None` when nothing was judged: by a
+    /// search without text, without re-ranking, or of a text that states nothing the model judges.
+    pub confident: Option<bool>,
     /// Nearest hits, in order, when no hit reaches the requested `min_probability`.
-    pub nearest_misses: Vec<TrackHit>,
+    pub nearest_misses: Vec<Hit>,
     /// Phrases of the description, in order; empty with a model that judges no phrases.
     pub phrases: Vec<PhraseAsked>,
     /// Words of the description that the model could not use, with the reason; empty with a model
@@ -194,6 +225,9 @@ pub enum SearchError {
         /// Id and width of the store.
         store: String,
     },
+    /// Nobody waits for the answer any more.
+    #[error("the search was cancelled")]
+    Cancelled,
     /// The thread of the search panicked.
     #[error("the search was broken off")]
     Broken,

@@ -116,6 +116,10 @@ impl VectorStore for AllModels {
         self.answering.end_track(camera, track, first, last, ended)
     }
 
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.answering.estimate(filter)
+    }
+
     fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         self.answering.count(filter)
     }

@@ -131,6 +131,10 @@ impl VectorStore for ExactStore {
         Ok(of_track.len() as u64)
     }
 
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.count(filter)
+    }
+
     fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         Ok(self.read().iter().filter(|(id, (_, p))| filter.matches(**id, p)).count() as u64)
     }

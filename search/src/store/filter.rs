@@ -10,10 +10,17 @@ use super::{Payload, Record};
 pub struct Filter {
     /// Any of these cameras. An empty list matches nothing.
     pub cameras: Option<Vec<CameraId>>,
-    /// Earliest capture time, inclusive.
+    /// None of these cameras.
+    pub exclude_cameras: Vec<CameraId>,
+    /// Earliest capture time of the picture, inclusive.
     pub from: Option<Timestamp>,
-    /// Latest capture time, inclusive.
+    /// Latest capture time of the picture, inclusive.
     pub to: Option<Timestamp>,
+    /// The track was in view at or after this time: its last frame is not earlier. With
+    /// `seen_to` it overlaps the time asked for, wherever in it its pictures were taken.
+    pub seen_from: Option<Timestamp>,
+    /// The track was in view at or before this time: its first frame is not later.
+    pub seen_to: Option<Timestamp>,
     /// Any of these pictures. An empty list matches nothing.
     pub ids: Option<Vec<SightingId>>,
     /// Pictures of this track. Track ids are unique within their camera.
@@ -41,8 +48,11 @@ impl Filter {
     /// Whether a picture matches: the reference definition for every store.
     pub fn matches(&self, id: SightingId, payload: &Payload) -> bool {
         self.cameras.as_ref().is_none_or(|c| c.contains(&payload.camera))
+            && !self.exclude_cameras.contains(&payload.camera)
             && self.from.is_none_or(|t| payload.captured_at >= t)
             && self.to.is_none_or(|t| payload.captured_at <= t)
+            && self.seen_from.is_none_or(|t| payload.last_seen >= t)
+            && self.seen_to.is_none_or(|t| payload.first_seen <= t)
             && self.ids.as_ref().is_none_or(|i| i.contains(&id))
             && self.track.as_ref().is_none_or(|(c, t)| payload.camera == *c && payload.track == *t)
             && !self.exclude.contains(&id)
@@ -52,12 +62,17 @@ impl Filter {
     pub fn matches_nothing(&self) -> bool {
         self.cameras.as_ref().is_some_and(Vec::is_empty)
             || self.ids.as_ref().is_some_and(Vec::is_empty)
-            || matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
+            || [(self.from, self.to), (self.seen_from, self.seen_to)]
+                .iter()
+                .any(|range| matches!(range, (Some(from), Some(to)) if from > to))
     }
 
-    /// Whether every picture matches, except those excluded by id.
+    /// Whether every picture matches, except those excluded by id or by camera.
     pub fn is_unrestricted(&self) -> bool {
-        self.cameras.is_none() && self.from.is_none() && self.to.is_none() && self.ids.is_none() && self.track.is_none()
+        self.cameras.is_none()
+            && [self.from, self.to, self.seen_from, self.seen_to].iter().all(Option::is_none)
+            && self.ids.is_none()
+            && self.track.is_none()
     }
 
     /// Returns the filter for the page after `page`, which [`super::VectorStore::newest`] returned

@@ -202,7 +202,15 @@ pub trait VectorStore: Send + Sync {
         ended: bool,
     ) -> Result<u64, StoreError>;
 
-    /// Counts the matching points exactly.
+    /// Estimates the number of matching points without listing them: of the right order, exact
+    /// only by luck.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError>;
+
+    /// Counts the matching points exactly. It reads the id of each of them: neither a request nor
+    /// a probe may wait for it.
     ///
     /// # Errors
     /// When the engine fails.

@@ -8,6 +8,10 @@ pub(super) const CAMERA: &str = "camera";
 pub(super) const TRACK: &str = "track";
 /// Payload field of the capture time in microseconds.
 pub(super) const CAPTURED_AT: &str = "captured_at";
+/// Payload field of the capture time of the track's first frame in microseconds.
+pub(super) const FIRST_SEEN: &str = "first_seen";
+/// Payload field of the capture time of the track's last frame in microseconds.
+pub(super) const LAST_SEEN: &str = "last_seen";
 
 /// Checks that a model id can name a folder and be part of a collection's name.
 pub(super) fn check_model_id(id: &str) -> Result<(), StoreError> {

@@ -55,6 +55,10 @@ fn entries_are_read_back_replaced_and_deleted() {
             gallery.put(&[GalleryEntry { jpeg: "better".into(), ..all[4].clone() }]).unwrap();
         }
         let gallery = open(MODEL);
+        let asked: Vec<Uuid> = all.iter().map(|e| e.id).chain([Uuid::from_u128(999)]).rev().collect();
+        let together: Vec<_> = gallery.patches_of(&asked).into_iter().map(Result::unwrap).collect();
+        let want = std::iter::once(None).chain(all.iter().rev().map(|e| Some(e.patches.clone())));
+        assert!(together.into_iter().eq(want), "in the order asked for");
         for e in &all {
             let jpeg = gallery.jpeg(e.id).unwrap().unwrap();
             assert_eq!(jpeg, if e.id == all[4].id { "better".into() } else { e.jpeg.clone() });

@@ -94,6 +94,10 @@ impl VectorStore for Store {
         self.1.calls.lock().unwrap().push("end_track");
         self.0.end_track(c, t, f, l, e)
     }
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.0.estimate(filter)
+    }
+
     fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
         self.0.count(filter)
     }

@@ -17,8 +17,8 @@ use sightline_core::{Config, Discard, IndexEvent, RgbImage};
 use sightline_embed::Embedder;
 use sightline_embed::model::ModelConfig;
 use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, IndexerOptions,
-    QueryEncoder, SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
+    Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, Hit, IndexerOptions,
+    QueryEncoder, SearchError, SearchRequest, Searcher, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -114,13 +114,14 @@ impl World {
 fn poisoned_patch_features_cost_their_own_pictures_alone() {
     let World { embedder, store, gallery, _folder } = world();
     let ask = SearchRequest { query: Some(sentences()[0].clone()), limit: 10, ..SearchRequest::default() };
-    let config = SearchConfig { rerank: 6, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw };
+    let config =
+        SearchConfig { rerank: 6, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw, concurrent: 1 };
     let searcher = Searcher::new(Arc::new(embedder), store, Arc::clone(&gallery), config).unwrap();
     let whole = searcher.search_blocking(&ask).unwrap();
     let best = &whole.hits[0].clone();
     let middle = &whole.hits[2].clone();
     for (hit, value) in [(best, f16::NAN), (middle, f16::INFINITY)] {
-        let mut patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let mut patches = gallery.patches(hit.sighting_id).unwrap().unwrap();
         let mut data = patches.data.to_vec();
         // In the class token and in the last patch.
         let end = data.len() - 2;
@@ -128,16 +129,16 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
             data[at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
         patches.data = data.into();
-        gallery.put(&[GalleryEntry { id: hit.sighting, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
+        gallery.put(&[GalleryEntry { id: hit.sighting_id, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
     }
     let answer = searcher.search_blocking(&ask).unwrap();
-    let scores = |hits: &[TrackHit]| hits.iter().map(|h| (h.sighting, h.match_logit)).collect::<Vec<_>>();
-    let poisoned = |h: &TrackHit| h.sighting == best.sighting || h.sighting == middle.sighting;
-    let (mut behind, sound): (Vec<TrackHit>, Vec<TrackHit>) = whole.hits.iter().cloned().partition(poisoned);
+    let scores = |hits: &[Hit]| hits.iter().map(|h| (h.sighting_id, h.match_logit)).collect::<Vec<_>>();
+    let poisoned = |h: &Hit| h.sighting_id == best.sighting_id || h.sighting_id == middle.sighting_id;
+    let (mut behind, sound): (Vec<Hit>, Vec<Hit>) = whole.hits.iter().cloned().partition(poisoned);
     assert_eq!(scores(&answer.hits[..4]), scores(&sound));
     behind.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
     for (hit, was) in answer.hits[4..].iter().zip(&behind) {
-        assert_eq!((hit.sighting, hit.match_logit, hit.probability), (was.sighting, None, None));
+        assert_eq!((hit.sighting_id, hit.match_logit, hit.probability), (was.sighting_id, None, None));
         assert_eq!(hit.score, hit.similarity);
     }
     assert!(
@@ -164,7 +165,13 @@ fn phrases_go_from_the_model_into_the_answer() {
         "a phrase's truth does not depend on how many others there are"
     );
     let query = embedder.encode_text_blocking("a young woman in a red jacket without a backpack").unwrap();
-    let config = SearchConfig { rerank: 6, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Calibrated };
+    let config = SearchConfig {
+        rerank: 6,
+        max_limit: 50,
+        confident_probability: 0.5,
+        score: ScoreForm::Calibrated,
+        concurrent: 1,
+    };
     let model = embedder.clone();
     let searcher = Searcher::new(Arc::new(embedder), store, Arc::clone(&gallery), config).unwrap();
     let ask = |text: &str| {
@@ -177,10 +184,10 @@ fn phrases_go_from_the_model_into_the_answer() {
     let lost: Vec<String> = answer.not_understood.iter().map(|n| format!("{}: {}", n.text, n.why)).collect();
     assert_eq!(lost, ["young: age is not judged"]);
     for hit in &answer.hits {
-        let patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let patches = gallery.patches(hit.sighting_id).unwrap().unwrap();
         let score = model.match_scores_blocking(&query, vec![patches]).unwrap().pop().flatten().unwrap();
         let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
-        assert!(hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(*a, *b)), "{:?} {score:?}", hit.phrases);
+        assert!(hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(a.probability, *b)), "{:?} {score:?}", hit.phrases);
         assert!(hit.phrases.len() == 3 && close(hit.probability.unwrap(), score.probability), "{hit:?} {score:?}");
     }
     let wrong: f32 = answer.hits.iter().map(|hit| 1.0 - hit.probability.unwrap()).sum();
@@ -188,13 +195,14 @@ fn phrases_go_from_the_model_into_the_answer() {
 
     let foreign = ask("ein mann mit mantel");
     assert!(foreign.hits.len() == 6 && foreign.hits.iter().all(|hit| hit.probability.is_none()));
-    assert!(foreign.not_understood.len() == 4 && !foreign.confident && foreign.expected_wrong.is_none());
+    assert!(foreign.not_understood.len() == 4 && foreign.confident.is_none() && foreign.expected_wrong.is_none());
 }
 
 #[test]
 fn searches_equal_the_reference() {
     let World { embedder, store, gallery, _folder } = world();
-    let config = SearchConfig { rerank: 4, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw };
+    let config =
+        SearchConfig { rerank: 4, max_limit: 50, confident_probability: 0.0, score: ScoreForm::Raw, concurrent: 1 };
     let searcher = Searcher::new(Arc::new(embedder), store, gallery, config).unwrap();
     let want = tensors("cada-tiny/eval.safetensors");
     let rows = |name: &str| want[name].to_vec2::<f32>().unwrap();
@@ -214,7 +222,7 @@ fn searches_equal_the_reference() {
         let mut order: Vec<usize> = (0..6).collect();
         order.sort_by(|a, b| cosine(*b).total_cmp(&cosine(*a)));
         order[..4].sort_by(|a, b| (cosine(*b) + logit(*b)).total_cmp(&(cosine(*a) + logit(*a))));
-        let got: Vec<usize> = answer.hits.iter().map(|h| h.track.born.as_micros() as usize).collect();
+        let got: Vec<usize> = answer.hits.iter().map(|h| h.track_id.born.as_micros() as usize).collect();
         assert_eq!(got, order, "{sentence}");
         for (rank, (hit, i)) in answer.hits.iter().zip(order).enumerate() {
             worst_cosine = worst_cosine.max((hit.similarity - cosine(i)).abs());

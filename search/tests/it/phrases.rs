@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use sightline_core::config::{ScoreForm, SearchConfig};
 use sightline_search::{
-    ExactStore, FolderGallery, Gallery, Point, SearchRequest, SearchResponse, Searcher, TrackHit, VectorStore,
+    ExactStore, FolderGallery, Gallery, Hit, Point, SearchRequest, SearchResponse, Searcher, VectorStore,
 };
 
 use crate::support::{Double, MODEL, WIDTH, judged_gallery_entry, point, turned};
@@ -23,8 +23,13 @@ impl World {
         let gallery = Arc::new(FolderGallery::open(folder.path(), MODEL).unwrap());
         store.upsert(&points.iter().map(|(p, _)| p.clone()).collect::<Vec<_>>()).unwrap();
         gallery.put(&points.iter().map(|(p, values)| judged_gallery_entry(p, values)).collect::<Vec<_>>()).unwrap();
-        let config =
-            SearchConfig { rerank: 32, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Calibrated };
+        let config = SearchConfig {
+            rerank: 32,
+            max_limit: 50,
+            confident_probability: 0.5,
+            score: ScoreForm::Calibrated,
+            concurrent: 1,
+        };
         let searcher = Searcher::new(Arc::new(encoder), store, gallery, config).unwrap();
         Self { searcher, _folder: folder }
     }
@@ -47,8 +52,8 @@ fn picture(born: i64, crop: u8) -> Point {
     point("gate", born, crop, born, turned(0, 0.01 * born as f32))
 }
 
-fn births(hits: &[TrackHit]) -> Vec<i64> {
-    hits.iter().map(|h| h.track.born.as_micros()).collect()
+fn births(hits: &[Hit]) -> Vec<i64> {
+    hits.iter().map(|h| h.track_id.born.as_micros()).collect()
 }
 
 fn close(a: f32, b: f32) -> bool {
@@ -70,11 +75,19 @@ fn the_pictures_of_a_track_agree_and_the_best_is_shown() {
     assert_eq!(births(&answer.hits), [2, 1]);
     let (steady, lucky) = (&answer.hits[0], &answer.hits[1]);
     assert!(close(steady.probability.unwrap(), sigmoid(0.5)) && close(lucky.probability.unwrap(), sigmoid(-1.0)));
-    assert!(close(lucky.phrases[0], sigmoid(-1.0)) && close(lucky.phrases[1], sigmoid(-1.0)), "{:?}", lucky.phrases);
-    assert!(close(steady.phrases[0], sigmoid(2.0)), "{:?}", steady.phrases);
-    assert!(close(steady.phrases[1], sigmoid(2.0)), "nobody sees a bag, and none was asked for: {:?}", steady.phrases);
+    assert!(
+        close(lucky.phrases[0].probability, sigmoid(-1.0)) && close(lucky.phrases[1].probability, sigmoid(-1.0)),
+        "{:?}",
+        lucky.phrases
+    );
+    assert!(close(steady.phrases[0].probability, sigmoid(2.0)), "{:?}", steady.phrases);
+    assert!(
+        close(steady.phrases[1].probability, sigmoid(2.0)),
+        "nobody sees a bag, and none was asked for: {:?}",
+        steady.phrases
+    );
     assert!(answer.hits.iter().all(|hit| Some(hit.score) == hit.probability));
-    assert_eq!((lucky.sighting, lucky.match_logit), (points[0].0.id, Some(3.0)), "the best picture is shown");
+    assert_eq!((lucky.sighting_id, lucky.match_logit), (points[0].0.id, Some(3.0)), "the best picture is shown");
     assert_eq!(lucky.crops.len(), 3);
     let asked: Vec<String> = answer.phrases.iter().map(ToString::to_string).collect();
     assert_eq!(asked, ["red jacket", "no bag"]);
@@ -134,7 +147,7 @@ fn a_description_without_a_phrase_is_searched_by_similarity_and_says_so() {
     let answer = world.ask("axis 0, ?mann, ?rucksack");
     assert_eq!(births(&answer.hits), (1..11).collect::<Vec<_>>(), "by cosine");
     assert!(answer.hits.iter().all(|hit| hit.probability.is_none() && hit.phrases.is_empty()));
-    assert!(!answer.confident && answer.nobody_fulfils.is_empty() && answer.expected_wrong.is_none());
+    assert!(answer.confident.is_none() && answer.nobody_fulfils.is_empty() && answer.expected_wrong.is_none());
     assert_eq!(answer.not_understood.len(), 2);
     assert!(answer.degraded[0].contains("states nothing that the model judges"), "{:?}", answer.degraded);
 }
@@ -144,7 +157,7 @@ fn without_the_decoder_nothing_is_said_of_anybody() {
     let world = World::of(&[(picture(1, 0), &[-3.0, -3.0])], judging());
     let request = SearchRequest { rerank: Some(0), ..text("axis 0, red jacket, ?young") };
     let answer = world.searcher.search_blocking(&request).unwrap();
-    assert!(answer.confident && answer.nobody_fulfils.is_empty() && answer.expected_wrong.is_none());
+    assert!(answer.confident.is_none() && answer.nobody_fulfils.is_empty() && answer.expected_wrong.is_none());
     assert_eq!((answer.phrases.len(), answer.not_understood.len()), (1, 1), "what was understood is told all the same");
     assert!(answer.hits[0].phrases.is_empty());
 }
@@ -156,7 +169,7 @@ fn a_model_that_judges_no_phrases_answers_as_before() {
     let world = World::of(&points, Double::new());
     let answer = world.ask("axis 0, red jacket, no bag, ?young");
     let hit = &answer.hits[0];
-    assert_eq!((hit.sighting, hit.probability), (points[0].0.id, Some(sigmoid(3.0))), "the best picture counts");
+    assert_eq!((hit.sighting_id, hit.probability), (points[0].0.id, Some(sigmoid(3.0))), "the best picture counts");
     assert!(hit.phrases.is_empty() && answer.phrases.is_empty() && answer.not_understood.is_empty());
     assert!(answer.nobody_fulfils.is_empty() && answer.expected_wrong.is_none() && answer.degraded.is_empty());
 }

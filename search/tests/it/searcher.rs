@@ -2,13 +2,16 @@
 //! bad requests.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::time::Duration;
 
 use sightline_core::config::{ScoreForm, SearchConfig};
 use sightline_core::ids::sighting_id;
 use sightline_core::{PatchFeatures, RgbImage, SightingId};
 use sightline_search::{
-    EncodeError, ExactStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, SearchError, SearchRequest,
-    SearchResponse, Searcher, Sort, TrackHit, VectorStore,
+    EncodeError, ExactStore, Filter, FolderGallery, Gallery, GalleryEntry, Hit, Point, SearchError, SearchRequest,
+    SearchResponse, Searcher, Sort, VectorStore,
 };
 use uuid::Uuid;
 
@@ -22,7 +25,7 @@ struct World {
 }
 
 fn config() -> SearchConfig {
-    SearchConfig { rerank: 32, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Probability }
+    SearchConfig { rerank: 32, max_limit: 50, confident_probability: 0.5, score: ScoreForm::Probability, concurrent: 1 }
 }
 
 impl World {
@@ -60,8 +63,8 @@ fn near(born: i64, angle: f32) -> Point {
     point("gate", born, 0, born, turned(0, angle))
 }
 
-fn births(hits: &[TrackHit]) -> Vec<i64> {
-    hits.iter().map(|h| h.track.born.as_micros()).collect()
+fn births(hits: &[Hit]) -> Vec<i64> {
+    hits.iter().map(|h| h.track_id.born.as_micros()).collect()
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn score_forms_follow_the_method() {
         assert_eq!((hit.match_logit, hit.hubness, hit.probability), (Some(logit), Some(logit / 8.0), Some(p)));
         assert!((hit.score - (angle.cos() + p)).abs() < 1e-5);
     }
-    assert!(paper.confident && paper.degraded.is_empty() && paper.next_cursor.is_none());
+    assert!(paper.confident == Some(true) && paper.degraded.is_empty() && paper.next_cursor.is_none());
     assert_eq!(paper.model_id, MODEL);
     let t = paper.timings;
     assert!(t.total >= t.encode + t.search + t.fetch + t.rerank && t.total < 5000.0, "{t:?}");
@@ -113,7 +116,7 @@ fn what_was_not_judged_is_always_behind() {
     let world = World::of(&points);
     let mut request = SearchRequest { rerank: Some(2), score: Some(ScoreForm::Raw), ..text("axis 0") };
     let answer = world.ask(request.clone());
-    assert!(!answer.confident && answer.nearest_misses.is_empty());
+    assert!(answer.confident == Some(false) && answer.nearest_misses.is_empty());
     assert_eq!(births(&answer.hits), [0, 1, 2, 3, 4, 5]);
     let judged: Vec<bool> = answer.hits.iter().map(|h| h.probability.is_some()).collect();
     assert_eq!(judged, [true, true, false, false, false, false]);
@@ -121,7 +124,7 @@ fn what_was_not_judged_is_always_behind() {
 
     request.rerank = Some(0);
     let cosine = world.ask(request);
-    assert!(cosine.confident, "without a match score nothing is claimed to be a miss");
+    assert_eq!(cosine.confident, None, "nothing was judged");
     assert!(cosine.hits.iter().all(|h| h.match_logit.is_none() && h.score == h.similarity));
 }
 
@@ -141,7 +144,7 @@ fn a_track_is_one_hit_and_the_best_picture_counts() {
     let answer = world.ask(text("axis 0"));
     let hit = &answer.hits[0];
     let crops: Vec<SightingId> = [1, 0, 2].map(|n| sighting_id(&camera("gate"), track(5), n)).to_vec();
-    assert_eq!((hit.sighting, &hit.crops), (crops[0], &crops));
+    assert_eq!((hit.sighting_id, &hit.crops), (crops[0], &crops));
     assert_eq!((hit.first_seen, hit.last_seen, hit.captured_at, hit.ended), (at(5), at(99), at(20), true));
     assert_eq!(hit.frame_size, (640, 480));
     assert_eq!(answer.hits[1].camera, camera("door"));
@@ -175,10 +178,13 @@ fn many_pictures_a_track_do_not_use_up_the_search() {
 fn nothing_confident_is_said_beside_the_hits() {
     let world = World::of(&[(near(1, 0.1), -2.0), (near(2, 0.2), -0.1)]);
     let answer = world.ask(text("axis 0"));
-    assert!(!answer.confident && answer.nearest_misses.is_empty() && answer.next_cursor.is_none());
+    assert!(answer.confident == Some(false) && answer.nearest_misses.is_empty() && answer.next_cursor.is_none());
     assert_eq!(births(&answer.hits), [2, 1]);
+    let first = world.ask(SearchRequest { limit: 1, ..text("axis 0") });
+    let second = world.searcher.next_page_blocking(&first.next_cursor.expect("a second page"), "").unwrap();
+    assert_eq!((births(&second.hits), second.confident), (vec![1], Some(false)), "doubt hides no page");
     let none = world.ask(text("axis 0").also(Filter::camera(camera("elsewhere"))));
-    assert!(!none.confident && none.hits.is_empty() && none.nearest_misses.is_empty());
+    assert!(none.confident == Some(false) && none.hits.is_empty() && none.nearest_misses.is_empty());
 }
 
 trait Also {
@@ -240,7 +246,7 @@ fn pictures_search_without_a_match_and_compose_with_text() {
     let image = RgbImage::new(1, 1, vec![1u8, 0, 0]).unwrap();
     let by_image = world.ask(SearchRequest { image: Some(image.clone()), limit: 9, ..SearchRequest::default() });
     assert_eq!(births(&by_image.hits), [3, 2, 1]);
-    assert!(by_image.confident && by_image.hits.iter().all(|h| h.probability.is_none()));
+    assert!(by_image.confident.is_none() && by_image.hits.iter().all(|h| h.probability.is_none()));
 
     let like = Some(sighting_id(&camera("gate"), track(1), 0));
     let by_like = world.ask(SearchRequest { like, limit: 9, ..SearchRequest::default() });
@@ -266,7 +272,7 @@ fn pages_are_frozen_and_forget_what_was_deleted() {
     let (mut seen, mut next) = (Vec::new(), Some(cursor));
     while let Some(cursor) = next {
         let page = world.searcher.next_page_blocking(&cursor, "me").unwrap();
-        assert!(page.confident && page.hits.iter().all(|h| h.probability.is_some()));
+        assert!(page.confident == Some(true) && page.hits.iter().all(|h| h.probability.is_some()));
         seen.extend(births(&page.hits));
         next = page.next_cursor;
     }
@@ -280,7 +286,7 @@ fn probability_floor_and_order_by_time() {
     assert_eq!(births(&world.ask(floor(0.6)).hits), [1, 3, 4]);
     assert_eq!(births(&world.ask(floor(0.85)).hits), [1, 3]);
     let none = world.ask(floor(0.99));
-    assert!(!none.confident && none.hits.is_empty());
+    assert!(none.confident == Some(false) && none.hits.is_empty());
     assert_eq!(births(&none.nearest_misses), [1, 3, 4, 2]);
     let by_time = world.ask(SearchRequest { sort: Sort::Time, ..floor(0.6) });
     assert_eq!(births(&by_time.hits), [4, 3, 1]);
@@ -320,13 +326,29 @@ fn bad_requests_have_distinct_errors() {
 }
 
 #[tokio::test]
+async fn a_search_that_nobody_waits_for_ends_before_the_decoder() {
+    let points: Vec<(Point, f32)> = (0..3).map(|i| (near(i, 0.01 * i as f32), 2.0)).collect();
+    let world = World::of(&points);
+    let encoder = Arc::new(Double { encoding_takes: Duration::from_millis(300), ..Double::new() });
+    let questions = Arc::clone(&encoder.match_questions);
+    let searcher = Searcher::new(encoder, world.store.clone(), world.gallery.clone(), config()).unwrap();
+    let (permit, permits) = std::sync::mpsc::channel::<()>();
+    let gone = tokio::time::timeout(Duration::from_millis(50), searcher.search(text("axis 0"), permit)).await;
+    assert!(gone.is_err(), "the caller has left");
+    assert_eq!(permits.try_recv(), Err(TryRecvError::Empty), "the permit is held while the work goes on");
+    let ended = tokio::task::spawn_blocking(move || permits.recv_timeout(Duration::from_secs(10))).await.unwrap();
+    assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "and given back when it ends");
+    assert_eq!(questions.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
 async fn searches_run_beside_each_other() {
     let points: Vec<(Point, f32)> = (0..40).map(|i| (near(i, 0.01 * i as f32), 2.0)).collect();
     let world = World::of(&points);
     let asked: Vec<_> = (0..16)
         .map(|_| {
             let searcher = world.searcher.clone();
-            tokio::spawn(async move { searcher.search(text("axis 0")).await })
+            tokio::spawn(async move { searcher.search(text("axis 0"), ()).await })
         })
         .collect();
     for answer in asked {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -136,12 +137,15 @@ pub struct Double {
     pub phrases: bool,
     /// Number of requests to match pictures.
     pub match_questions: Arc<AtomicUsize>,
+    /// Time that the encoding of a text takes.
+    pub encoding_takes: Duration,
 }
 
 impl Double {
     /// Creates a model that judges no phrases.
     pub fn new() -> Self {
-        Self { model_id: MODEL.to_owned(), persons: None, phrases: false, match_questions: Arc::default() }
+        let (match_questions, encoding_takes) = (Arc::default(), Duration::ZERO);
+        Self { model_id: MODEL.to_owned(), persons: None, phrases: false, match_questions, encoding_takes }
     }
 
     pub fn shared() -> Arc<Self> {
@@ -190,6 +194,7 @@ impl QueryEncoder for Double {
     }
 
     fn encode_text(&self, text: &str) -> Result<EncodedText, EncodeError> {
+        std::thread::sleep(self.encoding_takes);
         let axis = text.split([' ', ',']).nth(1).and_then(|n| n.parse().ok()).ok_or(EncodeError::EmptyQuery)?;
         let truncated = text.len() > 100;
         let (phrases, not_understood) = if self.phrases { parts(text) } else { Default::default() };

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
 use sightline_api::remote::{CameraTopic, RemoteNodes};
-use sightline_api::startup::{self, Sharing};
+use sightline_api::startup::{self, OpenIndex, Sharing};
 use sightline_api::state::{self, State};
 use sightline_api::{erasure, gauges};
 use sightline_api::{monitor, server};
@@ -80,22 +80,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 /// Connects model, index and cameras in this order, because each needs the one before. Returns the
 /// task that keeps the coverage up to date.
-async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Result<Option<Arc<RemoteCoverage>>> {
+async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Result<Option<RemoteCoverage>> {
     app.set_phase("loading the model");
     let embedder = startup::model(config).await?;
-    let info = embedder.info();
     app.set_phase("opening the index");
-    let index = startup::index(config, app, &info.id, info.feature_dim, Sharing::Shared).await?;
-    let engine = Arc::new(startup::engine(config, &embedder, &index)?);
-    let nodes = Arc::new(RemoteNodes::new(index.coverage, topic(config, shutdown)?));
-    tokio::spawn(Arc::clone(&engine).follow(shutdown.clone()));
+    let OpenIndex { index, follower } = startup::index(config, app, &embedder, Sharing::Shared).await?;
+    let nodes = Arc::new(RemoteNodes::new(index.coverage().clone(), topic(config, shutdown)?));
     tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
     app.set_cameras(nodes);
-    app.set_engine(engine);
+    app.set_index(index, startup::model_view(&embedder));
     let on_the_bus = Duration::from_secs(config.bus.retention_hours.saturating_mul(3600));
     tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
     tokio::spawn(erasure::run(app.clone(), on_the_bus, shutdown.clone()));
-    Ok(index.follower)
+    Ok(follower)
 }
 
 #[cfg(feature = "kafka")]

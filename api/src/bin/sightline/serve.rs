@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
-use sightline_api::engine::Engine as _;
-use sightline_api::startup::{self, Index, Sharing};
+use sightline_api::startup::{self, Sharing};
 use sightline_api::state::{self, State};
 use sightline_api::{gauges, server};
 use sightline_core::queue::Queue;
@@ -118,7 +117,7 @@ impl Pipeline {
     async fn start(config: &Config, app: &App, state: &State, shutdown: &Shutdown) -> anyhow::Result<Self> {
         app.set_phase("loading the model");
         let embedder = startup::model(config).await?;
-        let info = embedder.info();
+        let model = startup::model_view(&embedder);
         app.set_phase("loading the detector");
         // ByteTrack's second stage needs detections that are too weak to be shown or to start a
         // track.
@@ -127,15 +126,13 @@ impl Pipeline {
             blocking(move || Ok(NanoDet::load(&detect.weights, &detect)?.with_score_threshold(weakest))).await?;
 
         app.set_phase("opening the index");
-        let index = startup::index(config, app, &info.id, info.feature_dim, Sharing::Own).await?;
-        let engine = Arc::new(startup::engine(config, &embedder, &index)?);
-        let Index { store, gallery, coverage, .. } = index;
+        let index = startup::index(config, app, &embedder, Sharing::Own).await?.index;
+        let (store, gallery) = (Arc::clone(index.store()), Arc::clone(index.gallery()));
         for camera in state.pending_erasures()? {
-            let erased = engine.erase_camera(camera.clone()).await?;
-            tracing::info!(%camera, sightings = erased.sightings, "finished an erasure that was interrupted");
+            let erased = index.erase_camera(camera.clone()).await?;
+            tracing::info!(%camera, sightings = erased.points, "finished an erasure that was interrupted");
             state.finish_erasure(&camera)?;
         }
-        tokio::spawn(Arc::clone(&engine).follow(shutdown.clone()));
 
         app.set_phase("starting the cameras");
         let (crops, sightings) = (Queue::new(CROP_QUEUE), Queue::new(INDEX_QUEUE));
@@ -151,7 +148,7 @@ impl Pipeline {
         };
         let indexing = {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
-            let (coverage, give_up) = (coverage.clone(), give_up.clone());
+            let (coverage, give_up) = (index.coverage().clone(), give_up.clone());
             let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
             tokio::task::spawn_blocking(move || {
                 indexer::run(&input, &*store, &*gallery, &coverage, &Discard, &options, &give_up)
@@ -177,7 +174,7 @@ impl Pipeline {
         .await?;
         tokio::spawn(Arc::clone(&control).retry_refused(shutdown.clone()));
         app.set_cameras(control);
-        app.set_engine(engine);
+        app.set_index(index, model);
         tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }

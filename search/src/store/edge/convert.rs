@@ -10,7 +10,7 @@ use qdrant_edge::{
 use serde_json::{Map, Value};
 use sightline_core::{SightingId, Timestamp};
 
-use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
+use crate::store::names::{CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
 use crate::store::{Filter, Payload, Record, StoreError};
 
 /// Name of a point's only vector: the engine's default.
@@ -58,8 +58,8 @@ pub(super) fn vector(v: Option<VectorStructInternal>) -> Result<Vec<f32>, StoreE
 /// Payload fields of the track's time span, to be set on stored points.
 pub(super) fn span(p: &Payload) -> EnginePayload {
     let mut map = Map::new();
-    map.insert("first_seen".to_owned(), p.first_seen.as_micros().into());
-    map.insert("last_seen".to_owned(), p.last_seen.as_micros().into());
+    map.insert(FIRST_SEEN.to_owned(), p.first_seen.as_micros().into());
+    map.insert(LAST_SEEN.to_owned(), p.last_seen.as_micros().into());
     map.insert("ended".to_owned(), p.ended.into());
     EnginePayload(map)
 }
@@ -74,20 +74,28 @@ pub(super) fn filter(f: &Filter) -> Result<Option<EngineFilter>, StoreError> {
         must.push(one_of(CAMERA, vec![camera.to_string()])?);
         must.push(one_of(TRACK, vec![track.to_string()])?);
     }
-    if f.from.is_some() || f.to.is_some() {
+    let times = [(CAPTURED_AT, f.from, f.to), (LAST_SEEN, f.seen_from, None), (FIRST_SEEN, None, f.seen_to)];
+    for (field, from, to) in times.into_iter().filter(|(_, from, to)| from.is_some() || to.is_some()) {
         // The engine compares integers as f64, exact for every time up to the year 2255.
         let number = |t: Timestamp| OrderedFloat(t.as_micros() as f64);
-        let range = Range { gte: f.from.map(number), lte: f.to.map(number), gt: None, lt: None };
-        must.push(Condition::Field(FieldCondition::new_range(path(CAPTURED_AT)?, range)));
+        let range = Range { gte: from.map(number), lte: to.map(number), gt: None, lt: None };
+        must.push(Condition::Field(FieldCondition::new_range(path(field)?, range)));
     }
     if let Some(ids) = &f.ids {
         must.push(with_ids(ids));
     }
-    let must_not = if f.exclude.is_empty() { None } else { Some(vec![with_ids(&f.exclude)]) };
-    if must.is_empty() && must_not.is_none() {
+    let mut must_not = Vec::new();
+    if !f.exclude.is_empty() {
+        must_not.push(with_ids(&f.exclude));
+    }
+    if !f.exclude_cameras.is_empty() {
+        must_not.push(one_of(CAMERA, f.exclude_cameras.iter().map(ToString::to_string).collect())?);
+    }
+    if must.is_empty() && must_not.is_empty() {
         return Ok(None);
     }
-    let must = if must.is_empty() { None } else { Some(must) };
+    let some = |conditions: Vec<Condition>| (!conditions.is_empty()).then_some(conditions);
+    let (must, must_not) = (some(must), some(must_not));
     Ok(Some(EngineFilter { must, must_not, should: None, min_should: None }))
 }
 

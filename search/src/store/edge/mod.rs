@@ -22,19 +22,21 @@ use qdrant_edge::{
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::names::{self, CAMERA, CAPTURED_AT, TRACK};
+use super::names::{self, CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
 use super::point::widened;
 use super::tuning::{COMPARE_ALL_BELOW, MIN_BEAM, kilobytes};
 use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
 pub(crate) use optimizer::Optimizer;
 
-/// Indexed payload fields and the type of each index. Created before the first point, verified at
-/// the start.
-const INDEXES: [(&str, PayloadSchemaType); 3] = [
+/// Indexed payload fields and the type of each index. Created before the first point, or at the
+/// first start with a version that needs them, and verified at every start.
+const INDEXES: [(&str, PayloadSchemaType); 5] = [
     (CAMERA, PayloadSchemaType::Keyword),
     (TRACK, PayloadSchemaType::Keyword),
     (CAPTURED_AT, PayloadSchemaType::Integer),
+    (FIRST_SEEN, PayloadSchemaType::Integer),
+    (LAST_SEEN, PayloadSchemaType::Integer),
 ];
 
 /// Ids or points per call to the engine.
@@ -226,6 +228,16 @@ impl EdgeStore {
         page.into_iter().map(|r| convert::record(r.id, r.payload)).collect()
     }
 
+    fn count_points(&self, filter: &Filter, exact: bool) -> Result<u64, StoreError> {
+        if filter.matches_nothing() {
+            return Ok(0);
+        }
+        let mut request = CountRequest::new();
+        request.filter = convert::filter(filter)?;
+        request.exact = exact;
+        Ok(self.engine().count(request).map_err(convert::engine)? as u64)
+    }
+
     fn retrieve(&self, ids: &[SightingId], vectors: bool) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
         let mut request = RetrieveRequest::new(ids.iter().copied().map(convert::point_id).collect());
         request.with_payload = Some(WithPayloadInterface::Bool(true));
@@ -398,13 +410,12 @@ impl VectorStore for EdgeStore {
         Ok(points.len() as u64)
     }
 
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.count_points(filter, false)
+    }
+
     fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
-        if filter.matches_nothing() {
-            return Ok(0);
-        }
-        let mut request = CountRequest::new();
-        request.filter = convert::filter(filter)?;
-        Ok(self.engine().count(request).map_err(convert::engine)? as u64)
+        self.count_points(filter, true)
     }
 
     fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {

@@ -92,6 +92,19 @@ impl QdrantStore {
     }
 
     /// Returns the stored time spans of these ids.
+    fn count_points(&self, filter: &Filter, exact: bool) -> Result<u64, StoreError> {
+        if filter.matches_nothing() {
+            return Ok(0);
+        }
+        let request = CountPoints {
+            collection_name: self.collection.clone(),
+            filter: convert::filter(filter),
+            exact: Some(exact),
+            ..CountPoints::default()
+        };
+        Ok(self.client.call(|q| async move { q.count(request).await })?.result.map_or(0, |r| r.count))
+    }
+
     fn spans(&self, ids: &[SightingId]) -> Result<HashMap<SightingId, Span>, StoreError> {
         let found = self.retrieve(ids, Some(&SPAN), false)?;
         found
@@ -303,17 +316,12 @@ impl VectorStore for QdrantStore {
         Ok(points.len() as u64)
     }
 
+    fn estimate(&self, filter: &Filter) -> Result<u64, StoreError> {
+        self.count_points(filter, false)
+    }
+
     fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
-        if filter.matches_nothing() {
-            return Ok(0);
-        }
-        let request = CountPoints {
-            collection_name: self.collection.clone(),
-            filter: convert::filter(filter),
-            exact: Some(true),
-            ..CountPoints::default()
-        };
-        Ok(self.client.call(|q| async move { q.count(request).await })?.result.map_or(0, |r| r.count))
+        self.count_points(filter, true)
     }
 
     fn cameras(&self) -> Result<Vec<CameraExtent>, StoreError> {

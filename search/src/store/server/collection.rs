@@ -17,7 +17,7 @@ use sightline_core::config::{Quantization, VectorsConfig};
 use super::client::Client;
 use super::convert::TRACK_KEY;
 use crate::store::StoreError;
-use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
+use crate::store::names::{CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
 use crate::store::tuning::{COMPARE_ALL_BELOW, kilobytes};
 
 /// Quantile of a vector's values that int8 covers; the outermost are clipped. The server's own
@@ -34,10 +34,12 @@ struct Index {
     large: bool,
 }
 
-const INDEXES: [Index; 4] = [
+const INDEXES: [Index; 6] = [
     Index { field: CAMERA, kind: FieldType::Keyword, stored_as: PayloadSchemaType::Keyword, large: false },
     Index { field: TRACK, kind: FieldType::Keyword, stored_as: PayloadSchemaType::Keyword, large: true },
     Index { field: CAPTURED_AT, kind: FieldType::Integer, stored_as: PayloadSchemaType::Integer, large: false },
+    Index { field: FIRST_SEEN, kind: FieldType::Integer, stored_as: PayloadSchemaType::Integer, large: false },
+    Index { field: LAST_SEEN, kind: FieldType::Integer, stored_as: PayloadSchemaType::Integer, large: false },
     Index { field: TRACK_KEY, kind: FieldType::Keyword, stored_as: PayloadSchemaType::Keyword, large: true },
 ];
 

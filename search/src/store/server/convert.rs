@@ -16,7 +16,7 @@ use qdrant_client::qdrant::{
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
+use crate::store::names::{CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
 use crate::store::{Filter, Payload, Record, Scored, StoreError};
 
 /// Payload field that joins camera and track, for grouping: track ids are unique within their
@@ -24,7 +24,7 @@ use crate::store::{Filter, Payload, Record, Scored, StoreError};
 pub(super) const TRACK_KEY: &str = "track_key";
 
 /// Payload fields of the track's time span.
-pub(super) const SPAN: [&str; 3] = ["first_seen", "last_seen", "ended"];
+pub(super) const SPAN: [&str; 3] = [FIRST_SEEN, LAST_SEEN, "ended"];
 
 pub(super) fn engine(error: impl std::fmt::Display) -> StoreError {
     StoreError::Engine(error.to_string())
@@ -123,14 +123,21 @@ pub(super) fn filter(f: &Filter) -> Option<ServerFilter> {
         must.push(one_of(CAMERA, vec![camera.to_string()]));
         must.push(one_of(TRACK, vec![track.to_string()]));
     }
-    if f.from.is_some() || f.to.is_some() {
+    let times = [(CAPTURED_AT, f.from, f.to), (LAST_SEEN, f.seen_from, None), (FIRST_SEEN, None, f.seen_to)];
+    for (key, from, to) in times.into_iter().filter(|(_, from, to)| from.is_some() || to.is_some()) {
         // The server compares integers as f64, exact for every time up to the year 2255.
         let number = |t: Timestamp| t.as_micros() as f64;
-        let range = Range { gte: f.from.map(number), lte: f.to.map(number), ..Range::default() };
-        must.push(field(FieldCondition { key: CAPTURED_AT.to_owned(), range: Some(range), ..Default::default() }));
+        let range = Range { gte: from.map(number), lte: to.map(number), ..Range::default() };
+        must.push(field(FieldCondition { key: key.to_owned(), range: Some(range), ..Default::default() }));
     }
     must.extend(f.ids.as_deref().map(with_ids));
-    let must_not = if f.exclude.is_empty() { Vec::new() } else { vec![with_ids(&f.exclude)] };
+    let mut must_not = Vec::new();
+    if !f.exclude.is_empty() {
+        must_not.push(with_ids(&f.exclude));
+    }
+    if !f.exclude_cameras.is_empty() {
+        must_not.push(one_of(CAMERA, f.exclude_cameras.iter().map(ToString::to_string).collect()));
+    }
     if must.is_empty() && must_not.is_empty() {
         return None;
     }

@@ -1,0 +1,42 @@
+//! Stored pictures: metadata, the other pictures of the track, and the JPEG.
+
+use bytes::Bytes;
+use serde_json::json;
+use sightline_core::SightingId;
+use sightline_search::Record;
+
+use super::{Desk, Viewer};
+use crate::error::Error;
+
+impl Desk<Viewer> {
+    /// Returns a stored picture's metadata and all pictures of its track by time, including it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] also for a picture outside of the caller's scope, or
+    /// [`Error::Unavailable`].
+    pub async fn sighting(&self, id: SightingId) -> Result<(Record, Vec<Record>), Error> {
+        let sighting = self.visible(id).await?;
+        self.record("view", None, json!({ "sighting": id, "camera": sighting.payload.camera })).await?;
+        let track = self.index()?.track(&sighting.payload.camera, sighting.payload.track).await?;
+        Ok((sighting, track))
+    }
+
+    /// Returns the JPEG of a stored picture.
+    ///
+    /// # Errors
+    /// The errors of [`Desk::sighting`].
+    pub async fn picture(&self, id: SightingId) -> Result<Bytes, Error> {
+        self.visible(id).await?;
+        let picture = self.index()?.picture(id).await?;
+        picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
+    }
+
+    async fn visible(&self, id: SightingId) -> Result<Record, Error> {
+        let found = self.index()?.sighting(id).await?;
+        match found {
+            Some(sighting) if self.may_see(&sighting.payload.camera).await? => Ok(sighting),
+            // A picture outside the token's scope is answered like a missing one.
+            _ => Err(Error::NotFound(format!("there is no sighting {id}"))),
+        }
+    }
+}
