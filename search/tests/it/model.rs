@@ -187,7 +187,11 @@ fn phrases_go_from_the_model_into_the_answer() {
         let patches = gallery.patches(hit.sighting_id).unwrap().unwrap();
         let score = model.match_scores_blocking(&query, vec![patches]).unwrap().pop().flatten().unwrap();
         let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
-        assert!(hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(a.probability, *b)), "{:?} {score:?}", hit.phrases);
+        assert!(
+            hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(a.probability, *b)),
+            "{:?} {score:?}",
+            hit.phrases
+        );
         assert!(hit.phrases.len() == 3 && close(hit.probability.unwrap(), score.probability), "{hit:?} {score:?}");
     }
     let wrong: f32 = answer.hits.iter().map(|hit| 1.0 - hit.probability.unwrap()).sum();
