@@ -5,13 +5,14 @@ use std::sync::PoisonError;
 
 use qdrant_client::qdrant::{
     AcornSearchParams, CountPoints, DeletePoints, Direction, FacetCounts, GetPoints, OrderBy, QuantizationSearchParams,
-    Query, QueryPointGroups, QueryPoints, RetrievedPoint, ScrollPoints, SearchParams, SetPayloadPoints, UpsertPoints,
-    facet_value,
+    Query, QueryPointGroups, QueryPoints, ReadConsistency, RetrievedPoint, ScrollPoints, SearchParams,
+    SetPayloadPoints, UpsertPoints, facet_value,
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::super::point::widened;
 use super::QdrantStore;
+use super::consistency;
 use super::convert::{self, SPAN, TRACK_KEY, with_fields, with_payload, with_vectors};
 use crate::store::names::{CAMERA, CAPTURED_AT};
 use crate::store::tuning::MIN_BEAM;
@@ -65,6 +66,7 @@ impl QdrantStore {
         ids: &[SightingId],
         fields: Option<&[&str]>,
         vectors: bool,
+        read_consistency: Option<ReadConsistency>,
     ) -> Result<Vec<RetrievedPoint>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(CHUNK) {
@@ -73,6 +75,7 @@ impl QdrantStore {
                 ids: chunk.iter().copied().map(convert::point_id).collect(),
                 with_payload: fields.map_or_else(|| with_payload(true), with_fields),
                 with_vectors: with_vectors(vectors),
+                read_consistency,
                 ..GetPoints::default()
             };
             found.extend(self.client.call(|q| async move { q.get_points(request).await })?.result);
@@ -81,9 +84,14 @@ impl QdrantStore {
     }
 
     /// Returns the records of these ids in the given order.
-    fn records(&self, ids: &[SightingId], vectors: bool) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
+    fn records(
+        &self,
+        ids: &[SightingId],
+        vectors: bool,
+        read_consistency: Option<ReadConsistency>,
+    ) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
         let mut found = HashMap::new();
-        for r in self.retrieve(ids, None, vectors)? {
+        for r in self.retrieve(ids, None, vectors, read_consistency)? {
             let record = convert::record(r.id, r.payload)?;
             let vector = if vectors { convert::vector(r.vectors)? } else { Vec::new() };
             found.insert(record.id, (record, vector));
@@ -91,7 +99,6 @@ impl QdrantStore {
         Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Returns the stored time spans of these ids.
     fn count_points(&self, filter: &Filter, exact: bool) -> Result<u64, StoreError> {
         if filter.matches_nothing() {
             return Ok(0);
@@ -105,8 +112,9 @@ impl QdrantStore {
         Ok(self.client.call(|q| async move { q.count(request).await })?.result.map_or(0, |r| r.count))
     }
 
+    /// Returns the stored time spans of these ids.
     fn spans(&self, ids: &[SightingId]) -> Result<HashMap<SightingId, Span>, StoreError> {
-        let found = self.retrieve(ids, Some(&SPAN), false)?;
+        let found = self.retrieve(ids, Some(&SPAN), false, consistency::newest())?;
         found
             .into_iter()
             .map(|r| {
@@ -170,6 +178,7 @@ impl VectorStore for QdrantStore {
                 collection_name: self.collection.clone(),
                 wait: Some(true),
                 points: std::mem::replace(&mut list, rest),
+                ordering: consistency::in_order(),
                 ..UpsertPoints::default()
             };
             self.client.change(|q| async move { q.upsert_points(request).await })?;
@@ -200,7 +209,7 @@ impl VectorStore for QdrantStore {
         &self,
         vector: &[f32],
         wanted: usize,
-        crops: usize,
+        _crops: usize,
         filter: &Filter,
     ) -> Result<Vec<Vec<Scored>>, StoreError> {
         check_vector(vector, self.width)?;
@@ -214,7 +223,9 @@ impl VectorStore for QdrantStore {
             params: Some(self.params(wanted, filter.is_some())),
             filter,
             limit: Some(wanted as u64),
-            group_size: Some(crops.max(1) as u64),
+            // The server counts a group only when it is full: with more than one picture a group, it
+            // searches up to ten times for tracks that have fewer. The others are fetched by id.
+            group_size: Some(1),
             group_by: TRACK_KEY.to_owned(),
             with_payload: with_payload(true),
             ..QueryPointGroups::default()
@@ -233,11 +244,11 @@ impl VectorStore for QdrantStore {
     }
 
     fn get(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
-        Ok(self.records(ids, false)?.into_iter().map(|(record, _)| record).collect())
+        Ok(self.records(ids, false, None)?.into_iter().map(|(record, _)| record).collect())
     }
 
     fn vectors(&self, ids: &[SightingId]) -> Result<Vec<(Record, Vec<f32>)>, StoreError> {
-        self.records(ids, true)
+        self.records(ids, true, None)
     }
 
     fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
@@ -285,6 +296,7 @@ impl VectorStore for QdrantStore {
                 collection_name: self.collection.clone(),
                 wait: Some(true),
                 points: Some(convert::selector(chunk)),
+                ordering: consistency::in_order(),
                 ..DeletePoints::default()
             };
             self.client.change(|q| async move { q.delete_points(request).await })?;
@@ -301,7 +313,9 @@ impl VectorStore for QdrantStore {
         ended: bool,
     ) -> Result<u64, StoreError> {
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let points = self.get(&self.ids(&Filter::track(camera.clone(), track))?)?;
+        let ids = self.ids(&Filter::track(camera.clone(), track))?;
+        let points: Vec<Record> =
+            self.records(&ids, false, consistency::newest())?.into_iter().map(|(record, _)| record).collect();
         let Some((span, stale)) = widened(&points, first, last, ended) else { return Ok(0) };
         if !stale.is_empty() {
             let request = SetPayloadPoints {
@@ -309,6 +323,7 @@ impl VectorStore for QdrantStore {
                 wait: Some(true),
                 payload: convert::span(&span),
                 points_selector: Some(convert::selector(&stale)),
+                ordering: consistency::in_order(),
                 ..SetPayloadPoints::default()
             };
             self.client.change(|q| async move { q.set_payload(request).await })?;

@@ -18,7 +18,7 @@ use sightline_core::shutdown::Shutdown;
 use uuid::Uuid;
 
 use super::client::Client;
-use super::{collection, convert};
+use super::{collection, consistency, convert};
 use crate::coverage::{CameraCoverage, CoverageLedger};
 use crate::store::StoreError;
 
@@ -96,6 +96,7 @@ impl CoverageLedger for ServerCoverage {
                 collection_name: self.collection.clone(),
                 ids: chunk.iter().map(|c| convert::point_id(id(c))).collect(),
                 with_payload: convert::with_payload(true),
+                read_consistency: consistency::newest(),
                 ..GetPoints::default()
             };
             let found = self.client.call(|q| async move { q.get_points(request).await })?.result;
@@ -136,6 +137,7 @@ impl CoverageLedger for ServerCoverage {
                 collection_name: self.collection.clone(),
                 wait: Some(true),
                 points: chunk.to_vec(),
+                ordering: consistency::in_order(),
                 ..UpsertPoints::default()
             };
             self.client.change(|q| async move { q.upsert_points(request).await })?;
@@ -148,6 +150,7 @@ impl CoverageLedger for ServerCoverage {
             collection_name: self.collection.clone(),
             wait: Some(true),
             points: Some(convert::selector(&[id(camera)])),
+            ordering: consistency::in_order(),
             ..DeletePoints::default()
         };
         self.client.change(|q| async move { q.delete_points(request).await })

@@ -12,6 +12,7 @@
 mod calls;
 mod client;
 mod collection;
+mod consistency;
 mod convert;
 mod coverage;
 
