@@ -48,6 +48,7 @@ build-tests: setup
 	@docker/setup.sh client
 	@cargo build --locked --quiet --workspace --features $(ROLES) --bin sightline
 	@$(CONVERT)
+	@cargo test --locked --quiet --workspace --features $(ROLES) --no-run
 
 test: build-tests
 	@cargo test --locked --workspace --features $(ROLES) -- $(addprefix --skip ,$(SERVER_TESTS))
