@@ -183,7 +183,7 @@ mod tests {
             pages.freeze(list("b", 8)).expect("two pages");
         }
         assert!(pages.read(&first, "a").is_some(), "another owner's searches evict their own pages");
-        for owner in ["c", "d", "e", "f", "g", "h", "i", "j"] {
+        for owner in ["c", "d", "e", "f", "g", "h", "i", "j", "k", "l"] {
             pages.freeze(list(owner, 8)).expect("two pages");
         }
         assert!(pages.read(&first, "a").is_none(), "all owners together are bounded, too");
