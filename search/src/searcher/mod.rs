@@ -31,7 +31,7 @@ use pages::{Frozen, SearchPages};
 use phrases::QueryUnderstanding;
 
 /// Smallest number of tracks that a search ranks, over all its pages.
-const MIN_RANKED_TRACKS: usize = 200;
+pub const MIN_RANKED_TRACKS: usize = 200;
 /// Largest number of tracks that one search may re-rank: each costs up to three passes of the
 /// decoder.
 const MAX_RERANK: usize = 256;
