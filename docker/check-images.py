@@ -22,6 +22,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(sys.argv[2]) if sys.argv[1:2] == ["--root"] else Path(__file__).resolve().parent.parent
+# Binaries that write or read the gallery.
+GALLERY = ["sightline-index", "sightline-api", "sightline"]
 ROLES = ["ingest", "embed", "index", "api", "sightline"]
 problems: list[str] = []
 
@@ -127,10 +129,13 @@ def check_cargo(stage, variant):
             continue
         bare = ["--no-default-features"] if "--no-default-features" in call else []
         listed = ["--features", ",".join(features)] if features else []
-        tree = run("cargo", "tree", "--locked", "--package", name, *bare, *listed, "--edges", "features", "--depth", "1")
+        tree = run("cargo", "tree", "--locked", "--package", name, *bare, *listed, "--edges", "normal",
+                   "--prefix", "none", "--format", "{p} {f}")
         if tree.returncode:
             problem(f"{shown}: {tree.stderr.strip()}")
             continue
+        if binary in GALLERY and not re.search(r"^object_store \S+ \S*\baws\b", tree.stdout, re.M):
+            problem(f"{shown}: {binary} cannot use a gallery on S3, though its configuration offers one")
         # What the named features turn on in the package itself.
         on, more = set(), features + ([] if bare else ["default"])
         while more:
