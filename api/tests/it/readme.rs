@@ -116,7 +116,7 @@ impl Desk {
     /// Runs a command, which must succeed.
     fn run(&self, line: &str, server: Option<&Server>) -> Output {
         let here = server.map_or(line.to_owned(), |s| line.replace(ADDRESS, &s.base));
-        let output = self.shell(&here).env("TOKEN", server.map_or("", |s| &s.token)).output().unwrap();
+        let output = self.shell(&here).env("TOKEN", server.map_or("", |s| s.token.as_str())).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         // A sighting that an example names exists nowhere else; the server, not the command line, must
         // say so.
