@@ -151,7 +151,7 @@ impl Drop for Server {
 #[test]
 fn the_commands_of_the_readme_do_what_it_says() {
     let desk = Desk::new();
-    let mut server = None;
+    let mut server: Option<Server> = None;
     let mut ran = Vec::new();
     for line in readme() {
         let words: Vec<&str> = line.split_whitespace().collect();
