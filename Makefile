@@ -66,7 +66,7 @@ test-servers: build-tests
 	cargo test --locked --workspace --features $(ROLES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
 
 check: setup
-	@docker/setup.sh client
+	@docker/setup.sh client checks
 	@docker/check.sh
 
 cuda-check: setup

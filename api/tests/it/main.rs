@@ -16,6 +16,8 @@ mod errors;
 mod former_data;
 mod page;
 #[cfg(feature = "all-in-one")]
+mod readme;
+#[cfg(feature = "all-in-one")]
 mod reindex;
 mod remote;
 mod search;

@@ -33,7 +33,7 @@ use pages::{Frozen, SearchPages};
 use phrases::QueryUnderstanding;
 
 /// Smallest number of tracks that a search ranks, over all its pages.
-const MIN_RANKED_TRACKS: usize = 200;
+pub const MIN_RANKED_TRACKS: usize = 200;
 /// Ranked lists kept for further pages: for each owner, and over all owners. A list of 200 hits
 /// takes about 60 kB.
 const MAX_LISTS_OF_AN_OWNER: usize = 32;

@@ -358,3 +358,15 @@ async fn searches_run_beside_each_other() {
         assert_eq!(births(&next.hits), (10..20).collect::<Vec<_>>());
     }
 }
+
+/// The page of figures must say what a search asks the store for, so that nobody takes the time of
+/// a smaller question for that of a search.
+#[test]
+fn the_published_figures_say_how_much_a_search_asks_for() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/BENCH-million.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let asked = sightline_search::searcher::MIN_RANKED_TRACKS;
+    assert!(page.contains(&format!("nearest {asked} tracks")), "BENCH-million.md does not say {asked} tracks");
+    // Asking for fewer pictures is no search.
+    assert!(!page.contains("asks the store for the nearest 64 pictures first"));
+}

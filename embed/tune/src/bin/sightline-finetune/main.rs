@@ -77,3 +77,25 @@ fn main() -> Result<ExitCode> {
     }?;
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command of README.md must be accepted as it stands there. None is run: training takes
+    /// minutes at least, and most read data that is not in the repository.
+    #[test]
+    fn the_commands_of_the_readme_are_valid() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = std::fs::read_to_string(readme).expect("README.md of the repository");
+        let mut checked = 0;
+        for line in readme.lines().map(str::trim_start).filter(|l| l.starts_with("sightline-finetune ")) {
+            let command = line.split(" #").next().unwrap_or(line).trim_end_matches([' ', '&', '\\']);
+            if let Err(error) = Cli::try_parse_from(command.split_whitespace()) {
+                panic!("README.md: {line}\n{error}");
+            }
+            checked += 1;
+        }
+        assert!(checked >= 5, "README.md shows {checked} commands of the fine-tuner");
+    }
+}
