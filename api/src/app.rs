@@ -2,6 +2,7 @@
 //! because loading a model takes a while; `/readyz` reports the phase of the start meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -13,7 +14,7 @@ use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, vi
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::rate::RateLimiter;
-use crate::state::{CameraRow, CameraSource, State, hash_token};
+use crate::state::{CameraRow, CameraSource, State};
 
 /// The parts that an [`App`] is built from.
 pub struct Setup {
@@ -23,7 +24,7 @@ pub struct Setup {
     pub search: SearchConfig,
     /// The database of cameras, tokens and audit records.
     pub state: State,
-    /// Administrator token that is valid until the process ends.
+    /// Administrator token that is valid until the process ends or the token is revoked.
     pub start_token: Option<String>,
     /// Handle that renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
@@ -33,9 +34,9 @@ struct Inner {
     server: ServerConfig,
     search: SearchConfig,
     state: State,
-    start_token: Option<[u8; 32]>,
     metrics: Option<PrometheusHandle>,
-    rate: RateLimiter,
+    rate: RateLimiter<String>,
+    address_rate: RateLimiter<IpAddr>,
     engine: OnceLock<Arc<dyn Engine>>,
     control: OnceLock<Arc<dyn CameraControl>>,
     phase: Mutex<String>,
@@ -53,12 +54,18 @@ impl App {
     /// Creates an application without engine and cameras: `/healthz` answers, `/readyz` is not
     /// ready.
     pub fn new(setup: Setup) -> Self {
+        if let Some(secret) = &setup.start_token
+            && let Err(error) = setup.state.set_start_token(secret)
+        {
+            // A full disk, for example; tokens made before still work.
+            tracing::error!(%error, "the token of this start cannot be stored and does not work");
+        }
         let inner = Inner {
             rate: RateLimiter::new(setup.server.rate_per_minute),
+            address_rate: RateLimiter::new(setup.server.address_rate_per_minute),
             server: setup.server,
             search: setup.search,
             state: setup.state,
-            start_token: setup.start_token.as_deref().map(hash_token),
             metrics: setup.metrics,
             engine: OnceLock::new(),
             control: OnceLock::new(),
@@ -144,14 +151,14 @@ impl App {
         &self.inner.search
     }
 
-    /// SHA-256 of the administrator token of this start.
-    pub(crate) fn start_token(&self) -> Option<&[u8; 32]> {
-        self.inner.start_token.as_ref()
+    /// Rate limiter of all tokens.
+    pub(crate) fn rate(&self) -> &RateLimiter<String> {
+        &self.inner.rate
     }
 
-    /// Rate limiter of all tokens.
-    pub(crate) fn rate(&self) -> &RateLimiter {
-        &self.inner.rate
+    /// Rate limiter of all client addresses.
+    pub(crate) fn address_rate(&self) -> &RateLimiter<IpAddr> {
+        &self.inner.address_rate
     }
 
     /// Handle that renders `/metrics`.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::error::Error;
+use crate::error::{Error, is_body_timeout};
 
 /// JSON body of a request.
 pub struct ApiJson<T>(pub T);
@@ -21,6 +21,7 @@ impl<T: DeserializeOwned> FromRequest<App> for ApiJson<T> {
         match Json::<T>::from_request(request, app).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::UnsupportedMediaType),
+            Err(r) if is_body_timeout(&r) => Err(Error::BodyTimeout),
             Err(r) if r.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(Error::BodyTooLarge(app.server().max_body_bytes))
             }

@@ -1,15 +1,17 @@
-//! `GET /v1/audit`: the audit trail.
+//! `GET /v1/audit`: the audit trail, and `GET /v1/audit/verify`: whether its chain is intact. Both
+//! are recorded in it.
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiQuery;
-use crate::state::{AuditRecord, Role, Verdict};
+use crate::state::{AuditEntry, AuditRecord, Verdict};
 
 /// Largest number of records in one answer.
 const MAX: usize = 1000;
@@ -39,7 +41,8 @@ pub struct AuditPage {
     pub chain: Option<Verdict>,
 }
 
-/// Lists who searched or changed what, when and why; newest first. Needs an administrator's token.
+/// Lists who searched or changed what, when and why; newest first. Needs a token of the role
+/// auditor or admin. The reading is recorded, behind the records that it returns.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses((status = 200, body = AuditPage), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
 pub async fn audit(
@@ -47,12 +50,12 @@ pub async fn audit(
     caller: Caller,
     ApiQuery(p): ApiQuery<AuditParams>,
 ) -> Result<Json<AuditPage>, Error> {
-    caller.require(Role::Admin)?;
-    caller.require_all_cameras()?;
     let limit = p.limit.unwrap_or(100);
     if !(1..=MAX).contains(&limit) {
         return Err(Error::Invalid(format!("limit {limit} is out of range: 1 to {MAX}")));
     }
+    let detail = json!({ "before": p.before, "limit": limit, "verify": p.verify });
+    let entry = AuditEntry { who: caller.signature(), action: "audit.read", purpose: None, detail };
     let page = app
         .state()
         .run(move |s| {
@@ -61,8 +64,26 @@ pub async fn audit(
             records.truncate(limit);
             let next_before = records.last().filter(|_| more).map(|r| r.seq);
             let chain = p.verify.then(|| s.verify_audit()).transpose()?;
+            s.record(&entry)?;
             Ok(AuditPage { records, next_before, chain })
         })
         .await?;
     Ok(Json(page))
+}
+
+/// Verifies the whole hash chain of the audit trail: that no record was changed, removed or
+/// inserted, and that none is missing at the end. Needs a token of the role auditor or admin.
+#[utoipa::path(get, path = "/v1/audit/verify", tag = "audit",
+    responses((status = 200, body = Verdict), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn verify(State(app): State<App>, caller: Caller) -> Result<Json<Verdict>, Error> {
+    let verdict = app
+        .state()
+        .run(move |s| {
+            let verdict = s.verify_audit()?;
+            let detail = json!({ "intact": verdict.intact, "records": verdict.records });
+            s.record(&AuditEntry { who: caller.signature(), action: "audit.verify", purpose: None, detail })?;
+            Ok(verdict)
+        })
+        .await?;
+    Ok(Json(verdict))
 }

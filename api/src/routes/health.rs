@@ -10,10 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::Known;
 use crate::engine::ModelView;
 use crate::error::{Error, ErrorBody};
-use crate::state::Role;
 
 /// Time limit of the index's count. An unreachable server takes longer to time out, and probes do
 /// not wait that long.
@@ -43,6 +42,20 @@ pub struct Readiness {
     pub version: &'static str,
 }
 
+impl Readiness {
+    /// 200 when ready, otherwise 503.
+    pub fn status(&self) -> StatusCode {
+        if self.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    }
+}
+
+/// What a caller without a token learns.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct ReadyOrNot {
+    /// Whether searches are answered.
+    pub ready: bool,
+}
+
 /// Answers 200 while the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, body = String)))]
 pub async fn healthz() -> &'static str {
@@ -50,10 +63,20 @@ pub async fn healthz() -> &'static str {
 }
 
 /// Answers 200 when searches are answered: the model has passed its self-test, and the index and
-/// the state database work. Otherwise 503 with the reason.
-#[utoipa::path(get, path = "/readyz", tag = "health", security(()),
+/// the state database work. Otherwise 503. With a token that works the answer has the reasons and
+/// the model; without one only `ready`.
+#[utoipa::path(get, path = "/readyz", tag = "health", security((), ("token" = [])),
     responses((status = 200, body = Readiness), (status = 503, body = Readiness, description = "not ready")))]
-pub async fn readyz(State(app): State<App>) -> Response {
+pub async fn readyz(State(app): State<App>, Known(caller): Known) -> Response {
+    let readiness = readiness(&app).await;
+    match caller {
+        Some(_) => (readiness.status(), Json(readiness)).into_response(),
+        None => (readiness.status(), Json(ReadyOrNot { ready: readiness.ready })).into_response(),
+    }
+}
+
+/// Checks every part.
+pub(crate) async fn readiness(app: &App) -> Readiness {
     let mut checks = Vec::new();
     let mut check = |name, outcome: Result<String, String>| {
         let (ok, detail) = outcome.map_or_else(|e| (false, e), |d| (true, d));
@@ -86,19 +109,20 @@ pub async fn readyz(State(app): State<App>) -> Response {
         let fault = control.fault();
         checks.push(Check { name: "cameras", ok: fault.is_none(), detail: fault.unwrap_or_else(|| "heard".into()) });
     }
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") })).into_response()
+    Readiness { ready, checks, model, version: env!("CARGO_PKG_VERSION") }
 }
 
-/// Returns counters and timings in the Prometheus text format. Labels name cameras, so it needs an
-/// administrator's token.
+/// Returns counters and timings in the Prometheus text format. Labels name cameras, so it needs a
+/// token of the role metrics or admin.
 #[utoipa::path(get, path = "/metrics", tag = "health",
     responses((status = 200, body = String, content_type = "text/plain"), (status = 403, body = ErrorBody)))]
-pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Error> {
-    caller.require(Role::Admin)?;
-    caller.require_all_cameras()?;
+pub async fn metrics(State(app): State<App>) -> Result<Response, Error> {
+    render_metrics(&app)
+}
+
+/// Renders the metrics of this process.
+pub(crate) fn render_metrics(app: &App) -> Result<Response, Error> {
     let why = || "this process records no metrics".to_owned();
     let handle = app.metrics().ok_or_else(|| Error::Unavailable { part: "the metrics recorder", why: why() })?;
-    handle.run_upkeep();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
 }

@@ -130,6 +130,7 @@ pub async fn thumbnail(
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     visible(&app, &caller, id).await?;
+    app.state().note_picture(&caller.signature(), id).await?;
     let gone = || Error::NotFound(format!("the picture of sighting {id} is not there"));
     let jpeg = app.engine()?.thumbnail(id).await?.ok_or_else(gone)?;
     // A better picture of the same track may replace this one under the same id, so a cached copy
