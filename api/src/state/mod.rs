@@ -50,7 +50,7 @@ pub enum StateError {
     },
     /// There is no database, and the caller must not create one.
     #[error(
-        "there is no data of Sightline in {folder} ({FILE} is missing): name the server's data folder with --data, or \
+        "there is no data of Sightline in {folder} (state.db is missing): name the server's data folder with --data, or \
          start the server once"
     )]
     Missing {
@@ -77,7 +77,7 @@ pub enum StateError {
         why: String,
     },
     /// The head of the audit trail cannot be anchored.
-    #[error("the anchor of the audit trail ({ANCHOR_FILE}) cannot be written: {0}")]
+    #[error("the anchor of the audit trail (audit.head) cannot be written: {0}")]
     Anchor(std::io::Error),
     /// The blocking task was cancelled because the process stops.
     #[error("the process is stopping")]

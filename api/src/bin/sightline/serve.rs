@@ -9,6 +9,7 @@
 //! start; a later failure ends the process with one line. The stop goes from front to back:
 //! cameras, embed stage, indexer; each is drained before the next is stopped.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let tls = Tls::of(&config.server)?.is_some();
     let probed = match config.server.metrics_listen.as_str() {
         "" => None,
-        text => Some(startup::listen("server.metrics_listen", text.parse().context("server.metrics_listen")?).await?),
+        text => Some(
+            startup::listen("server.metrics_listen", text.parse::<SocketAddr>().context("server.metrics_listen")?)
+                .await?,
+        ),
     };
     let listener = startup::listen("server.listen", config.server.listen).await?;
     let address = listener.local_addr().context("the socket has no address")?;
