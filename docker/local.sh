@@ -304,7 +304,7 @@ up() {
     say "up in $dir ($ingest ingest, $embed embed, $index index); end it with: $0 down --dir $dir"
     # Read by programs: address, then token.
     sed -n 's/^ *"server": "\(.*\)",*$/\1/p;s/^ *"token": "\(.*\)",*$/\1/p' "$dir/api-1/client.json" | paste -sd' ' |
-        sed 's|^\([^ ]*\) \(.*\)$|Sightline is ready: \1/?token=\2|'
+        sed 's|^\([^ ]*\) \(.*\)$|Sightline is ready: \1/#token=\2|'
 }
 
 status() {

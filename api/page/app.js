@@ -1,6 +1,7 @@
 // The operator's page. Plain JavaScript: no framework, no build step, nothing from elsewhere. Text from the server only
-// ever becomes text nodes. The token comes in the address once, moves into sessionStorage and leaves the address bar;
-// pictures are fetched with it and shown through object URLs, so no token ever stands in a picture's address.
+// ever becomes text nodes. The token comes behind # in the address, which no browser sends, moves into sessionStorage and
+// leaves the address bar; pictures are fetched with it and shown through object URLs, so no token ever stands in a
+// picture's address.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -113,12 +114,13 @@ const phraseWords = (hit) => phrases(hit).map((p) => `${p.text}: ${p.said}, ${p.
 // ---------------------------------------------------------------- token
 
 function takeToken() {
-  const address = new URL(location.href);
-  const given = address.searchParams.get("token");
+  const behind = new URLSearchParams(location.hash.slice(1));
+  const given = behind.get("token");
   if (given) {
     sessionStorage.setItem("token", given);
-    address.searchParams.delete("token");
-    history.replaceState(null, "", address);
+    behind.delete("token");
+    const rest = behind.size ? `#${behind}` : "";
+    history.replaceState(null, "", location.pathname + location.search + rest);
   }
   token = sessionStorage.getItem("token") || "";
 }
@@ -155,9 +157,11 @@ function health(kind, text) {
 }
 
 async function refreshHealth() {
-  const answer = await (await fetch("/readyz")).json();
-  ready = answer.ready;
-  const broken = answer.checks.find((c) => !c.ok);
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const answer = await (await fetch("/readyz", { headers })).json();
+  ready = answer.ready === true;
+  // Details are for callers with a token.
+  const broken = (answer.checks ?? []).find((c) => !c.ok);
   if (ready) health(broken ? "warn" : "good", broken ? broken.detail : "Ready");
   else health("busy", broken ? `Not ready: ${broken.detail}` : "Not ready");
   $("go").disabled = !ready;
@@ -453,4 +457,10 @@ async function start() {
   $("query").focus();
   setInterval(() => document.hidden || refresh(), REFRESH_MS);
 }
+// The address of a new start, opened in the same tab, changes what is behind # and loads nothing.
+addEventListener("hashchange", () => {
+  const before = token;
+  takeToken();
+  if (token !== before) refresh();
+});
 document.addEventListener("DOMContentLoaded", start);

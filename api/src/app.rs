@@ -1,7 +1,8 @@
-//! Shared state of all handlers. The server answers before the engine and the camera node exist,
+//! Shared state of all handlers. The server answers before the index and the camera node exist,
 //! because loading a model takes a while; `/readyz` reports the phase of the start meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -16,7 +17,7 @@ use crate::auth::Caller;
 use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, view};
 use crate::error::Error;
 use crate::rate::RateLimiter;
-use crate::state::{CameraRow, CameraSource, State, hash_token};
+use crate::state::{CameraRow, CameraSource, State};
 
 /// The parts that an [`App`] is built from.
 pub struct Setup {
@@ -26,7 +27,7 @@ pub struct Setup {
     pub search: SearchConfig,
     /// The database of cameras, tokens and audit records.
     pub state: State,
-    /// Administrator token that is valid until the process ends.
+    /// Administrator token that is valid until the process ends or the token is revoked.
     pub start_token: Option<String>,
     /// Handle that renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
@@ -59,9 +60,9 @@ struct Inner {
     server: ServerConfig,
     search: SearchConfig,
     state: State,
-    start_token: Option<[u8; 32]>,
     metrics: Option<PrometheusHandle>,
-    rate: RateLimiter,
+    rate: RateLimiter<String>,
+    address_rate: RateLimiter<IpAddr>,
     index: OnceLock<(Index, ModelView)>,
     search_permits: Arc<Semaphore>,
     control: OnceLock<Arc<dyn CameraControl>>,
@@ -77,16 +78,22 @@ pub struct App {
 }
 
 impl App {
-    /// Creates an application without engine and cameras: `/healthz` answers, `/readyz` is not
+    /// Creates an application without index and cameras: `/healthz` answers, `/readyz` is not
     /// ready.
     pub fn new(setup: Setup) -> Self {
+        if let Some(secret) = &setup.start_token
+            && let Err(error) = setup.state.set_start_token(secret)
+        {
+            // A full disk, for example; tokens made before still work.
+            tracing::error!(%error, "the token of this start cannot be stored and does not work");
+        }
         let inner = Inner {
             rate: RateLimiter::new(setup.server.rate_per_minute),
+            address_rate: RateLimiter::new(setup.server.address_rate_per_minute),
             server: setup.server,
             search_permits: Arc::new(Semaphore::new(setup.search.concurrent.max(1))),
             search: setup.search,
             state: setup.state,
-            start_token: setup.start_token.as_deref().map(hash_token),
             metrics: setup.metrics,
             index: OnceLock::new(),
             control: OnceLock::new(),
@@ -183,14 +190,14 @@ impl App {
         &self.inner.search
     }
 
-    /// SHA-256 of the administrator token of this start.
-    pub(crate) fn start_token(&self) -> Option<&[u8; 32]> {
-        self.inner.start_token.as_ref()
+    /// Rate limiter of all tokens.
+    pub(crate) fn rate(&self) -> &RateLimiter<String> {
+        &self.inner.rate
     }
 
-    /// Rate limiter of all tokens.
-    pub(crate) fn rate(&self) -> &RateLimiter {
-        &self.inner.rate
+    /// Rate limiter of all client addresses.
+    pub(crate) fn address_rate(&self) -> &RateLimiter<IpAddr> {
+        &self.inner.address_rate
     }
 
     /// Handle that renders `/metrics`.

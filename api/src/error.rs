@@ -75,6 +75,26 @@ pub enum Error {
         /// Whole seconds after which a search may be tried again.
         retry_after_s: u64,
     },
+    /// 429 `rate_limited`: too many requests from this address; `Retry-After` gives the waiting
+    /// time.
+    #[error("too many requests from this address; try again in {retry_after_s} s")]
+    AddressLimited {
+        /// Whole seconds until the next request is allowed.
+        retry_after_s: u64,
+    },
+    /// 400 `token_in_query`: proxies and logs keep addresses, and a token in one of them is known.
+    #[error(
+        "a token does not belong into the address's query: send the header Authorization: Bearer TOKEN, or open the \
+         page with #token=TOKEN. Revoke this one; it may stand in logs now"
+    )]
+    TokenInQuery,
+    /// 408 `body_timeout`: the request body did not arrive within `server.body_seconds`.
+    #[error("the request body did not arrive in time")]
+    BodyTimeout,
+    /// 503 `overloaded`: `server.max_requests` requests are at work; `Retry-After` gives the waiting
+    /// time.
+    #[error("too many requests are at work; try again in a second")]
+    Overloaded,
     /// 500 `internal`: a fault of the service; the log has the details under the request id.
     #[error("an internal error; the log has the details under this request id")]
     Internal(String),
@@ -100,7 +120,9 @@ impl Error {
             | Self::QueryTooLong { .. }
             | Self::UnknownCamera(_)
             | Self::InvalidImage(_)
-            | Self::InvalidCursor(_) => StatusCode::BAD_REQUEST,
+            | Self::InvalidCursor(_)
+            | Self::TokenInQuery => StatusCode::BAD_REQUEST,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
@@ -108,10 +130,10 @@ impl Error {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited { .. } | Self::AddressLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotSupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Busy { .. } | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy { .. } | Self::Unavailable { .. } | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -131,7 +153,10 @@ impl Error {
             Self::Conflict(_) => "conflict",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::AddressLimited { .. } => "rate_limited",
+            Self::TokenInQuery => "token_in_query",
+            Self::BodyTimeout => "body_timeout",
+            Self::Overloaded => "overloaded",
             Self::Busy { .. } => "busy",
             Self::Internal(_) => "internal",
             Self::NotSupported(_) => "not_supported",
@@ -171,14 +196,25 @@ impl IntoResponse for Error {
                 let value = HeaderValue::from_static("Bearer realm=\"sightline\"");
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
             }
-            Self::RateLimited { retry_after_s } | Self::Busy { retry_after_s } => {
+            Self::RateLimited { retry_after_s }
+            | Self::AddressLimited { retry_after_s }
+            | Self::Busy { retry_after_s } => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            }
+            Self::Overloaded => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }
         response.extensions_mut().insert(Problem { code: self.code(), message: self.to_string() });
         response
     }
+}
+
+/// Whether an error comes from the time-out of a request's body.
+pub(crate) fn is_body_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |e| e.source());
+    causes.any(|e| e.is::<tower_http::timeout::TimeoutError>())
 }
 
 impl From<StateError> for Error {

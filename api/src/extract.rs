@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::desk::Gate;
-use crate::error::Error;
+use crate::error::{Error, is_body_timeout};
 
 /// JSON body of a request.
 pub struct ApiJson<T>(pub T);
@@ -20,6 +20,7 @@ impl<T: DeserializeOwned> FromRequest<Gate> for ApiJson<T> {
         match Json::<T>::from_request(request, gate).await {
             Ok(Json(value)) => Ok(Self(value)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Error::UnsupportedMediaType),
+            Err(r) if is_body_timeout(&r) => Err(Error::BodyTimeout),
             Err(r) if r.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Error::BodyTooLarge(gate.max_body_bytes())),
             Err(r) => Err(Error::Invalid(plain(&r.body_text()))),
         }

@@ -10,6 +10,7 @@
 pub mod app;
 pub mod auth;
 pub mod cameras;
+pub mod client_address;
 pub mod desk;
 pub mod erasure;
 pub mod error;
@@ -24,3 +25,5 @@ pub mod routes;
 pub mod server;
 pub mod startup;
 pub mod state;
+pub mod tls;
+pub mod upkeep;

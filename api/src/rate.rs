@@ -1,14 +1,19 @@
-//! Rate limiter: one token bucket per access token, refilled with `server.rate_per_minute` requests
-//! per minute and limited to bursts of the same size.
+//! Rate limiter: one token bucket for each key (access token, client address), refilled with a
+//! number of requests a minute and limited to bursts of the same size.
+//!
+//! Memory is bounded, whoever calls: buckets live in two generations of at most [`GENERATION`]. A
+//! full generation becomes the old one, and the old one, with the buckets that nobody used for so
+//! long, is dropped. The worst that a flood of new keys does is to refill a bucket.
 //!
 //! The current time is a parameter, so that tests need not wait.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Number of buckets above which full ones are removed.
-const PRUNE_ABOVE: usize = 1024;
+/// Largest number of buckets of one generation: some 4 MB for addresses.
+const GENERATION: usize = 32_768;
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -16,35 +21,41 @@ struct Bucket {
     at: Instant,
 }
 
-/// Token buckets by key.
-pub struct RateLimiter {
-    capacity: f64,
-    per_second: f64,
-    buckets: Mutex<HashMap<String, Bucket>>,
+struct Buckets<K> {
+    young: HashMap<K, Bucket>,
+    old: HashMap<K, Bucket>,
 }
 
-impl RateLimiter {
+/// Token buckets by key.
+pub struct RateLimiter<K> {
+    capacity: f64,
+    per_second: f64,
+    buckets: Mutex<Buckets<K>>,
+}
+
+impl<K: Hash + Eq> RateLimiter<K> {
     /// Creates a limiter of `per_minute` requests per minute (at least 1) and as many at once.
     pub fn new(per_minute: u32) -> Self {
         let capacity = f64::from(per_minute.max(1));
-        Self { capacity, per_second: capacity / 60.0, buckets: Mutex::default() }
+        let buckets = Buckets { young: HashMap::new(), old: HashMap::new() };
+        Self { capacity, per_second: capacity / 60.0, buckets: Mutex::new(buckets) }
     }
 
     /// Takes one request from the bucket of `key`.
     ///
     /// # Errors
     /// The waiting time until the next request is allowed.
-    pub fn take(&self, key: &str, now: Instant) -> Result<(), Duration> {
-        // A panic cannot leave the map half-changed, so a poisoned lock is still consistent.
+    pub fn take(&self, key: K, now: Instant) -> Result<(), Duration> {
+        // A panic cannot leave the maps half-changed, so a poisoned lock is still consistent.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() > PRUNE_ABOVE {
-            buckets.retain(|_, b| self.refilled(*b, now) < self.capacity);
+        let known = buckets.young.get(&key).or_else(|| buckets.old.get(&key)).copied();
+        let left = known.map_or(self.capacity, |bucket| self.refilled(bucket, now));
+        if buckets.young.len() >= GENERATION && !buckets.young.contains_key(&key) {
+            buckets.old = std::mem::take(&mut buckets.young);
         }
-        let full = Bucket { left: self.capacity, at: now };
-        let bucket = buckets.entry(key.to_owned()).or_insert(full);
-        let left = self.refilled(*bucket, now);
-        *bucket = Bucket { left: if left >= 1.0 { left - 1.0 } else { left }, at: now };
-        if left >= 1.0 { Ok(()) } else { Err(Duration::from_secs_f64((1.0 - left) / self.per_second)) }
+        let allowed = left >= 1.0;
+        buckets.young.insert(key, Bucket { left: if allowed { left - 1.0 } else { left }, at: now });
+        if allowed { Ok(()) } else { Err(Duration::from_secs_f64((1.0 - left) / self.per_second)) }
     }
 
     fn refilled(&self, b: Bucket, now: Instant) -> f64 {
@@ -81,13 +92,17 @@ mod tests {
     }
 
     #[test]
-    fn full_buckets_are_forgotten() {
-        let limiter = RateLimiter::new(60);
+    fn a_flood_of_keys_is_bounded_and_keeps_who_is_limited() {
+        let limiter = RateLimiter::new(1);
         let start = Instant::now();
-        for i in 0..=PRUNE_ABOVE {
-            assert!(limiter.take(&i.to_string(), start).is_ok());
+        assert!(limiter.take(u32::MAX, start).is_ok());
+        for key in 0..3 * GENERATION as u32 {
+            assert!(limiter.take(key, start).is_ok());
+            if key % 10_000 == 0 {
+                assert!(limiter.take(u32::MAX, start).is_err(), "whoever goes on asking stays limited");
+            }
         }
-        assert!(limiter.take("new", start + Duration::from_secs(5)).is_ok());
-        assert_eq!(limiter.buckets.lock().expect("sound").len(), 1);
+        let buckets = limiter.buckets.lock().expect("sound");
+        assert!(buckets.young.len() + buckets.old.len() <= 2 * GENERATION);
     }
 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use sightline_core::config::VectorPlace;
+use sightline_core::service::{self, ServiceError};
 use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
@@ -20,6 +21,7 @@ use sightline_search::{
 };
 
 use crate::app::{App, ModelView};
+use crate::tls::TlsError;
 
 /// Bucket bounds of the duration histograms in seconds, from a token look-up to a search on a slow
 /// machine.
@@ -60,8 +62,11 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The metrics recorder cannot be installed.
-    #[error("metrics: {0}")]
-    Metrics(String),
+    #[error(transparent)]
+    Metrics(#[from] ServiceError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The client file cannot be written.
     #[error("cannot write {path}: {source}")]
     Announce {
@@ -139,46 +144,45 @@ pub async fn listen(key: &'static str, address: SocketAddr) -> Result<tokio::net
     tokio::net::TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
 }
 
-/// Installs the metrics recorder of this process.
+/// Installs the metrics recorder of this process. Its histograms are drained whether anybody reads
+/// them or not.
 ///
 /// # Errors
 /// When a recorder is installed already.
 pub fn metrics() -> Result<PrometheusHandle, StartError> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
-        .map_err(|e: BuildError| StartError::Metrics(e.to_string()))?
-        .build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|e| StartError::Metrics(e.to_string()))?;
-    Ok(handle)
+    Ok(service::recorder(&SECONDS)?)
 }
 
 /// Returns the base URL of the server for clients on this machine.
-pub fn base_address(address: SocketAddr) -> String {
+pub fn base_address(address: SocketAddr, tls: bool) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    format!("{}://{}", scheme(tls), SocketAddr::new(ip, address.port()))
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// Formats the one line for standard output. It shows the token of this start only when the address
-/// is reachable from this machine alone.
-pub fn ready_line(address: SocketAddr, token: &str) -> String {
+/// is reachable from this machine alone. The token stands in the fragment, which no browser sends.
+pub fn ready_line(address: SocketAddr, tls: bool, token: &str) -> String {
     if address.ip().is_loopback() {
-        format!("Sightline is ready: {}/?token={token}", base_address(address))
+        format!("Sightline is ready: {}/#token={token}", base_address(address, tls))
     } else {
-        format!("Sightline is ready: http://{address}/")
+        format!("Sightline is ready: {}://{address}/", scheme(tls))
     }
 }
 
 /// File in the data folder that lets commands on the same machine connect without options.
 #[derive(Serialize, Deserialize)]
 pub struct ClientFile {
-    /// Base URL: `http://host:port`
+    /// Base URL: `http://host:port` or `https://host:port`
     pub server: String,
-    /// Token that is valid until the server stops.
+    /// Token that is valid until the server stops or the token is revoked.
     pub token: String,
 }
 

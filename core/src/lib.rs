@@ -18,6 +18,8 @@ pub mod config;
 pub mod delivery;
 pub mod frame;
 pub mod geometry;
+#[cfg(feature = "service")]
+pub mod http;
 pub mod ids;
 pub mod message;
 pub mod queue;

@@ -20,10 +20,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::http::{self, Limits, Plain};
 use crate::shutdown::Shutdown;
 use crate::telemetry::resident_bytes;
 
@@ -120,7 +121,8 @@ impl Service {
     /// An address that is in use, or another recorder that is already installed.
     pub fn start(listen: SocketAddr, role: &str, readiness: Readiness) -> Result<Self, ServiceError> {
         let facts: Arc<Mutex<Option<Facts>>> = Arc::default();
-        let app = AppState { role: role.into(), readiness, metrics: recorder()?, facts: Arc::clone(&facts) };
+        let metrics = recorder(&DURATION_BUCKETS)?;
+        let app = AppState { role: role.into(), readiness, metrics, facts: Arc::clone(&facts) };
         let socket = TcpListener::bind(listen).map_err(|source| ServiceError::Listen { address: listen, source })?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;
@@ -130,18 +132,12 @@ impl Service {
         let thread = std::thread::Builder::new().name("service".into()).spawn(move || {
             let served = runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(socket)?;
-                let metrics = app.metrics.clone();
-                tokio::spawn(async move {
-                    loop {
-                        tokio::time::sleep(UPKEEP_INTERVAL).await;
-                        metrics.run_upkeep();
-                    }
-                });
-                let server = axum::serve(listener, router(app)).into_future();
                 tokio::select! {
-                    served = server => served,
-                    () = stop.triggered() => Ok(()),
+                    () = http::serve(listener, router(app), Limits::default(), Plain, stop.clone()) => {}
+                    // Probes in flight are not waited for.
+                    () = stop.triggered() => {}
                 }
+                std::io::Result::Ok(())
             });
             if let Err(error) = served {
                 tracing::error!(%error, "health and metrics are no longer served");
@@ -207,20 +203,37 @@ async fn metrics_text(State(app): State<AppState>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
-/// The metrics recorder of this process, installed by the first call.
-fn recorder() -> Result<PrometheusHandle, ServiceError> {
+/// The metrics recorder of this process, installed by the first call with these bucket bounds of
+/// its duration histograms, in seconds. A thread drains the histograms for as long as the process
+/// lives, whether anybody reads the metrics or not.
+///
+/// # Errors
+/// Another recorder is already installed.
+pub fn recorder(buckets: &[f64]) -> Result<PrometheusHandle, ServiceError> {
     static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DURATION_BUCKETS)
-        .map_err(|e| ServiceError::Metrics(e.to_string()))?
-        .build_recorder();
+    let recorder = build_recorder(buckets, UPKEEP_INTERVAL)?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|e| ServiceError::Metrics(e.to_string()))?;
     Ok(installed.insert(handle).clone())
+}
+
+fn build_recorder(buckets: &[f64], upkeep: Duration) -> Result<PrometheusRecorder, ServiceError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), buckets)
+        .map_err(|e| ServiceError::Metrics(e.to_string()))?
+        .build_recorder();
+    let handle = recorder.handle();
+    std::thread::Builder::new().name("metrics".into()).spawn(move || {
+        loop {
+            std::thread::sleep(upkeep);
+            handle.run_upkeep();
+        }
+    })?;
+    Ok(recorder)
 }
 
 /// Resolves at the first SIGINT or SIGTERM. Where signals cannot be received it never resolves, and
@@ -253,6 +266,22 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("text");
         answer
+    }
+
+    #[test]
+    fn histograms_are_drained_though_nobody_reads_them() {
+        let recorder = build_recorder(&DURATION_BUCKETS, Duration::from_millis(10)).expect("built");
+        let before = resident_bytes().expect("/proc");
+        metrics::with_local_recorder(&recorder, || {
+            let histogram = metrics::histogram!("sightline_test_upkeep_seconds");
+            // Not drained, these 8 million samples take more than 128 MB.
+            for _ in 0..80 {
+                (0..100_000).for_each(|_| histogram.record(0.5));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let grown = resident_bytes().expect("/proc") - before;
+        assert!(grown < 64e6, "{grown}");
     }
 
     #[test]

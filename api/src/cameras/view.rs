@@ -29,7 +29,8 @@ pub struct CameraView {
     /// State of the camera.
     #[schema(schema_with = states)]
     pub state: CameraState,
-    /// Reason for the state, if there is one.
+    /// Reason for the state, if there is one. What a node says about a camera may name its address,
+    /// host or file, and is shown to administrators only.
     pub reason: Option<String>,
     /// Time since which the camera has this state.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -80,8 +81,11 @@ pub fn view(
     // A camera of which nothing has become searchable yet has a report, at most.
     let mark = mark.filter(|m| m.coverage.searchable_through.is_some());
     let lag_s = mark.filter(|m| m.coverage.connection.is_some()).map(|m| lag(row, last_report, m, now));
-    let (state, reason) = state_of(row, last_report, mark, lag_s);
+    let (state, mut reason) = state_of(row, last_report, mark, lag_s);
     let node = last_report.map(|h| &h.report);
+    if !with_url && reason.is_some() && reason.as_deref() == node.and_then(|n| n.reason.as_deref()) {
+        reason = Some(reason_without_address(state).to_owned());
+    }
     CameraView {
         id: row.spec.id.clone(),
         state,
@@ -103,6 +107,15 @@ pub fn view(
         frames_dropped: node.map_or(0, |n| n.frames_dropped),
         crops: node.map_or(0, |n| n.crops),
         crops_dropped: node.map_or(0, |n| n.crops_dropped),
+    }
+}
+
+/// What everybody may know of a reason that a node gave.
+fn reason_without_address(state: CameraState) -> &'static str {
+    match state {
+        CameraState::Failed => "it cannot be used; administrators see why",
+        CameraState::Ended => "its footage is over",
+        _ => "it cannot be reached at the moment; administrators see why",
     }
 }
 
@@ -267,6 +280,20 @@ mod tests {
         (refused.coverage.indexed, refused.coverage.rejected) = (3, 1);
         assert!((dropped_fraction(Some(&n.report), Some(&refused)) - 0.46).abs() < 1e-9);
         assert_eq!(dropped_fraction(None, None), 0.0);
+    }
+
+    #[test]
+    fn a_nodes_reason_is_for_administrators() {
+        let r = row("rtsp://10.1.2.3/1");
+        let mut refused = node(CameraState::Retrying, 3);
+        refused.report.reason = Some("10.1.2.3:554 refuses the connection".into());
+        let shown = |with_url| view(&r, Some(&refused), None, NOW, with_url).reason.expect("a reason");
+        assert_eq!(shown(true), "10.1.2.3:554 refuses the connection");
+        assert!(!shown(false).contains("10.1.2.3"), "{}", shown(false));
+        // What the API itself says is for everybody.
+        let late = LastReport { age_s: 14.0, ..refused };
+        let why = view(&r, Some(&late), None, NOW, false).reason.expect("a reason");
+        assert!(why.starts_with("its node has not reported"), "{why}");
     }
 
     #[test]

@@ -56,10 +56,11 @@ use sightline_search::{Filter, Index};
 
 pub use cameras::{Erased, Removal};
 pub use health::{Check, Readiness};
+pub(crate) use health::{readiness, render_metrics};
 pub use search::{Found, SearchOrder};
 
 use crate::app::App;
-use crate::auth::Caller;
+use crate::auth::{Caller, identify};
 use crate::error::Error;
 use crate::state::{AuditEntry, CameraRow, Role};
 
@@ -96,9 +97,17 @@ pub struct Viewer;
 #[derive(Debug)]
 pub struct Operator;
 
-/// Administrators whose token is not limited to certain cameras: changes, audit trail, metrics.
+/// Administrators whose token is not limited to certain cameras: changes.
 #[derive(Debug)]
 pub struct Admin;
+
+/// Auditors and administrators for all cameras: the audit trail.
+#[derive(Debug)]
+pub struct Auditor;
+
+/// Callers of the role metrics and administrators for all cameras.
+#[derive(Debug)]
+pub struct Metrics;
 
 impl Access for Viewer {
     fn check(caller: &Caller) -> Result<(), Error> {
@@ -115,6 +124,20 @@ impl Access for Operator {
 impl Access for Admin {
     fn check(caller: &Caller) -> Result<(), Error> {
         caller.require(Role::Admin)?;
+        caller.require_all_cameras()
+    }
+}
+
+impl Access for Auditor {
+    fn check(caller: &Caller) -> Result<(), Error> {
+        caller.require(Role::Auditor)?;
+        caller.require_all_cameras()
+    }
+}
+
+impl Access for Metrics {
+    fn check(caller: &Caller) -> Result<(), Error> {
+        caller.require(Role::Metrics)?;
         caller.require_all_cameras()
     }
 }
@@ -139,16 +162,26 @@ impl<R: Access> FromRequestParts<Gate> for Desk<R> {
     }
 }
 
-/// Access to what strangers may know: whether the server is ready.
+/// Access to what strangers may know: whether the server is ready. A caller with a token that works
+/// learns more.
 pub struct PublicDesk {
     app: App,
+    caller: Option<Caller>,
+}
+
+impl PublicDesk {
+    /// Whether the request has a token that works.
+    pub fn knows_caller(&self) -> bool {
+        self.caller.is_some()
+    }
 }
 
 impl FromRequestParts<Gate> for PublicDesk {
     type Rejection = Error;
 
-    async fn from_request_parts(_: &mut Parts, gate: &Gate) -> Result<Self, Error> {
-        Ok(Self { app: gate.0.clone() })
+    async fn from_request_parts(parts: &mut Parts, gate: &Gate) -> Result<Self, Error> {
+        let caller = identify(&gate.0, &parts.headers, &parts.extensions).await.ok();
+        Ok(Self { app: gate.0.clone(), caller })
     }
 }
 

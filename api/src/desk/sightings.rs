@@ -27,6 +27,7 @@ impl Desk<Viewer> {
     /// The errors of [`Desk::sighting`].
     pub async fn picture(&self, id: SightingId) -> Result<Bytes, Error> {
         self.visible(id).await?;
+        self.app.state().note_picture(&self.caller.signature(), id).await?;
         let picture = self.index()?.picture(id).await?;
         picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
     }

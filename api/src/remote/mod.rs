@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use sightline_core::camera::AllowedSources;
 use sightline_core::config::CameraConfig;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, CameraUrl, NodeReport, Timestamp};
@@ -81,6 +82,7 @@ struct PollState {
 pub struct RemoteNodes {
     coverage: Coverage,
     topic: Option<Arc<dyn CameraTopic>>,
+    allowed: Option<AllowedSources>,
     state: Mutex<PollState>,
 }
 
@@ -88,7 +90,13 @@ impl RemoteNodes {
     /// Creates the control over the cameras of `coverage` (usually of a
     /// [`sightline_search::RemoteCoverage`]); `topic` is needed to add and remove cameras.
     pub fn new(coverage: Coverage, topic: Option<Arc<dyn CameraTopic>>) -> Self {
-        Self { coverage, topic, state: Mutex::default() }
+        Self { coverage, topic, allowed: None, state: Mutex::default() }
+    }
+
+    /// Refuses to add cameras that these rules do not allow.
+    #[must_use]
+    pub fn allowing(self, sources: AllowedSources) -> Self {
+        Self { allowed: Some(sources), ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, PollState> {
@@ -176,6 +184,9 @@ impl CameraControl for RemoteNodes {
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
         let topic = self.topic.as_ref().ok_or(CameraRefused::Unsupported(NO_TOPIC))?;
         camera.url.source().map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+        if let Some(allowed) = &self.allowed {
+            allowed.check(&camera.url).map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+        }
         topic.put(&camera).map_err(publish_failed)?;
         let id = camera.id.clone();
         self.mark_pending(&id, Some(camera));

@@ -1,10 +1,11 @@
-//! `GET /v1/audit`: the audit trail.
+//! `GET /v1/audit`: the audit trail, and `GET /v1/audit/verify`: whether its chain is intact. Both
+//! are recorded in it.
 
 use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::desk::{Admin, Desk};
+use crate::desk::{Auditor, Desk};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiQuery;
 use crate::state::{AuditRecord, Verdict};
@@ -37,10 +38,11 @@ pub struct AuditPage {
     pub chain: Option<Verdict>,
 }
 
-/// Lists who searched or changed what, when and why; newest first. Needs an administrator's token.
+/// Lists who searched or changed what, when and why; newest first. Needs a token of the role
+/// auditor or admin. The reading is recorded, behind the records that it returns.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses((status = 200, body = AuditPage), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody)))]
-pub async fn audit(desk: Desk<Admin>, ApiQuery(p): ApiQuery<AuditParams>) -> Result<Json<AuditPage>, Error> {
+pub async fn audit(desk: Desk<Auditor>, ApiQuery(p): ApiQuery<AuditParams>) -> Result<Json<AuditPage>, Error> {
     let limit = p.limit.unwrap_or(100);
     if !(1..=MAX).contains(&limit) {
         return Err(Error::Invalid(format!("limit {limit} is out of range: 1 to {MAX}")));
@@ -49,4 +51,12 @@ pub async fn audit(desk: Desk<Admin>, ApiQuery(p): ApiQuery<AuditParams>) -> Res
     let next_before = records.last().filter(|_| more).map(|r| r.seq);
     let chain = if p.verify { Some(desk.verify_audit().await?) } else { None };
     Ok(Json(AuditPage { records, next_before, chain }))
+}
+
+/// Verifies the whole hash chain of the audit trail: that no record was changed, removed or
+/// inserted, and that none is missing at the end. Needs a token of the role auditor or admin.
+#[utoipa::path(get, path = "/v1/audit/verify", tag = "audit",
+    responses((status = 200, body = Verdict), (status = 403, body = ErrorBody), (status = 503, body = ErrorBody)))]
+pub async fn verify(desk: Desk<Auditor>) -> Result<Json<Verdict>, Error> {
+    Ok(Json(desk.verify_audit().await?))
 }

@@ -1,4 +1,5 @@
-//! Request handlers, one module per resource.
+//! Request handlers, one module per resource, and the table of all routes with the role that each
+//! demands.
 
 pub mod audit;
 pub mod cameras;
@@ -11,7 +12,8 @@ use utoipa_axum::routes;
 
 use crate::desk::Gate;
 
-/// Returns the public routes, and the routes that need a token.
+/// Returns the public routes, and the routes that need a token. The role that each needs stands in
+/// its handler, as the type of its [`crate::desk::Desk`].
 pub(crate) fn all() -> (OpenApiRouter<Gate>, OpenApiRouter<Gate>) {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
     let protected = OpenApiRouter::new()
@@ -21,6 +23,7 @@ pub(crate) fn all() -> (OpenApiRouter<Gate>, OpenApiRouter<Gate>) {
         .routes(routes!(cameras::list, cameras::add))
         .routes(routes!(cameras::get, cameras::remove))
         .routes(routes!(audit::audit))
+        .routes(routes!(audit::verify))
         .routes(routes!(health::metrics));
     (open, protected)
 }

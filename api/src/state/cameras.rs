@@ -147,7 +147,7 @@ impl State {
     /// # Errors
     /// When the database fails or holds an unreadable value.
     pub fn erasures(&self) -> Result<Vec<Erasure>, StateError> {
-        self.with(|c| {
+        self.read(|c| {
             let mut statement = c.prepare("SELECT camera, watched_since FROM erasures ORDER BY camera")?;
             let rows = statement
                 .query_map([], |r| Ok((r.get::<_, String>(0)?, r.get::<_, Option<i64>>(1)?)))?
@@ -165,7 +165,7 @@ impl State {
     /// # Errors
     /// When the database fails or holds an unreadable value.
     pub fn cameras(&self) -> Result<Vec<CameraRow>, StateError> {
-        self.with(|c| {
+        self.read(|c| {
             let mut statement = c.prepare("SELECT spec, source, archived, added_at FROM cameras ORDER BY id")?;
             let rows = statement.query_map([], |r| Ok(read(r)))?.collect::<Result<Vec<_>, _>>()?;
             rows.into_iter().collect()
@@ -177,7 +177,7 @@ impl State {
     /// # Errors
     /// When the database fails or holds an unreadable value.
     pub fn camera(&self, id: &CameraId) -> Result<Option<CameraRow>, StateError> {
-        self.with(|c| {
+        self.read(|c| {
             c.prepare("SELECT spec, source, archived, added_at FROM cameras WHERE id = ?1")?
                 .query_row([id.as_str()], |r| Ok(read(r)))
                 .optional()?

@@ -1,23 +1,35 @@
 //! State that must survive a restart besides vectors and pictures: cameras, access tokens and the
 //! audit trail, in one SQLite file in the data folder.
 //!
-//! Write-ahead logging lets `sightline token ...` use the file while the server runs. Only the
-//! owner may read the file, because camera addresses hold passwords.
+//! One connection writes and a few read. Write-ahead logging lets them work side by side, and lets
+//! `sightline token ...` use the file while the server runs. Only the owner may read the file,
+//! because camera addresses hold passwords.
 
+mod anchor;
 mod audit;
 mod cameras;
+mod notes;
+mod readers;
 mod schema;
 mod tokens;
+mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
-pub use audit::{AuditEntry, AuditRecord, Verdict};
+use audit::Trail;
+use notes::Notes;
+use readers::Readers;
+use tokens::TokenCache;
+
+pub use anchor::FILE as ANCHOR_FILE;
+pub use audit::{AuditEntry, AuditRecord};
 pub use cameras::{CameraRow, CameraSource, Erasure};
-pub use tokens::{NewToken, Role, TokenRow, hash_token, new_secret};
+pub use tokens::{NewToken, Role, START_TOKEN_ID, TokenRow, hash_token, new_secret};
+pub use verify::Verdict;
 
 /// Name of the database file in the data folder.
 pub const FILE: &str = "state.db";
@@ -35,6 +47,15 @@ pub enum StateError {
         path: PathBuf,
         /// Cause.
         why: String,
+    },
+    /// There is no database, and the caller must not create one.
+    #[error(
+        "there is no data of Sightline in {folder} (state.db is missing): name the server's data folder with --data, or \
+         start the server once"
+    )]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
     },
     /// The file was written by a newer version.
     #[error("the state database has layout {found}, this version knows {known}: use the newer Sightline")]
@@ -55,15 +76,35 @@ pub enum StateError {
         /// Cause.
         why: String,
     },
+    /// The head of the audit trail cannot be anchored.
+    #[error("the anchor of the audit trail (audit.head) cannot be written: {0}")]
+    Anchor(std::io::Error),
     /// The blocking task was cancelled because the process stops.
     #[error("the process is stopping")]
     Stopping,
 }
 
-/// Open database; clones share it.
+/// Open database; clones share it. What is noted and not yet recorded is written when the last
+/// clone is dropped.
 #[derive(Clone)]
 pub struct State {
-    conn: Arc<Mutex<Connection>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Mutex<Connection>,
+    readers: Readers,
+    trail: Trail,
+    notes: Mutex<Notes>,
+    tokens: TokenCache,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.flush(true) {
+            tracing::error!(%error, "the last audit records are lost");
+        }
+    }
 }
 
 impl State {
@@ -82,18 +123,59 @@ impl State {
         conn.pragma_update(None, "journal_mode", "WAL").map_err(|e| failed(e.to_string()))?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
+        let trail = Trail::new(folder);
+        // The records of a layout without anchor are taken as they are.
+        if !schema::has_table(&conn, "audit_base")? {
+            schema::migrate(&mut conn)?;
+            trail.anchor_now(&conn)?;
+        }
         schema::migrate(&mut conn)?;
-        Ok(Self { conn: Arc::new(Mutex::new(conn)) })
+        let inner = Inner {
+            writer: Mutex::new(conn),
+            readers: Readers::new(path),
+            trail,
+            notes: Mutex::default(),
+            tokens: TokenCache::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs `work` on the connection and blocks the calling thread.
+    /// Opens `state.db` in `folder` if it is there.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`], or as [`State::open`].
+    pub fn open_existing(folder: &Path) -> Result<Self, StateError> {
+        match folder.join(FILE).try_exists() {
+            Ok(false) => Err(StateError::Missing { folder: folder.to_owned() }),
+            _ => Self::open(folder),
+        }
+    }
+
+    /// Runs `work` on the writing connection and blocks the calling thread. What only reads belongs
+    /// to [`State::read`].
     ///
     /// # Errors
     /// The errors of `work`.
     pub fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StateError>) -> Result<T, StateError> {
-        // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is
-        // still consistent.
-        work(&mut self.conn.lock().unwrap_or_else(PoisonError::into_inner))
+        self.inner.with(work)
+    }
+
+    /// Runs `work` on a reading connection and blocks the calling thread. A writer is not waited
+    /// for, and does not wait.
+    ///
+    /// # Errors
+    /// The errors of `work`.
+    pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StateError>) -> Result<T, StateError> {
+        self.inner.readers.with(work)
+    }
+
+    /// Runs `work` on the writing connection if nobody else uses it at the moment.
+    fn try_with<T>(&self, work: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        match self.inner.writer.try_lock() {
+            Ok(mut conn) => Some(work(&mut conn)),
+            Err(TryLockError::Poisoned(conn)) => Some(work(&mut conn.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Runs `work` on a thread of the blocking pool, for async callers.
@@ -107,6 +189,14 @@ impl State {
     {
         let state = self.clone();
         tokio::task::spawn_blocking(move || work(&state)).await.map_err(|_| StateError::Stopping)?
+    }
+}
+
+impl Inner {
+    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, StateError>) -> Result<T, StateError> {
+        // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is
+        // still consistent.
+        work(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -147,6 +237,36 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join(FILE)).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn reading_goes_on_while_somebody_writes() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        let cameras = state
+            .with(|c| {
+                let tx = c.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+                tx.execute("DELETE FROM tokens", [])?;
+                // One writer at a time: on the writing connection this would wait for ever.
+                let cameras =
+                    state.read(|c| Ok(c.query_row("SELECT count(*) FROM cameras", [], |r| r.get::<_, i64>(0))?));
+                tx.commit()?;
+                cameras
+            })
+            .expect("read");
+        assert_eq!(cameras, 0);
+        assert!(state.read(|c| Ok(c.execute("DELETE FROM tokens", [])?)).is_err(), "readers only read");
+    }
+
+    #[test]
+    fn a_missing_database_is_not_made_by_accident() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let wrong = dir.path().join("wrong");
+        let refused = State::open_existing(&wrong).err().expect("refused").to_string();
+        assert!(refused.contains("--data") && refused.contains("wrong"), "{refused}");
+        assert!(!wrong.exists());
+        drop(State::open(dir.path()).expect("made"));
+        assert!(State::open_existing(dir.path()).is_ok());
     }
 
     #[test]

@@ -44,7 +44,36 @@ const STEPS: &[&str] = &[
     // Pictures of cameras in other processes may arrive long after the erasure, so it is watched
     // for a while.
     "ALTER TABLE erasures ADD COLUMN watched_since INTEGER;              -- erased; NULL: not finished",
+    // More roles (a CHECK cannot be altered), and an audit trail that may lose its oldest records.
+    "CREATE TABLE tokens_3 (
+        id           TEXT PRIMARY KEY,
+        name         TEXT NOT NULL,
+        hash         BLOB NOT NULL UNIQUE,                           -- SHA-256 of the secret
+        role         TEXT NOT NULL CHECK (role IN ('admin', 'operator', 'viewer', 'auditor', 'metrics')),
+        cameras      TEXT,                                           -- JSON list; NULL: every camera
+        created_at   INTEGER NOT NULL,
+        expires_at   INTEGER,
+        last_used_at INTEGER,
+        revoked_at   INTEGER
+     ) STRICT;
+     INSERT INTO tokens_3 SELECT id, name, hash, role, cameras, created_at, expires_at, last_used_at, revoked_at FROM tokens;
+     DROP TABLE tokens;
+     ALTER TABLE tokens_3 RENAME TO tokens;
+     CREATE TABLE audit_base (                                       -- one row: the last expired record, 0 before the first
+        seq  INTEGER NOT NULL,
+        hash BLOB NOT NULL
+     ) STRICT;
+     INSERT INTO audit_base VALUES (0, zeroblob(32));
+     DROP TRIGGER audit_no_delete;
+     CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit WHEN OLD.seq > (SELECT seq FROM audit_base)
+        BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;",
 ];
+
+/// Whether the file has this table.
+pub(super) fn has_table(conn: &Connection, name: &str) -> Result<bool, StateError> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
+    Ok(conn.query_row(sql, [name], |r| r.get::<_, i64>(0))? > 0)
+}
 
 /// Runs the migrations that the file lacks, each in a transaction of its own.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StateError> {

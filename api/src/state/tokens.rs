@@ -4,9 +4,11 @@
 //! A plain hash suffices here, unlike for passwords: nobody can guess 256 random bits, however
 //! cheap the hash is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,15 +25,29 @@ use super::{State, StateError};
 /// people and is not used for accounting.
 const LAST_USED_INTERVAL_US: i64 = 60_000_000;
 
-/// Role of a token. Each role includes the ones before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+/// How long a valid token is not looked up again. It bounds how long a token works after another
+/// process has revoked it; this process forgets it at once.
+const CACHED: Duration = Duration::from_secs(1);
+
+/// Largest number of cached tokens; more are looked up each time.
+const CACHE_SIZE: usize = 4096;
+
+/// Id of the token of a server's start, which works until the server ends or the token is revoked.
+pub const START_TOKEN_ID: &str = "start";
+
+/// Role of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Reads the metrics, nothing else: for Prometheus.
+    Metrics,
+    /// Reads and verifies the audit trail, nothing else.
+    Auditor,
     /// Sees the state of cameras, and sightings whose id it was given.
     Viewer,
-    /// Searches for people.
+    /// Searches for people, and what a viewer may.
     Operator,
-    /// Adds and removes cameras, reads the audit trail and the metrics.
+    /// Adds and removes cameras, and what all others may.
     Admin,
 }
 
@@ -39,10 +55,17 @@ impl Role {
     /// Returns the role's name, as used in JSON and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Metrics => "metrics",
+            Self::Auditor => "auditor",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",
         }
+    }
+
+    /// Whether this role may do what `needed` may.
+    pub fn includes(self, needed: Self) -> bool {
+        self == needed || self == Self::Admin || (self == Self::Operator && needed == Self::Viewer)
     }
 }
 
@@ -60,7 +83,9 @@ impl FromStr for Role {
             "viewer" => Ok(Self::Viewer),
             "operator" => Ok(Self::Operator),
             "admin" => Ok(Self::Admin),
-            _ => Err(format!("{s:?} is not a role: use admin, operator or viewer")),
+            "auditor" => Ok(Self::Auditor),
+            "metrics" => Ok(Self::Metrics),
+            _ => Err(format!("{s:?} is not a role: use admin, operator, viewer, auditor or metrics")),
         }
     }
 }
@@ -81,7 +106,7 @@ pub struct NewToken {
 /// Stored token, without the secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenRow {
-    /// Public id, 8 hex digits, used in lists and in the audit trail.
+    /// Public id, 8 hex digits or [`START_TOKEN_ID`], used in lists and in the audit trail.
     pub id: String,
     /// See [`NewToken::name`].
     pub name: String,
@@ -156,29 +181,58 @@ impl State {
         Ok((row, secret))
     }
 
+    /// Makes `secret` the administrator token of this start of the server, in place of that of the
+    /// start before. Like any other token it can be listed and revoked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn set_start_token(&self, secret: &str) -> Result<(), StateError> {
+        let hash = hash_token(secret);
+        self.with(|c| {
+            c.execute(
+                "INSERT OR REPLACE INTO tokens (id, name, hash, role, created_at) VALUES (?1, ?1, ?2, 'admin', ?3)",
+                params![START_TOKEN_ID, hash.as_slice(), Timestamp::now().as_micros()],
+            )?;
+            Ok(())
+        })?;
+        self.inner.tokens.clear();
+        Ok(())
+    }
+
+    /// Returns the token with this secret's hash if it was valid a moment ago, without asking the
+    /// database.
+    pub fn cached_token(&self, hash: &[u8; 32]) -> Option<TokenRow> {
+        self.inner.tokens.get(hash)
+    }
+
     /// Returns the token with this secret's hash unless it is revoked or expired, and updates its
-    /// time of last use.
+    /// time of last use. It does not wait for writers.
     ///
     /// # Errors
     /// When the database fails or holds an unreadable value.
     pub fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, StateError> {
         let now = Timestamp::now().as_micros();
-        self.with(|c| {
-            let row = c
-                .prepare(
-                    "SELECT id, name, role, cameras, created_at, expires_at, last_used_at, revoked_at FROM tokens
-                     WHERE hash = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)",
-                )?
-                .query_row(params![hash.as_slice(), now], |r| Ok(read(r)))
-                .optional()?
-                .transpose()?;
-            if let Some(row) = &row
-                && row.last_used_at.is_none_or(|t| t.as_micros() + LAST_USED_INTERVAL_US < now)
-            {
-                c.execute("UPDATE tokens SET last_used_at = ?2 WHERE id = ?1", params![row.id, now])?;
+        let generation = self.inner.tokens.generation();
+        let row = self.read(|c| {
+            c.prepare_cached(
+                "SELECT id, name, role, cameras, created_at, expires_at, last_used_at, revoked_at FROM tokens
+                 WHERE hash = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)",
+            )?
+            .query_row(params![hash.as_slice(), now], |r| Ok(read(r)))
+            .optional()?
+            .transpose()
+        })?;
+        let Some(row) = row else { return Ok(None) };
+        if row.last_used_at.is_none_or(|t| t.as_micros() + LAST_USED_INTERVAL_US < now) {
+            // The time informs people; it is worth neither waiting nor a refused request.
+            let used =
+                self.try_with(|c| c.execute("UPDATE tokens SET last_used_at = ?2 WHERE id = ?1", params![row.id, now]));
+            if let Some(Err(error)) = used {
+                tracing::debug!(%error, "the time of a token's last use was not stored");
             }
-            Ok(row)
-        })
+        }
+        self.inner.tokens.put(hash, &row, generation);
+        Ok(Some(row))
     }
 
     /// Returns every token ever created, oldest first.
@@ -186,7 +240,7 @@ impl State {
     /// # Errors
     /// When the database fails or holds an unreadable value.
     pub fn tokens(&self) -> Result<Vec<TokenRow>, StateError> {
-        self.with(|c| {
+        self.read(|c| {
             let mut statement = c.prepare(
                 "SELECT id, name, role, cameras, created_at, expires_at, last_used_at, revoked_at FROM tokens
                  ORDER BY created_at, id",
@@ -201,12 +255,59 @@ impl State {
     /// # Errors
     /// When the database fails.
     pub fn revoke_token(&self, id: &str) -> Result<bool, StateError> {
-        self.with(|c| {
+        let revoked = self.with(|c| {
             let now = Timestamp::now().as_micros();
             let n =
                 c.execute("UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL", params![id, now])?;
             Ok(n > 0)
-        })
+        });
+        self.inner.tokens.clear();
+        revoked
+    }
+}
+
+/// Valid tokens that were looked up a moment ago.
+#[derive(Default)]
+pub(super) struct TokenCache {
+    tokens: Mutex<Cached>,
+}
+
+#[derive(Default)]
+struct Cached {
+    by_hash: HashMap<[u8; 32], (Instant, TokenRow)>,
+    /// Counts the revocations, so that a look-up from before one is not cached behind it.
+    generation: u64,
+}
+
+impl TokenCache {
+    fn get(&self, hash: &[u8; 32]) -> Option<TokenRow> {
+        let cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, row) = cached.by_hash.get(hash)?;
+        let valid = at.elapsed() < CACHED && row.expires_at.is_none_or(|t| t > Timestamp::now());
+        valid.then(|| row.clone())
+    }
+
+    fn generation(&self) -> u64 {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).generation
+    }
+
+    fn put(&self, hash: &[u8; 32], row: &TokenRow, generation: u64) {
+        let mut cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.generation != generation {
+            return;
+        }
+        if cached.by_hash.len() >= CACHE_SIZE {
+            cached.by_hash.retain(|_, (at, _)| at.elapsed() < CACHED);
+        }
+        if cached.by_hash.len() < CACHE_SIZE {
+            cached.by_hash.insert(*hash, (Instant::now(), row.clone()));
+        }
+    }
+
+    fn clear(&self) {
+        let mut cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.by_hash.clear();
+        cached.generation += 1;
     }
 }
 
@@ -275,6 +376,53 @@ mod tests {
             .expect("made");
         let row = state.token_by_hash(&hash_token(&secret)).expect("read").expect("works");
         assert_eq!((row.role, row.cameras), (Role::Viewer, Some(cameras)));
-        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Admin);
+    }
+
+    #[test]
+    fn roles_include_what_they_should() {
+        let all = [Role::Metrics, Role::Auditor, Role::Viewer, Role::Operator, Role::Admin];
+        for role in all {
+            assert_eq!(role.as_str().parse(), Ok(role));
+            let may: Vec<Role> = all.into_iter().filter(|&needed| role.includes(needed)).collect();
+            let wanted = match role {
+                Role::Operator => vec![Role::Viewer, Role::Operator],
+                Role::Admin => all.to_vec(),
+                only => vec![only],
+            };
+            assert_eq!(may, wanted, "{role}");
+        }
+    }
+
+    #[test]
+    fn a_look_up_waits_for_no_writer() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        let (_, secret) = state.create_token(&new("desk")).expect("made");
+        let (good, bad) = (hash_token(&secret), hash_token("wrong"));
+        // On the writing connection each of these would wait for ever.
+        let found = state.with(|_| Ok((state.token_by_hash(&good)?.is_some(), state.token_by_hash(&bad)?.is_some())));
+        assert_eq!(found.expect("read"), (true, false));
+        assert!(state.cached_token(&good).is_some() && state.cached_token(&bad).is_none());
+        std::thread::sleep(CACHED);
+        assert!(state.cached_token(&good).is_none(), "looked up again after a second");
+    }
+
+    #[test]
+    fn the_start_token_is_replaced_and_revoked() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        let works = |secret: &str| {
+            let hash = hash_token(secret);
+            state.cached_token(&hash).is_some() || state.token_by_hash(&hash).expect("read").is_some()
+        };
+        state.set_start_token("first").expect("stored");
+        assert!(works("first"));
+        state.set_start_token("second").expect("stored");
+        assert!(!works("first") && works("second"));
+        assert!(state.revoke_token(START_TOKEN_ID).expect("revoked"));
+        assert!(!works("second"), "at once, cached or not");
+        state.set_start_token("third").expect("stored");
+        assert!(works("third"), "the next start has its own");
+        assert_eq!(state.tokens().expect("listed").len(), 1);
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use sightline_api::state::State;
 use sightline_core::config::Config;
 use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
@@ -227,7 +228,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     let server = Double::start(&dir.path().join("qdrant"), qdrant);
     let mut line = String::new();
     BufReader::new(api.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line.trim_end(), format!("Sightline is ready: {}/?token={}", api.base, api.token));
+    assert_eq!(line.trim_end(), format!("Sightline is ready: {}/#token={}", api.base, api.token));
     assert_eq!(api.call("GET", "/readyz", None).0, 200);
 
     // Pictures written by others are found, and their cameras are known from the reports.
@@ -325,8 +326,13 @@ fn what_no_waiting_mends_is_one_line() {
 fn tokens_are_made_with_the_same_program() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| Command::new(program()).args(args).current_dir(dir.path()).output().unwrap();
+    let refused = run(&["token", "create", "desk", "--data", "."]);
+    assert!(!refused.status.success() && !dir.path().join("state.db").exists(), "a wrong folder gets no database");
+    drop(State::open(dir.path()).unwrap());
     let made = run(&["token", "create", "desk", "--role", "admin", "--data", "."]);
     assert!(made.status.success() && made.stdout.starts_with(b"slt_"), "{made:?}");
     let listed = String::from_utf8(run(&["token", "list", "--data", "."]).stdout).unwrap();
     assert!(listed.contains("desk") && listed.contains("admin"), "{listed}");
+    let verified = run(&["audit", "verify", "--data", "."]);
+    assert_eq!(String::from_utf8(verified.stdout).unwrap(), "intact: 1 records\n");
 }

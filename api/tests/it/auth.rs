@@ -1,7 +1,7 @@
-//! Tokens, roles, camera scopes and the rate limit.
+//! Tokens, roles, camera scopes, rate limits, and what of it is audited.
 
 use serde_json::{Value, json};
-use sightline_api::state::Role;
+use sightline_api::state::{Role, START_TOKEN_ID};
 use sightline_search::VectorStore as _;
 
 use crate::support::{START_TOKEN, Server, camera, point};
@@ -23,6 +23,7 @@ fn every_protected_route_wants_a_token() {
         ("GET", "/v1/cameras/a".into()),
         ("DELETE", "/v1/cameras/a".into()),
         ("GET", "/v1/audit".into()),
+        ("GET", "/v1/audit/verify".into()),
         ("GET", "/metrics".into()),
     ] {
         for token in [None, Some("wrong"), Some("")] {
@@ -33,8 +34,12 @@ fn every_protected_route_wants_a_token() {
     let raw = server.raw("GET", "/v1/cameras", &[("authorization", "Basic c3RhcnQ6dG9rZW4=")], b"");
     assert_eq!(raw.status, 401);
     assert!(raw.header("www-authenticate").starts_with("Bearer"));
-    // A token in the address is for the page's own script; the server itself does not accept it.
-    assert_eq!(server.call("GET", &format!("/v1/cameras?token={START_TOKEN}"), None, None).0, 401);
+    // A token in the query is refused, even beside a header, and the message says what to do.
+    for path in ["/v1/cameras?token=", "/?token=", "/v1/cameras?x=1&token="] {
+        let (status, body) = server.call("GET", &format!("{path}{START_TOKEN}"), Some(START_TOKEN), None);
+        assert_eq!((status, &body["code"]), (400, &json!("token_in_query")), "{path}");
+        assert!(body["message"].as_str().unwrap().contains("#token="), "{body}");
+    }
     for open in ["/healthz", "/readyz", "/openapi.json", "/"] {
         assert_eq!(server.call("GET", open, None, None).0, 200, "{open}");
     }
@@ -50,9 +55,18 @@ fn roles() {
     for (token, want) in [(&viewer, 403), (&operator, 200), (&admin, 200)] {
         assert_eq!(search(&server, token, &query).0, want);
     }
-    for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 200)] {
-        assert_eq!(server.call("GET", "/v1/audit", Some(token), None).0, want);
-        assert_eq!(server.call("GET", "/metrics", Some(token), None).0, want);
+    let (auditor, metrics) = (server.token(Role::Auditor, None), server.token(Role::Metrics, None));
+    for (token, audit, numbers, cameras) in [
+        (&viewer, 403, 403, 200),
+        (&operator, 403, 403, 200),
+        (&auditor, 200, 403, 403),
+        (&metrics, 403, 200, 403),
+        (&admin, 200, 200, 200),
+    ] {
+        assert_eq!(server.call("GET", "/v1/audit", Some(token), None).0, audit);
+        assert_eq!(server.call("GET", "/v1/audit/verify", Some(token), None).0, audit);
+        assert_eq!(server.call("GET", "/metrics", Some(token), None).0, numbers);
+        assert_eq!(server.call("GET", "/v1/cameras", Some(token), None).0, cameras);
     }
     let new = json!({ "id": "yard", "url": "rtsp://yard" });
     for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 201)] {
@@ -67,13 +81,29 @@ fn roles() {
 }
 
 #[test]
+fn the_role_is_checked_before_the_body_is_read() {
+    let server = Server::start();
+    let viewer = format!("Bearer {}", server.token(Role::Viewer, None));
+    let headers = [("authorization", viewer.as_str()), ("content-type", "application/json")];
+    for path in ["/v1/search", "/v1/cameras"] {
+        let refused = server.raw("POST", path, &headers, b"{ no JSON");
+        assert_eq!(refused.status, 403, "{path}");
+    }
+}
+
+#[test]
 fn a_revoked_token_stops_working_at_once() {
     let server = Server::start();
     let token = server.token(Role::Operator, None);
     assert_eq!(server.call("GET", "/v1/cameras", Some(&token), None).0, 200);
-    let id = server.app.state().tokens().unwrap()[0].id.clone();
+    let tokens = server.app.state().tokens().unwrap();
+    let id = tokens.into_iter().map(|t| t.id).find(|id| id != START_TOKEN_ID).unwrap();
     assert!(server.app.state().revoke_token(&id).unwrap());
     assert_eq!(server.call("GET", "/v1/cameras", Some(&token), None).0, 401);
+    // So does the token that the server printed at its start.
+    assert_eq!(server.get("/v1/cameras").0, 200);
+    assert!(server.app.state().revoke_token(START_TOKEN_ID).unwrap());
+    assert_eq!(server.get("/v1/cameras").0, 401);
 }
 
 #[test]
@@ -145,10 +175,63 @@ fn the_rate_is_limited_by_token() {
 }
 
 #[test]
+fn the_rate_is_limited_by_address_before_the_token() {
+    let server = Server::with(true, |c| {
+        c.server.address_rate_per_minute = 4;
+        c.server.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    });
+    let from = |client: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        server.raw("GET", "/v1/cameras", &[("authorization", &bearer), ("x-forwarded-for", client)], b"").status
+    };
+    // Wrong tokens count, and what the client itself wrote into the header changes nothing.
+    let answers: Vec<u16> = (0..6).map(|n| from(&format!("10.0.0.{n}, 192.0.2.1"), "wrong")).collect();
+    assert_eq!(answers, [401, 401, 401, 401, 429, 429]);
+    assert_eq!(from("192.0.2.1", START_TOKEN), 429);
+    assert_eq!(from("192.0.2.2", START_TOKEN), 200, "other addresses are not affected");
+}
+
+#[test]
+fn wrong_tokens_wait_for_no_writer_and_are_recorded_together() {
+    let server = Server::start();
+    let state = server.app.state().clone();
+    state.flush().unwrap();
+    let answers: Vec<u16> = state
+        .with(|_| Ok((0..20).map(|_| server.call("GET", "/v1/cameras", Some("wrong"), None).0).collect()))
+        .unwrap();
+    assert_eq!(answers, [401; 20], "answered while somebody writes to the database");
+    assert!(state.audit(None, 10).unwrap().is_empty(), "none of them waits for a record");
+    state.flush().unwrap();
+    let records = state.audit(None, 10).unwrap();
+    assert_eq!((records.len(), records[0].action.as_str()), (1, "login.failed"));
+    assert_eq!(
+        (&records[0].detail["count"], &records[0].detail["by_address"]),
+        (&json!(20), &json!({ "127.0.0.1": 20 }))
+    );
+}
+
+#[test]
+fn strangers_learn_only_whether_it_is_ready() {
+    let server = Server::start();
+    for token in [None, Some("wrong")] {
+        let (status, answer) = server.call("GET", "/readyz", token, None);
+        assert_eq!((status, answer), (200, json!({ "ready": true })));
+    }
+    let viewer = server.token(Role::Viewer, None);
+    let (_, details) = server.call("GET", "/readyz", Some(&viewer), None);
+    assert_eq!(details["model"]["id"], "m1", "{details}");
+    assert_eq!(Server::with(false, |_| ()).call("GET", "/readyz", None, None), (503, json!({ "ready": false })));
+}
+
+#[test]
 fn without_required_tokens_only_localhost_is_answered() {
     let server = Server::with(true, |c| c.server.require_tokens = false);
     assert_eq!(server.call("GET", "/v1/cameras", None, None).0, 200);
     assert_eq!(server.raw("GET", "/v1/cameras", &[("host", "evil.example")], b"").status, 401);
+    // What a proxy on this machine passes on is not local, whatever host it names.
+    for header in ["x-forwarded-for", "forwarded", "x-real-ip", "via"] {
+        assert_eq!(server.raw("GET", "/v1/cameras", &[(header, "127.0.0.1")], b"").status, 401, "{header}");
+    }
 }
 
 #[test]
@@ -168,9 +251,20 @@ fn searches_and_changes_are_audited() {
     let record = &page["records"][1];
     assert!(record["who"].as_str().unwrap().starts_with("operator ("), "{record}");
     assert_eq!((&record["purpose"], &record["detail"]["query"]), (&json!("lost child"), &json!("a red jacket")));
-    assert_eq!(page["chain"], json!({ "intact": true, "records": 3, "broken_at": null }));
+    let intact =
+        |records: i64| json!({ "intact": true, "records": records, "oldest": 1, "broken_at": null, "why": null });
+    assert_eq!(page["chain"], intact(3));
     let (_, first) = server.get("/v1/audit?limit=2");
-    assert_eq!(first["next_before"], 2);
+    assert_eq!((&first["records"][0]["action"], &first["next_before"]), (&json!("audit.read"), &json!(3)));
     let (_, rest) = server.get("/v1/audit?limit=2&before=2");
     assert_eq!((rest["records"][0]["seq"].as_i64(), &rest["next_before"]), (Some(1), &Value::Null));
+    let picture = format!("/v1/sightings/{seen}/thumbnail.jpg");
+    assert_eq!(server.raw("GET", &picture, &[("authorization", &format!("Bearer {token}"))], b"").status, 200);
+    server.app.state().flush().unwrap();
+    assert_eq!(server.get("/v1/audit/verify"), (200, intact(7)));
+    let (_, page) = server.get("/v1/audit?limit=2");
+    assert_eq!(page["records"][0]["action"], "audit.verify");
+    let looked = &page["records"][1];
+    assert_eq!((&looked["action"], &looked["detail"]["sightings"]), (&json!("pictures"), &json!([seen])));
+    assert!(looked["who"].as_str().unwrap().starts_with("operator ("), "{looked}");
 }

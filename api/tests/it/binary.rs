@@ -109,7 +109,7 @@ fn from_start_to_stop() {
     let server = place.serve();
     let address =
         server.line.trim_end().strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("{}", server.line));
-    let (base, token) = address.split_once("/?token=").unwrap();
+    let (base, token) = address.split_once("/#token=").unwrap();
     assert!(base.starts_with("http://127.0.0.1:"), "{base}");
     let client: Value = serde_json::from_slice(&std::fs::read(place.path("data/client.json")).unwrap()).unwrap();
     assert_eq!(client, json!({ "server": base, "token": token }));
@@ -146,6 +146,10 @@ fn from_start_to_stop() {
     // Cameras are added and removed.
     let out = place.run(&["camera", "add", "bad", "gopher://x"]);
     assert!(one_line_failure(&out).contains("gopher"), "{}", text(&out.stderr));
+    for local in ["file:///etc/passwd", "v4l2:///dev/video0"] {
+        let out = place.run(&["camera", "add", "bad", local]);
+        assert!(one_line_failure(&out).contains("ingest.sources"), "{}", text(&out.stderr));
+    }
     let out = place.run(&["camera", "add", "second", "videotestsrc://"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     let out = place.run(&["camera", "remove", "second"]);
@@ -160,8 +164,23 @@ fn from_start_to_stop() {
     assert!(listed.contains("desk") && listed.contains("viewer") && !listed.contains(&viewer), "{listed}");
     let id = listed.lines().find(|l| l.contains("desk")).unwrap().split_whitespace().next().unwrap().to_owned();
     assert!(place.run(&["token", "revoke", &id, "--data", "data"]).status.success());
+    // The server looks a token up again after a second.
+    std::thread::sleep(Duration::from_millis(1100));
     let refused = place.run(&["camera", "list", "--server", base, "--token", &viewer]);
     assert!(one_line_failure(&refused).contains("revoked"));
+
+    // As the README writes it, without a name.
+    let out = place.run(&["token", "create", "--role", "viewer", "--camera", "north-gate", "--data", "data"]);
+    assert!(out.status.success() && text(&out.stderr).contains("north-gate is no camera"), "{}", text(&out.stderr));
+    let wrong = one_line_failure(&place.run(&["token", "create", "desk", "--data", "dta"]));
+    assert!(wrong.contains("--data") && !place.path("dta").exists(), "{wrong}");
+
+    // The token of the start can be revoked like any other, and the trail of all this is intact.
+    assert!(place.run(&["token", "revoke", "start", "--data", "data"]).status.success());
+    std::thread::sleep(Duration::from_millis(1100));
+    assert!(one_line_failure(&place.run(&["camera", "list"])).contains("revoked"));
+    let verified = place.run(&["audit", "verify", "--data", "data"]);
+    assert!(text(&verified.stdout).starts_with("intact: "), "{}", text(&verified.stderr));
 
     let (code, took, rest) = server.terminate();
     assert_eq!((code, rest.as_str()), (Some(0), ""), "one line on standard output, and a clean end");
@@ -169,6 +188,40 @@ fn from_start_to_stop() {
     assert!(!place.path("data/client.json").exists(), "the token's file goes with the server");
     let out = one_line_failure(&place.run(&["camera", "list"]));
     assert!(out.contains("no Sightline runs here"), "{out}");
+}
+
+#[test]
+fn over_tls_and_with_metrics_beside() {
+    let place = Place::new("");
+    let tls = repository("api/tests/golden/tls");
+    let config = std::fs::read_to_string(place.path("sightline.toml")).unwrap();
+    let probed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let own = format!(
+        "[server]\ntls_certificate = {:?}\ntls_key = {:?}\nmetrics_listen = \"{probed}\"\n",
+        tls.join("one/certificate.pem"),
+        tls.join("one/key.pem"),
+    );
+    std::fs::write(place.path("sightline.toml"), config.replace("[server]\n", &own)).unwrap();
+    let server = place.serve();
+    let address = server.line.trim_end().strip_prefix("Sightline is ready: ").unwrap();
+    let (base, token) = address.split_once("/#token=").unwrap();
+    assert!(base.starts_with("https://127.0.0.1:"), "{base}");
+    let out = place.run(&["camera", "list"]);
+    assert!(out.status.success(), "on the same machine: {}", text(&out.stderr));
+    let ca = tls.join("one/ca.pem");
+    let out = place.run(&["camera", "list", "--server", base, "--token", token, "--ca", ca.to_str().unwrap()]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let other = tls.join("two/ca.pem");
+    for wrong in [vec![], vec!["--ca", other.to_str().unwrap()]] {
+        let args = [vec!["camera", "list", "--server", base, "--token", token], wrong].concat();
+        assert!(one_line_failure(&place.run(&args)).contains("does not answer"));
+    }
+    // For Prometheus, without a token.
+    let ask =
+        |path: &str| ureq::get(format!("http://{probed}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(ask("/metrics").contains("sightline_api_requests_total"));
+    assert!(ask("/readyz").contains("\"checks\""));
+    assert_eq!(server.terminate().0, Some(0));
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Program {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("not ready: {line:?}")).trim();
-        let (base, token) = address.split_once("/?token=").unwrap();
+        let (base, token) = address.split_once("/#token=").unwrap();
         Self { base: base.to_owned(), token: token.to_owned(), child }
     }
 

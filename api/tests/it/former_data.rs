@@ -72,7 +72,7 @@ impl Copied {
         restore(&former(name).join("data"), &dir.path().join("data"), &recorded["sizes"]);
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[data]\nfolder = \"data\"\n[model]\nfolder = {model:?}\n\
-             [detect]\nweights = {:?}\n",
+             [audit]\nretention_days = 0.0\n[detect]\nweights = {:?}\n",
             repository("models/nanodet-g.safetensors"),
         );
         fs::write(dir.path().join("sightline.toml"), config).unwrap();
@@ -122,7 +122,7 @@ impl<'a> Reopened<'a> {
         let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some((base, _)) = line.strip_prefix("Sightline is ready: ").and_then(|l| l.split_once("/?token=")) else {
+        let Some((base, _)) = line.strip_prefix("Sightline is ready: ").and_then(|l| l.split_once("/#token=")) else {
             let _ = child.kill();
             let status = child.wait().unwrap();
             let said = fs::read_to_string(copied.path("stderr")).unwrap();

@@ -22,4 +22,5 @@ mod reindex;
 mod remote;
 mod search;
 mod sightings;
+mod sockets;
 mod support;

@@ -72,6 +72,7 @@ fn the_description_lists_exactly_the_routes_served() {
         "GET /v1/cameras/{id}",
         "DELETE /v1/cameras/{id}",
         "GET /v1/audit",
+        "GET /v1/audit/verify",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",

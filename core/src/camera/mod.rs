@@ -1,9 +1,11 @@
 //! The camera as all of Sightline sees it: its address, masked in this one place, and its state.
 
+mod allowed;
 mod source;
 mod state;
 mod url;
 
+pub use allowed::{AllowedSources, SourceRefused};
 pub use source::{PATTERNS, Remote, Source, TestPicture, UrlError};
 pub use state::CameraState;
 pub use url::CameraUrl;

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -106,6 +107,41 @@ impl Config {
             "true, because server.listen is not a loopback address",
         )?;
         range(s.rate_per_minute > 0, "server.rate_per_minute", &s.rate_per_minute, "at least 1")?;
+        range(
+            s.address_rate_per_minute > 0,
+            "server.address_rate_per_minute",
+            &s.address_rate_per_minute,
+            "at least 1",
+        )?;
+        range(seconds(s.header_seconds), "server.header_seconds", &s.header_seconds, SECONDS)?;
+        range(seconds(s.body_seconds), "server.body_seconds", &s.body_seconds, SECONDS)?;
+        range(s.max_connections >= 1, "server.max_connections", &s.max_connections, "at least 1")?;
+        range(
+            s.max_connections_per_address >= 1,
+            "server.max_connections_per_address",
+            &s.max_connections_per_address,
+            "at least 1",
+        )?;
+        // A larger number does not fit a semaphore, and limits nothing.
+        range((1..=1_000_000).contains(&s.max_requests), "server.max_requests", &s.max_requests, "1 to 1000000")?;
+        range(
+            s.tls_certificate.as_os_str().is_empty() == s.tls_key.as_os_str().is_empty(),
+            "server.tls_key",
+            &s.tls_key.display(),
+            "a file if server.tls_certificate names one, else empty",
+        )?;
+        range(
+            s.metrics_listen.is_empty() || s.metrics_listen.parse::<SocketAddr>().is_ok(),
+            "server.metrics_listen",
+            &s.metrics_listen,
+            "an address with port, or empty",
+        )?;
+        range(
+            self.audit.retention_days >= 0.0 && self.audit.retention_days <= 36_500.0,
+            "audit.retention_days",
+            &self.audit.retention_days,
+            "0 (for ever) to 36500",
+        )?;
         range(s.max_body_bytes >= 1024, "server.max_body_bytes", &s.max_body_bytes, "at least 1024")?;
         range(i.fps > 0.0 && i.fps <= 60.0, "ingest.fps", &i.fps, "above 0, at most 60")?;
         range(i.max_height >= 64, "ingest.max_height", &i.max_height, "at least 64")?;
@@ -246,6 +282,11 @@ fn from_env(name: &str, text: &str, default: &Table) -> Result<Table, ConfigErro
         Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| bad("true or false"))?),
         Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| bad("a whole number"))?),
         Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_| bad("a number"))?),
+        // A list is separated by commas.
+        Some(Value::Array(_)) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
+        }
         _ => Value::String(text.to_owned()),
     };
     let mut keys = Table::new();
@@ -284,6 +325,17 @@ mod tests {
     }
 
     #[test]
+    fn lists_come_from_the_environment_with_commas() {
+        let proxies = |text: &str| {
+            let env = [("SIGHTLINE__SERVER__TRUSTED_PROXIES".to_owned(), text.to_owned())];
+            Config::layered(None, env).map(|c| c.server.trusted_proxies.len())
+        };
+        assert_eq!(proxies("10.0.0.0/8, fd00::/8").ok(), Some(2));
+        assert_eq!(proxies("").ok(), Some(0));
+        assert!(proxies("10.0.0.0/8,here").is_err());
+    }
+
+    #[test]
     fn unknown_keys_name_the_nearest_valid_one() {
         let e = with("[ingest]\nfsp = 2\n").expect_err("unknown").to_string();
         assert!(e.contains("ingest.fsp") && e.contains("\"ingest.fps\""), "{e}");
@@ -306,6 +358,13 @@ mod tests {
             "[detect]\ninput_size = 400\n",
             "[detect]\nscore_threshold = 1.5\n",
             "[shots]\nper_track = 9\n",
+            "[server]\nheader_seconds = 0\n",
+            "[server]\nmax_connections = 0\n",
+            "[server]\nmax_requests = 0\n",
+            "[server]\ntls_key = \"key.pem\"\n",
+            "[server]\ntrusted_proxies = [\"10.0.0.1\"]\n",
+            "[server]\nmetrics_listen = \"9464\"\n",
+            "[audit]\nretention_days = -1\n",
             "[server]\nlisten = \"nowhere\"\n",
             "not toml",
         ] {

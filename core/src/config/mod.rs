@@ -7,9 +7,9 @@ mod sections;
 
 pub use load::{ConfigError, DEFAULT_TOML};
 pub use sections::{
-    BusCompression, BusConfig, CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, GalleryConfig,
-    IndexConfig, IngestConfig, MAX_RERANK, ModelConfig, MonitorConfig, PatchCoding, Quantization, RtspTransport,
-    ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
+    AuditConfig, BusCompression, BusConfig, CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision,
+    GalleryConfig, IndexConfig, IngestConfig, MAX_RERANK, ModelConfig, MonitorConfig, PatchCoding, Quantization,
+    RtspTransport, ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
 };
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// REST API and page.
     pub server: ServerConfig,
+    /// Audit trail.
+    pub audit: AuditConfig,
     /// The folder for everything that must survive a restart.
     pub data: DataConfig,
     /// The CADA model.

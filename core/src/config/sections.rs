@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::camera::AllowedSources;
 use crate::{CameraId, CameraUrl, Timestamp};
 
 /// `[server]`
@@ -14,10 +16,28 @@ use crate::{CameraId, CameraUrl, Timestamp};
 #[allow(missing_docs)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
+    pub tls_certificate: PathBuf,
+    pub tls_key: PathBuf,
     pub require_tokens: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    pub metrics_listen: String,
     pub max_body_bytes: usize,
+    pub body_seconds: f64,
+    pub header_seconds: f64,
+    pub max_connections: usize,
+    pub max_connections_per_address: usize,
+    pub max_requests: usize,
     pub rate_per_minute: u32,
+    pub address_rate_per_minute: u32,
     pub log_json: bool,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AuditConfig {
+    pub retention_days: f64,
 }
 
 /// `[data]`
@@ -59,6 +79,7 @@ pub struct IngestConfig {
     pub backoff_last_seconds: f64,
     pub rtsp_transport: RtspTransport,
     pub max_cameras: usize,
+    pub sources: AllowedSources,
 }
 
 /// `[detect]`

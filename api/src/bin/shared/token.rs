@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use serde_json::json;
-use sightline_api::state::{AuditEntry, FILE, NewToken, Role, State};
+use sightline_api::state::{AuditEntry, NewToken, Role, State};
 use sightline_core::{CameraId, Timestamp};
 
 use crate::output::{data_folder, print_table};
@@ -17,9 +17,9 @@ use crate::output::{data_folder, print_table};
 pub enum Command {
     /// Create a token and print it; it cannot be shown again
     Create {
-        /// Name of the person or program that uses it
-        name: String,
-        /// Role: admin, operator (may search) or viewer (sees cameras)
+        /// Name of the person or program that uses it [default: role and cameras]
+        name: Option<String>,
+        /// Role: admin, operator (may search), viewer (sees cameras), auditor (reads the audit trail) or metrics
         #[arg(long, default_value = "operator")]
         role: Role,
         /// Limit it to this camera (may be repeated)
@@ -38,9 +38,9 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER")]
         data: Option<PathBuf>,
     },
-    /// Revoke a token: it stops working at once
+    /// Revoke a token: it stops working within a second
     Revoke {
-        /// Id of the token, as listed
+        /// Id of the token, as listed; `start` is the one that the running server printed
         id: String,
         /// Data folder [default: data.folder of the default configuration]
         #[arg(long, value_name = "FOLDER")]
@@ -57,10 +57,17 @@ fn record(state: &State, action: &'static str, detail: serde_json::Value) -> any
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Create { name, role, camera, days, data } => {
+            let scope: Vec<&str> = camera.iter().map(CameraId::as_str).collect();
+            let name = name.clone().unwrap_or_else(|| format!("{role} {}", scope.join(" ")).trim_end().to_owned());
             if name.trim().is_empty() {
                 bail!("a token needs a name that says who uses it");
             }
-            let state = State::open(&data_folder(data.as_deref())?)?;
+            let state = State::open_existing(&data_folder(data.as_deref())?)?;
+            let known = state.cameras()?;
+            for id in camera.iter().filter(|id| known.iter().all(|k| k.spec.id != **id)) {
+                // It may belong to a node, or be added later.
+                eprintln!("note: {id} is no camera of this data folder");
+            }
             let expires_at = days.map(|d| Timestamp::now() + Duration::from_secs(u64::from(d) * 86_400));
             let cameras = (!camera.is_empty()).then(|| camera.iter().cloned().collect());
             let new = NewToken { name: name.clone(), role: *role, cameras, expires_at };
@@ -74,12 +81,8 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
             println!("{secret}");
         }
         Command::List { data } => {
-            let folder = data_folder(data.as_deref())?;
-            if !folder.join(FILE).exists() {
-                bail!("there is no {} in {}", FILE, folder.display());
-            }
             let when = |t: Option<Timestamp>| t.map_or("-".to_owned(), |t| t.to_string());
-            let rows: Vec<Vec<String>> = State::open(&folder)?
+            let rows: Vec<Vec<String>> = State::open_existing(&data_folder(data.as_deref())?)?
                 .tokens()?
                 .into_iter()
                 .map(|t| {
@@ -106,7 +109,7 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
             print_table(&["ID", "NAME", "ROLE", "CAMERAS", "STATE", "EXPIRES", "LAST USED"], &rows);
         }
         Command::Revoke { id, data } => {
-            let state = State::open(&data_folder(data.as_deref())?)?;
+            let state = State::open_existing(&data_folder(data.as_deref())?)?;
             if !state.revoke_token(id)? {
                 return Err(anyhow!("there is no token {id} that still works"));
             }

@@ -5,6 +5,8 @@
 //! Results go to standard output, everything else to standard error. A failure prints one line and
 //! exits with code 1.
 
+#[path = "../shared/audit.rs"]
+mod audit;
 #[path = "../shared/output.rs"]
 mod output;
 mod serve;
@@ -32,6 +34,9 @@ enum Command {
     /// Create, list and revoke access tokens; the server need not run.
     #[command(subcommand)]
     Token(token::Command),
+    /// Verify the audit trail; the server need not run.
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         None => serve::run(cli.config.as_deref()),
         Some(Command::Token(command)) => token::run(&command),
+        Some(Command::Audit(command)) => audit::run(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,8 @@ use sightline_api::app::{App, Setup};
 use sightline_api::remote::{CameraTopic, RemoteNodes};
 use sightline_api::startup::{self, OpenIndex, Sharing};
 use sightline_api::state::{self, State};
-use sightline_api::{erasure, gauges};
+use sightline_api::tls::Tls;
+use sightline_api::{erasure, gauges, upkeep};
 use sightline_api::{monitor, server};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};
@@ -41,6 +42,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _lock = startup::data_folder(&folder)?;
     let state = State::open(&folder)?;
     let metrics = startup::metrics()?;
+    let tls = Tls::of(&config.server)?.is_some();
     let listener = startup::listen("server.listen", config.server.listen).await?;
     let watched = startup::listen("monitor.listen", config.monitor.listen).await?;
     let address = listener.local_addr().context("the socket has no address")?;
@@ -48,21 +50,22 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let app = App::new(Setup {
         server: config.server.clone(),
         search: config.search.clone(),
-        state,
+        state: state.clone(),
         start_token: Some(token.clone()),
         metrics: Some(metrics),
     });
     let shutdown = Shutdown::new();
+    let writing = tokio::spawn(upkeep::run(state, config.audit.clone(), shutdown.clone()));
     let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
     let mut monitoring = tokio::spawn(monitor::serve(watched, app.clone(), shutdown.clone()));
-    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address), token.clone())?;
+    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address, tls), token.clone())?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let _follower = tokio::select! {
         ready = connect(&config, &app, &shutdown) => ready?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    println!("{}", startup::ready_line(address, &token));
+    println!("{}", startup::ready_line(address, tls, &token));
     let failure = tokio::select! {
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
@@ -75,6 +78,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(5), serving).await.is_err() {
         tracing::warn!("the server did not stop in time");
     }
+    if tokio::time::timeout(Duration::from_secs(1), writing).await.is_err() {
+        tracing::warn!("the newest audit records may be lost");
+    }
     failure.map_or(Ok(()), Err)
 }
 
@@ -85,7 +91,8 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     let embedder = startup::model(config).await?;
     app.set_phase("opening the index");
     let OpenIndex { index, follower } = startup::index(config, app, &embedder, Sharing::Shared).await?;
-    let nodes = Arc::new(RemoteNodes::new(index.coverage().clone(), topic(config, shutdown)?));
+    let nodes = RemoteNodes::new(index.coverage().clone(), topic(config, shutdown)?);
+    let nodes = Arc::new(nodes.allowing(config.ingest.sources.clone()));
     tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
     app.set_cameras(nodes);
     app.set_index(index, startup::model_view(&embedder));

@@ -1,12 +1,16 @@
 //! REST client of the commands: finds the server and a token, and reports errors with the server's
 //! message.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 use sightline_api::startup::{CLIENT_FILE, ClientFile};
+use tokio_rustls::rustls::crypto::ring;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::output::data_folder;
 
@@ -19,6 +23,9 @@ pub struct Connection {
     /// Access token
     #[arg(long, env = "SIGHTLINE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// File with the certificates (PEM) to trust instead of the system's, for https
+    #[arg(long, env = "SIGHTLINE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Data folder of the server [default: data.folder of the default configuration]
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -35,6 +42,7 @@ impl Client {
     /// Finds the server and the token in the options, then in the environment, then in the file
     /// that the server wrote to its data folder.
     pub fn new(c: &Connection) -> anyhow::Result<Self> {
+        let named = c.server.is_some();
         let (server, token) = match &c.server {
             Some(server) => (server.trim_end_matches('/').to_owned(), c.token.clone()),
             None => {
@@ -53,12 +61,13 @@ impl Client {
                 (file.server, Some(c.token.clone().unwrap_or(file.token)))
             }
         };
-        if !server.starts_with("http://") {
-            bail!("the server's address {server:?} must start with http:// (put TLS into a reverse proxy beside it)");
+        if !server.starts_with("http://") && !server.starts_with("https://") {
+            bail!("the server's address {server:?} must start with http:// or https://");
         }
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
+            .tls_config(tls(c.ca.as_deref(), !named && is_loopback(&server))?)
             .build()
             .into();
         Ok(Self { agent, server, token })
@@ -97,6 +106,39 @@ impl Client {
     pub fn json(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         serde_json::from_slice(&self.call(method, path, body)?).context("the answer is not JSON")
     }
+}
+
+/// Whom to trust: the authorities of `ca`, or those of the system.
+///
+/// A server on this machine, found through the file in its data folder, is not asked for a
+/// certificate: it has one for its public name, not for 127.0.0.1, and what goes over the loopback
+/// does not leave this machine.
+fn tls(ca: Option<&Path>, same_machine: bool) -> anyhow::Result<TlsConfig> {
+    let roots = match ca {
+        None => RootCerts::PlatformVerifier,
+        Some(file) => {
+            let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let mut certificates: Vec<Certificate<'static>> = Vec::new();
+            for item in parse_pem(&text) {
+                if let PemItem::Certificate(certificate) =
+                    item.with_context(|| format!("{} is no PEM file", file.display()))?
+                {
+                    certificates.push(certificate);
+                }
+            }
+            if certificates.is_empty() {
+                bail!("{} has no certificate in it", file.display());
+            }
+            RootCerts::new_with_certs(&certificates)
+        }
+    };
+    let config = TlsConfig::builder().root_certs(roots).disable_verification(ca.is_none() && same_machine);
+    Ok(config.unversioned_rustls_crypto_provider(Arc::new(ring::default_provider())).build())
+}
+
+fn is_loopback(server: &str) -> bool {
+    let place = server.split_once("://").map_or(server, |(_, place)| place);
+    place.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
 }
 
 /// Formats an RFC 3339 time of the server in local time.

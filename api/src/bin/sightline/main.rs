@@ -3,6 +3,8 @@
 //! Results go to standard output, everything else to standard error. A failure prints one line and
 //! exits with code 1.
 
+#[path = "../shared/audit.rs"]
+mod audit;
 mod camera;
 mod client;
 mod detect;
@@ -44,6 +46,9 @@ enum Command {
     /// Create, list and revoke access tokens; the server need not run.
     #[command(subcommand)]
     Token(token::Command),
+    /// Verify the audit trail; the server need not run.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Embed all stored pictures again, so that a new model finds everybody
     #[command(long_about = reindex::HELP)]
     Reindex(reindex::Args),
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args),
         Command::Camera(command) => camera::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Reindex(args) => return reindex::run(&args),
         Command::Detect(args) => return detect::run(&args),
         Command::ConvertDetector { json, bin, out } => {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sightline_api::cameras::{CameraControl, CameraRefused, LastReport};
 use sightline_core::CameraId;
+use sightline_core::camera::AllowedSources;
 use sightline_core::config::CameraConfig;
 use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
@@ -19,13 +20,14 @@ pub const PRODUCER: &str = "sightline";
 pub struct LocalNode {
     node: Arc<CameraNode>,
     roster: Mutex<Roster>,
+    allowed: AllowedSources,
 }
 
 impl LocalNode {
-    /// Creates the control of `node`.
-    pub fn new(node: Arc<CameraNode>) -> Self {
+    /// Creates the control of `node`; only `allowed` cameras are added at run time.
+    pub fn new(node: Arc<CameraNode>, allowed: AllowedSources) -> Self {
         let roster = Mutex::new(Roster::new(Arc::clone(&node), Vec::new()));
-        Self { node, roster }
+        Self { node, roster, allowed }
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -51,6 +53,7 @@ impl LocalNode {
 
 impl CameraControl for LocalNode {
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
+        self.allowed.check(&camera.url).map_err(|e| CameraRefused::Invalid(e.to_string()))?;
         self.roster().try_run(camera).map_err(|e| match e {
             IngestError::Url(_) | IngestError::Setting { .. } => CameraRefused::Invalid(e.to_string()),
             IngestError::Duplicate(_) | IngestError::OverCapacity { .. } => CameraRefused::Conflict(e.to_string()),

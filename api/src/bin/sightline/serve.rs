@@ -9,6 +9,7 @@
 //! start; a later failure ends the process with one line. The stop goes from front to back:
 //! cameras, embed stage, indexer; each is drained before the next is stopped.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
 use sightline_api::startup::{self, Sharing};
 use sightline_api::state::{self, State};
-use sightline_api::{gauges, server};
+use sightline_api::tls::Tls;
+use sightline_api::{gauges, monitor, server, upkeep};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, Config, Delivery, Discard, IndexEvent, telemetry};
@@ -54,6 +56,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let state = State::open(&folder)?;
     state.merge_config_cameras(&config.cameras)?;
     let metrics = startup::metrics()?;
+    let tls = Tls::of(&config.server)?.is_some();
+    let probed = match config.server.metrics_listen.as_str() {
+        "" => None,
+        text => Some(
+            startup::listen("server.metrics_listen", text.parse::<SocketAddr>().context("server.metrics_listen")?)
+                .await?,
+        ),
+    };
     let listener = startup::listen("server.listen", config.server.listen).await?;
     let address = listener.local_addr().context("the socket has no address")?;
     let token = state::new_secret()?;
@@ -65,15 +75,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: Some(metrics),
     });
     let shutdown = Shutdown::new();
+    let writing = tokio::spawn(upkeep::run(state.clone(), config.audit.clone(), shutdown.clone()));
     let mut serving = tokio::spawn(server::serve(listener, app.clone(), shutdown.clone()));
+    if let Some(probed) = probed {
+        tokio::spawn(monitor::serve(probed, app.clone(), shutdown.clone()));
+    }
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut pipeline = tokio::select! {
         pipeline = Pipeline::start(&config, &app, &state, &shutdown) => pipeline?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
     };
-    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address), token.clone())?;
-    println!("{}", startup::ready_line(address, &token));
+    let _client_file = startup::ClientFileGuard::write(&folder, startup::base_address(address, tls), token.clone())?;
+    println!("{}", startup::ready_line(address, tls, &token));
     let failure = tokio::select! {
         _ = interrupt.recv() => None,
         _ = terminate.recv() => None,
@@ -88,6 +102,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     if !serving.is_finished() && tokio::time::timeout(Duration::from_secs(1), serving).await.is_err() {
         tracing::warn!("the server did not stop in time");
+    }
+    if tokio::time::timeout(Duration::from_secs(1), writing).await.is_err() {
+        tracing::warn!("the newest audit records may be lost");
     }
     failure.map_or(Ok(()), Err)
 }
@@ -164,7 +181,7 @@ impl Pipeline {
         let (out, stop) = (crops.clone(), shutdown.clone());
         let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
         let node = Arc::new(blocking(move || Ok(CameraNode::start(node_config, make, out, stop)?)).await?);
-        let control = Arc::new(LocalNode::new(Arc::clone(&node)));
+        let control = Arc::new(LocalNode::new(Arc::clone(&node), config.ingest.sources.clone()));
         let known = state.cameras()?;
         let starting = Arc::clone(&control);
         blocking(move || {
