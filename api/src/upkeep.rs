@@ -29,6 +29,11 @@ pub async fn run(state: State, audit: AuditConfig, shutdown: Shutdown) {
             outcome = expire(&state, keep).await;
             expired_at = Some(Instant::now());
         }
+        // The process ends without waiting for this task; the state writes the rest when it is
+        // dropped.
+        if matches!(outcome, Err(StateError::Stopping)) {
+            return;
+        }
         if let Err(error) = outcome
             && due(complained_at, COMPLAINT_INTERVAL)
         {
