@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::{counter, gauge};
-use sightline_core::{CameraEvent, CameraId, NodeReport, wire};
+use sightline_bus::wire;
+use sightline_core::{CameraEvent, CameraId, NodeReport};
 use tracing::{info, warn};
 
 use crate::{Outlet, SendError};

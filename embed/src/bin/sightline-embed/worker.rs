@@ -12,11 +12,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use sightline_core::bus::{self, BusError, Consumer, DeadLetters, Outgoing, Producer, TopicSpec};
+use sightline_bus::wire::{self, Coding};
+use sightline_bus::{self as bus, BusError, Consumer, DeadLetters, Outgoing, Producer, TopicSpec};
 use sightline_core::config::PatchCoding;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::wire::{self, Coding};
 use sightline_core::{CameraEvent, Config, Delivery, IndexEvent, Receipt, Timestamp};
 use sightline_embed::{Embedder, stage};
 use uuid::Uuid;

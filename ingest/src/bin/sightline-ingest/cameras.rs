@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use sightline_bus::{CameraChange, CameraShare};
 use sightline_core::Config;
-use sightline_core::bus::{CameraChange, CameraShare};
 use sightline_core::shutdown::Shutdown;
 use sightline_ingest::{CameraNode, Publisher, Roster};
 

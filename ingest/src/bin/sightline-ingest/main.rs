@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use sightline_core::bus::{self, Producer, TopicSpec};
+use sightline_bus::{self as bus, Producer, TopicSpec};
 use sightline_core::service::{NotReady, Service, stop_signal};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sightline_core::bus::CameraShare;
+use sightline_bus::CameraShare;
 use sightline_ingest::Publisher;
 
 #[derive(Default)]
