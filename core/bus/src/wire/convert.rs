@@ -71,7 +71,8 @@ impl From<CameraState> for schema::State {
             // A node never reports the latter: it does not know the index.
             CameraState::Decoding | CameraState::Searchable => Self::Decoding,
             CameraState::Retrying => Self::Retrying,
-            CameraState::Failed => Self::Failed,
+            // With the field `refused`.
+            CameraState::Failed | CameraState::Refused => Self::Failed,
             CameraState::Ended => Self::Ended,
         }
     }
@@ -92,6 +93,7 @@ impl From<&NodeReport> for schema::Report {
             crops_dropped: r.crops_dropped,
             retry_in_s: r.retry_in_s,
             spooled_bytes: r.spooled_bytes,
+            refused: r.state == CameraState::Refused,
         }
     }
 }
@@ -209,6 +211,7 @@ impl Header {
             Ok(schema::State::Connecting) => CameraState::Connecting,
             Ok(schema::State::Decoding) => CameraState::Decoding,
             Ok(schema::State::Retrying) => CameraState::Retrying,
+            Ok(schema::State::Failed) if r.refused => CameraState::Refused,
             Ok(schema::State::Failed) => CameraState::Failed,
             Ok(schema::State::Ended) => CameraState::Ended,
             Ok(schema::State::Unknown) | Err(_) => {

@@ -9,4 +9,5 @@
 mod absent_broker;
 #[cfg(feature = "kafka")]
 mod needs_kafka;
+mod schema;
 mod wire;

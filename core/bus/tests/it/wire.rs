@@ -108,6 +108,13 @@ fn short_report(schema: u16) -> NodeReport {
     }
 }
 
+/// A camera that no node can run, as reported since that state exists; readers from before read
+/// `failed`.
+fn refused_report(schema: u16) -> NodeReport {
+    let reason = Some("all camera nodes are full".into());
+    NodeReport { state: CameraState::Refused, reason, ..short_report(schema) }
+}
+
 /// The first version that has reports.
 const WITH_REPORTS: u16 = 2;
 
@@ -122,6 +129,7 @@ fn records(schema: u16) -> Vec<(&'static str, Result<Bytes, WireError>)> {
         ("sighting-int8", wire::encode_index_event(&sighting(), Coding::Int8)),
         ("report", wire::encode_camera_event(&CameraEvent::Report(report(schema)))),
         ("report-short", wire::encode_index_event(&IndexEvent::Report(short_report(schema)), Coding::F16)),
+        ("report-refused", wire::encode_camera_event(&CameraEvent::Report(refused_report(schema)))),
     ]
 }
 
@@ -161,6 +169,7 @@ fn golden_bytes_of_every_version_that_is_read() {
             assert_eq!(index("report"), IndexEvent::Report(report(schema)));
             assert_eq!(read("report-short"), CameraEvent::Report(short_report(schema)));
             assert_eq!(index("report-short"), IndexEvent::Report(short_report(schema)));
+            assert_eq!(read("report-refused"), CameraEvent::Report(refused_report(schema)));
         }
     }
 }
@@ -251,7 +260,7 @@ proptest! {
         let _ = wire::decode_camera_event(bytes.clone().into());
         let _ = wire::decode_index_event(bytes.into());
         // A valid record with one byte changed is the same, another one, or refused.
-        let (_, record) = records(SCHEMA_VERSION).remove(at % 7);
+        let (_, record) = records(SCHEMA_VERSION).remove(at % 8);
         let mut record = record.unwrap().to_vec();
         let at = at % record.len();
         record[at] ^= flip;
@@ -270,7 +279,7 @@ proptest! {
         let event = CameraEvent::TrackEnd(TrackEnd { origin: origin.clone(), track, first_seen: at, ended, ..track_end(1) });
         prop_assert_eq!(wire::decode_camera_event(wire::encode_camera_event(&event).unwrap()), Ok(event));
         let reason = ended.then(|| format!("reason {seq}"));
-        let states = [CameraState::Connecting, CameraState::Decoding, CameraState::Retrying, CameraState::Failed, CameraState::Ended];
+        let states = CameraState::ALL.into_iter().filter(|s| *s != CameraState::Searchable).collect::<Vec<_>>();
         let state = states[seq as usize % states.len()];
         let report = NodeReport { origin, at, since: at, state, reason, crops_dropped: seq, ..short_report(1) };
         let event = IndexEvent::Report(report.clone());
