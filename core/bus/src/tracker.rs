@@ -25,8 +25,8 @@ pub struct Ticket {
 enum OpenState {
     /// It is queued or being processed.
     InFlight,
-    /// Its receipt was dropped: it will come again after a restart, and no later offset may be
-    /// committed.
+    /// Its receipt was dropped: its partition has to be read again from there, and no later offset
+    /// may be committed.
     Abandoned,
 }
 
@@ -119,6 +119,23 @@ impl OffsetTracker {
         }
     }
 
+    /// Partitions with an abandoned record, and the offset of the first one in each: from there they
+    /// have to be read again.
+    pub fn abandoned(&self) -> Vec<(Partition, i64)> {
+        let first = |offsets: &Offsets| {
+            offsets.open.iter().find(|(_, state)| **state == OpenState::Abandoned).map(|(offset, _)| *offset)
+        };
+        self.partitions.iter().filter_map(|(partition, offsets)| Some((partition.clone(), first(offsets)?))).collect()
+    }
+
+    /// Whether the record was completed and comes again only because the partition is read again.
+    pub fn is_done(&self, partition: &Partition, offset: i64) -> bool {
+        self.partitions.get(partition).is_some_and(|offsets| {
+            let begun = offsets.committed.is_some_and(|c| offset >= c) && offsets.next.is_some_and(|n| offset < n);
+            begun && !offsets.open.contains_key(&offset)
+        })
+    }
+
     /// Number of records in flight of the partition.
     pub fn in_flight(&self, partition: &Partition) -> usize {
         self.partitions.get(partition).map_or(0, |offsets| offsets.in_flight)
@@ -185,7 +202,10 @@ mod tests {
         let (a, b) = (tracker.begin(&p, 0).expect("ours"), tracker.begin(&p, 1).expect("ours"));
         assert!(tracker.abandon(&a) && tracker.complete(&b));
         assert_eq!((tracker.in_flight(&p), tracker.to_commit()), (0, vec![]));
+        assert_eq!(tracker.abandoned(), [(p.clone(), 0)], "to be read again from there");
+        assert_eq!([0, 1, 2].map(|offset| tracker.is_done(&p, offset)), [false, true, false]);
         let again = tracker.begin(&p, 0).expect("comes again");
+        assert_eq!(tracker.abandoned(), []);
         assert!(tracker.complete(&again));
         assert_eq!(tracker.to_commit(), [(p, 2)]);
     }

@@ -31,6 +31,26 @@ pub(super) const RUN: u8 = 0;
 pub(super) const DRAIN: u8 = 1;
 pub(super) const STOP: u8 = 2;
 
+/// Timeout of a seek, which is local to the client.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Without a dropped receipt for so long, the pauses before reading again are short again.
+const REREAD_CALM: Duration = Duration::from_secs(60);
+
+/// When abandoned records are read again.
+struct Rereads {
+    backoff: Backoff,
+    at: Option<Instant>,
+    /// The last time.
+    since: Option<Instant>,
+}
+
+impl Default for Rereads {
+    fn default() -> Self {
+        Self { backoff: Backoff::server(), at: None, since: None }
+    }
+}
+
 pub(super) struct QueuedRecord {
     pub incoming: Incoming,
     pub partition: Partition,
@@ -118,7 +138,7 @@ impl Shared {
     /// Polls until the consumer is closed, or until librdkafka reports that this client is
     /// unusable.
     fn serve(&self, consumer: &BaseConsumer<Context>, limit: usize, backoff: &mut Backoff) {
-        let mut committed = Instant::now();
+        let (mut committed, mut rereads) = (Instant::now(), Rereads::default());
         while self.mode() == RUN {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => {
@@ -138,6 +158,7 @@ impl Shared {
                 None => {}
             }
             self.pause(consumer, limit);
+            self.read_abandoned_again(consumer, &mut rereads);
             if committed.elapsed() >= COMMIT_EVERY {
                 committed = Instant::now();
                 self.commit(consumer, CommitMode::Async, |_| true);
@@ -149,7 +170,8 @@ impl Shared {
         let partition = self.partition(&incoming.topic, incoming.partition);
         let bytes = incoming.bytes();
         let mut state = lock(&self.state);
-        let Some(ticket) = state.tracker.begin(&partition, incoming.offset) else {
+        let done = state.tracker.is_done(&partition, incoming.offset);
+        let Some(ticket) = (!done).then(|| state.tracker.begin(&partition, incoming.offset)).flatten() else {
             drop(state);
             tracing::debug!(
                 topic = incoming.topic,
@@ -167,6 +189,41 @@ impl Shared {
         self.arrived.notify_one();
         metrics::counter!("sightline_bus_consumed_records_total", "topic" => topic.clone()).increment(1);
         metrics::counter!("sightline_bus_consumed_bytes_total", "topic" => topic).increment(bytes as u64);
+    }
+
+    /// Reads partitions again whose records were handed out and given up: somebody has dropped the
+    /// receipt. What is done, queued or in work comes again, too, and is passed over. Waits longer from
+    /// time to time, because the receipt may be dropped again at once.
+    fn read_abandoned_again(&self, consumer: &BaseConsumer<Context>, rereads: &mut Rereads) {
+        let abandoned = lock(&self.state).tracker.abandoned();
+        if abandoned.is_empty() {
+            if rereads.since.is_some_and(|since| since.elapsed() > REREAD_CALM) {
+                *rereads = Rereads::default();
+            }
+            return;
+        }
+        let now = Instant::now();
+        let at = *rereads.at.get_or_insert_with(|| now + rereads.backoff.pause());
+        if now < at {
+            return;
+        }
+        (rereads.at, rereads.since) = (None, Some(now));
+        for (partition, offset) in abandoned {
+            let (topic, number) = &partition;
+            match consumer.seek(topic, *number, Offset::Offset(offset), SEEK_TIMEOUT) {
+                Ok(()) => {
+                    tracing::warn!(
+                        topic = &**topic,
+                        partition = number,
+                        offset,
+                        "a receipt was dropped: reading again"
+                    );
+                    metrics::counter!("sightline_bus_rereads_total", "topic" => topic.to_string()).increment(1);
+                }
+                // Just now the partition is being taken away or assigned; the next attempt comes.
+                Err(error) => tracing::debug!(%error, "cannot read again yet"),
+            }
+        }
     }
 
     /// Pauses fetching when too many bytes are open, and resumes when half of them are done: a

@@ -148,7 +148,8 @@ impl Drop for Consumer {
     }
 }
 
-/// A record in flight; dropping it without completing it abandons the record.
+/// A record in flight; dropping it without completing it abandons the record, and its partition is
+/// read again from there.
 struct OpenRecord {
     shared: Arc<Shared>,
     ticket: Ticket,
@@ -169,7 +170,7 @@ impl Drop for OpenRecord {
         state.open_bytes -= self.bytes;
         if !self.completed && state.tracker.abandon(&self.ticket) {
             metrics::counter!("sightline_bus_abandoned_records_total").increment(1);
-            tracing::debug!(ticket = ?self.ticket, "a receipt was dropped: the record comes again after a restart");
+            tracing::debug!(ticket = ?self.ticket, "a receipt was dropped: the record comes again");
         }
         self.shared.settled.notify_all();
     }
