@@ -54,6 +54,9 @@ pub struct NewCamera {
     /// Files only: play at recording speed (default), or with `false` as fast as the machine can.
     #[serde(default = "yes")]
     pub realtime: bool,
+    /// Separate roles only: name of the camera node that is to run it; by default the nodes share
+    /// the cameras by their capacities.
+    pub node: Option<String>,
 }
 
 fn yes() -> bool {
@@ -148,6 +151,7 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
         start_time: new.start_time,
         looped: new.looped,
         realtime: new.realtime,
+        node: new.node,
     };
     let id = camera.id.clone();
     let _changing = app.changing_cameras().await;

@@ -39,6 +39,7 @@ fn bus() -> BusConfig {
         brokers,
         crops_topic: format!("{name}-crops"),
         cameras_topic: format!("{name}-cameras"),
+        nodes_topic: format!("{name}-nodes"),
         partitions: 4,
         ..Config::layered(None, []).unwrap().bus
     }
@@ -79,8 +80,8 @@ fn write_config(folder: &Path, bus: &BusConfig, node: &str, cameras: &str) -> Pa
     writeln!(text, "[monitor]\nlisten = \"127.0.0.1:0\"\nnode = {node:?}").unwrap();
     writeln!(
         text,
-        "[bus]\nbrokers = {:?}\ncrops_topic = {:?}\ncameras_topic = {:?}\npartitions = {}",
-        bus.brokers, bus.crops_topic, bus.cameras_topic, bus.partitions
+        "[bus]\nbrokers = {:?}\ncrops_topic = {:?}\ncameras_topic = {:?}\nnodes_topic = {:?}\npartitions = {}",
+        bus.brokers, bus.crops_topic, bus.cameras_topic, bus.nodes_topic, bus.partitions
     )
     .unwrap();
     let path = folder.join(format!("{node}.toml"));

@@ -15,6 +15,7 @@
 
 pub mod cameras;
 mod client;
+mod compacted;
 mod consumer;
 pub mod dead;
 mod producer;
@@ -23,11 +24,11 @@ mod topics;
 use bytes::Bytes;
 use rdkafka::error::KafkaError;
 
-pub use cameras::{CameraChange, CameraDirectory, CameraPublisher, CameraShare};
+pub use cameras::{CameraDirectory, CameraPlacement, CameraPublisher, request_drain};
 pub use consumer::Consumer;
 pub use dead::{DeadLetter, DeadLetters};
 pub use producer::{Producer, TrySendError};
-pub use topics::{TopicSpec, await_topics, ensure_topics};
+pub use topics::{TopicKind, TopicSpec, await_topics, ensure_topics};
 
 /// Largest record of an ordinary topic in bytes, key and headers included: Kafka's default limit
 /// (`message.max.bytes`), set explicitly on the topics that Sightline creates.

@@ -33,19 +33,40 @@ const DEAD_LETTER_RETENTION_FACTOR: u64 = 10;
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// Whether the topic is compacted: it keeps the newest record of every key, for ever.
-    pub compacted: bool,
+    /// How its records are kept.
+    pub kind: TopicKind,
+}
+
+/// How a topic keeps its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopicKind {
+    /// Records expire with age.
+    Aging,
+    /// It keeps the newest record of every key, for ever.
+    Compacted,
+    /// As `Compacted`, with one partition and stamped by the broker's clock, so that all readers
+    /// read the same records in the same order with the same times.
+    Ordered,
 }
 
 impl TopicSpec {
     /// A topic whose records expire with age.
     pub fn aging(name: impl Into<String>) -> Self {
-        Self { name: name.into(), compacted: false }
+        Self { name: name.into(), kind: TopicKind::Aging }
     }
 
     /// A topic that keeps the newest record of every key.
     pub fn compacted(name: impl Into<String>) -> Self {
-        Self { name: name.into(), compacted: true }
+        Self { name: name.into(), kind: TopicKind::Compacted }
+    }
+
+    /// A compacted topic whose records all readers see in one order.
+    pub fn ordered(name: impl Into<String>) -> Self {
+        Self { name: name.into(), kind: TopicKind::Ordered }
+    }
+
+    fn partitions(&self, config: &BusConfig) -> i32 {
+        if self.kind == TopicKind::Ordered { 1 } else { config.partitions }
     }
 }
 
@@ -73,8 +94,13 @@ pub fn ensure_topics(config: &BusConfig, topics: &[TopicSpec]) -> Result<(), Bus
     create(config, &admin, &missing)?;
     for topic in &old {
         let partitions = there.get(topic.name.as_str()).copied().unwrap_or_default();
-        if partitions != config.partitions.unsigned_abs() as usize {
-            let (topic, wanted) = (&topic.name, config.partitions);
+        let wanted = topic.partitions(config);
+        if partitions != wanted.unsigned_abs() as usize {
+            if topic.kind == TopicKind::Ordered {
+                let why = format!("has {partitions} partitions; it has to have one");
+                return Err(BusError::Topic { topic: topic.name.clone(), why });
+            }
+            let topic = &topic.name;
             tracing::info!(topic, partitions, wanted, "another number of partitions than configured; it stays");
         }
     }
@@ -101,10 +127,16 @@ fn create(
         .iter()
         .map(|topic| {
             let dead = topic.name.ends_with(&config.dead_letter_suffix);
-            let new = NewTopic::new(&topic.name, config.partitions, TopicReplication::Fixed(config.replication))
+            let new = NewTopic::new(&topic.name, topic.partitions(config), TopicReplication::Fixed(config.replication))
                 .set("max.message.bytes", if dead { &dead_size } else { &size })
                 .set("min.insync.replicas", in_sync);
-            if topic.compacted {
+            if topic.kind != TopicKind::Aging {
+                let new = if topic.kind == TopicKind::Ordered {
+                    // A reader that lags by minutes still sees every record.
+                    new.set("message.timestamp.type", "LogAppendTime").set("min.compaction.lag.ms", "600000")
+                } else {
+                    new
+                };
                 // Old values are removed within a minute or so; tombstones stay for a day, so
                 // readers may lag by a day.
                 new.set("cleanup.policy", "compact")
@@ -119,7 +151,7 @@ fn create(
     let results = wait(admin.create_topics(&new, &options())).map_err(BusError::kafka("creating topics"))?;
     for result in results {
         match result {
-            Ok(topic) => tracing::info!(topic, partitions = config.partitions, "topic created"),
+            Ok(topic) => tracing::info!(topic, "topic created"),
             // Another process has created it meanwhile.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(BusError::Topic { topic, why: format!("cannot be created: {code}") }),
@@ -150,9 +182,14 @@ fn check(config: &BusConfig, admin: &AdminClient<DefaultClientContext>, topics: 
         let value = |key: &str| described.get(key).and_then(|e| e.value.clone()).unwrap_or_default();
         let policy = value("cleanup.policy");
         let compacted = policy.split(',').any(|p| p.trim() == "compact");
-        if compacted != topic.compacted {
-            let wanted = if topic.compacted { "compact" } else { "delete" };
+        let wants_compaction = topic.kind != TopicKind::Aging;
+        if compacted != wants_compaction {
+            let wanted = if wants_compaction { "compact" } else { "delete" };
             return Err(bad(format!("has cleanup.policy={policy}; it has to be {wanted}")));
+        }
+        let stamp = value("message.timestamp.type");
+        if topic.kind == TopicKind::Ordered && stamp != "LogAppendTime" {
+            return Err(bad(format!("has message.timestamp.type={stamp}; it has to be LogAppendTime")));
         }
         let dead = topic.name.ends_with(&config.dead_letter_suffix);
         let wanted = if dead { MAX_DEAD_BYTES } else { MAX_RECORD_BYTES };

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 use sightline_bus::wire::schema::{Envelope, Payload};
 use sightline_bus::wire::{self, Coding, MAX_BYTES, WireError};
+use sightline_core::config::CameraConfig;
 use sightline_core::message::{Origin, SCHEMA_VERSION};
 use sightline_core::{
     BBox, CameraEvent, CameraId, CameraState, Crop, CropQuality, IndexEvent, NodeReport, PatchFeatures, Progress,
@@ -195,6 +196,19 @@ fn other_versions_and_other_topics_are_refused_by_name() {
     assert_eq!(wire::decode_camera_event(sighting), Err(WireError::Misplaced { found: "sighting" }));
     let crop = wire::encode_camera_event(&CameraEvent::Crop(crop(1))).unwrap();
     assert_eq!(wire::decode_index_event(crop), Err(WireError::Misplaced { found: "crop" }));
+}
+
+/// A record of the topic `cameras`, as it was written before cameras could name a node.
+#[test]
+fn a_camera_of_a_former_version_is_read_and_written_alike() {
+    let former = r#"{"id":"gate","url":"rtsp://user:secret@cam/1","fps":5.0,"loop":false,"realtime":true}"#;
+    let camera: CameraConfig = serde_json::from_str(former).unwrap();
+    assert_eq!(camera.node, None);
+    assert_eq!(serde_json::to_string(&camera).unwrap(), former);
+    let pinned = CameraConfig { node: Some("ingest@rack-1".into()), ..camera };
+    let text = serde_json::to_string(&pinned).unwrap();
+    assert_eq!(text, format!("{},\"node\":\"ingest@rack-1\"}}", former.strip_suffix('}').unwrap()));
+    assert_eq!(serde_json::from_str::<CameraConfig>(&text).unwrap(), pinned);
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Cameras that are added and removed at run time: one compacted topic holds all of them, and the
-//! camera nodes share them.
+//! camera nodes share them by their capacities.
 //!
 //! The key of a record is the camera's id, its value the camera as JSON; a record without a value
 //! (a tombstone) removes the camera. The API writes the topic ([`CameraPublisher`]); whoever wants
-//! to know all cameras reads it ([`CameraDirectory`]); and every camera node runs the cameras of
-//! the partitions that the consumer group assigns to it ([`CameraShare`]): when a node dies, others
-//! take over its cameras. Camera addresses may contain passwords, so protect the topic like
-//! passwords.
+//! to know all cameras reads it ([`CameraDirectory`]); and every camera node runs those that the
+//! placement gives it ([`CameraPlacement`], [`crate::placement`]): when a node dies, others take over
+//! its cameras. Camera addresses may contain passwords, so protect the topic like passwords.
 
 mod directory;
-mod share;
+mod placement;
 
 use std::time::Duration;
 
@@ -20,20 +19,11 @@ use sightline_core::CameraId;
 use sightline_core::config::{BusConfig, CameraConfig};
 
 pub use directory::CameraDirectory;
-pub use share::CameraShare;
+pub use placement::{CameraPlacement, request_drain};
 
 /// A change that is not acknowledged within this time is reported as [`BusError::Late`]; it is
 /// still sent when the broker comes back.
 const ACK_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// A change that a camera node has to make.
-#[derive(Clone, Debug, PartialEq)]
-pub enum CameraChange {
-    /// Run this camera, in place of a running one with the same id.
-    Run(CameraConfig),
-    /// Stop this camera: it was removed, or another node runs it now.
-    Stop(CameraId),
-}
 
 /// Adds and removes cameras by writing to the topic.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! Cameras on the bus, on a real broker: nodes share them and take over; the directory knows all of
+//! Cameras on the bus, on a real broker: nodes share them by their capacities, whatever
+//! the number of partitions, and take over; the directory knows all of
 //! them; removal survives compaction.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use sightline_bus::placement::CameraChange;
 use sightline_bus::{
-    CameraChange, CameraDirectory, CameraPublisher, CameraShare, Consumer, Producer, TopicSpec, ensure_topics,
+    CameraDirectory, CameraPlacement, CameraPublisher, Consumer, Producer, TopicSpec, ensure_topics, request_drain,
 };
-use sightline_core::CameraId;
 use sightline_core::config::{BusConfig, CameraConfig};
+use sightline_core::{CameraId, Timestamp};
 
 use super::support::{LONG, config, take, until};
 
@@ -31,35 +33,41 @@ struct Node {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
     running: Running,
+    placement: Arc<CameraPlacement>,
 }
 
 impl Node {
     /// `all` collects the cameras of every node: none may run twice.
-    fn start(config: &BusConfig, name: &str, all: &Arc<Mutex<BTreeSet<CameraId>>>) -> Self {
-        let share = CameraShare::start(config, "nodes", name).unwrap();
+    fn start(config: &BusConfig, name: &str, capacity: u32, all: &Arc<Mutex<BTreeSet<CameraId>>>) -> Self {
+        let producer = Producer::start(config, name).unwrap();
+        let placement = Arc::new(CameraPlacement::start(config, producer, name, capacity).unwrap());
         let (stop, running) = (Arc::new(AtomicBool::new(false)), Running::default());
         let (own_stop, own_running, all) = (Arc::clone(&stop), Arc::clone(&running), Arc::clone(all));
+        let own = Arc::clone(&placement);
         let thread = std::thread::spawn(move || {
+            let since = Timestamp::now();
             while !own_stop.load(Ordering::SeqCst) {
-                match share.next(Duration::from_millis(100)) {
-                    Some(CameraChange::Run(camera)) => {
-                        let new = own_running.lock().unwrap().insert(camera.id.clone(), camera.clone()).is_none();
-                        assert!(all.lock().unwrap().insert(camera.id.clone()) || !new, "{} runs twice", camera.id);
+                own.set_covered(own_running.lock().unwrap().keys().map(|id| (id.clone(), since)).collect());
+                for change in own.next(Duration::from_millis(100)) {
+                    match change {
+                        CameraChange::Run(camera) => {
+                            let new = own_running.lock().unwrap().insert(camera.id.clone(), camera.clone()).is_none();
+                            assert!(all.lock().unwrap().insert(camera.id.clone()) || !new, "{} runs twice", camera.id);
+                        }
+                        CameraChange::Stop(id) => {
+                            // Stopping takes a while; no other node may start the camera meanwhile.
+                            std::thread::sleep(Duration::from_millis(100));
+                            assert!(own_running.lock().unwrap().remove(&id).is_some(), "{id} does not run");
+                            assert!(all.lock().unwrap().remove(&id));
+                        }
                     }
-                    Some(CameraChange::Stop(id)) => {
-                        // Stopping takes a while; no other node may start the camera meanwhile.
-                        std::thread::sleep(Duration::from_millis(100));
-                        assert!(own_running.lock().unwrap().remove(&id).is_some(), "{id} does not run");
-                        assert!(all.lock().unwrap().remove(&id));
-                    }
-                    None => {}
                 }
             }
             for id in own_running.lock().unwrap().keys() {
                 all.lock().unwrap().remove(id);
             }
         });
-        Self { stop, thread: Some(thread), running }
+        Self { stop, thread: Some(thread), running, placement }
     }
 
     fn cameras(&self) -> BTreeMap<CameraId, CameraConfig> {
@@ -69,13 +77,18 @@ impl Node {
     fn end(mut self) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().unwrap().join().unwrap();
+        assert!(self.placement.leave(LONG));
     }
+}
+
+fn topics(config: &BusConfig) -> [TopicSpec; 2] {
+    [TopicSpec::compacted(&config.cameras_topic), TopicSpec::ordered(&config.nodes_topic)]
 }
 
 #[test]
 fn nodes_share_cameras_and_take_over() {
-    let config = BusConfig { partitions: 12, ..config() };
-    ensure_topics(&config, &[TopicSpec::compacted(&config.cameras_topic)]).unwrap();
+    let config = BusConfig { partitions: 2, ..config() };
+    ensure_topics(&config, &topics(&config)).unwrap();
     let publisher = CameraPublisher::new(Producer::start(&config, "test").unwrap(), &config);
     let names: Vec<String> = (0..20).map(|n| format!("gate-{n}")).collect();
     for name in &names {
@@ -84,9 +97,10 @@ fn nodes_share_cameras_and_take_over() {
     publisher.put(&camera("early", 5.0)).unwrap();
     publisher.remove(&id("early")).unwrap();
     let all = Arc::new(Mutex::new(BTreeSet::new()));
-    let first = Node::start(&config, "node-1", &all);
+    let first = Node::start(&config, "node-1", 30, &all);
     until("the first node has all", || first.cameras().len() == 20);
-    let second = Node::start(&config, "node-2", &all);
+    assert_eq!(first.placement.fault(), None);
+    let second = Node::start(&config, "node-2", 30, &all);
     until("they share", || second.cameras().len() >= 4 && first.cameras().len() + second.cameras().len() == 20);
     assert!(first.cameras().len() >= 4, "{:?}", first.cameras().keys());
     // Changes reach the node that runs the camera.
@@ -103,7 +117,36 @@ fn nodes_share_cameras_and_take_over() {
     let wanted = both();
     first.end();
     until("the other one takes over", || second.cameras() == wanted);
+    // Drained, it gives all away, here to nobody; somebody reports that.
+    request_drain(&config, "node-2", true).unwrap();
+    until("it has given all away", || second.cameras().is_empty() && second.placement.unplaced().len() == 20);
+    request_drain(&config, "node-2", false).unwrap();
+    until("it has them again", || second.cameras() == wanted);
     second.end();
+}
+
+#[test]
+fn more_nodes_than_partitions_share_cameras_within_their_capacities() {
+    let config = BusConfig { partitions: 2, ..config() };
+    ensure_topics(&config, &topics(&config)).unwrap();
+    let publisher = CameraPublisher::new(Producer::start(&config, "test").unwrap(), &config);
+    for n in 0..24 {
+        publisher.put(&camera(&format!("gate-{n}"), 5.0)).unwrap();
+    }
+    let all = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut nodes: Vec<Node> = (0..6).map(|n| Node::start(&config, &format!("node-{n}"), 5, &all)).collect();
+    let loads = |nodes: &[Node]| nodes.iter().map(|n| n.cameras().len()).collect::<Vec<_>>();
+    until("all run", || loads(&nodes).iter().sum::<usize>() == 24);
+    assert!(loads(&nodes).iter().all(|load| (1..=5).contains(load)), "{:?}", loads(&nodes));
+    // Without one node they are exactly full; without two, some cameras run nowhere, and one node
+    // says so.
+    nodes.remove(0).end();
+    until("all run on five", || loads(&nodes).iter().sum::<usize>() == 24);
+    nodes.remove(0).end();
+    until("four are full", || loads(&nodes).iter().all(|load| *load == 5));
+    let unplaced = || nodes.iter().flat_map(|n| n.placement.unplaced()).collect::<Vec<_>>();
+    until("the rest is reported", || unplaced().len() == 4);
+    assert!(unplaced().iter().all(|(_, why)| why.contains("4 of them take 20 cameras")), "{:?}", unplaced());
 }
 
 #[test]

@@ -300,6 +300,15 @@ fn topics_are_created_and_checked() {
     assert!(wrong.contains("cleanup.policy=delete") && wrong.contains("compact"), "{wrong}");
     let wrong = ensure_topics(&config, &[TopicSpec::aging(&config.cameras_topic)]).unwrap_err().to_string();
     assert!(wrong.contains("cleanup.policy=compact"), "{wrong}");
+    // One order for all readers needs one partition, and times of one clock.
+    ensure_topics(&config, &[TopicSpec::ordered(&config.nodes_topic)]).unwrap();
+    ensure_topics(&config, &[TopicSpec::ordered(&config.nodes_topic)]).unwrap();
+    let wrong = ensure_topics(&config, &[TopicSpec::ordered(&config.cameras_topic)]).unwrap_err().to_string();
+    assert!(wrong.contains("has 3 partitions; it has to have one"), "{wrong}");
+    let single = BusConfig { partitions: 1, cameras_topic: format!("{}-1", config.cameras_topic), ..config.clone() };
+    ensure_topics(&single, &[TopicSpec::compacted(&single.cameras_topic)]).unwrap();
+    let wrong = ensure_topics(&single, &[TopicSpec::ordered(&single.cameras_topic)]).unwrap_err().to_string();
+    assert!(wrong.contains("message.timestamp.type=CreateTime") && wrong.contains("LogAppendTime"), "{wrong}");
     let other = BusConfig { replication: 3, ..config.clone() };
     let wrong = ensure_topics(&other, &[TopicSpec::aging(&config.sightings_topic)]).unwrap_err().to_string();
     assert!(wrong.contains("cannot be created"), "{wrong}");

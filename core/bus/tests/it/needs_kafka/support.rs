@@ -34,6 +34,7 @@ pub fn on(brokers: &str) -> BusConfig {
         crops_topic: format!("crops-{test}"),
         sightings_topic: format!("sightings-{test}"),
         cameras_topic: format!("cameras-{test}"),
+        nodes_topic: format!("nodes-{test}"),
         partitions: 4,
         ..Config::layered(None, []).unwrap().bus
     }
