@@ -9,5 +9,4 @@
 mod absent_broker;
 #[cfg(feature = "kafka")]
 mod needs_kafka;
-mod schema;
 mod wire;
