@@ -18,6 +18,10 @@ docker/check-rules.sh
 echo "== lock file of the fuzz targets"
 cargo update --quiet --workspace --locked --manifest-path embed/fuzz/Cargo.toml
 
+# The generators are a workspace of their own, too: core/bus/schema/Cargo.toml says why.
+echo "== the schema's generated code"
+cargo run --locked --quiet --target-dir target/schema --manifest-path core/bus/schema/Cargo.toml
+
 echo "== fmt"
 cargo fmt --all --check
 

@@ -25,13 +25,14 @@ echo "== dependencies between our crates"
 # whatever features are on.
 layout='
 sightline-core
+sightline-bus      sightline-core
 sightline-detect   sightline-core
-sightline-ingest   sightline-core sightline-detect
-sightline-embed    sightline-core
+sightline-ingest   sightline-core sightline-bus sightline-detect
+sightline-embed    sightline-core sightline-bus
 sightline-figures
 sightline-tune     sightline-core sightline-embed sightline-figures
-sightline-search   sightline-core sightline-embed
-sightline-api      sightline-core sightline-detect sightline-ingest sightline-embed sightline-search
+sightline-search   sightline-core sightline-bus sightline-embed
+sightline-api      sightline-core sightline-bus sightline-detect sightline-ingest sightline-embed sightline-search
 '
 cargo metadata --locked --no-deps --format-version 1 >"$work/metadata"
 for package in $(grep -oE '"name":"sightline-[a-z]+","version"' "$work/metadata" | cut -d'"' -f4); do
@@ -64,9 +65,9 @@ forbid() {
     done
 }
 # No system library and no server where there need be none.
-forbid "sightline-core sightline-detect sightline-embed sightline-figures sightline-tune sightline-search" \
+forbid "sightline-core sightline-bus sightline-detect sightline-embed sightline-figures sightline-tune sightline-search" \
     "gstreamer rdkafka"
-forbid "sightline-core sightline-detect sightline-embed sightline-figures sightline-tune" "axum"
+forbid "sightline-core sightline-bus sightline-detect sightline-embed sightline-figures sightline-tune" "axum"
 forbid "sightline-figures sightline-tune" "qdrant-client qdrant-edge"
 forbid "sightline-api" "rdkafka"
 forbid "sightline-api" "gstreamer sightline-ingest" --no-default-features
@@ -74,23 +75,41 @@ forbid "sightline-api" "gstreamer sightline-ingest" --no-default-features
 forbid "sightline-search" "axum" --no-default-features
 # Who serves compiles no training, and nothing of candle: sightline-embed needs that for GPUs alone.
 forbid "sightline-embed sightline-search sightline-api" "candle-core candle-nn candle-transformers plotters"
-forbid "sightline-core sightline-detect sightline-ingest sightline-figures" "candle-core"
+forbid "sightline-core sightline-bus sightline-detect sightline-ingest sightline-figures" "candle-core"
+# Who is no part of a topology knows no records.
+forbid "sightline-embed sightline-search" "sightline-bus"
+forbid "sightline-api" "sightline-bus" --no-default-features
 
 echo "== the vector engine is compiled once"
 # Its compilation takes minutes. `make demo` and `make test` share it only when all crates below
 # it have the same features in both builds. search/Cargo.toml names some crates for that alone.
+# Naming the target keeps a crate that a macro uses apart from the same crate in the program.
+target=$(rustc -vV | sed -n 's/^host: //p')
 engine_with() {
-    cargo tree --locked --edges normal,build --prefix depth --no-dedupe --format ' {p} {f}' "$@" >"$work/tree"
+    cargo tree --locked --target "$target" --prefix depth --no-dedupe --format ' {p} {f}' "$@" >"$work/tree"
     awk 'inside && $1 <= depth { inside = 0 }
         !inside && $2 == "qdrant-edge" { inside = 1; depth = $1 }
         inside { $1 = ""; print }' "$work/tree" | sort -u
 }
-engine_with --package sightline-api >"$work/demo"
-engine_with --workspace --features "$(sed -n 's/^ROLES := //p' Makefile)" >"$work/test"
+engine_with --edges normal,build --package sightline-api >"$work/demo"
+# What only tests depend on counts, too: it changes the features of one build as well.
+engine_with --edges normal,build,dev --workspace --features "$(sed -n 's/^ROLES := //p' Makefile)" >"$work/test"
 [ -s "$work/demo" ] || fail "sightline-api does not contain qdrant-edge"
 if ! diff "$work/demo" "$work/test" >&2; then
     fail "crates below qdrant-edge have other features in make demo (<) than in make test (>)"
 fi
+
+echo "== tests that need a broker"
+# `make test` leaves out the modules of this name, and `make test-servers` runs no others.
+with_broker=$(git ls-files --cached --others --exclude-standard '*.rs' | xargs grep -ls KAFKA_BROKERS || true)
+[ -n "$with_broker" ] || fail "no test reads KAFKA_BROKERS"
+for file in $with_broker; do
+    case $file in
+    */needs_kafka.rs | */needs_kafka/*.rs) ;;
+    *) fail "$file reads KAFKA_BROKERS: tests that need a broker belong to a module called needs_kafka" ;;
+    esac
+done
+grep -qx 'SERVER_TESTS := needs_kafka::' Makefile || fail "the Makefile chooses other tests than those in modules called needs_kafka"
 
 echo "== unsafe code"
 # Under embed/ it belongs to embed/src/kernel. Elsewhere it may stand in these files and folders

@@ -12,6 +12,7 @@ const STATES = {
   connecting: ["busy", "connecting"],
   retrying: ["warn", "retrying"],
   failed: ["bad", "failed"],
+  refused: ["bad", "refused"],
   ended: ["", "ended"],
 };
 

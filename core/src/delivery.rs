@@ -2,8 +2,8 @@
 //!
 //! A message taken from the bus stays *open* there until everything that follows from it is stored:
 //! each stage passes the [`Receipt`] on with its results, and the last stage completes it. Dropping
-//! a receipt leaves the message open, so that it is delivered again after a restart. This gives
-//! at-least-once delivery without any other communication between stages.
+//! a receipt leaves the message open, so that the source delivers it again. This gives at-least-once
+//! delivery without any other communication between stages.
 
 use std::fmt;
 

@@ -11,8 +11,6 @@
 //! ```
 
 pub mod backoff;
-#[cfg(feature = "kafka")]
-pub mod bus;
 pub mod camera;
 pub mod config;
 pub mod delivery;
@@ -28,7 +26,6 @@ pub mod service;
 pub mod shutdown;
 pub mod telemetry;
 pub mod time;
-pub mod wire;
 
 pub use backoff::Backoff;
 pub use camera::{CameraState, CameraUrl};

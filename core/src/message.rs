@@ -218,6 +218,11 @@ impl NodeReport {
             spooled_bytes: 0,
         }
     }
+
+    /// A report on a camera that no node can run at present: `refused`, with the reason.
+    pub fn unplaced(origin: Origin, camera: CameraId, reason: String, since: Timestamp) -> Self {
+        Self { state: CameraState::Refused, ..Self::refused(origin, camera, reason, since) }
+    }
 }
 
 /// What a camera node sends to the embedder, in order per camera.

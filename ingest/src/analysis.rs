@@ -310,6 +310,7 @@ mod tests {
             start_time: None,
             looped: false,
             realtime: true,
+            node: None,
         };
         let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest)?;
         let frames = Queue::new(waiting.len().max(1));

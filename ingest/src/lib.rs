@@ -38,7 +38,7 @@ pub use error::IngestError;
 pub use node::{CameraNode, NodeConfig};
 #[cfg(feature = "kafka")]
 pub use outbox::KafkaCarrier;
-pub use outbox::{Carrier, DeliveryCallback, DeliveryError, OutboxError, Publisher, PublisherError};
+pub use outbox::{Carrier, DeliveryCallback, DeliveryError, OutboxError, PlacementFence, Publisher, PublisherError};
 pub use outlet::{Outlet, SendError};
 pub use report::REPORT_EVERY;
 pub use roster::Roster;

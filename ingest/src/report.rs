@@ -41,6 +41,13 @@ impl Reporter {
         let report = NodeReport::refused(origin, camera.clone(), reason.to_owned(), since);
         self.out.report(NodeReport { spooled_bytes: self.out.spooled_bytes(), ..report });
     }
+
+    /// Reports a camera that no node runs.
+    pub(crate) fn unplaced(&self, camera: &CameraId, reason: &str, since: Timestamp, number: u64) {
+        let origin = Origin::new(&self.producer, number);
+        let report = NodeReport::unplaced(origin, camera.clone(), reason.to_owned(), since);
+        self.out.report(NodeReport { spooled_bytes: self.out.spooled_bytes(), ..report });
+    }
 }
 
 /// Calls `tick` every [`REPORT_EVERY`] in a thread of its own, until dropped.

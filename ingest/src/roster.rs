@@ -28,6 +28,9 @@ pub struct Roster {
     own: BTreeSet<CameraId>,
     assigned: BTreeMap<CameraId, CameraConfig>,
     refused: BTreeMap<CameraId, Refused>,
+    /// Cameras that no node can run and that this node reports: reason, since when, and the number of
+    /// reports.
+    unplaced: BTreeMap<CameraId, (String, Timestamp, u64)>,
     last_retry: Instant,
 }
 
@@ -42,7 +45,8 @@ impl Roster {
     pub fn new(node: Arc<CameraNode>, own: Vec<CameraConfig>) -> Self {
         let ids = own.iter().map(|c| c.id.clone()).collect();
         let (assigned, refused) = (BTreeMap::new(), BTreeMap::new());
-        let mut roster = Self { node, own: ids, assigned, refused, last_retry: Instant::now() };
+        let (unplaced, last_retry) = (BTreeMap::new(), Instant::now());
+        let mut roster = Self { node, own: ids, assigned, refused, unplaced, last_retry };
         own.into_iter().for_each(|camera| roster.start(camera));
         roster
     }
@@ -80,11 +84,11 @@ impl Roster {
         Ok(())
     }
 
-    /// Stops a camera that is no longer assigned to this node.
-    pub fn stop(&mut self, camera: &CameraId) {
-        if self.assigned.contains_key(camera) && self.forget(camera) {
-            self.remove(camera);
-        }
+    /// Stops cameras that are no longer assigned to this node, all side by side: another node waits
+    /// for them.
+    pub fn stop(&mut self, cameras: &[CameraId]) {
+        let running: Vec<CameraId> = cameras.iter().filter(|camera| self.forget(camera)).cloned().collect();
+        self.node.remove_all(&running);
     }
 
     /// Forgets a camera without stopping it; returns whether it may be running. For callers that
@@ -108,13 +112,27 @@ impl Roster {
         self.refused.values().map(report).collect()
     }
 
-    /// Retries and reports refused cameras, at most once per [`REPORT_EVERY`]. To be called every
+    /// Cameras that no node can run, with the reason, for this node to report.
+    pub fn set_unplaced(&mut self, unplaced: BTreeMap<CameraId, String>) {
+        let mut before = std::mem::take(&mut self.unplaced);
+        let entry = |(camera, reason)| {
+            let (since, reports) = before.remove(&camera).map_or((Timestamp::now(), 0), |(_, since, n)| (since, n));
+            (camera, (reason, since, reports))
+        };
+        self.unplaced = unplaced.into_iter().map(entry).collect();
+    }
+
+    /// Retries and reports refused cameras, and reports those that no node can run, at most once per [`REPORT_EVERY`]. To be called every
     /// second or so.
     pub fn retry_refused(&mut self) {
         if self.last_retry.elapsed() < REPORT_EVERY {
             return;
         }
         self.last_retry = Instant::now();
+        for (camera, (reason, since, reports)) in &mut self.unplaced {
+            self.node.reporter().unplaced(camera, reason, *since, *reports);
+            *reports += 1;
+        }
         for (id, mut refused) in std::mem::take(&mut self.refused) {
             match self.node.add(refused.camera.clone()) {
                 Ok(()) => info!(camera = %id, "runs now"),

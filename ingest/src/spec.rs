@@ -121,6 +121,7 @@ mod tests {
             start_time: None,
             looped: false,
             realtime: true,
+            node: None,
         };
         change(&mut camera);
         CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest)

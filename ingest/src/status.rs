@@ -332,6 +332,7 @@ mod tests {
             start_time: None,
             looped: false,
             realtime: true,
+            node: None,
         };
         let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest).expect("valid");
         let meters = Meters::new(&spec, None);

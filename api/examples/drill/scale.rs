@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use sightline_core::bus::{Outgoing, Producer};
+use sightline_bus::wire;
+use sightline_bus::{Outgoing, Producer};
 use sightline_core::config::{BusConfig, Config};
 use sightline_core::message::Origin;
-use sightline_core::{BBox, CameraEvent, Crop, CropQuality, SightingId, Timestamp, TrackId, wire};
+use sightline_core::{BBox, CameraEvent, Crop, CropQuality, SightingId, Timestamp, TrackId};
 
 use crate::Common;
 use crate::index::Index;

@@ -162,6 +162,7 @@ fn state_of(
         CameraState::Connecting => (CameraState::Connecting, node.reason.clone()),
         CameraState::Retrying => (CameraState::Retrying, node.reason.clone()),
         CameraState::Failed => (CameraState::Failed, node.reason.clone()),
+        CameraState::Refused => (CameraState::Refused, node.reason.clone()),
         CameraState::Ended if over => (CameraState::Ended, node.reason.clone()),
         CameraState::Ended => {
             (CameraState::Decoding, Some("the footage is over; the rest of it is being indexed".into()))

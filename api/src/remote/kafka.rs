@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use sightline_bus::cameras::{CameraDirectory, CameraPublisher};
+use sightline_bus::{self as bus, BusError, Producer, TopicSpec};
 use sightline_core::CameraId;
-use sightline_core::bus::cameras::{CameraDirectory, CameraPublisher};
-use sightline_core::bus::{self, BusError, Producer, TopicSpec};
 use sightline_core::config::{BusConfig, CameraConfig};
 use sightline_core::shutdown::Shutdown;
 

@@ -230,7 +230,7 @@ impl CameraControl for RemoteNodes {
         let published = self.published();
         let of_nodes = self.coverage.all().into_keys().filter(|id| !published.contains_key(id)).map(|id| {
             let (url, fps, start_time) = (CameraUrl::from(""), None, None);
-            let camera = CameraConfig { id, url, fps, start_time, looped: false, realtime: true };
+            let camera = CameraConfig { id, url, fps, start_time, looped: false, realtime: true, node: None };
             (camera, CameraSource::Node)
         });
         let of_nodes: Vec<_> = of_nodes.collect();

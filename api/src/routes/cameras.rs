@@ -44,6 +44,9 @@ pub struct NewCamera {
     /// Files only: play at recording speed (default), or with `false` as fast as the machine can.
     #[serde(default = "yes")]
     pub realtime: bool,
+    /// Separate roles only: name of the camera node that is to run it; by default the nodes share
+    /// the cameras by their capacities.
+    pub node: Option<String>,
 }
 
 fn yes() -> bool {
@@ -85,6 +88,7 @@ pub async fn add(desk: Desk<Admin>, ApiJson(new): ApiJson<NewCamera>) -> Result<
         start_time: new.start_time,
         looped: new.looped,
         realtime: new.realtime,
+        node: new.node,
     };
     Ok((StatusCode::CREATED, Json(desk.add_camera(camera).await?)))
 }

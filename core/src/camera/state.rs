@@ -23,14 +23,16 @@ pub enum CameraState {
     Retrying,
     /// The camera cannot work, and another attempt would not help.
     Failed,
+    /// No camera node runs it, for example because all are full. It runs as soon as one can.
+    Refused,
     /// The footage has ended, or the camera was removed; what it recorded stays searchable.
     Ended,
 }
 
 impl CameraState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Connecting, Self::Decoding, Self::Searchable, Self::Retrying, Self::Failed, Self::Ended];
+    pub const ALL: [Self; 7] =
+        [Self::Connecting, Self::Decoding, Self::Searchable, Self::Retrying, Self::Failed, Self::Refused, Self::Ended];
 
     /// The state as text, the same everywhere.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl CameraState {
             Self::Searchable => "searchable",
             Self::Retrying => "retrying",
             Self::Failed => "failed",
+            Self::Refused => "refused",
             Self::Ended => "ended",
         }
     }

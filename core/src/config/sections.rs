@@ -183,6 +183,7 @@ pub struct BusConfig {
     pub crops_topic: String,
     pub sightings_topic: String,
     pub cameras_topic: String,
+    pub nodes_topic: String,
     pub dead_letter_suffix: String,
     pub partitions: i32,
     pub replication: i32,
@@ -310,6 +311,10 @@ pub struct CameraConfig {
     /// Files: play at the camera's pace (default) or as fast as the machine can.
     #[serde(default = "yes")]
     pub realtime: bool,
+    /// Name of the camera node that is to run it; left out, the placement chooses one. It counts for
+    /// cameras that are added through the API of separate roles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 fn yes() -> bool {

@@ -16,7 +16,7 @@ mod graph;
 #[cfg(feature = "candle")]
 mod half;
 #[cfg(feature = "kafka")]
-mod kafka;
+mod needs_kafka;
 mod net;
 mod phrases;
 mod preprocess;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use sightline_core::bus::{BusError, Outgoing, Producer, TrySendError};
+use sightline_bus::{BusError, Outgoing, Producer, TrySendError};
 
 use super::{Carrier, DeliveryCallback, DeliveryError};
 

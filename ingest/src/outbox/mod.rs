@@ -11,10 +11,13 @@
 //! until the outbox is full. Then pictures of live cameras are refused (the camera's thread counts
 //! them and goes on) and files wait. The last part of the outbox is reserved for small events that
 //! matter more: half of the reserve for the progress of live cameras, all of it for the ends of
-//! tracks. Reports never touch the disk: they overtake the records that wait there, and while
+//! tracks. Records of cameras that the placement gave to this node carry its epoch and wait for the
+//! [`PlacementFence`]: what another node covered while this one was cut off is dropped and counted.
+//! Reports never touch the disk: they overtake the records that wait there, and while
 //! several reports of a camera are in flight, newer ones are dropped.
 
 mod carrier;
+mod fence;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod old_spool;
@@ -27,22 +30,24 @@ mod volume;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::{counter, gauge};
-use sightline_core::{CameraEvent, CameraId, NodeReport, wire};
+use sightline_bus::wire;
+use sightline_core::{CameraEvent, CameraId, NodeReport, Timestamp};
 use tracing::{info, warn};
 
 use crate::{Outlet, SendError};
 pub use carrier::{Carrier, DeliveryCallback, DeliveryError};
+pub use fence::PlacementFence;
 #[cfg(feature = "kafka")]
 pub use kafka::KafkaCarrier;
 use sender::Sender;
-use store::Outbox;
 pub use store::OutboxError;
+use store::{Outbox, PlacementStamp};
 use volume::Claim;
 
 /// Fraction of the outbox (one part in so many) that is reserved for events other than pictures.
@@ -103,6 +108,8 @@ struct Shared {
     room: Condvar,
     wake: Arc<WakeSignal>,
     carrier: Arc<dyn Carrier>,
+    /// Set once the node takes part in the placement; until then records of placed cameras wait.
+    fence: OnceLock<Arc<dyn PlacementFence>>,
     /// The topic exists, so records may be sent.
     open: AtomicBool,
     /// The sender stops now, whatever is left.
@@ -161,6 +168,7 @@ impl Publisher {
             room: Condvar::new(),
             wake: Arc::default(),
             carrier,
+            fence: OnceLock::new(),
             open: AtomicBool::new(false),
             stop_now: AtomicBool::new(false),
             bytes,
@@ -175,6 +183,12 @@ impl Publisher {
         });
         let thread = Arc::new(Mutex::new(Some(thread.map_err(PublisherError::Thread)?)));
         Ok(Self { shared, thread })
+    }
+
+    /// Asks `fence` about the records of placed cameras from now on. Only the first call counts.
+    pub fn set_fence(&self, fence: Arc<dyn PlacementFence>) {
+        let _ = self.shared.fence.set(fence);
+        self.shared.wake.notify();
     }
 
     /// Number of records that the broker has not acknowledged.
@@ -253,7 +267,9 @@ impl Shared {
         if state.outbox.bytes() + payload.len() as u64 + self.reserve(event) > self.limit {
             return Err("outbox full");
         }
-        match state.outbox.push(event.camera().as_str(), payload) {
+        let epoch = self.fence.get().and_then(|fence| fence.epoch(event.camera()));
+        let placed = epoch.map(|epoch| PlacementStamp { epoch, recorded_at: Timestamp::now() });
+        match state.outbox.push(event.camera().as_str(), payload, placed) {
             Ok(()) => {
                 if state.disk.take().is_some() {
                     info!("the outbox can be written again");

@@ -72,7 +72,7 @@ pub fn take_over(folder: &Path, outbox: &mut Outbox) -> Result<(), OutboxError> 
             match next(&mut file).map_err(io_error(path))? {
                 Next::Record(record) => match parts(&record) {
                     Some((camera, message)) => {
-                        outbox.push_beyond_limit(camera, message)?;
+                        outbox.push_beyond_limit(camera, message, None)?;
                         records += 1;
                     }
                     None => lost += 1,

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::counter;
+use sightline_bus::placement::Verdict;
 use sightline_core::CameraId;
 use tracing::{error, warn};
 
-use super::store::OutboxError;
+use super::store::{OutboxError, PlacementStamp};
 use super::{DeliveryCallback, DeliveryError, Shared, dropped, lock};
 
 /// Bytes read from the outbox at once: few compared with `bus.in_flight_bytes`, yet many records
@@ -31,6 +32,7 @@ struct ReadRecord {
     id: i64,
     camera: CameraId,
     payload: Bytes,
+    placed: Option<PlacementStamp>,
 }
 
 /// Outcomes that the carrier has reported since the thread looked last.
@@ -114,6 +116,21 @@ impl Sender {
                 return Ok(state.closed && state.outbox.is_empty());
             }
             while let Some(record) = self.read.pop_front() {
+                match self.verdict(&record) {
+                    Verdict::Send => {}
+                    Verdict::Superseded => {
+                        let camera = record.camera.to_string();
+                        counter!("sightline_ingest_superseded_records_total", "camera" => camera).increment(1);
+                        lock(&self.deliveries).finished.push(record.id);
+                        continue;
+                    }
+                    // The records behind it wait, too: order is kept, and who is cut off from the
+                    // placement is usually cut off from the topic.
+                    Verdict::Wait => {
+                        self.read.push_front(record);
+                        return Ok(false);
+                    }
+                }
                 if let Some(record) = self.send(record) {
                     self.read.push_front(record);
                     return Ok(false);
@@ -168,7 +185,8 @@ impl Sender {
         for record in taken.records {
             match record.camera.parse() {
                 Ok(camera) => {
-                    self.read.push_back(ReadRecord { id: record.id, camera, payload: record.payload.into() });
+                    let (payload, placed) = (record.payload.into(), record.placed);
+                    self.read.push_back(ReadRecord { id: record.id, camera, payload, placed });
                 }
                 Err(_) => foreign.push(record.id),
             }
@@ -179,6 +197,13 @@ impl Sender {
             lock(&self.deliveries).finished.extend(foreign);
         }
         Ok(any)
+    }
+
+    /// Whether a record may be sent. Those of the node's own cameras may always.
+    fn verdict(&self, record: &ReadRecord) -> Verdict {
+        let Some(PlacementStamp { epoch, recorded_at }) = record.placed else { return Verdict::Send };
+        let fence = self.shared.fence.get();
+        fence.map_or(Verdict::Wait, |fence| fence.verdict(&record.camera, epoch, recorded_at))
     }
 
     /// Gives a record to the carrier; returns the record when the carrier has no room.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, params};
+use sightline_core::Timestamp;
 
 /// File name of the database. SQLite puts `-wal` and `-shm` beside it.
 const FILE: &str = "outbox.db";
@@ -70,6 +71,15 @@ fn database_error(folder: &Path) -> impl FnOnce(rusqlite::Error) -> OutboxError 
     move |source| OutboxError::Database { path: folder.to_owned(), source }
 }
 
+/// When, and in which placement epoch, a record of a placed camera was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacementStamp {
+    /// The epoch in which this node took the camera.
+    pub epoch: i64,
+    /// When the record was written, by this machine's clock.
+    pub recorded_at: Timestamp,
+}
+
 /// A record that waits for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
@@ -79,6 +89,8 @@ pub struct StoredRecord {
     pub camera: String,
     /// The message as it is sent over the bus.
     pub payload: Vec<u8>,
+    /// `None`: the camera is the node's own, and nobody else runs it.
+    pub placed: Option<PlacementStamp>,
 }
 
 /// Result of [`Outbox::take`].
@@ -132,9 +144,12 @@ impl Outbox {
                      id INTEGER PRIMARY KEY AUTOINCREMENT,
                      camera TEXT NOT NULL,
                      payload BLOB NOT NULL,
-                     checksum INTEGER NOT NULL
+                     checksum INTEGER NOT NULL,
+                     epoch INTEGER,
+                     recorded_at INTEGER
                  )",
             )?;
+            add_missing_columns(&database)?;
             let sums = "SELECT count(*), coalesce(sum(length(camera) + length(payload)), 0) FROM records";
             let (count, bytes) =
                 database.query_row(sums, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
@@ -175,12 +190,14 @@ impl Outbox {
     /// records `from` held, if that can be read.
     fn copy_readable(&mut self, from: &Path) -> Result<Option<u64>, OutboxError> {
         let database = Connection::open(from).map_err(database_error(from))?;
+        // An error says that reading will fail, too.
+        let _ = add_missing_columns(&database);
         let counted = database.query_row("SELECT count(*) FROM records", [], |row| row.get::<_, i64>(0)).ok();
         let mut statement = database.prepare(ALL_FROM).map_err(database_error(from))?;
         let mut rows = statement.query(params![0, i64::MAX]).map_err(database_error(from))?;
         while let Ok(Some(row)) = rows.next() {
             if let Ok((record, true)) = read(row) {
-                self.push_beyond_limit(&record.camera, &record.payload)?;
+                self.push_beyond_limit(&record.camera, &record.payload, record.placed)?;
             }
         }
         Ok(counted.map(i64::unsigned_abs))
@@ -225,22 +242,30 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError::Full`] when the record does not fit and was not stored, or an error of the
     /// database.
-    pub fn push(&mut self, camera: &str, payload: &[u8]) -> Result<(), OutboxError> {
+    pub fn push(&mut self, camera: &str, payload: &[u8], placed: Option<PlacementStamp>) -> Result<(), OutboxError> {
         if self.bytes + record_bytes(camera, payload) > self.limit {
             return Err(OutboxError::Full { bytes: self.bytes, limit: self.limit });
         }
-        self.push_beyond_limit(camera, payload)
+        self.push_beyond_limit(camera, payload, placed)
     }
 
     /// Appends a record whatever the limit: one that is taken over from elsewhere.
     ///
     /// # Errors
     /// The database's.
-    pub(super) fn push_beyond_limit(&mut self, camera: &str, payload: &[u8]) -> Result<(), OutboxError> {
-        let insert = "INSERT INTO records (camera, payload, checksum) VALUES (?1, ?2, ?3)";
+    pub(super) fn push_beyond_limit(
+        &mut self,
+        camera: &str,
+        payload: &[u8],
+        placed: Option<PlacementStamp>,
+    ) -> Result<(), OutboxError> {
+        let insert = "INSERT INTO records (camera, payload, checksum, epoch, recorded_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (epoch, recorded_at) = (placed.map(|p| p.epoch), placed.map(|p| p.recorded_at.as_micros()));
         let checksum = i64::from(crc32fast::hash(payload));
         let mut statement = self.database.prepare_cached(insert).map_err(database_error(&self.folder))?;
-        statement.execute(params![camera, payload, checksum]).map_err(database_error(&self.folder))?;
+        statement
+            .execute(params![camera, payload, checksum, epoch, recorded_at])
+            .map_err(database_error(&self.folder))?;
         self.bytes += record_bytes(camera, payload);
         self.waiting += 1;
         Ok(())
@@ -345,7 +370,7 @@ impl Outbox {
                 break;
             }
             for record in taken.records {
-                self.push_beyond_limit(&record.camera, &record.payload)?;
+                self.push_beyond_limit(&record.camera, &record.payload, record.placed)?;
                 ids.push(record.id);
             }
         }
@@ -375,11 +400,28 @@ impl Outbox {
     }
 }
 
-const ALL_FROM: &str = "SELECT id, camera, payload, checksum FROM records WHERE id > ?1 ORDER BY id LIMIT ?2";
+const ALL_FROM: &str =
+    "SELECT id, camera, payload, checksum, epoch, recorded_at FROM records WHERE id > ?1 ORDER BY id LIMIT ?2";
+
+/// Brings a database of a version that knew no placement up to date; that version can still open
+/// it.
+fn add_missing_columns(database: &Connection) -> rusqlite::Result<()> {
+    for column in ["epoch", "recorded_at"] {
+        let there = "SELECT count(*) FROM pragma_table_info('records') WHERE name = ?1";
+        if database.query_row(there, [column], |row| row.get::<_, i64>(0))? == 0 {
+            database.execute(&format!("ALTER TABLE records ADD COLUMN {column} INTEGER"), [])?;
+        }
+    }
+    Ok(())
+}
 
 /// Reads a row of [`ALL_FROM`]; also returns whether the checksum matches.
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(StoredRecord, bool)> {
-    let record = StoredRecord { id: row.get(0)?, camera: row.get(1)?, payload: row.get(2)? };
+    let placed = match (row.get(4)?, row.get::<_, Option<i64>>(5)?) {
+        (Some(epoch), Some(at)) => Some(PlacementStamp { epoch, recorded_at: Timestamp::from_micros(at) }),
+        _ => None,
+    };
+    let record = StoredRecord { id: row.get(0)?, camera: row.get(1)?, payload: row.get(2)?, placed };
     let sound = i64::from(crc32fast::hash(&record.payload)) == row.get::<_, i64>(3)?;
     Ok((record, sound))
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
+use sightline_bus::placement::Verdict;
 use sightline_core::message::Origin;
 use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackEnd, TrackId};
 
@@ -260,6 +261,67 @@ fn what_the_broker_refuses_for_good_is_counted_and_the_rest_goes_on() {
     assert_eq!(broker.got().last().map(String::as_str), Some("a crop 2"));
     // Larger than any record may be.
     assert!(matches!(publisher.send_waiting(crop("a", 3, 2_000_000), SOON), Err(SendError::Permanent(_))));
+}
+
+/// A placement in which another node covered everything between two moments.
+#[derive(Default)]
+struct Placed {
+    epoch: AtomicUsize,
+    current: AtomicBool,
+    covered: Mutex<Option<(Timestamp, Timestamp)>>,
+}
+
+impl PlacementFence for Placed {
+    fn epoch(&self, camera: &CameraId) -> Option<i64> {
+        (camera.as_str() == "placed").then(|| self.epoch.load(Ordering::SeqCst) as i64)
+    }
+
+    fn verdict(&self, _: &CameraId, epoch: i64, at: Timestamp) -> Verdict {
+        if !self.current.load(Ordering::SeqCst) {
+            return Verdict::Wait;
+        }
+        let covered = lock(&self.covered).is_some_and(|(from, until)| epoch < 9 && from <= at && at < until);
+        if covered { Verdict::Superseded } else { Verdict::Send }
+    }
+}
+
+#[test]
+fn what_another_node_covered_is_dropped_after_the_cut_and_over_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::new(true);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    let placed = Arc::new(Placed { epoch: AtomicUsize::new(5), ..Placed::default() });
+    publisher.set_fence(Arc::clone(&placed) as Arc<dyn PlacementFence>);
+    placed.current.store(true, Ordering::SeqCst);
+    assert!(live(&publisher, crop("placed", 0, 10)));
+    until("sent", || publisher.waiting() == 0);
+    // Cut off: the node records on, and nothing of it is sent.
+    placed.current.store(false, Ordering::SeqCst);
+    assert!(live(&publisher, crop("placed", 1, 10)));
+    std::thread::sleep(Duration::from_millis(5));
+    let from = Timestamp::now();
+    for n in 2..5 {
+        assert!(live(&publisher, crop("placed", n, 10)));
+    }
+    std::thread::sleep(Duration::from_millis(5));
+    let until_then = Timestamp::now();
+    assert!(live(&publisher, crop("placed", 5, 10)) && live(&publisher, crop("own", 0, 10)));
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!((broker.got().len(), publisher.waiting()), (1, 6));
+    // It is restarted before it comes back; the disk knows when each record was written.
+    publisher.close(Duration::from_millis(20));
+    drop(publisher);
+    let publisher = start(folder.path(), 1 << 20, &broker);
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(publisher.waiting(), 6, "who knows no placement yet sends nothing of placed cameras");
+    *lock(&placed.covered) = Some((from, until_then));
+    placed.epoch.store(9, Ordering::SeqCst);
+    placed.current.store(true, Ordering::SeqCst);
+    publisher.set_fence(placed);
+    assert!(live(&publisher, crop("placed", 6, 10)));
+    until("sent or dropped", || publisher.waiting() == 0);
+    let rest = ["placed crop 0", "placed crop 1", "placed crop 5", "own crop 0", "placed crop 6"];
+    assert_eq!(broker.got(), rest);
 }
 
 #[test]

@@ -99,8 +99,8 @@ mod tests {
         let (first, mut one) = start(volume.path());
         let (second, mut two) = start(volume.path());
         assert_ne!(first.folder, second.folder);
-        one.push("gate", b"of the first").expect("room");
-        two.push("yard", b"of the second").expect("room");
+        one.push("gate", b"of the first", None).expect("room");
+        two.push("yard", b"of the second", None).expect("room");
         // The first node dies; the second runs on and keeps its own records.
         drop((first, one));
         let (third, mut three) = start(volume.path());

@@ -6,7 +6,7 @@ mod faults;
 mod file;
 mod http;
 #[cfg(feature = "kafka")]
-mod kafka;
+mod needs_kafka;
 mod node;
 mod rtsp;
 mod stride;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sightline_core::config::{CameraConfig, Config, IngestConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, CameraEvent, CameraState, NodeReport, Progress, RgbImage};
+use sightline_core::{BBox, CameraEvent, CameraId, CameraState, NodeReport, Progress, RgbImage};
 use sightline_detect::{DetectError, Detection, Detector};
 use sightline_ingest::{CameraNode, IngestError, NodeConfig, Roster};
 
@@ -219,6 +219,48 @@ fn a_camera_without_a_frame_is_reported_with_the_reason() {
 }
 
 #[test]
+fn cameras_that_are_slow_to_stop_stop_side_by_side() {
+    // Nobody takes events: every camera waits for room for its last ones.
+    let out = Queue::new(1);
+    let node = std::sync::Arc::new(node(ingest(), &out));
+    let mut roster = Roster::new(std::sync::Arc::clone(&node), Vec::new());
+    let names: Vec<CameraId> = (0..6).map(|n| format!("cam-{n}").parse().unwrap()).collect();
+    for name in &names {
+        roster.run(config(name.as_str(), "videotestsrc://?pattern=ball&framerate=25&width=160&height=120"));
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while node.status().iter().any(|s| s.frames_analysed == 0) {
+        assert!(Instant::now() < deadline, "not all are analysed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    roster.stop(&names);
+    assert!(node.status().is_empty());
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "six slow cameras took {took:?}");
+}
+
+#[test]
+fn what_no_node_can_run_is_reported_as_refused() {
+    let out = Queue::new(256);
+    let node = std::sync::Arc::new(node(ingest(), &out));
+    let mut roster = Roster::new(std::sync::Arc::clone(&node), Vec::new());
+    let full = |reason: &str| [("far".parse().unwrap(), reason.to_owned())].into();
+    roster.set_unplaced(full("all camera nodes are full"));
+    std::thread::sleep(Duration::from_millis(2100));
+    roster.retry_refused();
+    let told = reports(&out, 5, |all| !all.is_empty());
+    assert_eq!(
+        (told[0].camera.as_str(), told[0].state, told[0].reason.as_deref()),
+        ("far", CameraState::Refused, Some("all camera nodes are full"))
+    );
+    roster.set_unplaced(std::collections::BTreeMap::new());
+    std::thread::sleep(Duration::from_millis(2100));
+    roster.retry_refused();
+    assert!(out.is_empty(), "it runs somewhere");
+}
+
+#[test]
 fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     let out = Queue::new(256);
     let node = std::sync::Arc::new(node(IngestConfig { max_cameras: 2, ..ingest() }, &out));
@@ -244,8 +286,7 @@ fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     assert_eq!(since("one"), before);
     roster.run(CameraConfig { fps: Some(3.0), ..live("one") });
     assert!(since("one") > before);
-    roster.stop(&"own".parse().unwrap());
-    roster.stop(&"one".parse().unwrap());
+    roster.stop(&["own".parse().unwrap(), "one".parse().unwrap()]);
     assert_eq!(running(), ["own"], "its own camera is not to be taken away");
     std::thread::sleep(Duration::from_millis(2100));
     roster.retry_refused();

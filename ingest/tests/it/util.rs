@@ -34,6 +34,7 @@ pub fn config(id: &str, url: &str) -> CameraConfig {
         start_time: None,
         looped: false,
         realtime: true,
+        node: None,
     }
 }
 

@@ -15,6 +15,8 @@ mod gallery;
 mod indexer;
 mod kill9;
 mod model;
+#[cfg(all(feature = "kafka", feature = "double"))]
+mod needs_kafka;
 mod opening;
 mod phrases;
 mod recall;
@@ -24,5 +26,3 @@ mod searcher;
 #[cfg(feature = "server")]
 mod server;
 mod support;
-#[cfg(all(feature = "kafka", feature = "double"))]
-mod worker;

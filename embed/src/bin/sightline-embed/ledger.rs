@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sightline_core::bus::{DeadLetters, Incoming};
-use sightline_core::{CameraEvent, Delivery, Receipt, RefusalHandler, wire};
+use sightline_bus::wire;
+use sightline_bus::{DeadLetters, Incoming};
+use sightline_core::{CameraEvent, Delivery, Receipt, RefusalHandler};
 use uuid::Uuid;
 
 /// The records of in-flight crops, and the dead-letter queue.

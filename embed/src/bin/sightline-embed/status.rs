@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sightline_core::bus::{Consumer, Producer};
+use sightline_bus::{Consumer, Producer};
 use sightline_embed::Embedder;
 
 /// Parts whose status is known once the pipeline runs.

@@ -12,11 +12,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use sightline_core::bus::{self, BusError, Consumer, DeadLetters, Outgoing, Producer, TopicSpec};
+use sightline_bus::wire::{self, Coding};
+use sightline_bus::{self as bus, BusError, Consumer, DeadLetters, Outgoing, Producer, TopicSpec};
 use sightline_core::config::PatchCoding;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::wire::{self, Coding};
 use sightline_core::{CameraEvent, Config, Delivery, IndexEvent, Receipt, Timestamp};
 use sightline_embed::{Embedder, stage};
 use uuid::Uuid;
@@ -46,7 +46,7 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
     let embedder = Embedder::start(&config.model.folder, &config.embed)?;
     status.set_phase("waiting for the broker's topics");
     let bus = &config.bus;
-    let topic = |name: &str| TopicSpec { name: name.to_owned(), compacted: false };
+    let topic = |name: &str| TopicSpec::aging(name);
     let dead_topic = bus::dead_letter_topic(bus, &bus.crops_topic);
     let topics = [topic(&bus.crops_topic), topic(&bus.sightings_topic), topic(&dead_topic)];
     if let Err(error) = bus::await_topics(bus, &topics, shutdown) {

@@ -1,5 +1,6 @@
-//! `sightline-ingest`: a camera node. It decodes and analyses its own cameras and its share of
-//! those in the topic `cameras`, and sends the events through the outbox to the topic `crops`.
+//! `sightline-ingest`: a camera node. It decodes and analyses its own cameras and those of the topic
+//! `cameras` that the placement gives it, and sends the events through the outbox to the topic
+//! `crops`.
 //!
 //! ```text
 //! cameras -> detect, track -> Publisher (disk, bus.spool_bytes) -> Kafka, keyed by camera
@@ -18,8 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
-use sightline_core::bus::{self, Producer, TopicSpec};
+use clap::{Parser, Subcommand};
+use sightline_bus::{self as bus, Producer, TopicSpec};
 use sightline_core::service::{NotReady, Service, stop_signal};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};
@@ -37,8 +38,22 @@ const OUTBOX_DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 #[command(version, about)]
 struct Args {
     /// Configuration; what it leaves out keeps its default (docker/sightline.toml).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Asks a running node to give its cameras to other nodes and to take none, until `--undo`.
+    Drain {
+        /// Its name: `monitor.node`, or ingest@HOST.
+        node: String,
+        /// Let it take cameras again.
+        #[arg(long)]
+        undo: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,6 +69,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(args.config.as_deref())?;
     telemetry::init(config.server.log_json, "info");
+    if let Some(Command::Drain { node, undo }) = &args.command {
+        bus::request_drain(&config.bus, node, !undo).context("the request was not taken")?;
+        println!("{node} {}", if *undo { "takes cameras again" } else { "gives its cameras away" });
+        return Ok(());
+    }
     let name = node_name(&config);
     let status = Status::default();
     let asked = status.clone();
@@ -63,8 +83,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
 
     let (bus, shutdown) = (config.bus.clone(), Shutdown::new());
     let producer = Producer::start(&bus, &name)?;
-    let topics = [TopicSpec::aging(&bus.crops_topic), TopicSpec::compacted(&bus.cameras_topic)];
-    let carrier = Arc::new(KafkaCarrier::new(producer, &bus.crops_topic));
+    let topics = [
+        TopicSpec::aging(&bus.crops_topic),
+        TopicSpec::compacted(&bus.cameras_topic),
+        TopicSpec::ordered(&bus.nodes_topic),
+    ];
+    let carrier = Arc::new(KafkaCarrier::new(producer.clone(), &bus.crops_topic));
     let prepare = {
         let (bus, shutdown) = (bus.clone(), shutdown.clone());
         move || match bus::await_topics(&bus, &topics, &shutdown) {
@@ -92,15 +116,16 @@ fn run(args: &Args) -> anyhow::Result<()> {
     // The cameras have a shutdown of their own and stop first; the publisher must outlive them.
     let node = CameraNode::start(NodeConfig::new(&config, &name), make, publisher.clone(), Shutdown::new())?;
     let node = Arc::new(node);
-    let share = cameras::spawn(&config, &name, Arc::clone(&node), &publisher, &status, &shutdown)?;
+    let cameras = cameras::spawn(&config, &name, Arc::clone(&node), &publisher, &producer, &status, &shutdown)?;
     status.set_started();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(stop_signal());
+    cameras.drain();
     shutdown.trigger();
     node.stop();
+    cameras.leave();
     let left = publisher.close(OUTBOX_DRAIN_TIMEOUT);
-    cameras::join(share);
     tracing::info!(records_on_disk = left, "stopped");
     Ok(())
 }

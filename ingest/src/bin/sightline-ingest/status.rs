@@ -3,14 +3,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use sightline_core::bus::CameraShare;
+use sightline_bus::CameraPlacement;
 use sightline_ingest::Publisher;
 
 #[derive(Default)]
 struct Inner {
     started: bool,
     publisher: Option<Publisher>,
-    share: Weak<CameraShare>,
+    placement: Weak<CameraPlacement>,
 }
 
 /// The readiness state. Clones share it.
@@ -32,9 +32,9 @@ impl Status {
         self.lock().started = true;
     }
 
-    /// The node has joined the nodes that share the topic `cameras`.
-    pub fn set_share(&self, share: &Arc<CameraShare>) {
-        self.lock().share = Arc::downgrade(share);
+    /// The node takes part in the placement of the cameras of the topic `cameras`.
+    pub fn set_placement(&self, placement: &Arc<CameraPlacement>) {
+        self.lock().placement = Arc::downgrade(placement);
     }
 
     /// The faults: what is not ready, and why.
@@ -45,7 +45,7 @@ impl Status {
             all.push(("node".to_owned(), "starting".to_owned()));
         }
         all.extend(inner.publisher.as_ref().and_then(Publisher::fault).map(|why| ("bus".to_owned(), why)));
-        all.extend(inner.share.upgrade().and_then(|s| s.fault()).map(|why| ("cameras".to_owned(), why)));
+        all.extend(inner.placement.upgrade().and_then(|p| p.fault()).map(|why| ("cameras".to_owned(), why)));
         all
     }
 }

@@ -18,7 +18,7 @@ fn records_are_read_in_order_and_acknowledged_in_any() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut outbox = open(folder.path());
     for text in ["a", "b", "c"] {
-        outbox.push("gate", text.as_bytes()).expect("room");
+        outbox.push("gate", text.as_bytes(), None).expect("room");
     }
     let taken = outbox.take(2, 1000).expect("readable").records;
     assert_eq!(taken.iter().map(|r| &r.payload[..]).collect::<Vec<_>>(), [b"a", b"b"]);
@@ -29,22 +29,47 @@ fn records_are_read_in_order_and_acknowledged_in_any() {
     assert_eq!(texts(&mut outbox), ["a", "c"]);
     drop(outbox);
     let mut outbox = open(folder.path());
-    outbox.push("gate", b"d").expect("room");
+    outbox.push("gate", b"d", None).expect("room");
     assert_eq!(texts(&mut outbox), ["a", "c", "d"]);
     assert_eq!(outbox.bytes(), 3 * (4 + 1 + ROW_BYTES));
+}
+
+#[test]
+fn an_outbox_of_a_version_without_placement_opens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let former = Connection::open(folder.path().join(FILE)).expect("opens");
+    former
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE records (
+                 id INTEGER PRIMARY KEY AUTOINCREMENT, camera TEXT NOT NULL, payload BLOB NOT NULL,
+                 checksum INTEGER NOT NULL
+             )",
+        )
+        .expect("made");
+    let insert = "INSERT INTO records (camera, payload, checksum) VALUES ('gate', ?1, ?2)";
+    former.execute(insert, params![b"old", i64::from(crc32fast::hash(b"old"))]).expect("written");
+    drop(former);
+    let mut outbox = open(folder.path());
+    let stamp = PlacementStamp { epoch: 7, recorded_at: Timestamp::from_micros(8) };
+    outbox.push("gate", b"new", Some(stamp)).expect("room");
+    drop(outbox);
+    let taken = open(folder.path()).take(9, 999).expect("readable").records;
+    let all: Vec<_> = taken.iter().map(|r| (&r.payload[..], r.placed)).collect();
+    assert_eq!(all, [(&b"old"[..], None), (b"new", Some(stamp))]);
 }
 
 #[test]
 fn a_full_outbox_refuses_and_keeps_what_it_has() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut outbox = Outbox::open(folder.path(), 200).expect("opens");
-    outbox.push("a", &[1; 20]).expect("room");
-    outbox.push("a", &[2; 20]).expect("room");
-    let error = outbox.push("a", &[3; 20]).expect_err("full").to_string();
+    outbox.push("a", &[1; 20], None).expect("room");
+    outbox.push("a", &[2; 20], None).expect("room");
+    let error = outbox.push("a", &[3; 20], None).expect_err("full").to_string();
     assert!(error.contains("170 of 200"), "{error}");
     let taken = outbox.take(9, 999).expect("readable").records;
     outbox.acknowledge(&[taken[0].id]).expect("forgotten");
-    outbox.push("a", &[3; 20]).expect("room again");
+    outbox.push("a", &[3; 20], None).expect("room again");
 }
 
 #[test]
@@ -52,7 +77,7 @@ fn an_empty_outbox_gives_its_space_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut outbox = open(folder.path());
     for _ in 0..64 {
-        outbox.push("a", &[7; 300_000]).expect("room");
+        outbox.push("a", &[7; 300_000], None).expect("room");
     }
     let size = || std::fs::metadata(folder.path().join(FILE)).expect("there").len();
     let ids: Vec<i64> = outbox.take(99, usize::MAX).expect("readable").records.iter().map(|r| r.id).collect();
@@ -74,7 +99,7 @@ fn a_record_changed_on_disk_costs_itself_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut outbox = open(folder.path());
     for value in 1..=5 {
-        outbox.push("a", &[value; 10_000]).expect("room");
+        outbox.push("a", &[value; 10_000], None).expect("room");
     }
     // Closing the last connection writes the log into the database.
     drop(outbox);
@@ -89,12 +114,12 @@ fn a_record_changed_on_disk_costs_itself_alone() {
 fn a_destroyed_database_is_set_aside_and_counted() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut outbox = open(folder.path());
-    outbox.push("a", b"hello").expect("room");
+    outbox.push("a", b"hello", None).expect("room");
     drop(outbox);
     std::fs::write(folder.path().join(FILE), vec![9; 8192]).expect("written");
     let mut outbox = open(folder.path());
     assert_eq!((outbox.len(), outbox.take_lost(), outbox.take_lost()), (0, 1, 0));
-    outbox.push("a", b"goes on").expect("room");
+    outbox.push("a", b"goes on", None).expect("room");
     let aside = std::fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok);
     assert!(aside.map(|e| e.file_name()).any(|name| name.to_string_lossy().starts_with("damaged-")));
 }
@@ -104,10 +129,10 @@ fn records_of_another_outbox_are_taken_over_whatever_the_limit() {
     let (own, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let mut abandoned = open(other.path());
     for text in ["x", "y"] {
-        abandoned.push("gate", text.as_bytes()).expect("room");
+        abandoned.push("gate", text.as_bytes(), None).expect("room");
     }
     let mut outbox = Outbox::open(own.path(), 80).expect("opens");
-    outbox.push("yard", b"a").expect("room");
+    outbox.push("yard", b"a", None).expect("room");
     assert_eq!(outbox.take_over(abandoned).expect("taken"), 2);
     assert_eq!(texts(&mut outbox), ["a", "x", "y"]);
     assert!(open(other.path()).is_empty());
@@ -145,7 +170,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Push(payload) => {
-                    outbox.push("gate", &payload).expect("room");
+                    outbox.push("gate", &payload, None).expect("room");
                     model.push(payload);
                 }
                 Step::Take(most) => {

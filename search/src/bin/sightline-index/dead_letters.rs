@@ -6,8 +6,8 @@ use std::cell::Cell;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
+use sightline_bus::dead::{self, DeadLetter};
 use sightline_core::Config;
-use sightline_core::bus::dead::{self, DeadLetter};
 use sightline_core::{Timestamp, telemetry};
 
 /// Dead-letter commands.

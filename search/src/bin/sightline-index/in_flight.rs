@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sightline_core::bus::{DeadLetters, Incoming};
-use sightline_core::wire::{self, Coding};
+use sightline_bus::wire::{self, Coding};
+use sightline_bus::{DeadLetters, Incoming};
 use sightline_core::{CameraId, Delivery, IndexEvent, Receipt, RefusalHandler};
 use uuid::Uuid;
 

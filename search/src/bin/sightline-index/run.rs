@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use sightline_core::bus::{self, Consumer, DeadLetters, Producer, TopicSpec};
+use sightline_bus::{self as bus, Consumer, DeadLetters, Producer, TopicSpec};
 use sightline_core::config::VectorPlace;
 use sightline_core::queue::Queue;
 use sightline_core::service::{self, NotReady, Service};
