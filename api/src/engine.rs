@@ -8,8 +8,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
+use sightline_search::{Receipt, Scope};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
+use crate::erasure::ErasureRun;
 use crate::error::Error;
 
 /// Order of the results.
@@ -186,15 +189,6 @@ pub struct Watermark {
     pub rejected: u64,
 }
 
-/// Counts of what an erasure removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Erased {
-    /// Sightings removed from the vector store.
-    pub sightings: u64,
-    /// Files removed from the gallery: pictures and patch features.
-    pub files: u64,
-}
-
 /// Model in use, for `/readyz` and the page's footer.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelView {
@@ -232,8 +226,18 @@ pub trait Engine: Send + Sync {
     /// Returns the JPEG of a stored picture.
     fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>>;
 
-    /// Erases everything of one camera.
-    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>>;
+    /// Begins an erasure: from now on nobody sees pictures of these scopes, and none is stored.
+    fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Begins an erasure if necessary and deletes what is stored; may be repeated.
+    fn erase(&self, id: Uuid, scopes: Vec<Scope>, run: ErasureRun) -> BoxFuture<'_, Result<Receipt, Error>>;
+
+    /// Stores pictures of a camera again that was erased as a whole: those captured from `from` on,
+    /// or without it, of any time.
+    fn admit(&self, camera: CameraId, from: Option<Timestamp>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Returns the tracks of these sightings, and those of the sightings that are not stored.
+    fn tracks_of(&self, ids: Vec<SightingId>) -> BoxFuture<'_, Result<(Vec<Scope>, Vec<SightingId>), Error>>;
 
     /// Returns the watermark of each camera.
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark>;

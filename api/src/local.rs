@@ -4,7 +4,6 @@
 //! Store and gallery calls block, so each runs on a thread of the blocking pool.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,14 +12,16 @@ use futures::future::BoxFuture;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, SightingId, Timestamp};
 use sightline_search::{
-    Coverage, EncodeError, EraseError, Filter, Gallery, GalleryError, PhraseAsked, SearchError, SearchRequest,
-    SearchResponse, Searcher, StoreError, TrackHit, VectorStore, erase,
+    Coverage, EncodeError, EraseError, Eraser, Filter, Gallery, GalleryError, PhraseAsked, Receipt, Scope, SearchError,
+    SearchRequest, SearchResponse, Searcher, StoreError, TrackHit, VectorStore,
 };
+use uuid::Uuid;
 
 use crate::engine::{
-    Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, Sort, StoredSighting,
-    Timings, Watermark,
+    Engine, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, Sort, StoredSighting, Timings,
+    Watermark,
 };
+use crate::erasure::ErasureRun;
 use crate::error::Error;
 
 /// Parts of a [`LocalEngine`].
@@ -35,8 +36,8 @@ pub struct LocalParts {
     pub gallery: Arc<dyn Gallery>,
     /// Coverage of all cameras.
     pub coverage: Coverage,
-    /// Folder for the journals of unfinished erasures.
-    pub journals: PathBuf,
+    /// Eraser of store and gallery.
+    pub eraser: Eraser,
 }
 
 /// Connection and watermark of a camera, and the time at which they last changed.
@@ -92,9 +93,19 @@ impl Engine for LocalEngine {
         async move {
             let response = match &query.cursor {
                 Some(cursor) => self.parts.searcher.next_page(cursor, &query.owner).await,
-                None => self.parts.searcher.search(request(query)).await,
+                None => {
+                    let request = request(query);
+                    let filter = self.parts.eraser.hide(request.filter.clone());
+                    self.parts.searcher.search(SearchRequest { filter, ..request }).await
+                }
             };
-            let mut answer = answer(response.map_err(search_error)?);
+            let mut response = response.map_err(search_error)?;
+            // A list that was frozen before an erasure began, or a search that ran meanwhile.
+            let erased = self.parts.eraser.journals().tombstones();
+            let seen = |h: &TrackHit| !erased.hides_picture(&h.camera, h.track, h.captured_at);
+            response.hits.retain(seen);
+            response.nearest_misses.retain(seen);
+            let mut answer = answer(response);
             if let Some(fault) = self.parts.coverage.fault() {
                 answer.degraded.push(format!("new footage may be missing: {fault}"));
             }
@@ -104,10 +115,10 @@ impl Engine for LocalEngine {
     }
 
     fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>> {
-        let store = Arc::clone(&self.parts.store);
+        let (store, eraser) = (Arc::clone(&self.parts.store), self.parts.eraser.clone());
         blocking(move || {
             let found = store.get(&[id]).map_err(store_error)?.pop();
-            Ok(found.map(|r| StoredSighting {
+            Ok(found.filter(|r| !eraser.hides(&r.payload)).map(|r| StoredSighting {
                 sighting_id: r.id,
                 camera: r.payload.camera,
                 track_id: r.payload.track,
@@ -125,19 +136,31 @@ impl Engine for LocalEngine {
         blocking(move || gallery.jpeg(id).map_err(gallery_error))
     }
 
-    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
-        let (store, gallery) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.gallery));
-        let (coverage, journals) = (self.parts.coverage.clone(), self.parts.journals.clone());
+    fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> BoxFuture<'_, Result<(), Error>> {
+        let eraser = self.parts.eraser.clone();
+        blocking(move || eraser.begin(id, &scopes).map_err(store_error))
+    }
+
+    fn erase(&self, id: Uuid, scopes: Vec<Scope>, run: ErasureRun) -> BoxFuture<'_, Result<Receipt, Error>> {
+        let eraser = self.parts.eraser.clone();
         blocking(move || {
-            let filter = Filter::camera(camera.clone());
-            let receipt = erase(&*store, &*gallery, &journals, &filter).map_err(|e| match e {
+            let done = eraser.run(id, &scopes, run.shutdown(), &mut |progress| run.set(progress));
+            done.map_err(|e| match e {
                 EraseError::Store(e) => store_error(e),
                 EraseError::Gallery(e) => gallery_error(e),
                 e => Error::Unavailable { part: "the erasure", why: e.to_string() },
-            })?;
-            coverage.forget(&camera);
-            Ok(Erased { sightings: receipt.points, files: receipt.files })
+            })
         })
+    }
+
+    fn admit(&self, camera: CameraId, from: Option<Timestamp>) -> BoxFuture<'_, Result<(), Error>> {
+        let eraser = self.parts.eraser.clone();
+        blocking(move || eraser.admit(&camera, from).map_err(store_error))
+    }
+
+    fn tracks_of(&self, ids: Vec<SightingId>) -> BoxFuture<'_, Result<(Vec<Scope>, Vec<SightingId>), Error>> {
+        let eraser = self.parts.eraser.clone();
+        blocking(move || eraser.tracks_of(&ids).map_err(store_error))
     }
 
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
@@ -173,7 +196,7 @@ impl Engine for LocalEngine {
 
     fn holds(&self, camera: CameraId) -> BoxFuture<'_, Result<bool, Error>> {
         let store = Arc::clone(&self.parts.store);
-        blocking(move || store.count(&Filter::camera(camera)).map(|n| n > 0).map_err(store_error))
+        blocking(move || store.scroll(&Filter::camera(camera), None, 1).map(|ids| !ids.is_empty()).map_err(store_error))
     }
 }
 

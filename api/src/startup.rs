@@ -14,9 +14,9 @@ use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
-    Coverage, DataLock, EraseError, FileError, Gallery, GalleryError, QdrantStore, QueryEncoder, RemoteCoverage,
-    SearchError, Searcher, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery, resume_erasures,
-    sweep_orphans,
+    Coverage, DataLock, EraseError, Eraser, FileError, Gallery, GalleryError, Journals, QdrantStore, QueryEncoder,
+    RemoteCoverage, SearchError, Searcher, ServerCoverage, ServerTombstones, StoreError, VectorStore, indexed_models,
+    open_gallery,
 };
 
 use crate::app::App;
@@ -256,6 +256,8 @@ pub struct Index {
     pub gallery: Arc<dyn Gallery>,
     /// Coverage of all cameras.
     pub coverage: Coverage,
+    /// Journals of erasures and, where this process indexes, of batches.
+    pub journals: Arc<Journals>,
     /// Task that follows the coverage written by other processes.
     pub follower: Option<Arc<RemoteCoverage>>,
 }
@@ -270,7 +272,7 @@ pub enum Sharing {
 }
 
 /// Opens the configured index. An unreachable server is retried without limit, with back-off and
-/// with the reason in `/readyz`. Finishes erasures that a crash interrupted.
+/// with the reason in `/readyz`. Deletes the pictures that a crash left without a point.
 ///
 /// # Errors
 /// When a retry cannot help: the folder is in use, a collection belongs to another model, or a
@@ -317,18 +319,16 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
         }
     };
     let gallery = open_gallery(config, model)?;
-    resume_erasures(&*store, &*gallery, &data.join("erasures"))?;
+    let journals = match sharing {
+        Sharing::Own => Journals::open(data)?,
+        Sharing::Shared => Journals::shared(Arc::new(ServerTombstones::open(&config.vectors)?))?,
+    };
+    journals.recover(data, &*store, &*gallery)?;
     let coverage = match &follower {
         Some(remote) => remote.coverage(),
-        None => {
-            // Pictures in a shared gallery may belong to points that are still in flight.
-            if config.gallery.url.is_empty() {
-                sweep_orphans(&*store, &*gallery)?;
-            }
-            Coverage::from_store(store.cameras()?)
-        }
+        None => Coverage::from_store(store.cameras()?),
     };
-    Ok(Index { store, gallery, coverage, follower })
+    Ok(Index { store, gallery, coverage, journals: Arc::new(journals), follower })
 }
 
 /// Creates the engine over model and index.
@@ -336,7 +336,6 @@ fn open(config: &Config, model: &str, width: usize, sharing: Sharing) -> Result<
 /// # Errors
 /// When model and index do not match.
 pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<LocalEngine, StartError> {
-    let journals = config.data.folder.join("erasures");
     let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
     let (store, gallery) = (Arc::clone(&index.store), Arc::clone(&index.gallery));
     let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), config.search.clone())?;
@@ -351,7 +350,8 @@ pub fn engine(config: &Config, embedder: &Embedder, index: &Index) -> Result<Loc
         provenance: info.provenance.clone(),
         self_test: info.self_test.to_string(),
     };
-    Ok(LocalEngine::new(LocalParts { model, searcher, store, gallery, coverage: index.coverage.clone(), journals }))
+    let eraser = Eraser::new(Arc::clone(&store), Arc::clone(&gallery), Arc::clone(&index.journals));
+    Ok(LocalEngine::new(LocalParts { model, searcher, store, gallery, coverage: index.coverage.clone(), eraser }))
 }
 
 /// Runs blocking work on a thread of the blocking pool.

@@ -1,8 +1,6 @@
 //! `/v1/cameras`: list, add and remove cameras at run time. A removal erases the camera's people
 //! unless the request keeps them.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,19 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_core::config::CameraConfig;
 use sightline_core::{CameraId, CameraUrl, Timestamp};
-use tokio::time::Instant;
+use sightline_search::Scope;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::cameras::{CameraRefused, CameraView, LastReport};
-use crate::engine::Erased;
+use crate::cameras::{CameraRefused, CameraView};
+use crate::erasure::admit_from;
 use crate::error::{Error, ErrorBody};
 use crate::extract::{ApiJson, ApiPath, ApiQuery};
-use crate::state::{AuditEntry, CameraSource, Role, State as Database};
-
-/// Longest wait before an erasure for pictures that are in flight to the index.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::routes::erasures::{ErasureView, hide_at_once};
+use crate::state::{AuditEntry, CameraSource, NewErasureJob, Role, State as Database};
 
 /// Cameras that the token may see.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,25 +56,22 @@ fn yes() -> bool {
     true
 }
 
-/// Receipt of a removed camera.
+/// A removed camera.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Receipt {
+pub struct Removal {
     /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// Time at which the removal was complete.
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
     /// Whether the footage was kept.
     pub kept: bool,
-    /// Counts of what was erased.
-    pub erased: Erased,
+    /// Job that stops the camera and erases its people; `null` when they are kept.
+    pub erasure: Option<ErasureView>,
     /// Position of the removal in the audit trail.
     pub audit_seq: i64,
     /// Whether the configuration file still lists the camera; it then returns at the next start.
     pub returns_at_restart: bool,
-    /// Whether the camera runs in another process. Pictures of it that arrive later are then erased
-    /// without another request.
+    /// Whether the camera runs in another process. Pictures of it that arrive later are then refused
+    /// or erased without another request.
     pub watched: bool,
 }
 
@@ -140,7 +133,7 @@ async fn run_to_completion<T: Send + 'static>(
 }
 
 async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode, Json<CameraView>), Error> {
-    let control = app.control()?.clone();
+    let (control, engine) = (app.control()?.clone(), app.engine()?.clone());
     let camera = CameraConfig {
         id: new.id,
         url: new.url,
@@ -152,21 +145,22 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
     let id = camera.id.clone();
     let _changing = app.changing_cameras().await;
     let known = app.known_camera(&id).await?;
-    let pending = app.state().run(Database::pending_erasures).await?;
+    let pending = app.state().run(Database::unfinished_erasures).await?;
     if known.is_some_and(|k| !k.archived) {
         return Err(Error::Conflict(format!("there is a camera {:?} already", id.as_str())));
     }
-    if pending.contains(&id) {
+    if pending.iter().any(|job| job.removes.as_ref() == Some(&id)) {
         return Err(Error::Conflict(format!("the footage of camera {:?} is still being erased", id.as_str())));
     }
     let detail = json!({ "camera": id, "url": camera.url.to_string() });
     let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
     let spec = camera.clone();
-    if let Ok(engine) = app.engine() {
-        engine.restart_camera(&id).await;
-    }
+    engine.restart_camera(&id).await;
+    let from = admit_from(&camera, Timestamp::now());
     let (started, remote) = (control.clone(), control.remote());
     call_node(&id, move || started.add(camera)).await?;
+    // From here on it records anew; what was erased of it stays erased.
+    let admitted = engine.admit(id.clone(), from).await;
     let stored = app.state().run(move |s| {
         s.record(&entry)?;
         if !remote {
@@ -176,11 +170,15 @@ async fn add_now(app: App, caller: Caller, new: NewCamera) -> Result<(StatusCode
         s.forget_camera(&spec.id)?;
         s.finish_erasure(&spec.id)
     });
-    if let Err(e) = stored.await {
+    let stored = match admitted {
+        Ok(()) => stored.await.map_err(Error::from),
+        refused => refused,
+    };
+    if let Err(e) = stored {
         // A camera that could not be stored must not run either.
         let undo = id.clone();
         call_node(&id, move || control.remove(&undo)).await?;
-        return Err(e.into());
+        return Err(e);
     }
     let row = app.known_camera(&id).await?.ok_or_else(|| missing(&id))?;
     let mut views = app.camera_views(&[row], true).await;
@@ -196,102 +194,88 @@ where
     Ok(done.map_err(|e| Error::Internal(format!("steering camera {id}: {e}")))??)
 }
 
-/// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`.
-/// Answers when the removal is complete.
+/// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`. An
+/// erasure is a job: the answer comes at once, nobody of the camera is found any more from then on,
+/// and other cameras can be added and removed meanwhile.
 #[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
-    responses((status = 200, body = Receipt), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
-              (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = Removal, description = "removed, its people are kept"),
+              (status = 202, body = Removal, description = "its people are being erased; follow `erasure`"),
+              (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+              (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 429, body = ErrorBody),
+              (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub async fn remove(
     State(app): State<App>,
     caller: Caller,
     ApiPath(id): ApiPath<CameraId>,
     ApiQuery(params): ApiQuery<RemoveParams>,
-) -> Result<Json<Receipt>, Error> {
+) -> Result<(StatusCode, Json<Removal>), Error> {
     caller.require(Role::Admin)?;
     caller.require_all_cameras()?;
     run_to_completion(remove_now(app, caller, id, params.keep)).await
 }
 
-async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Json<Receipt>, Error> {
-    let engine = app.engine()?.clone();
+async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<(StatusCode, Json<Removal>), Error> {
+    app.engine()?;
     let _changing = app.changing_cameras().await;
-    let _removing = app.removing(&id);
     let row = app.known_camera(&id).await?;
-    let begun = app.state().run(Database::erasures).await?;
-    // A failed erasure can be requested again under the same id.
-    if row.is_none() && (keep || !begun.iter().any(|e| e.camera == id && e.watched_since.is_none())) {
-        return Err(missing(&id));
-    }
     let remote = app.control().is_ok_and(|c| c.remote());
-    if let (Some(row), Ok(control)) = (&row, app.control().cloned())
+    let (camera, watched) = (id.clone(), remote && !keep);
+    let Some(row) = row else {
+        // A removal can be asked for again while it is under way: an attempt follows at once.
+        let jobs = app.state().run(|s| s.unfinished_erasures()).await?;
+        let mut job =
+            jobs.into_iter().find(|job| job.removes.as_ref() == Some(&id) && !keep).ok_or_else(|| missing(&id))?;
+        job.retry_at = None;
+        let (audit_seq, again) = (job.audit_seq, job.clone());
+        app.state().run(move |s| s.update_erasure(&again)).await?;
+        app.erasures().wake();
+        let erasure = Some(ErasureView::from(app.erasures().with_progress(job)));
+        let removal = Removal { camera, kept: false, erasure, audit_seq, returns_at_restart: false, watched };
+        return Ok((StatusCode::ACCEPTED, Json(removal)));
+    };
+    if let Ok(control) = app.control().cloned()
         && !row.archived
     {
         let wanted = id.clone();
         call_node(&id, move || control.removable(&wanted)).await?;
     }
+    let returns_at_restart = row.source == CameraSource::Config && !row.archived;
     let detail = json!({ "camera": id, "keep": keep });
     let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
-    let wanted = id.clone();
-    let kept = row.as_ref().filter(|_| keep && remote).map(|r| r.spec.clone());
-    // The removal is recorded and marked first: after a crash from here on, the next start resumes
-    // the erasure.
-    let audit_seq = app
-        .state()
-        .run(move |s| {
-            let seq = s.record(&entry)?;
-            if keep {
+    if keep {
+        let wanted = id.clone();
+        let kept = remote.then(|| row.spec.clone());
+        let audit_seq = app
+            .state()
+            .run(move |s| {
+                let seq = s.record(&entry)?;
                 // A camera of another process becomes known here when its footage is kept.
                 kept.map_or(Ok(()), |spec| s.add_camera(&spec))?;
-                s.archive_camera(&wanted)?
-            } else {
-                s.begin_erasure(&wanted)?
-            }
-            Ok(seq)
+                s.archive_camera(&wanted)?;
+                Ok(seq)
+            })
+            .await?;
+        if let Ok(control) = app.control().cloned() {
+            let stopping = id.clone();
+            call_node(&id, move || control.remove(&stopping)).await?;
+        }
+        tracing::info!(camera = %id, "camera removed; its people are kept");
+        let removal = Removal { camera, kept: true, erasure: None, audit_seq, returns_at_restart, watched };
+        return Ok((StatusCode::OK, Json(removal)));
+    }
+    // Recorded and stored first: after a crash from here on, the next start goes on with the erasure.
+    let requested_by = caller.signature();
+    let job = app
+        .state()
+        .run(move |s| {
+            let audit_seq = s.record(&entry)?;
+            let scopes = vec![Scope::camera(id.clone())];
+            s.start_erasure(&NewErasureJob { removes: Some(id), scopes, requested_by, audit_seq })
         })
         .await?;
-    stop_and_drain(&app, &id).await?;
-    let mut erased = Erased::default();
-    if !keep {
-        erased = engine.erase_camera(id.clone()).await?;
-        let wanted = id.clone();
-        app.state().run(move |s| if remote { Ok(()) } else { s.finish_erasure(&wanted) }).await?;
-    }
-    tracing::info!(camera = %id, keep, sightings = erased.sightings, files = erased.files, "camera removed");
-    Ok(Json(Receipt {
-        camera: id,
-        at: Timestamp::now(),
-        kept: keep,
-        erased,
-        audit_seq,
-        returns_at_restart: row.is_some_and(|r| r.source == CameraSource::Config && !r.archived),
-        watched: remote && !keep,
-    }))
-}
-
-/// Stops the camera and waits until the pictures that it has published have reached the index; an
-/// earlier erasure would miss the last people.
-async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
-    let Ok(control) = app.control().cloned() else { return Ok(()) };
-    let remote = control.remote();
-    let engine = app.engine()?;
-    let stopping = id.clone();
-    let ran = tokio::task::spawn_blocking(move || {
-        let last_report = control.status().into_iter().find(|h| h.report.camera == stopping);
-        control.remove(&stopping).map(|()| last_report)
-    });
-    let last_report = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
-    // A camera that does not run sends nothing more. A camera in another process is not waited for:
-    // its late pictures are erased as they arrive, see [`crate::erasure`].
-    let Some(LastReport { report: node, .. }) = last_report.filter(|_| !remote) else { return Ok(()) };
-    let deadline = Instant::now() + DRAIN_TIMEOUT;
-    while Instant::now() < deadline {
-        let mark = engine.watermarks().get(id).copied();
-        // A connection without a single frame publishes nothing, so it has no end to wait for.
-        if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= Some(node.connection)) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    tracing::warn!(camera = %id, "the end of the camera's footage did not reach the index in time");
-    Ok(())
+    hide_at_once(&app, &job).await;
+    tracing::info!(%camera, job = %job.id, "camera removed; its people are being erased");
+    let audit_seq = job.audit_seq;
+    let removal = Removal { camera, kept: false, erasure: Some(job.into()), audit_seq, returns_at_restart, watched };
+    Ok((StatusCode::ACCEPTED, Json(removal)))
 }

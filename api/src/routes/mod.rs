@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cameras;
+pub mod erasures;
 pub mod health;
 pub mod search;
 pub mod sightings;
@@ -20,6 +21,8 @@ pub(crate) fn all() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
         .routes(routes!(sightings::thumbnail))
         .routes(routes!(cameras::list, cameras::add))
         .routes(routes!(cameras::get, cameras::remove))
+        .routes(routes!(erasures::start, erasures::list))
+        .routes(routes!(erasures::get))
         .routes(routes!(audit::audit))
         .routes(routes!(health::metrics));
     (open, protected)

@@ -81,25 +81,6 @@ impl State {
         })
     }
 
-    /// Forgets a camera and marks its footage for erasure in one transaction, so that after a crash
-    /// before [`State::finish_erasure`] the erasure is resumed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn begin_erasure(&self, id: &CameraId) -> Result<(), StateError> {
-        self.with(|c| {
-            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
-            tx.execute(
-                "INSERT INTO erasures (camera, requested_at) VALUES (?1, ?2)
-                 ON CONFLICT (camera) DO UPDATE SET watched_since = NULL",
-                params![id.as_str(), Timestamp::now().as_micros()],
-            )?;
-            tx.commit()?;
-            Ok(())
-        })
-    }
-
     /// Marks the erasure of this camera as watched: its footage is erased, but more may arrive.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cameras;
+mod erasures;
 mod schema;
 mod tokens;
 
@@ -17,6 +18,7 @@ use rusqlite::Connection;
 
 pub use audit::{AuditEntry, AuditRecord, Verdict};
 pub use cameras::{CameraRow, CameraSource, Erasure};
+pub use erasures::{ErasureJob, ErasureReceipt, Expiry, JobState, NewErasureJob};
 pub use tokens::{NewToken, Role, TokenRow, hash_token, new_secret};
 
 /// Name of the database file in the data folder.

@@ -44,6 +44,28 @@ const STEPS: &[&str] = &[
     // Pictures of cameras in other processes may arrive long after the erasure, so it is watched
     // for a while.
     "ALTER TABLE erasures ADD COLUMN watched_since INTEGER;              -- erased; NULL: not finished",
+    // Every erasure is a job. Those that an earlier version had begun become jobs.
+    "CREATE TABLE erasure_jobs (
+        id           TEXT PRIMARY KEY,                               -- UUID
+        removes      TEXT,                                           -- camera that is removed; NULL: it goes on
+        scopes       TEXT NOT NULL,                                  -- JSON list
+        requested_at INTEGER NOT NULL,
+        requested_by TEXT NOT NULL,
+        audit_seq    INTEGER NOT NULL,
+        state        TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed')),
+        attempts     INTEGER NOT NULL DEFAULT 0,                     -- failed ones
+        error        TEXT,                                           -- of the last attempt
+        retry_at     INTEGER,
+        progress     REAL NOT NULL DEFAULT 0,                        -- 0 to 1
+        erased       TEXT NOT NULL DEFAULT '{\"points\":0,\"files\":0,\"by_model\":{}}', -- JSON, of all attempts
+        receipt      TEXT,                                           -- JSON, when done
+        finished_at  INTEGER
+     ) STRICT;
+     CREATE INDEX erasure_jobs_unfinished ON erasure_jobs (state) WHERE state != 'done';
+     INSERT INTO erasure_jobs (id, removes, scopes, requested_at, requested_by, audit_seq, state)
+        SELECT lower(hex(randomblob(16))), camera, '[{\"camera\":\"' || camera || '\"}]', requested_at,
+               'an earlier version', 0, 'running'
+        FROM erasures WHERE watched_since IS NULL;",
 ];
 
 /// Runs the migrations that the file lacks, each in a transaction of its own.

@@ -8,13 +8,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sightline_core::{PatchFeatures, SightingId};
+use sightline_core::{PatchFeatures, SightingId, Timestamp};
 use uuid::Uuid;
 
-use super::{Gallery, GalleryEntry, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
 use crate::files::{self, DataLock, FileError};
 
 /// [`Gallery`] in a folder.
@@ -26,6 +26,7 @@ pub struct FolderGallery {
     /// Folder of this model's patch features.
     patches: PathBuf,
     temporary: PathBuf,
+    quarantine: PathBuf,
     _lock: DataLock,
 }
 
@@ -56,6 +57,7 @@ impl FolderGallery {
             patches: all_patches.join(model_id),
             all_patches,
             temporary: root.join("tmp"),
+            quarantine: root.join("quarantine"),
             _lock: lock,
         };
         for folder in [&gallery.jpeg, &gallery.patches, &gallery.temporary] {
@@ -175,6 +177,54 @@ impl Gallery for FolderGallery {
         collect(&self.jpeg, &mut pictures)?;
         own.extend(pictures.difference(&others));
         Ok(own.into_iter().collect())
+    }
+
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        let mut bases = files::list(&self.all_patches)?;
+        bases.push(self.jpeg.clone());
+        let (mut ids, mut young) = (BTreeSet::new(), Vec::new());
+        for base in bases {
+            for file in files::list(&base.join(format!("{shard:03x}")))? {
+                let stem = file.file_stem().and_then(|s| s.to_str());
+                let Some(id) = stem.and_then(|n| n.parse::<SightingId>().ok()) else { continue };
+                // A file that has vanished meanwhile was erased or replaced.
+                match fs::metadata(&file).and_then(|m| m.modified()) {
+                    Ok(written) if written < before => drop(ids.insert(id)),
+                    _ => young.push(id),
+                }
+            }
+        }
+        young.iter().for_each(|id| drop(ids.remove(id)));
+        Ok(ids.into_iter().collect())
+    }
+
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        let day = self.quarantine.join(quarantine_day(now));
+        let models = files::list(&self.all_patches)?;
+        let (mut count, mut touched) = (0, BTreeSet::new());
+        for id in ids {
+            let patches = models.iter().filter_map(|model| {
+                let to = day.join("patches").join(model.file_name()?);
+                Some((file_path(model, *id, "patches"), to.join(format!("{id}.patches"))))
+            });
+            let jpeg = (file_path(&self.jpeg, *id, "jpg"), day.join("jpeg").join(format!("{id}.jpg")));
+            for (from, to) in patches.chain([jpeg]).filter(|(from, _)| from.exists()) {
+                files::create_folder(to.parent().unwrap_or(&day))?;
+                fs::rename(&from, &to).map_err(FileError::new("move to quarantine", &from))?;
+                touched.extend([&from, &to].into_iter().filter_map(|p| p.parent()).map(Path::to_path_buf));
+                count += 1;
+            }
+        }
+        touched.iter().try_for_each(|folder| files::sync_folder(folder))?;
+        Ok(count)
+    }
+
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        let over =
+            |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|day| quarantine_over(day, now));
+        let days: Vec<PathBuf> = files::list(&self.quarantine)?.into_iter().filter(over).collect();
+        days.iter().try_for_each(|day| files::remove_folder(day))?;
+        Ok(days.len() as u64)
     }
 
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {

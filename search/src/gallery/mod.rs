@@ -5,16 +5,19 @@
 //! returns, and a read is whole: a half-written or damaged file is an error that names it, never a
 //! wrong picture.
 
+mod check;
 mod folder;
 mod format;
 mod object;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use sightline_core::{Config, PatchFeatures, SightingId};
+use sightline_core::{Config, PatchFeatures, SightingId, Timestamp};
 
+pub use check::{CheckError, GalleryCheck, GalleryReport};
 pub use folder::FolderGallery;
 pub use object::ObjectGallery;
 
@@ -74,6 +77,23 @@ impl GalleryError {
     }
 }
 
+/// Number of shards that the ids are spread over: three hexadecimal digits.
+pub const SHARDS: u16 = 4096;
+
+/// Whole days that the quarantine keeps what is moved there.
+pub const QUARANTINE_DAYS: u32 = 7;
+
+/// Name of the quarantine of a day, below the gallery: `2026-05-01`.
+fn quarantine_day(now: Timestamp) -> String {
+    now.to_string().chars().take(10).collect()
+}
+
+/// Whether the quarantine of this day is over; `false` for a name that is no day.
+fn quarantine_over(day: &str, now: Timestamp) -> bool {
+    let kept = f64::from(QUARANTINE_DAYS + 1) * 86_400.0;
+    format!("{day}T00:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
+}
+
 /// Picture and patch features of one sighting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GalleryEntry {
@@ -126,6 +146,29 @@ pub trait Gallery: Send + Sync {
     /// # Errors
     /// When a folder cannot be read.
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
+
+    /// Returns the ids of all models' files whose first three hexadecimal digits are `shard` (below
+    /// [`SHARDS`]), in ascending order. An id with a file that was written after `before` is left
+    /// out: its point may still be on its way.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError>;
+
+    /// Moves everything under these ids, for all models, into the quarantine of the day `now`, and
+    /// returns the number of files. Nothing reads the quarantine; a person can move files back.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be moved; some may have been already.
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError>;
+
+    /// Deletes what has been in quarantine for [`QUARANTINE_DAYS`], and returns the number of days
+    /// that were deleted.
+    ///
+    /// # Errors
+    /// When something cannot be deleted.
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError>;
 
     /// Deletes all patch features of another model. The pictures stay.
     ///

@@ -1,19 +1,19 @@
 //! The gallery in object storage (S3 and compatible), with the same keys as the folder: pictures by
 //! sighting, patch features by model and sighting. An object is either whole or absent.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use sightline_core::{PatchFeatures, SightingId};
+use sightline_core::{PatchFeatures, SightingId, Timestamp};
 
-use super::{Gallery, GalleryEntry, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
 use crate::remote::Calls;
 
 /// Number of concurrent requests.
@@ -35,6 +35,7 @@ pub struct ObjectGallery {
     all_patches: Path,
     /// Prefix of this model's patch features.
     patches: Path,
+    quarantine: Path,
     calls: Calls,
 }
 
@@ -52,6 +53,7 @@ impl ObjectGallery {
             store,
             jpeg: root.clone().join("jpeg"),
             patches: all_patches.clone().join(model_id),
+            quarantine: root.clone().join("quarantine"),
             all_patches,
         })
     }
@@ -203,15 +205,79 @@ impl Gallery for ObjectGallery {
         Ok(own.into_iter().collect())
     }
 
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        let (mut ids, mut young) = (BTreeSet::new(), Vec::new());
+        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+            let (store, asked) = (Arc::clone(&self.store), base.join(format!("{shard:03x}")));
+            let found = self.wait(&self.jpeg, async move {
+                store.list(Some(&asked)).map_ok(|o| (o.location, o.last_modified)).try_collect::<Vec<_>>().await
+            })?;
+            for (path, written) in found {
+                let stem = path.filename().and_then(|f| f.split('.').next());
+                let Some(id) = stem.and_then(|stem| stem.parse::<SightingId>().ok()) else { continue };
+                if SystemTime::from(written) < before { drop(ids.insert(id)) } else { young.push(id) }
+            }
+        }
+        young.iter().for_each(|id| drop(ids.remove(id)));
+        Ok(ids.into_iter().collect())
+    }
+
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        let day = self.quarantine.clone().join(quarantine_day(now));
+        let mut moves: Vec<(Path, Path)> = Vec::new();
+        for model in self.models()? {
+            let Some(name) = model.filename().map(str::to_owned) else { continue };
+            let to = day.clone().join("patches").join(name);
+            moves.extend(
+                ids.iter().map(|id| (object_path(&model, *id, "patches"), to.clone().join(format!("{id}.patches")))),
+            );
+        }
+        let pictures = day.join("jpeg");
+        moves.extend(
+            ids.iter().map(|id| (object_path(&self.jpeg, *id, "jpg"), pictures.clone().join(format!("{id}.jpg")))),
+        );
+        let store = Arc::clone(&self.store);
+        self.wait(&self.quarantine, async move {
+            let rename = |(from, to): (Path, Path)| {
+                let store = Arc::clone(&store);
+                async move {
+                    match store.rename(&from, &to).await {
+                        Ok(()) => Ok(1),
+                        Err(object_store::Error::NotFound { .. }) => Ok(0),
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            let counts = stream::iter(moves).map(rename).buffer_unordered(CONCURRENT_REQUESTS);
+            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
+        })
+    }
+
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        let (store, folder) = (Arc::clone(&self.store), self.quarantine.clone());
+        let listed = self.wait(&self.quarantine, async move { store.list_with_delimiter(Some(&folder)).await })?;
+        let over = |day: &Path| day.filename().is_some_and(|day| quarantine_over(day, now));
+        let days: Vec<Path> = listed.common_prefixes.into_iter().filter(over).collect();
+        days.iter().try_for_each(|day| self.delete_below(day))?;
+        Ok(days.len() as u64)
+    }
+
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
         let folder = self.all_patches.clone().join(model_id);
         if folder == self.patches {
             return Err(GalleryError::InUse(model_id.to_owned()));
         }
+        self.delete_below(&folder)
+    }
+}
+
+impl ObjectGallery {
+    /// Deletes every object below `folder`.
+    fn delete_below(&self, folder: &Path) -> Result<(), GalleryError> {
         // In batches, because each call has its own time limit.
         loop {
             let (store, asked) = (Arc::clone(&self.store), folder.clone());
-            let deleted = self.wait(&folder, async move {
+            let deleted = self.wait(folder, async move {
                 let some = store.list(Some(&asked)).map_ok(|o| o.location).take(DELETE_BATCH);
                 let delete = |key: Path| {
                     let store = Arc::clone(&store);

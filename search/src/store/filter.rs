@@ -3,7 +3,7 @@
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::{Payload, Record};
+use super::{Payload, Record, Scope};
 
 /// Conditions that must all hold; an omitted condition restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Filter {
     pub track: Option<(CameraId, TrackId)>,
     /// Excluded pictures.
     pub exclude: Vec<SightingId>,
+    /// Excluded scopes: those whose erasure is not finished.
+    pub except: Vec<Scope>,
 }
 
 impl Filter {
@@ -46,6 +48,7 @@ impl Filter {
             && self.ids.as_ref().is_none_or(|i| i.contains(&id))
             && self.track.as_ref().is_none_or(|(c, t)| payload.camera == *c && payload.track == *t)
             && !self.exclude.contains(&id)
+            && !self.except.iter().any(|scope| scope.holds(payload))
     }
 
     /// Whether no picture can match.
@@ -55,7 +58,7 @@ impl Filter {
             || matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
     }
 
-    /// Whether every picture matches, except those excluded by id.
+    /// Whether every picture matches, except those excluded by id or scope.
     pub fn is_unrestricted(&self) -> bool {
         self.cameras.is_none() && self.from.is_none() && self.to.is_none() && self.ids.is_none() && self.track.is_none()
     }

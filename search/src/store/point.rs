@@ -146,3 +146,9 @@ pub(super) fn widened(
     let stale = points.iter().filter(|r| span_of(&r.payload) != span_of(&span)).map(|r| r.id).collect();
     Some((span, stale))
 }
+
+/// Returns the smallest id behind `after`; `None` when there is none. Without `after`, the smallest
+/// id of all.
+pub(super) fn next_id(after: Option<SightingId>) -> Option<SightingId> {
+    after.map_or(Some(Uuid::nil()), |id| id.as_u128().checked_add(1).map(Uuid::from_u128))
+}

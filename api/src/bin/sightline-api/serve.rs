@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
+use sightline_api::erasure::{self, Copies};
+use sightline_api::gauges;
 use sightline_api::remote::{CameraTopic, RemoteNodes};
 use sightline_api::startup::{self, Sharing};
 use sightline_api::state::{self, State};
-use sightline_api::{erasure, gauges};
 use sightline_api::{monitor, server};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};
@@ -94,7 +95,7 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     app.set_engine(engine);
     let on_the_bus = Duration::from_secs(config.bus.retention_hours.saturating_mul(3600));
     tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
-    tokio::spawn(erasure::run(app.clone(), on_the_bus, shutdown.clone()));
+    tokio::spawn(erasure::run(app.clone(), Copies { topics: Some(on_the_bus) }, shutdown.clone()));
     Ok(index.follower)
 }
 

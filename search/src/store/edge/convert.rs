@@ -83,12 +83,18 @@ pub(super) fn filter(f: &Filter) -> Result<Option<EngineFilter>, StoreError> {
     if let Some(ids) = &f.ids {
         must.push(with_ids(ids));
     }
-    let must_not = if f.exclude.is_empty() { None } else { Some(vec![with_ids(&f.exclude)]) };
-    if must.is_empty() && must_not.is_none() {
+    let mut must_not = Vec::new();
+    if !f.exclude.is_empty() {
+        must_not.push(with_ids(&f.exclude));
+    }
+    for scope in &f.except {
+        must_not.extend(filter(&scope.filter())?.map(Condition::Filter));
+    }
+    if must.is_empty() && must_not.is_empty() {
         return Ok(None);
     }
-    let must = if must.is_empty() { None } else { Some(must) };
-    Ok(Some(EngineFilter { must, must_not, should: None, min_should: None }))
+    let some = |conditions: Vec<Condition>| if conditions.is_empty() { None } else { Some(conditions) };
+    Ok(Some(EngineFilter { must: some(must), must_not: some(must_not), should: None, min_should: None }))
 }
 
 fn one_of(field: &str, values: Vec<String>) -> Result<Condition, StoreError> {

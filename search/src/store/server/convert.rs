@@ -17,7 +17,7 @@ use qdrant_client::qdrant::{
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use crate::store::names::{CAMERA, CAPTURED_AT, TRACK};
-use crate::store::{Filter, Payload, Record, Scored, StoreError};
+use crate::store::{Filter, Payload, Record, Scope, Scored, StoreError};
 
 /// Payload field that joins camera and track, for grouping: track ids are unique within their
 /// camera only.
@@ -130,7 +130,14 @@ pub(super) fn filter(f: &Filter) -> Option<ServerFilter> {
         must.push(field(FieldCondition { key: CAPTURED_AT.to_owned(), range: Some(range), ..Default::default() }));
     }
     must.extend(f.ids.as_deref().map(with_ids));
-    let must_not = if f.exclude.is_empty() { Vec::new() } else { vec![with_ids(&f.exclude)] };
+    let mut must_not = Vec::new();
+    if !f.exclude.is_empty() {
+        must_not.push(with_ids(&f.exclude));
+    }
+    let nested = |scope: &Scope| {
+        filter(&scope.filter()).map(|f| Condition { condition_one_of: Some(ConditionOneOf::Filter(f)) })
+    };
+    must_not.extend(f.except.iter().filter_map(nested));
     if must.is_empty() && must_not.is_empty() {
         return None;
     }

@@ -14,6 +14,7 @@ mod client;
 mod collection;
 mod convert;
 mod coverage;
+mod tombstones;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use sightline_core::config::{Quantization, VectorsConfig};
 use sightline_core::shutdown::Shutdown;
 
 pub use coverage::ServerCoverage;
+pub use tombstones::ServerTombstones;
 
 use super::{StoreError, names};
 use client::Client;
