@@ -16,8 +16,8 @@ use sightline_core::{
 };
 use sightline_embed::text::{NotUnderstood, Reason};
 use sightline_search::{
-    Coverage, EncodeError, EncodedText, ExactStore, FolderGallery, Gallery, GalleryEntry, MatchScore, Payload,
-    PhraseAsked, Point, QueryEncoder, Searcher, VectorStore,
+    Coverage, EncodeError, EncodedText, Eraser, ExactStore, FolderGallery, Gallery, GalleryEntry, Journals, MatchScore,
+    Payload, PhraseAsked, Point, QueryEncoder, Scope, Searcher, VectorStore,
 };
 
 use crate::support::{Server, camera};
@@ -144,7 +144,7 @@ impl Index {
             store: Arc::clone(&store),
             gallery: Arc::clone(&gallery),
             coverage: Coverage::default(),
-            journals: dir.path().join("erasures"),
+            eraser: Eraser::new(store.clone(), gallery.clone(), Arc::new(Journals::open(dir.path()).unwrap())),
         }));
         server.app.set_engine(engine);
         server.app.set_cameras(server.node.clone());
@@ -283,8 +283,9 @@ fn erased_people_are_gone_from_store_and_gallery() {
     let index = Index::new();
     let gone = index.put("gate", 1, 0, 2.0);
     let stays = index.put("yard", 2, 0, 2.0);
-    let (status, receipt) = index.server.call("DELETE", "/v1/cameras/gate", Some("start-token"), None);
-    assert_eq!((status, &receipt["erased"]), (200, &json!({ "sightings": 1, "files": 2 })));
+    let job = index.server.remove("gate");
+    assert_eq!(job["erased"], json!({ "sightings": 1, "files": 2 }));
+    assert_eq!(job["receipt"]["vectors_by_model"], json!({ "double": 1 }));
     assert_eq!(index.gallery.jpeg(gone).unwrap(), None);
     assert!(index.gallery.jpeg(stays).unwrap().is_some());
     let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
@@ -299,4 +300,50 @@ fn an_expired_token_is_refused() {
     let new = NewToken { name: "old".into(), role: Role::Admin, cameras, expires_at: past };
     let (_, secret) = index.server.app.state().create_token(&new).unwrap();
     assert_eq!(index.search(&secret, &json!({ "query": "axis 0" })).0, 401);
+}
+
+#[test]
+fn what_is_being_erased_is_not_found_and_not_shown_for_a_moment() {
+    let index = Index::new();
+    let stays = index.put("gate", 3, 0, 1.0);
+    let all: Vec<SightingId> = [1, 2].map(|s| index.put("yard", s, 0, 2.0)).to_vec();
+    let token = index.token(None);
+    let (_, first) = index.search(&token, &json!({ "query": "axis 0", "limit": 1 }));
+    let frozen = json!({ "cursor": first["next_cursor"] });
+    // The tombstone alone, as at the moment in which the request is answered: nothing is deleted yet.
+    let engine = index.server.app.engine().unwrap().clone();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let scopes = vec![Scope::camera(camera("yard"))];
+    runtime.block_on(engine.begin_erasure(uuid::Uuid::nil(), scopes)).unwrap();
+    assert_eq!(index.store.count(&sightline_search::Filter::default()).unwrap(), 3);
+    let (_, found) = index.search(&token, &json!({ "query": "axis 0" }));
+    assert_eq!(ids(&found["results"]), [stays.to_string()], "an unscoped token, all cameras");
+    let (status, page) = index.search(&token, &frozen);
+    let shown = ids(&page["results"]);
+    assert!(status == 200 && all.iter().all(|id| !shown.contains(&id.to_string())), "{page}");
+    for path in [format!("/v1/sightings/{}", all[0]), format!("/v1/sightings/{}/thumbnail.jpg", all[1])] {
+        assert_eq!(index.server.get(&path).0, 404, "{path}");
+    }
+    let (status, _) = index.search(&token, &json!({ "like": all[0] }));
+    assert_eq!(status, 400, "nor does it serve as an example");
+}
+
+#[test]
+fn a_span_of_time_and_the_tracks_of_sightings_are_erased() {
+    let index = Index::new();
+    let put: Vec<SightingId> = (1..=6).map(|s| index.put("gate", s, 0, 2.0)).collect();
+    let span = json!({ "camera": "gate", "from": "1970-01-01T00:00:02Z", "to": "1970-01-01T00:00:03Z" });
+    let (status, job) = index.server.post("/v1/erasures", &span);
+    assert_eq!(status, 202, "{job}");
+    let job = index.server.erased(&job);
+    assert_eq!((&job["receipt"]["sightings"], &job["receipt"]["files"]), (&json!(2), &json!(4)));
+    let (status, job) = index.server.post("/v1/erasures", &json!({ "sightings": [put[5]], "purpose": "request 17" }));
+    assert_eq!(status, 202, "{job}");
+    assert_eq!(index.server.erased(&job)["scopes"][0]["camera"], "gate");
+    let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    let mut left = ids(&found["results"]);
+    left.sort();
+    let mut wanted = [put[0], put[3], put[4]].map(|id| id.to_string());
+    wanted.sort();
+    assert_eq!(left, wanted);
 }

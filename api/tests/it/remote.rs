@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sightline_api::erasure::Sweeper;
+use sightline_api::erasure::late::Sweeper;
+use sightline_api::state::{JobState, NewErasureJob};
 use sightline_core::Timestamp;
+use sightline_search::Scope;
 
 use crate::support::{START_TOKEN, Server, camera, report};
 
@@ -49,8 +51,9 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
     let server = remote();
     server.cameras(&["gate"]);
     server.engine.put(&camera("gate"), 100, 0);
-    let (status, receipt) = delete(&server, "/v1/cameras/gate");
-    assert_eq!((status, &receipt["watched"], &receipt["erased"]["sightings"]), (200, &json!(true), &json!(1)));
+    let (status, removal) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &removal["watched"]), (202, &json!(true)));
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1);
     assert_eq!(server.get("/v1/cameras/gate").0, 404);
 
     // The node still reports, and a picture in flight arrives.
@@ -82,7 +85,11 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
 fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
     let server = remote();
     let gate = camera("gate");
-    server.app.state().begin_erasure(&gate).unwrap();
+    let (removes, scopes) = (Some(gate.clone()), vec![Scope::camera(gate.clone())]);
+    let new = NewErasureJob { removes, scopes, requested_by: "test".into(), audit_seq: 0 };
+    let mut job = server.app.state().start_erasure(&new).unwrap();
+    job.state = JobState::Done;
+    server.app.state().update_erasure(&job).unwrap();
     server.app.state().watch_erasure(&gate).unwrap();
     let mut again = report(&gate);
     again.at = Timestamp::now() + Duration::from_secs(90);
@@ -91,6 +98,7 @@ fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
     sweep(&mut sweeper(&server));
     assert_eq!(server.engine.stored.lock().unwrap().len(), 1);
     assert_eq!(server.get("/v1/cameras/gate").0, 200);
+    assert_eq!(server.engine.admitted.lock().unwrap()[0].0, gate, "the index stores its pictures again");
 }
 
 #[test]
@@ -99,12 +107,12 @@ fn an_erasure_that_failed_is_taken_up_without_being_asked_for() {
     server.cameras(&["gate"]);
     server.engine.put(&camera("gate"), 100, 0);
     *server.engine.broken.lock().unwrap() = Some("the server is away");
-    assert_eq!(delete(&server, "/v1/cameras/gate").0, 503);
-    let mut sweeper = sweeper(&server);
-    sweep(&mut sweeper);
+    let (_, removal) = delete(&server, "/v1/cameras/gate");
+    let path = format!("/v1/erasures/{}", removal["erasure"]["id"].as_str().unwrap());
+    server.until("an attempt fails", || (server.get(&path).1["state"] == "failed").then_some(()));
     assert_eq!(server.engine.stored.lock().unwrap().len(), 1, "still away");
     *server.engine.broken.lock().unwrap() = None;
-    sweep(&mut sweeper);
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1);
     assert!(server.engine.stored.lock().unwrap().is_empty());
 }
 
@@ -123,25 +131,22 @@ fn one_that_is_kept_stays_searchable() {
 }
 
 #[test]
-fn nobody_erases_beside_the_request_that_removes_the_camera() {
+fn nobody_erases_beside_the_job_that_removes_the_camera() {
     let server = remote();
     server.cameras(&["gate"]);
     server.engine.put(&camera("gate"), 100, 0);
     let hold = server.engine.hold.blocking_lock();
-    std::thread::scope(|scope| {
-        let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
-        // The removal is published, and the request is erasing.
-        while server.node.running.lock().unwrap().contains_key(&camera("gate")) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
-        std::thread::spawn(move || {
-            sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
-            let _ = tell.send(());
-        });
-        told.recv_timeout(Duration::from_secs(10)).expect("it is left to the request");
-        drop(hold);
-        let (status, receipt) = request.join().unwrap();
-        assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)), "and all of it is counted there");
+    let (_, removal) = delete(&server, "/v1/cameras/gate");
+    // The removal is published, and the job is erasing.
+    server.until("the camera stops", || {
+        (!server.node.running.lock().unwrap().contains_key(&camera("gate"))).then_some(())
     });
+    let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
+        let _ = tell.send(());
+    });
+    told.recv_timeout(Duration::from_secs(10)).expect("it is left to the job");
+    drop(hold);
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1, "and all of it is counted there");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use candle_core::Tensor;
@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use sightline_api::app::{App, Setup};
 use sightline_api::cameras::{CameraControl, CameraRefused, LastReport};
 use sightline_api::engine::{
-    Engine, Erased, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, StoredSighting, Timings,
+    Engine, Hit, ModelView, NotUnderstoodView, PhraseView, SearchAnswer, SearchQuery, StoredSighting, Timings,
     Watermark,
 };
+use sightline_api::erasure::{self, Copies, ErasureRun};
 use sightline_api::error::Error;
 use sightline_api::server;
 use sightline_api::state::{CameraSource, NewToken, Role, State};
@@ -25,6 +26,8 @@ use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{BBox, CameraId, CameraState, NodeReport, SightingId, Timestamp, TrackId};
+use sightline_search::{Progress, Receipt, Scope};
+use uuid::Uuid;
 
 pub const START_TOKEN: &str = "start-token";
 
@@ -73,6 +76,10 @@ pub struct FakeEngine {
     pub hold: tokio::sync::Mutex<()>,
     /// Error of all searches and erasures, if set.
     pub broken: Mutex<Option<&'static str>>,
+    /// Scopes that are hidden.
+    pub hidden: Mutex<Vec<Scope>>,
+    /// Cameras whose pictures are taken again, and from when on.
+    pub admitted: Mutex<Vec<(CameraId, Option<Timestamp>)>>,
 }
 
 impl FakeEngine {
@@ -117,8 +124,10 @@ impl Engine for FakeEngine {
                 return Err(Error::Unavailable { part: "the vector store", why: why.into() });
             }
             let stored = self.stored.lock().unwrap();
+            let hidden = self.hidden.lock().unwrap().clone();
             let seen = |s: &&StoredSighting| {
-                query.cameras.as_ref().is_none_or(|c| c.contains(&s.camera))
+                !hidden.iter().any(|h| h.covers(&s.camera, s.track_id, s.captured_at))
+                    && query.cameras.as_ref().is_none_or(|c| c.contains(&s.camera))
                     && query.from.is_none_or(|t| s.captured_at >= t)
                     && query.to.is_none_or(|t| s.captured_at <= t)
             };
@@ -166,19 +175,39 @@ impl Engine for FakeEngine {
         async move { Ok(known.then(|| Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"))) }.boxed()
     }
 
-    fn erase_camera(&self, camera: CameraId) -> BoxFuture<'_, Result<Erased, Error>> {
+    fn begin_erasure(&self, _: Uuid, scopes: Vec<Scope>) -> BoxFuture<'_, Result<(), Error>> {
+        self.hidden.lock().unwrap().extend(scopes);
+        async { Ok(()) }.boxed()
+    }
+
+    fn erase(&self, _: Uuid, scopes: Vec<Scope>, run: ErasureRun) -> BoxFuture<'_, Result<Receipt, Error>> {
         async move {
+            run.set(Progress { fraction: 0.25, ..Progress::default() });
             let _hold = self.hold.lock().await;
             if let Some(why) = *self.broken.lock().unwrap() {
                 return Err(Error::Unavailable { part: "the vector store", why: why.into() });
             }
             let mut stored = self.stored.lock().unwrap();
             let before = stored.len();
-            stored.retain(|_, s| s.camera != camera);
-            let gone = (before - stored.len()) as u64;
-            Ok(Erased { sightings: gone, files: 2 * gone })
+            stored.retain(|_, s| !scopes.iter().any(|scope| scope.covers(&s.camera, s.track_id, s.captured_at)));
+            let points = (before - stored.len()) as u64;
+            self.hidden.lock().unwrap().retain(|h| !scopes.contains(h));
+            Ok(Receipt { points, files: 2 * points, by_model: [("m1".to_owned(), points)].into() })
         }
         .boxed()
+    }
+
+    fn admit(&self, camera: CameraId, from: Option<Timestamp>) -> BoxFuture<'_, Result<(), Error>> {
+        self.admitted.lock().unwrap().push((camera, from));
+        async { Ok(()) }.boxed()
+    }
+
+    fn tracks_of(&self, ids: Vec<SightingId>) -> BoxFuture<'_, Result<(Vec<Scope>, Vec<SightingId>), Error>> {
+        let stored = self.stored.lock().unwrap();
+        let scope = |id| stored.get(id).map(|s: &StoredSighting| Scope::track(s.camera.clone(), s.track_id));
+        let scopes = ids.iter().filter_map(scope).collect();
+        let missing = ids.iter().copied().filter(|id| !stored.contains_key(id)).collect();
+        async move { Ok((scopes, missing)) }.boxed()
     }
 
     fn watermarks(&self) -> BTreeMap<CameraId, Watermark> {
@@ -306,6 +335,7 @@ impl Server {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
+                tokio::spawn(erasure::run(served.clone(), Copies::default(), stop.clone()));
                 server::serve(listener, served, stop).await.unwrap();
             });
         });
@@ -319,6 +349,35 @@ impl Server {
             let (status, body) = self.post("/v1/cameras", &json!({ "id": id, "url": format!("rtsp://cam/{id}") }));
             assert_eq!(status, 201, "{body}");
         }
+    }
+
+    /// Waits for a value.
+    pub fn until<T>(&self, what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(value) = there() {
+                return value;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until an erasure is done, and returns it.
+    pub fn erased(&self, job: &Value) -> Value {
+        let path = format!("/v1/erasures/{}", job["id"].as_str().unwrap_or_else(|| panic!("no job: {job}")));
+        self.until("the erasure is done", || {
+            let (status, job) = self.get(&path);
+            assert_eq!(status, 200, "{job}");
+            (job["state"] == "done").then_some(job)
+        })
+    }
+
+    /// Removes a camera, waits until its people are erased, and returns the job.
+    pub fn remove(&self, id: &str) -> Value {
+        let (status, removal) = self.call("DELETE", &format!("/v1/cameras/{id}"), Some(START_TOKEN), None);
+        assert_eq!(status, 202, "{removal}");
+        self.erased(&removal["erasure"])
     }
 
     /// Creates a token and returns its secret.

@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, HashSet};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sightline_core::ids::sighting_id;
-use sightline_search::{CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Point, StoreError, VectorStore};
+use sightline_search::{
+    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Point, Scope, StoreError, VectorStore,
+};
 use uuid::Uuid;
 
 use crate::support::{MODEL, WIDTH, at, camera, point, random, rng, track, turned};
@@ -231,22 +233,37 @@ fn filters() -> impl Strategy<Value = Filter> {
     ];
     let some = |p: f64, n| prop::option::weighted(p, prop::collection::vec(0usize..250, 0..n));
     let track = prop::option::weighted(0.2, (prop::sample::select(vec!["a", "b"]), 0i64..42));
-    let times = (prop::option::of(time.clone()), prop::option::of(time));
-    (cameras, times, some(0.3, 60), track, some(0.5, 100)).prop_map(|(cameras, (from, to), ids, track, exclude)| {
-        // Numbers from 240 on name pictures that do not exist.
-        let id = |n: usize| {
-            let (cam, t, crop) = (["a", "b", "c", "d"][n / 80], (n % 80) / 2, (n % 2) as u8);
-            sighting_id(&camera(cam), crate::support::track(1_700_000_000_000_000 + t as i64), crop)
-        };
-        Filter {
-            cameras: cameras.map(|c| c.into_iter().map(camera).collect()),
-            from: from.map(at),
-            to: to.map(at),
-            ids: ids.map(|n| n.into_iter().map(id).collect()),
-            track: track.map(|(c, t)| (camera(c), crate::support::track(1_700_000_000_000_000 + t))),
-            exclude: exclude.unwrap_or_default().into_iter().map(id).collect(),
-        }
-    })
+    let times = (prop::option::of(time.clone()), prop::option::of(time.clone()));
+    let scope =
+        (prop::sample::select(vec!["a", "b", "nowhere"]), prop::option::of(time.clone()), prop::option::of(time));
+    let scope = (scope, prop::option::weighted(0.3, 0i64..42)).prop_map(|((c, from, to), t)| (c, from, to, t));
+    let except = prop::collection::vec(scope, 0..3);
+    (cameras, times, some(0.3, 60), track, some(0.5, 100), except).prop_map(
+        |(cameras, (from, to), ids, track, exclude, except)| {
+            // Numbers from 240 on name pictures that do not exist.
+            let id = |n: usize| {
+                let (cam, t, crop) = (["a", "b", "c", "d"][n / 80], (n % 80) / 2, (n % 2) as u8);
+                sighting_id(&camera(cam), crate::support::track(1_700_000_000_000_000 + t as i64), crop)
+            };
+            Filter {
+                cameras: cameras.map(|c| c.into_iter().map(camera).collect()),
+                from: from.map(at),
+                to: to.map(at),
+                ids: ids.map(|n| n.into_iter().map(id).collect()),
+                track: track.map(|(c, t)| (camera(c), crate::support::track(1_700_000_000_000_000 + t))),
+                exclude: exclude.unwrap_or_default().into_iter().map(id).collect(),
+                except: except
+                    .into_iter()
+                    .map(|(c, from, to, t)| Scope {
+                        from: from.map(at),
+                        to: to.map(at),
+                        track: t.map(|t| crate::support::track(1_700_000_000_000_000 + t)),
+                        ..Scope::camera(camera(c))
+                    })
+                    .collect(),
+            }
+        },
+    )
 }
 
 #[test]
@@ -264,13 +281,54 @@ fn every_filter_means_the_same_inside_the_search() {
                 prop_assert_eq!(&found.iter().map(|s| s.id).collect::<BTreeSet<_>>(), &wanted);
                 prop_assert!(found.is_sorted_by(|a, b| a.cosine >= b.cosine));
                 prop_assert_eq!(&store.ids(&filter).unwrap().into_iter().collect::<BTreeSet<_>>(), &wanted);
+                let first = store.scroll(&filter, None, 7).unwrap();
+                let second =
+                    first.last().map(|last| store.scroll(&filter, Some(*last), 7).unwrap()).unwrap_or_default();
+                let paged: Vec<Uuid> = first.into_iter().chain(second).collect();
+                prop_assert_eq!(paged, wanted.iter().copied().take(14).collect::<Vec<_>>(), "pages in order");
                 prop_assert_eq!(store.count(&filter).unwrap(), wanted.len() as u64);
                 let newest = store.newest(&filter, 1000).unwrap();
                 prop_assert_eq!(&newest.iter().map(|s| s.id).collect::<BTreeSet<_>>(), &wanted);
                 prop_assert!(!filter.matches_nothing() || wanted.is_empty());
-                prop_assert!(!filter.is_unrestricted() || wanted.len() + filter.exclude.len() >= points.len());
+                let excluded =
+                    |p: &&Point| filter.exclude.contains(&p.id) || filter.except.iter().any(|s| s.holds(&p.payload));
+                let excluded = points.iter().filter(excluded).count();
+                prop_assert!(!filter.is_unrestricted() || wanted.len() + excluded >= points.len());
                 Ok(())
             })
             .unwrap();
+    });
+}
+
+#[test]
+fn thousands_are_listed_by_cursor_and_deleted_by_id() {
+    on_each(|store| {
+        // More than a page of any store, for the list and for the deletion.
+        let of = |i: usize| point(["a", "b"][i % 2], i as i64, 0, i as i64, turned(i, 0.2));
+        let points: Vec<Point> = (0..12_400).map(of).collect();
+        points.chunks(2000).for_each(|chunk| store.upsert(chunk).unwrap());
+        let a = Filter::camera(camera("a"));
+        let mut wanted: Vec<Uuid> = points.iter().step_by(2).map(|p| p.id).collect();
+        wanted.sort_unstable();
+        assert_eq!(store.ids(&a).unwrap(), wanted, "in ascending order, each once");
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.scroll(&a, after, 1000).unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            // Deleting what was listed moves no page.
+            assert_eq!(store.delete_ids(&page).unwrap(), [(MODEL.to_owned(), page.len() as u64)].into());
+            seen.extend(page);
+        }
+        assert_eq!(seen, wanted);
+        assert_eq!((store.count(&a).unwrap(), store.count(&Filter::default()).unwrap()), (0, 6200));
+        assert_eq!(
+            store.delete_ids(&[wanted[0], points[1].id]).unwrap(),
+            [(MODEL.to_owned(), 1)].into(),
+            "unknown: none"
+        );
+        assert_eq!(store.delete(&Filter::camera(camera("b"))).unwrap(), 6199, "more than a page");
+        assert!(store.scroll(&Filter::default(), None, 1).unwrap().is_empty());
+        assert!(store.scroll(&Filter::default(), Some(Uuid::max()), 1).unwrap().is_empty());
     });
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use object_store::memory::InMemory;
-use sightline_core::{Config, PatchFeatures};
-use sightline_search::{FolderGallery, Gallery, GalleryEntry, GalleryError, ObjectGallery, open_gallery};
+use sightline_core::{Config, PatchFeatures, SightingId, Timestamp};
+use sightline_search::{
+    CheckError, ExactStore, FolderGallery, Gallery, GalleryCheck, GalleryEntry, GalleryError, GalleryReport,
+    ObjectGallery, VectorStore, open_gallery,
+};
 use uuid::Uuid;
 
-use crate::support::{MODEL, patches};
+use crate::support::{MODEL, WIDTH, gallery_entry, patches, point, turned};
 
 fn entries(n: u128) -> Vec<GalleryEntry> {
     (0..n)
@@ -237,4 +240,81 @@ fn a_failed_write_is_an_error_and_leaves_no_trace() {
     let error = gallery.put(&all).unwrap_err();
     assert!(matches!(error, GalleryError::File(_)) && !error.is_permanent(), "{error}");
     assert!(files_below(&dir.path().join("tmp")).is_empty());
+}
+
+/// Returns everything older than `before` of the first shards.
+fn sharded(gallery: &dyn Gallery, before: SystemTime) -> Vec<SightingId> {
+    (0..16).flat_map(|shard| gallery.ids_in(shard, before).unwrap()).collect()
+}
+
+#[test]
+fn files_are_listed_by_shard_and_moved_to_quarantine() {
+    on_each(|open| {
+        let all = entries(6);
+        open("other").put(&all[..1]).unwrap();
+        let gallery = open(MODEL);
+        gallery.put(&all).unwrap();
+        let (later, earlier) =
+            (SystemTime::now() + Duration::from_secs(60), SystemTime::now() - Duration::from_secs(60));
+        assert_eq!(sharded(&*gallery, later), all.iter().map(|e| e.id).collect::<Vec<_>>(), "in ascending order");
+        assert!(sharded(&*gallery, earlier).is_empty(), "their points may be on their way");
+        let day: Timestamp = "2026-05-01T23:30:00Z".parse().unwrap();
+        let unknown = Uuid::from_u128(1 << 127);
+        assert_eq!(gallery.quarantine(&[all[0].id, unknown, all[2].id], day).unwrap(), 3 + 2, "of every model");
+        assert_eq!(gallery.jpeg(all[0].id).unwrap(), None);
+        assert_eq!(open("other").patches(all[0].id).unwrap(), None);
+        assert_eq!(sharded(&*gallery, later).len(), 4);
+        let days = |n: u64| day + Duration::from_secs(n * 86_400);
+        assert_eq!(gallery.expire_quarantine(days(7)).unwrap(), 0, "seven whole days");
+        assert_eq!(gallery.expire_quarantine(days(8)).unwrap(), 1);
+        assert_eq!(gallery.expire_quarantine(days(9)).unwrap(), 0);
+        assert_eq!(sharded(&*gallery, later).len(), 4, "the others stay");
+    });
+}
+
+#[test]
+fn quarantined_files_can_be_moved_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
+    let all = entries(1);
+    gallery.put(&all).unwrap();
+    gallery.quarantine(&[all[0].id], "2026-05-01T00:00:00Z".parse().unwrap()).unwrap();
+    let (name, day) = (all[0].id.to_string(), dir.path().join("quarantine/2026-05-01"));
+    std::fs::rename(
+        day.join("jpeg").join(format!("{name}.jpg")),
+        dir.path().join(format!("jpeg/{}/{name}.jpg", &name[..3])),
+    )
+    .unwrap();
+    assert_eq!(gallery.jpeg(all[0].id).unwrap(), Some(all[0].jpeg.clone()));
+    assert!(day.join("patches").join(MODEL).join(format!("{name}.patches")).exists());
+}
+
+#[test]
+fn a_check_moves_a_few_unknown_pictures_and_refuses_what_looks_like_another_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
+    let points: Vec<_> = (0..200).map(|i| point("a", i, 0, i, turned(0, 0.1))).collect();
+    gallery.put(&points.iter().map(|p| gallery_entry(p, 0.0)).collect::<Vec<_>>()).unwrap();
+    let later = SystemTime::now() + Duration::from_secs(2 * 3600);
+    let check = |store: &dyn VectorStore, quarantine, accept, now| {
+        GalleryCheck { store, gallery: &gallery, quarantine, accept }.run(now, &mut |_| ())
+    };
+    let empty = ExactStore::new(MODEL, WIDTH);
+    let error = check(&empty, true, 1000, later).unwrap_err();
+    assert!(matches!(error, CheckError::EmptyIndex { pictures: 200 }), "{error}");
+    assert!(error.to_string().contains("vectors.collection"), "it says what to do: {error}");
+    // Three unknown ones of two hundred are more than one in a hundred.
+    let store = ExactStore::new(MODEL, WIDTH);
+    store.upsert(&points[3..]).unwrap();
+    let error = check(&store, true, 0, later).unwrap_err();
+    assert!(matches!(error, CheckError::TooMany { unknown: 3, pictures: 200 }), "{error}");
+    assert!(error.to_string().contains("--accept 3"), "{error}");
+    assert_eq!(gallery.ids().unwrap().len(), 200, "nothing was moved");
+    store.upsert(&points[2..3]).unwrap();
+    let found = GalleryReport { pictures: 200, unknown: 2, quarantined: 0 };
+    assert_eq!(check(&store, false, 0, later).unwrap(), found, "only counted");
+    assert_eq!(check(&store, true, 0, SystemTime::now()).unwrap(), GalleryReport::default(), "all of the last hour");
+    assert_eq!(check(&store, true, 0, later).unwrap(), GalleryReport { quarantined: 4, ..found });
+    assert_eq!(check(&store, true, 0, later).unwrap(), GalleryReport { pictures: 198, ..GalleryReport::default() });
+    assert!(gallery.jpeg(points[0].id).unwrap().is_none() && gallery.jpeg(points[2].id).unwrap().is_some());
 }

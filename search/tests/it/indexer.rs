@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use sightline_core::message::Origin;
@@ -14,8 +14,8 @@ use sightline_core::{
     TrackId,
 };
 use sightline_search::{
-    CameraExtent, Coverage, ExactStore, FileError, Filter, FolderGallery, Gallery, GalleryEntry, GalleryError,
-    IndexerError, IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
+    CameraExtent, Coverage, Deleted, ExactStore, FileError, Filter, FolderGallery, Gallery, GalleryEntry, GalleryError,
+    IndexerError, IndexerOptions, Journals, Point, Record, Scored, Sink, StoreError, VectorStore, indexer,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, progress, sighting, track, turned};
@@ -84,8 +84,11 @@ impl VectorStore for Store {
     fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
         self.0.newest(filter, limit)
     }
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        self.0.ids(filter)
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        self.0.scroll(filter, after, limit)
+    }
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        self.0.delete_ids(ids)
     }
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
         self.0.delete(filter)
@@ -138,6 +141,15 @@ impl Gallery for Pictures {
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
         self.0.ids()
     }
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        self.0.ids_in(shard, before)
+    }
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.quarantine(ids, now)
+    }
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.expire_quarantine(now)
+    }
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
         self.0.forget_model(model_id)
     }
@@ -174,7 +186,10 @@ impl Line {
             };
             let refused = script.clone();
             std::thread::spawn(move || {
-                indexer::run(&queue, &*store, &*gallery, &script.coverage, &*refused, &options, &shutdown)
+                let journals = Journals::in_memory();
+                let (store, gallery) = (&*store, &*gallery);
+                let sink = Sink { store, gallery, coverage: &script.coverage, journals: &journals };
+                indexer::run(&queue, sink, &*refused, &options, &shutdown)
             })
         };
         Self { queue, script, store, gallery, shutdown, thread, _folder: folder }

@@ -18,7 +18,7 @@ use sightline_embed::Embedder;
 use sightline_embed::model::ModelConfig;
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, IndexerOptions,
-    QueryEncoder, SearchError, SearchRequest, Searcher, TrackHit, VectorStore, indexer,
+    Journals, QueryEncoder, SearchError, SearchRequest, Searcher, Sink, TrackHit, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -101,7 +101,9 @@ impl World {
         queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
         queue.close();
         let options = IndexerOptions::default();
-        indexer::run(&queue, &*store, &*gallery, &coverage, &Discard, &options, &Shutdown::new()).unwrap();
+        let journals = Journals::in_memory();
+        let sink = Sink { store: &*store, gallery: &*gallery, coverage: &coverage, journals: &journals };
+        indexer::run(&queue, sink, &Discard, &options, &Shutdown::new()).unwrap();
         let gate = coverage.get(&camera("gate")).unwrap();
         assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
         World { embedder, store, gallery, _folder: folder }

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sightline_core::SightingId;
@@ -12,8 +13,8 @@ use sightline_search::reindex::{
     Embed, Event, Indexes, Outcome, Reindex, ReindexError, UNFINISHED, VECTORS, drop_others, open_embedded,
 };
 use sightline_search::{
-    EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, VectorStore, erase, indexed_models,
-    retention, sweep_orphans,
+    EdgeOptions, EdgeStore, Eraser, Filter, FolderGallery, Gallery, GalleryEntry, Journals, Point, Recovered, Scope,
+    VectorStore, indexed_models, retention,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, gallery_entry, open, patches, point, track, turned};
@@ -216,7 +217,7 @@ fn erasing_and_expiring_reach_every_models_index() {
         run(&indexes, &gallery, &model).unwrap();
         indexes.finish().unwrap();
     }
-    let gallery = open_pictures(dir.path());
+    let gallery = Arc::new(open_pictures(dir.path()));
     let store = open_embedded(dir.path(), NEW, NEW_WIDTH).unwrap();
     // A sighting that the new model could not embed: only the former one has it.
     let only_former = points[4].id;
@@ -227,11 +228,16 @@ fn erasing_and_expiring_reach_every_models_index() {
         .unwrap();
     let store = open_embedded(dir.path(), NEW, NEW_WIDTH).unwrap();
     assert_eq!(store.count(&Filter::default()).unwrap(), 23);
-    assert_eq!(sweep_orphans(&*store, &gallery).unwrap(), 0, "its picture is not anybody's");
-    retention::expire(&*store, &gallery, at(106), &Shutdown::new()).unwrap();
-    erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::camera(camera("b"))).unwrap();
-    store.flush().unwrap();
-    drop(store);
+    let journals = Journals::open(dir.path()).unwrap();
+    let recovered = journals.recover(dir.path(), &*store, &*gallery).unwrap();
+    assert_eq!(recovered, Recovered::default(), "its picture is somebody's");
+    retention::expire(&*store, &*gallery, at(106), &Shutdown::new()).unwrap();
+    let eraser = Eraser::new(store, gallery.clone(), Arc::new(journals));
+    let b = [Scope::camera(camera("b"))];
+    let receipt = eraser.run(uuid::Uuid::nil(), &b, &Shutdown::new(), &mut |_| ()).unwrap();
+    let counts: Vec<_> = receipt.by_model.iter().map(|(model, n)| (model.as_str(), *n)).collect();
+    assert_eq!(counts, [(NEW, receipt.points), (MODEL, receipt.points)], "every model's vectors are in the receipt");
+    drop(eraser);
     let stays = |p: &&Point| p.payload.captured_at >= at(106) && p.payload.camera == camera("a");
     let mut left: Vec<SightingId> = points.iter().filter(stays).map(|p| p.id).collect();
     left.sort();
