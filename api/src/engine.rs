@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use sightline_core::{BBox, CameraId, RgbImage, SightingId, Timestamp, TrackId};
-use sightline_search::{Receipt, Scope};
+use sightline_search::{CropHash, PictureKey, Receipt, Scope};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -70,6 +70,8 @@ pub struct Hit {
     pub last_seen: Timestamp,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
+    /// Hash of the picture; `None` for one that an earlier version stored.
+    pub crop: Option<CropHash>,
     /// Bounding box of the person in the frame, in source pixels.
     pub bbox: BBox,
     /// Cosine similarity of the global features of picture and query.
@@ -165,6 +167,8 @@ pub struct StoredSighting {
     pub last_seen: Timestamp,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
+    /// Hash of the picture; `None` for one that an earlier version stored.
+    pub crop: Option<CropHash>,
     /// Bounding box of the person in the frame, in source pixels.
     pub bbox: BBox,
     /// Quality of the picture of the person, 0 to 1.
@@ -224,7 +228,7 @@ pub trait Engine: Send + Sync {
     fn sighting(&self, id: SightingId) -> BoxFuture<'_, Result<Option<StoredSighting>, Error>>;
 
     /// Returns the JPEG of a stored picture.
-    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>>;
+    fn thumbnail(&self, key: PictureKey) -> BoxFuture<'_, Result<Option<Bytes>, Error>>;
 
     /// Begins an erasure: from now on nobody sees pictures of these scopes, and none is stored.
     fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> BoxFuture<'_, Result<(), Error>>;

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, SightingId, Timestamp};
 use sightline_search::{
-    Coverage, EncodeError, EraseError, Eraser, Filter, Gallery, GalleryError, PhraseAsked, Receipt, Scope, SearchError,
-    SearchRequest, SearchResponse, Searcher, StoreError, TrackHit, VectorStore,
+    Coverage, EncodeError, EraseError, Eraser, Filter, Gallery, GalleryError, PhraseAsked, PictureKey, Receipt, Scope,
+    SearchError, SearchRequest, SearchResponse, Searcher, StoreError, TrackHit, VectorStore,
 };
 use uuid::Uuid;
 
@@ -125,15 +125,16 @@ impl Engine for LocalEngine {
                 first_seen: r.payload.first_seen,
                 last_seen: r.payload.last_seen,
                 captured_at: r.payload.captured_at,
+                crop: r.payload.crop,
                 bbox: r.payload.bbox,
                 quality: r.payload.quality.score,
             }))
         })
     }
 
-    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
+    fn thumbnail(&self, key: PictureKey) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
         let gallery = Arc::clone(&self.parts.gallery);
-        blocking(move || gallery.jpeg(id).map_err(gallery_error))
+        blocking(move || gallery.jpeg(key).map_err(gallery_error))
     }
 
     fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> BoxFuture<'_, Result<(), Error>> {
@@ -266,6 +267,7 @@ fn hit(h: TrackHit, asked: &[PhraseAsked]) -> Hit {
         first_seen: h.first_seen,
         last_seen: h.last_seen,
         captured_at: h.captured_at,
+        crop: h.crop,
         bbox: h.bbox,
         similarity: h.similarity,
         match_logit: h.match_logit,

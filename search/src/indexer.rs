@@ -26,7 +26,8 @@ use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
 use crate::erase::Journals;
 use crate::files::FileError;
 use crate::gallery::{Gallery, GalleryEntry, GalleryError};
-use crate::store::{Point, StoreError, VectorStore};
+use crate::picture::PictureKey;
+use crate::store::{Point, Record, StoreError, VectorStore};
 
 /// Settings of the indexer.
 #[derive(Clone, Debug, PartialEq)]
@@ -212,7 +213,7 @@ impl Stage<'_> {
         let start = Instant::now();
         let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
-        self.put(sightings, &mut update, &mut receipts)?;
+        let replaced = self.put(sightings, &mut update, &mut receipts)?;
         for end in &tracks {
             self.retry("track span", || {
                 self.sink.store.end_track(&end.camera, end.track, end.first_seen, end.last_seen, end.ended)
@@ -222,6 +223,10 @@ impl Stage<'_> {
         let flushing = Instant::now();
         if changed {
             self.retry("flush", || self.sink.store.flush())?.map_err(|e| e.to_string())?;
+            if !replaced.is_empty() {
+                // Only now is the earlier picture of a slot nobody's any more.
+                self.retry("gallery", || self.sink.gallery.prune(&replaced))?.map_err(|e| e.to_string())?;
+            }
             self.sink.journals.end_batch();
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
@@ -234,29 +239,39 @@ impl Stage<'_> {
     }
 
     /// Writes to the gallery, then to the store. Sightings refused because of their data are set
-    /// aside one by one, so that they do not block the others.
+    /// aside one by one, so that they do not block the others. Returns the keys of the pictures that
+    /// have replaced others.
     fn put(
         &self,
         sightings: Vec<(Sighting, Receipt)>,
         update: &mut CoverageUpdate,
         receipts: &mut Vec<Receipt>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<PictureKey>, String> {
         if sightings.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.retry("tombstones", || self.sink.journals.tombstones().refresh())?.map_err(|e| e.to_string())?;
         let newest = newest_of_each_slot(&sightings);
         let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
         self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
+        let before = self.retry("look-up", || self.sink.store.get(&ids))?.map_err(|e| e.to_string())?;
+        let before: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
+        let mut replaced = Vec::new();
+        let mut stored = |s: &Sighting| {
+            let key = PictureKey::new(s.id(), &s.crop.jpeg);
+            replaced.extend(before.get(&key.id).filter(|earlier| **earlier != key).map(|_| key));
+        };
         if let Ok(erased) = self.put_all(&newest)? {
+            newest.iter().filter(|s| !erased.contains(&s.id())).for_each(&mut stored);
             newest.iter().filter(|s| !erased.contains(&s.id())).for_each(|s| count_stored(s, update));
             receipts.extend(sightings.into_iter().map(|(_, receipt)| receipt));
-            return Ok(());
+            return Ok(replaced);
         }
         for (sighting, receipt) in sightings {
             match self.put_all(std::slice::from_ref(&sighting))? {
                 Ok(erased) => {
                     if erased.is_empty() {
+                        stored(&sighting);
                         count_stored(&sighting, update);
                     }
                     receipts.push(receipt);
@@ -275,7 +290,7 @@ impl Stage<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(replaced)
     }
 
     /// Stores all of these sightings except those that are erased, which it returns; the inner error
@@ -286,7 +301,10 @@ impl Stage<'_> {
         if let Err(e) = store.check(&points) {
             return Ok(Err(e.to_string()));
         }
-        let entry = |s: &Sighting| GalleryEntry { id: s.id(), jpeg: s.crop.jpeg.clone(), patches: s.patches.clone() };
+        let entry = |s: &Sighting, p: &Point| {
+            let (jpeg, patches) = (s.crop.jpeg.clone(), s.patches.clone());
+            GalleryEntry { key: p.key(), jpeg, patches }
+        };
         // Erasures so far when the pictures were written; another one may have deleted them since.
         let mut written = None;
         let mut attempt = || -> Result<Vec<SightingId>, PutError> {
@@ -296,7 +314,7 @@ impl Stage<'_> {
             let erased = |s: &Sighting| journals.tombstones().covers(&s.crop.camera, s.crop.track, s.crop.captured_at);
             let (late, kept): (Vec<_>, Vec<_>) = sightings.iter().zip(&points).partition(|(s, _)| erased(s));
             if written != Some(*turn) {
-                gallery.put(&kept.iter().map(|(s, _)| entry(s)).collect::<Vec<_>>())?;
+                gallery.put(&kept.iter().map(|(s, p)| entry(s, p)).collect::<Vec<_>>())?;
                 written = Some(*turn);
             }
             store.upsert(&kept.into_iter().map(|(_, p)| p.clone()).collect::<Vec<_>>())?;
@@ -318,11 +336,15 @@ impl Stage<'_> {
         Ok(Ok(erased))
     }
 
-    /// Deletes the pictures of sightings that were not stored, unless the store knows an earlier
-    /// picture under the same id.
+    /// Deletes the pictures of sightings that were not stored; an earlier picture of the same slot
+    /// stays.
     fn delete_pictures(&self, ids: &[SightingId]) -> Result<(), String> {
         let known = self.retry("look-up", || self.sink.store.get(ids))?.map_err(|e| e.to_string())?;
         let gone: Vec<SightingId> = ids.iter().copied().filter(|id| known.iter().all(|r| r.id != *id)).collect();
+        let kept: Vec<PictureKey> = known.iter().map(Record::key).collect();
+        if !kept.is_empty() {
+            self.retry("gallery", || self.sink.gallery.prune(&kept))?.map_err(|e| e.to_string())?;
+        }
         if !gone.is_empty() {
             self.retry("gallery", || self.sink.gallery.delete(&gone))?.map_err(|e| e.to_string())?;
         }

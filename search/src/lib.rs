@@ -13,7 +13,7 @@
 //! ```text
 //! vectors/<model id>/   lock, store.json (model id, width), shard/ (Qdrant's own files)
 //! reindex/<model id>/   the same for a model whose index is incomplete; moves to vectors/ when it is complete
-//! gallery/              lock, jpeg/<xyz>/<sighting>.jpg, patches/<model id>/<xyz>/<sighting>.patches, tmp/,
+//! gallery/              lock, jpeg/<xyz>/<sighting>.<hash>.jpg, patches/<model id>/<xyz>/<sighting>.<hash>.patches, tmp/,
 //!                       quarantine/<day>/ (pictures that no index knew, for seven days)
 //! erasures/             tombstones: what is erased and must not come back
 //! batch.journal         ids of the batch that is being stored
@@ -27,6 +27,7 @@ pub mod erase;
 mod files;
 pub mod gallery;
 pub mod indexer;
+mod picture;
 pub mod reindex;
 mod remote;
 pub mod retention;
@@ -42,6 +43,7 @@ pub use gallery::{
     open_gallery,
 };
 pub use indexer::{IndexerError, IndexerOptions, Sink};
+pub use picture::{CropHash, CropHashError, PictureKey};
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{
     AllModels, CameraExtent, Deleted, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scope,

@@ -117,14 +117,15 @@ pub struct HitView {
     pub phrases: Vec<PhraseView>,
     /// Score that the results are ranked by.
     pub score: f32,
-    /// Path of the picture's JPEG.
+    /// Path of the picture's JPEG. It names the picture that was judged: when a better one of the
+    /// same track has replaced it, the answer is 404.
     pub thumbnail: String,
 }
 
 impl From<Hit> for HitView {
     fn from(h: Hit) -> Self {
         Self {
-            thumbnail: thumbnail_path(h.sighting_id),
+            thumbnail: thumbnail_path(h.sighting_id, h.crop),
             sighting_id: h.sighting_id,
             camera: h.camera,
             track_id: h.track_id,

@@ -5,17 +5,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sightline_core::ids::sighting_id;
 use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
-use utoipa::ToSchema;
+use sightline_search::{CropHash, PictureKey};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::engine::StoredSighting;
 use crate::error::{Error, ErrorBody};
-use crate::extract::ApiPath;
+use crate::extract::{ApiPath, ApiQuery};
 use crate::state::AuditEntry;
 
 /// Largest number of pictures per track; their ids are derived from camera, track and slot number.
@@ -68,8 +69,19 @@ pub struct SightingView {
 }
 
 /// Returns the path of a picture's JPEG.
-pub(crate) fn thumbnail_path(id: SightingId) -> String {
-    format!("/v1/sightings/{id}/thumbnail.jpg")
+pub(crate) fn thumbnail_path(id: SightingId, crop: Option<CropHash>) -> String {
+    let path = format!("/v1/sightings/{id}/thumbnail.jpg");
+    crop.map_or(path.clone(), |crop| format!("{path}?crop={crop}"))
+}
+
+/// Which picture of a sighting is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PictureParams {
+    /// Hash of the picture, as in the `thumbnail` of an answer; without it, the present picture.
+    #[param(value_type = Option<String>, pattern = "^[0-9a-f]{16}$")]
+    pub crop: Option<CropHash>,
 }
 
 /// Loads the stored picture if it exists and the caller may see its camera.
@@ -97,7 +109,7 @@ pub async fn sighting(
         let other = sighting_id(&s.camera, s.track_id, n);
         let stored = if other == id { Some(s.clone()) } else { app.engine()?.sighting(other).await? };
         if let Some(o) = stored {
-            let thumbnail = thumbnail_path(other);
+            let thumbnail = thumbnail_path(other, o.crop);
             track.push(Neighbour { sighting_id: other, captured_at: o.captured_at, thumbnail });
         }
     }
@@ -111,24 +123,29 @@ pub async fn sighting(
         captured_at: s.captured_at,
         bbox: s.bbox,
         quality: s.quality,
-        thumbnail: thumbnail_path(id),
+        thumbnail: thumbnail_path(id, s.crop),
         track,
     }))
 }
 
 /// Returns the picture as JPEG.
 #[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
-    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
-    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"),
-              (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result"), PictureParams),
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 400, body = ErrorBody),
+              (status = 404, body = ErrorBody, description = "no such sighting, or another picture has its place"),
+              (status = 503, body = ErrorBody)))]
 pub async fn thumbnail(
     State(app): State<App>,
     caller: Caller,
     ApiPath(id): ApiPath<SightingId>,
+    ApiQuery(params): ApiQuery<PictureParams>,
 ) -> Result<Response, Error> {
-    visible(&app, &caller, id).await?;
+    let crop = visible(&app, &caller, id).await?.crop;
+    if params.crop.is_some() && params.crop != crop {
+        return Err(Error::NotFound(format!("a later picture has replaced this one of sighting {id}")));
+    }
     let gone = || Error::NotFound(format!("the picture of sighting {id} is not there"));
-    let jpeg = app.engine()?.thumbnail(id).await?.ok_or_else(gone)?;
+    let jpeg = app.engine()?.thumbnail(PictureKey { id, crop }).await?.ok_or_else(gone)?;
     // A copy in a browser's cache would outlive an erasure.
     Ok(([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "no-store")], jpeg).into_response())
 }

@@ -153,7 +153,9 @@ fn fill(config: &Config) -> SightingId {
     let track = TrackId { born, ordinal: 0 };
     let id = sighting_id(&gate, track, 0);
     let patches = PatchFeatures { rows: 1, width: 1, data: Bytes::from_static(&[0, 0]) };
-    gallery.put(&[GalleryEntry { id, jpeg: Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"), patches }]).unwrap();
+    gallery
+        .put(&[GalleryEntry { key: id.into(), jpeg: Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"), patches }])
+        .unwrap();
     let payload = Payload {
         camera: gate.clone(),
         track,
@@ -167,6 +169,7 @@ fn fill(config: &Config) -> SightingId {
         quality: CropQuality::default(),
         model_id: model.id,
         trace: uuid::Uuid::nil(),
+        crop: None,
     };
     store.upsert(&[Point { id, vector: vec![1.0; width], payload }]).unwrap();
     tell(config, 0);

@@ -16,13 +16,14 @@ use sightline_core::{
 };
 use sightline_embed::text::{NotUnderstood, Reason};
 use sightline_search::{
-    Coverage, EncodeError, EncodedText, Eraser, ExactStore, FolderGallery, Gallery, GalleryEntry, Journals, MatchScore,
-    Payload, PhraseAsked, Point, QueryEncoder, Scope, Searcher, VectorStore,
+    Coverage, CropHash, EncodeError, EncodedText, Eraser, ExactStore, FolderGallery, Gallery, GalleryEntry, Journals,
+    MatchScore, Payload, PhraseAsked, PictureKey, Point, QueryEncoder, Scope, Searcher, VectorStore,
 };
 
 use crate::support::{Server, camera};
 
 const WIDTH: usize = 4;
+const JPEG: &[u8] = b"\xff\xd8jpeg";
 
 /// Format of a text: `axis N, man, no bag, ?young`. The axis is followed by the phrases, if phrases
 /// are judged; a question mark marks a word that is not understood. The patch feature is the
@@ -105,6 +106,7 @@ fn point(camera: CameraId, born_s: i64, axis: usize) -> (SightingId, Point) {
         quality: CropQuality::default(),
         model_id: "double".into(),
         trace: uuid::Uuid::nil(),
+        crop: Some(CropHash::of(JPEG)),
     };
     (id, Point { id, vector: along(axis), payload })
 }
@@ -156,7 +158,8 @@ impl Index {
         let (id, point) = point(camera(id), born_s, axis);
         let data = Bytes::copy_from_slice(&f16::from_f32(logit).to_le_bytes());
         let patches = PatchFeatures { rows: 1, width: 1, data };
-        self.gallery.put(&[GalleryEntry { id, jpeg: Bytes::from_static(b"\xff\xd8jpeg"), patches }]).unwrap();
+        let entry = GalleryEntry { key: point.key(), jpeg: Bytes::from_static(JPEG), patches };
+        self.gallery.put(&[entry]).unwrap();
         self.store.upsert(&[point]).unwrap();
         id
     }
@@ -286,8 +289,8 @@ fn erased_people_are_gone_from_store_and_gallery() {
     let job = index.server.remove("gate");
     assert_eq!(job["erased"], json!({ "sightings": 1, "files": 2 }));
     assert_eq!(job["receipt"]["vectors_by_model"], json!({ "double": 1 }));
-    assert_eq!(index.gallery.jpeg(gone).unwrap(), None);
-    assert!(index.gallery.jpeg(stays).unwrap().is_some());
+    let picture = |id| index.gallery.jpeg(PictureKey::new(id, JPEG)).unwrap();
+    assert!(picture(gone).is_none() && picture(stays).is_some());
     let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
     assert_eq!(ids(&found["results"]), [stays.to_string()]);
 }
@@ -346,4 +349,27 @@ fn a_span_of_time_and_the_tracks_of_sightings_are_erased() {
     let mut wanted = [put[0], put[3], put[4]].map(|id| id.to_string());
     wanted.sort();
     assert_eq!(left, wanted);
+}
+
+#[test]
+fn a_later_picture_never_stands_for_the_one_that_was_judged() {
+    let index = Index::new();
+    let id = index.put("gate", 1, 0, 2.0);
+    let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
+    let judged = found["results"][0]["thumbnail"].as_str().unwrap().to_owned();
+    assert!(judged.ends_with(&format!("?crop={}", CropHash::of(JPEG))), "{judged}");
+    let auth = [("authorization", "Bearer start-token")];
+    assert_eq!(index.server.raw("GET", &judged, &auth, b"").body, JPEG);
+    // A better picture takes the slot.
+    let (_, mut better) = point(camera("gate"), 1, 0);
+    better.payload.crop = Some(CropHash::of(b"\xff\xd8better"));
+    let patches = PatchFeatures { rows: 1, width: 1, data: Bytes::from_static(&[0, 0]) };
+    let jpeg = Bytes::from_static(b"\xff\xd8better");
+    index.gallery.put(&[GalleryEntry { key: better.key(), jpeg, patches }]).unwrap();
+    index.store.upsert(&[better]).unwrap();
+    let answer = index.server.raw("GET", &judged, &auth, b"");
+    assert_eq!(answer.status, 404, "not the other one in its place");
+    let bare = format!("/v1/sightings/{id}/thumbnail.jpg");
+    assert_eq!(index.server.raw("GET", &bare, &auth, b"").body, b"\xff\xd8better");
+    assert_eq!(index.server.raw("GET", &format!("{bare}?crop=xyz"), &auth, b"").status, 400);
 }

@@ -26,7 +26,7 @@ use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{BBox, CameraId, CameraState, NodeReport, SightingId, Timestamp, TrackId};
-use sightline_search::{Progress, Receipt, Scope};
+use sightline_search::{PictureKey, Progress, Receipt, Scope};
 use uuid::Uuid;
 
 pub const START_TOKEN: &str = "start-token";
@@ -95,6 +95,7 @@ impl FakeEngine {
             first_seen: born,
             last_seen: born + Duration::from_secs(9),
             captured_at: born + Duration::from_secs(u64::from(n)),
+            crop: None,
             bbox: BBox { x0: 1.0, y0: 2.0, x1: 31.0, y1: 82.0 },
             quality: 0.75,
         };
@@ -138,6 +139,7 @@ impl Engine for FakeEngine {
                 first_seen: s.first_seen,
                 last_seen: s.last_seen,
                 captured_at: s.captured_at,
+                crop: s.crop,
                 bbox: s.bbox,
                 similarity: 0.5,
                 match_logit: Some(2.0),
@@ -170,8 +172,8 @@ impl Engine for FakeEngine {
         async move { Ok(self.stored.lock().unwrap().get(&id).cloned()) }.boxed()
     }
 
-    fn thumbnail(&self, id: SightingId) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
-        let known = self.stored.lock().unwrap().contains_key(&id);
+    fn thumbnail(&self, key: PictureKey) -> BoxFuture<'_, Result<Option<Bytes>, Error>> {
+        let known = self.stored.lock().unwrap().contains_key(&key.id);
         async move { Ok(known.then(|| Bytes::from_static(b"\xff\xd8 a picture \xff\xd9"))) }.boxed()
     }
 

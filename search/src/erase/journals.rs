@@ -12,7 +12,8 @@ use super::batch::BatchJournal;
 use super::tombstones::{TombstoneLedger, Tombstones};
 use crate::files::{self, FileError};
 use crate::gallery::Gallery;
-use crate::store::{Filter, StoreError, VectorStore};
+use crate::picture::PictureKey;
+use crate::store::{Filter, Record, StoreError, VectorStore};
 
 /// Folder of tombstones, below the data folder. Earlier versions kept lists of ids there.
 pub(super) const ERASURES: &str = "erasures";
@@ -112,7 +113,9 @@ impl Journals {
         if !interrupted.is_empty() {
             let known = store.scroll(&Filter::ids(interrupted.clone()), None, interrupted.len())?;
             interrupted.retain(|id| known.binary_search(id).is_err());
-            let files = gallery.delete(&interrupted)?;
+            // Of a slot that has a point, the picture of that point stays.
+            let kept: Vec<PictureKey> = store.get(&known)?.iter().map(Record::key).collect();
+            let files = gallery.delete(&interrupted)? + gallery.prune(&kept)?;
             tracing::info!(files, "deleted pictures that a crash had left without a point");
             recovered.files += files;
             interrupted.clear();

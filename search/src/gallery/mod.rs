@@ -1,5 +1,5 @@
 //! Gallery: the JPEG of every sighting and the patch features that the decoder needs to re-rank it,
-//! keyed by sighting id.
+//! keyed by sighting and hash of the JPEG ([`PictureKey`]).
 //!
 //! Both are too large for a vector store and are read by key only. A write is durable when the call
 //! returns, and a read is whole: a half-written or damaged file is an error that names it, never a
@@ -22,6 +22,7 @@ pub use folder::FolderGallery;
 pub use object::ObjectGallery;
 
 use crate::files::FileError;
+use crate::picture::PictureKey;
 
 /// Reason why a gallery call failed.
 #[derive(Debug, thiserror::Error)]
@@ -97,18 +98,19 @@ fn quarantine_over(day: &str, now: Timestamp) -> bool {
 /// Picture and patch features of one sighting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GalleryEntry {
-    /// Id of the sighting.
-    pub id: SightingId,
+    /// Key of the picture.
+    pub key: PictureKey,
     /// The picture as JPEG.
     pub jpeg: Bytes,
     /// Its patch features, f16.
     pub patches: PatchFeatures,
 }
 
-/// Pictures and patch features by sighting id. Every method may be called from any thread at any
+/// Pictures and patch features by key. Every method may be called from any thread at any
 /// time.
 pub trait Gallery: Send + Sync {
-    /// Writes entries and replaces those with the same id; durable when it returns.
+    /// Writes entries and replaces those with the same key; durable when it returns. Earlier pictures
+    /// of the same sighting stay until [`Gallery::prune`].
     ///
     /// # Errors
     /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] after some
@@ -116,26 +118,35 @@ pub trait Gallery: Send + Sync {
     fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError>;
 
     /// Writes this model's patch features of pictures that are stored already, and replaces those
-    /// with the same id; durable when it returns.
+    /// with the same key; durable when it returns.
     ///
     /// # Errors
     /// The errors of [`Gallery::put`].
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError>;
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError>;
 
     /// Returns the picture; `None` when there is none.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError>;
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError>;
 
     /// Returns the patch features; `None` when there are none.
     ///
     /// # Errors
     /// When they cannot be read or are damaged.
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError>;
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError>;
+
+    /// Deletes every other picture of the sightings of these keys, for all models, and returns the
+    /// number of files: those that a better picture of the same slot has replaced. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; some may be deleted already.
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError>;
 
     /// Deletes everything under these ids, for all models, and returns the number of files; unknown
-    /// ids count as none. Durable when it returns.
+    /// ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
+    /// are near one another cost less.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.

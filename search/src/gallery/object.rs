@@ -1,7 +1,7 @@
 //! The gallery in object storage (S3 and compatible), with the same keys as the folder: pictures by
 //! sighting, patch features by model and sighting. An object is either whole or absent.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sightline_core::{PatchFeatures, SightingId, Timestamp};
 
 use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
+use crate::picture::PictureKey;
 use crate::remote::Calls;
 
 /// Number of concurrent requests.
@@ -130,10 +131,14 @@ impl ObjectGallery {
     }
 }
 
-/// `base/<first three hex digits>/<id>.<extension>`
-fn object_path(base: &Path, id: SightingId, extension: &str) -> Path {
-    let name = id.to_string();
-    base.clone().join(&name[..3]).join(format!("{name}.{extension}"))
+/// `base/<first three hex digits>/<name of the key>`
+fn object_path(base: &Path, key: PictureKey, extension: &str) -> Path {
+    base.clone().join(shard(key.id)).join(key.file_name(extension))
+}
+
+/// The first three hexadecimal digits of an id.
+fn shard(id: SightingId) -> String {
+    format!("{:03x}", id.as_u128() >> 116)
 }
 
 impl Gallery for ObjectGallery {
@@ -142,56 +147,40 @@ impl Gallery for ObjectGallery {
         for e in entries {
             let header = Bytes::copy_from_slice(&format::header(&e.patches)?);
             let file: PutPayload = [header, e.patches.data.clone()].into_iter().collect();
-            writes.push((object_path(&self.patches, e.id, "patches"), file));
-            writes.push((object_path(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
+            writes.push((object_path(&self.patches, e.key, "patches"), file));
+            writes.push((object_path(&self.jpeg, e.key, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
         }
         self.write_all(writes)
     }
 
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
-        let write = |(id, patches): &(SightingId, PatchFeatures)| {
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError> {
+        let write = |(key, patches): &(PictureKey, PatchFeatures)| {
             let header = Bytes::copy_from_slice(&format::header(patches)?);
-            Ok((object_path(&self.patches, *id, "patches"), [header, patches.data.clone()].into_iter().collect()))
+            Ok((object_path(&self.patches, *key, "patches"), [header, patches.data.clone()].into_iter().collect()))
         };
         self.write_all(features.iter().map(write).collect::<Result<Vec<_>, GalleryError>>()?)
     }
 
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        self.read(object_path(&self.jpeg, id, "jpg"))
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.read(object_path(&self.jpeg, key, "jpg"))
     }
 
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        let key = object_path(&self.patches, id, "patches");
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError> {
+        let key = object_path(&self.patches, key, "patches");
         let Some(file) = self.read(key.clone())? else { return Ok(None) };
         let damaged = |reason| GalleryError::Damaged { path: PathBuf::from(key.as_ref()), reason };
         format::parse(file.into()).map(Some).map_err(damaged)
     }
 
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
+        let kept: HashMap<SightingId, PictureKey> = kept.iter().map(|key| (key.id, *key)).collect();
+        let ids: Vec<SightingId> = kept.keys().copied().collect();
+        self.delete_objects(&ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+    }
+
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
-        let models = self.models()?;
-        let keys: Vec<Path> = ids
-            .iter()
-            .flat_map(|id| {
-                let patches = models.iter().map(|model| object_path(model, *id, "patches"));
-                patches.chain([object_path(&self.jpeg, *id, "jpg")]).collect::<Vec<_>>()
-            })
-            .collect();
-        let store = Arc::clone(&self.store);
-        self.wait(&self.jpeg, async move {
-            // Object storage does not report whether a deleted object existed.
-            let delete = |key: Path| {
-                let store = Arc::clone(&store);
-                async move {
-                    match store.head(&key).await {
-                        Ok(_) => store.delete(&key).await.map(|()| 1),
-                        Err(object_store::Error::NotFound { .. }) => Ok(0),
-                        Err(e) => Err(e),
-                    }
-                }
-            };
-            let counts = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
-            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
-        })
+        let gone: HashSet<SightingId> = ids.iter().copied().collect();
+        self.delete_objects(ids, |key| gone.contains(&key.id))
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
@@ -224,18 +213,16 @@ impl Gallery for ObjectGallery {
 
     fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
         let day = self.quarantine.clone().join(quarantine_day(now));
+        let moved: HashSet<SightingId> = ids.iter().copied().collect();
         let mut moves: Vec<(Path, Path)> = Vec::new();
-        for model in self.models()? {
-            let Some(name) = model.filename().map(str::to_owned) else { continue };
-            let to = day.clone().join("patches").join(name);
-            moves.extend(
-                ids.iter().map(|id| (object_path(&model, *id, "patches"), to.clone().join(format!("{id}.patches")))),
-            );
+        for (base, from) in self.objects_of(ids, |key| moved.contains(&key.id))? {
+            let kind = match base.filename().filter(|_| base != self.jpeg) {
+                Some(model) => day.clone().join("patches").join(model.to_owned()),
+                None => day.clone().join("jpeg"),
+            };
+            let Some(name) = from.filename().map(str::to_owned) else { continue };
+            moves.push((from, kind.join(name)));
         }
-        let pictures = day.join("jpeg");
-        moves.extend(
-            ids.iter().map(|id| (object_path(&self.jpeg, *id, "jpg"), pictures.clone().join(format!("{id}.jpg")))),
-        );
         let store = Arc::clone(&self.store);
         self.wait(&self.quarantine, async move {
             let rename = |(from, to): (Path, Path)| {
@@ -272,6 +259,53 @@ impl Gallery for ObjectGallery {
 }
 
 impl ObjectGallery {
+    /// Returns the objects of these ids whose key is `wanted`, each with the prefix of its kind: that
+    /// of the pictures, or of one model's patch features.
+    fn objects_of(
+        &self,
+        ids: &[SightingId],
+        wanted: impl Fn(PictureKey) -> bool,
+    ) -> Result<Vec<(Path, Path)>, GalleryError> {
+        let shards: BTreeSet<String> = ids.iter().map(|id| shard(*id)).collect();
+        let mut found = Vec::new();
+        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+            let prefixes: Vec<Path> = shards.iter().map(|shard| base.clone().join(shard.as_str())).collect();
+            let store = Arc::clone(&self.store);
+            let listed = self.wait(&self.jpeg, async move {
+                let list = |prefix: Path| {
+                    let store = Arc::clone(&store);
+                    async move { store.list(Some(&prefix)).map_ok(|o| o.location).try_collect::<Vec<_>>().await }
+                };
+                stream::iter(prefixes).map(list).buffer_unordered(CONCURRENT_REQUESTS).try_collect::<Vec<_>>().await
+            })?;
+            let key = |path: &Path| path.filename().and_then(PictureKey::of_file);
+            let wanted = listed.into_iter().flatten().filter(|path| key(path).is_some_and(&wanted));
+            found.extend(wanted.map(|path| (base.clone(), path)));
+        }
+        Ok(found)
+    }
+
+    /// Deletes the objects of these ids whose key is `gone`.
+    fn delete_objects(&self, ids: &[SightingId], gone: impl Fn(PictureKey) -> bool) -> Result<u64, GalleryError> {
+        let keys: Vec<Path> = self.objects_of(ids, gone)?.into_iter().map(|(_, path)| path).collect();
+        let store = Arc::clone(&self.store);
+        self.wait(&self.jpeg, async move {
+            let delete = |key: Path| {
+                let store = Arc::clone(&store);
+                async move {
+                    match store.delete(&key).await {
+                        Ok(()) => Ok(1),
+                        // Another process has deleted it since.
+                        Err(object_store::Error::NotFound { .. }) => Ok(0),
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            let counts = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
+            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
+        })
+    }
+
     /// Deletes every object below `folder`.
     fn delete_below(&self, folder: &Path) -> Result<(), GalleryError> {
         // In batches, because each call has its own time limit.

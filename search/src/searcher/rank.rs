@@ -16,6 +16,7 @@ use super::phrases::TrackProbabilities;
 use super::request::{Sort, TrackHit};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, QueryEncoder};
 use crate::gallery::Gallery;
+use crate::store::Scored;
 
 /// Patch features read from the gallery, with a count of those that could not be read, by reason.
 #[derive(Default)]
@@ -59,8 +60,9 @@ impl DecoderScores {
 /// counted, and does not fail the others.
 pub(super) fn fetch_features(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> FetchedFeatures {
     let mut fetched = FetchedFeatures::default();
-    for id in candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)) {
-        match gallery.patches(id) {
+    for key in candidates.iter().flat_map(|c| c.crops.iter().map(Scored::key)) {
+        let id = key.id;
+        match gallery.patches(key) {
             Ok(Some(p)) if (p.rows, p.width) == shape => fetched.pictures.push((id, p)),
             Ok(Some(p)) => {
                 tracing::warn!(sighting = %id, rows = p.rows, width = p.width, "patch features of the wrong shape");
@@ -176,6 +178,7 @@ fn hit(mut c: Candidate, matches: &HashMap<SightingId, MatchScore>, form: ScoreF
         last_seen,
         ended: c.crops.iter().any(|x| x.payload.ended),
         captured_at: best.payload.captured_at,
+        crop: best.payload.crop,
         bbox: best.payload.bbox,
         frame_size: best.payload.frame_size,
         similarity: best.cosine,

@@ -6,6 +6,7 @@ use sightline_embed::text::NotUnderstood;
 
 use crate::encoder::{EncodeError, PhraseAsked};
 use crate::gallery::GalleryError;
+use crate::picture::CropHash;
 use crate::store::{Filter, StoreError};
 
 /// Order of the hits.
@@ -61,6 +62,8 @@ pub struct TrackHit {
     pub ended: bool,
     /// Capture time of the picture.
     pub captured_at: Timestamp,
+    /// Hash of the picture that was judged; `None` for one that an earlier version stored.
+    pub crop: Option<CropHash>,
     /// Bounding box of the person, in source pixels.
     pub bbox: BBox,
     /// Width and height of the source frame in pixels.

@@ -185,6 +185,7 @@ mod tests {
             quality: CropQuality::default(),
             model_id: model.to_owned(),
             trace: Uuid::nil(),
+            crop: None,
         };
         Point { id: sighting_id(&camera, track, 0), vector: vec![1.0, 0.0], payload }
     }

@@ -14,8 +14,8 @@ use sightline_core::{
 };
 use sightline_search::{
     CameraExtent, Coverage, Deleted, EraseError, Eraser, ExactStore, Filter, FolderGallery, Gallery, GalleryEntry,
-    GalleryError, IndexerOptions, Journals, Point, Receipt, Record, Recovered, Scope, Scored, Sink, StoreError,
-    VectorStore, indexer,
+    GalleryError, IndexerOptions, Journals, PictureKey, Point, Receipt, Record, Recovered, Scope, Scored, Sink,
+    StoreError, VectorStore, indexer,
 };
 use uuid::Uuid;
 
@@ -129,14 +129,17 @@ impl Gallery for Slow {
     fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError> {
         self.gallery.put(entries)
     }
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError> {
         self.gallery.put_patches(features)
     }
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        self.gallery.jpeg(id)
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.gallery.jpeg(key)
     }
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        self.gallery.patches(id)
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError> {
+        self.gallery.patches(key)
+    }
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
+        self.gallery.prune(kept)
     }
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         if self.deletions.fetch_add(1, Ordering::SeqCst) >= self.fails_at.load(Ordering::SeqCst) {
@@ -321,7 +324,7 @@ fn a_cameras_people_are_gone_everywhere_and_nobody_else() {
     assert_eq!(world.erase(&[b]).unwrap(), Receipt::default());
     for p in &points {
         let gone = p.payload.camera == camera("b");
-        assert_eq!(world.gallery.jpeg(p.id).unwrap().is_none(), gone);
+        assert_eq!(world.gallery.jpeg(p.key()).unwrap().is_none(), gone);
         assert_eq!(world.store.get(&[p.id]).unwrap().is_empty(), gone);
     }
     // A span of time, inclusive at both ends, and a track.

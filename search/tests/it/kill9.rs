@@ -101,8 +101,8 @@ fn check(folder: &Path, acknowledged: u64) -> u64 {
         let found = store.search(&s.feature, 1, &Filter::ids(vec![s.id()])).unwrap();
         assert_eq!(found.len(), 1, "sighting {n} is lost");
         assert!(found[0].cosine > 0.9999 && found[0].payload.captured_at == at(n as i64), "sighting {n} is another");
-        assert_eq!(gallery.jpeg(s.id()).unwrap().as_ref(), Some(&s.crop.jpeg), "picture of {n}");
-        assert_eq!(gallery.patches(s.id()).unwrap().as_ref(), Some(&s.patches), "features of {n}");
+        assert_eq!(gallery.jpeg(found[0].key()).unwrap().as_ref(), Some(&s.crop.jpeg), "picture of {n}");
+        assert_eq!(gallery.patches(found[0].key()).unwrap().as_ref(), Some(&s.patches), "features of {n}");
     }
     let all = store.ids(&Filter::default()).unwrap();
     let unique: BTreeSet<SightingId> = all.iter().copied().collect();
@@ -110,8 +110,8 @@ fn check(folder: &Path, acknowledged: u64) -> u64 {
     assert_eq!(store.count(&Filter::default()).unwrap(), unique.len() as u64);
     let found = store.search(&nth(0).feature, all.len() + 10, &Filter::default()).unwrap();
     assert_eq!(found.len(), unique.len(), "something is found twice or not at all");
-    for id in &all {
-        assert!(gallery.jpeg(*id).unwrap().is_some() && gallery.patches(*id).unwrap().is_some(), "{id}");
+    for r in store.get(&all).unwrap() {
+        assert!(gallery.jpeg(r.key()).unwrap().is_some() && gallery.patches(r.key()).unwrap().is_some(), "{}", r.id);
     }
     let pictures: BTreeSet<SightingId> = gallery.ids().unwrap().into_iter().collect();
     assert_eq!(pictures, unique, "a picture that nobody can find or erase");

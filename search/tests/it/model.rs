@@ -18,7 +18,7 @@ use sightline_embed::Embedder;
 use sightline_embed::model::ModelConfig;
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, IndexerOptions,
-    Journals, QueryEncoder, SearchError, SearchRequest, Searcher, Sink, TrackHit, VectorStore, indexer,
+    Journals, PictureKey, QueryEncoder, SearchError, SearchRequest, Searcher, Sink, TrackHit, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -110,6 +110,10 @@ impl World {
     }
 }
 
+fn key(hit: &TrackHit) -> PictureKey {
+    PictureKey { id: hit.sighting, crop: hit.crop }
+}
+
 /// A broken worker can damage bytes before their checksum is computed: NaN in one picture, infinity
 /// in another. All other pictures are found and scored as before.
 #[test]
@@ -122,7 +126,7 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
     let best = &whole.hits[0].clone();
     let middle = &whole.hits[2].clone();
     for (hit, value) in [(best, f16::NAN), (middle, f16::INFINITY)] {
-        let mut patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let mut patches = gallery.patches(key(hit)).unwrap().unwrap();
         let mut data = patches.data.to_vec();
         // In the class token and in the last patch.
         let end = data.len() - 2;
@@ -130,7 +134,7 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
             data[at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
         patches.data = data.into();
-        gallery.put(&[GalleryEntry { id: hit.sighting, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
+        gallery.put(&[GalleryEntry { key: key(hit), jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
     }
     let answer = searcher.search_blocking(&ask).unwrap();
     let scores = |hits: &[TrackHit]| hits.iter().map(|h| (h.sighting, h.match_logit)).collect::<Vec<_>>();
@@ -179,7 +183,7 @@ fn phrases_go_from_the_model_into_the_answer() {
     let lost: Vec<String> = answer.not_understood.iter().map(|n| format!("{}: {}", n.text, n.why)).collect();
     assert_eq!(lost, ["young: age is not judged"]);
     for hit in &answer.hits {
-        let patches = gallery.patches(hit.sighting).unwrap().unwrap();
+        let patches = gallery.patches(key(hit)).unwrap().unwrap();
         let score = model.match_scores_blocking(&query, vec![patches]).unwrap().pop().flatten().unwrap();
         let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(hit.phrases.iter().zip(&score.phrases).all(|(a, b)| close(*a, *b)), "{:?} {score:?}", hit.phrases);

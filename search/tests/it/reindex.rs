@@ -116,10 +116,10 @@ fn holds(store: &dyn VectorStore, gallery: &dyn Gallery, points: &[Point]) {
         let (record, vector) = store.vectors(&[p.id]).unwrap().pop().unwrap();
         assert_eq!((record.payload.model_id.as_str(), record.payload.captured_at), (NEW, p.payload.captured_at));
         assert_eq!((&record.payload.camera, record.payload.track), (&p.payload.camera, p.payload.track));
-        let made = features(&gallery.jpeg(p.id).unwrap().unwrap()).unwrap();
+        let made = features(&gallery.jpeg(p.key()).unwrap().unwrap()).unwrap();
         let norm = made.feature.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!(vector.iter().zip(&made.feature).all(|(a, b)| (a - b / norm).abs() < 1e-5), "the vector of {}", p.id);
-        assert_eq!(gallery.patches(p.id).unwrap(), Some(made.patches), "the features of {}", p.id);
+        assert_eq!(gallery.patches(p.key()).unwrap(), Some(made.patches), "the features of {}", p.id);
     }
 }
 
@@ -247,7 +247,7 @@ fn erasing_and_expiring_reach_every_models_index() {
         ids.sort();
         assert_eq!(ids, left, "in the index of {model}");
     }
-    assert!(points.iter().all(|p| gallery.jpeg(p.id).unwrap().is_some() == left.contains(&p.id)));
+    assert!(points.iter().all(|p| gallery.jpeg(p.key()).unwrap().is_some() == left.contains(&p.id)));
 }
 
 #[test]
