@@ -255,11 +255,13 @@ impl Stage<'_> {
         let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
         self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
         let before = self.retry("look-up", || self.sink.store.get(&ids))?.map_err(|e| e.to_string())?;
-        let before: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
+        let mut pictures: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
         let mut replaced = Vec::new();
         let mut stored = |s: &Sighting| {
             let key = PictureKey::new(s.id(), &s.crop.jpeg);
-            replaced.extend(before.get(&key.id).filter(|earlier| **earlier != key).map(|_| key));
+            if pictures.insert(key.id, key).is_some_and(|earlier| earlier != key) {
+                replaced.push(key);
+            }
         };
         if let Ok(erased) = self.put_all(&newest)? {
             newest.iter().filter(|s| !erased.contains(&s.id())).for_each(&mut stored);

@@ -13,10 +13,9 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// Options of the command.
 #[derive(clap::Args)]
-#[group(id = "what", required = true, args = ["camera", "sighting"])]
 pub struct Args {
     /// Erase the people of this camera; the camera goes on
-    #[arg(long, value_name = "ID", conflicts_with = "sighting")]
+    #[arg(long, value_name = "ID", conflicts_with = "sighting", required_unless_present = "sighting")]
     camera: Option<String>,
     /// With --camera: earliest capture time (RFC 3339)
     #[arg(long, value_name = "TIME", requires = "camera")]
