@@ -14,9 +14,9 @@ use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
-    Coverage, DataLock, EraseError, Eraser, FileError, Gallery, GalleryError, Journals, QdrantStore, QueryEncoder,
-    RemoteCoverage, SearchError, Searcher, ServerCoverage, ServerTombstones, StoreError, VectorStore, indexed_models,
-    open_gallery,
+    Coverage, DataLock, DiskReserve, EraseError, Eraser, FileError, Gallery, GalleryError, Journals, QdrantStore,
+    QueryEncoder, RemoteCoverage, SearchError, Searcher, ServerCoverage, ServerTombstones, StoreError, VectorStore,
+    indexed_models, open_gallery,
 };
 
 use crate::app::App;
@@ -114,7 +114,8 @@ impl StartError {
     }
 }
 
-/// Creates the data folder, readable by its owner only, and locks it against other processes.
+/// Creates the data folder, readable by its owner only, locks it against other processes, and sets
+/// disk space aside in it for erasures.
 ///
 /// # Errors
 /// When the file system refuses, or another process uses the folder.
@@ -130,7 +131,9 @@ pub fn data_folder(folder: &Path) -> Result<DataLock, StartError> {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed("protect"))?;
     }
-    Ok(DataLock::acquire(folder)?)
+    let lock = DataLock::acquire(folder)?;
+    DiskReserve::of(folder).fill();
+    Ok(lock)
 }
 
 /// Binds the listening socket; called before any slow step.

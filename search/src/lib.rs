@@ -17,6 +17,7 @@
 //!                       quarantine/<day>/ (pictures that no index knew, for seven days)
 //! erasures/             tombstones: what is erased and must not come back
 //! batch.journal         ids of the batch that is being stored
+//! reserve               16 MB, released for erasures when the disk is full
 //! ```
 
 pub mod coverage;
@@ -30,6 +31,7 @@ pub mod indexer;
 mod picture;
 pub mod reindex;
 mod remote;
+mod reserve;
 pub mod retention;
 pub mod searcher;
 pub mod store;
@@ -44,6 +46,7 @@ pub use gallery::{
 };
 pub use indexer::{IndexerError, IndexerOptions, Sink};
 pub use picture::{CropHash, CropHashError, PictureKey};
+pub use reserve::DiskReserve;
 pub use searcher::{SearchError, SearchRequest, SearchResponse, Searcher, Sort, Timings, TrackHit};
 pub use store::{
     AllModels, CameraExtent, Deleted, EdgeOptions, EdgeStore, ExactStore, Filter, Payload, Point, Record, Scope,

@@ -65,7 +65,11 @@ impl Jobs {
         while !shutdown.is_triggered() {
             // Until the index is open there is nothing to erase from.
             if app.engine().is_ok() {
-                match app.state().run(|s| s.unfinished_erasures()).await {
+                let unfinished = app.state().run(|s| {
+                    s.reserve().refill();
+                    s.unfinished_erasures()
+                });
+                match unfinished.await {
                     Ok(jobs) => jobs.into_iter().for_each(|job| self.start(&app, copies, job, &shutdown)),
                     Err(error) => tracing::warn!(%error, "cannot read which erasures are under way"),
                 }

@@ -112,7 +112,7 @@ impl State {
     /// # Errors
     /// When the database fails. An action that cannot be recorded must not be done.
     pub fn record(&self, entry: &AuditEntry) -> Result<i64, StateError> {
-        self.with(|c| {
+        self.with_reserve(|c| {
             // An immediate transaction: no other process may insert a record between reading the
             // last one and adding this one.
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -125,7 +125,7 @@ impl State {
         };
         let (removes, at) = (job.removes.as_ref().map(CameraId::as_str), job.requested_at.as_micros());
         let (scopes, erased) = (json(&job.scopes)?, json(&job.erased)?);
-        self.with(|c| {
+        self.with_reserve(|c| {
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
             tx.execute(
                 "INSERT INTO erasure_jobs (id, removes, scopes, requested_at, requested_by, audit_seq, state, erased)
@@ -191,7 +191,7 @@ impl State {
     pub fn update_erasure(&self, job: &ErasureJob) -> Result<(), StateError> {
         let receipt = job.receipt.as_ref().map(json).transpose()?;
         let erased = json(&job.erased)?;
-        self.with(|c| {
+        self.with_reserve(|c| {
             c.execute(
                 "UPDATE erasure_jobs SET state = ?3, attempts = ?4, error = ?5, retry_at = ?6, progress = ?7, erased = ?8,
                         receipt = ?9, finished_at = ?10 WHERE id IN (?1, ?2)",

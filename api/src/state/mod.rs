@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use sightline_search::DiskReserve;
 
 pub use audit::{AuditEntry, AuditRecord, Verdict};
 pub use cameras::{CameraRow, CameraSource, Erasure};
@@ -66,6 +67,8 @@ pub enum StateError {
 #[derive(Clone)]
 pub struct State {
     conn: Arc<Mutex<Connection>>,
+    /// Disk space for audit records and erasures.
+    reserve: DiskReserve,
 }
 
 impl State {
@@ -85,7 +88,7 @@ impl State {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
         schema::migrate(&mut conn)?;
-        Ok(Self { conn: Arc::new(Mutex::new(conn)) })
+        Ok(Self { conn: Arc::new(Mutex::new(conn)), reserve: DiskReserve::of(folder) })
     }
 
     /// Runs `work` on the connection and blocks the calling thread.
@@ -96,6 +99,27 @@ impl State {
         // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is
         // still consistent.
         work(&mut self.conn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the disk space that is set aside for audit records and erasures.
+    pub fn reserve(&self) -> &DiskReserve {
+        &self.reserve
+    }
+
+    /// As [`State::with`], for what must be written when the disk is full: an audit record, an
+    /// erasure. `work` is repeated once after the reserve is released.
+    pub(super) fn with_reserve<T>(
+        &self,
+        mut work: impl FnMut(&mut Connection) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        match self.with(&mut work) {
+            Err(StateError::Sqlite(e))
+                if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) && self.reserve.release() =>
+            {
+                self.with(work)
+            }
+            done => done,
+        }
     }
 
     /// Runs `work` on a thread of the blocking pool, for async callers.
@@ -149,6 +173,24 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join(FILE)).expect("there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn a_full_disk_releases_the_reserve_for_an_audit_record() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        DiskReserve::of(dir.path()).fill();
+        let size = || std::fs::metadata(dir.path().join("reserve")).expect("there").len();
+        assert_eq!(size(), 16 << 20);
+        // SQLite reports this limit as a full disk.
+        state.with(|c| Ok(c.pragma_update(None, "max_page_count", 1)?)).expect("limited");
+        let detail = serde_json::json!({ "query": "x".repeat(100_000) });
+        let entry = AuditEntry { who: "desk".into(), action: "search", purpose: None, detail };
+        let error = state.record(&entry).expect_err("the limit stays").to_string();
+        assert!(error.contains("full"), "{error}");
+        assert_eq!(size(), 0, "it was released, and the record tried again");
+        state.with(|c| Ok(c.pragma_update(None, "max_page_count", 1_000_000)?)).expect("there is room again");
+        assert_eq!(state.record(&entry).expect("recorded"), 1);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use sightline_core::{CameraId, Timestamp, TrackId};
 use uuid::Uuid;
 
-use crate::files;
+use crate::files::{self, FileError};
+use crate::reserve::with_reserve;
 use crate::store::{Filter, Payload, Scope, StoreError};
 
 /// Age at which tombstones of a shared ledger are read again. Searches hide what is being erased
@@ -79,11 +80,15 @@ impl TombstoneLedger for Files {
     }
 
     fn put(&self, tombstone: &Tombstone) -> Result<(), StoreError> {
-        files::create_folder(&self.folder)?;
         let text = serde_json::to_vec(tombstone).map_err(|e| StoreError::Engine(e.to_string()))?;
         let path = self.path(tombstone.id);
-        files::write_whole(&path.with_extension("new"), &path, &[&text])?;
-        Ok(files::sync_folder(&self.folder)?)
+        let data = self.folder.parent().unwrap_or(&self.folder);
+        let full = |e: &FileError| e.source.kind() == std::io::ErrorKind::StorageFull;
+        Ok(with_reserve(data, full, || {
+            files::create_folder(&self.folder)?;
+            files::write_whole(&path.with_extension("new"), &path, &[&text])?;
+            files::sync_folder(&self.folder)
+        })?)
     }
 
     fn remove(&self, id: Uuid) -> Result<(), StoreError> {
