@@ -8,6 +8,7 @@
 //!
 //! It lists the whole gallery, shard by shard, so it is a command and never part of a start.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -116,7 +117,7 @@ impl GalleryCheck<'_> {
     /// Returns those of these ids that no index knows.
     fn unknown(&self, mut ids: Vec<SightingId>) -> Result<Vec<SightingId>, StoreError> {
         let beside = self.store.beside()?;
-        for index in std::iter::once(self.store).chain(beside.iter().map(|store| &**store)) {
+        for index in indexes(self.store, &beside) {
             let mut unknown = Vec::new();
             for chunk in ids.chunks(CHUNK) {
                 let known = index.scroll(&Filter::ids(chunk.to_vec()), None, chunk.len())?;
@@ -130,11 +131,17 @@ impl GalleryCheck<'_> {
     fn is_empty(&self) -> Result<bool, StoreError> {
         let all = Filter::default();
         let beside = self.store.beside()?;
-        for index in std::iter::once(self.store).chain(beside.iter().map(|store| &**store)) {
+        for index in indexes(self.store, &beside) {
             if !index.scroll(&all, None, 1)?.is_empty() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
+}
+
+fn indexes<'a>(store: &'a dyn VectorStore, beside: &'a [Arc<dyn VectorStore>]) -> Vec<&'a dyn VectorStore> {
+    let mut all = vec![store];
+    all.extend(beside.iter().map(|store| &**store as &dyn VectorStore));
+    all
 }
