@@ -6,7 +6,7 @@
 //! all the same is erased here, in two phases that begin when the erasure's job is done:
 //!
 //! 1. *begun*: the removal is published to the nodes again, and arrived pictures are erased every
-//!    few seconds, until the camera has not reported for [`QUIET_S`] and no picture of it is stored;
+//!    few seconds, until the camera has not reported for [`QUIET_S`] and nothing of it is stored;
 //! 2. *watched*: late pictures are erased once a minute, for as long as the bus may keep a message.
 //!
 //! The watch ends early when the camera is wanted again: added through the API, or run again by a
@@ -121,8 +121,8 @@ impl Sweeper {
         if again || now.seconds_since(since) > self.keep.as_secs_f64() {
             tracing::info!(%camera, again, "the erasure is over");
             if again {
-                // The node's own configuration is not known here. Footage from before the erasure is
-                // a recording that the node plays.
+                // The node's own configuration is not known here. Footage from before the erasure
+                // is a recording that the node plays.
                 let recording = engine.watermarks().get(&camera).is_some_and(|mark| mark.through < since);
                 engine.admit(camera.clone(), (!recording).then_some(since)).await?;
             }

@@ -22,7 +22,8 @@ pub use jobs::{Jobs, admit_from};
 
 use crate::app::App;
 
-/// How long a dead letter is kept, as a multiple of `bus.retention_hours`; the topics are created so.
+/// How long a dead letter is kept, as a multiple of `bus.retention_hours`; the topics are created
+/// so.
 const DEAD_LETTER_FACTOR: u32 = 10;
 
 /// Copies of messages outside the index, for the receipts.
@@ -32,8 +33,8 @@ pub struct Copies {
     pub topics: Option<Duration>,
 }
 
-/// Runs jobs, and watches for late pictures of removed cameras, until `shutdown`; run it as a task of
-/// its own.
+/// Runs jobs, and watches for late pictures of removed cameras, until `shutdown`; run it as a task
+/// of its own.
 pub async fn run(app: App, copies: Copies, shutdown: Shutdown) {
     let watch = async {
         if let Some(keep) = copies.topics {

@@ -70,8 +70,8 @@ pub struct Removal {
     pub audit_seq: i64,
     /// Whether the configuration file still lists the camera; it then returns at the next start.
     pub returns_at_restart: bool,
-    /// Whether the camera runs in another process. Pictures of it that arrive later are then refused
-    /// or erased without another request.
+    /// Whether the camera runs in another process. Pictures of it that arrive later are then
+    /// refused or erased without another request.
     pub watched: bool,
 }
 
@@ -263,7 +263,8 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
         let removal = Removal { camera, kept: true, erasure: None, audit_seq, returns_at_restart, watched };
         return Ok((StatusCode::OK, Json(removal)));
     }
-    // Recorded and stored first: after a crash from here on, the next start goes on with the erasure.
+    // Recorded and stored first: after a crash from here on, the next start goes on with the
+    // erasure.
     let requested_by = caller.signature();
     let job = app
         .state()

@@ -186,7 +186,8 @@ pub async fn start(
             }
             let (scopes, missing) = engine.tracks_of(ids).await?;
             match missing.first() {
-                // What is gone already needs no erasure, but a list of wrong ids must not look done.
+                // What is gone already needs no erasure, but a list of wrong ids must not look
+                // done.
                 Some(id) if scopes.is_empty() => return Err(Error::NotFound(format!("there is no sighting {id}"))),
                 _ => scopes,
             }

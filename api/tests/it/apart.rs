@@ -298,8 +298,8 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert_eq!((status, &removal["watched"]), (202, &json!(true)), "{removal}");
     assert_eq!(api.search().1["results"], json!([]), "hidden from the answer on");
     let path = format!("/v1/erasures/{}", removal["erasure"]["id"].as_str().unwrap());
-    // With Kafka unreachable the removal cannot be published and is retried; the footage is erased all
-    // the same.
+    // With Kafka unreachable the removal cannot be published and is retried; the footage is erased
+    // all the same.
     let wanted = if cfg!(feature = "kafka") { "failed" } else { "done" };
     let job = until("the erasure", || Some(api.call("GET", &path, None).1).filter(|job| job["state"] == wanted));
     assert_eq!(job["erased"]["sightings"], 1, "{job}");

@@ -313,7 +313,8 @@ fn what_is_being_erased_is_not_found_and_not_shown_for_a_moment() {
     let token = index.token(None);
     let (_, first) = index.search(&token, &json!({ "query": "axis 0", "limit": 1 }));
     let frozen = json!({ "cursor": first["next_cursor"] });
-    // The tombstone alone, as at the moment in which the request is answered: nothing is deleted yet.
+    // The tombstone alone, as at the moment in which the request is answered: nothing is deleted
+    // yet.
     let engine = index.server.app.engine().unwrap().clone();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let scopes = vec![Scope::camera(camera("yard"))];
