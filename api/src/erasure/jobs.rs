@@ -87,20 +87,32 @@ impl Jobs {
         if job.retry_at.is_some_and(|at| at > Timestamp::now()) {
             return;
         }
-        let run = ErasureRun::new(shutdown.clone());
-        {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if running.contains_key(&job.id) {
-                return;
-            }
-            running.insert(job.id, Attempt { run: run.clone(), before: job.erased.clone() });
+        let (id, run) = (job.id, ErasureRun::new(shutdown.clone()));
+        if self.is_running(id) {
+            return;
         }
+        self.set_running(id, Attempt { run: run.clone(), before: job.erased });
         let app = app.clone();
         tokio::spawn(async move {
-            let id = job.id;
-            attempt(&app, copies, job, run).await;
+            // An attempt that was running when the list was read may have ended since.
+            match app.state().run(move |s| s.erasure_job(id)).await {
+                Ok(Some(job)) if job.state != JobState::Done => {
+                    app.erasures().set_running(id, Attempt { run: run.clone(), before: job.erased.clone() });
+                    attempt(&app, copies, job, run).await;
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "cannot read an erasure"),
+            }
             app.erasures().running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
+    }
+
+    fn is_running(&self, id: Uuid) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    fn set_running(&self, id: Uuid, attempt: Attempt) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, attempt);
     }
 }
 

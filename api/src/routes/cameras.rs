@@ -226,8 +226,8 @@ async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Resul
         let mut job =
             jobs.into_iter().find(|job| job.removes.as_ref() == Some(&id) && !keep).ok_or_else(|| missing(&id))?;
         job.retry_at = None;
-        let (audit_seq, again) = (job.audit_seq, job.clone());
-        app.state().run(move |s| s.update_erasure(&again)).await?;
+        let (audit_seq, again) = (job.audit_seq, job.id);
+        app.state().run(move |s| s.retry_erasure(again)).await?;
         app.erasures().wake();
         let erasure = Some(ErasureView::from(app.erasures().with_progress(job)));
         let removal = Removal { camera, kept: false, erasure, audit_seq, returns_at_restart: false, watched };

@@ -184,6 +184,18 @@ impl State {
         })
     }
 
+    /// Lets the next attempt of a failed job begin at once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn retry_erasure(&self, id: Uuid) -> Result<(), StateError> {
+        self.with(|c| {
+            let ids = [id.to_string(), id.simple().to_string()];
+            c.execute("UPDATE erasure_jobs SET retry_at = NULL WHERE id IN (?1, ?2) AND state = 'failed'", ids)?;
+            Ok(())
+        })
+    }
+
     /// Stores state, progress and outcome of a job, as they are in `job`.
     ///
     /// # Errors
