@@ -218,19 +218,20 @@ impl Gallery for FolderGallery {
     fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
         let mut bases = files::list(&self.all_patches)?;
         bases.push(self.jpeg.clone());
-        let (mut ids, mut young) = (BTreeSet::new(), Vec::new());
+        let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
         for base in bases {
             for file in files::list(&base.join(format!("{shard:03x}")))? {
                 let Some(PictureKey { id, .. }) = key_of(&file) else { continue };
                 // A file that has vanished meanwhile was erased or replaced.
-                match fs::metadata(&file).and_then(|m| m.modified()) {
-                    Ok(written) if written < before => drop(ids.insert(id)),
-                    _ => young.push(id),
-                }
+                let written = fs::metadata(&file).and_then(|m| m.modified());
+                if written.is_ok_and(|at| at < before) {
+                    ids.insert(id)
+                } else {
+                    young.insert(id)
+                };
             }
         }
-        young.iter().for_each(|id| drop(ids.remove(id)));
-        Ok(ids.into_iter().collect())
+        Ok(ids.into_iter().filter(|id| !young.contains(id)).collect())
     }
 
     fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {

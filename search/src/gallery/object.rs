@@ -195,7 +195,7 @@ impl Gallery for ObjectGallery {
     }
 
     fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
-        let (mut ids, mut young) = (BTreeSet::new(), Vec::new());
+        let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
         for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
             let (store, asked) = (Arc::clone(&self.store), base.join(format!("{shard:03x}")));
             let found = self.wait(&self.jpeg, async move {
@@ -204,11 +204,14 @@ impl Gallery for ObjectGallery {
             for (path, written) in found {
                 let stem = path.filename().and_then(|f| f.split('.').next());
                 let Some(id) = stem.and_then(|stem| stem.parse::<SightingId>().ok()) else { continue };
-                if SystemTime::from(written) < before { drop(ids.insert(id)) } else { young.push(id) }
+                if SystemTime::from(written) < before {
+                    ids.insert(id)
+                } else {
+                    young.insert(id)
+                };
             }
         }
-        young.iter().for_each(|id| drop(ids.remove(id)));
-        Ok(ids.into_iter().collect())
+        Ok(ids.into_iter().filter(|id| !young.contains(id)).collect())
     }
 
     fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {

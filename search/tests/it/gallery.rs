@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 use sightline_core::{Config, PatchFeatures, SightingId, Timestamp};
 use sightline_search::{
     CheckError, ExactStore, FolderGallery, Gallery, GalleryCheck, GalleryEntry, GalleryError, GalleryReport,
-    ObjectGallery, VectorStore, open_gallery,
+    ObjectGallery, PictureKey, VectorStore, open_gallery,
 };
 use uuid::Uuid;
 

@@ -176,10 +176,14 @@ fn what_the_former_model_does_between_two_runs_is_caught_up_with() {
     let (erased, newcomer) = (points.remove(0), point("c", 900, 0, 950, turned(1, 0.0)));
     {
         // The server, on the former model.
-        let gallery = FolderGallery::open(&dir.path().join("gallery"), MODEL).unwrap();
+        let gallery = Arc::new(FolderGallery::open(&dir.path().join("gallery"), MODEL).unwrap());
         let store = open_embedded(dir.path(), MODEL, WIDTH).unwrap();
         assert_eq!(store.count(&Filter::default()).unwrap(), 24, "the half-done index answers nothing");
-        let receipt = erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::ids(vec![erased.id])).unwrap();
+        let eraser = Eraser::new(store.clone(), gallery.clone(), Arc::new(Journals::in_memory()));
+        let at = Some(erased.payload.captured_at);
+        let scope = Scope { from: at, to: at, ..Scope::camera(erased.payload.camera.clone()) };
+        let receipt = eraser.run(uuid::Uuid::nil(), &[scope], &Shutdown::new(), &mut |_| ()).unwrap();
+        drop(eraser);
         assert_eq!((receipt.points, receipt.files), (1, 3), "picture and both models' features");
         // A better picture for a slot, a track that continues, a new person.
         points[0].payload.captured_at = at(777);
