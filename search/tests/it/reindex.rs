@@ -180,8 +180,8 @@ fn what_the_former_model_does_between_two_runs_is_caught_up_with() {
         let store = open_embedded(dir.path(), MODEL, WIDTH).unwrap();
         assert_eq!(store.count(&Filter::default()).unwrap(), 24, "the half-done index answers nothing");
         let eraser = Eraser::new(store.clone(), gallery.clone(), Arc::new(Journals::in_memory()));
-        let at = Some(erased.payload.captured_at);
-        let scope = Scope { from: at, to: at, ..Scope::camera(erased.payload.camera.clone()) };
+        let taken = Some(erased.payload.captured_at);
+        let scope = Scope { from: taken, to: taken, ..Scope::camera(erased.payload.camera.clone()) };
         let receipt = eraser.run(uuid::Uuid::nil(), &[scope], &Shutdown::new(), &mut |_| ()).unwrap();
         drop(eraser);
         assert_eq!((receipt.points, receipt.files), (1, 3), "picture and both models' features");
