@@ -40,7 +40,7 @@ pub struct NewErasure {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub to: Option<Timestamp>,
     /// Sightings to erase, with all pictures of their tracks: 1 to 1000.
-    #[schema(value_type = Option<Vec<uuid::Uuid>>, min_items = 1, max_items = 1000)]
+    #[schema(value_type = Option<Vec<uuid::Uuid>>)]
     pub sightings: Option<Vec<SightingId>>,
     /// Purpose, for the audit trail.
     #[schema(max_length = 1000)]

@@ -80,7 +80,7 @@ pub(crate) fn thumbnail_path(id: SightingId, crop: Option<CropHash>) -> String {
 #[into_params(parameter_in = Query)]
 pub struct PictureParams {
     /// Hash of the picture, as in the `thumbnail` of an answer; without it, the present picture.
-    #[param(value_type = Option<String>, pattern = "^[0-9a-f]{16}$")]
+    #[param(value_type = Option<String>)]
     pub crop: Option<CropHash>,
 }
 
