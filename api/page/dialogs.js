@@ -91,7 +91,7 @@ function showManager() {
   }));
 }
 
-$("manage").addEventListener("click", () => { showManager(); $("manager-error").textContent = ""; $("manager").showModal(); });
+$("manage").addEventListener("click", () => { showManager(); $("manager-error").textContent = $("manager-status").textContent = ""; $("manager").showModal(); });
 $("manager-close").addEventListener("click", () => $("manager").close());
 $("add").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -116,13 +116,26 @@ function askRemoval(camera) {
 async function remove(keep) {
   $("confirm").close();
   try {
-    await call("DELETE", `/v1/cameras/${removing}${keep ? "?keep=true" : ""}`);
+    const removal = await json("DELETE", `/v1/cameras/${removing}${keep ? "?keep=true" : ""}`);
     $("manager-error").textContent = "";
+    // Its people are hidden from now on, however long the erasure takes.
     await refreshCameras();
     if (lastBody) search();
+    if (removal.erasure) await followErasure(removal.camera, removal.erasure);
   } catch (error) {
     $("manager-error").textContent = error.message;
   }
+}
+/** Shows how far an erasure has come, until it is done. It goes on when this page is closed. */
+async function followErasure(camera, job) {
+  const status = $("manager-status");
+  while (job.state !== "done") {
+    const trouble = job.state === "failed" ? ` Not finished yet, the server tries again: ${job.error}` : "";
+    status.textContent = `Erasing the people of ${camera}: ${Math.floor(job.progress * 100)} %.${trouble}`;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    job = await json("GET", `/v1/erasures/${job.id}`);
+  }
+  status.textContent = `${camera} is removed; ${job.receipt.sightings} pictures of people are erased (receipt ${job.id}).`;
 }
 $("confirm-keep").addEventListener("click", () => remove(true));
 $("confirm-erase").addEventListener("click", () => remove(false));

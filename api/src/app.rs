@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, view};
+use crate::erasure::Jobs;
 use crate::error::Error;
 use crate::rate::RateLimiter;
 use crate::state::{CameraRow, CameraSource, State};
@@ -68,7 +69,7 @@ struct Inner {
     control: OnceLock<Arc<dyn CameraControl>>,
     phase: Mutex<String>,
     changing: tokio::sync::Mutex<()>,
-    removing: Mutex<BTreeSet<CameraId>>,
+    erasures: Jobs,
 }
 
 /// Shared handle on the state of the server; clones refer to the same state.
@@ -99,7 +100,7 @@ impl App {
             control: OnceLock::new(),
             phase: Mutex::new("starting".into()),
             changing: tokio::sync::Mutex::new(()),
-            removing: Mutex::default(),
+            erasures: Jobs::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -163,16 +164,9 @@ impl App {
         self.inner.changing.lock().await
     }
 
-    /// Marks this camera as being removed by a request until the returned value is dropped, so that
-    /// the erasure task skips it.
-    pub(crate) fn removing(&self, camera: &CameraId) -> Removing {
-        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).insert(camera.clone());
-        Removing { app: self.clone(), camera: camera.clone() }
-    }
-
-    /// Whether a request is removing this camera.
-    pub(crate) fn is_removing(&self, camera: &CameraId) -> bool {
-        self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).contains(camera)
+    /// Returns the erasure jobs of this process.
+    pub fn erasures(&self) -> &Jobs {
+        &self.inner.erasures
     }
 
     /// Returns the database.
@@ -276,17 +270,5 @@ impl App {
         let marks = self.index().map(Index::coverage_now).unwrap_or_default();
         let now = Timestamp::now();
         rows.iter().map(|r| view(r, nodes.get(&r.spec.id), marks.get(&r.spec.id), now, with_url)).collect()
-    }
-}
-
-/// Guard of [`App::removing`].
-pub(crate) struct Removing {
-    app: App,
-    camera: CameraId,
-}
-
-impl Drop for Removing {
-    fn drop(&mut self) {
-        self.app.inner.removing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.camera);
     }
 }

@@ -15,9 +15,9 @@ use sightline_core::{Backoff, Config};
 use sightline_embed::{EmbedError, Embedder, model_of_data};
 use sightline_search::reindex::{VECTORS, open_embedded};
 use sightline_search::{
-    Coverage, DataLock, EraseError, FileError, GalleryError, Index, IndexParts, QdrantStore, QueryEncoder,
-    RemoteCoverage, SearchError, ServerCoverage, StoreError, VectorStore, indexed_models, open_gallery,
-    resume_erasures, sweep_orphans,
+    Coverage, DataLock, DiskReserve, EraseError, FileError, GalleryError, Index, IndexParts, Journals, QdrantStore,
+    QueryEncoder, RemoteCoverage, SearchError, ServerCoverage, ServerTombstones, StoreError, VectorStore,
+    indexed_models, open_gallery,
 };
 
 use crate::app::{App, ModelView};
@@ -117,7 +117,8 @@ impl StartError {
     }
 }
 
-/// Creates the data folder, readable by its owner only, and locks it against other processes.
+/// Creates the data folder, readable by its owner only, locks it against other processes, and sets
+/// disk space aside in it for erasures.
 ///
 /// # Errors
 /// When the file system refuses, or another process uses the folder.
@@ -133,7 +134,9 @@ pub fn data_folder(folder: &Path) -> Result<DataLock, StartError> {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(failed("protect"))?;
     }
-    Ok(DataLock::acquire(folder)?)
+    let lock = DataLock::acquire(folder)?;
+    DiskReserve::of(folder).fill();
+    Ok(lock)
 }
 
 /// Binds the listening socket; called before any slow step.
@@ -267,7 +270,7 @@ pub struct OpenIndex {
 }
 
 /// Opens the configured index. An unreachable server is retried without limit, with back-off and
-/// with the reason in `/readyz`. Finishes erasures that a crash interrupted.
+/// with the reason in `/readyz`. Deletes the pictures that a crash left without a point.
 ///
 /// # Errors
 /// When a retry cannot help: the folder is in use, a collection belongs to another model, or a
@@ -309,20 +312,17 @@ fn open(config: &Config, embedder: &Embedder, sharing: Sharing) -> Result<OpenIn
         }
     };
     let gallery = open_gallery(config, model)?;
-    let journals = data.join("erasures");
-    resume_erasures(&*store, &*gallery, &journals)?;
+    let journals = match sharing {
+        Sharing::Own => Journals::open(data)?,
+        Sharing::Shared => Journals::shared(Arc::new(ServerTombstones::open(&config.vectors)?))?,
+    };
+    journals.recover(data, &*store, &*gallery)?;
     let coverage = match &follower {
         Some(remote) => remote.coverage(),
-        None => {
-            // Pictures in a shared gallery may belong to points that are still in flight.
-            if config.gallery.url.is_empty() {
-                sweep_orphans(&*store, &*gallery)?;
-            }
-            Coverage::from_store(store.cameras()?)
-        }
+        None => Coverage::from_store(store.cameras()?),
     };
     let encoder: Arc<dyn QueryEncoder> = Arc::new(embedder.clone());
-    let search = config.search.clone();
+    let (search, journals) = (config.search.clone(), Arc::new(journals));
     let index = Index::new(IndexParts { encoder, store, gallery, coverage, journals, search })?;
     Ok(OpenIndex { index, follower })
 }

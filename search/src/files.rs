@@ -76,6 +76,17 @@ pub(crate) fn remove(path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// Sets a damaged journal aside under the name `<name>.damaged`, logs and counts it. It must not
+/// stop the start: what it guards is small, and an operator can look at it later.
+pub(crate) fn set_aside(path: &Path, reason: &str) -> Result<(), FileError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    tracing::error!(path = %path.display(), reason, "a damaged journal is set aside as .damaged");
+    metrics::counter!("sightline_index_damaged_journals_total").increment(1);
+    fs::rename(path, &aside).map_err(FileError::new("set aside", path))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 /// Removes a folder with its contents, if it exists.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(path) {

@@ -4,20 +4,22 @@
 //! above this crate combines the parts by itself. Store and gallery calls block; every `async`
 //! method runs them on a thread of the blocking pool.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sightline_core::config::SearchConfig;
 use sightline_core::ids::sighting_id;
-use sightline_core::{CameraId, SightingId, TrackId};
+use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
+use uuid::Uuid;
 
 use crate::coverage::{Coverage, CoverageSnapshot};
 use crate::encoder::QueryEncoder;
-use crate::erase::{EraseError, Receipt, erase};
+use crate::erase::{EraseError, Eraser, Journals, Progress, Receipt};
 use crate::gallery::{Gallery, GalleryError, ObjectGallery};
-use crate::searcher::{CROPS_PER_TRACK, SearchError, SearchRequest, SearchResponse, Searcher};
-use crate::store::{ExactStore, Filter, Record, StoreError, VectorStore};
+use crate::picture::PictureKey;
+use crate::searcher::{CROPS_PER_TRACK, Hit, SearchError, SearchRequest, SearchResponse, Searcher};
+use crate::store::{ExactStore, Filter, Record, Scope, StoreError, VectorStore};
 
 /// Reason why a call of the [`Index`] other than a search failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +48,8 @@ pub struct IndexParts {
     pub gallery: Arc<dyn Gallery>,
     /// Coverage of all cameras.
     pub coverage: Coverage,
-    /// Folder for the journals of unfinished erasures.
-    pub journals: PathBuf,
+    /// Tombstones and batch journal. Whoever writes store and gallery uses the same ones.
+    pub journals: Arc<Journals>,
     /// The configuration section `[search]`.
     pub search: SearchConfig,
 }
@@ -57,7 +59,7 @@ struct Inner {
     store: Arc<dyn VectorStore>,
     gallery: Arc<dyn Gallery>,
     coverage: Coverage,
-    journals: PathBuf,
+    eraser: Eraser,
 }
 
 /// Handle on everything that is stored; clones share it.
@@ -80,22 +82,19 @@ impl Index {
     pub fn new(parts: IndexParts) -> Result<Self, SearchError> {
         let IndexParts { encoder, store, gallery, coverage, journals, search } = parts;
         let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), search)?;
-        Ok(Self { inner: Arc::new(Inner { searcher, store, gallery, coverage, journals }) })
+        let eraser = Eraser::new(Arc::clone(&store), Arc::clone(&gallery), journals);
+        Ok(Self { inner: Arc::new(Inner { searcher, store, gallery, coverage, eraser }) })
     }
 
-    /// Creates an empty index in memory, except for the journals of erasures. It compares every
-    /// vector exactly: for tests and trials.
+    /// Creates an empty index in memory. It compares every vector exactly: for tests and trials.
     ///
     /// # Errors
     /// When no thread can be started for the gallery.
-    pub fn in_memory(
-        encoder: Arc<dyn QueryEncoder>,
-        search: SearchConfig,
-        journals: PathBuf,
-    ) -> Result<Self, SearchError> {
+    pub fn in_memory(encoder: Arc<dyn QueryEncoder>, search: SearchConfig) -> Result<Self, SearchError> {
         let store = Arc::new(ExactStore::new(encoder.model_id(), encoder.width()));
         let objects = Arc::new(object_store::memory::InMemory::new());
         let gallery = Arc::new(ObjectGallery::new(objects, "", encoder.model_id())?);
+        let journals = Arc::new(Journals::in_memory());
         Self::new(IndexParts { encoder, store, gallery, coverage: Coverage::default(), journals, search })
     }
 
@@ -107,6 +106,11 @@ impl Index {
     /// Returns the gallery, for the stages that write it.
     pub fn gallery(&self) -> &Arc<dyn Gallery> {
         &self.inner.gallery
+    }
+
+    /// Returns tombstones and batch journal, for the stages that write store and gallery.
+    pub fn journals(&self) -> &Arc<Journals> {
+        self.inner.eraser.journals()
     }
 
     /// Returns the coverage, for the stages that advance it.
@@ -124,8 +128,9 @@ impl Index {
         self.inner.coverage.fault()
     }
 
-    /// Runs a search. The answer says whether new footage may be missing from it. A search whose
-    /// future is dropped ends before its next stage; `held` is dropped when its work ends.
+    /// Runs a search. The answer says whether new footage may be missing from it, and shows nothing
+    /// that is being erased. A search whose future is dropped ends before its next stage; `held` is
+    /// dropped when its work ends.
     ///
     /// # Errors
     /// [`SearchError`]; see [`SearchError::is_bad_request`].
@@ -134,7 +139,8 @@ impl Index {
         request: SearchRequest,
         held: G,
     ) -> Result<SearchResponse, SearchError> {
-        Ok(self.with_fault(self.inner.searcher.search(request, held).await?))
+        let filter = self.inner.eraser.hide(request.filter.clone());
+        Ok(self.finished(self.inner.searcher.search(SearchRequest { filter, ..request }, held).await?))
     }
 
     /// Returns the page of a cursor from an earlier answer to the same owner.
@@ -142,23 +148,28 @@ impl Index {
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
     pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
-        Ok(self.with_fault(self.inner.searcher.next_page(cursor, owner).await?))
+        Ok(self.finished(self.inner.searcher.next_page(cursor, owner).await?))
     }
 
-    fn with_fault(&self, mut answer: SearchResponse) -> SearchResponse {
+    fn finished(&self, mut answer: SearchResponse) -> SearchResponse {
+        // A list that was frozen before an erasure began, or a search that ran meanwhile.
+        let erased = self.journals().tombstones();
+        let seen = |h: &Hit| !erased.hides_picture(&h.camera, h.track_id, h.captured_at);
+        answer.hits.retain(seen);
+        answer.nearest_misses.retain(seen);
         if let Some(fault) = self.fault() {
             answer.degraded.push(format!("new footage may be missing: {fault}"));
         }
         answer
     }
 
-    /// Returns the metadata of a stored picture.
+    /// Returns the metadata of a stored picture that is not being erased.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn sighting(&self, id: SightingId) -> Result<Option<Record>, IndexError> {
-        let store = Arc::clone(&self.inner.store);
-        blocking(move || Ok(store.get(&[id])?.pop())).await
+        let inner = Arc::clone(&self.inner);
+        blocking(move || Ok(inner.store.get(&[id])?.pop().filter(|r| !inner.eraser.hides(&r.payload)))).await
     }
 
     /// Returns the stored pictures of a track by capture time, the oldest first.
@@ -166,11 +177,12 @@ impl Index {
     /// # Errors
     /// When the store fails.
     pub async fn track(&self, camera: &CameraId, track: TrackId) -> Result<Vec<Record>, IndexError> {
-        let store = Arc::clone(&self.inner.store);
+        let inner = Arc::clone(&self.inner);
         // Their ids are derived from camera, track and slot number.
         let ids: Vec<SightingId> = (0..CROPS_PER_TRACK as u8).map(|n| sighting_id(camera, track, n)).collect();
         blocking(move || {
-            let mut pictures = store.get(&ids)?;
+            let mut pictures = inner.store.get(&ids)?;
+            pictures.retain(|r| !inner.eraser.hides(&r.payload));
             pictures.sort_by_key(|r| r.payload.captured_at);
             Ok(pictures)
         })
@@ -181,9 +193,9 @@ impl Index {
     ///
     /// # Errors
     /// When the gallery fails.
-    pub async fn picture(&self, id: SightingId) -> Result<Option<Bytes>, IndexError> {
+    pub async fn picture(&self, key: PictureKey) -> Result<Option<Bytes>, IndexError> {
         let gallery = Arc::clone(&self.inner.gallery);
-        blocking(move || Ok(gallery.jpeg(id)?)).await
+        blocking(move || Ok(gallery.jpeg(key)?)).await
     }
 
     /// Returns the approximate number of stored pictures. No store counts for it.
@@ -201,22 +213,52 @@ impl Index {
     /// When the store fails.
     pub async fn holds(&self, camera: CameraId) -> Result<bool, IndexError> {
         let store = Arc::clone(&self.inner.store);
-        blocking(move || Ok(!store.newest(&Filter::camera(camera), 1)?.is_empty())).await
+        blocking(move || Ok(!store.scroll(&Filter::camera(camera), None, 1)?.is_empty())).await
     }
 
-    /// Erases everything of one camera, its coverage included.
+    /// Begins the erasure `id`: from now on nobody sees pictures of these scopes, and none is stored.
+    /// Durable when it returns; may be repeated.
     ///
     /// # Errors
-    /// [`IndexError::Erase`]; the next start finishes what its journal lists.
-    pub async fn erase_camera(&self, camera: CameraId) -> Result<Receipt, IndexError> {
+    /// When the tombstone cannot be written.
+    pub async fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> Result<(), IndexError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || {
-            let filter = Filter::camera(camera.clone());
-            let receipt = erase(&*inner.store, &*inner.gallery, &inner.journals, &filter)?;
-            inner.coverage.forget(&camera);
-            Ok(receipt)
-        })
-        .await
+        blocking(move || Ok(inner.eraser.begin(id, &scopes)?)).await
+    }
+
+    /// Begins an erasure if necessary, and deletes what is stored, until `shutdown`; it may be
+    /// repeated, and goes on where it was interrupted.
+    ///
+    /// # Errors
+    /// [`IndexError::Erase`].
+    pub async fn erase(
+        &self,
+        id: Uuid,
+        scopes: Vec<Scope>,
+        shutdown: Shutdown,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<Receipt, IndexError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || Ok(inner.eraser.run(id, &scopes, &shutdown, &mut progress)?)).await
+    }
+
+    /// Stores pictures of a camera again that was erased as a whole: those captured from `from` on,
+    /// or without it, of any time.
+    ///
+    /// # Errors
+    /// When the tombstones cannot be written.
+    pub async fn admit(&self, camera: CameraId, from: Option<Timestamp>) -> Result<(), IndexError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || Ok(inner.eraser.admit(&camera, from)?)).await
+    }
+
+    /// Returns the tracks of these sightings, and those of the sightings that are not stored.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn tracks_of(&self, ids: Vec<SightingId>) -> Result<(Vec<Scope>, Vec<SightingId>), IndexError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || Ok(inner.eraser.tracks_of(&ids)?)).await
     }
 
     /// Removes the coverage of a camera that starts anew.

@@ -1,10 +1,14 @@
 //! Indexer, the last stage of the pipeline: stores sightings with their features and loses none.
 //!
-//! Order of every batch: pictures and patch features into the gallery (durable), points into the
-//! store, track spans, flush, and only then the coverage advances. So every point that is found has
+//! Order of every batch: its ids into the journal, pictures and patch features into the gallery
+//! (durable), points into the store, track spans, flush, and only then the coverage advances. So
+//! every point that is found has
 //! its picture, reported coverage survives a kill, and every message may be delivered twice. A full
 //! disk or an unreachable server stops the stage, and through its bounded queue the stages before
 //! it, until the fault is fixed.
+//!
+//! Sightings that are erased ([`crate::erase`]) are acknowledged and never stored: late messages of a
+//! removed camera bring nobody back.
 //!
 //! Only then are the receipts of the messages completed, so that the sender may forget them.
 //! Messages refused because of their data are handed over with their receipts instead.
@@ -19,8 +23,11 @@ use sightline_core::shutdown::Shutdown;
 use sightline_core::{Backoff, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd};
 
 use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
+use crate::erase::Journals;
+use crate::files::FileError;
 use crate::gallery::{Gallery, GalleryEntry, GalleryError};
-use crate::store::{Point, StoreError, VectorStore};
+use crate::picture::PictureKey;
+use crate::store::{Point, Record, StoreError, VectorStore};
 
 /// Settings of the indexer.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +62,19 @@ pub enum IndexerError {
     },
 }
 
+/// The index that is written.
+#[derive(Clone, Copy)]
+pub struct Sink<'a> {
+    /// Vector store.
+    pub store: &'a dyn VectorStore,
+    /// Gallery of pictures.
+    pub gallery: &'a dyn Gallery,
+    /// Coverage of all cameras.
+    pub coverage: &'a Coverage,
+    /// Journals, shared with the erasures of this process.
+    pub journals: &'a Journals,
+}
+
 /// Stores the events of `input` until it is closed and empty. Blocks: run it on a thread of its
 /// own. `shutdown` only ends the retries after failures; a graceful shutdown closes the queue.
 /// Events that can never be stored go to `refused`.
@@ -64,14 +84,12 @@ pub enum IndexerError {
 /// stored stay open.
 pub fn run<I: Into<Delivery<IndexEvent>>>(
     input: &Queue<I>,
-    store: &dyn VectorStore,
-    gallery: &dyn Gallery,
-    coverage: &Coverage,
+    sink: Sink<'_>,
     refused: &dyn RefusalHandler<IndexEvent>,
     options: &IndexerOptions,
     shutdown: &Shutdown,
 ) -> Result<(), IndexerError> {
-    let stage = Stage { store, gallery, coverage, refused, options, shutdown };
+    let stage = Stage { sink, refused, options, shutdown };
     loop {
         let Some(first) = input.pop(Duration::from_millis(500)) else {
             if input.is_closed() && input.is_empty() {
@@ -142,9 +160,7 @@ fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
 }
 
 struct Stage<'a> {
-    store: &'a dyn VectorStore,
-    gallery: &'a dyn Gallery,
-    coverage: &'a Coverage,
+    sink: Sink<'a>,
     refused: &'a dyn RefusalHandler<IndexEvent>,
     options: &'a IndexerOptions,
     shutdown: &'a Shutdown,
@@ -153,6 +169,30 @@ struct Stage<'a> {
 /// A failure that is either transient or caused by the data.
 trait Failure: Display {
     fn is_permanent(&self) -> bool;
+}
+
+/// Failure of a write to gallery and store.
+#[derive(Debug, thiserror::Error)]
+enum PutError {
+    #[error("gallery: {0}")]
+    Gallery(#[from] GalleryError),
+    #[error("upsert: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Failure for PutError {
+    fn is_permanent(&self) -> bool {
+        match self {
+            Self::Gallery(e) => e.is_permanent(),
+            Self::Store(e) => e.is_permanent(),
+        }
+    }
+}
+
+impl Failure for FileError {
+    fn is_permanent(&self) -> bool {
+        false
+    }
 }
 
 impl Failure for StoreError {
@@ -173,20 +213,25 @@ impl Stage<'_> {
         let start = Instant::now();
         let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
-        self.put(sightings, &mut update, &mut receipts)?;
+        let replaced = self.put(sightings, &mut update, &mut receipts)?;
         for end in &tracks {
             self.retry("track span", || {
-                self.store.end_track(&end.camera, end.track, end.first_seen, end.last_seen, end.ended)
+                self.sink.store.end_track(&end.camera, end.track, end.first_seen, end.last_seen, end.ended)
             })?
             .map_err(|e: StoreError| e.to_string())?;
         }
         let flushing = Instant::now();
         if changed {
-            self.retry("flush", || self.store.flush())?.map_err(|e| e.to_string())?;
+            self.retry("flush", || self.sink.store.flush())?.map_err(|e| e.to_string())?;
+            if !replaced.is_empty() {
+                // Only now is the earlier picture of a slot nobody's any more.
+                self.retry("gallery", || self.sink.gallery.prune(&replaced))?.map_err(|e| e.to_string())?;
+            }
+            self.sink.journals.end_batch();
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
         update.now = Timestamp::now();
-        self.retry("coverage", || self.coverage.commit(&update))?.map_err(|e| e.to_string())?;
+        self.retry("coverage", || self.sink.coverage.commit(&update))?.map_err(|e| e.to_string())?;
         metrics::histogram!("sightline_index_batch_seconds").record(start.elapsed().as_secs_f64());
         record_metrics(&update);
         receipts.into_iter().for_each(Receipt::complete);
@@ -194,31 +239,47 @@ impl Stage<'_> {
     }
 
     /// Writes to the gallery, then to the store. Sightings refused because of their data are set
-    /// aside one by one, so that they do not block the others.
+    /// aside one by one, so that they do not block the others. Returns the keys of the pictures that
+    /// have replaced others.
     fn put(
         &self,
         sightings: Vec<(Sighting, Receipt)>,
         update: &mut CoverageUpdate,
         receipts: &mut Vec<Receipt>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<PictureKey>, String> {
         if sightings.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        self.retry("tombstones", || self.sink.journals.tombstones().refresh())?.map_err(|e| e.to_string())?;
         let newest = newest_of_each_slot(&sightings);
-        if self.put_all(&newest)?.is_ok() {
-            for s in &newest {
-                count_stored(s, update);
+        let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
+        self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
+        let before = self.retry("look-up", || self.sink.store.get(&ids))?.map_err(|e| e.to_string())?;
+        let mut pictures: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
+        let mut replaced = Vec::new();
+        let mut stored = |s: &Sighting| {
+            let key = PictureKey::new(s.id(), &s.crop.jpeg);
+            if pictures.insert(key.id, key).is_some_and(|earlier| earlier != key) {
+                replaced.push(key);
             }
+        };
+        if let Ok(erased) = self.put_all(&newest)? {
+            newest.iter().filter(|s| !erased.contains(&s.id())).for_each(&mut stored);
+            newest.iter().filter(|s| !erased.contains(&s.id())).for_each(|s| count_stored(s, update));
             receipts.extend(sightings.into_iter().map(|(_, receipt)| receipt));
-            return Ok(());
+            return Ok(replaced);
         }
         for (sighting, receipt) in sightings {
             match self.put_all(std::slice::from_ref(&sighting))? {
-                Ok(()) => {
-                    count_stored(&sighting, update);
+                Ok(erased) => {
+                    if erased.is_empty() {
+                        stored(&sighting);
+                        count_stored(&sighting, update);
+                    }
                     receipts.push(receipt);
                 }
                 Err(reason) => {
+                    self.delete_pictures(&[sighting.id()])?;
                     let camera = &sighting.crop.camera;
                     tracing::error!(
                         %camera, sighting = %sighting.id(), trace = %sighting.crop.origin.trace, reason,
@@ -231,23 +292,65 @@ impl Stage<'_> {
                 }
             }
         }
-        Ok(())
+        Ok(replaced)
     }
 
-    /// Stores all of these sightings; the inner error says why the data is refused.
-    fn put_all(&self, sightings: &[Sighting]) -> Result<Result<(), String>, String> {
+    /// Stores all of these sightings except those that are erased, which it returns; the inner error
+    /// says why the data is refused.
+    fn put_all(&self, sightings: &[Sighting]) -> Result<Result<Vec<SightingId>, String>, String> {
+        let Sink { store, gallery, journals, .. } = self.sink;
         let points: Vec<Point> = sightings.iter().map(Point::from).collect();
-        if let Err(e) = self.store.check(&points) {
+        if let Err(e) = store.check(&points) {
             return Ok(Err(e.to_string()));
         }
-        let entries: Vec<GalleryEntry> = sightings
-            .iter()
-            .map(|s| GalleryEntry { id: s.id(), jpeg: s.crop.jpeg.clone(), patches: s.patches.clone() })
-            .collect();
-        if let Err(e) = self.retry("gallery", || self.gallery.put(&entries))? {
-            return Ok(Err(e.to_string()));
+        let entry = |s: &Sighting, p: &Point| {
+            let (jpeg, patches) = (s.crop.jpeg.clone(), s.patches.clone());
+            GalleryEntry { key: p.key(), jpeg, patches }
+        };
+        // Erasures so far when the pictures were written; another one may have deleted them since.
+        let mut written = None;
+        let mut attempt = || -> Result<Vec<SightingId>, PutError> {
+            // No erasure begins or deletes anything between the look at the tombstones and the
+            // upsert. Between two attempts it may, so that a failing store delays none.
+            let turn = journals.turn();
+            let erased = |s: &Sighting| journals.tombstones().covers(&s.crop.camera, s.crop.track, s.crop.captured_at);
+            let (late, kept): (Vec<_>, Vec<_>) = sightings.iter().zip(&points).partition(|(s, _)| erased(s));
+            if written != Some(*turn) {
+                gallery.put(&kept.iter().map(|(s, p)| entry(s, p)).collect::<Vec<_>>())?;
+                written = Some(*turn);
+            }
+            store.upsert(&kept.into_iter().map(|(_, p)| p.clone()).collect::<Vec<_>>())?;
+            Ok(late.into_iter().map(|(s, _)| s.id()).collect())
+        };
+        let erased = match self.retry("storage", &mut attempt)? {
+            Ok(erased) => erased,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        if !erased.is_empty() {
+            // An attempt before the erasure began may have written their pictures.
+            self.delete_pictures(&erased)?;
+            for s in sightings.iter().filter(|s| erased.contains(&s.id())) {
+                tracing::debug!(camera = %s.crop.camera, sighting = %s.id(), "an erased sighting is not stored");
+                let camera = s.crop.camera.to_string();
+                metrics::counter!("sightline_index_erased_arrivals_total", "camera" => camera).increment(1);
+            }
         }
-        Ok(self.retry("upsert", || self.store.upsert(&points))?.map_err(|e| e.to_string()))
+        Ok(Ok(erased))
+    }
+
+    /// Deletes the pictures of sightings that were not stored; an earlier picture of the same slot
+    /// stays.
+    fn delete_pictures(&self, ids: &[SightingId]) -> Result<(), String> {
+        let known = self.retry("look-up", || self.sink.store.get(ids))?.map_err(|e| e.to_string())?;
+        let gone: Vec<SightingId> = ids.iter().copied().filter(|id| known.iter().all(|r| r.id != *id)).collect();
+        let kept: Vec<PictureKey> = known.iter().map(Record::key).collect();
+        if !kept.is_empty() {
+            self.retry("gallery", || self.sink.gallery.prune(&kept))?.map_err(|e| e.to_string())?;
+        }
+        if !gone.is_empty() {
+            self.retry("gallery", || self.sink.gallery.delete(&gone))?.map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     /// Retries `attempt` until it succeeds or fails permanently (the inner result). The outer error
@@ -264,7 +367,7 @@ impl Stage<'_> {
                 Ok(value) => {
                     if failed {
                         tracing::info!(what, "the index stores again");
-                        self.coverage.set_fault(None);
+                        self.sink.coverage.set_fault(None);
                     }
                     return Ok(Ok(value));
                 }
@@ -274,7 +377,7 @@ impl Stage<'_> {
                     metrics::counter!("sightline_index_retries_total", "step" => what).increment(1);
                     let pause = backoff.pause();
                     tracing::error!(what, error = %e, pause_s = pause.as_secs_f64(), "cannot store; trying again");
-                    self.coverage.set_fault(Some(format!("{what}: {e}")));
+                    self.sink.coverage.set_fault(Some(format!("{what}: {e}")));
                     if !self.pause(pause) {
                         return Err(e.to_string());
                     }

@@ -71,22 +71,33 @@ pub fn expire(
     Ok(receipt)
 }
 
-/// Runs [`expire`] every hour for sightings older than `keep`, until `shutdown`. Blocks: run it on
-/// a thread of its own.
-pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Duration, shutdown: &Shutdown) {
+/// Runs [`expire`] every hour for sightings older than `keep`, if given, and deletes what has been in
+/// the gallery's quarantine for its days, until `shutdown`. Blocks: run it on a thread of its own.
+pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Option<Duration>, shutdown: &Shutdown) {
     while !shutdown.is_triggered() {
-        match expire(store, gallery, Timestamp::now() - keep, shutdown) {
-            Ok(Receipt { points: 0, .. }) => {}
-            Ok(Receipt { points, files }) => {
-                tracing::info!(points, files, days = keep.as_secs_f64() / 86_400.0, "deleted what was too old");
-            }
-            Err(error) => {
-                metrics::counter!("sightline_index_expire_errors_total").increment(1);
-                tracing::error!(%error, "cannot delete what is too old; trying again in an hour");
-            }
+        match gallery.expire_quarantine(Timestamp::now()) {
+            Ok(0) => {}
+            Ok(days) => tracing::info!(days, "deleted what was in quarantine for its time"),
+            Err(error) => tracing::error!(%error, "cannot empty the quarantine; trying again in an hour"),
+        }
+        if let Some(keep) = keep {
+            run_once(store, gallery, keep, shutdown);
         }
         // Jitter: workers that start together do not all run at the same moment.
         pause(INTERVAL.mul_f64(rand::rng().random_range(0.8..1.2)), shutdown);
+    }
+}
+
+fn run_once(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Duration, shutdown: &Shutdown) {
+    match expire(store, gallery, Timestamp::now() - keep, shutdown) {
+        Ok(Receipt { points: 0, .. }) => {}
+        Ok(Receipt { points, files, .. }) => {
+            tracing::info!(points, files, days = keep.as_secs_f64() / 86_400.0, "deleted what was too old");
+        }
+        Err(error) => {
+            metrics::counter!("sightline_index_expire_errors_total").increment(1);
+            tracing::error!(%error, "cannot delete what is too old; trying again in an hour");
+        }
     }
 }
 

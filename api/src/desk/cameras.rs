@@ -1,52 +1,37 @@
 //! Cameras: those that the caller may see, and their addition and removal.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde_json::json;
 use sightline_core::config::CameraConfig;
 use sightline_core::{CameraId, Timestamp};
-use tokio::time::Instant;
+use sightline_search::Scope;
 use utoipa::ToSchema;
 
+use super::erasures::{ErasureView, hide_at_once};
 use super::{Admin, Desk, Viewer};
 use crate::app::App;
 use crate::auth::Caller;
-use crate::cameras::{CameraRefused, CameraView, LastReport};
+use crate::cameras::{CameraRefused, CameraView};
+use crate::erasure::admit_from;
 use crate::error::Error;
-use crate::state::{AuditEntry, CameraRow, CameraSource, Role, State as Database};
+use crate::state::{AuditEntry, CameraRow, CameraSource, NewErasureJob, Role, State as Database};
 
-/// Longest wait before an erasure for pictures that are in flight to the index.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Counts of what an erasure removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Erased {
-    /// Sightings removed from the vector store.
-    pub sightings: u64,
-    /// Files removed from the gallery: pictures and patch features.
-    pub files: u64,
-}
-
-/// Receipt of a removed camera.
+/// A removed camera.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Removal {
     /// Id of the camera.
     #[schema(value_type = String)]
     pub camera: CameraId,
-    /// Time at which the removal was complete.
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
     /// Whether the footage was kept.
     pub kept: bool,
-    /// Counts of what was erased.
-    pub erased: Erased,
+    /// Job that stops the camera and erases its people; `null` when they are kept.
+    pub erasure: Option<ErasureView>,
     /// Position of the removal in the audit trail.
     pub audit_seq: i64,
     /// Whether the configuration file still lists the camera; it then returns at the next start.
     pub returns_at_restart: bool,
-    /// Whether the camera runs in another process. Pictures of it that arrive later are then erased
-    /// without another request.
+    /// Whether the camera runs in another process. Pictures of it that arrive later are then
+    /// refused or erased without another request.
     pub watched: bool,
 }
 
@@ -95,12 +80,11 @@ impl Desk<Admin> {
         run_to_completion(add_now(self.app.clone(), self.caller.clone(), camera)).await
     }
 
-    /// Stops a camera and erases its people, or keeps them searchable with `keep`. The change
-    /// finishes even when the caller disconnects.
+    /// Removes a camera. Its people are erased by a job, and not found any more from the answer on;
+    /// with `keep` they stay searchable. The change finishes even when the caller disconnects.
     ///
     /// # Errors
-    /// [`Error::NotFound`], the node's refusal, or [`Error::Unavailable`]; the erasure is then
-    /// repeated by the same request.
+    /// [`Error::NotFound`], the node's refusal, or [`Error::Unavailable`].
     pub async fn remove_camera(&self, id: CameraId, keep: bool) -> Result<Removal, Error> {
         run_to_completion(remove_now(self.app.clone(), self.caller.clone(), id, keep)).await
     }
@@ -114,25 +98,26 @@ async fn run_to_completion<T: Send + 'static>(
 }
 
 async fn add_now(app: App, caller: Caller, camera: CameraConfig) -> Result<CameraView, Error> {
-    let control = app.control()?.clone();
+    let (control, index) = (app.control()?.clone(), app.index()?.clone());
     let id = camera.id.clone();
     let _changing = app.changing_cameras().await;
     let known = app.known_camera(&id).await?;
-    let pending = app.state().run(Database::pending_erasures).await?;
+    let jobs = app.state().run(Database::unfinished_erasures).await?;
     if known.is_some_and(|k| !k.archived) {
         return Err(Error::Conflict(format!("there is a camera {:?} already", id.as_str())));
     }
-    if pending.contains(&id) {
+    if jobs.iter().any(|job| job.removes.as_ref() == Some(&id)) {
         return Err(Error::Conflict(format!("the footage of camera {:?} is still being erased", id.as_str())));
     }
     let detail = json!({ "camera": id, "url": camera.url.to_string() });
     let entry = AuditEntry { who: caller.signature(), action: "camera.add", purpose: None, detail };
     let spec = camera.clone();
-    if let Ok(index) = app.index() {
-        index.forget_coverage(id.clone()).await;
-    }
+    index.forget_coverage(id.clone()).await;
+    let from = admit_from(&camera, Timestamp::now());
     let (started, remote) = (control.clone(), control.remote());
     call_node(&id, move || started.add(camera)).await?;
+    // From here on it records anew; what was erased of it stays erased.
+    let admitted = index.admit(id.clone(), from).await;
     let stored = app.state().run(move |s| {
         s.record(&entry)?;
         if !remote {
@@ -142,11 +127,15 @@ async fn add_now(app: App, caller: Caller, camera: CameraConfig) -> Result<Camer
         s.forget_camera(&spec.id)?;
         s.finish_erasure(&spec.id)
     });
-    if let Err(e) = stored.await {
+    let stored = match admitted {
+        Ok(()) => stored.await.map_err(Error::from),
+        Err(refused) => Err(refused.into()),
+    };
+    if let Err(e) = stored {
         // A camera that could not be stored must not run either.
         let undo = id.clone();
         call_node(&id, move || control.remove(&undo)).await?;
-        return Err(e.into());
+        return Err(e);
     }
     let row = app.known_camera(&id).await?.ok_or_else(|| missing(&id))?;
     let mut views = app.camera_views(&[row], true).await;
@@ -163,86 +152,71 @@ where
 }
 
 async fn remove_now(app: App, caller: Caller, id: CameraId, keep: bool) -> Result<Removal, Error> {
-    let index = app.index()?.clone();
+    app.index()?;
     let _changing = app.changing_cameras().await;
-    let _removing = app.removing(&id);
     let row = app.known_camera(&id).await?;
-    let begun = app.state().run(Database::erasures).await?;
-    // A failed erasure can be requested again under the same id.
-    if row.is_none() && (keep || !begun.iter().any(|e| e.camera == id && e.watched_since.is_none())) {
-        return Err(missing(&id));
-    }
     let remote = app.control().is_ok_and(|c| c.remote());
-    if let (Some(row), Ok(control)) = (&row, app.control().cloned())
+    let (camera, watched) = (id.clone(), remote && !keep);
+    let Some(row) = row else {
+        // A removal can be asked for again while it is under way: an attempt follows at once.
+        let jobs = app.state().run(Database::unfinished_erasures).await?;
+        let mut job =
+            jobs.into_iter().find(|job| job.removes.as_ref() == Some(&id) && !keep).ok_or_else(|| missing(&id))?;
+        job.retry_at = None;
+        let (audit_seq, again) = (job.audit_seq, job.id);
+        app.state().run(move |s| s.retry_erasure(again)).await?;
+        app.erasures().wake();
+        let erasure = Some(ErasureView::from(app.erasures().with_progress(job)));
+        return Ok(Removal { camera, kept: false, erasure, audit_seq, returns_at_restart: false, watched });
+    };
+    if let Ok(control) = app.control().cloned()
         && !row.archived
     {
         let wanted = id.clone();
         call_node(&id, move || control.removable(&wanted)).await?;
     }
+    let returns_at_restart = row.source == CameraSource::Config && !row.archived;
     let detail = json!({ "camera": id, "keep": keep });
     let entry = AuditEntry { who: caller.signature(), action: "camera.remove", purpose: None, detail };
-    let wanted = id.clone();
-    let kept = row.as_ref().filter(|_| keep && remote).map(|r| r.spec.clone());
-    // The removal is recorded and marked first: after a crash from here on, the next start resumes
-    // the erasure.
+    if keep {
+        let audit_seq = keep_now(&app, entry, row, remote).await?;
+        return Ok(Removal { camera, kept: true, erasure: None, audit_seq, returns_at_restart, watched });
+    }
+    // Recorded and stored first: after a crash from here on, the next start goes on with the
+    // erasure.
+    let requested_by = caller.signature();
+    let job = app
+        .state()
+        .run(move |s| {
+            let audit_seq = s.record(&entry)?;
+            let scopes = vec![Scope::camera(id.clone())];
+            s.start_erasure(&NewErasureJob { removes: Some(id), scopes, requested_by, audit_seq })
+        })
+        .await?;
+    hide_at_once(&app, &job).await;
+    tracing::info!(%camera, job = %job.id, "camera removed; its people are being erased");
+    let audit_seq = job.audit_seq;
+    Ok(Removal { camera, kept: false, erasure: Some(job.into()), audit_seq, returns_at_restart, watched })
+}
+
+/// Archives a camera and stops it; returns the position of its audit record.
+async fn keep_now(app: &App, entry: AuditEntry, row: CameraRow, remote: bool) -> Result<i64, Error> {
+    let (id, archived) = (row.spec.id.clone(), row.spec.id.clone());
+    // A camera of another process becomes known here when its footage is kept.
+    let kept = remote.then_some(row.spec);
     let audit_seq = app
         .state()
         .run(move |s| {
             let seq = s.record(&entry)?;
-            if keep {
-                // A camera of another process becomes known here when its footage is kept.
-                kept.map_or(Ok(()), |spec| s.add_camera(&spec))?;
-                s.archive_camera(&wanted)?
-            } else {
-                s.begin_erasure(&wanted)?
-            }
+            kept.map_or(Ok(()), |spec| s.add_camera(&spec))?;
+            s.archive_camera(&archived)?;
             Ok(seq)
         })
         .await?;
-    stop_and_drain(&app, &id).await?;
-    let mut erased = Erased::default();
-    if !keep {
-        let receipt = index.erase_camera(id.clone()).await?;
-        erased = Erased { sightings: receipt.points, files: receipt.files };
-        let wanted = id.clone();
-        app.state().run(move |s| if remote { Ok(()) } else { s.finish_erasure(&wanted) }).await?;
+    if let Ok(control) = app.control().cloned() {
+        let stopping = id.clone();
+        call_node(&id, move || control.remove(&stopping)).await?;
     }
-    tracing::info!(camera = %id, keep, sightings = erased.sightings, files = erased.files, "camera removed");
-    Ok(Removal {
-        camera: id,
-        at: Timestamp::now(),
-        kept: keep,
-        erased,
-        audit_seq,
-        returns_at_restart: row.is_some_and(|r| r.source == CameraSource::Config && !r.archived),
-        watched: remote && !keep,
-    })
-}
-
-/// Stops the camera and waits until the pictures that it has published have reached the index; an
-/// earlier erasure would miss the last people.
-async fn stop_and_drain(app: &App, id: &CameraId) -> Result<(), Error> {
-    let Ok(control) = app.control().cloned() else { return Ok(()) };
-    let remote = control.remote();
-    let index = app.index()?;
-    let stopping = id.clone();
-    let ran = tokio::task::spawn_blocking(move || {
-        let last_report = control.status().into_iter().find(|h| h.report.camera == stopping);
-        control.remove(&stopping).map(|()| last_report)
-    });
-    let last_report = ran.await.map_err(|e| Error::Internal(format!("stopping camera {id}: {e}")))??;
-    // A camera that does not run sends nothing more. A camera in another process is not waited for:
-    // its late pictures are erased as they arrive, see [`crate::erasure`].
-    let Some(LastReport { report: node, .. }) = last_report.filter(|_| !remote) else { return Ok(()) };
-    let deadline = Instant::now() + DRAIN_TIMEOUT;
-    while Instant::now() < deadline {
-        let mark = index.coverage().get(id);
-        // A connection without a single frame publishes nothing, so it has no end to wait for.
-        if node.frames_analysed == 0 || mark.is_some_and(|m| m.ended && m.connection >= Some(node.connection)) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    tracing::warn!(camera = %id, "the end of the camera's footage did not reach the index in time");
-    Ok(())
+    tracing::info!(camera = %id, "camera removed; its people are kept");
+    Ok(audit_seq)
 }

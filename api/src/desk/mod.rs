@@ -41,6 +41,7 @@
 
 mod audit;
 mod cameras;
+mod erasures;
 mod health;
 mod search;
 mod sightings;
@@ -54,7 +55,8 @@ use serde_json::Value;
 use sightline_core::CameraId;
 use sightline_search::{Filter, Index};
 
-pub use cameras::{Erased, Removal};
+pub use cameras::Removal;
+pub use erasures::{ErasedView, ErasureOrder, ErasureTarget, ErasureView, ScopeView};
 pub use health::{Check, Readiness};
 pub(crate) use health::{readiness, render_metrics};
 pub use search::{Found, SearchOrder};

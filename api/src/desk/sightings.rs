@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use sightline_core::SightingId;
-use sightline_search::Record;
+use sightline_search::{CropHash, PictureKey, Record};
 
 use super::{Desk, Viewer};
 use crate::error::Error;
@@ -21,14 +21,19 @@ impl Desk<Viewer> {
         Ok((sighting, track))
     }
 
-    /// Returns the JPEG of a stored picture.
+    /// Returns the JPEG of a stored picture: with `crop` of this one alone, otherwise of the present
+    /// one.
     ///
     /// # Errors
-    /// The errors of [`Desk::sighting`].
-    pub async fn picture(&self, id: SightingId) -> Result<Bytes, Error> {
-        self.visible(id).await?;
+    /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when another picture has replaced
+    /// the one asked for.
+    pub async fn picture(&self, id: SightingId, crop: Option<CropHash>) -> Result<Bytes, Error> {
+        let present = self.visible(id).await?.payload.crop;
+        if crop.is_some() && crop != present {
+            return Err(Error::NotFound(format!("a later picture has replaced this one of sighting {id}")));
+        }
         self.app.state().note_picture(&self.caller.signature(), id).await?;
-        let picture = self.index()?.picture(id).await?;
+        let picture = self.index()?.picture(PictureKey { id, crop: present }).await?;
         picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
     }
 

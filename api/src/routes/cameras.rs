@@ -93,15 +93,21 @@ pub async fn add(desk: Desk<Admin>, ApiJson(new): ApiJson<NewCamera>) -> Result<
     Ok((StatusCode::CREATED, Json(desk.add_camera(camera).await?)))
 }
 
-/// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`.
-/// Answers when the removal is complete.
+/// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`. An
+/// erasure is a job: the answer comes at once, nobody of the camera is found any more from then on,
+/// and other cameras can be added and removed meanwhile.
 #[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
-    responses((status = 200, body = Removal), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
-              (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = Removal, description = "removed, its people are kept"),
+              (status = 202, body = Removal, description = "its people are being erased; follow `erasure`"),
+              (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+              (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 429, body = ErrorBody),
+              (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub async fn remove(
     desk: Desk<Admin>,
     ApiPath(id): ApiPath<CameraId>,
     ApiQuery(params): ApiQuery<RemoveParams>,
-) -> Result<Json<Removal>, Error> {
-    Ok(Json(desk.remove_camera(id, params.keep).await?))
+) -> Result<(StatusCode, Json<Removal>), Error> {
+    let removal = desk.remove_camera(id, params.keep).await?;
+    let status = if removal.kept { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(removal)))
 }

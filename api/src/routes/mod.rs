@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod cameras;
+pub mod erasures;
 pub mod health;
 pub mod search;
 pub mod sightings;
@@ -22,6 +23,8 @@ pub(crate) fn all() -> (OpenApiRouter<Gate>, OpenApiRouter<Gate>) {
         .routes(routes!(sightings::thumbnail))
         .routes(routes!(cameras::list, cameras::add))
         .routes(routes!(cameras::get, cameras::remove))
+        .routes(routes!(erasures::start, erasures::list))
+        .routes(routes!(erasures::get))
         .routes(routes!(audit::audit))
         .routes(routes!(audit::verify))
         .routes(routes!(health::metrics));

@@ -66,13 +66,14 @@ pub struct HitView {
     /// The person.
     #[serde(flatten)]
     pub hit: Hit,
-    /// Path of the picture's JPEG.
+    /// Path of the picture's JPEG. It names the picture that was judged: when a better one of the
+    /// same track has replaced it, the answer is 404.
     pub thumbnail: String,
 }
 
 impl From<Hit> for HitView {
     fn from(hit: Hit) -> Self {
-        Self { thumbnail: thumbnail_path(hit.sighting_id), hit }
+        Self { thumbnail: thumbnail_path(hit.sighting_id, hit.crop), hit }
     }
 }
 

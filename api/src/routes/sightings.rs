@@ -2,18 +2,16 @@
 //! JPEG.
 
 use axum::Json;
-use axum::http::HeaderMap;
-use axum::response::Response;
-use serde::Serialize;
-use sha2::{Digest, Sha256};
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
 use sightline_core::{BBox, CameraId, SightingId, Timestamp, TrackId};
-use sightline_search::Record;
-use utoipa::ToSchema;
+use sightline_search::{CropHash, Record};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::desk::{Desk, Viewer};
 use crate::error::{Error, ErrorBody};
-use crate::extract::ApiPath;
-use crate::page::with_etag;
+use crate::extract::{ApiPath, ApiQuery};
 
 /// Picture of the same track.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,8 +60,19 @@ pub struct SightingView {
 }
 
 /// Returns the path of a picture's JPEG.
-pub(crate) fn thumbnail_path(id: SightingId) -> String {
-    format!("/v1/sightings/{id}/thumbnail.jpg")
+pub(crate) fn thumbnail_path(id: SightingId, crop: Option<CropHash>) -> String {
+    let path = format!("/v1/sightings/{id}/thumbnail.jpg");
+    crop.map_or(path.clone(), |crop| format!("{path}?crop={crop}"))
+}
+
+/// Which picture of a sighting is wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PictureParams {
+    /// Hash of the picture, as in the `thumbnail` of an answer; without it, the present picture.
+    #[param(value_type = Option<String>)]
+    pub crop: Option<CropHash>,
 }
 
 /// Returns the metadata of a picture and the other pictures of its track.
@@ -75,7 +84,7 @@ pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> R
     let neighbour = |r: Record| Neighbour {
         sighting_id: r.id,
         captured_at: r.payload.captured_at,
-        thumbnail: thumbnail_path(r.id),
+        thumbnail: thumbnail_path(r.id, r.payload.crop),
     };
     Ok(Json(SightingView {
         sighting_id: id,
@@ -86,24 +95,23 @@ pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> R
         captured_at: s.captured_at,
         bbox: s.bbox,
         quality: s.quality.score,
-        thumbnail: thumbnail_path(id),
+        thumbnail: thumbnail_path(id, s.crop),
         track: track.into_iter().map(neighbour).collect(),
     }))
 }
 
 /// Returns the picture as JPEG.
 #[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
-    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
-    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 304, description = "unchanged"),
-              (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result"), PictureParams),
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 400, body = ErrorBody),
+              (status = 404, body = ErrorBody, description = "no such sighting, or another picture has its place"),
+              (status = 503, body = ErrorBody)))]
 pub async fn thumbnail(
     desk: Desk<Viewer>,
     ApiPath(id): ApiPath<SightingId>,
-    headers: HeaderMap,
+    ApiQuery(params): ApiQuery<PictureParams>,
 ) -> Result<Response, Error> {
-    let jpeg = desk.picture(id).await?;
-    // A better picture of the same track may replace this one under the same id, so a cached copy
-    // must be revalidated.
-    let hash: String = Sha256::digest(&jpeg)[..8].iter().map(|b| format!("{b:02x}")).collect();
-    Ok(with_etag(&headers, "image/jpeg", &hash, "private, no-cache", jpeg))
+    let jpeg = desk.picture(id, params.crop).await?;
+    // A copy in a browser's cache would outlive an erasure.
+    Ok(([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "no-store")], jpeg).into_response())
 }

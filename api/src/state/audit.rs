@@ -202,9 +202,9 @@ impl Inner {
     pub(super) fn append(
         &self,
         entries: &[AuditEntry],
-        more: impl FnOnce(&Transaction<'_>) -> Result<(), StateError>,
+        mut more: impl FnMut(&Transaction<'_>) -> Result<(), StateError>,
     ) -> Result<i64, StateError> {
-        let head = self.with(|c| {
+        let head = self.with_reserve(|c| {
             // An immediate transaction: no other process may insert a record between reading the
             // last one and adding this one.
             let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -81,25 +81,6 @@ impl State {
         })
     }
 
-    /// Forgets a camera and marks its footage for erasure in one transaction, so that after a crash
-    /// before [`State::finish_erasure`] the erasure is resumed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn begin_erasure(&self, id: &CameraId) -> Result<(), StateError> {
-        self.with(|c| {
-            let tx = c.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute("DELETE FROM cameras WHERE id = ?1", [id.as_str()])?;
-            tx.execute(
-                "INSERT INTO erasures (camera, requested_at) VALUES (?1, ?2)
-                 ON CONFLICT (camera) DO UPDATE SET watched_since = NULL",
-                params![id.as_str(), Timestamp::now().as_micros()],
-            )?;
-            tx.commit()?;
-            Ok(())
-        })
-    }
-
     /// Marks the erasure of this camera as watched: its footage is erased, but more may arrive.
     ///
     /// # Errors
@@ -216,7 +197,10 @@ fn read(r: &Row<'_>) -> Result<CameraRow, StateError> {
 
 #[cfg(test)]
 mod tests {
+    use sightline_search::Scope;
+
     use super::*;
+    use crate::state::NewErasureJob;
 
     fn camera(id: &str, url: &str) -> CameraConfig {
         serde_json::from_value(serde_json::json!({ "id": id, "url": url })).expect("valid")
@@ -226,6 +210,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let state = State::open(dir.path()).expect("opens");
         (dir, state)
+    }
+
+    fn begin_erasure(state: &State, id: &CameraId) {
+        let (removes, scopes) = (Some(id.clone()), vec![Scope::camera(id.clone())]);
+        let new = NewErasureJob { removes, scopes, requested_by: "test".into(), audit_seq: 0 };
+        state.start_erasure(&new).expect("begun");
     }
 
     #[test]
@@ -247,7 +237,7 @@ mod tests {
         let (dir, state) = open();
         let id: CameraId = "a".parse().expect("valid");
         state.add_camera(&camera("a", "rtsp://a")).expect("added");
-        state.begin_erasure(&id).expect("begun");
+        begin_erasure(&state, &id);
         drop(state);
         let state = State::open(dir.path()).expect("opens again");
         assert_eq!(state.camera(&id).expect("read"), None);
@@ -260,11 +250,11 @@ mod tests {
     fn a_finished_erasure_can_be_watched() {
         let (_dir, state) = open();
         let id: CameraId = "a".parse().expect("valid");
-        state.begin_erasure(&id).expect("begun");
+        begin_erasure(&state, &id);
         state.watch_erasure(&id).expect("watched");
         assert!(state.pending_erasures().expect("read").is_empty());
         assert!(state.erasures().expect("read")[0].watched_since.is_some());
-        state.begin_erasure(&id).expect("asked for again");
+        begin_erasure(&state, &id);
         assert_eq!(state.pending_erasures().expect("read"), std::slice::from_ref(&id));
         state.watch_erasure(&id).expect("watched");
         state.finish_erasure(&id).expect("over");

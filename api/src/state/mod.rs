@@ -8,6 +8,7 @@
 mod anchor;
 mod audit;
 mod cameras;
+mod erasures;
 mod notes;
 mod readers;
 mod schema;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use sightline_search::DiskReserve;
 
 use audit::Trail;
 use notes::Notes;
@@ -28,6 +30,7 @@ use tokens::TokenCache;
 pub use anchor::FILE as ANCHOR_FILE;
 pub use audit::{AuditEntry, AuditRecord};
 pub use cameras::{CameraRow, CameraSource, Erasure};
+pub use erasures::{ErasureJob, ErasureReceipt, Expiry, JobState, NewErasureJob};
 pub use tokens::{NewToken, Role, START_TOKEN_ID, TokenRow, hash_token, new_secret};
 pub use verify::Verdict;
 
@@ -97,6 +100,8 @@ struct Inner {
     trail: Trail,
     notes: Mutex<Notes>,
     tokens: TokenCache,
+    /// Disk space for audit records and erasures.
+    reserve: DiskReserve,
 }
 
 impl Drop for Inner {
@@ -136,6 +141,7 @@ impl State {
             trail,
             notes: Mutex::default(),
             tokens: TokenCache::default(),
+            reserve: DiskReserve::of(folder),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -178,6 +184,11 @@ impl State {
         }
     }
 
+    /// Returns the disk space that is set aside for audit records and erasures.
+    pub fn reserve(&self) -> &DiskReserve {
+        &self.inner.reserve
+    }
+
     /// Runs `work` on a thread of the blocking pool, for async callers.
     ///
     /// # Errors
@@ -197,6 +208,19 @@ impl Inner {
         // rusqlite rolls an open transaction back when its guard is dropped, so a poisoned lock is
         // still consistent.
         work(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`Inner::with`], for what must be written when the disk is full: an audit record, an
+    /// erasure. `work` is repeated once after the reserve is released.
+    fn with_reserve<T>(&self, mut work: impl FnMut(&mut Connection) -> Result<T, StateError>) -> Result<T, StateError> {
+        match self.with(&mut work) {
+            Err(StateError::Sqlite(e))
+                if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) && self.reserve.release() =>
+            {
+                self.with(work)
+            }
+            done => done,
+        }
     }
 }
 
@@ -267,6 +291,24 @@ mod tests {
         assert!(!wrong.exists());
         drop(State::open(dir.path()).expect("made"));
         assert!(State::open_existing(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_full_disk_releases_the_reserve_for_an_audit_record() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let state = State::open(dir.path()).expect("opens");
+        DiskReserve::of(dir.path()).fill();
+        let size = || std::fs::metadata(dir.path().join("reserve")).expect("there").len();
+        assert_eq!(size(), 16 << 20);
+        // SQLite reports this limit as a full disk.
+        state.with(|c| Ok(c.pragma_update(None, "max_page_count", 1)?)).expect("limited");
+        let detail = serde_json::json!({ "query": "x".repeat(100_000) });
+        let entry = AuditEntry { who: "desk".into(), action: "search", purpose: None, detail };
+        let error = state.record(&entry).expect_err("the limit stays").to_string();
+        assert!(error.contains("full"), "{error}");
+        assert_eq!(size(), 0, "it was released, and the record tried again");
+        state.with(|c| Ok(c.pragma_update(None, "max_page_count", 1_000_000)?)).expect("there is room again");
+        assert_eq!(state.record(&entry).expect("recorded"), 1);
     }
 
     #[test]

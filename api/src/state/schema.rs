@@ -67,6 +67,28 @@ const STEPS: &[&str] = &[
      DROP TRIGGER audit_no_delete;
      CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit WHEN OLD.seq > (SELECT seq FROM audit_base)
         BEGIN SELECT RAISE(ABORT, 'the audit trail only grows'); END;",
+    // Every erasure is a job. Those that an earlier version had begun become jobs.
+    "CREATE TABLE erasure_jobs (
+        id           TEXT PRIMARY KEY,                               -- UUID
+        removes      TEXT,                                           -- camera that is removed; NULL: it goes on
+        scopes       TEXT NOT NULL,                                  -- JSON list
+        requested_at INTEGER NOT NULL,
+        requested_by TEXT NOT NULL,
+        audit_seq    INTEGER NOT NULL,
+        state        TEXT NOT NULL CHECK (state IN ('running', 'done', 'failed')),
+        attempts     INTEGER NOT NULL DEFAULT 0,                     -- failed ones
+        error        TEXT,                                           -- of the last attempt
+        retry_at     INTEGER,
+        progress     REAL NOT NULL DEFAULT 0,                        -- 0 to 1
+        erased       TEXT NOT NULL DEFAULT '{\"points\":0,\"files\":0,\"by_model\":{}}', -- JSON, of all attempts
+        receipt      TEXT,                                           -- JSON, when done
+        finished_at  INTEGER
+     ) STRICT;
+     CREATE INDEX erasure_jobs_unfinished ON erasure_jobs (state) WHERE state != 'done';
+     INSERT INTO erasure_jobs (id, removes, scopes, requested_at, requested_by, audit_seq, state)
+        SELECT lower(hex(randomblob(16))), camera, '[{\"camera\":\"' || camera || '\"}]', requested_at,
+               'an earlier version', 0, 'running'
+        FROM erasures WHERE watched_since IS NULL;",
 ];
 
 /// Whether the file has this table.

@@ -22,6 +22,9 @@ fn every_protected_route_wants_a_token() {
         ("POST", "/v1/cameras".into()),
         ("GET", "/v1/cameras/a".into()),
         ("DELETE", "/v1/cameras/a".into()),
+        ("POST", "/v1/erasures".into()),
+        ("GET", "/v1/erasures".into()),
+        ("GET", format!("/v1/erasures/{id}")),
         ("GET", "/v1/audit".into()),
         ("GET", "/v1/audit/verify".into()),
         ("GET", "/metrics".into()),
@@ -72,8 +75,13 @@ fn roles() {
     for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 201)] {
         assert_eq!(server.call("POST", "/v1/cameras", Some(token), Some(&new)).0, want);
     }
-    for (token, want) in [(&viewer, 403), (&operator, 403), (&admin, 200)] {
+    let erasure = json!({ "camera": "gate" });
+    for (token, refused) in [(&viewer, true), (&operator, true), (&admin, false)] {
+        let want = if refused { 403 } else { 202 };
         assert_eq!(server.call("DELETE", "/v1/cameras/yard", Some(token), None).0, want);
+        assert_eq!(server.call("POST", "/v1/erasures", Some(token), Some(&erasure)).0, want);
+        let want = if refused { 403 } else { 200 };
+        assert_eq!(server.call("GET", "/v1/erasures", Some(token), None).0, want);
     }
     let shown = |token| server.call("GET", "/v1/cameras", Some(token), None).1["cameras"][0].clone();
     assert_eq!(shown(&viewer)["url"], Value::Null, "addresses are for administrators");
@@ -152,6 +160,8 @@ fn a_limited_token_sees_its_cameras_only() {
         assert_eq!(server.call("GET", path, Some(&admin), None).0, 403, "{path}");
     }
     assert_eq!(server.call("DELETE", "/v1/cameras/yard", Some(&admin), None).0, 403);
+    assert_eq!(server.call("GET", "/v1/erasures", Some(&admin), None).0, 403);
+    assert_eq!(server.call("POST", "/v1/erasures", Some(&admin), Some(&json!({ "camera": "gate" }))).0, 403);
     let nowhere = server.token(Role::Operator, Some(&["cellar"]));
     assert_eq!(search(&server, &nowhere, &json!({ "query": "a man" })).0, 403);
 }

@@ -55,10 +55,12 @@ fn removing_a_camera_erases_its_people() {
     let gone = server.world.put(&camera("gate"), 100, 0);
     server.world.put(&camera("gate"), 100, 1);
     let stays = server.world.put(&camera("yard"), 100, 0);
-    let (status, receipt) = delete(&server, "/v1/cameras/gate");
-    assert_eq!(status, 200);
-    assert_eq!(receipt["erased"], json!({ "sightings": 2, "files": 4 }));
-    assert_eq!((&receipt["kept"], &receipt["returns_at_restart"]), (&json!(false), &json!(false)));
+    let (status, removal) = delete(&server, "/v1/cameras/gate");
+    assert_eq!(status, 202);
+    assert_eq!((&removal["kept"], &removal["returns_at_restart"]), (&json!(false), &json!(false)));
+    assert_eq!(removal["erasure"]["removes_camera"], "gate");
+    let job = server.erased(&removal["erasure"]);
+    assert_eq!(job["erased"], json!({ "sightings": 2, "files": 4 }));
     assert_eq!(server.get(&format!("/v1/sightings/{gone}")).0, 404);
     assert_eq!(server.get(&format!("/v1/sightings/{stays}")).0, 200);
     assert_eq!(server.get("/v1/cameras/gate").0, 404);
@@ -82,7 +84,7 @@ fn footage_can_be_kept_and_stays_searchable() {
     server.cameras(&["gate"]);
     assert_eq!(server.get("/v1/cameras/gate").1["archived"], false, "added again, it runs again");
     delete(&server, "/v1/cameras/gate?keep=true");
-    assert_eq!(delete(&server, "/v1/cameras/gate").1["erased"]["sightings"], 1, "a kept one can still be erased");
+    assert_eq!(server.remove("gate")["erased"]["sightings"], 1, "a kept one can still be erased");
 }
 
 #[test]
@@ -92,15 +94,15 @@ fn an_erasure_waits_for_what_is_under_way() {
     server.node.running.lock().unwrap().get_mut(&camera("gate")).unwrap().frames_analysed = 5;
     // The last picture reaches the index half a second after the camera was stopped, and its end
     // after that.
-    let (status, receipt) = std::thread::scope(|scope| {
+    let job = std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(std::time::Duration::from_millis(500));
             server.world.put(&camera("gate"), 100, 0);
             server.world.progress(&camera("gate"), Timestamp::now(), true);
         });
-        delete(&server, "/v1/cameras/gate")
+        server.remove("gate")
     });
-    assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
+    assert_eq!(job["erased"]["sightings"], 1);
     assert!(server.world.stored() == 0);
 }
 
@@ -110,14 +112,21 @@ fn a_failed_erasure_is_kept_in_mind_and_can_be_repeated() {
     server.cameras(&["gate"]);
     server.world.put(&camera("gate"), 100, 0);
     *server.world.store.broken.lock().unwrap() = Some("the disk is full");
-    let (status, answer) = delete(&server, "/v1/cameras/gate");
-    assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
+    let (status, removal) = delete(&server, "/v1/cameras/gate");
+    assert_eq!(status, 202);
+    let path = format!("/v1/erasures/{}", removal["erasure"]["id"].as_str().unwrap());
+    let failed = server.until("the attempt fails", || Some(server.get(&path).1).filter(|job| job["state"] == "failed"));
+    assert!(
+        failed["error"].as_str().unwrap().contains("the disk is full") && failed["retry_at"].is_string(),
+        "{failed}"
+    );
     assert_eq!(server.app.state().pending_erasures().unwrap(), [camera("gate")]);
     let (status, _) = server.post("/v1/cameras", &json!({ "id": "gate", "url": "rtsp://gate" }));
     assert_eq!(status, 409, "not added again while its old footage is still there");
     *server.world.store.broken.lock().unwrap() = None;
-    let (status, receipt) = delete(&server, "/v1/cameras/gate");
-    assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)));
+    let (status, again) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &again["erasure"]["id"]), (202, &removal["erasure"]["id"]), "the same job, tried at once");
+    assert_eq!(server.erased(&again["erasure"])["erased"]["sightings"], 1);
     assert!(server.app.state().pending_erasures().unwrap().is_empty());
     assert_eq!(delete(&server, "/v1/cameras/gate").0, 404);
 }
@@ -145,4 +154,29 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert!(server.world.stored() == 0);
+}
+
+#[test]
+fn other_cameras_come_and_go_while_one_is_erased() {
+    let server = Server::start();
+    server.cameras(&["gate"]);
+    server.world.put(&camera("gate"), 100, 0);
+    let hold = server.world.store.hold.lock().unwrap();
+    let (status, removal) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &removal["erasure"]["state"]), (202, &json!("running")), "answered while it erases");
+    assert_eq!(server.get("/v1/cameras/gate").0, 404);
+    let (_, found) = server.post("/v1/search", &json!({ "query": "a man" }));
+    assert_eq!(found["results"], json!([]), "its people are not found from the answer on");
+    server.cameras(&["yard"]);
+    let kept = delete(&server, "/v1/cameras/yard?keep=true");
+    assert_eq!((kept.0, &kept.1["erasure"]), (200, &Value::Null));
+    let (status, refused) = server.post("/v1/cameras", &json!({ "id": "gate", "url": "rtsp://gate" }));
+    assert_eq!(status, 409, "{refused}");
+    drop(hold);
+    server.erased(&removal["erasure"]);
+    let refused = |at| server.world.refuses(&camera("gate"), at);
+    let before = Timestamp::now();
+    assert!(refused(before) && refused(Timestamp::from_micros(i64::MAX)), "whatever arrives late");
+    server.cameras(&["gate"]);
+    assert!(refused(before) && !refused(Timestamp::now()), "it records anew, and its past stays erased");
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use sightline_api::state::{NewToken, Role};
 use sightline_core::{CameraId, SightingId, Timestamp};
+use sightline_search::PictureKey;
 
-use crate::support::{Server, camera};
+use crate::support::{JPEG, Server, camera};
 
 /// A server that knows the cameras `gate` and `yard`.
 struct World {
@@ -139,10 +140,11 @@ fn erased_people_are_gone_from_store_and_gallery() {
     let index = World::new();
     let gone = index.put("gate", 1, 0, 2.0);
     let stays = index.put("yard", 2, 0, 2.0);
-    let (status, receipt) = index.server.call("DELETE", "/v1/cameras/gate", Some("start-token"), None);
-    assert_eq!((status, &receipt["erased"]), (200, &json!({ "sightings": 1, "files": 2 })));
-    assert_eq!(index.server.world.index.gallery().jpeg(gone).unwrap(), None);
-    assert!(index.server.world.index.gallery().jpeg(stays).unwrap().is_some());
+    let job = index.server.remove("gate");
+    assert_eq!(job["erased"], json!({ "sightings": 1, "files": 2 }));
+    assert_eq!(job["receipt"]["vectors_by_model"], json!({ "double": 1 }));
+    let picture = |id| index.server.world.index.gallery().jpeg(PictureKey::new(id, JPEG)).unwrap();
+    assert!(picture(gone).is_none() && picture(stays).is_some());
     let (_, found) = index.search(&index.token(None), &json!({ "query": "axis 0" }));
     assert_eq!(ids(&found["results"]), [stays.to_string()]);
 }

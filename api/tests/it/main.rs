@@ -11,6 +11,7 @@ mod cameras;
 #[cfg(feature = "all-in-one")]
 mod crash;
 mod doubt;
+mod erasures;
 mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;

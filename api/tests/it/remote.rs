@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sightline_api::erasure::Sweeper;
+use sightline_api::erasure::late::Sweeper;
 use sightline_core::Timestamp;
 
 use crate::support::{START_TOKEN, Server, camera, report};
@@ -49,8 +49,9 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
     let server = remote();
     server.cameras(&["gate"]);
     server.world.put(&camera("gate"), 100, 0);
-    let (status, receipt) = delete(&server, "/v1/cameras/gate");
-    assert_eq!((status, &receipt["watched"], &receipt["erased"]["sightings"]), (200, &json!(true), &json!(1)));
+    let (status, removal) = delete(&server, "/v1/cameras/gate");
+    assert_eq!((status, &removal["watched"]), (202, &json!(true)));
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1);
     assert_eq!(server.get("/v1/cameras/gate").0, 404);
 
     // The node still reports, and a picture in flight arrives.
@@ -82,15 +83,24 @@ fn what_comes_late_of_a_removed_camera_is_erased_too() {
 fn a_watched_camera_that_its_own_node_runs_again_is_left_alone() {
     let server = remote();
     let gate = camera("gate");
-    server.app.state().begin_erasure(&gate).unwrap();
+    let begun = "INSERT INTO erasures (camera, requested_at) VALUES ('gate', 1)";
+    server.app.state().with(|c| Ok(c.execute_batch(begun)?)).unwrap();
     server.app.state().watch_erasure(&gate).unwrap();
+    // What the job of the removal left behind: the camera's pictures are refused.
+    let tombstone = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, b"erased/gate");
+    let scopes = vec![sightline_search::Scope::camera(gate.clone())];
+    let erased = server.world.index.erase(tombstone, scopes, sightline_core::shutdown::Shutdown::new(), |_| ());
+    tokio::runtime::Runtime::new().unwrap().block_on(erased).unwrap();
+    let later = Timestamp::now() + Duration::from_secs(90);
+    assert!(server.world.refuses(&gate, later));
     let mut again = report(&gate);
-    again.at = Timestamp::now() + Duration::from_secs(90);
+    again.at = later;
     server.node.running.lock().unwrap().insert(gate.clone(), again);
     server.world.put(&gate, 100, 0);
     sweep(&mut sweeper(&server));
     assert_eq!(server.world.stored(), 1);
     assert_eq!(server.get("/v1/cameras/gate").0, 200);
+    assert!(!server.world.refuses(&gate, later), "the index stores its pictures again");
 }
 
 #[test]
@@ -99,12 +109,12 @@ fn an_erasure_that_failed_is_taken_up_without_being_asked_for() {
     server.cameras(&["gate"]);
     server.world.put(&camera("gate"), 100, 0);
     *server.world.store.broken.lock().unwrap() = Some("the server is away");
-    assert_eq!(delete(&server, "/v1/cameras/gate").0, 503);
-    let mut sweeper = sweeper(&server);
-    sweep(&mut sweeper);
+    let (_, removal) = delete(&server, "/v1/cameras/gate");
+    let path = format!("/v1/erasures/{}", removal["erasure"]["id"].as_str().unwrap());
+    server.until("an attempt fails", || (server.get(&path).1["state"] == "failed").then_some(()));
     assert_eq!(server.world.stored(), 1, "still away");
     *server.world.store.broken.lock().unwrap() = None;
-    sweep(&mut sweeper);
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1);
     assert!(server.world.stored() == 0);
 }
 
@@ -123,25 +133,22 @@ fn one_that_is_kept_stays_searchable() {
 }
 
 #[test]
-fn nobody_erases_beside_the_request_that_removes_the_camera() {
+fn nobody_erases_beside_the_job_that_removes_the_camera() {
     let server = remote();
     server.cameras(&["gate"]);
     server.world.put(&camera("gate"), 100, 0);
     let hold = server.world.store.hold.lock().unwrap();
-    std::thread::scope(|scope| {
-        let request = scope.spawn(|| delete(&server, "/v1/cameras/gate"));
-        // The removal is published, and the request is erasing.
-        while server.node.running.lock().unwrap().contains_key(&camera("gate")) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
-        std::thread::spawn(move || {
-            sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
-            let _ = tell.send(());
-        });
-        told.recv_timeout(Duration::from_secs(10)).expect("it is left to the request");
-        drop(hold);
-        let (status, receipt) = request.join().unwrap();
-        assert_eq!((status, &receipt["erased"]["sightings"]), (200, &json!(1)), "and all of it is counted there");
+    let (_, removal) = delete(&server, "/v1/cameras/gate");
+    // The removal is published, and the job is erasing.
+    server.until("the camera stops", || {
+        (!server.node.running.lock().unwrap().contains_key(&camera("gate"))).then_some(())
     });
+    let (app, (tell, told)) = (server.app.clone(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        sweep(&mut Sweeper::new(app, Duration::from_secs(3600)));
+        let _ = tell.send(());
+    });
+    told.recv_timeout(Duration::from_secs(10)).expect("it is left to the job");
+    drop(hold);
+    assert_eq!(server.erased(&removal["erasure"])["erased"]["sightings"], 1, "and all of it is counted there");
 }

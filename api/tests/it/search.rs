@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sightline_api::state::NewErasureJob;
 use sightline_core::Timestamp;
+use sightline_search::{CropHash, Scope};
 
-use crate::support::{START_TOKEN, Server, camera};
+use crate::support::{JPEG, START_TOKEN, Server, camera};
 
 #[test]
 fn the_answer_has_the_documented_form() {
@@ -34,7 +36,7 @@ fn the_answer_has_the_documented_form() {
                     { "text": "man", "probability": 0.881, "negated": false },
                     { "text": "bag", "probability": 0.119, "negated": true },
                 ],
-                "thumbnail": format!("/v1/sightings/{id}/thumbnail.jpg"),
+                "thumbnail": format!("/v1/sightings/{id}/thumbnail.jpg?crop={}", CropHash::of(JPEG)),
             }],
             "confident": true, "next_cursor": null,
             "not_understood": [{ "text": "young", "why": "the word is not known" }],
@@ -131,7 +133,11 @@ fn what_is_being_erased_is_not_found() {
     let gone: Vec<_> = (1..4).map(|i| server.world.put(&camera("gate"), 100 * i, 0)).collect();
     let stays = server.world.put(&camera("yard"), 100, 0);
     let (_, first) = server.post("/v1/search", &json!({ "query": "axis 0", "limit": 1 }));
-    server.app.state().begin_erasure(&camera("gate")).unwrap();
+    // The job has begun and deletes nothing yet.
+    let _hold = server.world.store.hold.lock().unwrap();
+    let (removes, scopes) = (Some(camera("gate")), vec![Scope::camera(camera("gate"))]);
+    let new = NewErasureJob { removes, scopes, requested_by: "desk (ab12)".into(), audit_seq: 1 };
+    server.app.state().start_erasure(&new).unwrap();
     let (_, found) = server.post("/v1/search", &json!({ "query": "axis 0" }));
     let ids = |answer: &Value| -> Vec<Value> {
         answer["results"].as_array().unwrap().iter().map(|h| h["sighting_id"].clone()).collect()

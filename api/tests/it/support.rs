@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use candle_core::Tensor;
@@ -12,6 +12,7 @@ use half::f16;
 use serde_json::{Value, json};
 use sightline_api::app::{App, ModelView, Setup};
 use sightline_api::cameras::{CameraControl, CameraRefused, LastReport};
+use sightline_api::erasure::{self, Copies};
 use sightline_api::server;
 use sightline_api::state::{CameraSource, NewToken, Role, State};
 use sightline_core::config::{CameraConfig, Config, SearchConfig};
@@ -25,8 +26,9 @@ use sightline_core::{
 use sightline_embed::text::{NotUnderstood, Reason};
 use sightline_search::coverage::{CoverageEvent, CoverageUpdate};
 use sightline_search::{
-    CameraExtent, Coverage, EncodeError, EncodedText, ExactStore, Filter, GalleryEntry, Index, IndexParts, MatchScore,
-    Payload, PhraseAsked, Point, QueryEncoder, Record, Scored, StoreError, VectorStore,
+    CameraExtent, Coverage, CropHash, Deleted, EncodeError, EncodedText, ExactStore, Filter, GalleryEntry, Index,
+    IndexParts, Journals, MatchScore, Payload, PhraseAsked, Point, QueryEncoder, Record, Scored, StoreError,
+    VectorStore,
 };
 
 pub const START_TOKEN: &str = "start-token";
@@ -64,6 +66,9 @@ pub fn tiny_weights() -> HashMap<String, Tensor> {
 pub fn camera(id: &str) -> CameraId {
     id.parse().unwrap()
 }
+
+/// Every picture of a [`World`].
+pub const JPEG: &[u8] = b"\xff\xd8 a picture \xff\xd9";
 
 /// Length of a vector of [`Encoder`].
 pub const WIDTH: usize = 4;
@@ -150,15 +155,18 @@ pub fn along(axis: usize) -> Vec<f32> {
 /// Exact store in memory that can be made to fail or to wait.
 pub struct Store {
     inner: ExactStore,
-    /// Reason why searches and deletions fail, if set.
+    /// Reason why searches and erasures fail, if set.
     pub broken: Mutex<Option<&'static str>>,
-    /// While locked, deletions wait.
+    /// While locked, erasures wait before they delete anything.
     pub hold: Mutex<()>,
+    /// While locked, erasures wait with what they have deleted so far.
+    pub hold_flush: Mutex<()>,
 }
 
 impl Store {
     fn new() -> Self {
-        Self { inner: ExactStore::new("double", WIDTH), broken: Mutex::default(), hold: Mutex::default() }
+        let (broken, hold, hold_flush) = Default::default();
+        Self { inner: ExactStore::new("double", WIDTH), broken, hold, hold_flush }
     }
 
     fn sound(&self) -> Result<(), StoreError> {
@@ -196,15 +204,25 @@ impl VectorStore for Store {
         self.inner.newest(filter, limit)
     }
 
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
         self.sound()?;
-        self.inner.ids(filter)
+        self.inner.scroll(filter, after, limit)
+    }
+
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        self.sound()?;
+        self.inner.delete_ids(ids)
     }
 
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
-        drop(self.hold.lock().unwrap());
         self.sound()?;
         self.inner.delete(filter)
+    }
+
+    /// The first call of an erasure, which holds no lock yet.
+    fn beside(&self) -> Result<Vec<Arc<dyn VectorStore>>, StoreError> {
+        drop(self.hold.lock().unwrap());
+        Ok(Vec::new())
     }
 
     fn end_track(
@@ -232,6 +250,7 @@ impl VectorStore for Store {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        drop(self.hold_flush.lock().unwrap());
         self.inner.flush()
     }
 
@@ -248,14 +267,14 @@ pub struct World {
 }
 
 impl World {
-    fn new(encoder: Encoder, folder: &Path, search: SearchConfig) -> Self {
+    fn new(encoder: Encoder, search: SearchConfig) -> Self {
         let (encoder, store) = (Arc::new(encoder), Arc::new(Store::new()));
         let index = Index::new(IndexParts {
             encoder: encoder.clone(),
             store: store.clone(),
-            gallery: Index::in_memory(encoder.clone(), search.clone(), folder.into()).unwrap().gallery().clone(),
+            gallery: Index::in_memory(encoder.clone(), search.clone()).unwrap().gallery().clone(),
             coverage: Coverage::default(),
-            journals: folder.join("erasures"),
+            journals: Arc::new(Journals::in_memory()),
             search,
         });
         Self { index: index.unwrap(), encoder, store }
@@ -271,8 +290,8 @@ impl World {
         let point = point(camera, born_s, n, axis);
         let data = Bytes::copy_from_slice(&f16::from_f32(logit).to_le_bytes());
         let patches = PatchFeatures { rows: 1, width: 1, data };
-        let jpeg = Bytes::from_static(b"\xff\xd8 a picture \xff\xd9");
-        self.index.gallery().put(&[GalleryEntry { id: point.id, jpeg, patches }]).unwrap();
+        let entry = GalleryEntry { key: point.key(), jpeg: Bytes::from_static(JPEG), patches };
+        self.index.gallery().put(&[entry]).unwrap();
         self.index.store().upsert(std::slice::from_ref(&point)).unwrap();
         point.id
     }
@@ -288,6 +307,12 @@ impl World {
             ended,
         }));
         self.index.coverage().commit(&update).unwrap();
+    }
+
+    /// Whether the index refuses pictures of this camera and capture time, because they are erased.
+    pub fn refuses(&self, camera: &CameraId, captured_at: Timestamp) -> bool {
+        let track = TrackId { born: captured_at, ordinal: 0 };
+        self.index.journals().tombstones().covers(camera, track, captured_at)
     }
 
     /// Number of stored pictures.
@@ -313,6 +338,7 @@ pub fn point(camera: &CameraId, born_s: i64, n: u8, axis: usize) -> Point {
         quality: CropQuality { score: 0.75, ..CropQuality::default() },
         model_id: "double".into(),
         trace: uuid::Uuid::nil(),
+        crop: Some(CropHash::of(JPEG)),
     };
     Point { id: sighting_id(camera, track, n), vector: along(axis), payload }
 }
@@ -423,7 +449,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-        let world = World::new(encoder, dir.path(), config.search.clone());
+        let world = World::new(encoder, config.search.clone());
         let app = App::new(Setup {
             server: config.server,
             search: config.search,
@@ -444,6 +470,7 @@ impl Server {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
+                tokio::spawn(erasure::run(served.clone(), Copies::default(), stop.clone()));
                 server::serve(listener, served, stop).await.unwrap();
             });
         });
@@ -457,6 +484,35 @@ impl Server {
             let (status, body) = self.post("/v1/cameras", &json!({ "id": id, "url": format!("rtsp://cam/{id}") }));
             assert_eq!(status, 201, "{body}");
         }
+    }
+
+    /// Waits for a value.
+    pub fn until<T>(&self, what: &str, mut there: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(value) = there() {
+                return value;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until an erasure is done, and returns it.
+    pub fn erased(&self, job: &Value) -> Value {
+        let path = format!("/v1/erasures/{}", job["id"].as_str().unwrap_or_else(|| panic!("no job: {job}")));
+        self.until("the erasure is done", || {
+            let (status, job) = self.get(&path);
+            assert_eq!(status, 200, "{job}");
+            (job["state"] == "done").then_some(job)
+        })
+    }
+
+    /// Removes a camera, waits until its people are erased, and returns the job.
+    pub fn remove(&self, id: &str) -> Value {
+        let (status, removal) = self.call("DELETE", &format!("/v1/cameras/{id}"), Some(START_TOKEN), None);
+        assert_eq!(status, 202, "{removal}");
+        self.erased(&removal["erasure"])
     }
 
     /// Creates a token and returns its secret.

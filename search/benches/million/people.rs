@@ -165,6 +165,7 @@ impl People {
             },
             model_id: MODEL.to_owned(),
             trace: Uuid::from_u64_pair(mix(bits), mix(bits ^ 1)),
+            crop: None,
         }
     }
 

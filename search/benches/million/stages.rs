@@ -290,7 +290,8 @@ impl Bench<'_> {
             data: vec![0x3c; (PATCHES.0 * PATCHES.1 * 2) as usize].into(),
         };
         let jpeg = Bytes::from(vec![0x55; self.args.jpeg_bytes]);
-        let gallery_entry = |p| GalleryEntry { id: self.people.id(p), jpeg: jpeg.clone(), patches: patches.clone() };
+        let gallery_entry =
+            |p| GalleryEntry { key: self.people.id(p).into(), jpeg: jpeg.clone(), patches: patches.clone() };
         let (start, cpu, before) = (Instant::now(), self.usage()?.cpu, host::disk(&folder));
         for first in (0..GALLERY).step_by(64) {
             let batch: Vec<GalleryEntry> = (first..(first + 64).min(GALLERY)).map(gallery_entry).collect();

@@ -1,21 +1,22 @@
-//! The gallery in a folder with 4096 sub-folders. Pictures are keyed by sighting, patch features by
-//! sighting and model, so that a change of model keeps the pictures and never mixes features.
+//! The gallery in a folder with 4096 sub-folders. Pictures are keyed by sighting and hash, patch
+//! features by model too, so that a change of model keeps the pictures and never mixes features.
 //!
 //! One process may use the folder exclusively, or several may share it, over a network file system
 //! as well: files get their final name only when they are whole, and no process touches files that
 //! another is writing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use sightline_core::{PatchFeatures, SightingId};
+use sightline_core::{PatchFeatures, SightingId, Timestamp};
 use uuid::Uuid;
 
-use super::{Gallery, GalleryEntry, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
 use crate::files::{self, DataLock, FileError};
+use crate::picture::PictureKey;
 
 /// [`Gallery`] in a folder.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct FolderGallery {
     /// Folder of this model's patch features.
     patches: PathBuf,
     temporary: PathBuf,
+    quarantine: PathBuf,
     _lock: DataLock,
 }
 
@@ -56,6 +58,7 @@ impl FolderGallery {
             patches: all_patches.join(model_id),
             all_patches,
             temporary: root.join("tmp"),
+            quarantine: root.join("quarantine"),
             _lock: lock,
         };
         for folder in [&gallery.jpeg, &gallery.patches, &gallery.temporary] {
@@ -76,6 +79,39 @@ impl FolderGallery {
         files::create_folder(folder)?;
         files::write_whole(&self.temporary.join(Uuid::new_v4().to_string()), target, parts)?;
         Ok(folder.to_path_buf())
+    }
+
+    /// Returns the files of these ids whose key is `wanted`, each with the folder of its kind: that of
+    /// the pictures, or of one model's patch features. Every sub-folder is read once.
+    fn files_of(
+        &self,
+        ids: &[SightingId],
+        wanted: impl Fn(PictureKey) -> bool,
+    ) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
+        let shards: BTreeSet<String> = ids.iter().map(|id| shard(*id)).collect();
+        let mut bases = files::list(&self.all_patches)?;
+        bases.push(self.jpeg.clone());
+        let mut found = Vec::new();
+        for base in bases {
+            for shard in &shards {
+                let files = files::list(&base.join(shard))?.into_iter();
+                found.extend(files.filter(|f| key_of(f).is_some_and(&wanted)).map(|file| (base.clone(), file)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes the files of these ids whose key is `gone`, and syncs the sub-folders.
+    fn delete_files(&self, ids: &[SightingId], gone: impl Fn(PictureKey) -> bool) -> Result<u64, GalleryError> {
+        let (mut count, mut touched) = (0, BTreeSet::new());
+        for (_, file) in self.files_of(ids, gone)? {
+            if files::remove(&file)? {
+                count += 1;
+                touched.extend(file.parent().map(Path::to_path_buf));
+            }
+        }
+        touched.iter().try_for_each(|folder| files::sync_folder(folder))?;
+        Ok(count)
     }
 
     /// Writes all of these files, each of two parts, and syncs their names to the disk.
@@ -110,10 +146,19 @@ fn map_concurrently<T: Sync, R: Send>(
     Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// `base/<first three hex digits>/<id>.<extension>`
-fn file_path(base: &Path, id: SightingId, extension: &str) -> PathBuf {
-    let name = id.to_string();
-    base.join(&name[..3]).join(format!("{name}.{extension}"))
+/// `base/<first three hex digits>/<name of the key>`
+fn file_path(base: &Path, key: PictureKey, extension: &str) -> PathBuf {
+    base.join(shard(key.id)).join(key.file_name(extension))
+}
+
+/// The first three hexadecimal digits of an id.
+fn shard(id: SightingId) -> String {
+    format!("{:03x}", id.as_u128() >> 116)
+}
+
+/// Key of a file, by its name; `None` for any other file.
+fn key_of(path: &Path) -> Option<PictureKey> {
+    path.file_name().and_then(|n| n.to_str()).and_then(PictureKey::of_file)
 }
 
 impl Gallery for FolderGallery {
@@ -121,47 +166,40 @@ impl Gallery for FolderGallery {
         let headers = entries.iter().map(|e| format::header(&e.patches)).collect::<Result<Vec<_>, _>>()?;
         let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(2 * entries.len());
         for (e, header) in entries.iter().zip(&headers) {
-            writes.push((file_path(&self.jpeg, e.id, "jpg"), [&e.jpeg, &[]]));
-            writes.push((file_path(&self.patches, e.id, "patches"), [header, &e.patches.data]));
+            writes.push((file_path(&self.jpeg, e.key, "jpg"), [&e.jpeg, &[]]));
+            writes.push((file_path(&self.patches, e.key, "patches"), [header, &e.patches.data]));
         }
         self.write_all(&writes)
     }
 
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError> {
         let headers = features.iter().map(|(_, p)| format::header(p)).collect::<Result<Vec<_>, _>>()?;
         let mut writes: Vec<(PathBuf, [&[u8]; 2])> = Vec::with_capacity(features.len());
-        for ((id, patches), header) in features.iter().zip(&headers) {
-            writes.push((file_path(&self.patches, *id, "patches"), [header, &patches.data]));
+        for ((key, patches), header) in features.iter().zip(&headers) {
+            writes.push((file_path(&self.patches, *key, "patches"), [header, &patches.data]));
         }
         self.write_all(&writes)
     }
 
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        Ok(files::read(&file_path(&self.jpeg, id, "jpg"))?.map(Bytes::from))
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        Ok(files::read(&file_path(&self.jpeg, key, "jpg"))?.map(Bytes::from))
     }
 
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        let path = file_path(&self.patches, id, "patches");
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError> {
+        let path = file_path(&self.patches, key, "patches");
         let Some(file) = files::read(&path)? else { return Ok(None) };
         format::parse(file).map(Some).map_err(|reason| GalleryError::Damaged { path, reason })
     }
 
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
+        let kept: HashMap<SightingId, PictureKey> = kept.iter().map(|key| (key.id, *key)).collect();
+        let ids: Vec<SightingId> = kept.keys().copied().collect();
+        self.delete_files(&ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+    }
+
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
-        let (mut count, mut touched) = (0, BTreeSet::new());
-        let models = files::list(&self.all_patches)?;
-        for id in ids {
-            let patches = models.iter().map(|model| file_path(model, *id, "patches"));
-            for path in patches.chain([file_path(&self.jpeg, *id, "jpg")]) {
-                if files::remove(&path)? {
-                    count += 1;
-                    touched.extend(path.parent().map(Path::to_path_buf));
-                }
-            }
-        }
-        for folder in touched {
-            files::sync_folder(&folder)?;
-        }
-        Ok(count)
+        let gone: HashSet<SightingId> = ids.iter().copied().collect();
+        self.delete_files(ids, |key| gone.contains(&key.id))
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
@@ -177,6 +215,53 @@ impl Gallery for FolderGallery {
         Ok(own.into_iter().collect())
     }
 
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        let mut bases = files::list(&self.all_patches)?;
+        bases.push(self.jpeg.clone());
+        let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
+        for base in bases {
+            for file in files::list(&base.join(format!("{shard:03x}")))? {
+                let Some(PictureKey { id, .. }) = key_of(&file) else { continue };
+                // A file that has vanished meanwhile was erased or replaced.
+                let written = fs::metadata(&file).and_then(|m| m.modified());
+                if written.is_ok_and(|at| at < before) {
+                    ids.insert(id)
+                } else {
+                    young.insert(id)
+                };
+            }
+        }
+        Ok(ids.into_iter().filter(|id| !young.contains(id)).collect())
+    }
+
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        let day = self.quarantine.join(quarantine_day(now));
+        let moved: HashSet<SightingId> = ids.iter().copied().collect();
+        let (mut count, mut touched) = (0, BTreeSet::new());
+        for (base, file) in self.files_of(ids, |key| moved.contains(&key.id))? {
+            let to = match base.strip_prefix(&self.all_patches) {
+                Ok(model) => day.join("patches").join(model),
+                Err(_) => day.join("jpeg"),
+            };
+            files::create_folder(&to)?;
+            fs::rename(&file, to.join(file.file_name().unwrap_or_default()))
+                .map_err(FileError::new("move to quarantine", &file))?;
+            touched.extend(file.parent().map(Path::to_path_buf));
+            touched.insert(to);
+            count += 1;
+        }
+        touched.iter().try_for_each(|folder| files::sync_folder(folder))?;
+        Ok(count)
+    }
+
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        let over =
+            |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|day| quarantine_over(day, now));
+        let days: Vec<PathBuf> = files::list(&self.quarantine)?.into_iter().filter(over).collect();
+        days.iter().try_for_each(|day| files::remove_folder(day))?;
+        Ok(days.len() as u64)
+    }
+
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
         let folder = self.all_patches.join(model_id);
         if folder == self.patches {
@@ -190,8 +275,7 @@ impl Gallery for FolderGallery {
 fn collect(base: &Path, ids: &mut HashSet<SightingId>) -> Result<(), FileError> {
     for folder in files::list(base)? {
         for file in files::list(&folder)? {
-            let name = file.file_stem().and_then(|s| s.to_str());
-            ids.extend(name.and_then(|n| n.parse::<SightingId>().ok()));
+            ids.extend(key_of(&file).map(|key| key.id));
         }
     }
     Ok(())

@@ -1,24 +1,28 @@
 //! Gallery: the JPEG of every sighting and the patch features that the decoder needs to re-rank it,
-//! keyed by sighting id.
+//! keyed by sighting and hash of the JPEG ([`PictureKey`]).
 //!
 //! Both are too large for a vector store and are read by key only. A write is durable when the call
 //! returns, and a read is whole: a half-written or damaged file is an error that names it, never a
 //! wrong picture.
 
+mod check;
 mod folder;
 mod format;
 mod object;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use sightline_core::{Config, PatchFeatures, SightingId};
+use sightline_core::{Config, PatchFeatures, SightingId, Timestamp};
 
+pub use check::{CheckError, GalleryCheck, GalleryReport};
 pub use folder::FolderGallery;
 pub use object::ObjectGallery;
 
 use crate::files::FileError;
+use crate::picture::PictureKey;
 
 /// Reason why a gallery call failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,21 +78,39 @@ impl GalleryError {
     }
 }
 
+/// Number of shards that the ids are spread over: three hexadecimal digits.
+pub const SHARDS: u16 = 4096;
+
+/// Whole days that the quarantine keeps what is moved there.
+pub const QUARANTINE_DAYS: u32 = 7;
+
+/// Name of the quarantine of a day, below the gallery: `2026-05-01`.
+fn quarantine_day(now: Timestamp) -> String {
+    now.to_string().chars().take(10).collect()
+}
+
+/// Whether the quarantine of this day is over; `false` for a name that is no day.
+fn quarantine_over(day: &str, now: Timestamp) -> bool {
+    let kept = f64::from(QUARANTINE_DAYS + 1) * 86_400.0;
+    format!("{day}T00:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
+}
+
 /// Picture and patch features of one sighting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GalleryEntry {
-    /// Id of the sighting.
-    pub id: SightingId,
+    /// Key of the picture.
+    pub key: PictureKey,
     /// The picture as JPEG.
     pub jpeg: Bytes,
     /// Its patch features, f16.
     pub patches: PatchFeatures,
 }
 
-/// Pictures and patch features by sighting id. Every method may be called from any thread at any
+/// Pictures and patch features by key. Every method may be called from any thread at any
 /// time.
 pub trait Gallery: Send + Sync {
-    /// Writes entries and replaces those with the same id; durable when it returns.
+    /// Writes entries and replaces those with the same key; durable when it returns. Earlier pictures
+    /// of the same sighting stay until [`Gallery::prune`].
     ///
     /// # Errors
     /// [`GalleryError::Patches`] before anything is written, or [`GalleryError::File`] after some
@@ -96,32 +118,41 @@ pub trait Gallery: Send + Sync {
     fn put(&self, entries: &[GalleryEntry]) -> Result<(), GalleryError>;
 
     /// Writes this model's patch features of pictures that are stored already, and replaces those
-    /// with the same id; durable when it returns.
+    /// with the same key; durable when it returns.
     ///
     /// # Errors
     /// The errors of [`Gallery::put`].
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError>;
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError>;
 
     /// Returns the picture; `None` when there is none.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError>;
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError>;
 
     /// Returns the patch features; `None` when there are none.
     ///
     /// # Errors
     /// When they cannot be read or are damaged.
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError>;
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError>;
 
-    /// Returns the patch features of several pictures, in the order of `ids`; each as
+    /// Deletes every other picture of the sightings of these keys, for all models, and returns the
+    /// number of files: those that a better picture of the same slot has replaced. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; some may be deleted already.
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError>;
+
+    /// Returns the patch features of several pictures, in the order of `keys`; each as
     /// [`Gallery::patches`] does. A gallery behind a network reads them side by side.
-    fn patches_of(&self, ids: &[SightingId]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
-        ids.iter().map(|id| self.patches(*id)).collect()
+    fn patches_of(&self, keys: &[PictureKey]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
+        keys.iter().map(|key| self.patches(*key)).collect()
     }
 
     /// Deletes everything under these ids, for all models, and returns the number of files; unknown
-    /// ids count as none. Durable when it returns.
+    /// ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
+    /// are near one another cost less.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.
@@ -132,6 +163,29 @@ pub trait Gallery: Send + Sync {
     /// # Errors
     /// When a folder cannot be read.
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError>;
+
+    /// Returns the ids of all models' files whose first three hexadecimal digits are `shard` (below
+    /// [`SHARDS`]), in ascending order. An id with a file that was written after `before` is left
+    /// out: its point may still be on its way.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError>;
+
+    /// Moves everything under these ids, for all models, into the quarantine of the day `now`, and
+    /// returns the number of files. Nothing reads the quarantine; a person can move files back.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be moved; some may have been already.
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError>;
+
+    /// Deletes what has been in quarantine for [`QUARANTINE_DAYS`], and returns the number of days
+    /// that were deleted.
+    ///
+    /// # Errors
+    /// When something cannot be deleted.
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError>;
 
     /// Deletes all patch features of another model. The pictures stay.
     ///

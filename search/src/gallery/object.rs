@@ -1,19 +1,20 @@
 //! The gallery in object storage (S3 and compatible), with the same keys as the folder: pictures by
 //! sighting, patch features by model and sighting. An object is either whole or absent.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use sightline_core::{PatchFeatures, SightingId};
+use sightline_core::{PatchFeatures, SightingId, Timestamp};
 
-use super::{Gallery, GalleryEntry, GalleryError, format};
+use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
+use crate::picture::PictureKey;
 use crate::remote::Calls;
 
 /// Number of concurrent requests.
@@ -35,6 +36,7 @@ pub struct ObjectGallery {
     all_patches: Path,
     /// Prefix of this model's patch features.
     patches: Path,
+    quarantine: Path,
     calls: Calls,
 }
 
@@ -52,6 +54,7 @@ impl ObjectGallery {
             store,
             jpeg: root.clone().join("jpeg"),
             patches: all_patches.clone().join(model_id),
+            quarantine: root.clone().join("quarantine"),
             all_patches,
         })
     }
@@ -137,10 +140,14 @@ fn parse(key: &Path, file: Option<Bytes>) -> Result<Option<PatchFeatures>, Galle
     file.map(|file| format::parse(file.into()).map_err(damaged)).transpose()
 }
 
-/// `base/<first three hex digits>/<id>.<extension>`
-fn object_path(base: &Path, id: SightingId, extension: &str) -> Path {
-    let name = id.to_string();
-    base.clone().join(&name[..3]).join(format!("{name}.{extension}"))
+/// `base/<first three hex digits>/<name of the key>`
+fn object_path(base: &Path, key: PictureKey, extension: &str) -> Path {
+    base.clone().join(shard(key.id)).join(key.file_name(extension))
+}
+
+/// The first three hexadecimal digits of an id.
+fn shard(id: SightingId) -> String {
+    format!("{:03x}", id.as_u128() >> 116)
 }
 
 impl Gallery for ObjectGallery {
@@ -149,31 +156,31 @@ impl Gallery for ObjectGallery {
         for e in entries {
             let header = Bytes::copy_from_slice(&format::header(&e.patches)?);
             let file: PutPayload = [header, e.patches.data.clone()].into_iter().collect();
-            writes.push((object_path(&self.patches, e.id, "patches"), file));
-            writes.push((object_path(&self.jpeg, e.id, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
+            writes.push((object_path(&self.patches, e.key, "patches"), file));
+            writes.push((object_path(&self.jpeg, e.key, "jpg"), PutPayload::from_bytes(e.jpeg.clone())));
         }
         self.write_all(writes)
     }
 
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
-        let write = |(id, patches): &(SightingId, PatchFeatures)| {
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError> {
+        let write = |(key, patches): &(PictureKey, PatchFeatures)| {
             let header = Bytes::copy_from_slice(&format::header(patches)?);
-            Ok((object_path(&self.patches, *id, "patches"), [header, patches.data.clone()].into_iter().collect()))
+            Ok((object_path(&self.patches, *key, "patches"), [header, patches.data.clone()].into_iter().collect()))
         };
         self.write_all(features.iter().map(write).collect::<Result<Vec<_>, GalleryError>>()?)
     }
 
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        self.read(object_path(&self.jpeg, id, "jpg"))
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.read(object_path(&self.jpeg, key, "jpg"))
     }
 
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        let key = object_path(&self.patches, id, "patches");
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError> {
+        let key = object_path(&self.patches, key, "patches");
         parse(&key, self.read(key.clone())?)
     }
 
-    fn patches_of(&self, ids: &[SightingId]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
-        let keys: Vec<Path> = ids.iter().map(|id| object_path(&self.patches, *id, "patches")).collect();
+    fn patches_of(&self, keys: &[PictureKey]) -> Vec<Result<Option<PatchFeatures>, GalleryError>> {
+        let keys: Vec<Path> = keys.iter().map(|key| object_path(&self.patches, *key, "patches")).collect();
         let (store, asked) = (Arc::clone(&self.store), keys.clone());
         let read = self.wait(&self.patches, async move {
             let one = |key: Path| {
@@ -194,31 +201,15 @@ impl Gallery for ObjectGallery {
         }
     }
 
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
+        let kept: HashMap<SightingId, PictureKey> = kept.iter().map(|key| (key.id, *key)).collect();
+        let ids: Vec<SightingId> = kept.keys().copied().collect();
+        self.delete_objects(&ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+    }
+
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
-        let models = self.models()?;
-        let keys: Vec<Path> = ids
-            .iter()
-            .flat_map(|id| {
-                let patches = models.iter().map(|model| object_path(model, *id, "patches"));
-                patches.chain([object_path(&self.jpeg, *id, "jpg")]).collect::<Vec<_>>()
-            })
-            .collect();
-        let store = Arc::clone(&self.store);
-        self.wait(&self.jpeg, async move {
-            // Object storage does not report whether a deleted object existed.
-            let delete = |key: Path| {
-                let store = Arc::clone(&store);
-                async move {
-                    match store.head(&key).await {
-                        Ok(_) => store.delete(&key).await.map(|()| 1),
-                        Err(object_store::Error::NotFound { .. }) => Ok(0),
-                        Err(e) => Err(e),
-                    }
-                }
-            };
-            let counts = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
-            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
-        })
+        let gone: HashSet<SightingId> = ids.iter().copied().collect();
+        self.delete_objects(ids, |key| gone.contains(&key.id))
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
@@ -232,15 +223,127 @@ impl Gallery for ObjectGallery {
         Ok(own.into_iter().collect())
     }
 
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
+        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+            let (store, asked) = (Arc::clone(&self.store), base.join(format!("{shard:03x}")));
+            let found = self.wait(&self.jpeg, async move {
+                store.list(Some(&asked)).map_ok(|o| (o.location, o.last_modified)).try_collect::<Vec<_>>().await
+            })?;
+            for (path, written) in found {
+                let stem = path.filename().and_then(|f| f.split('.').next());
+                let Some(id) = stem.and_then(|stem| stem.parse::<SightingId>().ok()) else { continue };
+                if SystemTime::from(written) < before {
+                    ids.insert(id)
+                } else {
+                    young.insert(id)
+                };
+            }
+        }
+        Ok(ids.into_iter().filter(|id| !young.contains(id)).collect())
+    }
+
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        let day = self.quarantine.clone().join(quarantine_day(now));
+        let moved: HashSet<SightingId> = ids.iter().copied().collect();
+        let mut moves: Vec<(Path, Path)> = Vec::new();
+        for (base, from) in self.objects_of(ids, |key| moved.contains(&key.id))? {
+            let kind = match base.filename().filter(|_| base != self.jpeg) {
+                Some(model) => day.clone().join("patches").join(model.to_owned()),
+                None => day.clone().join("jpeg"),
+            };
+            let Some(name) = from.filename().map(str::to_owned) else { continue };
+            moves.push((from, kind.join(name)));
+        }
+        let store = Arc::clone(&self.store);
+        self.wait(&self.quarantine, async move {
+            let rename = |(from, to): (Path, Path)| {
+                let store = Arc::clone(&store);
+                async move {
+                    match store.rename(&from, &to).await {
+                        Ok(()) => Ok(1),
+                        Err(object_store::Error::NotFound { .. }) => Ok(0),
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            let counts = stream::iter(moves).map(rename).buffer_unordered(CONCURRENT_REQUESTS);
+            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
+        })
+    }
+
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        let (store, folder) = (Arc::clone(&self.store), self.quarantine.clone());
+        let listed = self.wait(&self.quarantine, async move { store.list_with_delimiter(Some(&folder)).await })?;
+        let over = |day: &Path| day.filename().is_some_and(|day| quarantine_over(day, now));
+        let days: Vec<Path> = listed.common_prefixes.into_iter().filter(over).collect();
+        days.iter().try_for_each(|day| self.delete_below(day))?;
+        Ok(days.len() as u64)
+    }
+
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
         let folder = self.all_patches.clone().join(model_id);
         if folder == self.patches {
             return Err(GalleryError::InUse(model_id.to_owned()));
         }
+        self.delete_below(&folder)
+    }
+}
+
+impl ObjectGallery {
+    /// Returns the objects of these ids whose key is `wanted`, each with the prefix of its kind: that
+    /// of the pictures, or of one model's patch features.
+    fn objects_of(
+        &self,
+        ids: &[SightingId],
+        wanted: impl Fn(PictureKey) -> bool,
+    ) -> Result<Vec<(Path, Path)>, GalleryError> {
+        let shards: BTreeSet<String> = ids.iter().map(|id| shard(*id)).collect();
+        let mut found = Vec::new();
+        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+            let prefixes: Vec<Path> = shards.iter().map(|shard| base.clone().join(shard.as_str())).collect();
+            let store = Arc::clone(&self.store);
+            let listed = self.wait(&self.jpeg, async move {
+                let list = |prefix: Path| {
+                    let store = Arc::clone(&store);
+                    async move { store.list(Some(&prefix)).map_ok(|o| o.location).try_collect::<Vec<_>>().await }
+                };
+                stream::iter(prefixes).map(list).buffer_unordered(CONCURRENT_REQUESTS).try_collect::<Vec<_>>().await
+            })?;
+            let key = |path: &Path| path.filename().and_then(PictureKey::of_file);
+            let wanted = listed.into_iter().flatten().filter(|path| key(path).is_some_and(&wanted));
+            found.extend(wanted.map(|path| (base.clone(), path)));
+        }
+        Ok(found)
+    }
+
+    /// Deletes the objects of these ids whose key is `gone`.
+    fn delete_objects(&self, ids: &[SightingId], gone: impl Fn(PictureKey) -> bool) -> Result<u64, GalleryError> {
+        let keys: Vec<Path> = self.objects_of(ids, gone)?.into_iter().map(|(_, path)| path).collect();
+        let store = Arc::clone(&self.store);
+        self.wait(&self.jpeg, async move {
+            let delete = |key: Path| {
+                let store = Arc::clone(&store);
+                async move {
+                    match store.delete(&key).await {
+                        Ok(()) => Ok(1),
+                        // Another process has deleted it since.
+                        Err(object_store::Error::NotFound { .. }) => Ok(0),
+                        Err(e) => Err(e),
+                    }
+                }
+            };
+            let counts = stream::iter(keys).map(delete).buffer_unordered(CONCURRENT_REQUESTS);
+            counts.try_fold(0u64, |sum, n| async move { Ok(sum + n) }).await
+        })
+    }
+
+    /// Deletes every object below `folder`.
+    fn delete_below(&self, folder: &Path) -> Result<(), GalleryError> {
         // In batches, because each call has its own time limit.
         loop {
             let (store, asked) = (Arc::clone(&self.store), folder.clone());
-            let deleted = self.wait(&folder, async move {
+            let deleted = self.wait(folder, async move {
                 let some = store.list(Some(&asked)).map_ok(|o| o.location).take(DELETE_BATCH);
                 let delete = |key: Path| {
                     let store = Arc::clone(&store);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{ReindexError, check_room};
-use crate::erase::resume_erasures;
+use crate::erase::Journals;
 use crate::files::{self, DataLock, FileError};
 use crate::gallery::Gallery;
 use crate::store::{AllModels, EdgeOptions, EdgeStore, Filter, StoreError, VectorStore, indexed_models};
@@ -120,14 +120,15 @@ impl Indexes {
         self.unfinished
     }
 
-    /// Finishes interrupted erasures in all indexes, so that no erased sighting is embedded again.
+    /// Finishes what a crash interrupted, in all indexes, so that no erased sighting is embedded
+    /// again.
     ///
     /// # Errors
-    /// The errors of [`resume_erasures`].
-    pub fn resume_erasures(&self, gallery: &dyn Gallery) -> Result<(), ReindexError> {
+    /// The errors of [`Journals::recover`].
+    pub fn recover(&self, gallery: &dyn Gallery) -> Result<(), ReindexError> {
         let former = self.former.iter().map(|store| Arc::clone(store) as Arc<dyn VectorStore>).collect();
         let all = AllModels::new(Arc::clone(&self.new) as _, former);
-        resume_erasures(&all, gallery, &self.data.join("erasures"))?;
+        Journals::open(&self.data)?.recover(&self.data, &all, gallery)?;
         Ok(())
     }
 

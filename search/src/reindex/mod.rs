@@ -34,6 +34,7 @@ pub use indexes::{Indexes, UNFINISHED, VECTORS, drop_others, open_embedded, resu
 use error::check_room;
 
 use crate::gallery::{Gallery, GalleryError};
+use crate::picture::PictureKey;
 use crate::store::{Filter, Payload, Point, Record, VectorStore};
 
 /// Sightings compared in one call to each index.
@@ -228,7 +229,7 @@ impl Reindex<'_> {
         };
         let (mut pictured, mut jpegs) = (Vec::new(), Vec::new());
         for record in records {
-            match self.gallery.jpeg(record.id) {
+            match self.gallery.jpeg(record.key()) {
                 Ok(Some(jpeg)) => {
                     pictured.push(record);
                     jpegs.push(jpeg);
@@ -241,13 +242,13 @@ impl Reindex<'_> {
             }
         }
         let mut points = Vec::with_capacity(pictured.len());
-        let mut patches: Vec<(SightingId, PatchFeatures)> = Vec::with_capacity(pictured.len());
+        let mut patches: Vec<(PictureKey, PatchFeatures)> = Vec::with_capacity(pictured.len());
         for (record, features) in pictured.into_iter().zip((self.embed)(&jpegs)?) {
             match features {
                 Ok(features) => {
+                    patches.push((record.key(), features.patches));
                     let payload = Payload { model_id: self.new.model_id().to_owned(), ..record.payload };
                     points.push(Point { id: record.id, vector: features.feature, payload });
-                    patches.push((record.id, features.patches));
                 }
                 Err(why) => leave_out(&record, why),
             }

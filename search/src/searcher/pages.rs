@@ -128,6 +128,7 @@ mod tests {
             last_seen: at,
             ended: false,
             captured_at: at,
+            crop: None,
             bbox: BBox::default(),
             frame_size: (1, 1),
             similarity: 0.0,

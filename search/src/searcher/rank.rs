@@ -16,6 +16,8 @@ use super::phrases::TrackProbabilities;
 use super::request::{Hit, PhraseTruth, Sort};
 use crate::encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 use crate::gallery::Gallery;
+use crate::picture::PictureKey;
+use crate::store::Scored;
 
 /// Patch features read from the gallery, with a count of those that could not be read, by reason.
 #[derive(Default)]
@@ -59,8 +61,8 @@ impl DecoderScores {
 /// counted, and does not fail the others.
 pub(super) fn fetch_features(gallery: &dyn Gallery, candidates: &[Candidate], shape: (u32, u32)) -> FetchedFeatures {
     let mut fetched = FetchedFeatures::default();
-    let ids: Vec<SightingId> = candidates.iter().flat_map(|c| c.crops.iter().map(|crop| crop.id)).collect();
-    for (id, read) in ids.iter().copied().zip(gallery.patches_of(&ids)) {
+    let keys: Vec<PictureKey> = candidates.iter().flat_map(|c| c.crops.iter().map(Scored::key)).collect();
+    for (id, read) in keys.iter().map(|key| key.id).zip(gallery.patches_of(&keys)) {
         match read {
             Ok(Some(p)) if (p.rows, p.width) == shape => fetched.pictures.push((id, p)),
             Ok(Some(p)) => {
@@ -183,6 +185,7 @@ fn hit(
         last_seen,
         ended: c.crops.iter().any(|x| x.payload.ended),
         captured_at: best.payload.captured_at,
+        crop: best.payload.crop,
         bbox: best.payload.bbox,
         frame_size: best.payload.frame_size,
         similarity: best.cosine,

@@ -7,6 +7,7 @@ use sightline_embed::text::NotUnderstood;
 
 use crate::encoder::{EncodeError, PhraseAsked};
 use crate::gallery::GalleryError;
+use crate::picture::CropHash;
 use crate::store::{Filter, StoreError};
 
 /// Order of the results.
@@ -86,6 +87,10 @@ pub struct Hit {
     /// Capture time of the picture.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub captured_at: Timestamp,
+    /// Hash of the picture that was judged; `None` for one that an earlier version stored. It stands
+    /// in the path of the picture.
+    #[serde(skip)]
+    pub crop: Option<CropHash>,
     /// Bounding box `[x0, y0, x1, y1]` of the person in the frame, in source pixels.
     #[serde(rename = "box")]
     #[cfg_attr(feature = "openapi", schema(rename = "box", value_type = [f32; 4]))]

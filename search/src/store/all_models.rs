@@ -5,13 +5,16 @@
 //! one's may be half built. So deletions, and the lists of ids that they need, cover all indexes;
 //! everything else goes to the model that answers.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore};
+use super::{CameraExtent, Deleted, Filter, Point, Record, Scored, StoreError, VectorStore};
+
+/// Ids per page of a deletion.
+const CHUNK: usize = 1000;
 
 /// [`VectorStore`] over the indexes of several models.
 pub struct AllModels {
@@ -84,12 +87,24 @@ impl VectorStore for AllModels {
     }
 
     /// Returns the ids of all models' points, each once.
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        let mut ids = HashSet::new();
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        let mut ids = BTreeSet::new();
         for store in self.all() {
-            ids.extend(store.ids(filter)?);
+            ids.extend(store.scroll(filter, after, limit)?);
         }
-        Ok(ids.into_iter().collect())
+        Ok(ids.into_iter().take(limit).collect())
+    }
+
+    /// Deletes from all models' indexes.
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        self.deleted.store(true, Ordering::SeqCst);
+        let mut deleted = Deleted::new();
+        for store in self.all() {
+            for (model, count) in store.delete_ids(ids)? {
+                *deleted.entry(model).or_default() += count;
+            }
+        }
+        Ok(deleted)
     }
 
     /// Deletes from all models' indexes; returns the number of distinct sightings.
@@ -97,12 +112,19 @@ impl VectorStore for AllModels {
         if filter.is_unrestricted() {
             return Err(StoreError::Unrestricted);
         }
-        let ids = self.ids(filter)?;
-        self.deleted.store(true, Ordering::SeqCst);
-        for store in self.all() {
-            store.delete(filter)?;
+        let (mut deleted, mut after) = (0, None);
+        loop {
+            let ids = self.scroll(filter, after, CHUNK)?;
+            let Some(last) = ids.last() else { return Ok(deleted) };
+            self.deleted.store(true, Ordering::SeqCst);
+            // The filter is applied again: another picture may have replaced one of these.
+            let again = Filter { ids: Some(ids.clone()), ..filter.clone() };
+            for store in self.all() {
+                store.delete(&again)?;
+            }
+            deleted += ids.len() as u64;
+            after = Some(*last);
         }
-        Ok(ids.len() as u64)
     }
 
     fn end_track(
@@ -167,6 +189,7 @@ mod tests {
             quality: CropQuality::default(),
             model_id: model.to_owned(),
             trace: Uuid::nil(),
+            crop: None,
         };
         Point { id: sighting_id(&camera, track, 0), vector: vec![1.0, 0.0], payload }
     }

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
+use super::{CameraExtent, Deleted, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
 
 type Points = HashMap<SightingId, (Vec<f32>, Payload)>;
 
@@ -97,8 +97,19 @@ impl VectorStore for ExactStore {
         Ok(found)
     }
 
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        Ok(self.read().iter().filter(|(id, (_, p))| filter.matches(**id, p)).map(|(id, _)| *id).collect())
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        let stored = self.read();
+        let behind = stored.iter().filter(|(id, _)| after.is_none_or(|after| **id > after));
+        let mut ids: Vec<_> = behind.filter(|(id, (_, p))| filter.matches(**id, p)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids.truncate(limit);
+        Ok(ids)
+    }
+
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        let mut stored = self.write();
+        let deleted = ids.iter().filter(|id| stored.remove(id).is_some()).count() as u64;
+        Ok([(self.model_id.clone(), deleted)].into())
     }
 
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {

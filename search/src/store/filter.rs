@@ -3,7 +3,7 @@
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::{Payload, Record};
+use super::{Payload, Record, Scope};
 
 /// Conditions that must all hold; an omitted condition restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Filter {
     pub track: Option<(CameraId, TrackId)>,
     /// Excluded pictures.
     pub exclude: Vec<SightingId>,
+    /// Excluded scopes: those whose erasure is not finished.
+    pub except: Vec<Scope>,
 }
 
 impl Filter {
@@ -56,6 +58,7 @@ impl Filter {
             && self.ids.as_ref().is_none_or(|i| i.contains(&id))
             && self.track.as_ref().is_none_or(|(c, t)| payload.camera == *c && payload.track == *t)
             && !self.exclude.contains(&id)
+            && !self.except.iter().any(|scope| scope.holds(payload))
     }
 
     /// Whether no picture can match.
@@ -67,7 +70,7 @@ impl Filter {
                 .any(|range| matches!(range, (Some(from), Some(to)) if from > to))
     }
 
-    /// Whether every picture matches, except those excluded by id or by camera.
+    /// Whether every picture matches, except those excluded by id, camera or scope.
     pub fn is_unrestricted(&self) -> bool {
         self.cameras.is_none()
             && [self.from, self.to, self.seen_from, self.seen_to].iter().all(Option::is_none)

@@ -11,10 +11,13 @@ mod exact;
 mod filter;
 mod names;
 mod point;
+mod scope;
 #[cfg(feature = "server")]
 pub(crate) mod server;
 mod tracks;
 pub(crate) mod tuning;
+
+use std::sync::Arc;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
@@ -23,8 +26,9 @@ pub use edge::{EdgeOptions, EdgeStore, indexed_models};
 pub use exact::ExactStore;
 pub use filter::Filter;
 pub use point::{CameraExtent, Payload, Point, Record, Scored};
+pub use scope::Scope;
 #[cfg(feature = "server")]
-pub use server::{QdrantStore, ServerCoverage};
+pub use server::{QdrantStore, ServerCoverage, ServerTombstones};
 
 use crate::files::FileError;
 
@@ -108,6 +112,12 @@ impl StoreError {
     }
 }
 
+/// Ids per page of [`VectorStore::ids`].
+const PAGE: usize = 5000;
+
+/// Number of points deleted, by model.
+pub type Deleted = std::collections::BTreeMap<String, u64>;
+
 /// Vectors of one model with their payloads, searched by cosine. Every method may be called from
 /// any thread at any time.
 pub trait VectorStore: Send + Sync {
@@ -176,17 +186,55 @@ pub trait VectorStore: Send + Sync {
     /// When the engine fails.
     fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError>;
 
-    /// Returns the ids of all matching points, in no particular order.
+    /// Returns the ids of the first `limit` matching points behind `after`, in ascending order;
+    /// fewer only when no more match. The last of them is the cursor of the next page, whatever is
+    /// stored or deleted meanwhile.
     ///
     /// # Errors
     /// When the engine fails.
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError>;
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError>;
 
-    /// Deletes all matching points and returns their number. Durable after [`VectorStore::flush`].
+    /// Returns the ids of all matching points, in ascending order. All of them are in memory at
+    /// once: work that grows with the number of points uses [`VectorStore::scroll`].
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
+        let mut ids: Vec<SightingId> = Vec::new();
+        loop {
+            let page = self.scroll(filter, ids.last().copied(), PAGE)?;
+            let last = page.len() < PAGE;
+            ids.extend(page);
+            if last {
+                return Ok(ids);
+            }
+        }
+    }
+
+    /// Deletes the points of these ids without listing anything, and returns how many of them each
+    /// model's index held; unknown ids count as none. Durable after [`VectorStore::flush`].
+    ///
+    /// Writers of other points wait for at most one call; a caller with many ids makes several.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError>;
+
+    /// Deletes all matching points, page by page, and returns their number. Durable after
+    /// [`VectorStore::flush`].
     ///
     /// # Errors
     /// [`StoreError::Unrestricted`] for a filter without a condition, or a failure of the engine.
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError>;
+
+    /// Returns the indexes that other models have beside this one and that it does not delete from
+    /// by itself, as they are at the moment. An erasure reaches them too.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    fn beside(&self) -> Result<Vec<Arc<dyn VectorStore>>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Widens the time span of every point of a track to include `first..=last`; `ended` marks it
     /// as final. Returns the number of points of the track.

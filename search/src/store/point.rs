@@ -5,6 +5,8 @@ use sightline_core::message::Sighting;
 use sightline_core::{BBox, CameraId, CropQuality, SightingId, Timestamp, TrackId};
 use uuid::Uuid;
 
+use crate::picture::{CropHash, PictureKey};
+
 /// Metadata of one picture, stored as JSON. Times are whole microseconds since the Unix epoch, so
 /// that the store can compare them (exactly up to 2^53 us, the year 2255).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct Payload {
     pub model_id: String,
     /// Trace id of the crop, as in every stage's log.
     pub trace: Uuid,
+    /// Hash of the JPEG; `None` for a picture that an earlier version stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<CropHash>,
 }
 
 impl Payload {
@@ -59,6 +64,13 @@ pub struct Point {
     pub payload: Payload,
 }
 
+impl Point {
+    /// Returns the key of the picture in the gallery.
+    pub fn key(&self) -> PictureKey {
+        PictureKey { id: self.id, crop: self.payload.crop }
+    }
+}
+
 impl From<&Sighting> for Point {
     /// The track's span starts at its birth, which its id contains, and ends at the last frame
     /// known so far.
@@ -77,6 +89,7 @@ impl From<&Sighting> for Point {
             quality: crop.quality,
             model_id: s.model_id.clone(),
             trace: crop.origin.trace,
+            crop: Some(CropHash::of(&crop.jpeg)),
         };
         Self { id: s.id(), vector: s.feature.clone(), payload }
     }
@@ -91,6 +104,13 @@ pub struct Record {
     pub payload: Payload,
 }
 
+impl Record {
+    /// Returns the key of the picture in the gallery.
+    pub fn key(&self) -> PictureKey {
+        PictureKey { id: self.id, crop: self.payload.crop }
+    }
+}
+
 /// A picture found by a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
@@ -100,6 +120,13 @@ pub struct Scored {
     pub cosine: f32,
     /// Metadata of the picture.
     pub payload: Payload,
+}
+
+impl Scored {
+    /// Returns the key of the picture in the gallery.
+    pub fn key(&self) -> PictureKey {
+        PictureKey { id: self.id, crop: self.payload.crop }
+    }
 }
 
 /// Number and time span of a camera's stored pictures.
@@ -145,4 +172,10 @@ pub(super) fn widened(
     let span_of = |p: &Payload| (p.first_seen, p.last_seen, p.ended);
     let stale = points.iter().filter(|r| span_of(&r.payload) != span_of(&span)).map(|r| r.id).collect();
     Some((span, stale))
+}
+
+/// Returns the smallest id behind `after`; `None` when there is none. Without `after`, the smallest
+/// id of all.
+pub(super) fn next_id(after: Option<SightingId>) -> Option<SightingId> {
+    after.map_or(Some(Uuid::nil()), |id| id.as_u128().checked_add(1).map(Uuid::from_u128))
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sightline_core::ids::sighting_id;
 use sightline_search::{
-    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Point, Scored, StoreError, VectorStore,
+    CameraExtent, EdgeOptions, EdgeStore, ExactStore, Filter, Point, Scope, Scored, StoreError, VectorStore,
 };
 use uuid::Uuid;
 
@@ -241,12 +241,25 @@ fn filters() -> impl Strategy<Value = Filter> {
     let times = || (prop::option::weighted(0.3, time.clone()), prop::option::weighted(0.3, time.clone()));
     let without = prop::option::weighted(0.3, prop::sample::subsequence(vec!["a", "b", "c", "d"], 0..3));
     let (captured, seen) = (times(), times());
-    let parts = (cameras, captured, seen, some(0.3, 60), track, some(0.5, 100), without);
-    parts.prop_map(|(cameras, (from, to), (seen_from, seen_to), ids, track, exclude, without)| {
+    let scope = (
+        prop::sample::select(vec!["a", "b", "nowhere"]),
+        prop::option::of(time.clone()),
+        prop::option::of(time),
+        prop::option::weighted(0.3, 0i64..42),
+    );
+    let except = prop::collection::vec(scope, 0..3);
+    let parts = (cameras, captured, seen, some(0.3, 60), track, some(0.5, 100), without, except);
+    parts.prop_map(|(cameras, (from, to), (seen_from, seen_to), ids, track, exclude, without, except)| {
         // Numbers from 240 on name pictures that do not exist.
         let id = |n: usize| {
             let (cam, t, crop) = (["a", "b", "c", "d"][n / 80], (n % 80) / 2, (n % 2) as u8);
             sighting_id(&camera(cam), crate::support::track(1_700_000_000_000_000 + t as i64), crop)
+        };
+        let scope = |(c, from, to, t): (&str, Option<i64>, Option<i64>, Option<i64>)| Scope {
+            from: from.map(at),
+            to: to.map(at),
+            track: t.map(|t| crate::support::track(1_700_000_000_000_000 + t)),
+            ..Scope::camera(camera(c))
         };
         Filter {
             cameras: cameras.map(|c| c.into_iter().map(camera).collect()),
@@ -258,6 +271,7 @@ fn filters() -> impl Strategy<Value = Filter> {
             ids: ids.map(|n| n.into_iter().map(id).collect()),
             track: track.map(|(c, t)| (camera(c), crate::support::track(1_700_000_000_000_000 + t))),
             exclude: exclude.unwrap_or_default().into_iter().map(id).collect(),
+            except: except.into_iter().map(scope).collect(),
         }
     })
 }
@@ -299,17 +313,57 @@ fn every_filter_means_the_same_inside_the_search() {
                 prop_assert_eq!(&found.iter().map(|s| s.id).collect::<BTreeSet<_>>(), &wanted);
                 prop_assert!(found.is_sorted_by(|a, b| a.cosine >= b.cosine));
                 prop_assert_eq!(&store.ids(&filter).unwrap().into_iter().collect::<BTreeSet<_>>(), &wanted);
+                let first = store.scroll(&filter, None, 7).unwrap();
+                let second =
+                    first.last().map(|last| store.scroll(&filter, Some(*last), 7).unwrap()).unwrap_or_default();
+                let paged: Vec<Uuid> = first.into_iter().chain(second).collect();
+                prop_assert_eq!(paged, wanted.iter().copied().take(14).collect::<Vec<_>>(), "pages in order");
                 prop_assert_eq!(store.count(&filter).unwrap(), wanted.len() as u64);
                 let newest = store.newest(&filter, 1000).unwrap();
                 prop_assert_eq!(&newest.iter().map(|s| s.id).collect::<BTreeSet<_>>(), &wanted);
                 prop_assert!(!filter.matches_nothing() || wanted.is_empty());
-                prop_assert!(
-                    !filter.is_unrestricted()
-                        || !filter.exclude_cameras.is_empty()
-                        || wanted.len() + filter.exclude.len() >= points.len()
-                );
+                let excluded = |p: &&Point| {
+                    filter.exclude.contains(&p.id)
+                        || filter.exclude_cameras.contains(&p.payload.camera)
+                        || filter.except.iter().any(|s| s.holds(&p.payload))
+                };
+                let excluded = points.iter().filter(excluded).count();
+                prop_assert!(!filter.is_unrestricted() || wanted.len() + excluded >= points.len());
                 Ok(())
             })
             .unwrap();
+    });
+}
+
+#[test]
+fn thousands_are_listed_by_cursor_and_deleted_by_id() {
+    on_each(|store| {
+        // More than a page of any store, for the list and for the deletion.
+        let of = |i: usize| point(["a", "b"][i % 2], i as i64, 0, i as i64, turned(i, 0.2));
+        let points: Vec<Point> = (0..12_400).map(of).collect();
+        points.chunks(2000).for_each(|chunk| store.upsert(chunk).unwrap());
+        let a = Filter::camera(camera("a"));
+        let mut wanted: Vec<Uuid> = points.iter().step_by(2).map(|p| p.id).collect();
+        wanted.sort_unstable();
+        assert_eq!(store.ids(&a).unwrap(), wanted, "in ascending order, each once");
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.scroll(&a, after, 1000).unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            // Deleting what was listed moves no page.
+            assert_eq!(store.delete_ids(&page).unwrap(), [(MODEL.to_owned(), page.len() as u64)].into());
+            seen.extend(page);
+        }
+        assert_eq!(seen, wanted);
+        assert_eq!((store.count(&a).unwrap(), store.count(&Filter::default()).unwrap()), (0, 6200));
+        assert_eq!(
+            store.delete_ids(&[wanted[0], points[1].id]).unwrap(),
+            [(MODEL.to_owned(), 1)].into(),
+            "unknown: none"
+        );
+        assert_eq!(store.delete(&Filter::camera(camera("b"))).unwrap(), 6199, "more than a page");
+        assert!(store.scroll(&Filter::default(), None, 1).unwrap().is_empty());
+        assert!(store.scroll(&Filter::default(), Some(Uuid::max()), 1).unwrap().is_empty());
     });
 }

@@ -9,8 +9,8 @@ use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraState, Discard, IndexEvent, NodeReport};
 use sightline_search::{
-    Coverage, CoverageLedger, FolderGallery, IndexerOptions, QdrantStore, RemoteCoverage, ServerCoverage, VectorStore,
-    indexer,
+    Coverage, CoverageLedger, FolderGallery, IndexerOptions, Journals, QdrantStore, RemoteCoverage, ServerCoverage,
+    Sink, VectorStore, indexer,
 };
 
 use crate::server::places;
@@ -46,7 +46,8 @@ fn index(store: &dyn VectorStore, ledger: Arc<ServerCoverage>, events: Vec<Index
     }
     queue.close();
     let options = IndexerOptions { batch: 2, ..IndexerOptions::default() };
-    indexer::run(&queue, store, &gallery, &coverage, &Discard, &options, &Shutdown::new()).unwrap();
+    let sink = Sink { store, gallery: &gallery, coverage: &coverage, journals: &Journals::in_memory() };
+    indexer::run(&queue, sink, &Discard, &options, &Shutdown::new()).unwrap();
     coverage
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sightline_core::shutdown::Shutdown;
-use sightline_search::{Filter, Point, QdrantStore, StoreError, VectorStore};
+use sightline_search::{Filter, Journals, Point, QdrantStore, Sink, StoreError, VectorStore};
 
 use crate::server::places;
 use crate::support::{MODEL, WIDTH, camera, point, random, rng, turned};
@@ -171,12 +171,13 @@ fn an_index_worker_outlives_its_server_and_loses_nothing() {
     let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
     let coverage = Coverage::with_ledger(Arc::new(ServerCoverage::open(&config).unwrap()));
     let gallery = FolderGallery::open(pictures.path(), MODEL).unwrap();
+    let journals = Journals::in_memory();
+    let sink = Sink { store: &store, gallery: &gallery, coverage: &coverage, journals: &journals };
     let (queue, stop, done) = (Queue::<Delivery<IndexEvent>>::new(8), Shutdown::new(), Arc::new(AtomicI64::new(0)));
     let options =
         IndexerOptions { batch: 8, backoff_first: Duration::from_millis(20), backoff_last: Duration::from_millis(200) };
     std::thread::scope(|scope| {
-        let indexing =
-            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Discard, &options, &stop).unwrap());
+        let indexing = scope.spawn(|| indexer::run(&queue, sink, &Discard, &options, &stop).unwrap());
         scope.spawn(|| {
             for n in 0..ALL {
                 let event = IndexEvent::Sighting(Box::new(crate::support::sighting("gate", n, 0, n, nth(n).vector)));

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use sightline_core::message::Origin;
@@ -14,8 +14,8 @@ use sightline_core::{
     TrackId,
 };
 use sightline_search::{
-    CameraExtent, Coverage, ExactStore, FileError, Filter, FolderGallery, Gallery, GalleryEntry, GalleryError,
-    IndexerError, IndexerOptions, Point, Record, Scored, StoreError, VectorStore, indexer,
+    CameraExtent, Coverage, Deleted, ExactStore, FileError, Filter, FolderGallery, Gallery, GalleryEntry, GalleryError,
+    IndexerError, IndexerOptions, Journals, PictureKey, Point, Record, Scored, Sink, StoreError, VectorStore, indexer,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, progress, sighting, track, turned};
@@ -84,8 +84,11 @@ impl VectorStore for Store {
     fn newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Record>, StoreError> {
         self.0.newest(filter, limit)
     }
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        self.0.ids(filter)
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        self.0.scroll(filter, after, limit)
+    }
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        self.0.delete_ids(ids)
     }
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
         self.0.delete(filter)
@@ -127,20 +130,32 @@ impl Gallery for Pictures {
         }
         self.0.put(entries)
     }
-    fn put_patches(&self, features: &[(SightingId, PatchFeatures)]) -> Result<(), GalleryError> {
+    fn put_patches(&self, features: &[(PictureKey, PatchFeatures)]) -> Result<(), GalleryError> {
         self.0.put_patches(features)
     }
-    fn jpeg(&self, id: SightingId) -> Result<Option<Bytes>, GalleryError> {
-        self.0.jpeg(id)
+    fn jpeg(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.0.jpeg(key)
     }
-    fn patches(&self, id: SightingId) -> Result<Option<PatchFeatures>, GalleryError> {
-        self.0.patches(id)
+    fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError> {
+        self.0.patches(key)
+    }
+    fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
+        self.0.prune(kept)
     }
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         self.0.delete(ids)
     }
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
         self.0.ids()
+    }
+    fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
+        self.0.ids_in(shard, before)
+    }
+    fn quarantine(&self, ids: &[SightingId], now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.quarantine(ids, now)
+    }
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.expire_quarantine(now)
     }
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
         self.0.forget_model(model_id)
@@ -178,7 +193,10 @@ impl Line {
             };
             let refused = script.clone();
             std::thread::spawn(move || {
-                indexer::run(&queue, &*store, &*gallery, &script.coverage, &*refused, &options, &shutdown)
+                let journals = Journals::in_memory();
+                let (store, gallery) = (&*store, &*gallery);
+                let sink = Sink { store, gallery, coverage: &script.coverage, journals: &journals };
+                indexer::run(&queue, sink, &*refused, &options, &shutdown)
             })
         };
         Self { queue, script, store, gallery, shutdown, thread, _folder: folder }
@@ -226,7 +244,7 @@ fn pictures_then_points_then_flush_then_coverage() {
     assert!(gate.last_indexed_at.is_some() && !gate.ended);
     for r in line.store.newest(&Filter::default(), 9).unwrap() {
         assert_eq!((r.payload.first_seen, r.payload.last_seen, r.payload.ended), (at(1), at(25), true));
-        assert!(line.gallery.jpeg(r.id).unwrap().is_some() && line.gallery.patches(r.id).unwrap().is_some());
+        assert!(line.gallery.jpeg(r.key()).unwrap().is_some() && line.gallery.patches(r.key()).unwrap().is_some());
     }
 }
 
@@ -346,7 +364,7 @@ fn repeated_and_late_deliveries_take_nothing_back() {
     assert_eq!(line.store.count(&Filter::default()).unwrap(), 1);
     assert_eq!((payload.captured_at, payload.last_seen, payload.ended), (at(40), at(90), true));
     assert_eq!(found[0].1[2], 1.0);
-    assert_eq!(line.gallery.jpeg(id).unwrap().unwrap(), better.crop.jpeg);
+    assert_eq!(line.gallery.jpeg(PictureKey::new(id, &better.crop.jpeg)).unwrap().unwrap(), better.crop.jpeg);
 }
 
 #[test]
@@ -389,4 +407,27 @@ fn a_better_picture_that_cannot_be_stored_does_not_cost_the_earlier_one() {
     line.thread.join().unwrap().unwrap();
     assert_eq!(line.store.get(&[good.id()]).unwrap()[0].payload.captured_at, at(10));
     assert_eq!(line.script.refused.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_picture_is_never_shown_with_the_time_of_another_one() {
+    let (first, better) = (sighting("gate", 1, 0, 10, turned(0, 0.0)), sighting("gate", 1, 0, 40, turned(2, 0.0)));
+    let line = Line::start(Script::default(), 8, vec![seen(first.clone())]);
+    line.until("the first one is in", |l| l.store.count(&Filter::default()).unwrap() == 1);
+    line.until("it is acknowledged", |l| l.script.coverage.get(&camera("gate")).is_some());
+    // The better picture is in the gallery, and the store fails: the earlier point has its picture.
+    line.script.upsert_fails.store(1_000_000, Ordering::SeqCst);
+    line.queue.push_wait(seen(better.clone()).into()).unwrap();
+    line.until("it fails", |l| l.script.coverage.fault().is_some());
+    let now = line.store.get(&[first.id()]).unwrap().remove(0);
+    assert_eq!(now.payload.captured_at, at(10));
+    assert_eq!(line.gallery.jpeg(now.key()).unwrap().as_ref(), Some(&first.crop.jpeg));
+    line.script.upsert_fails.store(0, Ordering::SeqCst);
+    line.queue.close();
+    let (store, gallery) = (line.store.clone(), line.gallery.clone());
+    line.thread.join().unwrap().unwrap();
+    let then = store.get(&[first.id()]).unwrap().remove(0);
+    assert_eq!(then.payload.captured_at, at(40));
+    assert_eq!(gallery.jpeg(then.key()).unwrap().as_ref(), Some(&better.crop.jpeg));
+    assert_eq!(gallery.jpeg(now.key()).unwrap(), None, "and the earlier one is gone");
 }

@@ -16,7 +16,8 @@ use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Discard, IndexEvent, Sighting, SightingId};
 use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, IndexerOptions, VectorStore, indexer,
+    Coverage, EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, IndexerOptions, Journals, Sink, VectorStore,
+    indexer,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, progress, random, rng, sighting};
@@ -29,21 +30,24 @@ fn nth(n: u64) -> Sighting {
     sighting("gate", n as i64 / 3, (n % 3) as u8, n as i64, random(&mut rng(n), WIDTH))
 }
 
-fn open(folder: &Path) -> (EdgeStore, FolderGallery) {
+fn open(folder: &Path) -> (EdgeStore, FolderGallery, Journals) {
     // A low threshold, so that some kills happen while an index is built.
     let options = EdgeOptions { index_from: 200, compare_all_below: 50, index_threads: 1, ..EdgeOptions::default() };
     let store = EdgeStore::open(&folder.join("vectors"), MODEL, WIDTH, &options).unwrap();
-    (store, FolderGallery::open(&folder.join("gallery"), MODEL).unwrap())
+    let gallery = FolderGallery::open(&folder.join("gallery"), MODEL).unwrap();
+    let journals = Journals::open(folder).unwrap();
+    journals.recover(folder, &store, &gallery).unwrap();
+    (store, gallery, journals)
 }
 
 /// Indexes from `start` on and says `acknowledged N` for each sighting, until `count` are done.
 fn index(folder: &Path, start: u64, count: u64, mut say: impl FnMut(u64)) {
-    let (store, gallery) = open(folder);
+    let (store, gallery, journals) = open(folder);
     let (queue, coverage, shutdown) = (Queue::new(64), Coverage::default(), Shutdown::new());
     let options = IndexerOptions { batch: 32, ..IndexerOptions::default() };
+    let sink = Sink { store: &store, gallery: &gallery, coverage: &coverage, journals: &journals };
     std::thread::scope(|scope| {
-        let indexer =
-            scope.spawn(|| indexer::run(&queue, &store, &gallery, &coverage, &Discard, &options, &shutdown).unwrap());
+        let indexer = scope.spawn(|| indexer::run(&queue, sink, &Discard, &options, &shutdown).unwrap());
         let feeder = scope.spawn(|| {
             for n in start..start.saturating_add(count) {
                 queue.push_wait(IndexEvent::Sighting(Box::new(nth(n)))).unwrap();
@@ -88,17 +92,17 @@ fn child_indexes_and_acknowledges() {
     check(dir.path(), 50);
 }
 
-/// Every sighting below `acknowledged` is stored once and whole, and nothing stored lacks its
-/// pictures.
+/// Every sighting below `acknowledged` is stored once and whole, nothing stored lacks its pictures,
+/// and no picture is left without its sighting.
 fn check(folder: &Path, acknowledged: u64) -> u64 {
-    let (store, gallery) = open(folder);
+    let (store, gallery, _journals) = open(folder);
     for n in 0..acknowledged {
         let s = nth(n);
         let found = store.search(&s.feature, 1, &Filter::ids(vec![s.id()])).unwrap();
         assert_eq!(found.len(), 1, "sighting {n} is lost");
         assert!(found[0].cosine > 0.9999 && found[0].payload.captured_at == at(n as i64), "sighting {n} is another");
-        assert_eq!(gallery.jpeg(s.id()).unwrap().as_ref(), Some(&s.crop.jpeg), "picture of {n}");
-        assert_eq!(gallery.patches(s.id()).unwrap().as_ref(), Some(&s.patches), "features of {n}");
+        assert_eq!(gallery.jpeg(found[0].key()).unwrap().as_ref(), Some(&s.crop.jpeg), "picture of {n}");
+        assert_eq!(gallery.patches(found[0].key()).unwrap().as_ref(), Some(&s.patches), "features of {n}");
     }
     let all = store.ids(&Filter::default()).unwrap();
     let unique: BTreeSet<SightingId> = all.iter().copied().collect();
@@ -106,9 +110,11 @@ fn check(folder: &Path, acknowledged: u64) -> u64 {
     assert_eq!(store.count(&Filter::default()).unwrap(), unique.len() as u64);
     let found = store.search(&nth(0).feature, all.len() + 10, &Filter::default()).unwrap();
     assert_eq!(found.len(), unique.len(), "something is found twice or not at all");
-    for id in &all {
-        assert!(gallery.jpeg(*id).unwrap().is_some() && gallery.patches(*id).unwrap().is_some(), "{id}");
+    for r in store.get(&all).unwrap() {
+        assert!(gallery.jpeg(r.key()).unwrap().is_some() && gallery.patches(r.key()).unwrap().is_some(), "{}", r.id);
     }
+    let pictures: BTreeSet<SightingId> = gallery.ids().unwrap().into_iter().collect();
+    assert_eq!(pictures, unique, "a picture that nobody can find or erase");
     all.len() as u64
 }
 

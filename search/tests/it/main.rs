@@ -10,6 +10,8 @@ mod contract;
 mod coverage;
 #[cfg(feature = "double")]
 mod double;
+#[cfg(feature = "server")]
+mod erased_on_servers;
 mod erasure;
 mod gallery;
 mod indexer;

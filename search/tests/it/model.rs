@@ -18,7 +18,7 @@ use sightline_embed::Embedder;
 use sightline_embed::model::ModelConfig;
 use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, Hit, IndexerOptions,
-    QueryEncoder, SearchError, SearchRequest, Searcher, VectorStore, indexer,
+    Journals, PictureKey, QueryEncoder, SearchError, SearchRequest, Searcher, Sink, VectorStore, indexer,
 };
 
 use crate::support::{at, camera, progress, sighting};
@@ -101,11 +101,17 @@ impl World {
         queue.push_wait(IndexEvent::Progress(progress("gate", 0, 9, true))).unwrap();
         queue.close();
         let options = IndexerOptions::default();
-        indexer::run(&queue, &*store, &*gallery, &coverage, &Discard, &options, &Shutdown::new()).unwrap();
+        let journals = Journals::in_memory();
+        let sink = Sink { store: &*store, gallery: &*gallery, coverage: &coverage, journals: &journals };
+        indexer::run(&queue, sink, &Discard, &options, &Shutdown::new()).unwrap();
         let gate = coverage.get(&camera("gate")).unwrap();
         assert_eq!((gate.indexed, gate.rejected, gate.ended), (6, 0, true));
         World { embedder, store, gallery, _folder: folder }
     }
+}
+
+fn key(hit: &Hit) -> PictureKey {
+    PictureKey { id: hit.sighting, crop: hit.crop }
 }
 
 /// A broken worker can damage bytes before their checksum is computed: NaN in one picture, infinity
@@ -121,7 +127,7 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
     let best = &whole.hits[0].clone();
     let middle = &whole.hits[2].clone();
     for (hit, value) in [(best, f16::NAN), (middle, f16::INFINITY)] {
-        let mut patches = gallery.patches(hit.sighting_id).unwrap().unwrap();
+        let mut patches = gallery.patches(key(hit)).unwrap().unwrap();
         let mut data = patches.data.to_vec();
         // In the class token and in the last patch.
         let end = data.len() - 2;
@@ -129,7 +135,7 @@ fn poisoned_patch_features_cost_their_own_pictures_alone() {
             data[at..at + 2].copy_from_slice(&value.to_le_bytes());
         }
         patches.data = data.into();
-        gallery.put(&[GalleryEntry { id: hit.sighting_id, jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
+        gallery.put(&[GalleryEntry { key: key(hit), jpeg: Bytes::from_static(b"jpeg"), patches }]).unwrap();
     }
     let answer = searcher.search_blocking(&ask).unwrap();
     let scores = |hits: &[Hit]| hits.iter().map(|h| (h.sighting_id, h.match_logit)).collect::<Vec<_>>();
@@ -184,7 +190,7 @@ fn phrases_go_from_the_model_into_the_answer() {
     let lost: Vec<String> = answer.not_understood.iter().map(|n| format!("{}: {}", n.text, n.why)).collect();
     assert_eq!(lost, ["young: age is not judged"]);
     for hit in &answer.hits {
-        let patches = gallery.patches(hit.sighting_id).unwrap().unwrap();
+        let patches = gallery.patches(key(hit)).unwrap().unwrap();
         let score = model.match_scores_blocking(&query, vec![patches]).unwrap().pop().flatten().unwrap();
         let close = |a: f32, b: f32| (a - b).abs() < 1e-5;
         assert!(

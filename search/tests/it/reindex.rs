@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sightline_core::SightingId;
@@ -12,8 +13,8 @@ use sightline_search::reindex::{
     Embed, Event, Indexes, Outcome, Reindex, ReindexError, UNFINISHED, VECTORS, drop_others, open_embedded,
 };
 use sightline_search::{
-    EdgeOptions, EdgeStore, Filter, FolderGallery, Gallery, GalleryEntry, Point, VectorStore, erase, indexed_models,
-    retention, sweep_orphans,
+    EdgeOptions, EdgeStore, Eraser, Filter, FolderGallery, Gallery, GalleryEntry, Journals, Point, Recovered, Scope,
+    VectorStore, indexed_models, retention,
 };
 
 use crate::support::{MODEL, WIDTH, at, camera, gallery_entry, open, patches, point, track, turned};
@@ -115,10 +116,10 @@ fn holds(store: &dyn VectorStore, gallery: &dyn Gallery, points: &[Point]) {
         let (record, vector) = store.vectors(&[p.id]).unwrap().pop().unwrap();
         assert_eq!((record.payload.model_id.as_str(), record.payload.captured_at), (NEW, p.payload.captured_at));
         assert_eq!((&record.payload.camera, record.payload.track), (&p.payload.camera, p.payload.track));
-        let made = features(&gallery.jpeg(p.id).unwrap().unwrap()).unwrap();
+        let made = features(&gallery.jpeg(p.key()).unwrap().unwrap()).unwrap();
         let norm = made.feature.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!(vector.iter().zip(&made.feature).all(|(a, b)| (a - b / norm).abs() < 1e-5), "the vector of {}", p.id);
-        assert_eq!(gallery.patches(p.id).unwrap(), Some(made.patches), "the features of {}", p.id);
+        assert_eq!(gallery.patches(p.key()).unwrap(), Some(made.patches), "the features of {}", p.id);
     }
 }
 
@@ -175,10 +176,14 @@ fn what_the_former_model_does_between_two_runs_is_caught_up_with() {
     let (erased, newcomer) = (points.remove(0), point("c", 900, 0, 950, turned(1, 0.0)));
     {
         // The server, on the former model.
-        let gallery = FolderGallery::open(&dir.path().join("gallery"), MODEL).unwrap();
+        let gallery = Arc::new(FolderGallery::open(&dir.path().join("gallery"), MODEL).unwrap());
         let store = open_embedded(dir.path(), MODEL, WIDTH).unwrap();
         assert_eq!(store.count(&Filter::default()).unwrap(), 24, "the half-done index answers nothing");
-        let receipt = erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::ids(vec![erased.id])).unwrap();
+        let eraser = Eraser::new(store.clone(), gallery.clone(), Arc::new(Journals::in_memory()));
+        let taken = Some(erased.payload.captured_at);
+        let scope = Scope { from: taken, to: taken, ..Scope::camera(erased.payload.camera.clone()) };
+        let receipt = eraser.run(uuid::Uuid::nil(), &[scope], &Shutdown::new(), &mut |_| ()).unwrap();
+        drop(eraser);
         assert_eq!((receipt.points, receipt.files), (1, 3), "picture and both models' features");
         // A better picture for a slot, a track that continues, a new person.
         points[0].payload.captured_at = at(777);
@@ -216,7 +221,7 @@ fn erasing_and_expiring_reach_every_models_index() {
         run(&indexes, &gallery, &model).unwrap();
         indexes.finish().unwrap();
     }
-    let gallery = open_pictures(dir.path());
+    let gallery = Arc::new(open_pictures(dir.path()));
     let store = open_embedded(dir.path(), NEW, NEW_WIDTH).unwrap();
     // A sighting that the new model could not embed: only the former one has it.
     let only_former = points[4].id;
@@ -227,11 +232,16 @@ fn erasing_and_expiring_reach_every_models_index() {
         .unwrap();
     let store = open_embedded(dir.path(), NEW, NEW_WIDTH).unwrap();
     assert_eq!(store.count(&Filter::default()).unwrap(), 23);
-    assert_eq!(sweep_orphans(&*store, &gallery).unwrap(), 0, "its picture is not anybody's");
-    retention::expire(&*store, &gallery, at(106), &Shutdown::new()).unwrap();
-    erase(&*store, &gallery, &dir.path().join("erasures"), &Filter::camera(camera("b"))).unwrap();
-    store.flush().unwrap();
-    drop(store);
+    let journals = Journals::open(dir.path()).unwrap();
+    let recovered = journals.recover(dir.path(), &*store, &*gallery).unwrap();
+    assert_eq!(recovered, Recovered::default(), "its picture is somebody's");
+    retention::expire(&*store, &*gallery, at(106), &Shutdown::new()).unwrap();
+    let eraser = Eraser::new(store, gallery.clone(), Arc::new(journals));
+    let b = [Scope::camera(camera("b"))];
+    let receipt = eraser.run(uuid::Uuid::nil(), &b, &Shutdown::new(), &mut |_| ()).unwrap();
+    let counts: Vec<_> = receipt.by_model.iter().map(|(model, n)| (model.as_str(), *n)).collect();
+    assert_eq!(counts, [(NEW, receipt.points), (MODEL, receipt.points)], "every model's vectors are in the receipt");
+    drop(eraser);
     let stays = |p: &&Point| p.payload.captured_at >= at(106) && p.payload.camera == camera("a");
     let mut left: Vec<SightingId> = points.iter().filter(stays).map(|p| p.id).collect();
     left.sort();
@@ -241,7 +251,7 @@ fn erasing_and_expiring_reach_every_models_index() {
         ids.sort();
         assert_eq!(ids, left, "in the index of {model}");
     }
-    assert!(points.iter().all(|p| gallery.jpeg(p.id).unwrap().is_some() == left.contains(&p.id)));
+    assert!(points.iter().all(|p| gallery.jpeg(p.key()).unwrap().is_some() == left.contains(&p.id)));
 }
 
 #[test]

@@ -31,6 +31,6 @@ fn a_shutdown_ends_the_retention() {
     let shutdown = Shutdown::new();
     shutdown.trigger();
     store.upsert(&[point("gate", 1, 0, 1, turned(0, 0.0))]).unwrap();
-    retention::run(&store, &gallery, Duration::from_secs(1), &shutdown);
+    retention::run(&store, &gallery, Some(Duration::from_secs(1)), &shutdown);
     assert_eq!(store.count(&Filter::default()).unwrap(), 1, "nothing is begun after a stop");
 }

@@ -68,6 +68,7 @@ pub fn point(camera_name: &str, born: i64, crop_no: u8, captured: i64, vector: V
         quality: CropQuality { score: 0.7, detector: 0.9, size: 0.1, sharpness: 0.3, completeness: 1.0 },
         model_id: MODEL.to_owned(),
         trace: Uuid::from_u128(7),
+        crop: None,
     };
     Point { id: sighting_id(&camera, track, crop_no), vector, payload }
 }
@@ -91,7 +92,7 @@ pub fn gallery_entry(p: &Point, match_logit: f32) -> GalleryEntry {
 }
 
 pub fn judged_gallery_entry(p: &Point, values: &[f32]) -> GalleryEntry {
-    GalleryEntry { id: p.id, jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: judged_patches(values) }
+    GalleryEntry { key: p.key(), jpeg: Bytes::from(format!("jpeg of {}", p.id)), patches: judged_patches(values) }
 }
 
 pub fn sighting(camera_name: &str, born: i64, crop_no: u8, captured: i64, feature: Vec<f32>) -> Sighting {

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
+use sightline_api::erasure::{self, Copies};
 use sightline_api::remote::{CameraTopic, RemoteNodes};
 use sightline_api::startup::{self, OpenIndex, Sharing};
 use sightline_api::state::{self, State};
 use sightline_api::tls::Tls;
-use sightline_api::{erasure, gauges, upkeep};
+use sightline_api::{gauges, upkeep};
 use sightline_api::{monitor, server};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};
@@ -98,7 +99,7 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     app.set_index(index, startup::model_view(&embedder));
     let on_the_bus = Duration::from_secs(config.bus.retention_hours.saturating_mul(3600));
     tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
-    tokio::spawn(erasure::run(app.clone(), on_the_bus, shutdown.clone()));
+    tokio::spawn(erasure::run(app.clone(), Copies { topics: Some(on_the_bus) }, shutdown.clone()));
     Ok(follower)
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Connection, local};
+use crate::erase;
 use crate::output::print_table;
 
 /// Camera commands
@@ -79,12 +80,16 @@ pub fn run(command: &Command) -> anyhow::Result<()> {
             // An id with characters that could change the path is refused before it is sent.
             let id: sightline_core::CameraId = id.parse()?;
             let path = format!("/v1/cameras/{id}{}", if *keep { "?keep=true" } else { "" });
-            let receipt = Client::new(connection)?.json("DELETE", &path, None)?;
+            let client = Client::new(connection)?;
+            let removal = client.json("DELETE", &path, None)?;
             match keep {
                 true => println!("{id}: removed, its people are kept"),
-                false => println!("{id}: removed, {} sightings erased", receipt["erased"]["sightings"]),
+                false => {
+                    let done = erase::follow(&client, removal["erasure"].clone())?;
+                    println!("{id}: removed, {} sightings erased", done["receipt"]["sightings"]);
+                }
             }
-            if receipt["returns_at_restart"] == json!(true) {
+            if removal["returns_at_restart"] == json!(true) {
                 eprintln!("note: the configuration file still names {id}: it comes back at the next start");
             }
         }

@@ -8,6 +8,8 @@ mod audit;
 mod camera;
 mod client;
 mod detect;
+mod erase;
+mod gallery;
 mod node;
 #[path = "../shared/output.rs"]
 mod output;
@@ -43,6 +45,11 @@ enum Command {
     /// Add, list and remove cameras of a running Sightline.
     #[command(subcommand)]
     Camera(camera::Command),
+    /// Erase people of a running Sightline, by camera, by camera and time, or by sighting.
+    Erase(erase::Args),
+    /// Find pictures that no index knows, and move them into quarantine
+    #[command(long_about = gallery::HELP)]
+    CheckGallery(gallery::Args),
     /// Create, list and revoke access tokens; the server need not run.
     #[command(subcommand)]
     Token(token::Command),
@@ -73,6 +80,8 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve::run(config.as_deref()),
         Command::Search(args) => search::run(&args),
         Command::Camera(command) => camera::run(&command),
+        Command::Erase(args) => erase::run(&args),
+        Command::CheckGallery(args) => gallery::run(&args),
         Command::Token(command) => token::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Reindex(args) => return reindex::run(&args),

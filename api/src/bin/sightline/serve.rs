@@ -16,17 +16,19 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use sightline_api::app::{App, Setup};
+use sightline_api::erasure::{self, Copies, admit_from};
 use sightline_api::startup::{self, Sharing};
 use sightline_api::state::{self, State};
 use sightline_api::tls::Tls;
 use sightline_api::{gauges, monitor, server, upkeep};
+use sightline_core::config::CameraConfig;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraEvent, Config, Delivery, Discard, IndexEvent, telemetry};
+use sightline_core::{CameraEvent, Config, Delivery, Discard, IndexEvent, Timestamp, telemetry};
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
-use sightline_search::{IndexerOptions, VectorStore, indexer, retention};
+use sightline_search::{Index, IndexerOptions, Sink, VectorStore, indexer, retention};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -145,11 +147,6 @@ impl Pipeline {
         app.set_phase("opening the index");
         let index = startup::index(config, app, &embedder, Sharing::Own).await?.index;
         let (store, gallery) = (Arc::clone(index.store()), Arc::clone(index.gallery()));
-        for camera in state.pending_erasures()? {
-            let erased = index.erase_camera(camera.clone()).await?;
-            tracing::info!(%camera, sightings = erased.points, "finished an erasure that was interrupted");
-            state.finish_erasure(&camera)?;
-        }
 
         app.set_phase("starting the cameras");
         let (crops, sightings) = (Queue::new(CROP_QUEUE), Queue::new(INDEX_QUEUE));
@@ -165,33 +162,34 @@ impl Pipeline {
         };
         let indexing = {
             let (input, store, gallery) = (sightings.clone(), Arc::clone(&store), Arc::clone(&gallery));
-            let (coverage, give_up) = (index.coverage().clone(), give_up.clone());
+            let (coverage, journals, give_up) =
+                (index.coverage().clone(), Arc::clone(index.journals()), give_up.clone());
             let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
             tokio::task::spawn_blocking(move || {
-                indexer::run(&input, &*store, &*gallery, &coverage, &Discard, &options, &give_up)
-                    .map_err(|e| e.to_string())
+                let (store, gallery) = (&*store, &*gallery);
+                let sink = Sink { store, gallery, coverage: &coverage, journals: &journals };
+                indexer::run(&input, sink, &Discard, &options, &give_up).map_err(|e| e.to_string())
             })
         };
-        if config.index.retention_days > 0.0 {
-            let (store, gallery, stop) = (Arc::clone(&store), Arc::clone(&gallery), shutdown.clone());
-            let keep = Duration::from_secs_f64(config.index.retention_days * 86_400.0);
-            tokio::task::spawn_blocking(move || retention::run(&*store, &*gallery, keep, &stop));
-        }
+        let days = Some(config.index.retention_days).filter(|days| *days > 0.0);
+        let keep = days.map(|days| Duration::from_secs_f64(days * 86_400.0));
+        let (sightings_of, pictures_of, stop) = (Arc::clone(&store), Arc::clone(&gallery), shutdown.clone());
+        tokio::task::spawn_blocking(move || retention::run(&*sightings_of, &*pictures_of, keep, &stop));
         let node_config = NodeConfig::new(config, PRODUCER);
         let (out, stop) = (crops.clone(), shutdown.clone());
         let make = move || Box::new(detector.clone()) as Box<dyn Detector>;
         let node = Arc::new(blocking(move || Ok(CameraNode::start(node_config, make, out, stop)?)).await?);
         let control = Arc::new(LocalNode::new(Arc::clone(&node), config.ingest.sources.clone()));
-        let known = state.cameras()?;
-        let starting = Arc::clone(&control);
-        blocking(move || {
-            known.into_iter().filter(|r| !r.archived).for_each(|r| starting.start(r.spec));
-            Ok(())
-        })
-        .await?;
+        // A camera of the configuration that was removed comes back, once its people are erased.
+        let removed = state.pending_erasures()?;
+        let known = state.cameras()?.into_iter().filter(|r| !r.archived).map(|r| r.spec);
+        let (waiting, ready): (Vec<_>, Vec<_>) = known.partition(|camera| removed.contains(&camera.id));
+        start_cameras(&control, &index, ready).await?;
         tokio::spawn(Arc::clone(&control).retry_refused(shutdown.clone()));
-        app.set_cameras(control);
-        app.set_index(index, model);
+        app.set_cameras(control.clone());
+        app.set_index(index.clone(), model);
+        tokio::spawn(erasure::run(app.clone(), Copies::default(), shutdown.clone()));
+        tokio::spawn(start_when_erased(state.clone(), control, index, waiting, shutdown.clone()));
         tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }
@@ -226,6 +224,44 @@ impl Pipeline {
             Ok(Ok(())) => {}
             Ok(Err(e)) => failed("store", e.to_string()),
             Err(e) => failed("store", e.to_string()),
+        }
+    }
+}
+
+/// Starts cameras of the database; what was erased of them stays erased.
+async fn start_cameras(control: &Arc<LocalNode>, index: &Index, cameras: Vec<CameraConfig>) -> anyhow::Result<()> {
+    for camera in &cameras {
+        index.admit(camera.id.clone(), admit_from(camera, Timestamp::now())).await?;
+    }
+    let control = Arc::clone(control);
+    blocking(move || {
+        cameras.into_iter().for_each(|camera| control.start(camera));
+        Ok(())
+    })
+    .await
+}
+
+/// Starts each of these cameras when its erasure is done.
+async fn start_when_erased(
+    state: State,
+    control: Arc<LocalNode>,
+    index: Index,
+    mut waiting: Vec<CameraConfig>,
+    shutdown: Shutdown,
+) {
+    while !waiting.is_empty() && !shutdown.is_triggered() {
+        let pending = state.run(|s| s.pending_erasures()).await;
+        let ready = |camera: &CameraConfig| pending.as_ref().is_ok_and(|pending| !pending.contains(&camera.id));
+        let (erased, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(ready);
+        if let Err(error) = start_cameras(&control, &index, erased.clone()).await {
+            tracing::warn!(%error, "cameras whose people were erased cannot start; trying again");
+            waiting = [rest, erased].concat();
+        } else {
+            waiting = rest;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = shutdown.triggered() => return,
         }
     }
 }

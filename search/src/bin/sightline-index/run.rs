@@ -16,9 +16,10 @@ use sightline_core::service::{self, NotReady, Service};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, Delivery, IndexEvent, telemetry};
 use sightline_embed::ModelFolder;
+use sightline_search::reindex::open_embedded;
 use sightline_search::{
-    Coverage, EdgeOptions, EdgeStore, Gallery, IndexerOptions, QdrantStore, ServerCoverage, StoreError, VectorStore,
-    indexer, open_gallery, resume_erasures, retention, sweep_orphans,
+    Coverage, Gallery, IndexerOptions, Journals, QdrantStore, ServerCoverage, ServerTombstones, Sink, StoreError,
+    VectorStore, indexer, open_gallery, retention,
 };
 
 use crate::in_flight::InFlightRecords;
@@ -102,28 +103,27 @@ fn node_name(config: &Config) -> String {
     format!("index@{}", if host.is_empty() { "unknown" } else { host })
 }
 
-/// Where sightings are stored.
-struct Sink {
+/// The open index.
+struct Parts {
     store: Arc<dyn VectorStore>,
     gallery: Arc<dyn Gallery>,
     coverage: Coverage,
+    journals: Journals,
 }
 
 /// Opens the stores for the configured model; `None` when the shutdown came first.
-fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result<Option<Sink>> {
+fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result<Option<Parts>> {
     let model = ModelFolder::open(&config.model.folder)?;
     let width = model.config.architecture.embed_dim;
     tracing::info!(model = model.id, width, folder = %model.path.display(), "the model whose sightings are stored");
     let gallery = open_gallery(config, &model.id)?;
     if config.vectors.store == VectorPlace::Embedded {
-        let store = EdgeStore::open(&config.data.folder.join("vectors"), &model.id, width, &EdgeOptions::default())?;
-        resume_erasures(&store, &*gallery, &config.data.folder.join("erasures"))?;
-        // A shared folder may hold pictures whose points are still in flight.
-        if config.gallery.url.is_empty() {
-            sweep_orphans(&store, &*gallery)?;
-        }
+        let data = &config.data.folder;
+        let store = open_embedded(data, &model.id, width)?;
+        let journals = Journals::open(data)?;
+        journals.recover(data, &*store, &*gallery)?;
         let coverage = Coverage::from_store(store.cameras()?);
-        return Ok(Some(Sink { store: Arc::new(store), gallery, coverage }));
+        return Ok(Some(Parts { store, gallery, coverage, journals }));
     }
     let away = |error: &StoreError| {
         tracing::warn!(%error, "waiting for the vector store");
@@ -132,12 +132,15 @@ fn open(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     let opened = QdrantStore::open_with_retry(&config.vectors, &model.id, width, shutdown, away)?;
     let Some(store) = opened else { return Ok(None) };
     let Some(ledger) = ServerCoverage::open_with_retry(&config.vectors, shutdown, away)? else { return Ok(None) };
+    let erased = ServerTombstones::open_with_retry(&config.vectors, shutdown, away)?;
+    let Some(erased) = erased else { return Ok(None) };
     let coverage = Coverage::with_ledger(Arc::new(ledger));
-    Ok(Some(Sink { store: Arc::new(store), gallery, coverage }))
+    let journals = Journals::shared(Arc::new(erased))?;
+    Ok(Some(Parts { store: Arc::new(store), gallery, coverage, journals }))
 }
 
 fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let Some(sink) = open(config, status, shutdown)? else { return Ok(()) };
+    let Some(parts) = open(config, status, shutdown)? else { return Ok(()) };
     let bus = &config.bus;
     let dead_topic = format!("{}{}", bus.sightings_topic, bus.dead_letter_suffix);
     status.set_waiting("bus", format!("waiting for the topics at {}", bus.brokers));
@@ -150,21 +153,21 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
     let producer = Producer::start(bus, &node)?;
     let in_flight = InFlightRecords::new(DeadLetters::new(producer.clone(), bus, "index"), &bus.sightings_topic);
     let consumer = Arc::new(Consumer::start(bus, GROUP, &[&bus.sightings_topic], &node)?);
-    status.set_ready(Some((sink.coverage.clone(), Arc::clone(&consumer), producer.clone())));
+    status.set_ready(Some((parts.coverage.clone(), Arc::clone(&consumer), producer.clone())));
 
     let queue: Queue<Delivery<IndexEvent>> = Queue::new(2 * config.index.batch.max(1));
     let options = IndexerOptions { batch: config.index.batch, ..IndexerOptions::default() };
     let give_up = Shutdown::new();
     std::thread::scope(|scope| {
-        let (store, gallery, coverage) = (&*sink.store, &*sink.gallery, &sink.coverage);
+        let (store, gallery) = (&*parts.store, &*parts.gallery);
+        let sink = Sink { store, gallery, coverage: &parts.coverage, journals: &parts.journals };
         let (line, refused, options, give_up) = (queue.clone(), &in_flight, &options, &give_up);
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let indexing = named("indexer")
-            .spawn_scoped(scope, move || indexer::run(&line, store, gallery, coverage, refused, options, give_up))?;
-        if config.index.retention_days > 0.0 {
-            let keep = Duration::from_secs_f64(config.index.retention_days * 86_400.0);
-            named("retention").spawn_scoped(scope, move || retention::run(store, gallery, keep, shutdown))?;
-        }
+        let indexing =
+            named("indexer").spawn_scoped(scope, move || indexer::run(&line, sink, refused, options, give_up))?;
+        let days = Some(config.index.retention_days).filter(|days| *days > 0.0);
+        let keep = days.map(|days| Duration::from_secs_f64(days * 86_400.0));
+        named("retention").spawn_scoped(scope, move || retention::run(store, gallery, keep, shutdown))?;
         feed(&consumer, &in_flight, &queue, shutdown, || indexing.is_finished());
         // The end of the feed also ends the retention.
         shutdown.trigger();
@@ -181,7 +184,7 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
         if !producer.flush(DEAD_LETTER_TIMEOUT) {
             tracing::warn!("not all dead letters have been taken by the broker; their records will come again");
         }
-        sink.store.flush()?;
+        parts.store.flush()?;
         Ok(())
     })
 }

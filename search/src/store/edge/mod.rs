@@ -23,9 +23,9 @@ use qdrant_edge::{
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use super::names::{self, CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
-use super::point::widened;
+use super::point::{next_id, widened};
 use super::tuning::{COMPARE_ALL_BELOW, MIN_BEAM, kilobytes};
-use super::{CameraExtent, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
+use super::{CameraExtent, Deleted, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
 use crate::files::{DataLock, FileError};
 pub(crate) use optimizer::Optimizer;
 
@@ -194,25 +194,10 @@ impl EdgeStore {
         self.engine().update(operation).map_err(convert::engine)
     }
 
-    /// Returns all ids of a filter, page by page in the order of ids.
-    fn scroll_ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        let (mut ids, mut offset) = (Vec::new(), None);
-        let filter = convert::filter(filter)?;
-        loop {
-            let mut request = ScrollRequest::new();
-            request.offset = offset;
-            request.limit = Some(CHUNK);
-            request.filter = filter.clone();
-            request.with_payload = Some(WithPayloadInterface::Bool(false));
-            let (page, next) = self.engine().scroll(request).map_err(convert::engine)?;
-            for record in page {
-                ids.push(convert::sighting_id(record.id)?);
-            }
-            match next {
-                Some(id) => offset = Some(id),
-                None => return Ok(ids),
-            }
-        }
+    /// Deletes stored points. The caller holds the writer's lock.
+    fn delete_stored(&self, ids: &[SightingId]) -> Result<(), StoreError> {
+        let ids = ids.iter().copied().map(convert::point_id).collect();
+        self.update(UpdateOperation::PointOperation(PointOperations::DeletePoints { ids }))
     }
 
     /// Returns the oldest or newest pictures of a filter by capture time.
@@ -374,21 +359,52 @@ impl VectorStore for EdgeStore {
         Ok(page)
     }
 
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        if filter.matches_nothing() { Ok(Vec::new()) } else { self.scroll_ids(filter) }
+    /// The engine either walks its ids from the cursor on or collects what the filter's index
+    /// names, whichever is less work: so all pages together cost one walk over the ids at most.
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        let Some(first) = next_id(after).filter(|_| limit > 0 && !filter.matches_nothing()) else {
+            return Ok(Vec::new());
+        };
+        let mut request = ScrollRequest::new();
+        request.offset = after.map(|_| convert::point_id(first));
+        request.limit = Some(limit);
+        request.filter = convert::filter(filter)?;
+        request.with_payload = Some(WithPayloadInterface::Bool(false));
+        let (page, _) = self.engine().scroll(request).map_err(convert::engine)?;
+        page.into_iter().map(|record| convert::sighting_id(record.id)).collect()
+    }
+
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        let mut deleted = 0;
+        for chunk in ids.chunks(CHUNK) {
+            let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut request = RetrieveRequest::new(chunk.iter().copied().map(convert::point_id).collect());
+            request.with_payload = Some(WithPayloadInterface::Bool(false));
+            let stored = self.engine().retrieve(request).map_err(convert::engine)?;
+            let stored: Vec<_> = stored.into_iter().map(|r| convert::sighting_id(r.id)).collect::<Result<_, _>>()?;
+            if !stored.is_empty() {
+                self.delete_stored(&stored)?;
+                deleted += stored.len() as u64;
+            }
+        }
+        Ok([(self.model_id.clone(), deleted)].into())
     }
 
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
         if filter.is_unrestricted() {
             return Err(StoreError::Unrestricted);
         }
-        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids = self.ids(filter)?;
-        for chunk in ids.chunks(CHUNK) {
-            let ids = chunk.iter().copied().map(convert::point_id).collect();
-            self.update(UpdateOperation::PointOperation(PointOperations::DeletePoints { ids }))?;
+        let (mut deleted, mut after) = (0, None);
+        loop {
+            // Listed and deleted under one lock, so that no picture that replaces one of these
+            // meanwhile is deleted in its place.
+            let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let ids = self.scroll(filter, after, CHUNK)?;
+            let Some(last) = ids.last() else { return Ok(deleted) };
+            self.delete_stored(&ids)?;
+            deleted += ids.len() as u64;
+            after = Some(*last);
         }
-        Ok(ids.len() as u64)
     }
 
     fn end_track(

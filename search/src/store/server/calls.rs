@@ -1,7 +1,7 @@
 //! The store trait as calls of the Qdrant server.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use qdrant_client::qdrant::{
     AcornSearchParams, CountPoints, DeletePoints, Direction, FacetCounts, GetPoints, OrderBy, QuantizationSearchParams,
@@ -10,18 +10,21 @@ use qdrant_client::qdrant::{
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
-use super::super::point::widened;
+use super::super::point::{next_id, widened};
 use super::QdrantStore;
 use super::consistency;
 use super::convert::{self, SPAN, TRACK_KEY, with_fields, with_payload, with_vectors};
-use crate::store::names::{CAMERA, CAPTURED_AT};
+use crate::store::names::{self, CAMERA, CAPTURED_AT};
 use crate::store::tuning::MIN_BEAM;
-use crate::store::{CameraExtent, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector};
+use crate::store::{
+    CameraExtent, Deleted, Filter, Payload, Point, Record, Scored, StoreError, VectorStore, check_vector,
+};
 
 /// Points per call: at most two megabytes of the widest vectors.
 const CHUNK: usize = 500;
 
-/// Ids listed or deleted per call.
+/// Ids listed or deleted per call: some 200 kB. A server refuses requests above 32 MB and is slow
+/// with filters of many ids.
 const IDS: usize = 5000;
 
 /// Largest number of cameras listed.
@@ -73,7 +76,11 @@ impl QdrantStore {
             let request = GetPoints {
                 collection_name: self.collection.clone(),
                 ids: chunk.iter().copied().map(convert::point_id).collect(),
-                with_payload: fields.map_or_else(|| with_payload(true), with_fields),
+                with_payload: match fields {
+                    None => with_payload(true),
+                    Some([]) => with_payload(false),
+                    Some(fields) => with_fields(fields),
+                },
                 with_vectors: with_vectors(vectors),
                 read_consistency,
                 ..GetPoints::default()
@@ -110,6 +117,60 @@ impl QdrantStore {
             ..CountPoints::default()
         };
         Ok(self.client.call(|q| async move { q.count(request).await })?.result.map_or(0, |r| r.count))
+    }
+
+    /// Deletes stored points. The caller holds the writer's lock.
+    fn delete_stored(&self, ids: &[SightingId]) -> Result<(), StoreError> {
+        let request = DeletePoints {
+            collection_name: self.collection.clone(),
+            wait: Some(true),
+            points: Some(convert::selector(ids)),
+            ordering: consistency::in_order(),
+            ..DeletePoints::default()
+        };
+        self.client.change(|q| async move { q.delete_points(request).await })
+    }
+
+    /// Opens the collections of other models on this server, to erase from them. They are found by
+    /// their name, `<vectors.collection>-<model>`, and only those whose points say that they belong
+    /// to that model are taken: another installation may have a name that begins like this one.
+    fn other_models(&self) -> Result<Vec<Self>, StoreError> {
+        let prefix = format!("{}-", self.alias);
+        let listed = self.client.call(|q| async move { q.list_collections().await })?.collections;
+        let mut others = Vec::new();
+        for name in listed.into_iter().map(|c| c.name).filter(|name| *name != self.collection) {
+            let Some(model_id) = name.strip_prefix(&prefix).filter(|id| names::check_model_id(id).is_ok()) else {
+                continue;
+            };
+            let other = Self {
+                client: Arc::clone(&self.client),
+                alias: self.alias.clone(),
+                model_id: model_id.to_owned(),
+                // Nothing is written to it or compared with it.
+                width: 0,
+                oversampling: None,
+                writer: std::sync::Mutex::default(),
+                collection: name,
+            };
+            if other.belongs_to_its_model()? {
+                others.push(other);
+            }
+        }
+        Ok(others)
+    }
+
+    /// Whether a point of the collection says that it belongs to the model of the name; `false`
+    /// for one without points.
+    fn belongs_to_its_model(&self) -> Result<bool, StoreError> {
+        let request = ScrollPoints {
+            collection_name: self.collection.clone(),
+            limit: Some(1),
+            with_payload: with_fields(&["model_id"]),
+            ..ScrollPoints::default()
+        };
+        let page = self.client.call(|q| async move { q.scroll(request).await })?.result;
+        let said = page.into_iter().next().and_then(|mut point| point.payload.remove("model_id"));
+        Ok(said.and_then(|v| v.into_json().as_str().map(|id| id == self.model_id)).unwrap_or_default())
     }
 
     /// Returns the stored time spans of these ids.
@@ -260,48 +321,54 @@ impl VectorStore for QdrantStore {
         Ok(page)
     }
 
-    fn ids(&self, filter: &Filter) -> Result<Vec<SightingId>, StoreError> {
-        if filter.matches_nothing() {
+    fn scroll(&self, filter: &Filter, after: Option<SightingId>, limit: usize) -> Result<Vec<SightingId>, StoreError> {
+        let Some(first) = next_id(after).filter(|_| limit > 0 && !filter.matches_nothing()) else {
             return Ok(Vec::new());
-        }
-        let (mut ids, mut offset, filter) = (Vec::new(), None, convert::filter(filter));
-        loop {
-            let request = ScrollPoints {
-                collection_name: self.collection.clone(),
-                filter: filter.clone(),
-                offset,
-                limit: Some(IDS as u32),
-                with_payload: with_payload(false),
-                ..ScrollPoints::default()
-            };
-            let page = self.client.call(|q| async move { q.scroll(request).await })?;
-            for point in page.result {
-                ids.push(convert::sighting_id(point.id)?);
+        };
+        let request = ScrollPoints {
+            collection_name: self.collection.clone(),
+            filter: convert::filter(filter),
+            offset: after.map(|_| convert::point_id(first)),
+            limit: Some(u32::try_from(limit).unwrap_or(u32::MAX)),
+            with_payload: with_payload(false),
+            read_consistency: consistency::newest(),
+            ..ScrollPoints::default()
+        };
+        let page = self.client.call(|q| async move { q.scroll(request).await })?;
+        page.result.into_iter().map(|point| convert::sighting_id(point.id)).collect()
+    }
+
+    fn delete_ids(&self, ids: &[SightingId]) -> Result<Deleted, StoreError> {
+        let mut deleted = 0;
+        for chunk in ids.chunks(IDS) {
+            let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let stored = self.retrieve(chunk, Some(&[]), false, consistency::newest())?;
+            let stored: Vec<_> = stored.into_iter().map(|r| convert::sighting_id(r.id)).collect::<Result<_, _>>()?;
+            if !stored.is_empty() {
+                self.delete_stored(&stored)?;
+                deleted += stored.len() as u64;
             }
-            match page.next_page_offset {
-                Some(next) => offset = Some(next),
-                None => return Ok(ids),
-            }
         }
+        Ok([(self.model_id.clone(), deleted)].into())
     }
 
     fn delete(&self, filter: &Filter) -> Result<u64, StoreError> {
         if filter.is_unrestricted() {
             return Err(StoreError::Unrestricted);
         }
-        let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let ids = self.ids(filter)?;
-        for chunk in ids.chunks(IDS) {
-            let request = DeletePoints {
-                collection_name: self.collection.clone(),
-                wait: Some(true),
-                points: Some(convert::selector(chunk)),
-                ordering: consistency::in_order(),
-                ..DeletePoints::default()
-            };
-            self.client.change(|q| async move { q.delete_points(request).await })?;
+        let (mut deleted, mut after) = (0, None);
+        loop {
+            let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let ids = self.scroll(filter, after, IDS)?;
+            let Some(last) = ids.last() else { return Ok(deleted) };
+            self.delete_stored(&ids)?;
+            deleted += ids.len() as u64;
+            after = Some(*last);
         }
-        Ok(ids.len() as u64)
+    }
+
+    fn beside(&self) -> Result<Vec<Arc<dyn VectorStore>>, StoreError> {
+        Ok(self.other_models()?.into_iter().map(|store| Arc::new(store) as Arc<dyn VectorStore>).collect())
     }
 
     fn end_track(

@@ -2,8 +2,10 @@
 //!
 //! Spans and coverage are read, widened and written back. A stale replica would take them
 //! backwards, so these reads ask the majority of the replicas, and all writes go through the shard's
-//! leader in one order. Searches ask any replica: for a moment one of them may lack the newest
-//! pictures, and no search waits for the slowest. With one replica nothing changes.
+//! leader in one order. So it is with tombstones and with the lists of ids that an erasure deletes:
+//! a replica that lacks some would leave people behind. Searches ask any replica: for a moment one
+//! of them may lack the newest pictures, and no search waits for the slowest. With one replica
+//! nothing changes.
 
 use qdrant_client::qdrant::{ReadConsistency, ReadConsistencyType, WriteOrdering, WriteOrderingType, read_consistency};
 

@@ -17,7 +17,7 @@ use qdrant_client::qdrant::{
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 use crate::store::names::{CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
-use crate::store::{Filter, Payload, Record, Scored, StoreError};
+use crate::store::{Filter, Payload, Record, Scope, Scored, StoreError};
 
 /// Payload field that joins camera and track, for grouping: track ids are unique within their
 /// camera only.
@@ -138,6 +138,10 @@ pub(super) fn filter(f: &Filter) -> Option<ServerFilter> {
     if !f.exclude_cameras.is_empty() {
         must_not.push(one_of(CAMERA, f.exclude_cameras.iter().map(ToString::to_string).collect()));
     }
+    let nested = |scope: &Scope| {
+        filter(&scope.filter()).map(|f| Condition { condition_one_of: Some(ConditionOneOf::Filter(f)) })
+    };
+    must_not.extend(f.except.iter().filter_map(nested));
     if must.is_empty() && must_not.is_empty() {
         return None;
     }

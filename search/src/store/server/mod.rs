@@ -15,6 +15,7 @@ mod collection;
 mod consistency;
 mod convert;
 mod coverage;
+mod tombstones;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use sightline_core::config::{Quantization, VectorsConfig};
 use sightline_core::shutdown::Shutdown;
 
 pub use coverage::ServerCoverage;
+pub use tombstones::ServerTombstones;
 
 use super::{StoreError, names};
 use client::Client;

@@ -144,7 +144,7 @@ fn embed_anew(
         .ok_or_else(|| anyhow!("the indexes of former models have gone from {}", data.display()))?;
     // Each value of a vector has four bytes, each value of the patch features two.
     report.set_bytes_each(4 * info.feature_dim + 2 * info.patch_rows * info.patch_width);
-    indexes.resume_erasures(gallery)?;
+    indexes.recover(gallery)?;
     summary.former = indexes.former().iter().map(|store| store.model_id().to_owned()).collect();
     let job = Reindex {
         former: indexes.former(),

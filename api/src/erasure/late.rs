@@ -1,15 +1,15 @@
-//! Erasures that cannot finish within the request, because the camera runs in another process.
+//! Late pictures of removed cameras that run in another process.
 //!
 //! An outbox and two topics lie between a node and the index, so pictures of a removed camera
-//! arrive after the removal: usually for seconds, and for hours if the node was cut off. Each such
-//! erasure has two phases:
+//! arrive after the removal: usually for seconds, and for hours if the node was cut off. Index
+//! workers refuse them by the tombstone of the erasure. What a worker of an earlier version stores
+//! all the same is erased here, in two phases that begin when the erasure's job is done:
 //!
-//! 1. *begun*: the removal is published to the nodes (and retried on failure), and arrived pictures
-//!    are erased every few seconds, until the camera has not reported for [`QUIET_S`] and no
-//!    picture of it is stored;
+//! 1. *begun*: the removal is published to the nodes again, and arrived pictures are erased every
+//!    few seconds, until the camera has not reported for [`QUIET_S`] and nothing of it is stored;
 //! 2. *watched*: late pictures are erased once a minute, for as long as the bus may keep a message.
 //!
-//! The erasure ends early when the camera is wanted again: added through the API, or run again by a
+//! The watch ends early when the camera is wanted again: added through the API, or run again by a
 //! node's own configuration.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, Timestamp};
-use sightline_search::Index;
+use sightline_search::{Index, Scope};
 
+use super::jobs::camera_tombstone;
 use crate::app::App;
 use crate::cameras::{CameraControl, LastReport};
 use crate::error::Error;
@@ -64,8 +65,9 @@ impl Sweeper {
     /// Processes every erasure once. A failed one is logged and retried in the next round.
     pub async fn round(&mut self) {
         let (Ok(index), Ok(control)) = (self.app.index().cloned(), self.app.control().cloned()) else { return };
-        let erasures = match self.app.state().run(State::erasures).await {
-            Ok(erasures) => erasures,
+        let read = self.app.state().run(|s| Ok((State::erasures(s)?, s.unfinished_erasures()?)));
+        let (erasures, jobs) = match read.await {
+            Ok(read) => read,
             Err(error) => {
                 tracing::warn!(%error, "cannot read which erasures are under way");
                 return;
@@ -78,9 +80,8 @@ impl Sweeper {
         let asked = Arc::clone(&control);
         let reports = tokio::task::spawn_blocking(move || asked.status()).await.unwrap_or_default();
         for erasure in erasures {
-            if self.app.is_removing(&erasure.camera) {
-                // The request that removes this camera waits for pictures in flight, and counts
-                // what it erases.
+            if jobs.iter().any(|job| job.removes.as_ref() == Some(&erasure.camera)) {
+                // The job that removes this camera counts what it erases.
                 continue;
             }
             let last_report = reports.iter().find(|h| h.report.camera == erasure.camera);
@@ -117,6 +118,13 @@ impl Sweeper {
         let again = last_report.is_some_and(|h| h.age_s < QUIET_S && h.report.at > since + Duration::from_secs(60));
         if again || now.seconds_since(since) > self.keep.as_secs_f64() {
             tracing::info!(%camera, again, "the erasure is over");
+            if again {
+                // The node's own configuration is not known here. Footage from before the erasure
+                // is a recording that the node plays.
+                let recording =
+                    index.coverage().get(&camera).and_then(|c| c.searchable_through).is_some_and(|t| t < since);
+                index.admit(camera.clone(), (!recording).then_some(since)).await?;
+            }
             self.app.state().run(move |s| s.finish_erasure(&camera)).await?;
             return Ok(());
         }
@@ -135,7 +143,8 @@ async fn erase(index: &Index, camera: &CameraId) -> Result<bool, Error> {
     if !index.holds(camera.clone()).await? {
         return Ok(false);
     }
-    let erased = index.erase_camera(camera.clone()).await?;
+    let scopes = vec![Scope::camera(camera.clone())];
+    let erased = index.erase(camera_tombstone(camera), scopes, Shutdown::new(), |_| ()).await?;
     metrics::counter!("sightline_api_late_erased_sightings_total").increment(erased.points);
     tracing::info!(%camera, sightings = erased.points, files = erased.files, "erased what came late of a removed camera");
     Ok(true)

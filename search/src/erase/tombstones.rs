@@ -1,0 +1,359 @@
+//! Tombstones: what is erased stays erased. A tombstone names scopes of which no picture may be
+//! stored any more, so that a replay of dead letters, or an outbox that arrives a day later, brings
+//! nobody back. While its erasure runs, a tombstone also hides its scopes from every search, so that
+//! people are gone from the answers at once, however long the deletion takes.
+//!
+//! Tombstones stay. One process keeps them as files in its data folder; where index workers and API
+//! are separate processes they share a [`TombstoneLedger`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use sightline_core::{CameraId, Timestamp, TrackId};
+use uuid::Uuid;
+
+use crate::files::{self, FileError};
+use crate::reserve::with_reserve;
+use crate::store::{Filter, Payload, Scope, StoreError};
+
+/// Age at which tombstones of a shared ledger are read again. Searches hide what is being erased
+/// meanwhile, so a late picture that slips in is never shown, and the erasure deletes it.
+const REFRESH: Duration = Duration::from_millis(500);
+
+/// Mark that pictures of these scopes are erased.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Id of the tombstone.
+    pub id: Uuid,
+    /// Scopes of the erasure.
+    pub scopes: Vec<Scope>,
+    /// Whether the erasure is unfinished, so that stored pictures must be hidden.
+    pub open: bool,
+}
+
+/// Durable set of tombstones.
+pub trait TombstoneLedger: Send + Sync {
+    /// Returns all tombstones.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    fn all(&self) -> Result<Vec<Tombstone>, StoreError>;
+
+    /// Writes a tombstone over the one of the same id; durable when it returns.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    fn put(&self, tombstone: &Tombstone) -> Result<(), StoreError>;
+
+    /// Removes a tombstone; durable when it returns.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    fn remove(&self, id: Uuid) -> Result<(), StoreError>;
+}
+
+/// Ledger of one process: a file per tombstone.
+#[derive(Debug)]
+struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    fn path(&self, id: Uuid) -> PathBuf {
+        self.folder.join(format!("{id}.tombstone"))
+    }
+}
+
+impl TombstoneLedger for Files {
+    fn all(&self) -> Result<Vec<Tombstone>, StoreError> {
+        let mut tombstones = Vec::new();
+        for path in files::list(&self.folder)?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "tombstone")) {
+            match serde_json::from_slice(&files::read(&path)?.unwrap_or_default()) {
+                Ok(tombstone) => tombstones.push(tombstone),
+                Err(error) => files::set_aside(&path, &error.to_string())?,
+            }
+        }
+        Ok(tombstones)
+    }
+
+    fn put(&self, tombstone: &Tombstone) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(tombstone).map_err(|e| StoreError::Engine(e.to_string()))?;
+        let path = self.path(tombstone.id);
+        let data = self.folder.parent().unwrap_or(&self.folder);
+        let full = |e: &FileError| e.source.kind() == std::io::ErrorKind::StorageFull;
+        Ok(with_reserve(data, full, || {
+            files::create_folder(&self.folder)?;
+            files::write_whole(&path.with_extension("new"), &path, &[&text])?;
+            files::sync_folder(&self.folder)
+        })?)
+    }
+
+    fn remove(&self, id: Uuid) -> Result<(), StoreError> {
+        if files::remove(&self.path(id))? {
+            files::sync_folder(&self.folder)?;
+        }
+        Ok(())
+    }
+}
+
+/// Ledger that forgets: for tests and indexes in memory.
+#[derive(Debug, Default)]
+struct Memory;
+
+impl TombstoneLedger for Memory {
+    fn all(&self) -> Result<Vec<Tombstone>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn put(&self, _: &Tombstone) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn remove(&self, _: Uuid) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Scopes of one camera, for the look-up of a picture.
+#[derive(Default)]
+struct CameraScopes {
+    tracks: HashSet<TrackId>,
+    spans: Vec<Scope>,
+}
+
+#[derive(Default)]
+struct Known {
+    tombstones: BTreeMap<Uuid, Tombstone>,
+    by_camera: HashMap<CameraId, CameraScopes>,
+    /// Scopes of the open tombstones.
+    hidden: Arc<[Scope]>,
+}
+
+impl Known {
+    fn new(tombstones: BTreeMap<Uuid, Tombstone>) -> Self {
+        let mut by_camera: HashMap<CameraId, CameraScopes> = HashMap::new();
+        for scope in tombstones.values().flat_map(|t| &t.scopes) {
+            let of_camera = by_camera.entry(scope.camera.clone()).or_default();
+            match (scope.track, scope.from, scope.to) {
+                (Some(track), None, None) => drop(of_camera.tracks.insert(track)),
+                _ => of_camera.spans.push(scope.clone()),
+            }
+        }
+        let hidden = tombstones.values().filter(|t| t.open).flat_map(|t| t.scopes.iter().cloned()).collect();
+        Self { tombstones, by_camera, hidden }
+    }
+}
+
+/// All tombstones, in memory and in a ledger.
+pub struct Tombstones {
+    ledger: Arc<dyn TombstoneLedger>,
+    /// Time of the last reading, where others write the ledger too.
+    read_at: Option<Mutex<Instant>>,
+    known: RwLock<Known>,
+}
+
+impl std::fmt::Debug for Tombstones {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tombstones").field("all", &self.all()).finish_non_exhaustive()
+    }
+}
+
+impl Tombstones {
+    /// Opens the tombstones in `folder`, which only this process writes. A damaged one is set aside.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::of(Arc::new(Files { folder: folder.to_owned() }), false)
+    }
+
+    /// Opens the tombstones of a ledger that several processes share.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn shared(ledger: Arc<dyn TombstoneLedger>) -> Result<Self, StoreError> {
+        Self::of(ledger, true)
+    }
+
+    /// Creates a set that does not survive the process.
+    pub fn in_memory() -> Self {
+        Self { ledger: Arc::new(Memory), read_at: None, known: RwLock::default() }
+    }
+
+    fn of(ledger: Arc<dyn TombstoneLedger>, shared: bool) -> Result<Self, StoreError> {
+        let read_at = shared.then(|| Mutex::new(Instant::now()));
+        let known = Known::new(ledger.all()?.into_iter().map(|t| (t.id, t)).collect());
+        Ok(Self { ledger, read_at, known: RwLock::new(known) })
+    }
+
+    fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a shared ledger again if the last reading is older than half a second.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let Some(read_at) = &self.read_at else { return Ok(()) };
+        let mut read_at = read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if read_at.elapsed() < REFRESH {
+            return Ok(());
+        }
+        let all = self.ledger.all()?.into_iter().map(|t| (t.id, t)).collect();
+        *read_at = Instant::now();
+        if self.known().tombstones != all {
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::new(all);
+        }
+        Ok(())
+    }
+
+    /// Returns all tombstones.
+    pub fn all(&self) -> Vec<Tombstone> {
+        self.known().tombstones.values().cloned().collect()
+    }
+
+    /// Whether pictures of this camera, track and capture time are erased.
+    pub fn covers(&self, camera: &CameraId, track: TrackId, captured_at: Timestamp) -> bool {
+        let known = self.known();
+        known.by_camera.get(camera).is_some_and(|scopes| {
+            scopes.tracks.contains(&track) || scopes.spans.iter().any(|s| s.covers(camera, track, captured_at))
+        })
+    }
+
+    /// Whether a stored picture is being erased, so that nobody may see it any more.
+    pub fn hides(&self, payload: &Payload) -> bool {
+        self.hides_picture(&payload.camera, payload.track, payload.captured_at)
+    }
+
+    /// As [`Tombstones::hides`], by camera, track and capture time.
+    pub fn hides_picture(&self, camera: &CameraId, track: TrackId, captured_at: Timestamp) -> bool {
+        self.known().hidden.iter().any(|scope| scope.covers(camera, track, captured_at))
+    }
+
+    /// Returns the filter without what is being erased.
+    #[must_use]
+    pub fn hide(&self, mut filter: Filter) -> Filter {
+        filter.except.extend(self.known().hidden.iter().cloned());
+        filter
+    }
+
+    /// Adds a tombstone, or replaces the one of the same id.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written; nothing has changed then.
+    pub(super) fn put(&self, tombstone: Tombstone) -> Result<(), StoreError> {
+        self.ledger.put(&tombstone)?;
+        self.change(|all| drop(all.insert(tombstone.id, tombstone)));
+        Ok(())
+    }
+
+    /// Marks the erasure of a tombstone as finished.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub(super) fn close(&self, id: Uuid) -> Result<(), StoreError> {
+        let found = self.known().tombstones.get(&id).filter(|t| t.open).cloned();
+        found.map_or(Ok(()), |tombstone| self.put(Tombstone { open: false, ..tombstone }))
+    }
+
+    /// Takes a camera's later pictures again: the tombstones of the whole camera end just before
+    /// `from`, or are lifted without it. Those of tracks and of spans of time stay.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub(super) fn admit(&self, camera: &CameraId, from: Option<Timestamp>) -> Result<(), StoreError> {
+        let until = from.map(|from| from - Duration::from_micros(1));
+        let whole = |s: &Scope| s.camera == *camera && *s == Scope::camera(s.camera.clone());
+        for mut tombstone in self.all().into_iter().filter(|t| t.scopes.iter().any(whole)) {
+            tombstone.scopes.retain(|s| until.is_some() || !whole(s));
+            for scope in tombstone.scopes.iter_mut().filter(|s| whole(s)) {
+                scope.to = until;
+            }
+            if tombstone.scopes.is_empty() {
+                self.ledger.remove(tombstone.id)?;
+                self.change(|all| drop(all.remove(&tombstone.id)));
+            } else {
+                self.put(tombstone)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Uuid, Tombstone>)) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = std::mem::take(&mut known.tombstones);
+        change(&mut all);
+        *known = Known::new(all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(us: i64) -> Timestamp {
+        Timestamp::from_micros(us)
+    }
+
+    fn track(us: i64) -> TrackId {
+        TrackId { born: at(us), ordinal: 0 }
+    }
+
+    fn gate() -> CameraId {
+        "gate".parse().expect("valid")
+    }
+
+    fn tombstone(n: u128, scopes: Vec<Scope>) -> Tombstone {
+        Tombstone { id: Uuid::from_u128(n), scopes, open: true }
+    }
+
+    #[test]
+    fn they_outlive_a_restart_and_hide_only_while_they_are_open() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let span = Scope { from: Some(at(10)), to: Some(at(20)), ..Scope::camera(gate()) };
+        {
+            let tombstones = Tombstones::open(dir.path()).expect("opened");
+            tombstones.put(tombstone(1, vec![span])).expect("written");
+            tombstones.put(tombstone(2, vec![Scope::track(gate(), track(7))])).expect("written");
+            tombstones.close(Uuid::from_u128(2)).expect("written");
+        }
+        std::fs::write(dir.path().join("bad.tombstone"), "{").expect("written");
+        let tombstones = Tombstones::open(dir.path()).expect("a damaged one stops nothing");
+        assert!(dir.path().join("bad.tombstone.damaged").exists());
+        for (born, captured, erased, hidden) in [
+            (1, 9, false, false),
+            (1, 10, true, true),
+            (1, 20, true, true),
+            (1, 21, false, false),
+            (7, 99, true, false),
+        ] {
+            assert_eq!(tombstones.covers(&gate(), track(born), at(captured)), erased, "{born} {captured}");
+            assert_eq!(tombstones.hides_picture(&gate(), track(born), at(captured)), hidden, "{born} {captured}");
+        }
+        assert!(!tombstones.covers(&"yard".parse().expect("valid"), track(7), at(15)));
+        assert_eq!(tombstones.hide(Filter::default()).except.len(), 1);
+    }
+
+    #[test]
+    fn a_camera_that_comes_back_records_anew_and_its_past_stays_erased() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let tombstones = Tombstones::open(dir.path()).expect("opened");
+        tombstones.put(tombstone(1, vec![Scope::camera(gate())])).expect("written");
+        tombstones.close(Uuid::from_u128(1)).expect("written");
+        assert!(tombstones.covers(&gate(), track(1), at(i64::MAX)));
+        tombstones.admit(&gate(), Some(at(100))).expect("written");
+        let reopened = Tombstones::open(dir.path()).expect("opened");
+        for known in [&tombstones, &reopened] {
+            assert!(known.covers(&gate(), track(1), at(99)) && !known.covers(&gate(), track(1), at(100)));
+        }
+        // A recording may show any time.
+        tombstones.put(tombstone(2, vec![Scope::camera(gate())])).expect("written");
+        tombstones.admit(&gate(), None).expect("written");
+        assert!(!tombstones.covers(&gate(), track(1), at(100)) && tombstones.covers(&gate(), track(1), at(99)));
+        assert_eq!(Tombstones::open(dir.path()).expect("opened").all().len(), 1);
+    }
+}
