@@ -31,14 +31,6 @@ pub enum EraseError {
     /// New pictures kept arriving while the old ones were deleted.
     #[error("pictures that match the deletion keep arriving; stop their camera first")]
     StillArriving,
-    /// A journal is unreadable.
-    #[error("{path} is damaged: {reason}")]
-    Journal {
-        /// Path of the journal.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
 }
 
 /// Counts of what an erasure deleted.
@@ -90,24 +82,30 @@ pub fn erase(
 }
 
 /// Finishes the erasures that an earlier run began. Call it at the start, before anything is
-/// indexed.
+/// indexed. A damaged journal is set aside and counted; it does not stop the start.
 ///
 /// # Errors
-/// When a part fails, or a journal is unreadable; see [`EraseError`].
+/// When a part fails; see [`EraseError`].
 pub fn resume_erasures(store: &dyn VectorStore, gallery: &dyn Gallery, journals: &Path) -> Result<Receipt, EraseError> {
     let mut receipt = Receipt::default();
     for path in files::list(journals)? {
+        if path.extension().is_some_and(|e| e == "damaged") {
+            continue;
+        }
         if path.extension().is_none_or(|e| e != "ids") {
             // Never got its final name, so its erasure had not begun.
             files::remove(&path)?;
             continue;
         }
         let text = files::read(&path)?.unwrap_or_default();
-        let ids: Vec<SightingId> = String::from_utf8_lossy(&text)
-            .lines()
-            .map(|line| line.parse().map_err(|_| line.to_owned()))
-            .collect::<Result<_, _>>()
-            .map_err(|line| EraseError::Journal { path: path.clone(), reason: format!("{line:?} is no id") })?;
+        let ids: Result<Vec<SightingId>, _> = String::from_utf8_lossy(&text).lines().map(str::parse).collect();
+        let Ok(ids) = ids else {
+            let aside = path.with_extension("damaged");
+            tracing::error!(path = %aside.display(), "an erasure's journal is damaged and is set aside; erase again");
+            metrics::counter!("sightline_index_damaged_journals_total").increment(1);
+            std::fs::rename(&path, &aside).map_err(FileError::new("set aside", &path))?;
+            continue;
+        };
         tracing::info!(pictures = ids.len(), "finishing a deletion that was interrupted");
         let done = finish(store, gallery, &path, &ids)?;
         receipt.points += done.points;
@@ -130,9 +128,15 @@ fn finish(
     Ok(Receipt { points, files })
 }
 
+/// Number of pictures without a point above which no crash has left them: more than a batch of the
+/// indexer.
+const MAX_ORPHANS: usize = 1024;
+
 /// Deletes orphans: pictures without a point. A crash between the writes to gallery and store
-/// leaves them, and nobody could find or erase them otherwise. Call it at the start, before
-/// anything is indexed. Returns the number of files.
+/// leaves a batch of them at most, and nobody could find or erase them otherwise. More of them, or
+/// an empty store, mean that the store is new, another one, or restored from an older copy: then
+/// nothing is deleted, because the pictures are all that is left to make the index anew from. Call
+/// it at the start, before anything is indexed. Returns the number of files.
 ///
 /// # Errors
 /// When a part fails.
@@ -142,7 +146,19 @@ pub fn sweep_orphans(store: &dyn VectorStore, gallery: &dyn Gallery) -> Result<u
         return Ok(0);
     }
     let known: HashSet<SightingId> = store.ids(&Filter::default())?.into_iter().collect();
+    let pictures = kept.len();
     let orphans: Vec<SightingId> = kept.into_iter().filter(|id| !known.contains(id)).collect();
+    if known.is_empty() || orphans.len() > MAX_ORPHANS || orphans.len() * 2 > pictures {
+        if !orphans.is_empty() {
+            tracing::error!(
+                pictures,
+                without_point = orphans.len(),
+                "the index does not know many of the gallery's pictures; none is deleted. Is it the right index? \
+                 Check vectors.store, vectors.url and vectors.collection, or restore the index"
+            );
+        }
+        return Ok(0);
+    }
     let files = gallery.delete(&orphans)?;
     if files > 0 {
         tracing::info!(files, "deleted pictures that a crash had left without a point");
