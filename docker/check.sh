@@ -25,13 +25,14 @@ cargo run --locked --quiet --target-dir target/schema --manifest-path core/bus/s
 echo "== fmt"
 cargo fmt --all --check
 
-# Without sightline-tune: in one build with it, what serves would have the features that it turns on.
-echo "== clippy, default features, all but sightline-tune"
-cargo clippy --locked --quiet --workspace --exclude sightline-tune --all-targets -- -D warnings
-
 features=$(docker/features.sh)
 echo "== clippy, all features but cuda: ${features:-none}"
 cargo clippy --locked --quiet --workspace --all-targets ${features:+--features "$features"} -- -D warnings
+
+# Without sightline-tune: in one build with it, what serves would have the features that it turns on. The tests are the
+# same, so they are not linted twice.
+echo "== clippy, default features, what serves"
+cargo clippy --locked --quiet --workspace --exclude sightline-tune --lib --bins -- -D warnings
 
 echo "== doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps

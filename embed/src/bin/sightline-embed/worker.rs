@@ -46,9 +46,8 @@ pub fn run(config: &Config, node: &str, status: &Status, shutdown: &Shutdown) ->
     let embedder = Embedder::start(&config.model.folder, &config.embed)?;
     status.set_phase("waiting for the broker's topics");
     let bus = &config.bus;
-    let topic = |name: &str| TopicSpec::aging(name);
     let dead_topic = bus::dead_letter_topic(bus, &bus.crops_topic);
-    let topics = [topic(&bus.crops_topic), topic(&bus.sightings_topic), topic(&dead_topic)];
+    let topics = [&bus.crops_topic, &bus.sightings_topic, &dead_topic].map(TopicSpec::aging);
     if let Err(error) = bus::await_topics(bus, &topics, shutdown) {
         return if shutdown.is_triggered() { Ok(()) } else { Err(error.into()) };
     }
