@@ -111,7 +111,7 @@ impl World {
 }
 
 fn key(hit: &Hit) -> PictureKey {
-    PictureKey { id: hit.sighting, crop: hit.crop }
+    PictureKey { id: hit.sighting_id, crop: hit.crop }
 }
 
 /// A broken worker can damage bytes before their checksum is computed: NaN in one picture, infinity
