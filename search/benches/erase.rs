@@ -103,8 +103,8 @@ fn main() -> anyhow::Result<()> {
     let (gone, other): (CameraId, CameraId) = ("gone".parse()?, "other".parse()?);
     let queue = Queue::<Delivery<IndexEvent>>::new(128);
     let (done, waits) = (AtomicBool::new(false), Arc::new(Mutex::new(Vec::new())));
+    let options = IndexerOptions::default();
     std::thread::scope(|scope| -> anyhow::Result<()> {
-        let options = IndexerOptions::default();
         let indexing = scope.spawn(|| indexer::run(&queue, sink, &Discard, &options, &stop));
         let begun = Instant::now();
         for n in 0..args.points {

@@ -213,7 +213,9 @@ impl World {
         let (queue, acknowledged, stop) = (Queue::new(events.len()), Arc::new(AtomicUsize::new(0)), Shutdown::new());
         for event in events {
             let count = acknowledged.clone();
-            let receipt = Done::new(move || drop(count.fetch_add(1, Ordering::SeqCst)));
+            let receipt = Done::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            });
             queue.push_wait(Delivery::new(event, receipt)).unwrap();
         }
         queue.close();
