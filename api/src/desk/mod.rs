@@ -54,6 +54,7 @@ use serde_json::Value;
 use sightline_core::CameraId;
 use sightline_search::{Filter, Index};
 
+pub use audit::AuditReading;
 pub use cameras::{Erased, Removal};
 pub use health::{Check, Readiness};
 pub(crate) use health::{readiness, render_metrics};
