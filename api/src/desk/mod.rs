@@ -55,6 +55,7 @@ use serde_json::Value;
 use sightline_core::CameraId;
 use sightline_search::{Filter, Index};
 
+pub use audit::AuditReading;
 pub use cameras::Removal;
 pub use erasures::{ErasedView, ErasureOrder, ErasureTarget, ErasureView, ScopeView};
 pub use health::{Check, Readiness};

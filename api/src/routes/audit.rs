@@ -5,7 +5,7 @@ use axum::Json;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::desk::{Auditor, Desk};
+use crate::desk::{AuditReading, Auditor, Desk};
 use crate::error::{Error, ErrorBody};
 use crate::extract::ApiQuery;
 use crate::state::{AuditRecord, Verdict};
@@ -47,9 +47,8 @@ pub async fn audit(desk: Desk<Auditor>, ApiQuery(p): ApiQuery<AuditParams>) -> R
     if !(1..=MAX).contains(&limit) {
         return Err(Error::Invalid(format!("limit {limit} is out of range: 1 to {MAX}")));
     }
-    let (records, more) = desk.audit(p.before, limit).await?;
+    let AuditReading { records, more, chain } = desk.audit(p.before, limit, p.verify).await?;
     let next_before = records.last().filter(|_| more).map(|r| r.seq);
-    let chain = if p.verify { Some(desk.verify_audit().await?) } else { None };
     Ok(Json(AuditPage { records, next_before, chain }))
 }
 

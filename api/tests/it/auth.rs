@@ -229,7 +229,7 @@ fn strangers_learn_only_whether_it_is_ready() {
     }
     let viewer = server.token(Role::Viewer, None);
     let (_, details) = server.call("GET", "/readyz", Some(&viewer), None);
-    assert_eq!(details["model"]["id"], "m1", "{details}");
+    assert_eq!(details["model"]["id"], "double", "{details}");
     assert_eq!(Server::with(false, |_| ()).call("GET", "/readyz", None, None), (503, json!({ "ready": false })));
 }
 
