@@ -70,7 +70,8 @@ impl Program {
         self.call("/v1/cameras/corridor", None)
     }
 
-    /// Returns every picture that a search finds: id -> track.
+    /// Returns every picture that a search finds: id -> track. While footage is indexed, a later
+    /// picture may replace one between two requests; then it asks again.
     fn pictures(&self) -> BTreeMap<String, String> {
         let found = self.call("/v1/search", Some(&json!({ "query": "a person", "limit": 200, "rerank": 0 })));
         assert_eq!(found["next_cursor"], Value::Null, "one page holds all");
@@ -81,8 +82,11 @@ impl Program {
                 let id = p["sighting_id"].as_str().unwrap().to_owned();
                 let bearer = format!("Bearer {}", self.token);
                 let url = format!("{}{}", self.base, p["thumbnail"].as_str().unwrap());
-                let jpeg = ureq::get(&url).header("authorization", &bearer).call().unwrap().body_mut().read_to_vec();
-                assert!(jpeg.unwrap().starts_with(&[0xff, 0xd8]), "a JPEG for {id}");
+                let jpeg = match ureq::get(&url).header("authorization", &bearer).call() {
+                    Err(ureq::Error::StatusCode(404)) => return self.pictures(),
+                    answer => answer.unwrap().body_mut().read_to_vec().unwrap(),
+                };
+                assert!(jpeg.starts_with(&[0xff, 0xd8]), "a JPEG for {id}");
                 all.insert(id, one["track_id"].as_str().unwrap().to_owned());
             }
         }

@@ -65,9 +65,7 @@ impl Filter {
     pub fn matches_nothing(&self) -> bool {
         self.cameras.as_ref().is_some_and(Vec::is_empty)
             || self.ids.as_ref().is_some_and(Vec::is_empty)
-            || [(self.from, self.to), (self.seen_from, self.seen_to)]
-                .iter()
-                .any(|range| matches!(range, (Some(from), Some(to)) if from > to))
+            || matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
     }
 
     /// Whether every picture matches, except those excluded by id, camera or scope.

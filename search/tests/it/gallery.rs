@@ -266,7 +266,9 @@ fn files_are_listed_by_shard_and_moved_to_quarantine() {
         let unknown = Uuid::from_u128(1 << 127);
         assert_eq!(gallery.quarantine(&[all[0].key.id, unknown, all[2].key.id], day).unwrap(), 3 + 2, "of every model");
         assert_eq!(gallery.jpeg(all[0].key).unwrap(), None);
+        drop(gallery);
         assert_eq!(open("other").patches(all[0].key).unwrap(), None);
+        let gallery = open(MODEL);
         assert_eq!(sharded(&*gallery, later).len(), 4);
         let days = |n: u64| day + Duration::from_secs(n * 86_400);
         assert_eq!(gallery.expire_quarantine(days(7)).unwrap(), 0, "seven whole days");

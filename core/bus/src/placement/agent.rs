@@ -6,7 +6,10 @@
 //! most one node runs a camera, except while one is cut off from the broker. That one records on.
 //! Each of its records carries the epoch in which it took the camera. When it is back, it has read
 //! who had footage of the camera meanwhile, and the records of that time are
-//! [`Verdict::Superseded`].
+//! [`Verdict::Superseded`]. One case is left: a node that took a camera over and is killed has told
+//! of its footage up to its last heartbeat only. What it sent after that, two seconds at most, the
+//! node that comes back sends again. The alternatives are worse: to hold every picture back until a
+//! heartbeat tells of it, or to lose two seconds at each such kill.
 //!
 //! The agent does no input and output: the caller gives it records, cameras and the time, and takes
 //! records to write and changes to make.
