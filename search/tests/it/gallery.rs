@@ -348,7 +348,7 @@ fn a_later_picture_of_a_slot_stands_beside_the_earlier_one_until_it_is_pruned() 
         assert_eq!((gallery.jpeg(old.key).unwrap(), gallery.jpeg(former.key).unwrap()), (None, None));
         assert_eq!(gallery.jpeg(new.key).unwrap().as_ref(), Some(&new.jpeg));
         assert_eq!(gallery.prune(&[new.key]).unwrap(), 0);
-        gallery.put(&[old.clone()]).unwrap();
+        gallery.put(std::slice::from_ref(&old)).unwrap();
         assert_eq!(gallery.delete(&[id]).unwrap(), 4, "an erasure deletes all of them");
         assert!(other.iter().all(|e| gallery.jpeg(e.key).unwrap().is_some()), "and nobody else's");
     });

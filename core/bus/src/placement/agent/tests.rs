@@ -341,7 +341,7 @@ proptest! {
         for (number, (what, which, pause)) in events.into_iter().enumerate() {
             let name = world.nodes.get(which).map(|n| n.name.clone());
             match (what, name) {
-                (0, _) if world.nodes.len() < 4 => world.start(&format!("n{which}-{number}"), 12),
+                (0, _) if world.nodes.len() < 4 => world.start(&format!("n{which}-{}", number + 1), 12),
                 (1, Some(name)) if world.nodes.len() > 1 => world.kill(&name),
                 (2, Some(name)) if world.nodes.len() > 1 && world.node(&name).connected => drop(world.leave(&name)),
                 (3, Some(name)) => {
