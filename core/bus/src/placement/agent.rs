@@ -6,10 +6,10 @@
 //! most one node runs a camera, except while one is cut off from the broker. That one records on.
 //! Each of its records carries the epoch in which it took the camera. When it is back, it has read
 //! who had footage of the camera meanwhile, and the records of that time are
-//! [`Verdict::Superseded`]. One case is left: a node that took a camera over and is killed has told
+//! [`Verdict::Superseded`]. One case is left: a node that took a camera over and ends soon has told
 //! of its footage up to its last heartbeat only. What it sent after that, two seconds at most, the
 //! node that comes back sends again. The alternatives are worse: to hold every picture back until a
-//! heartbeat tells of it, or to lose two seconds at each such kill.
+//! heartbeat tells of it, or to lose two seconds at each such end.
 //!
 //! The agent does no input and output: the caller gives it records, cameras and the time, and takes
 //! records to write and changes to make.
@@ -254,9 +254,7 @@ impl Agent {
     pub fn step(&mut self, now: Instant, wall: Timestamp, covered: &BTreeMap<CameraId, Timestamp>) -> Vec<Record> {
         let mut records = Vec::new();
         let beat = self.beat(now);
-        if beat.is_some() {
-            self.note_footage(wall, covered);
-        }
+        self.note_footage(wall, covered, beat.is_some());
         if self.is_current(now)
             && let Some(cameras) = self.cameras.take()
         {
@@ -309,8 +307,9 @@ impl Agent {
         Some(Record::Beat(Beat { node, incarnation, number, capacity, load, draining }))
     }
 
-    /// Keeps the spans of footage.
-    fn note_footage(&mut self, wall: Timestamp, covered: &BTreeMap<CameraId, Timestamp>) {
+    /// Keeps the spans of footage. One begins at once, so that a node that ends soon after it took a
+    /// camera has told of it; one ends with a heartbeat, so that a short gap makes no second span.
+    fn note_footage(&mut self, wall: Timestamp, covered: &BTreeMap<CameraId, Timestamp>, heartbeat: bool) {
         for (camera, running) in &mut self.running {
             let open = running.spans.last().is_some_and(|span| span.until.is_none());
             match (covered.get(camera), open) {
@@ -320,7 +319,7 @@ impl Agent {
                     running.spans.push(Span { epoch: running.epoch, from, until: None });
                     running.unwritten = true;
                 }
-                (None, true) => {
+                (None, true) if heartbeat => {
                     // Rather too little than too much: what nobody else has must not be dropped.
                     close(&mut running.spans, running.covered_at);
                     running.unwritten = true;
