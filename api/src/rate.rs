@@ -1,7 +1,7 @@
 //! Rate limiter: one token bucket for each key (access token, client address), refilled with a
 //! number of requests a minute and limited to bursts of the same size.
 //!
-//! Memory is bounded, whoever calls: buckets live in two generations of at most [`GENERATION`]. A
+//! Memory is bounded, whoever calls: buckets live in two generations of at most `GENERATION`. A
 //! full generation becomes the old one, and the old one, with the buckets that nobody used for so
 //! long, is dropped. The worst that a flood of new keys does is to refill a bucket.
 //!
