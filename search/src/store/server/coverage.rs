@@ -5,25 +5,18 @@
 //! belongs to no model.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use qdrant_client::qdrant::vectors::VectorsOptions;
-use qdrant_client::qdrant::{
-    DeletePoints, GetPoints, NamedVectors, PointStruct, RetrievedPoint, ScrollPoints, UpsertPoints, Vectors,
-};
+use qdrant_client::qdrant::RetrievedPoint;
 use serde::{Deserialize, Serialize};
 use sightline_core::CameraId;
 use sightline_core::config::VectorsConfig;
 use sightline_core::shutdown::Shutdown;
 use uuid::Uuid;
 
-use super::client::Client;
-use super::{collection, consistency, convert};
+use super::convert;
+use super::side::SideCollection;
 use crate::coverage::{CameraCoverage, CoverageLedger};
 use crate::store::StoreError;
-
-/// Entries per call.
-const CHUNK: usize = 1000;
 
 /// Stored entry of one camera.
 #[derive(Serialize, Deserialize)]
@@ -35,8 +28,7 @@ struct Entry {
 /// [`CoverageLedger`] on a Qdrant server.
 #[derive(Debug)]
 pub struct ServerCoverage {
-    client: Arc<Client>,
-    collection: String,
+    collection: SideCollection,
 }
 
 impl ServerCoverage {
@@ -45,9 +37,7 @@ impl ServerCoverage {
     /// # Errors
     /// When the server fails.
     pub fn open(config: &VectorsConfig) -> Result<Self, StoreError> {
-        let (client, collection) = (Arc::new(Client::new(config)?), format!("{}-coverage", config.collection));
-        collection::ensure_plain(&client, config, &collection)?;
-        Ok(Self { client, collection })
+        Ok(Self { collection: SideCollection::open(config, "coverage")? })
     }
 
     /// Opens the collection and retries until the server answers; see
@@ -68,7 +58,7 @@ impl ServerCoverage {
     /// # Errors
     /// When the server fails.
     pub fn remove(self) -> Result<(), StoreError> {
-        collection::delete(&self.client, &self.collection)
+        self.collection.remove()
     }
 }
 
@@ -90,69 +80,22 @@ fn entry(point: RetrievedPoint) -> Option<(CameraId, CameraCoverage)> {
 
 impl CoverageLedger for ServerCoverage {
     fn read(&self, cameras: &[CameraId]) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError> {
-        let mut entries = BTreeMap::new();
-        for chunk in cameras.chunks(CHUNK) {
-            let request = GetPoints {
-                collection_name: self.collection.clone(),
-                ids: chunk.iter().map(|c| convert::point_id(id(c))).collect(),
-                with_payload: convert::with_payload(true),
-                read_consistency: consistency::newest(),
-                ..GetPoints::default()
-            };
-            let found = self.client.call(|q| async move { q.get_points(request).await })?.result;
-            entries.extend(found.into_iter().filter_map(entry));
-        }
-        Ok(entries)
+        let ids: Vec<Uuid> = cameras.iter().map(id).collect();
+        Ok(self.collection.read(&ids)?.into_iter().filter_map(entry).collect())
     }
 
     fn all(&self) -> Result<BTreeMap<CameraId, CameraCoverage>, StoreError> {
-        let (mut entries, mut offset) = (BTreeMap::new(), None);
-        loop {
-            let request = ScrollPoints {
-                collection_name: self.collection.clone(),
-                offset,
-                limit: Some(CHUNK as u32),
-                with_payload: convert::with_payload(true),
-                ..ScrollPoints::default()
-            };
-            let page = self.client.call(|q| async move { q.scroll(request).await })?;
-            entries.extend(page.result.into_iter().filter_map(entry));
-            match page.next_page_offset {
-                Some(next) => offset = Some(next),
-                None => return Ok(entries),
-            }
-        }
+        Ok(self.collection.all(None)?.into_iter().filter_map(entry).collect())
     }
 
     fn write(&self, entries: &BTreeMap<CameraId, CameraCoverage>) -> Result<(), StoreError> {
-        let mut points = Vec::with_capacity(entries.len());
-        for (camera, coverage) in entries {
-            let entry = Entry { camera: camera.clone(), coverage: coverage.clone() };
-            let none = Vectors { vectors_options: Some(VectorsOptions::Vectors(NamedVectors::default())) };
-            let payload = convert::fields(&entry)?;
-            points.push(PointStruct { id: Some(convert::point_id(id(camera))), payload, vectors: Some(none) });
-        }
-        for chunk in points.chunks(CHUNK) {
-            let request = UpsertPoints {
-                collection_name: self.collection.clone(),
-                wait: Some(true),
-                points: chunk.to_vec(),
-                ordering: consistency::in_order(),
-                ..UpsertPoints::default()
-            };
-            self.client.change(|q| async move { q.upsert_points(request).await })?;
-        }
-        Ok(())
+        let entry = |(camera, coverage): (&CameraId, &CameraCoverage)| {
+            (id(camera), Entry { camera: camera.clone(), coverage: coverage.clone() })
+        };
+        self.collection.write(entries.iter().map(entry))
     }
 
     fn forget(&self, camera: &CameraId) -> Result<(), StoreError> {
-        let request = DeletePoints {
-            collection_name: self.collection.clone(),
-            wait: Some(true),
-            points: Some(convert::selector(&[id(camera)])),
-            ordering: consistency::in_order(),
-            ..DeletePoints::default()
-        };
-        self.client.change(|q| async move { q.delete_points(request).await })
+        self.collection.delete(id(camera))
     }
 }

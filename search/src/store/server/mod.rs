@@ -15,6 +15,7 @@ mod collection;
 mod consistency;
 mod convert;
 mod coverage;
+mod side;
 mod tombstones;
 
 use std::sync::{Arc, Mutex};
