@@ -75,6 +75,8 @@ impl ObjectGallery {
         if bucket.is_empty() {
             return Err(wrong("it names no bucket: use s3://BUCKET/PREFIX".to_owned()));
         }
+        // Fails when the program has chosen one already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Callers that cannot go on retry without limit; these retries are for short faults.
         let retry = RetryConfig { max_retries: 2, retry_timeout: TIMEOUT / 2, ..RetryConfig::default() };
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();

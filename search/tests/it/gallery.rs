@@ -199,6 +199,9 @@ fn the_configuration_names_the_gallery() {
         let error = open_gallery(&config, MODEL).err().unwrap();
         assert!(error.to_string().contains(wrong), "{error}");
     }
+    // Nothing is asked of the bucket yet; the client and its TLS are there.
+    config.gallery.url = "s3://bucket/prefix".to_owned();
+    assert_eq!(open_gallery(&config, MODEL).is_ok(), cfg!(feature = "s3"));
 }
 
 #[test]
