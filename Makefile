@@ -8,9 +8,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SIGHTLINE := target/debug/sightline
 WEIGHTS := models/nanodet-g.safetensors
 CONVERT = test -s $(WEIGHTS) || $(SIGHTLINE) convert-detector --json cache/nanodet.json --bin cache/nanodet.bin --out $(WEIGHTS)
-# All is tested with the features of the separate roles, so that nothing is compiled twice. The tests that need a broker stand in
-# modules called `needs_kafka` (docker/guards.sh checks it); `test` leaves them to `test-servers`.
-ROLES := sightline-bus/kafka,sightline-core/service,sightline-ingest/kafka,sightline-embed/kafka,sightline-search/kafka,sightline-search/double,sightline-api/kafka
+# All is tested with every feature but `cuda`, so that nothing is compiled twice and no code is left out. The tests that need a
+# broker stand in modules called `needs_kafka` (docker/guards.sh checks it); `test` leaves them to `test-servers`.
+FEATURES := $(shell docker/features.sh)
 SERVER_TESTS := needs_kafka::
 
 help:
@@ -18,7 +18,7 @@ help:
 	@echo "make topology       the same as separate processes over Kafka and Qdrant, as docker/compose.yaml (docker/local.sh)"
 	@echo "make test           build everything and run every test that needs no server"
 	@echo "make test-servers   the tests that need servers, on real Apache Kafka, which this starts and ends"
-	@echo "make check          formatting, lints, documentation, dependency guards (what CI runs before the tests)"
+	@echo "make check          formatting, lints, documentation, dependency guards"
 	@echo "make cuda-check     compiles the GPU kernels and checks all code with CUDA (downloads 700 MB; needs no GPU)"
 	@echo "make cuda           embed worker and fine-tuner for NVIDIA GPUs (downloads 700 MB; needs no GPU)"
 	@echo "make cuda-test      the GPU's answers against the golden data (needs a GPU)"
@@ -46,13 +46,13 @@ demo: build
 
 build-tests: setup
 	@docker/setup.sh client
-	@cargo build --locked --quiet --workspace --features $(ROLES) --bin sightline
+	@cargo build --locked --quiet --workspace --features $(FEATURES) --bin sightline
 	@$(CONVERT)
-	@cargo test --locked --quiet --workspace --features $(ROLES) --no-run
+	@cargo test --locked --quiet --workspace --features $(FEATURES) --no-run
 
 test: build-tests
-	@cargo test --locked --workspace --features $(ROLES) -- --skip $(SERVER_TESTS)
-	@docker/kernel-levels.sh "$(ROLES)"
+	@cargo test --locked --workspace --features $(FEATURES) -- --skip $(SERVER_TESTS)
+	@docker/kernel-levels.sh "$(FEATURES)"
 
 # The broker is ended in every case, Ctrl-C and failed tests included. Real servers, never a silent skip.
 test-servers: SHELL := /bin/sh
@@ -63,7 +63,7 @@ test-servers: build-tests
 	trap 'docker/kafka/kafka.sh stop "$$folder"; rm -rf "$$folder"' EXIT; \
 	trap 'exit 130' INT; trap 'exit 143' TERM; \
 	KAFKA_BROKERS=$$(docker/kafka/kafka.sh start "$$folder"); export KAFKA_BROKERS; \
-	cargo test --locked --workspace --features $(ROLES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
+	cargo test --locked --workspace --features $(FEATURES) --lib --bins --tests -- --test-threads 1 $(SERVER_TESTS)
 
 check: setup
 	@docker/setup.sh client checks

@@ -1,8 +1,18 @@
 #!/bin/sh
-# Guards of the lay-out, images, set-up, formatting, lints, documentation, alerts, another CPU than x86-64, file lengths:
-# what must hold before the tests are run.
+# What must hold before the tests are run.
+#
+#   docker/check.sh layout   guards of the lay-out, images, set-up, alerts, generated code, formatting, file lengths:
+#                            minutes, since nothing of the workspace is compiled
+#   docker/check.sh          the same, then lints, documentation and another CPU than x86-64
 set -eu
 cd "$(dirname "$0")/.."
+case ${1:-all} in
+layout | all) ;;
+*)
+    echo "usage: docker/check.sh [layout]" >&2
+    exit 2
+    ;;
+esac
 
 docker/guards.sh
 
@@ -25,6 +35,15 @@ cargo run --locked --quiet --target-dir target/schema --manifest-path core/bus/s
 echo "== fmt"
 cargo fmt --all --check
 
+echo "== metrics of the dashboard and the alerts"
+docker/check-dashboard.sh
+echo "all exported"
+
+echo "== files over 300 lines (450 is rare)"
+git ls-files '*.rs' '*.js' | xargs wc -l | awk '$2 != "total" && $1 > 300 { print "  " $1, $2; n++ } END { if (!n) print "  none" }'
+
+[ "${1:-all}" = all ] || exit 0
+
 features=$(docker/features.sh)
 echo "== clippy, all features but cuda: ${features:-none}"
 cargo clippy --locked --quiet --workspace --all-targets ${features:+--features "$features"} -- -D warnings
@@ -37,10 +56,6 @@ cargo clippy --locked --quiet --workspace --exclude sightline-tune --lib --bins 
 echo "== doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --quiet --workspace --no-deps
 
-echo "== metrics of the dashboard and the alerts"
-docker/check-dashboard.sh
-echo "all exported"
-
 # The kernels have other code on a CPU that is not x86-64. The check needs no compiler of C.
 other=aarch64-unknown-linux-gnu
 echo "== sightline-embed for $other"
@@ -49,6 +64,3 @@ if docker/setup.sh aarch64; then
 else
     echo "not checked: Rust's standard library for it is missing"
 fi
-
-echo "== files over 300 lines (450 is rare)"
-git ls-files '*.rs' '*.js' | xargs wc -l | awk '$2 != "total" && $1 > 300 { print "  " $1, $2; n++ } END { if (!n) print "  none" }'

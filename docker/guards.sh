@@ -93,7 +93,7 @@ engine_with() {
 }
 engine_with --edges normal,build --package sightline-api >"$work/demo"
 # What only tests depend on counts, too: it changes the features of one build as well.
-engine_with --edges normal,build,dev --workspace --features "$(sed -n 's/^ROLES := //p' Makefile)" >"$work/test"
+engine_with --edges normal,build,dev --workspace --features "$(docker/features.sh)" >"$work/test"
 [ -s "$work/demo" ] || fail "sightline-api does not contain qdrant-edge"
 if ! diff "$work/demo" "$work/test" >&2; then
     fail "crates below qdrant-edge have other features in make demo (<) than in make test (>)"
