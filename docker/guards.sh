@@ -25,6 +25,7 @@ echo "== dependencies between our crates"
 # whatever features are on.
 layout='
 sightline-core
+sightline-testing
 sightline-bus      sightline-core
 sightline-detect   sightline-core
 sightline-ingest   sightline-core sightline-bus sightline-detect
