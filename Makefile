@@ -35,7 +35,8 @@ roles: build
 	@docker/setup.sh kafka
 	@cargo build --locked --quiet --package sightline-ingest --features kafka --bin sightline-ingest
 	@cargo build --locked --quiet --package sightline-embed --features kafka --bin sightline-embed
-	@cargo build --locked --quiet --package sightline-search --features kafka,double --bin sightline-index --bin qdrant-double
+	@cargo build --locked --quiet --package sightline-search --features kafka --bin sightline-index
+	@cargo build --locked --quiet --package sightline-double --bin qdrant-double
 	@cargo build --locked --quiet --package sightline-api --no-default-features --features kafka --bin sightline-api
 
 topology: roles

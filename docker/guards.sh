@@ -25,6 +25,7 @@ echo "== dependencies between our crates"
 # whatever features are on.
 layout='
 sightline-core
+sightline-testing
 sightline-bus      sightline-core
 sightline-detect   sightline-core
 sightline-ingest   sightline-core sightline-bus sightline-detect
@@ -32,6 +33,7 @@ sightline-embed    sightline-core sightline-bus
 sightline-figures
 sightline-tune     sightline-core sightline-embed sightline-figures
 sightline-search   sightline-core sightline-bus sightline-embed
+sightline-double   sightline-core sightline-bus sightline-embed sightline-search
 sightline-api      sightline-core sightline-bus sightline-detect sightline-ingest sightline-embed sightline-search
 '
 cargo metadata --locked --no-deps --format-version 1 >"$work/metadata"
@@ -65,7 +67,7 @@ forbid() {
     done
 }
 # No system library and no server where there need be none.
-forbid "sightline-core sightline-bus sightline-detect sightline-embed sightline-figures sightline-tune sightline-search" \
+forbid "sightline-core sightline-bus sightline-detect sightline-embed sightline-figures sightline-tune sightline-search sightline-double" \
     "gstreamer rdkafka"
 forbid "sightline-core sightline-bus sightline-detect sightline-embed sightline-figures sightline-tune" "axum"
 forbid "sightline-figures sightline-tune" "qdrant-client qdrant-edge"

@@ -21,7 +21,8 @@ pub struct FileError {
 }
 
 impl FileError {
-    pub(crate) fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    /// Returns what makes an I/O error on `path` a `FileError`, for `map_err`.
+    pub fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self { action, path, source }
     }
@@ -30,7 +31,10 @@ impl FileError {
 /// Writes `parts` one after the other to `temporary`, syncs it to the disk and renames it to
 /// `target`, whose folder must be on the same file system. The rename itself is durable only after
 /// [`sync_folder`].
-pub(crate) fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the file cannot be written or renamed, for example because the disk is full.
+pub fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> Result<(), FileError> {
     let written = (|| {
         let mut file = File::create(temporary)?;
         for part in parts {
@@ -47,12 +51,18 @@ pub(crate) fn write_whole(temporary: &Path, target: &Path, parts: &[&[u8]]) -> R
 }
 
 /// Syncs the names inside `folder` to the disk.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::new("sync", folder))
 }
 
 /// Creates `folder` and its missing parents; the new names are durable when it returns.
-pub(crate) fn create_folder(folder: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// When a folder cannot be created or synced.
+pub fn create_folder(folder: &Path) -> Result<(), FileError> {
     if folder.is_dir() {
         return Ok(());
     }
@@ -118,7 +128,10 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
 }
 
 /// Reads a whole file; `None` when it does not exist.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+///
+/// # Errors
+/// When it exists and cannot be read.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match fs::read(path) {
         Ok(data) => Ok(Some(data)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -21,11 +21,9 @@
 //! ```
 
 pub mod coverage;
-#[cfg(feature = "double")]
-pub mod double;
 pub mod encoder;
 pub mod erase;
-mod files;
+pub mod files;
 pub mod gallery;
 pub mod index;
 pub mod indexer;

@@ -3,10 +3,10 @@
 //! itself.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,62 +14,24 @@ use sightline_api::state::State;
 use sightline_core::config::Config;
 use sightline_core::ids::sighting_id;
 use sightline_core::message::Origin;
-use sightline_core::shutdown::Shutdown;
 use sightline_core::{BBox, CropQuality, NodeReport, PatchFeatures, SightingId, Timestamp, TrackId};
+use sightline_double::DoubleThread;
 use sightline_embed::ModelFolder;
-use sightline_search::double::QdrantDouble;
 use sightline_search::{
     CameraCoverage, CoverageLedger, EdgeOptions, Filter, GalleryEntry, Payload, Point, QdrantStore, ServerCoverage,
     VectorStore, open_gallery,
 };
+use sightline_testing::{binary, free_address, until_some};
 
 use crate::support::{camera, report, tiny_model};
 
 /// Time limit of every wait, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary beside this test's folder. (Its variable CARGO_BIN_EXE_sightline-api does not reach
-/// the compiler through the shell of `.cargo/rustc-wrapper`, which drops names with a hyphen.)
-fn program() -> PathBuf {
-    std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("sightline-api")
-}
+const PROGRAM: &str = "sightline-api";
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// The double on a thread of its own; stopped on drop.
-struct Double {
-    stop: Shutdown,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Double {
-    fn start(folder: &Path, address: SocketAddr) -> Self {
-        let stop = Shutdown::new();
-        let (folder, stopped) = (folder.to_owned(), stop.clone());
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let double = QdrantDouble::open(&folder, address, None, EdgeOptions::default()).await.unwrap();
-                tell.send(()).unwrap();
-                double.serve(async move { stopped.triggered().await }).await.unwrap();
-            });
-            runtime.shutdown_timeout(Duration::from_secs(1));
-        });
-        told.recv_timeout(PATIENCE).unwrap();
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Double {
-    fn drop(&mut self) {
-        self.stop.trigger();
-        if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok() || std::thread::panicking());
-        }
-    }
+fn serve(folder: &Path, address: SocketAddr) -> DoubleThread {
+    DoubleThread::start(folder, address, None, EdgeOptions::default()).unwrap()
 }
 
 /// A folder with model, configuration and gallery, and the running program.
@@ -82,7 +44,7 @@ struct Api {
 
 impl Api {
     fn start(dir: &Path, config: &Path, listen: SocketAddr, monitor: SocketAddr) -> Self {
-        let child = Command::new(program())
+        let child = Command::new(binary(PROGRAM))
             .arg("--config")
             .arg(config)
             .current_dir(dir)
@@ -133,15 +95,8 @@ impl Drop for Api {
     }
 }
 
-fn until<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = there() {
-            return value;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn until<T>(what: &str, there: impl FnMut() -> Option<T>) -> T {
+    until_some(PATIENCE, what, there)
 }
 
 /// Writes what index workers write: a picture of `gate`, and a report of its node.
@@ -233,7 +188,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert_eq!(api.call("GET", "/healthz", None).0, 200);
     assert_eq!(api.search().0, 503);
 
-    let server = Double::start(&dir.path().join("qdrant"), qdrant);
+    let server = serve(&dir.path().join("qdrant"), qdrant);
     let mut line = String::new();
     BufReader::new(api.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line.trim_end(), format!("Sightline is ready: {}/#token={}", api.base, api.token));
@@ -283,7 +238,7 @@ fn it_waits_for_the_server_and_outlives_its_absence() {
     assert_eq!(api.call("GET", "/v1/cameras", None).0, 200, "what was known is still shown");
 
     // The server is back: it recovers by itself.
-    let _server = Double::start(&dir.path().join("qdrant"), qdrant);
+    let _server = serve(&dir.path().join("qdrant"), qdrant);
     until("the search", || (api.search().0 == 200).then_some(()));
     assert_eq!(api.call("GET", &picture, None).0, 200);
     until("ready", || (api.call("GET", "/readyz", None).0 == 200).then_some(()));
@@ -321,7 +276,7 @@ fn what_no_waiting_mends_is_one_line() {
         (text.replace("/model\"", "/nothing\""), "nothing"),
     ] {
         std::fs::write(&file, wrong).unwrap();
-        let out = Command::new(program())
+        let out = Command::new(binary(PROGRAM))
             .arg("--config")
             .arg(&file)
             .current_dir(dir.path())
@@ -337,7 +292,7 @@ fn what_no_waiting_mends_is_one_line() {
 #[test]
 fn tokens_are_made_with_the_same_program() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |args: &[&str]| Command::new(program()).args(args).current_dir(dir.path()).output().unwrap();
+    let run = |args: &[&str]| Command::new(binary(PROGRAM)).args(args).current_dir(dir.path()).output().unwrap();
     let refused = run(&["token", "create", "desk", "--data", "."]);
     assert!(!refused.status.success() && !dir.path().join("state.db").exists(), "a wrong folder gets no database");
     drop(State::open(dir.path()).unwrap());

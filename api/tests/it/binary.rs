@@ -2,14 +2,14 @@
 //! in which a start can fail. The model is the tiny golden one; the camera is GStreamer's test
 //! picture, which shows nobody.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use sightline_testing::{Process, free_address, repository, tiny_weights, until};
 
-use crate::support::{repository, tiny_model, tiny_weights};
+use crate::support::{tiny_model, token_of};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_sightline");
 
@@ -50,44 +50,8 @@ impl Place {
     }
 
     /// Starts the server and waits until it reports that it is ready.
-    fn serve(&self) -> Running {
-        let mut child = self
-            .command(&["serve", "--config", "sightline.toml"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        Running { child, out, line }
-    }
-}
-
-struct Running {
-    child: Child,
-    out: BufReader<std::process::ChildStdout>,
-    line: String,
-}
-
-impl Running {
-    /// Sends SIGTERM; returns exit code, duration and the rest of standard output.
-    fn terminate(mut self) -> (Option<i32>, Duration, String) {
-        let started = Instant::now();
-        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
-        assert!(kill.success());
-        let status = self.child.wait().unwrap();
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut self.out, &mut rest).unwrap();
-        (status.code(), started.elapsed(), rest)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Only a failed test gets here with a running child.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn serve(&self) -> Process {
+        Process::start(&mut self.command(&["serve", "--config", "sightline.toml"]))
     }
 }
 
@@ -107,9 +71,7 @@ fn one_line_failure(output: &Output) -> String {
 fn from_start_to_stop() {
     let place = Place::new("[[cameras]]\nid = \"test\"\nurl = \"videotestsrc://\"\n");
     let server = place.serve();
-    let address =
-        server.line.trim_end().strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("{}", server.line));
-    let (base, token) = address.split_once("/#token=").unwrap();
+    let (base, token) = (server.url(), token_of(&server));
     assert!(base.starts_with("http://127.0.0.1:"), "{base}");
     let client: Value = serde_json::from_slice(&std::fs::read(place.path("data/client.json")).unwrap()).unwrap();
     assert_eq!(client, json!({ "server": base, "token": token }));
@@ -125,11 +87,7 @@ fn from_start_to_stop() {
         let out = place.run(&["camera", "list", "--json"]);
         serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&out.stderr)))
     };
-    let until = Instant::now() + Duration::from_secs(40);
-    while cameras()["cameras"][0]["state"] != "searchable" {
-        assert!(Instant::now() < until, "{}", cameras());
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    until(Duration::from_secs(40), "the camera is searchable", || cameras()["cameras"][0]["state"] == "searchable");
     let out = place.run(&["search", "a man in a white shirt", "--json"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     let answer: Value = serde_json::from_slice(&out.stdout).unwrap();
@@ -182,9 +140,9 @@ fn from_start_to_stop() {
     let verified = place.run(&["audit", "verify", "--data", "data"]);
     assert!(text(&verified.stdout).starts_with("intact: "), "{}", text(&verified.stderr));
 
-    let (code, took, rest) = server.terminate();
-    assert_eq!((code, rest.as_str()), (Some(0), ""), "one line on standard output, and a clean end");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    let stopped = server.stop();
+    assert!(stopped.rest.is_empty(), "one line on standard output: {:?}", stopped.rest);
+    assert!(stopped.took < Duration::from_secs(10), "{:?}", stopped.took);
     assert!(!place.path("data/client.json").exists(), "the token's file goes with the server");
     let out = one_line_failure(&place.run(&["camera", "list"]));
     assert!(out.contains("no Sightline runs here"), "{out}");
@@ -195,7 +153,7 @@ fn over_tls_and_with_metrics_beside() {
     let place = Place::new("");
     let tls = repository("api/tests/golden/tls");
     let config = std::fs::read_to_string(place.path("sightline.toml")).unwrap();
-    let probed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let probed = free_address();
     let own = format!(
         "[server]\ntls_certificate = {:?}\ntls_key = {:?}\nmetrics_listen = \"{probed}\"\n",
         tls.join("one/certificate.pem"),
@@ -203,8 +161,7 @@ fn over_tls_and_with_metrics_beside() {
     );
     std::fs::write(place.path("sightline.toml"), config.replace("[server]\n", &own)).unwrap();
     let server = place.serve();
-    let address = server.line.trim_end().strip_prefix("Sightline is ready: ").unwrap();
-    let (base, token) = address.split_once("/#token=").unwrap();
+    let (base, token) = (server.url(), token_of(&server));
     assert!(base.starts_with("https://127.0.0.1:"), "{base}");
     let out = place.run(&["camera", "list"]);
     assert!(out.status.success(), "on the same machine: {}", text(&out.stderr));
@@ -221,7 +178,7 @@ fn over_tls_and_with_metrics_beside() {
         |path: &str| ureq::get(format!("http://{probed}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
     assert!(ask("/metrics").contains("sightline_api_requests_total"));
     assert!(ask("/readyz").contains("\"checks\""));
-    assert_eq!(server.terminate().0, Some(0));
+    server.stop();
 }
 
 #[test]
@@ -272,21 +229,19 @@ fn a_camera_that_cannot_work_says_so_and_stops_nothing() {
         "[[cameras]]\nid = \"bad\"\nurl = \"gopher://x\"\n[[cameras]]\nid = \"gone\"\nurl = \"file:gone.mp4\"\n",
     );
     let server = place.serve();
-    assert!(server.line.starts_with("Sightline is ready"), "{}", server.line);
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
+    assert!(server.line().starts_with("Sightline is ready"), "{}", server.line());
+    until(Duration::from_secs(20), "both say why", || {
         let list: Value = serde_json::from_slice(&place.run(&["camera", "list", "--json"]).stdout).unwrap();
         let of = |i: usize| (list["cameras"][i]["state"].clone(), list["cameras"][i]["reason"].clone());
         let ((bad, why), (gone, missing)) = (of(0), of(1));
-        if bad == "failed" && (gone == "failed" || gone == "retrying") {
+        let told = bad == "failed" && (gone == "failed" || gone == "retrying");
+        if told {
             assert!(why.as_str().unwrap().contains("gopher"), "{why}");
             assert!(!missing.as_str().unwrap().is_empty());
-            break;
         }
-        assert!(Instant::now() < until, "{list}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    assert_eq!(server.terminate().0, Some(0));
+        told
+    });
+    server.stop();
 }
 
 #[test]

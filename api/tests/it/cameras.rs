@@ -148,11 +148,9 @@ fn a_caller_who_hangs_up_does_not_leave_an_erasure_half_done() {
     drop(socket);
     std::thread::sleep(std::time::Duration::from_millis(200));
     server.world.progress(&camera("gate"), Timestamp::now(), true);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while !server.app.state().pending_erasures().unwrap().is_empty() {
-        assert!(std::time::Instant::now() < until, "the erasure was dropped with its caller");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    sightline_testing::until(std::time::Duration::from_secs(5), "the erasure outlives its caller", || {
+        server.app.state().pending_erasures().unwrap().is_empty()
+    });
     assert!(server.world.stored() == 0);
 }
 

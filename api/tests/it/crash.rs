@@ -2,30 +2,27 @@
 //! twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use sightline_testing::{Process, repository, until_some};
+
+use crate::support::token_of;
 
 /// Time limit of every wait: far above the usual duration, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
 /// A configuration whose one camera plays the demo's footage as fast as the machine can, at 2
 /// frames per second of footage.
 fn config(data: &Path) -> PathBuf {
-    let root = repository();
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nrate_per_minute = 100000\n[data]\nfolder = {data:?}\n[detect]\nweights = {weights:?}\n\
          [[cameras]]\nid = \"corridor\"\nurl = \"file:{footage}\"\nfps = 2.0\nrealtime = false\n\
          start_time = \"2026-05-01T08:00:00Z\"\n",
-        weights = root.join("models/nanodet-g.safetensors"),
-        footage = root.join("docker/demo/one-by-one-person-detection.mp4").display(),
+        weights = repository("models/nanodet-g.safetensors"),
+        footage = repository("docker/demo/one-by-one-person-detection.mp4").display(),
     );
     let path = data.with_extension("toml");
     std::fs::write(&path, text).unwrap();
@@ -34,30 +31,21 @@ fn config(data: &Path) -> PathBuf {
 
 /// A running `sightline serve`.
 struct Program {
-    child: Child,
-    base: String,
+    process: Process,
     token: String,
 }
 
 impl Program {
     fn start(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sightline"))
-            .args(["serve", "--config"])
-            .arg(config)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("not ready: {line:?}")).trim();
-        let (base, token) = address.split_once("/#token=").unwrap();
-        Self { base: base.to_owned(), token: token.to_owned(), child }
+        let process =
+            Process::start(Command::new(env!("CARGO_BIN_EXE_sightline")).args(["serve", "--config"]).arg(config));
+        let token = token_of(&process).to_owned();
+        Self { process, token }
     }
 
     /// Makes a request that must succeed.
     fn call(&self, path: &str, body: Option<&Value>) -> Value {
-        let url = format!("{}{path}", self.base);
+        let url = format!("{}{path}", self.process.url());
         let bearer = format!("Bearer {}", self.token);
         let response = match body {
             Some(body) => ureq::post(&url).header("authorization", &bearer).send_json(body),
@@ -81,7 +69,7 @@ impl Program {
             for p in one["track"].as_array().unwrap() {
                 let id = p["sighting_id"].as_str().unwrap().to_owned();
                 let bearer = format!("Bearer {}", self.token);
-                let url = format!("{}{}", self.base, p["thumbnail"].as_str().unwrap());
+                let url = format!("{}{}", self.process.url(), p["thumbnail"].as_str().unwrap());
                 let jpeg = match ureq::get(&url).header("authorization", &bearer).call() {
                     Err(ureq::Error::StatusCode(404)) => return self.pictures(),
                     answer => answer.unwrap().body_mut().read_to_vec().unwrap(),
@@ -94,32 +82,12 @@ impl Program {
     }
 
     fn wait<T>(&self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(v) = ready(self) {
-                return v;
-            }
-            assert!(start.elapsed() < PATIENCE, "{what}: {}", self.camera());
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        until_some(PATIENCE, what, || ready(self))
     }
 
     /// Waits until the footage has ended and all of it is searchable.
     fn wait_for_the_end(&self) {
         self.wait("the end of the footage", |p| (p.camera()["state"] == "ended").then_some(()));
-    }
-
-    fn kill(mut self) {
-        // SIGKILL: no destructor and no flush runs.
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -148,7 +116,7 @@ fn killed_in_the_middle_nothing_acknowledged_is_lost_and_nothing_is_double() {
         });
         println!("round {round}: {} acknowledged before the kill", seen.len());
         acknowledged.extend(seen.into_keys());
-        program.kill();
+        program.process.kill_9();
     }
     let program = Program::start(&config);
     program.wait_for_the_end();

@@ -5,17 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-
-use crate::support::repository;
+use sightline_testing::{Process, repository};
 
 /// Tolerance of a score. Both versions compute in f32; another CPU, or another order of the sums,
 /// moves cosines by some 1e-7 and the steepest calibrated probability by some 1e-5.
@@ -103,15 +101,7 @@ impl Copied {
 /// `sightline serve` over a copy of the data folder; killed on drop.
 pub struct Reopened<'a> {
     recorded: &'a Value,
-    child: Child,
-    base: String,
-}
-
-impl Drop for Reopened<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    process: Process,
 }
 
 impl<'a> Reopened<'a> {
@@ -119,16 +109,11 @@ impl<'a> Reopened<'a> {
         let Copied { recorded, name, .. } = copied;
         let mut command = copied.command(&["serve"]);
         let said = File::create(copied.path("stderr")).unwrap();
-        let mut child = command.stdout(Stdio::piped()).stderr(said).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some((base, _)) = line.strip_prefix("Sightline is ready: ").and_then(|l| l.split_once("/#token=")) else {
-            let _ = child.kill();
-            let status = child.wait().unwrap();
+        let process = Process::try_start(command.stderr(said)).unwrap_or_else(|problem| {
             let said = fs::read_to_string(copied.path("stderr")).unwrap();
-            panic!("the data folder {name:?} of an earlier version cannot be opened ({status}): {line}{said}");
-        };
-        Self { base: base.to_owned(), recorded, child }
+            panic!("the data folder {name:?} of an earlier version cannot be opened: {problem}\n{said}")
+        });
+        Self { recorded, process }
     }
 
     /// Makes a request that must succeed, with the token that the earlier version created.
@@ -138,7 +123,7 @@ impl<'a> Reopened<'a> {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        let url = format!("{}{path}", self.base);
+        let url = format!("{}{path}", self.process.url());
         let bearer = format!("Bearer {}", self.recorded["token"].as_str().unwrap());
         let response = match body {
             Some(body) => agent.post(&url).header("authorization", &bearer).send_json(body),

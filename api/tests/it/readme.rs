@@ -6,13 +6,13 @@
 //! checked. `sightline-finetune` checks its commands itself (its binary's tests).
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use sightline_testing::{Process, repository};
 
-use crate::support::{repository, tiny_model};
+use crate::support::{tiny_model, token_of};
 
 /// Configuration behind the README's `my.toml`: the tiny golden model, and cameras called as those
 /// of the examples.
@@ -102,21 +102,14 @@ impl Desk {
         command
     }
 
-    fn serve(&self, line: &str) -> Server {
-        let mut child = self.shell(&format!("exec {line}")).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let address =
-            ready.trim_end().strip_prefix("Sightline is ready: ").unwrap_or_else(|| panic!("{line}: {ready}"));
-        let (base, token) = address.split_once("token=").unwrap();
-        let base = base.trim_end_matches(['/', '?', '#']).to_owned();
-        Server { child, base, token: token.to_owned() }
+    fn serve(&self, line: &str) -> Process {
+        Process::start(&mut self.shell(&format!("exec {line}")))
     }
 
     /// Runs a command, which must succeed.
-    fn run(&self, line: &str, server: Option<&Server>) -> Output {
-        let here = server.map_or(line.to_owned(), |s| line.replace(ADDRESS, &s.base));
-        let output = self.shell(&here).env("TOKEN", server.map_or("", |s| s.token.as_str())).output().unwrap();
+    fn run(&self, line: &str, server: Option<&Process>) -> Output {
+        let here = server.map_or(line.to_owned(), |s| line.replace(ADDRESS, s.url()));
+        let output = self.shell(&here).env("TOKEN", server.map_or("", token_of)).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         // A sighting that an example names exists nowhere else; the server, not the command line, must
         // say so.
@@ -127,31 +120,10 @@ impl Desk {
     }
 }
 
-struct Server {
-    child: Child,
-    base: String,
-    token: String,
-}
-
-impl Server {
-    fn stop(mut self) {
-        let kill = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.child.id())).status().unwrap();
-        assert!(kill.success() && self.child.wait().unwrap().success(), "the server ends in order");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Only a failed test gets here with a running child.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn the_commands_of_the_readme_do_what_it_says() {
     let desk = Desk::new();
-    let mut server: Option<Server> = None;
+    let mut server: Option<Process> = None;
     let mut ran = Vec::new();
     for line in readme() {
         let words: Vec<&str> = line.split_whitespace().collect();

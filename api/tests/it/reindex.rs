@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sightline_embed::ModelFolder;
+use sightline_testing::tiny_weights;
 
 use crate::former_data::{Copied, Reopened, former};
-use crate::support::{tiny_model_with, tiny_weights};
+use crate::support::tiny_model_with;
 
 /// The data folder of the tiny model, with that model and a new one whose features are inverted,
 /// and the id of the new one.
@@ -68,11 +69,10 @@ fn killed_in_the_middle(copied: &Copied, model: &str, picture: &Path) {
     let mut command = copied.command(&["reindex"]);
     let mut child =
         command.env("SIGHTLINE__INDEX__BATCH", "4").stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(120);
-    while embedded(copied, model) < 12 {
-        assert!(child.try_wait().unwrap().is_none() && Instant::now() < until, "it ended before it came to the pipe");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    sightline_testing::until(Duration::from_secs(120), "it comes to the pipe", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it came to the pipe");
+        embedded(copied, model) >= 12
+    });
     // SIGKILL: no destructor and no flush runs.
     child.kill().unwrap();
     child.wait().unwrap();

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sightline_api::startup;
+use sightline_testing::{repository, until, until_some};
 use tokio_rustls::rustls::crypto::ring;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::support::{START_TOKEN, Server, camera, repository};
+use crate::support::{START_TOKEN, Server, camera};
 
 fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).unwrap();
@@ -80,16 +81,11 @@ fn connections_beyond_the_limit_are_refused_and_the_service_lives() {
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Retry-After"), "{answer}");
     }
     drop(held);
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
+    until(Duration::from_secs(10), "places come back", || {
         let mut stream = connect(&server);
         let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        if asked.is_ok() && rest(&mut stream).starts_with("HTTP/1.1 200") {
-            break;
-        }
-        assert!(Instant::now() < until, "places come back");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        asked.is_ok() && rest(&mut stream).starts_with("HTTP/1.1 200")
+    });
 }
 
 #[test]
@@ -100,21 +96,14 @@ fn requests_beyond_the_limit_are_shed() {
     let hold = server.world.encoder.hold.lock().unwrap();
     std::thread::scope(|scope| {
         let searching = scope.spawn(|| server.post("/v1/search", &json!({ "query": "axis 0" })));
-        let until = Instant::now() + Duration::from_secs(10);
+        let limit = Duration::from_secs(10);
         // Beside the camera's, the record of the search that runs now.
-        while server.app.state().audit(None, 10).unwrap().len() < 2 {
-            assert!(Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until(limit, "the search runs", || server.app.state().audit(None, 10).unwrap().len() >= 2);
         let bearer = format!("Bearer {START_TOKEN}");
-        let shed = loop {
+        let shed = until_some(limit, "a request is shed", || {
             let answer = server.raw("GET", "/v1/cameras", &[("authorization", &bearer)], b"");
-            if answer.status == 503 {
-                break answer;
-            }
-            assert!(Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(20));
-        };
+            (answer.status == 503).then_some(answer)
+        });
         assert_eq!(shed.header("retry-after"), "1");
         let body: serde_json::Value = serde_json::from_slice(&shed.body).unwrap();
         assert_eq!(body["code"], json!("overloaded"));

@@ -1,10 +1,10 @@
 //! A running server over test doubles, and a plain client.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use candle_core::Tensor;
@@ -30,12 +30,14 @@ use sightline_search::{
     IndexParts, Journals, MatchScore, Payload, PhraseAsked, Point, QueryEncoder, Record, Scored, StoreError,
     VectorStore,
 };
+use sightline_testing::{Process, tiny_weights, until_some, write_tiny_model};
 
 pub const START_TOKEN: &str = "start-token";
 
-/// Returns a path of this repository.
-pub fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+/// Returns the token that a server named with its address in its first line.
+pub fn token_of(server: &Process) -> &str {
+    let address = server.line().strip_prefix("Sightline is ready: ").and_then(|a| a.strip_prefix(server.url()));
+    address.and_then(|a| a.strip_prefix("/#token=")).unwrap_or_else(|| panic!("no token in {:?}", server.line()))
 }
 
 /// Creates a whole model in `folder`: the tiny golden one.
@@ -46,21 +48,9 @@ pub fn tiny_model(folder: &Path) {
 /// Creates a whole model in `folder`: the tiny golden one with these weights.
 pub fn tiny_model_with(folder: &Path, weights: &HashMap<String, Tensor>) {
     std::fs::create_dir(folder).unwrap();
-    let golden = repository("embed/tests/golden/cada-tiny");
-    for file in ["config.json", "tokenizer.json"] {
-        std::fs::copy(golden.join(file), folder.join(file)).unwrap();
-    }
-    candle_core::safetensors::save(weights, folder.join("model.safetensors")).unwrap();
+    write_tiny_model(folder, weights);
     // Without stored answers every start logs a warning.
     sightline_embed::write_self_test(folder).unwrap();
-}
-
-/// The tiny golden model's weights.
-pub fn tiny_weights() -> HashMap<String, Tensor> {
-    let golden = repository("embed/tests/golden/cada-tiny/weights.pth");
-    let all = candle_core::pickle::read_all_with_key(golden, Some("model")).unwrap();
-    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
-    float.map(|(name, t)| (name, t.contiguous().unwrap())).collect()
 }
 
 pub fn camera(id: &str) -> CameraId {
@@ -487,15 +477,8 @@ impl Server {
     }
 
     /// Waits for a value.
-    pub fn until<T>(&self, what: &str, mut there: impl FnMut() -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(value) = there() {
-                return value;
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    pub fn until<T>(&self, what: &str, there: impl FnMut() -> Option<T>) -> T {
+        until_some(Duration::from_secs(20), what, there)
     }
 
     /// Waits until an erasure is done, and returns it.

@@ -1,6 +1,7 @@
 //! The embedder from raw pixels and raw words to features and probabilities, its self-test, and
 //! what it refuses.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -89,6 +90,13 @@ fn says_honestly_what_runs() {
 
 /// Features must be told apart by weights, tokenizer, dimensions and preprocessing; a new
 /// calibration changes none.
+/// Replaces the weights in a model folder, and nothing else.
+fn write_weights(dir: &Path, change: impl Fn(&mut HashMap<String, Tensor>)) {
+    let mut tensors = golden::weights();
+    change(&mut tensors);
+    candle_core::safetensors::save(&tensors, dir.join("model.safetensors")).unwrap();
+}
+
 #[test]
 fn the_id_follows_what_moves_features() {
     let dir = folder::model();
@@ -101,7 +109,7 @@ fn the_id_follows_what_moves_features() {
     config.preprocess.mean[0] += 0.1;
     std::fs::write(dir.path().join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
     let second = id();
-    folder::write_weights(dir.path(), |t| {
+    write_weights(dir.path(), |t| {
         t.insert("itm_head.bias".into(), Tensor::new(&[0.5f32, 0.0], &candle_core::Device::Cpu).unwrap());
     });
     assert!(second != first && id() != second);
@@ -134,14 +142,14 @@ fn the_self_test_passes_where_it_was_written_and_catches_what_changed() {
     write_self_test(dir.path()).unwrap();
     assert_eq!(start(dir.path()).unwrap().info().self_test, SelfTest::Compared);
     // Other weights than those the golden answers were made with.
-    folder::write_weights(dir.path(), |t| {
+    write_weights(dir.path(), |t| {
         let moved = (t["vision_proj.weight"].roll(1, 1)).unwrap();
         t.insert("vision_proj.weight".into(), moved);
     });
     let e = start(dir.path()).unwrap_err();
     assert!(matches!(&e, EmbedError::SelfTest(m) if m.contains("image_feature")), "{e}");
     // Another picture preparation.
-    folder::write_weights(dir.path(), |_| {});
+    write_weights(dir.path(), |_| {});
     start(dir.path()).unwrap();
     let mut config = golden::config();
     config.preprocess.std = [0.01; 3];

@@ -1,11 +1,11 @@
 //! A whole model folder made of the golden data, for tests of what loads one.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use candle_core::Tensor;
 use sightline_core::RgbImage;
 use sightline_core::config::{EmbedConfig, EmbedPrecision};
+use sightline_testing::write_tiny_model;
 use tempfile::TempDir;
 
 use crate::golden;
@@ -13,17 +13,10 @@ use crate::golden;
 /// A temporary model folder with the tiny reference model, its weights changed by `change`.
 pub fn model_with(change: impl Fn(&mut HashMap<String, Tensor>)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["config.json", "tokenizer.json"] {
-        std::fs::copy(golden::path("cada-tiny").join(file), dir.path().join(file)).unwrap();
-    }
-    write_weights(dir.path(), change);
-    dir
-}
-
-pub fn write_weights(dir: &Path, change: impl Fn(&mut HashMap<String, Tensor>)) {
     let mut tensors = golden::weights();
     change(&mut tensors);
-    candle_core::safetensors::save(&tensors, dir.join("model.safetensors")).unwrap();
+    write_tiny_model(dir.path(), &tensors);
+    dir
 }
 
 pub fn model() -> TempDir {

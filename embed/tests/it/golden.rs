@@ -10,6 +10,7 @@ use sightline_embed::EmbedError;
 use sightline_embed::kernel::Precision;
 use sightline_embed::model::{Architecture, ModelConfig, TokenBatch};
 use sightline_embed::net::{self, WeightSource};
+pub use sightline_testing::tiny_weights as weights;
 
 /// A file of this crate, or of `embed` where the trainer asks.
 pub fn path(name: &str) -> PathBuf {
@@ -31,13 +32,6 @@ pub fn config() -> ModelConfig {
 
 pub fn arch() -> Architecture {
     config().architecture
-}
-
-/// The tiny reference model's weights, as f32.
-pub fn weights() -> HashMap<String, Tensor> {
-    let all = candle_core::pickle::read_all_with_key(path("cada-tiny/weights.pth"), Some("model")).unwrap();
-    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
-    float.map(|(name, t)| (name, t.to_dtype(DType::F32).unwrap().contiguous().unwrap())).collect()
 }
 
 /// Tensors as a source of weights.

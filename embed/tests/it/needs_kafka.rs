@@ -6,10 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +17,7 @@ use sightline_bus::{self as bus, Consumer, Incoming, Outgoing, Producer, TopicSp
 use sightline_core::config::BusConfig;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, Config, IndexEvent, SightingId};
+use sightline_testing::{Process, binary, until};
 
 use crate::folder;
 use crate::stage::{crop, end, jpeg, label, progress};
@@ -62,77 +61,12 @@ fn write_config(folder: &Path, model: &Path, bus: &BusConfig, node: &str) -> Pat
     path
 }
 
-/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-embed` does not reach the
-/// compiler through the wrapper of `.cargo`, because shells drop variables with such names.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("sightline-embed");
-    assert!(path.is_file(), "{} is missing: build with the feature kafka", path.display());
-    path
+fn start(config: &Path) -> Process {
+    Process::start(Command::new(binary("sightline-embed")).arg("--config").arg(config))
 }
 
-/// A running `sightline-embed`.
-struct Worker {
-    process: Child,
-    address: String,
-}
-
-impl Worker {
-    fn start(config: &Path) -> Self {
-        let mut process = Command::new(binary()).arg("--config").arg(config).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("http://").nth(1).and_then(|a| a.split('/').next()).map(str::to_owned);
-        Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")) }
-    }
-
-    fn kill_9(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// SIGTERM; how long the end took.
-    fn stop(mut self) -> Duration {
-        let begun = Instant::now();
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.process.wait().unwrap().success());
-        begun.elapsed()
-    }
-
-    fn ask(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn wait_ready(&self) -> String {
-        let deadline = Instant::now() + LONG;
-        loop {
-            let answer = self.ask("/readyz");
-            if answer.starts_with("HTTP/1.1 200") {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "{answer}");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Sum of a metric over all its labels.
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.ask("/metrics");
-        let lines = text.lines().filter(|l| l.starts_with(name));
-        lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn wait_ready(worker: &Process) {
+    until(LONG, "the worker is ready", || worker.is_ready());
 }
 
 /// Puts `count` crops on the topic, cameras in turns, every tenth followed by its track's end and
@@ -194,11 +128,11 @@ fn kill_9_in_mid_stream_loses_no_crop() {
     let ids = produce(&bus, 1500);
     let config = write_config(folder.path(), model.path(), &bus, "hit");
     for enough in [50, 400, 800] {
-        let worker = Worker::start(&config);
+        let worker = start(&config);
         read(&bus, &bus.sightings_topic, |r| r.len() >= enough);
         worker.kill_9();
     }
-    let worker = Worker::start(&config);
+    let worker = start(&config);
     let all = |r: &[Incoming]| sightings(r).into_iter().collect::<BTreeSet<_>>();
     let records = read(&bus, &bus.sightings_topic, |r| r.len() >= 1800 && all(r) == ids);
     println!("{} records for {} crops, {} sightings", records.len(), ids.len(), sightings(&records).len());
@@ -211,10 +145,10 @@ fn kill_9_in_mid_stream_loses_no_crop() {
         }
         seen.insert(label(&event));
     }
-    assert!(worker.stop() < Duration::from_secs(15));
+    assert!(worker.stop().took < Duration::from_secs(15));
     // What was committed at the end does not come again.
-    let worker = Worker::start(&config);
-    worker.wait_ready();
+    let worker = start(&config);
+    wait_ready(&worker);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(worker.metric("sightline_bus_consumed_records_total"), 0.0);
 }
@@ -222,12 +156,13 @@ fn kill_9_in_mid_stream_loses_no_crop() {
 #[test]
 fn two_workers_share_the_partitions() {
     let (folder, model, bus) = (tempfile::tempdir().unwrap(), folder::model(), bus());
-    let start = |name: &str| Worker::start(&write_config(folder.path(), model.path(), &bus, name));
+    let start = |name: &str| start(&write_config(folder.path(), model.path(), &bus, name));
     let one = start("one");
-    let ready = one.wait_ready();
+    wait_ready(&one);
+    let ready = one.ask("/readyz");
     assert!(ready.contains(r#""device":"cpu""#) && ready.contains(r#""model":""#), "{ready}");
     let two = start("two");
-    two.wait_ready();
+    wait_ready(&two);
     let ids = produce(&bus, 600);
     let all = |r: &[Incoming]| sightings(r).into_iter().collect::<BTreeSet<_>>();
     let records = read(&bus, &bus.sightings_topic, |r| r.len() >= 720 && all(r) == ids);
@@ -248,7 +183,7 @@ fn what_can_never_be_embedded_is_set_aside_with_the_reason() {
         send(&producer, &bus, payload, "east");
     }
     assert!(producer.flush(LONG));
-    let worker = Worker::start(&write_config(folder.path(), model.path(), &bus, "one"));
+    let worker = start(&write_config(folder.path(), model.path(), &bus, "one"));
     let records = read(&bus, &bus.sightings_topic, |r| !r.is_empty());
     assert_eq!(events(&records).iter().map(label).collect::<Vec<_>>(), ["east crop 2"]);
     let dead = read(&bus, &bus::dead_letter_topic(&bus, &bus.crops_topic), |r| r.len() >= 2);
@@ -261,8 +196,8 @@ fn what_can_never_be_embedded_is_set_aside_with_the_reason() {
     }
     worker.stop();
     // The records were committed: the next worker does not read them again.
-    let again = Worker::start(&write_config(folder.path(), model.path(), &bus, "two"));
-    again.wait_ready();
+    let again = start(&write_config(folder.path(), model.path(), &bus, "two"));
+    wait_ready(&again);
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(again.metric("sightline_bus_consumed_records_total"), 0.0);
 }

@@ -123,11 +123,7 @@ fn live(publisher: &Publisher, event: CameraEvent) -> bool {
 
 #[track_caller]
 fn until(what: &str, wanted: impl Fn() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !wanted() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    sightline_testing::until(SOON, what, wanted);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sightline_core::CameraState;
 use sightline_core::config::IngestConfig;
 use sightline_ingest::CameraStatus;
+use sightline_testing::free_address;
 
 use crate::util::{config, drain, file_url, ingest, launch, replay, start, wait_for, wait_for_state};
 
@@ -54,9 +55,7 @@ fn a_device_that_is_not_there_fails() {
 #[test]
 fn a_refused_connection_is_tried_again_with_the_reason() {
     for scheme in ["rtsp", "http"] {
-        // A port that was free a moment ago, so nobody listens there.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let url = format!("{scheme}://admin:hunter2@127.0.0.1:{port}/stream");
+        let url = format!("{scheme}://admin:hunter2@{}/stream", free_address());
         let (camera, queue) = start(config("gone", &url), &ingest());
         let status = wait_for(&camera, &queue, 15.0, |s| s.connection >= 3 && s.state == CameraState::Retrying);
         let reason = status.reason.expect("a reason");

@@ -6,10 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -19,15 +17,12 @@ use sightline_bus::{CameraPublisher, Consumer, Producer, TopicSpec, await_topics
 use sightline_core::config::BusConfig;
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraEvent, CameraState, Config, SightingId};
+use sightline_testing::{Process, binary, free_address, repository, until};
 
 use crate::util::{config, launch};
 
 /// Long enough for two busy cores.
 const LONG: Duration = Duration::from_secs(300);
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
 
 /// Configuration with topics of one test alone.
 fn bus() -> BusConfig {
@@ -49,7 +44,7 @@ fn bus() -> BusConfig {
 fn footage() -> &'static Path {
     static ONCE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = ONCE.get_or_init(|| {
-        let whole = root().join("docker/demo/one-by-one-person-detection.mp4");
+        let whole = repository("docker/demo/one-by-one-person-detection.mp4");
         assert!(whole.is_file(), "{} is missing", whole.display());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("minute.avi");
@@ -72,7 +67,7 @@ fn file_camera() -> String {
 }
 
 fn write_config(folder: &Path, bus: &BusConfig, node: &str, cameras: &str) -> PathBuf {
-    let weights = root().join("models/nanodet-g.safetensors");
+    let weights = repository("models/nanodet-g.safetensors");
     assert!(weights.is_file(), "{} is missing: `make build` makes it", weights.display());
     let mut text = String::new();
     writeln!(text, "[data]\nfolder = {:?}", folder.join("data")).unwrap();
@@ -89,65 +84,8 @@ fn write_config(folder: &Path, bus: &BusConfig, node: &str, cameras: &str) -> Pa
     path
 }
 
-/// The binary beside this test's folder: `CARGO_BIN_EXE_sightline-ingest` does not reach the
-/// compiler through the wrapper of `.cargo`, because shells drop variables with such names.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("sightline-ingest");
-    assert!(path.is_file(), "{} is missing: build with the feature kafka", path.display());
-    path
-}
-
-/// A running `sightline-ingest`.
-struct Node {
-    process: Child,
-    address: String,
-}
-
-impl Node {
-    fn start(config: &Path) -> Self {
-        let mut process = Command::new(binary()).arg("--config").arg(config).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("http://").nth(1).and_then(|a| a.split('/').next()).map(str::to_owned);
-        Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")) }
-    }
-
-    fn kill_9(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// Sends SIGTERM; returns how long the process took to end.
-    fn stop(mut self) -> Duration {
-        let begun = Instant::now();
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.process.wait().unwrap().success());
-        begun.elapsed()
-    }
-
-    fn ask(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    /// Sum of a metric over all lines that contain `label`.
-    fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.ask("/metrics");
-        let lines = text.lines().filter(|l| l.starts_with(name) && l.contains(label));
-        lines.filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn start(config: &Path) -> Process {
+    Process::start(Command::new(binary("sightline-ingest")).arg("--config").arg(config))
 }
 
 /// Reads the topic of crops from its beginning until `enough`.
@@ -186,9 +124,9 @@ fn undisturbed() -> &'static (BTreeSet<SightingId>, BTreeSet<String>) {
     static ONCE: OnceLock<(BTreeSet<SightingId>, BTreeSet<String>)> = OnceLock::new();
     ONCE.get_or_init(|| {
         let (folder, bus) = (tempfile::tempdir().unwrap(), bus());
-        let node = Node::start(&write_config(folder.path(), &bus, "calm", &file_camera()));
+        let node = start(&write_config(folder.path(), &bus, "calm", &file_camera()));
         let events = read(&bus, ended);
-        assert!(node.stop() < Duration::from_secs(8), "stops in time");
+        assert!(node.stop().took < Duration::from_secs(8), "stops in time");
         let (crops, tracks) = (crops(&events), tracks(&events));
         println!("undisturbed: {} pictures of {} tracks", crops.len(), tracks.len());
         assert!(crops.len() > 5 && tracks.len() > 2, "{crops:?} {tracks:?}");
@@ -201,11 +139,11 @@ fn kill_9_in_mid_stream_loses_nothing() {
     let (folder, bus) = (tempfile::tempdir().unwrap(), bus());
     let config = write_config(folder.path(), &bus, "hit", &file_camera());
     for enough in [1, 3, 5] {
-        let node = Node::start(&config);
+        let node = start(&config);
         read(&bus, |events| crops(events).len() >= enough);
         node.kill_9();
     }
-    let _node = Node::start(&config);
+    let _node = start(&config);
     let events = read(&bus, ended);
     assert_eq!((crops(&events), tracks(&events)), *undisturbed());
 }
@@ -213,43 +151,31 @@ fn kill_9_in_mid_stream_loses_nothing() {
 #[test]
 fn without_a_broker_everything_waits_on_disk_and_survives_kill_9() {
     let (folder, bus) = (tempfile::tempdir().unwrap(), bus());
-    // A port that was free a moment ago.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let away = BusConfig { brokers: nobody.to_string(), ..bus.clone() };
-    let node = Node::start(&write_config(folder.path(), &away, "alone", &file_camera()));
+    let away = BusConfig { brokers: free_address().to_string(), ..bus.clone() };
+    let node = start(&write_config(folder.path(), &away, "alone", &file_camera()));
     let deadline = Instant::now() + LONG;
     let (mut analysed, mut quiet) = (0.0, Instant::now());
     // The footage is finished when nothing new has come for a while.
     while analysed == 0.0 || quiet.elapsed() < Duration::from_secs(8) {
         assert!(Instant::now() < deadline, "{analysed} frames");
         std::thread::sleep(Duration::from_millis(200));
-        let now = node.metric("sightline_ingest_frames_total", "analysed");
+        let now = node.metric_with("sightline_ingest_frames_total", "analysed");
         if now > analysed {
             (analysed, quiet) = (now, Instant::now());
         }
     }
     let ready = node.ask("/readyz");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("MB on disk"), "{ready}");
-    assert!(node.metric("sightline_ingest_spool_bytes", "") > 10_000.0);
+    assert!(node.metric("sightline_ingest_spool_bytes") > 10_000.0);
     node.kill_9();
     // This run has no camera, so every event comes from the disk.
-    let node = Node::start(&write_config(folder.path(), &bus, "alone", ""));
+    let node = start(&write_config(folder.path(), &bus, "alone", ""));
     let events = read(&bus, ended);
     assert_eq!((crops(&events), tracks(&events)), *undisturbed());
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while node.metric("sightline_ingest_spool_bytes", "") > 0.0 {
-        assert!(Instant::now() < deadline, "the spool is not emptied");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    loop {
-        let ready = node.ask("/readyz");
-        if ready.starts_with("HTTP/1.1 200") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{ready}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(node.metric("sightline_ingest_dropped_records_total", ""), 0.0);
+    let limit = Duration::from_secs(20);
+    until(limit, "the spool is emptied", || node.metric("sightline_ingest_spool_bytes") == 0.0);
+    until(limit, "the node is ready", || node.is_ready());
+    assert_eq!(node.metric("sightline_ingest_dropped_records_total"), 0.0);
 }
 
 #[test]
@@ -267,7 +193,7 @@ fn cameras_of_the_topic_are_run_and_those_of_a_dead_node_taken_over() {
     let start = |name: &str| {
         let own = folder.path().join(name);
         std::fs::create_dir(&own).unwrap();
-        Node::start(&write_config(&own, &bus, name, ""))
+        start(&write_config(&own, &bus, name, ""))
     };
     let (one, two) = (start("one"), start("two"));
     // Which node reports which camera as decoding, in its latest report.
@@ -292,16 +218,15 @@ fn cameras_of_the_topic_are_run_and_those_of_a_dead_node_taken_over() {
     read(&bus, |events| runs(events, "two") == all);
     println!("taken over after {:?}", begun.elapsed());
     cameras.remove(&"cam-0".parse().unwrap()).unwrap();
-    let deadline = Instant::now() + LONG;
-    while two.metric("sightline_ingest_frames_total", "cam-0") == 0.0 || still_analysed(&two, "cam-0") {
-        assert!(Instant::now() < deadline, "cam-0 still runs");
-    }
+    until(LONG, "cam-0 has run and stands still", || {
+        two.metric_with("sightline_ingest_frames_total", "cam-0") > 0.0 && !still_analysed(&two, "cam-0")
+    });
     assert!(still_analysed(&two, "cam-1"));
 }
 
 /// Whether the camera's frame count still rises.
-fn still_analysed(node: &Node, camera: &str) -> bool {
-    let before = node.metric("sightline_ingest_frames_total", camera);
+fn still_analysed(node: &Process, camera: &str) -> bool {
+    let before = node.metric_with("sightline_ingest_frames_total", camera);
     std::thread::sleep(Duration::from_secs(2));
-    node.metric("sightline_ingest_frames_total", camera) > before
+    node.metric_with("sightline_ingest_frames_total", camera) > before
 }

@@ -8,6 +8,7 @@ use sightline_core::shutdown::Shutdown;
 use sightline_core::{BBox, CameraEvent, CameraId, CameraState, NodeReport, Progress, RgbImage};
 use sightline_detect::{DetectError, Detection, Detector};
 use sightline_ingest::{CameraNode, IngestError, NodeConfig, Roster};
+use sightline_testing::{free_address, until};
 
 use crate::util::{START, ball_avi, config, file_url, ingest, replay};
 
@@ -198,11 +199,9 @@ fn every_change_of_state_is_reported_and_the_end_repeatedly() {
 
 #[test]
 fn a_camera_without_a_frame_is_reported_with_the_reason() {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let out = Queue::new(256);
     let node = node(IngestConfig { backoff_first_seconds: 3.0, backoff_last_seconds: 3.0, ..ingest() }, &out);
-    node.add(config("gone", &format!("rtsp://127.0.0.1:{port}/stream"))).unwrap();
+    node.add(config("gone", &format!("rtsp://{}/stream", free_address()))).unwrap();
     let retrying = |all: &[NodeReport]| all.iter().filter(|r| r.state == CameraState::Retrying).count();
     let all = reports(&out, 15, |all| retrying(all) >= 2);
     assert_eq!(states(&all)[..2], [CameraState::Connecting, CameraState::Retrying]);
@@ -228,11 +227,7 @@ fn cameras_that_are_slow_to_stop_stop_side_by_side() {
     for name in &names {
         roster.run(config(name.as_str(), "videotestsrc://?pattern=ball&framerate=25&width=160&height=120"));
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while node.status().iter().any(|s| s.frames_analysed == 0) {
-        assert!(Instant::now() < deadline, "not all are analysed");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until(Duration::from_secs(20), "all are analysed", || node.status().iter().all(|s| s.frames_analysed > 0));
     let begun = Instant::now();
     roster.stop(&names);
     assert!(node.status().is_empty());

@@ -1,7 +1,7 @@
 //! A real RTSP server on loopback, in a process of its own, killed and started again.
 
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use sightline_core::config::{IngestConfig, RtspTransport};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_ingest::{CameraNode, CameraStatus, Captured, ClockSource};
+use sightline_testing::{free_address, until};
 
 use crate::node::{Blobs, node_config};
 use crate::util::{config, ingest, start, wait_for, wait_for_state};
@@ -73,15 +74,11 @@ fn rtsp_server_process() {
     match std::env::var(PORT) {
         Ok(port) => serve(port.parse().unwrap()),
         Err(_) => {
-            let port = free_port();
+            let port = free_address().port();
             let _server = Server::start(port);
             assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
         }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 struct Server(Child);
@@ -96,11 +93,8 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Self(child);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the RTSP server does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        until(Duration::from_secs(10), "the RTSP server has started", up);
         server
     }
 
@@ -120,7 +114,7 @@ impl Drop for Server {
 
 #[test]
 fn a_killed_server_is_found_again_and_the_other_camera_notices_nothing() {
-    let port = free_port();
+    let port = free_address().port();
     let server = Server::start(port);
     let out = Queue::new(64);
     let taken = out.clone();
@@ -160,7 +154,7 @@ fn a_killed_server_is_found_again_and_the_other_camera_notices_nothing() {
 
 #[test]
 fn over_udp_a_killed_server_is_noticed_by_the_missing_frames() {
-    let port = free_port();
+    let port = free_address().port();
     let server = Server::start(port);
     let settings = IngestConfig { rtsp_transport: RtspTransport::Udp, ..ingest() };
     let (camera, queue) = start(config("udp", &format!("rtsp://127.0.0.1:{port}/ball")), &settings);
@@ -173,7 +167,7 @@ fn over_udp_a_killed_server_is_noticed_by_the_missing_frames() {
 
 #[test]
 fn the_senders_clock_is_used_once_it_has_been_stated() {
-    let port = free_port();
+    let port = free_address().port();
     let _server = Server::start(port);
     let (camera, queue) = start(config("clock", &format!("rtsp://127.0.0.1:{port}/ball")), &ingest());
     wait_for(&camera, &queue, 20.0, |s| s.clock == Some(ClockSource::Sender));
@@ -189,7 +183,7 @@ fn the_senders_clock_is_used_once_it_has_been_stated() {
 
 #[test]
 fn an_unknown_stream_is_told_and_tried_again() {
-    let port = free_port();
+    let port = free_address().port();
     let _server = Server::start(port);
     let (camera, queue) = start(config("wrong", &format!("rtsp://127.0.0.1:{port}/cat")), &ingest());
     let status = wait_for_state(&camera, &queue, CameraState::Retrying);
@@ -198,7 +192,7 @@ fn an_unknown_stream_is_told_and_tried_again() {
 
 #[test]
 fn credentials_of_the_address_open_a_locked_stream() {
-    let port = free_port();
+    let port = free_address().port();
     let _server = Server::start(port);
     let (camera, queue) = start(config("locked", &format!("rtsp://127.0.0.1:{port}/private")), &ingest());
     let status = wait_for_state(&camera, &queue, CameraState::Retrying);

@@ -6,7 +6,7 @@
 //! and every write.
 
 mod all_models;
-pub(crate) mod edge;
+mod edge;
 mod exact;
 mod filter;
 mod names;
@@ -15,14 +15,14 @@ mod scope;
 #[cfg(feature = "server")]
 pub(crate) mod server;
 mod tracks;
-pub(crate) mod tuning;
+mod tuning;
 
 use std::sync::Arc;
 
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
 pub use all_models::AllModels;
-pub use edge::{EdgeOptions, EdgeStore, indexed_models};
+pub use edge::{EdgeOptions, EdgeStore, Engine, indexed_models};
 pub use exact::ExactStore;
 pub use filter::Filter;
 pub use point::{CameraExtent, Payload, Point, Record, Scored};

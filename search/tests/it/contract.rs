@@ -18,7 +18,6 @@ fn on_each(question: impl Fn(&dyn VectorStore)) {
     question(&ExactStore::new(MODEL, WIDTH));
     let dir = tempfile::tempdir().unwrap();
     question(&EdgeStore::open(dir.path(), MODEL, WIDTH, &EdgeOptions::default()).unwrap());
-    #[cfg(feature = "server")]
     crate::server::on_each(WIDTH, |store| question(store));
 }
 

@@ -12,6 +12,7 @@ use sightline_search::{
     Coverage, CoverageLedger, FolderGallery, IndexerOptions, Journals, QdrantStore, RemoteCoverage, ServerCoverage,
     Sink, VectorStore, indexer,
 };
+use sightline_testing::until;
 
 use crate::server::places;
 use crate::support::{MODEL, WIDTH, at, camera, progress, sighting, turned};
@@ -73,11 +74,9 @@ fn the_api_reads_what_index_workers_write_and_restarts_never_move_coverage_backw
         let gate = again.get(&camera("gate")).unwrap();
         assert_eq!((gate.connection, gate.searchable_through), (Some(3), Some(at(40))));
         assert_eq!(gate.report, Some(newest));
-        let begun = std::time::Instant::now();
-        while reader.coverage().get(&camera("gate")).as_ref() != Some(&gate) {
-            assert!(begun.elapsed().as_secs() < 20, "{:?} is not {gate:?}", reader.coverage());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until(Duration::from_secs(20), "the reader knows the same", || {
+            reader.coverage().get(&camera("gate")).as_ref() == Some(&gate)
+        });
         reader.coverage().forget(&camera("gate"));
         assert!(ledger().all().unwrap().is_empty(), "a removed camera is forgotten for good");
         drop(reader);

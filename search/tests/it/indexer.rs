@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use sightline_core::message::Origin;
@@ -203,11 +203,7 @@ impl Line {
     }
 
     fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
-        let start = Instant::now();
-        while !reached(self) {
-            assert!(start.elapsed().as_secs() < 20, "waited in vain until {what}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        sightline_testing::until(Duration::from_secs(20), what, || reached(self));
     }
 }
 

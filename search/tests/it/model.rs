@@ -3,7 +3,7 @@
 //! with the reference's own features and logits.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,12 +20,13 @@ use sightline_search::{
     Coverage, EdgeOptions, EdgeStore, EncodeError, Filter, FolderGallery, Gallery, GalleryEntry, Hit, IndexerOptions,
     Journals, PictureKey, QueryEncoder, SearchError, SearchRequest, Searcher, Sink, VectorStore, indexer,
 };
+use sightline_testing::{repository, tiny_weights, write_tiny_model};
 
 use crate::support::{at, camera, progress, sighting};
 
 /// Golden data of the embedder, made with the authors' code.
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../embed/tests/golden").join(name)
+    repository("embed/tests/golden").join(name)
 }
 
 fn tensors(name: &str) -> HashMap<String, Tensor> {
@@ -35,9 +36,7 @@ fn tensors(name: &str) -> HashMap<String, Tensor> {
 /// Loads the tiny model; `calibration` is added to its configuration if given.
 fn embedder(calibration: Option<Value>) -> Embedder {
     let dir = tempfile::tempdir().unwrap();
-    for file in ["config.json", "tokenizer.json"] {
-        std::fs::copy(golden("cada-tiny").join(file), dir.path().join(file)).unwrap();
-    }
+    write_tiny_model(dir.path(), &tiny_weights());
     if let Some(calibration) = calibration {
         let path = dir.path().join("config.json");
         // The reference's flat form has no field for it.
@@ -45,10 +44,6 @@ fn embedder(calibration: Option<Value>) -> Embedder {
         config.calibration = serde_json::from_value(calibration).unwrap();
         std::fs::write(path, serde_json::to_string(&config).unwrap()).unwrap();
     }
-    let all = candle_core::pickle::read_all_with_key(golden("cada-tiny/weights.pth"), Some("model")).unwrap();
-    let float = all.into_iter().filter(|(_, t)| t.dtype().is_float());
-    let weights: HashMap<String, Tensor> = float.map(|(name, t)| (name, t.contiguous().unwrap())).collect();
-    candle_core::safetensors::save(&weights, dir.path().join("model.safetensors")).unwrap();
     // The reference computed in f32; bf16 moves the tiny model's cosines by some thousandths.
     let config = EmbedConfig { precision: EmbedPrecision::F32, ..Config::layered(None, []).unwrap().embed };
     Embedder::start(dir.path(), &config).unwrap()

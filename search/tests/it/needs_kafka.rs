@@ -7,25 +7,27 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sightline_bus::wire::{Coding, encode_index_event};
 use sightline_bus::{Outgoing, Producer};
 use sightline_core::config::{BusConfig, VectorsConfig};
 use sightline_core::{CameraId, Config, IndexEvent, Sighting, SightingId};
+use sightline_double::DoubleThread;
 use sightline_embed::ModelFolder;
 use sightline_search::{
     CameraCoverage, CoverageLedger, Filter, FolderGallery, Gallery, QdrantStore, ServerCoverage, VectorStore,
 };
+use sightline_testing::{Process, binary, repository};
 
-use crate::double::Process;
+use crate::outages;
+use crate::server::ANY_PORT;
 use crate::support::{camera, progress, random, rng, sighting};
 
+const WORKER: &str = "sightline-index";
 /// Time limit of every wait, for two cores that are busy otherwise.
 const LONG: Duration = Duration::from_secs(240);
 const CAMERAS: [&str; 6] = ["north", "south", "east", "west", "up", "down"];
@@ -36,7 +38,7 @@ struct Stage {
     bus: BusConfig,
     vectors: VectorsConfig,
     model: ModelFolder,
-    server: Process,
+    server: DoubleThread,
     producer: Producer,
 }
 
@@ -48,9 +50,9 @@ impl Stage {
         let name = format!("index-{}", uuid::Uuid::new_v4().simple());
         let defaults = Config::load(None).unwrap();
         let bus = BusConfig { brokers, sightings_topic: name.clone(), partitions: 6, ..defaults.bus };
-        let server = Process::start(&folder.path().join("qdrant"), "127.0.0.1:0", &[]);
-        let vectors = VectorsConfig { url: server.url.clone(), timeout_seconds: 2.0, ..defaults.vectors };
-        let model = ModelFolder::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../embed/models/default")).unwrap();
+        let server = outages::start(&folder.path().join("qdrant"), ANY_PORT);
+        let vectors = VectorsConfig { url: server.url(), timeout_seconds: 2.0, ..defaults.vectors };
+        let model = ModelFolder::open(&repository("embed/models/default")).unwrap();
         let producer = Producer::start(&bus, "test").unwrap();
         Self { folder, bus, vectors, model, server, producer }
     }
@@ -121,8 +123,12 @@ impl Stage {
         assert_eq!(&gallery.ids().unwrap().into_iter().collect::<BTreeSet<_>>(), ids);
     }
 
+    fn worker(&self, node: &str) -> Process {
+        Process::start(Command::new(binary(WORKER)).arg("--config").arg(self.config(node)))
+    }
+
     fn dead_letters(&self, action: &str) -> Vec<serde_json::Value> {
-        let output = Command::new(binary())
+        let output = Command::new(binary(WORKER))
             .args(["dead-letters", action, "--json", "--topic", &self.bus.sightings_topic, "--config"])
             .arg(self.config("letters"))
             .output()
@@ -132,72 +138,16 @@ impl Stage {
     }
 }
 
-fn binary() -> PathBuf {
-    crate::double::binary("sightline-index")
-}
-
-/// A running `sightline-index`, killed on drop.
-struct Worker {
-    process: Child,
-    address: String,
-}
-
-impl Worker {
-    fn start(stage: &Stage, node: &str) -> Self {
-        let mut process =
-            Command::new(binary()).arg("--config").arg(stage.config(node)).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split("http://").nth(1).and_then(|a| a.split('/').next()).map(str::to_owned);
-        Self { process, address: address.unwrap_or_else(|| panic!("no address in {line:?}")) }
-    }
-
-    /// Sends SIGTERM; returns the duration of the stop.
-    fn stop(mut self) -> Duration {
-        let begun = Instant::now();
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        assert!(self.process.wait().unwrap().success());
-        begun.elapsed()
-    }
-
-    fn ask(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    /// Returns the sum of a metric over all its labels.
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.ask("/metrics");
-        let of = |l: &&str| l.starts_with(name) && l[name.len()..].starts_with([' ', '{']);
-        text.lines().filter(of).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn until(what: &str, mut reached: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !reached() {
-        assert!(begun.elapsed() < LONG, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn until(what: &str, reached: impl FnMut() -> bool) {
+    sightline_testing::until(LONG, what, reached);
 }
 
 #[test]
 fn kills_and_a_second_worker_lose_and_double_nothing() {
     let stage = Stage::new();
-    let first = Worker::start(&stage, "one");
+    let first = stage.worker("one");
     let mut ids = stage.send_sightings(0..60);
-    until("it is ready", || first.ask("/readyz").starts_with("HTTP/1.1 200"));
+    until("it is ready", || first.is_ready());
     let store = stage.store();
     let mut worker = first;
     for round in 0..4i64 {
@@ -205,9 +155,9 @@ fn kills_and_a_second_worker_lose_and_double_nothing() {
         // Somewhere in the middle of storing them.
         until("some are stored", || store.count(&Filter::default()).unwrap() > 60 * round as u64 + 20);
         drop(worker);
-        worker = Worker::start(&stage, &format!("again-{round}"));
+        worker = stage.worker(&format!("again-{round}"));
     }
-    let second = Worker::start(&stage, "two");
+    let second = stage.worker("two");
     ids.extend(stage.send_sightings(300..420));
     until("everything is stored", || store.count(&Filter::default()).unwrap() == ids.len() as u64);
     until("the last progress has passed", || {
@@ -216,12 +166,12 @@ fn kills_and_a_second_worker_lose_and_double_nothing() {
             .all(|c| stage.coverage(c).and_then(|c| c.searchable_through).is_some_and(|t| t.as_micros() >= 414))
     });
     stage.check(&ids);
-    until("both have partitions", || second.ask("/readyz").starts_with("HTTP/1.1 200"));
+    until("both have partitions", || second.is_ready());
     ids.extend(stage.send_sightings(420..600));
     until("everything is stored", || store.count(&Filter::default()).unwrap() == ids.len() as u64);
     let (a, b) = (worker.metric("sightline_index_sightings_total"), second.metric("sightline_index_sightings_total"));
     println!("4 kills and a rebalance: {} sightings, none lost or doubled; {a} and {b} by the last two", ids.len());
-    let (one, two) = (worker.stop(), second.stop());
+    let (one, two) = (worker.stop().took, second.stop().took);
     assert!(one.max(two) < Duration::from_secs(10), "{one:?} {two:?}");
     stage.check(&ids);
 }
@@ -229,13 +179,13 @@ fn kills_and_a_second_worker_lose_and_double_nothing() {
 #[test]
 fn a_server_that_is_away_holds_up_everything_and_costs_nothing() {
     let mut stage = Stage::new();
-    let mut worker = Worker::start(&stage, "one");
+    let mut worker = stage.worker("one");
     let mut ids = stage.send_sightings(0..60);
     let store = stage.store();
     let count = || store.count(&Filter::default()).unwrap_or_default();
     until("the first are stored", || count() == 60);
     let address = stage.server.address();
-    stage.server.kill();
+    stage.server.stop().unwrap();
     ids.extend(stage.send_sightings(60..600));
     until("the fault is told", || worker.ask("/readyz").contains("storage"));
     std::thread::sleep(Duration::from_secs(3));
@@ -243,20 +193,20 @@ fn a_server_that_is_away_holds_up_everything_and_costs_nothing() {
     let open = worker.metric("sightline_bus_open_bytes");
     assert!(open < 3_000_000.0, "{open} bytes are open");
     // A stop meanwhile commits nothing that is not stored, and ends in time.
-    assert!(worker.stop() < Duration::from_secs(15));
-    worker = Worker::start(&stage, "one");
+    assert!(worker.stop().took < Duration::from_secs(15));
+    worker = stage.worker("one");
     until("it waits for the server", || worker.ask("/readyz").contains("vectors"));
-    stage.server = Process::start(&stage.folder.path().join("qdrant"), &address, &[]);
+    stage.server = outages::start(&stage.folder.path().join("qdrant"), address);
     until("everything is stored", || count() == ids.len() as u64);
     println!("away: {} sightings, none lost; {open} bytes open meanwhile", ids.len());
-    until("it is ready again", || worker.ask("/readyz").starts_with("HTTP/1.1 200"));
+    until("it is ready again", || worker.is_ready());
     stage.check(&ids);
 }
 
 #[test]
 fn what_can_never_be_stored_is_set_aside_listed_and_replayed() {
     let stage = Stage::new();
-    let worker = Worker::start(&stage, "one");
+    let worker = stage.worker("one");
     let good = stage.send_sightings(0..6);
     stage.send_bytes(&camera("north"), Bytes::from_static(b"\xff\xffno protobuf"));
     let mut foreign = stage.nth(6);

@@ -2,20 +2,27 @@
 //!
 //! | server | when |
 //! |---|---|
-//! | the double in this process | feature `double` |
+//! | the double in this process | always |
 //! | the server at `QDRANT_URL` (gRPC) | the variable is set |
 //! | the binary `QDRANT_BIN`, started here on free ports with a folder of its own | the variable is set |
 
-use sightline_core::Config;
-use sightline_core::config::{VectorPlace, VectorsConfig};
-use sightline_search::QdrantStore;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use sightline_core::Config;
+use sightline_core::config::{VectorPlace, VectorsConfig};
+use sightline_double::DoubleThread;
+use sightline_search::{EdgeOptions, QdrantStore};
+use sightline_testing::free_address;
 use uuid::Uuid;
 
 use crate::support::MODEL;
+
+/// Loopback, at a free port.
+pub const ANY_PORT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
 /// An available server.
 #[derive(Clone, Debug)]
@@ -44,9 +51,7 @@ impl Place {
 pub fn places() -> &'static [Place] {
     static PLACES: OnceLock<Vec<Place>> = OnceLock::new();
     PLACES.get_or_init(|| {
-        let mut all = Vec::new();
-        #[cfg(feature = "double")]
-        all.push(Place { name: "double", url: double_url(), api_key: String::new() });
+        let mut all = vec![Place { name: "double", url: double_url(), api_key: String::new() }];
         let api_key = std::env::var("QDRANT_API_KEY").unwrap_or_default();
         if let Ok(url) = std::env::var("QDRANT_URL") {
             all.push(Place { name: "QDRANT_URL", url, api_key });
@@ -55,7 +60,7 @@ pub fn places() -> &'static [Place] {
             all.push(Place { name: "QDRANT_BIN", url: start(&binary), api_key: String::new() });
         }
         let names: Vec<_> = all.iter().map(|p| p.name).collect();
-        println!("servers asked: {names:?} (feature double, QDRANT_URL, QDRANT_BIN)");
+        println!("servers asked: {names:?} (the double, QDRANT_URL, QDRANT_BIN)");
         all
     })
 }
@@ -69,38 +74,21 @@ pub fn on_each(width: usize, question: impl Fn(&QdrantStore)) {
     }
 }
 
-#[cfg(feature = "double")]
+/// Starts a double that lives as long as the tests.
 fn double_url() -> String {
-    use sightline_search::EdgeOptions;
-    use sightline_search::double::QdrantDouble;
-
-    let (tell, told) = std::sync::mpsc::channel();
-    // Lives as long as the tests; its folder is in memory where possible, to spare the disk.
-    std::thread::spawn(move || {
-        let dir = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
-            // Low thresholds, so that the graph is built and walked in tests of a few thousand
-            // points.
-            let options =
-                EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2, ..EdgeOptions::default() };
-            let any = "127.0.0.1:0".parse().unwrap();
-            let double = QdrantDouble::open(dir.path(), any, None, options).await.unwrap();
-            tell.send(format!("http://{}", double.address().unwrap())).unwrap();
-            double.serve(std::future::pending()).await.unwrap();
-        });
-    });
-    told.recv().unwrap()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let dir = tempfile::tempdir().unwrap().keep();
+    // Low thresholds, so that the graph is built and walked in tests of a few thousand points.
+    let options = EdgeOptions { index_from: 2000, compare_all_below: 50, index_threads: 2, ..EdgeOptions::default() };
+    let double = DoubleThread::start(&dir, ANY_PORT, None, options).unwrap();
+    let url = double.url();
+    std::mem::forget(double);
+    url
 }
 
 /// Starts a real server, which ends with this process, and waits until it answers.
 fn start(binary: &str) -> String {
     let dir = tempfile::tempdir().unwrap().keep();
-    let (http, grpc) = (free_port(), free_port());
+    let (http, grpc) = (free_address().port(), free_address().port());
     let config = dir.join("config.yaml");
     let text = format!(
         "storage:\n  storage_path: {0}/storage\n  snapshots_path: {0}/snapshots\nservice:\n  host: 127.0.0.1\n  \
@@ -123,9 +111,9 @@ fn start(binary: &str) -> String {
     std::mem::forget(shell.stdin.take());
     std::thread::spawn(move || shell.wait());
     let url = format!("http://127.0.0.1:{grpc}");
+    let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
     let begun = Instant::now();
     while std::net::TcpStream::connect(("127.0.0.1", grpc)).is_err() {
-        let log = || std::fs::read_to_string(dir.join("log")).unwrap_or_default();
         assert!(begun.elapsed() < Duration::from_secs(60), "QDRANT_BIN does not answer: {}", log());
         std::thread::sleep(Duration::from_millis(100));
     }

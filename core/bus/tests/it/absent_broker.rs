@@ -8,10 +8,8 @@ use sightline_core::shutdown::Shutdown;
 
 #[test]
 fn topics_are_waited_for() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let brokers = nobody.local_addr().unwrap().to_string();
+    let brokers = sightline_testing::free_address().to_string();
     let config = BusConfig { brokers, ..Config::layered(None, []).unwrap().bus };
-    drop(nobody);
     let shutdown = Shutdown::new();
     let waiting = std::thread::spawn({
         let shutdown = shutdown.clone();

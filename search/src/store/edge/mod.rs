@@ -7,18 +7,19 @@
 //! exactly.
 
 mod convert;
+mod engine;
 mod manifest;
 mod optimizer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use qdrant_edge::{
-    AcornSearchParams, CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard,
-    EdgeVectorParams, FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig, Memory, NamedQuery, OrderBy,
-    OrderByInterface, PayloadFieldSchema, PayloadOps, PayloadSchemaType, PointInsertOperations, PointOperations,
-    QuantizationSearchParams, QueryEnum, QueryRequest, RetrieveRequest, ScoringQuery, ScrollRequest, SearchParams,
-    SetPayloadOp, UpdateOperation, WithPayloadInterface, WithVector,
+    AcornSearchParams, CountRequest, CreateIndex, Direction, Distance, EdgeConfig, EdgeConfigBuilder,
+    EdgeOptimizersConfig, EdgeShard, EdgeVectorParams, FacetRequest, FacetValue, FieldIndexOperations, HnswIndexConfig,
+    Memory, NamedQuery, OrderBy, OrderByInterface, PayloadFieldSchema, PayloadOps, PayloadSchemaType,
+    PointInsertOperations, PointOperations, QuantizationSearchParams, QueryEnum, QueryRequest, RetrieveRequest,
+    ScoringQuery, ScrollRequest, SearchParams, SetPayloadOp, UpdateOperation, WithPayloadInterface, WithVector,
 };
 use sightline_core::{CameraId, SightingId, Timestamp, TrackId};
 
@@ -26,8 +27,8 @@ use super::names::{self, CAMERA, CAPTURED_AT, FIRST_SEEN, LAST_SEEN, TRACK};
 use super::point::{next_id, widened};
 use super::tuning::{COMPARE_ALL_BELOW, MIN_BEAM, kilobytes};
 use super::{CameraExtent, Deleted, Filter, Point, Record, Scored, StoreError, VectorStore, check_vector};
-use crate::files::{DataLock, FileError};
-pub(crate) use optimizer::Optimizer;
+use crate::files::DataLock;
+pub use engine::Engine;
 
 /// Indexed payload fields and the type of each index. Created before the first point, or at the
 /// first start with a version that needs them, and verified at every start.
@@ -78,24 +79,18 @@ impl Default for EdgeOptions {
     }
 }
 
-/// The engine with the lock of its folder. Fields are dropped in order: the lock goes last.
-#[derive(Debug)]
-pub(crate) struct Shard {
-    pub engine: EdgeShard,
-    /// Held while an index is built. The engine skips what another thread is building, so without
-    /// this lock a call that should wait for the index would return at once.
-    building: Mutex<()>,
-    _lock: DataLock,
-}
-
-impl Shard {
-    pub fn new(engine: EdgeShard, lock: DataLock) -> Self {
-        Self { engine, building: Mutex::default(), _lock: lock }
-    }
-
-    fn optimize(&self) -> Result<bool, StoreError> {
-        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        self.engine.optimize().map_err(convert::engine)
+impl EdgeOptions {
+    /// Begins an engine's configuration with these options, for vectors of `width` values. The
+    /// vectors themselves are still to be named.
+    pub fn configure(&self, width: usize) -> EdgeConfigBuilder {
+        let hnsw = HnswIndexConfig {
+            full_scan_threshold: kilobytes(self.compare_all_below, width),
+            max_indexing_threads: self.index_threads.max(1),
+            ..HnswIndexConfig::default()
+        };
+        let optimizers =
+            EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(self.index_from, width)), ..Default::default() };
+        EdgeConfig::builder().hnsw_config(hnsw).optimizers(optimizers)
     }
 }
 
@@ -107,8 +102,7 @@ pub struct EdgeStore {
     /// Held by changes that read before they write.
     writer: Mutex<()>,
     options: EdgeOptions,
-    optimizer: Optimizer,
-    shard: Arc<Shard>,
+    engine: Engine,
 }
 
 /// Lists the ids of the models whose vectors lie below `root`, each in a folder of its own, sorted;
@@ -145,35 +139,15 @@ impl EdgeStore {
         let folder = root.join(model_id);
         let lock = DataLock::acquire(&folder)?;
         manifest::claim(&folder, model_id, width)?;
-        let path = folder.join("shard");
-        let config = engine_config(width, options)?;
-        // The engine writes its configuration before its first segment: without it, nothing has
-        // been stored yet.
-        let engine = if path.join("edge_config.json").exists() {
-            EdgeShard::load(&path, Some(config))
-        } else {
-            EdgeShard::new(&path, config)
-        };
-        let shard = Shard::new(engine.map_err(convert::engine)?, lock);
-        ensure_indexes(&shard.engine)?;
-        let info = shard.engine.info().map_err(convert::engine)?;
+        let engine = Engine::open(&folder, lock, engine_config(width, options)?, options.index_from)?;
+        ensure_indexes(engine.shard())?;
+        let info = engine.shard().info().map_err(convert::engine)?;
         tracing::info!(
             folder = %folder.display(), model = model_id, width, points = info.points_count,
             indexed = info.indexed_vectors_count, segments = info.segments_count, "vector store open"
         );
-        let shard = Arc::new(shard);
-        let optimizer = Optimizer::start(Arc::clone(&shard), options.index_from)
-            .map_err(FileError::new("start the index thread of", &folder))?;
-        let store = Self {
-            model_id: model_id.to_owned(),
-            width,
-            writer: Mutex::new(()),
-            options: options.clone(),
-            optimizer,
-            shard,
-        };
-        store.optimizer.wake();
-        Ok(store)
+        engine.wake();
+        Ok(Self { model_id: model_id.to_owned(), width, writer: Mutex::new(()), options: options.clone(), engine })
     }
 
     /// Returns the number of stored points, and of those in a graph index; both are approximate
@@ -187,7 +161,7 @@ impl EdgeStore {
     }
 
     fn engine(&self) -> &EdgeShard {
-        &self.shard.engine
+        self.engine.shard()
     }
 
     fn update(&self, operation: UpdateOperation) -> Result<(), StoreError> {
@@ -238,13 +212,6 @@ impl EdgeStore {
 }
 
 fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, StoreError> {
-    let hnsw = HnswIndexConfig {
-        full_scan_threshold: kilobytes(options.compare_all_below, width),
-        max_indexing_threads: options.index_threads.max(1),
-        ..HnswIndexConfig::default()
-    };
-    let optimizers =
-        EdgeOptimizersConfig { indexing_threshold: Some(kilobytes(options.index_from, width)), ..Default::default() };
     let mut vectors = EdgeVectorParams::builder(width, Distance::Cosine);
     if options.int8 {
         // Parsed from JSON because the engine's struct has deprecated fields. The outermost
@@ -254,7 +221,7 @@ fn engine_config(width: usize, options: &EdgeOptions) -> Result<EdgeConfig, Stor
         vectors =
             vectors.quantization_config(serde_json::from_value(scalar).map_err(convert::engine)?).memory(Memory::Cold);
     }
-    Ok(EdgeConfig::builder().vector(convert::VECTOR, vectors.build()).hnsw_config(hnsw).optimizers(optimizers).build())
+    Ok(options.configure(width).vector(convert::VECTOR, vectors.build()).build())
 }
 
 /// Creates missing payload indexes and checks that all exist with the right type.
@@ -456,11 +423,11 @@ impl VectorStore for EdgeStore {
 
     fn flush(&self) -> Result<(), StoreError> {
         self.engine().flush().map_err(convert::engine)?;
-        self.optimizer.wake();
+        self.engine.wake();
         Ok(())
     }
 
     fn optimize(&self) -> Result<bool, StoreError> {
-        self.shard.optimize()
+        self.engine.optimize()
     }
 }

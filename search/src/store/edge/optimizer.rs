@@ -6,14 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Shard;
+use super::engine::Shard;
 
 /// Longest wait of closing the store for an index in progress. It may be abandoned: the half-built
 /// index is a temporary folder, and everything stored is already on the disk.
 const LEAVE_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(crate) struct Optimizer {
+pub(super) struct Optimizer {
     /// `None` once the store is being closed.
     wake: Option<SyncSender<()>>,
     /// In a lock only because a receiver belongs to one thread; only closing the store uses it.

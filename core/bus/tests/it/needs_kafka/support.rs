@@ -1,7 +1,6 @@
 //! Support for the tests of the bus: a configuration for the available broker with topics of one
 //! test alone, and ways to wait.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -84,15 +83,7 @@ pub fn nothing_comes(consumer: &Consumer) {
 }
 
 pub fn until(what: &str, done: impl FnMut() -> bool) {
-    until_within(LONG, what, done);
-}
-
-pub fn until_within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    sightline_testing::until(LONG, what, done);
 }
 
 /// A broker for one test alone, which may be stopped and killed.
@@ -111,8 +102,7 @@ impl Broker {
 
     /// `start`, `stop` or `kill`.
     pub fn script(&self, what: &str) -> String {
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docker/kafka/kafka.sh");
-        let mut command = Command::new(script);
+        let mut command = Command::new(sightline_testing::repository("docker/kafka/kafka.sh"));
         let done = command.arg(what).arg(self.folder.path()).env("SIGHTLINE_KAFKA_HEAP", "256m").output().unwrap();
         assert!(done.status.success(), "kafka.sh {what}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap().trim().to_owned()

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
+use sightline_double::QdrantDouble;
 use sightline_search::EdgeOptions;
-use sightline_search::double::QdrantDouble;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Test double of a Qdrant server. It is NOT Qdrant: one process, one copy, no REST, no cluster,

@@ -1,65 +1,21 @@
-//! Test double of a Qdrant server: acknowledged changes survive `kill -9`; it identifies itself;
-//! and the store behaves when its server is unreachable, is another's, or holds something else.
+//! A store on a server that goes away, hangs, is another's or holds something else; and several
+//! clients of one.
 
-use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sightline_core::shutdown::Shutdown;
-use sightline_search::{Filter, Journals, Point, QdrantStore, Sink, StoreError, VectorStore};
+use sightline_double::DoubleThread;
+use sightline_search::{EdgeOptions, Filter, Journals, Point, QdrantStore, Sink, StoreError, VectorStore};
+use sightline_testing::until;
 
-use crate::server::places;
+use crate::server::{ANY_PORT, places};
 use crate::support::{MODEL, WIDTH, camera, point, random, rng, turned};
 
-/// Returns a binary beside this test's folder. (Variables like CARGO_BIN_EXE_qdrant-double do not
-/// reach the compiler: the shell of .cargo/rustc-wrapper drops names with a hyphen.)
-pub fn binary(name: &str) -> std::path::PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().nth(2).unwrap().join(name);
-    assert!(found.is_file(), "{} is missing: build with its feature", found.display());
-    found
-}
-
-/// The double as a process of its own, killed on drop.
-pub struct Process {
-    child: Child,
-    pub url: String,
-}
-
-impl Process {
-    pub fn start(folder: &Path, listen: &str, more: &[&str]) -> Self {
-        let mut child = Command::new(binary("qdrant-double"))
-            .args(["--listen", listen, "--index-from", "500", "--folder"])
-            .arg(folder)
-            .args(more)
-            .env("SIGHTLINE_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.contains("not Qdrant"), "{line:?}");
-        let url = line.split_whitespace().last().unwrap().to_owned();
-        Self { child, url }
-    }
-
-    /// Address that it listens on, to start another one there.
-    pub fn address(&self) -> String {
-        self.url.trim_start_matches("http://").to_owned()
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a server that the test can stop.
+pub fn start(folder: &Path, address: SocketAddr) -> DoubleThread {
+    DoubleThread::start(folder, address, None, EdgeOptions { index_from: 500, ..EdgeOptions::default() }).unwrap()
 }
 
 fn config(url: &str) -> sightline_core::config::VectorsConfig {
@@ -74,64 +30,16 @@ fn nth(n: i64) -> Point {
 }
 
 #[test]
-fn what_is_acknowledged_survives_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = Process::start(dir.path(), "127.0.0.1:0", &[]);
-    let config = config(&server.url);
-    let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
-    let mut acknowledged = 0i64;
-    for round in 0..6 {
-        // Every round acknowledges something, however slow the machine.
-        store.upsert(&(acknowledged..acknowledged + 20).map(nth).collect::<Vec<_>>()).unwrap();
-        acknowledged += 20;
-        let killer = {
-            let pid = server.child.id().to_string();
-            let after = Duration::from_millis(60 + 70 * round);
-            std::thread::spawn(move || {
-                std::thread::sleep(after);
-                Command::new("kill").args(["-9", &pid]).status().unwrap();
-            })
-        };
-        let mut failed = false;
-        while !failed {
-            let batch: Vec<Point> = (acknowledged..acknowledged + 20).map(nth).collect();
-            match store.upsert(&batch) {
-                Ok(()) => acknowledged += 20,
-                Err(e) => {
-                    assert!(!e.is_permanent(), "{e}");
-                    failed = true;
-                }
-            }
-        }
-        killer.join().unwrap();
-        server.child.wait().unwrap();
-        server = Process::start(dir.path(), &server.address(), &[]);
-        // The same store continues with the new process.
-        let expected: std::collections::HashSet<_> = (0..acknowledged).map(|n| nth(n).id).collect();
-        let there: std::collections::HashSet<_> = store.ids(&Filter::default()).unwrap().into_iter().collect();
-        assert!(expected.is_subset(&there), "round {round}: something acknowledged is lost");
-        assert_eq!(store.count(&Filter::default()).unwrap(), there.len() as u64);
-        for n in [0, acknowledged / 2, acknowledged - 1] {
-            let found = store.search(&nth(n).vector, 1, &Filter::ids(vec![nth(n).id])).unwrap();
-            assert!(found[0].cosine > 0.9999, "{}", found[0].cosine);
-        }
-    }
-    println!("6 kills, {acknowledged} points acknowledged, none lost");
-    assert!(acknowledged > 100);
-    assert_eq!(store.cameras().unwrap().len(), 2);
-}
-
-#[test]
 fn an_unreachable_server_is_a_transient_failure() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Process::start(dir.path(), "127.0.0.1:0", &[]);
-    let config = config(&server.url);
+    let mut server = start(dir.path(), ANY_PORT);
+    let config = config(&server.url());
     let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
     store.upsert(&[nth(0)]).unwrap();
-    server.kill();
+    server.stop().unwrap();
     let error = store.search(&turned(0, 0.0), 1, &Filter::default()).unwrap_err();
     assert!(matches!(error, StoreError::Server { .. }) && !error.is_permanent(), "{error}");
-    assert!(error.to_string().contains(&server.url), "{error}");
+    assert!(error.to_string().contains(&server.url()), "{error}");
     assert!(store.upsert(&[nth(1)]).is_err_and(|e| !e.is_permanent()));
     assert!(store.delete(&Filter::camera(camera("gate"))).is_err_and(|e| !e.is_permanent()));
     // Opening waits for the server, and ends at a shutdown.
@@ -146,7 +54,7 @@ fn an_unreachable_server_is_a_transient_failure() {
         let dir = dir.path().to_owned();
         std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(400));
-            Process::start(&dir, &address, &[])
+            start(&dir, address)
         })
     };
     let again = QdrantStore::open_with_retry(&config, MODEL, WIDTH, &Shutdown::new(), |_| {}).unwrap().unwrap();
@@ -165,8 +73,8 @@ fn an_index_worker_outlives_its_server_and_loses_nothing() {
 
     const ALL: i64 = 400;
     let (dir, pictures) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut server = Process::start(dir.path(), "127.0.0.1:0", &[]);
-    let mut config = config(&server.url);
+    let mut server = start(dir.path(), ANY_PORT);
+    let mut config = config(&server.url());
     config.timeout_seconds = 1.0;
     let store = QdrantStore::open(&config, MODEL, WIDTH).unwrap();
     let coverage = Coverage::with_ledger(Arc::new(ServerCoverage::open(&config).unwrap()));
@@ -191,22 +99,16 @@ fn an_index_worker_outlives_its_server_and_loses_nothing() {
             queue.push_wait(IndexEvent::Progress(passed).into()).unwrap();
             queue.close();
         });
-        let until = |what: &str, reached: &dyn Fn() -> bool| {
-            let begun = Instant::now();
-            while !reached() {
-                assert!(begun.elapsed().as_secs() < 60, "waited in vain until {what}");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
+        let limit = Duration::from_secs(60);
         for round in 1..4 {
-            until("some are stored", &|| done.load(Ordering::SeqCst) >= 60 * round);
-            server.kill();
-            until("the fault is told", &|| coverage.fault().is_some());
+            until(limit, "some are stored", || done.load(Ordering::SeqCst) >= 60 * round);
+            server.stop().unwrap();
+            until(limit, "the fault is told", || coverage.fault().is_some());
             let before = done.load(Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(700));
             assert_eq!(done.load(Ordering::SeqCst), before, "nothing counts as stored meanwhile");
             let address = server.address();
-            server = Process::start(dir.path(), &address, &[]);
+            server = start(dir.path(), address);
         }
         indexing.join().unwrap();
     });
@@ -231,8 +133,9 @@ fn a_server_that_hangs_costs_the_timeout_and_no_more() {
 #[test]
 fn the_api_key_is_sent_and_a_missing_one_is_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Process::start(dir.path(), "127.0.0.1:0", &["--api-key", "secret"]);
-    let mut config = config(&server.url);
+    let key = Some("secret".to_owned());
+    let server = DoubleThread::start(dir.path(), ANY_PORT, key, EdgeOptions::default()).unwrap();
+    let mut config = config(&server.url());
     let error = QdrantStore::open(&config, MODEL, WIDTH).unwrap_err();
     assert!(error.to_string().contains("API key") && !error.is_permanent(), "{error}");
     config.api_key = "secret".to_owned();
@@ -279,20 +182,4 @@ fn several_clients_at_once() {
         assert_eq!(store.count(&Filter::default()).unwrap(), 400);
         store.remove().unwrap();
     }
-}
-
-#[test]
-fn it_cannot_be_mistaken_for_qdrant() {
-    for flag in ["--version", "--help"] {
-        let said = Command::new(binary("qdrant-double")).arg(flag).output().unwrap();
-        let said = String::from_utf8(said.stdout).unwrap();
-        assert!(said.to_lowercase().contains("not qdrant"), "{said}");
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let place = places().iter().find(|p| p.name == "double").unwrap();
-    let asked = runtime.block_on(async {
-        let client = qdrant_client::Qdrant::from_url(&place.config().url).skip_compatibility_check().build().unwrap();
-        client.collection_cluster_info("x").await
-    });
-    assert!(asked.unwrap_err().to_string().contains("not Qdrant"));
 }

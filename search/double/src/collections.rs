@@ -15,8 +15,8 @@ use qdrant_client::qdrant::{
 use qdrant_edge as edge;
 use tonic::{Request, Response, Status};
 
-use super::registry::{Collection, Registry};
-use super::{convert, points, service};
+use crate::registry::{Collection, Registry};
+use crate::{convert, points, service};
 
 /// A success without a result.
 fn done(result: bool) -> Response<CollectionOperationResponse> {

@@ -23,11 +23,10 @@ use qdrant_edge as edge;
 use serde_json::{Value as Json, json};
 use tonic::Status;
 
-use crate::store::EdgeOptions;
-use crate::store::tuning::kilobytes;
+use sightline_search::EdgeOptions;
 
 /// Converts an engine failure to the status that a server answers.
-pub(super) fn failed(error: edge::OperationError) -> Status {
+pub(crate) fn failed(error: edge::OperationError) -> Status {
     use edge::OperationError as E;
     match &error {
         E::WrongVectorDimension { .. }
@@ -46,8 +45,8 @@ pub(super) fn failed(error: edge::OperationError) -> Status {
 }
 
 /// Status for a part of a call that the double does not support.
-pub(super) fn left_out(what: &str) -> Status {
-    Status::unimplemented(format!("{what}: {}", super::NOT_HERE))
+pub(crate) fn left_out(what: &str) -> Status {
+    Status::unimplemented(format!("{what}: {}", crate::NOT_HERE))
 }
 
 /// Parses the JSON of the REST interface.
@@ -55,22 +54,21 @@ fn from_json<T: serde::de::DeserializeOwned>(what: &str, json: Json) -> Result<T
     serde_json::from_value(json).map_err(|e| Status::invalid_argument(format!("Wrong input: {what}: {e}")))
 }
 
-pub(super) fn path(key: &str) -> Result<edge::JsonPath, Status> {
+pub(crate) fn path(key: &str) -> Result<edge::JsonPath, Status> {
     key.parse().map_err(|()| Status::invalid_argument(format!("Wrong input: {key:?} is no payload path")))
 }
 
 /// Engine configuration of the collection that this call creates.
 #[allow(deprecated, reason = "clients set the flags that servers before 1.19 know, too")]
-pub(super) fn engine_config(request: &CreateCollection, options: &EdgeOptions) -> Result<edge::EdgeConfig, Status> {
+pub(crate) fn engine_config(request: &CreateCollection, options: &EdgeOptions) -> Result<edge::EdgeConfig, Status> {
     if request.sparse_vectors_config.is_some() || request.sharding_method.is_some_and(|m| m != 0) {
         return Err(left_out("sparse vectors and sharding by key"));
     }
-    let mut builder = edge::EdgeConfig::builder();
-    let mut width = 0;
-    match request.vectors_config.as_ref().and_then(|v| v.config.as_ref()) {
-        None => {}
+    let without_vectors = options.configure(0);
+    Ok(match request.vectors_config.as_ref().and_then(|v| v.config.as_ref()) {
+        None => without_vectors,
         Some(Config::Params(p)) => {
-            width = p.size as usize;
+            let width = p.size as usize;
             let distance = match p.distance() {
                 Distance::Cosine => edge::Distance::Cosine,
                 Distance::Dot => edge::Distance::Dot,
@@ -82,21 +80,12 @@ pub(super) fn engine_config(request: &CreateCollection, options: &EdgeOptions) -
             if let Some(q) = p.quantization_config.as_ref().or(request.quantization_config.as_ref()) {
                 params = params.quantization_config(quantization(q.quantization.as_ref())?);
             }
-            builder = builder.vector(edge::DEFAULT_VECTOR_NAME, params.build());
+            options.configure(width).vector(edge::DEFAULT_VECTOR_NAME, params.build())
         }
-        Some(Config::ParamsMap(map)) if map.map.is_empty() => {}
+        Some(Config::ParamsMap(map)) if map.map.is_empty() => without_vectors,
         Some(Config::ParamsMap(_)) => return Err(left_out("named vectors")),
     }
-    let optimizers = edge::EdgeOptimizersConfig {
-        indexing_threshold: Some(kilobytes(options.index_from, width)),
-        ..Default::default()
-    };
-    let hnsw = edge::HnswIndexConfig {
-        full_scan_threshold: kilobytes(options.compare_all_below, width),
-        max_indexing_threads: options.index_threads,
-        ..Default::default()
-    };
-    Ok(builder.hnsw_config(hnsw).optimizers(optimizers).build())
+    .build())
 }
 
 #[allow(deprecated, reason = "see engine_config")]
@@ -108,7 +97,7 @@ fn quantization(q: Option<&Quantization>) -> Result<edge::QuantizationConfig, St
 
 /// Schema of a payload index.
 #[allow(deprecated, reason = "see engine_config")]
-pub(super) fn schema(request: &CreateFieldIndexCollection) -> Result<edge::PayloadFieldSchema, Status> {
+pub(crate) fn schema(request: &CreateFieldIndexCollection) -> Result<edge::PayloadFieldSchema, Status> {
     let name = match request.field_type() {
         FieldType::Keyword => "keyword",
         FieldType::Integer => "integer",
@@ -131,7 +120,7 @@ pub(super) fn schema(request: &CreateFieldIndexCollection) -> Result<edge::Paylo
     from_json("index", json)
 }
 
-pub(super) fn point_id(id: &PointId) -> Result<edge::PointId, Status> {
+pub(crate) fn point_id(id: &PointId) -> Result<edge::PointId, Status> {
     match &id.point_id_options {
         Some(PointIdOptions::Num(n)) => Ok(edge::PointId::NumId(*n)),
         Some(PointIdOptions::Uuid(id)) => id
@@ -142,7 +131,7 @@ pub(super) fn point_id(id: &PointId) -> Result<edge::PointId, Status> {
     }
 }
 
-pub(super) fn point_ids(ids: &[PointId]) -> Result<Vec<edge::PointId>, Status> {
+pub(crate) fn point_ids(ids: &[PointId]) -> Result<Vec<edge::PointId>, Status> {
     ids.iter().map(point_id).collect()
 }
 
@@ -153,7 +142,7 @@ fn id_json(id: &PointId) -> Result<Json, Status> {
     })
 }
 
-pub(super) fn id_out(id: edge::PointId) -> Option<PointId> {
+pub(crate) fn id_out(id: edge::PointId) -> Option<PointId> {
     let options = match id {
         edge::PointId::NumId(n) => PointIdOptions::Num(n),
         edge::PointId::Uuid(id) => PointIdOptions::Uuid(id.to_string()),
@@ -161,7 +150,7 @@ pub(super) fn id_out(id: edge::PointId) -> Option<PointId> {
     Some(PointId { point_id_options: Some(options) })
 }
 
-pub(super) fn filter(filter: Option<&Filter>) -> Result<Option<edge::Filter>, Status> {
+pub(crate) fn filter(filter: Option<&Filter>) -> Result<Option<edge::Filter>, Status> {
     filter.map(|f| from_json("filter", filter_json(f)?)).transpose()
 }
 
@@ -216,12 +205,12 @@ fn match_json(value: Option<&MatchValue>) -> Result<Json, Status> {
 }
 
 /// Points that a change applies to.
-pub(super) enum Which {
+pub(crate) enum Which {
     Ids(Vec<edge::PointId>),
     Filter(edge::Filter),
 }
 
-pub(super) fn which(selector: Option<&PointsSelector>) -> Result<Which, Status> {
+pub(crate) fn which(selector: Option<&PointsSelector>) -> Result<Which, Status> {
     match selector.and_then(|s| s.points_selector_one_of.as_ref()) {
         Some(PointsSelectorOneOf::Points(list)) => Ok(Which::Ids(point_ids(&list.ids)?)),
         Some(PointsSelectorOneOf::Filter(f)) => Ok(Which::Filter(filter(Some(f))?.unwrap_or_default())),
@@ -229,7 +218,7 @@ pub(super) fn which(selector: Option<&PointsSelector>) -> Result<Which, Status> 
     }
 }
 
-pub(super) fn payload_in(fields: HashMap<String, Value>) -> edge::Payload {
+pub(crate) fn payload_in(fields: HashMap<String, Value>) -> edge::Payload {
     edge::Payload(fields.into_iter().map(|(k, v)| (k, v.into_json())).collect())
 }
 
@@ -237,7 +226,7 @@ fn payload_out(payload: Option<edge::Payload>) -> HashMap<String, Value> {
     payload.unwrap_or_default().0.into_iter().map(|(k, v)| (k, Value::from(v))).collect()
 }
 
-pub(super) fn point(p: PointStruct) -> Result<edge::PointStructPersisted, Status> {
+pub(crate) fn point(p: PointStruct) -> Result<edge::PointStructPersisted, Status> {
     let id = point_id(&p.id.ok_or_else(|| Status::invalid_argument("Wrong input: a point without an id"))?)?;
     let vectors = match p.vectors.and_then(|v| v.vectors_options) {
         Some(VectorsOptions::Vector(v)) => {
@@ -261,7 +250,7 @@ fn no_vectors() -> edge::Vectors {
     edge::Vectors::new_named(std::iter::empty::<(String, Vec<f32>)>())
 }
 
-pub(super) fn with_payload(
+pub(crate) fn with_payload(
     selector: Option<&WithPayloadSelector>,
     default: bool,
 ) -> Result<edge::WithPayloadInterface, Status> {
@@ -275,7 +264,7 @@ pub(super) fn with_payload(
     })
 }
 
-pub(super) fn with_vectors(selector: Option<&WithVectorsSelector>) -> Result<edge::WithVector, Status> {
+pub(crate) fn with_vectors(selector: Option<&WithVectorsSelector>) -> Result<edge::WithVector, Status> {
     match selector.and_then(|s| s.selector_options.as_ref()) {
         None => Ok(edge::WithVector::Bool(false)),
         Some(VectorOptions::Enable(yes)) => Ok(edge::WithVector::Bool(*yes)),
@@ -283,7 +272,7 @@ pub(super) fn with_vectors(selector: Option<&WithVectorsSelector>) -> Result<edg
     }
 }
 
-pub(super) fn params(p: Option<&SearchParams>) -> Result<Option<edge::SearchParams>, Status> {
+pub(crate) fn params(p: Option<&SearchParams>) -> Result<Option<edge::SearchParams>, Status> {
     let Some(p) = p else { return Ok(None) };
     if p.idf.is_some() {
         return Err(left_out("IDF"));
@@ -312,7 +301,7 @@ fn vectors_out(vector: Option<edge::VectorStructInternal>) -> Option<VectorsOutp
     Some(VectorsOutput { vectors_options: Some(vectors_output::VectorsOptions::Vector(dense)) })
 }
 
-pub(super) fn scored(p: edge::ScoredPoint) -> ScoredPoint {
+pub(crate) fn scored(p: edge::ScoredPoint) -> ScoredPoint {
     ScoredPoint {
         id: id_out(p.id),
         payload: payload_out(p.payload),
@@ -324,7 +313,7 @@ pub(super) fn scored(p: edge::ScoredPoint) -> ScoredPoint {
     }
 }
 
-pub(super) fn retrieved(r: edge::Record) -> RetrievedPoint {
+pub(crate) fn retrieved(r: edge::Record) -> RetrievedPoint {
     RetrievedPoint {
         id: id_out(r.id),
         payload: payload_out(r.payload),

@@ -19,15 +19,15 @@ use qdrant_edge as edge;
 use qdrant_edge::EdgeShardRead as _;
 use tonic::{Request, Response, Status};
 
-use super::convert::{self, Which, left_out};
-use super::registry::{Collection, Registry};
-use super::service;
+use crate::convert::{self, Which, left_out};
+use crate::registry::{Collection, Registry};
+use crate::service;
 
 /// Number of results when a call does not set a limit, as on a server.
 const LIMIT: u64 = 10;
 
 /// Runs blocking work on a thread of the blocking pool.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;

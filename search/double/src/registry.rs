@@ -13,56 +13,46 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use prost::Message;
 use qdrant_client::qdrant::CreateCollection;
 use qdrant_edge::EdgeShard;
+use sightline_search::files;
+use sightline_search::store::Engine;
+use sightline_search::{DataLock, EdgeOptions, FileError, StoreError};
 use tonic::Status;
 use uuid::Uuid;
 
-use super::convert;
-use crate::files::{self, DataLock, FileError};
-use crate::store::StoreError;
-use crate::store::edge::{EdgeOptions, Optimizer, Shard};
+use crate::convert;
 
-/// One collection. Fields are dropped in order: the index builder's thread first.
 #[derive(Debug)]
-pub(super) struct Collection {
+pub(crate) struct Collection {
     pub request: CreateCollection,
-    pub optimizer: Optimizer,
-    pub shard: Arc<Shard>,
+    engine: Engine,
     folder: PathBuf,
 }
 
 impl Collection {
     fn open(folder: PathBuf, request: CreateCollection, options: &EdgeOptions) -> Result<Self, StoreError> {
         let lock = DataLock::acquire(&folder)?;
-        let path = folder.join("shard");
         let config = convert::engine_config(&request, options);
         let config = config.map_err(|s| StoreError::Engine(s.message().to_owned()))?;
-        let engine = if path.join("edge_config.json").exists() {
-            EdgeShard::load(&path, Some(config))
-        } else {
-            EdgeShard::new(&path, config)
-        };
-        let shard = Arc::new(Shard::new(engine.map_err(|e| StoreError::Engine(e.to_string()))?, lock));
-        let optimizer = Optimizer::start(Arc::clone(&shard), options.index_from)
-            .map_err(FileError::new("start the index thread of", &folder))?;
-        optimizer.wake();
-        Ok(Self { request, optimizer, shard, folder })
+        let engine = Engine::open(&folder, lock, config, options.index_from)?;
+        engine.wake();
+        Ok(Self { request, engine, folder })
     }
 
     pub fn engine(&self) -> &EdgeShard {
-        &self.shard.engine
+        self.engine.shard()
     }
 
     /// Flushes all changes to the disk.
     pub fn flush(&self) -> Result<(), Status> {
         self.engine().flush().map_err(convert::failed)?;
-        self.optimizer.wake();
+        self.engine.wake();
         Ok(())
     }
 }
 
 /// Collections and aliases of one folder.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     folder: PathBuf,
     options: EdgeOptions,
     collections: RwLock<BTreeMap<String, Arc<Collection>>>,

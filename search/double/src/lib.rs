@@ -11,6 +11,7 @@ mod collections;
 mod convert;
 mod points;
 mod registry;
+mod thread;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,8 +27,10 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::store::{EdgeOptions, StoreError};
+use sightline_search::{EdgeOptions, StoreError};
+
 use registry::Registry;
+pub use thread::DoubleThread;
 
 /// Largest request in bytes: 64 MiB, the default of a server.
 const MAX_REQUEST: usize = 64 << 20;
@@ -62,6 +65,9 @@ pub enum DoubleError {
         #[source]
         source: std::io::Error,
     },
+    /// No thread can be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] std::io::Error),
     /// The gRPC server failed.
     #[error("the server stopped: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -144,7 +150,7 @@ macro_rules! service {
                     &self,
                     _: tonic::Request<$request>,
                 ) -> Result<tonic::Response<$reply>, tonic::Status> {
-                    Err(tonic::Status::unimplemented(concat!(stringify!($name), ": ").to_owned() + super::NOT_HERE))
+                    Err(tonic::Status::unimplemented(concat!(stringify!($name), ": ").to_owned() + crate::NOT_HERE))
                 }
             )*
         }
