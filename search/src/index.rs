@@ -17,7 +17,6 @@ use crate::coverage::{Coverage, CoverageSnapshot};
 use crate::encoder::QueryEncoder;
 use crate::erase::{EraseError, Eraser, Journals, Progress, Receipt};
 use crate::gallery::{Gallery, GalleryError, ObjectGallery};
-use crate::picture::PictureKey;
 use crate::searcher::{CROPS_PER_TRACK, Hit, SearchError, SearchRequest, SearchResponse, Searcher};
 use crate::store::{ExactStore, Filter, Record, Scope, StoreError, VectorStore};
 
@@ -60,6 +59,25 @@ struct Inner {
     gallery: Arc<dyn Gallery>,
     coverage: Coverage,
     eraser: Eraser,
+}
+
+impl Inner {
+    /// Returns those of these stored pictures that are not erased.
+    fn shown(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        self.eraser.journals().tombstones().refresh()?;
+        let mut found = self.store.get(ids)?;
+        found.retain(|r| !self.eraser.hides(&r.payload));
+        Ok(found)
+    }
+
+    /// Reads what other processes erase, and checks that the example of a search is not erased.
+    fn prepare(&self, like: Option<SightingId>) -> Result<(), SearchError> {
+        match like {
+            None => Ok(self.eraser.journals().tombstones().refresh()?),
+            Some(id) if self.shown(&[id])?.is_empty() => Err(SearchError::UnknownSighting(id)),
+            Some(_) => Ok(()),
+        }
+    }
 }
 
 /// Handle on everything that is stored; clones share it.
@@ -129,18 +147,21 @@ impl Index {
     }
 
     /// Runs a search. The answer says whether new footage may be missing from it, and shows nothing
-    /// that is being erased. A search whose future is dropped ends before its next stage; `held` is
+    /// that is erased. A search whose future is dropped ends before its next stage; `held` is
     /// dropped when its work ends.
     ///
     /// # Errors
     /// [`SearchError`]; see [`SearchError::is_bad_request`].
     pub async fn search<G: Send + 'static>(
         &self,
-        request: SearchRequest,
+        mut request: SearchRequest,
         held: G,
     ) -> Result<SearchResponse, SearchError> {
-        let filter = self.inner.eraser.hide(request.filter.clone());
-        Ok(self.finished(self.inner.searcher.search(SearchRequest { filter, ..request }, held).await?))
+        let (inner, like) = (Arc::clone(&self.inner), request.like);
+        let prepared = tokio::task::spawn_blocking(move || inner.prepare(like));
+        prepared.await.map_err(|_| SearchError::Broken)??;
+        request.filter = self.inner.eraser.hide(request.filter);
+        Ok(self.finished(self.inner.searcher.search(request, held).await?))
     }
 
     /// Returns the page of a cursor from an earlier answer to the same owner.
@@ -148,13 +169,16 @@ impl Index {
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
     pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
+        let inner = Arc::clone(&self.inner);
+        let prepared = tokio::task::spawn_blocking(move || inner.prepare(None));
+        prepared.await.map_err(|_| SearchError::Broken)??;
         Ok(self.finished(self.inner.searcher.next_page(cursor, owner).await?))
     }
 
     fn finished(&self, mut answer: SearchResponse) -> SearchResponse {
         // A list that was frozen before an erasure began, or a search that ran meanwhile.
         let erased = self.journals().tombstones();
-        let seen = |h: &Hit| !erased.hides_picture(&h.camera, h.track_id, h.captured_at);
+        let seen = |h: &Hit| !erased.covers(&h.camera, h.track_id, h.captured_at);
         answer.hits.retain(seen);
         answer.nearest_misses.retain(seen);
         if let Some(fault) = self.fault() {
@@ -163,39 +187,43 @@ impl Index {
         answer
     }
 
-    /// Returns the metadata of a stored picture that is not being erased.
+    /// Returns the metadata of a stored picture that is not erased.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store or the tombstones of other processes cannot be read.
     pub async fn sighting(&self, id: SightingId) -> Result<Option<Record>, IndexError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || Ok(inner.store.get(&[id])?.pop().filter(|r| !inner.eraser.hides(&r.payload)))).await
+        blocking(move || Ok(inner.shown(&[id])?.pop())).await
     }
 
     /// Returns the stored pictures of a track by capture time, the oldest first.
     ///
     /// # Errors
-    /// When the store fails.
+    /// As [`Index::sighting`].
     pub async fn track(&self, camera: &CameraId, track: TrackId) -> Result<Vec<Record>, IndexError> {
         let inner = Arc::clone(&self.inner);
         // Their ids are derived from camera, track and slot number.
         let ids: Vec<SightingId> = (0..CROPS_PER_TRACK as u8).map(|n| sighting_id(camera, track, n)).collect();
         blocking(move || {
-            let mut pictures = inner.store.get(&ids)?;
-            pictures.retain(|r| !inner.eraser.hides(&r.payload));
+            let mut pictures = inner.shown(&ids)?;
             pictures.sort_by_key(|r| r.payload.captured_at);
             Ok(pictures)
         })
         .await
     }
 
-    /// Returns the JPEG of a stored picture.
+    /// Returns the JPEG of a stored picture; `None` when it is erased or not there.
     ///
     /// # Errors
     /// When the gallery fails.
-    pub async fn picture(&self, key: PictureKey) -> Result<Option<Bytes>, IndexError> {
-        let gallery = Arc::clone(&self.inner.gallery);
-        blocking(move || Ok(gallery.jpeg(key)?)).await
+    pub async fn picture(&self, sighting: Record) -> Result<Option<Bytes>, IndexError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let jpeg = inner.gallery.jpeg(sighting.key())?;
+            // Asked last: an erasure may have begun since the sighting was looked up.
+            Ok(jpeg.filter(|_| !inner.eraser.hides(&sighting.payload)))
+        })
+        .await
     }
 
     /// Returns the approximate number of stored pictures. No store counts for it.
@@ -220,10 +248,16 @@ impl Index {
     /// Durable when it returns; may be repeated.
     ///
     /// # Errors
-    /// When the tombstone cannot be written.
+    /// When the tombstone cannot be written; the pictures are hidden by this process all the same.
     pub async fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> Result<(), IndexError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || Ok(inner.eraser.begin(id, &scopes)?)).await
+    }
+
+    /// Hides the pictures of an erasure that a start takes up again, before anything is answered.
+    /// [`Index::begin_erasure`] follows.
+    pub fn hide_now(&self, id: Uuid, scopes: &[Scope]) {
+        self.inner.eraser.hide_now(id, scopes);
     }
 
     /// Begins an erasure if necessary, and deletes what is stored, until `shutdown`; it may be

@@ -250,7 +250,6 @@ impl Stage<'_> {
         if sightings.is_empty() {
             return Ok(Vec::new());
         }
-        self.retry("tombstones", || self.sink.journals.tombstones().refresh())?.map_err(|e| e.to_string())?;
         let newest = newest_of_each_slot(&sightings);
         let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
         self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
@@ -310,6 +309,7 @@ impl Stage<'_> {
         // Erasures so far when the pictures were written; another one may have deleted them since.
         let mut written = None;
         let mut attempt = || -> Result<Vec<SightingId>, PutError> {
+            journals.tombstones().refresh()?;
             // No erasure begins or deletes anything between the look at the tombstones and the
             // upsert. Between two attempts it may, so that a failing store delays none.
             let turn = journals.turn();

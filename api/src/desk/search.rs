@@ -72,9 +72,8 @@ impl Desk<Operator> {
         let mut scope = self.scope(cameras.as_deref()).await?;
         if let Some(cursor) = cursor {
             let mut answer = index.next_page(&cursor, &self.caller.id).await?;
-            // The list is older than the token's scope and than an erasure.
-            let erasing = &scope.filter.exclude_cameras;
-            answer.hits.retain(|hit| self.caller.sees(&hit.camera) && !erasing.contains(&hit.camera));
+            // The list is older than the token's scope.
+            answer.hits.retain(|hit| self.caller.sees(&hit.camera));
             self.record("search", purpose, json!({ "query": answer.query, "cursor": true })).await?;
             return Ok(Found { answer, cameras: self.app.camera_views(&scope.cameras, false).await });
         }
@@ -84,11 +83,7 @@ impl Desk<Operator> {
         if let Some(id) = request.like {
             // A picture outside the token's scope must not even serve as the example.
             let example = index.sighting(id).await?;
-            let seen = match &example {
-                Some(example) => self.may_see(&example.payload.camera).await?,
-                None => false,
-            };
-            if !seen {
+            if !example.is_some_and(|example| self.caller.sees(&example.payload.camera)) {
                 return Err(Error::Invalid(format!("like: there is no sighting {id}")));
             }
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use sightline_core::SightingId;
-use sightline_search::{CropHash, PictureKey, Record};
+use sightline_search::{CropHash, Record};
 
 use super::{Desk, Viewer};
 use crate::error::Error;
@@ -28,21 +28,18 @@ impl Desk<Viewer> {
     /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when another picture has replaced
     /// the one asked for.
     pub async fn picture(&self, id: SightingId, crop: Option<CropHash>) -> Result<Bytes, Error> {
-        let present = self.visible(id).await?.payload.crop;
-        if crop.is_some() && crop != present {
+        let sighting = self.visible(id).await?;
+        if crop.is_some() && crop != sighting.payload.crop {
             return Err(Error::NotFound(format!("a later picture has replaced this one of sighting {id}")));
         }
         self.app.state().note_picture(&self.caller.signature(), id).await?;
-        let picture = self.index()?.picture(PictureKey { id, crop: present }).await?;
+        let picture = self.index()?.picture(sighting).await?;
         picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
     }
 
     async fn visible(&self, id: SightingId) -> Result<Record, Error> {
-        let found = self.index()?.sighting(id).await?;
-        match found {
-            Some(sighting) if self.may_see(&sighting.payload.camera).await? => Ok(sighting),
-            // A picture outside the token's scope is answered like a missing one.
-            _ => Err(Error::NotFound(format!("there is no sighting {id}"))),
-        }
+        let found = self.index()?.sighting(id).await?.filter(|s| self.caller.sees(&s.payload.camera));
+        // A picture outside the token's scope is answered like a missing one.
+        found.ok_or_else(|| Error::NotFound(format!("there is no sighting {id}")))
     }
 }

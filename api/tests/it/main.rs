@@ -15,6 +15,7 @@ mod erasures;
 mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;
+mod hidden;
 mod page;
 #[cfg(feature = "all-in-one")]
 mod readme;

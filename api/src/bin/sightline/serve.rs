@@ -187,7 +187,7 @@ impl Pipeline {
         start_cameras(&control, &index, ready).await?;
         tokio::spawn(Arc::clone(&control).retry_refused(shutdown.clone()));
         app.set_cameras(control.clone());
-        app.set_index(index.clone(), model);
+        app.set_index(index.clone(), model)?;
         tokio::spawn(erasure::run(app.clone(), Copies::default(), shutdown.clone()));
         tokio::spawn(start_when_erased(state.clone(), control, index, waiting, shutdown.clone()));
         tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
