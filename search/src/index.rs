@@ -4,6 +4,7 @@
 //! above this crate combines the parts by itself. Store and gallery calls block; every `async`
 //! method runs them on a thread of the blocking pool.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::coverage::{Coverage, CoverageSnapshot};
 use crate::encoder::QueryEncoder;
 use crate::erase::{EraseError, Eraser, Journals, Progress, Receipt};
 use crate::gallery::{Gallery, GalleryError, ObjectGallery};
-use crate::searcher::{CROPS_PER_TRACK, Hit, SearchError, SearchRequest, SearchResponse, Searcher};
+use crate::searcher::{CROPS_PER_TRACK, SearchError, SearchRequest, SearchResponse, Searcher};
 use crate::store::{ExactStore, Filter, Record, Scope, StoreError, VectorStore};
 
 /// Reason why a call of the [`Index`] other than a search failed.
@@ -99,7 +100,8 @@ impl Index {
     /// [`SearchError::OtherModel`] when encoder and store belong to different models.
     pub fn new(parts: IndexParts) -> Result<Self, SearchError> {
         let IndexParts { encoder, store, gallery, coverage, journals, search } = parts;
-        let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), search)?;
+        let (vectors, pictures, erased) = (Arc::clone(&store), Arc::clone(&gallery), Arc::clone(&journals));
+        let searcher = Searcher::hiding(encoder, vectors, pictures, erased, search)?;
         let eraser = Eraser::new(Arc::clone(&store), Arc::clone(&gallery), journals);
         Ok(Self { inner: Arc::new(Inner { searcher, store, gallery, coverage, eraser }) })
     }
@@ -164,23 +166,24 @@ impl Index {
         Ok(self.finished(self.inner.searcher.search(request, held).await?))
     }
 
-    /// Returns the page of a cursor from an earlier answer to the same owner.
+    /// Returns the page of a cursor from an earlier answer to the same owner, with hits of `cameras`
+    /// alone, if given.
     ///
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
-    pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
+    pub async fn next_page(
+        &self,
+        cursor: &str,
+        owner: &str,
+        cameras: Option<BTreeSet<CameraId>>,
+    ) -> Result<SearchResponse, SearchError> {
         let inner = Arc::clone(&self.inner);
         let prepared = tokio::task::spawn_blocking(move || inner.prepare(None));
         prepared.await.map_err(|_| SearchError::Broken)??;
-        Ok(self.finished(self.inner.searcher.next_page(cursor, owner).await?))
+        Ok(self.finished(self.inner.searcher.next_page(cursor, owner, cameras).await?))
     }
 
     fn finished(&self, mut answer: SearchResponse) -> SearchResponse {
-        // A list that was frozen before an erasure began, or a search that ran meanwhile.
-        let erased = self.journals().tombstones();
-        let seen = |h: &Hit| !erased.covers(&h.camera, h.track_id, h.captured_at);
-        answer.hits.retain(seen);
-        answer.nearest_misses.retain(seen);
         if let Some(fault) = self.fault() {
             answer.degraded.push(format!("new footage may be missing: {fault}"));
         }

@@ -71,9 +71,7 @@ impl Desk<Operator> {
         let index = self.index()?;
         let mut scope = self.scope(cameras.as_deref()).await?;
         if let Some(cursor) = cursor {
-            let mut answer = index.next_page(&cursor, &self.caller.id).await?;
-            // The list is older than the token's scope.
-            answer.hits.retain(|hit| self.caller.sees(&hit.camera));
+            let answer = index.next_page(&cursor, &self.caller.id, self.caller.cameras.clone()).await?;
             self.record("search", purpose, json!({ "query": answer.query, "cursor": true })).await?;
             return Ok(Found { answer, cameras: self.app.camera_views(&scope.cameras, false).await });
         }

@@ -117,8 +117,9 @@ impl From<CameraView> for CoverageView {
 pub struct SearchView {
     /// Results in the requested order.
     pub results: Vec<HitView>,
-    /// Whether a result reaches `search.confident_probability`; `null` when nothing was judged: by a
-    /// search without a query, with `rerank` 0, or of a query that states nothing the model judges.
+    /// Whether a result, of this page or another, reaches `search.confident_probability`; what was
+    /// erased meanwhile does not count. `null` when nothing was judged: by a search without a query,
+    /// with `rerank` 0, or of a query that states nothing the model judges.
     pub confident: Option<bool>,
     /// Nearest tracks, when no track reaches `min_probability`.
     #[serde(skip_serializing_if = "Vec::is_empty")]

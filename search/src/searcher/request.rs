@@ -144,8 +144,9 @@ pub struct SearchResponse {
     pub query: Option<String>,
     /// Hits in order, whether confident or not; see `confident`.
     pub hits: Vec<Hit>,
-    /// Whether a hit reaches the configured probability; `None` when nothing was judged: by a
-    /// search without text, without re-ranking, or of a text that states nothing the model judges.
+    /// Whether a hit of the search, on this page or another, reaches the configured probability;
+    /// hits that may not be shown any more do not count. `None` when nothing was judged: by a search
+    /// without text, without re-ranking, or of a text that states nothing the model judges.
     pub confident: Option<bool>,
     /// Nearest hits, in order, when no hit reaches the requested `min_probability`.
     pub nearest_misses: Vec<Hit>,
