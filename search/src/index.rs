@@ -18,6 +18,7 @@ use crate::coverage::{Coverage, CoverageSnapshot};
 use crate::encoder::QueryEncoder;
 use crate::erase::{EraseError, Eraser, Journals, Progress, Receipt};
 use crate::gallery::{Gallery, GalleryError, ObjectGallery};
+use crate::picture::{CropHash, PictureKey};
 use crate::searcher::{CROPS_PER_TRACK, SearchError, SearchRequest, SearchResponse, Searcher};
 use crate::store::{ExactStore, Filter, Record, Scope, StoreError, VectorStore};
 
@@ -215,16 +216,25 @@ impl Index {
         .await
     }
 
-    /// Returns the JPEG of a stored picture; `None` when it is erased or not there.
+    /// Returns the JPEG of a stored picture; with `crop` the one with this hash, also when a better one
+    /// has replaced it within the last hour. `None` when it is erased or not there.
     ///
     /// # Errors
     /// When the gallery fails.
-    pub async fn picture(&self, sighting: Record) -> Result<Option<Bytes>, IndexError> {
+    pub async fn picture(&self, sighting: Record, crop: Option<CropHash>) -> Result<Option<Bytes>, IndexError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
-            let jpeg = inner.gallery.jpeg(sighting.key())?;
-            // Asked last: an erasure may have begun since the sighting was looked up.
-            Ok(jpeg.filter(|_| !inner.eraser.hides(&sighting.payload)))
+            let (gallery, erased) = (&inner.gallery, inner.eraser.journals().tombstones());
+            let payload = &sighting.payload;
+            if crop.is_none() || crop == payload.crop {
+                let jpeg = gallery.jpeg(sighting.key())?;
+                // Asked last: an erasure may have begun since the sighting was looked up.
+                return Ok(jpeg.filter(|_| !erased.hides(payload)));
+            }
+            let key = PictureKey { id: sighting.id, crop };
+            // It is moved away a moment after it was replaced.
+            let jpeg = gallery.jpeg(key)?.map_or_else(|| gallery.replaced(key), |jpeg| Ok(Some(jpeg)))?;
+            Ok(jpeg.filter(|_| !erased.hides_earlier(payload)))
         })
         .await
     }

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use sightline_core::message::Sighting;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Backoff, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd};
+use sightline_core::{
+    Backoff, CameraId, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd, TrackId,
+};
 
 use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
 use crate::erase::Journals;
@@ -159,6 +161,34 @@ fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
     kept
 }
 
+/// A stored picture.
+struct StoredPicture {
+    key: PictureKey,
+    camera: CameraId,
+    track: TrackId,
+    captured_at: Timestamp,
+}
+
+impl From<Record> for StoredPicture {
+    fn from(r: Record) -> Self {
+        let key = r.key();
+        Self { key, camera: r.payload.camera, track: r.payload.track, captured_at: r.payload.captured_at }
+    }
+}
+
+impl From<&Sighting> for StoredPicture {
+    fn from(s: &Sighting) -> Self {
+        let (camera, track, captured_at) = (s.crop.camera.clone(), s.crop.track, s.crop.captured_at);
+        Self { key: PictureKey::new(s.id(), &s.crop.jpeg), camera, track, captured_at }
+    }
+}
+
+/// A picture whose slot a better one has taken.
+struct Replaced {
+    old: StoredPicture,
+    by: PictureKey,
+}
+
 struct Stage<'a> {
     sink: Sink<'a>,
     refused: &'a dyn RefusalHandler<IndexEvent>,
@@ -223,10 +253,8 @@ impl Stage<'_> {
         let flushing = Instant::now();
         if changed {
             self.retry("flush", || self.sink.store.flush())?.map_err(|e| e.to_string())?;
-            if !replaced.is_empty() {
-                // Only now is the earlier picture of a slot nobody's any more.
-                self.retry("gallery", || self.sink.gallery.prune(&replaced))?.map_err(|e| e.to_string())?;
-            }
+            // Only now is the earlier picture of a slot nobody's any more.
+            self.retire(&replaced)?;
             self.sink.journals.end_batch();
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
@@ -238,15 +266,38 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Moves pictures that others have replaced to where results from before still find them; those
+    /// that an erasure covers are deleted.
+    fn retire(&self, replaced: &[Replaced]) -> Result<(), String> {
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        let Sink { gallery, journals, .. } = self.sink;
+        // The last one of each slot; a redelivery may put an earlier one into its place again.
+        let kept: HashMap<SightingId, PictureKey> = replaced.iter().map(|r| (r.by.id, r.by)).collect();
+        let kept: Vec<PictureKey> = kept.into_values().collect();
+        let mut attempt = || -> Result<(), PutError> {
+            journals.tombstones().refresh()?;
+            // No erasure begins between the look at the tombstones and the move.
+            let _turn = journals.turn();
+            let erased = |old: &StoredPicture| journals.tombstones().covers(&old.camera, old.track, old.captured_at);
+            let old = replaced.iter().map(|r| &r.old).filter(|old| !kept.contains(&old.key) && !erased(old));
+            gallery.retire(&old.map(|old| old.key).collect::<Vec<_>>(), Timestamp::now())?;
+            gallery.prune(&kept)?;
+            Ok(())
+        };
+        self.retry("gallery", &mut attempt)?.map_err(|e| e.to_string())
+    }
+
     /// Writes to the gallery, then to the store. Sightings refused because of their data are set
-    /// aside one by one, so that they do not block the others. Returns the keys of the pictures that
-    /// have replaced others.
+    /// aside one by one, so that they do not block the others. Returns the pictures that were
+    /// replaced.
     fn put(
         &self,
         sightings: Vec<(Sighting, Receipt)>,
         update: &mut CoverageUpdate,
         receipts: &mut Vec<Receipt>,
-    ) -> Result<Vec<PictureKey>, String> {
+    ) -> Result<Vec<Replaced>, String> {
         if sightings.is_empty() {
             return Ok(Vec::new());
         }
@@ -254,13 +305,14 @@ impl Stage<'_> {
         let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
         self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
         let before = self.retry("look-up", || self.sink.store.get(&ids))?.map_err(|e| e.to_string())?;
-        let mut pictures: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
+        let mut pictures: HashMap<SightingId, StoredPicture> =
+            before.into_iter().map(|r| (r.id, StoredPicture::from(r))).collect();
         let mut replaced = Vec::new();
         let mut stored = |s: &Sighting| {
-            let key = PictureKey::new(s.id(), &s.crop.jpeg);
-            if pictures.insert(key.id, key).is_some_and(|earlier| earlier != key) {
-                replaced.push(key);
-            }
+            let picture = StoredPicture::from(s);
+            let by = picture.key;
+            replaced
+                .extend(pictures.insert(by.id, picture).filter(|old| old.key != by).map(|old| Replaced { old, by }));
         };
         if let Ok(erased) = self.put_all(&newest)? {
             newest.iter().filter(|s| !erased.contains(&s.id())).for_each(&mut stored);

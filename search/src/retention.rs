@@ -72,9 +72,13 @@ pub fn expire(
 }
 
 /// Runs [`expire`] every hour for sightings older than `keep`, if given, and deletes what has been in
-/// the gallery's quarantine for its days, until `shutdown`. Blocks: run it on a thread of its own.
+/// the gallery's quarantine for its days and among the replaced pictures for its hour, until
+/// `shutdown`. Blocks: run it on a thread of its own.
 pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Option<Duration>, shutdown: &Shutdown) {
     while !shutdown.is_triggered() {
+        if let Err(error) = gallery.expire_replaced(Timestamp::now()) {
+            tracing::error!(%error, "cannot delete replaced pictures; trying again in an hour");
+        }
         match gallery.expire_quarantine(Timestamp::now()) {
             Ok(0) => {}
             Ok(days) => tracing::info!(days, "deleted what was in quarantine for its time"),

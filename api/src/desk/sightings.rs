@@ -21,20 +21,21 @@ impl Desk<Viewer> {
         Ok((sighting, track))
     }
 
-    /// Returns the JPEG of a stored picture: with `crop` of this one alone, otherwise of the present
-    /// one.
+    /// Returns the JPEG of a stored picture: with `crop` of this one alone, also for a while after a
+    /// better one has replaced it; otherwise of the present one.
     ///
     /// # Errors
-    /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when another picture has replaced
-    /// the one asked for.
+    /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when the picture asked for was
+    /// replaced more than a while ago.
     pub async fn picture(&self, id: SightingId, crop: Option<CropHash>) -> Result<Bytes, Error> {
         let sighting = self.visible(id).await?;
-        if crop.is_some() && crop != sighting.payload.crop {
-            return Err(Error::NotFound(format!("a later picture has replaced this one of sighting {id}")));
-        }
+        let replaced = crop.is_some() && crop != sighting.payload.crop;
         self.app.state().note_picture(&self.caller.signature(), id).await?;
-        let picture = self.index()?.picture(sighting).await?;
-        picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
+        let picture = self.index()?.picture(sighting, crop).await?;
+        picture.ok_or_else(|| {
+            let why = if replaced { "not kept any more: a later one has replaced it" } else { "not there" };
+            Error::NotFound(format!("the picture of sighting {id} is {why}"))
+        })
     }
 
     async fn visible(&self, id: SightingId) -> Result<Record, Error> {

@@ -66,8 +66,8 @@ pub struct HitView {
     /// The person.
     #[serde(flatten)]
     pub hit: Hit,
-    /// Path of the picture's JPEG. It names the picture that was judged: when a better one of the
-    /// same track has replaced it, the answer is 404.
+    /// Path of the picture's JPEG. It names the picture that was judged, which is there for an hour
+    /// after a better one of the same track has replaced it; then the answer is 404.
     pub thumbnail: String,
 }
 

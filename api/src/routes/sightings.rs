@@ -104,7 +104,7 @@ pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> R
 #[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result"), PictureParams),
     responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 400, body = ErrorBody),
-              (status = 404, body = ErrorBody, description = "no such sighting, or another picture has its place"),
+              (status = 404, body = ErrorBody, description = "no such sighting, or another picture has its place for more than an hour"),
               (status = 503, body = ErrorBody)))]
 pub async fn thumbnail(
     desk: Desk<Viewer>,

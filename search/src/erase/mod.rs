@@ -4,6 +4,7 @@
 //! ```text
 //! begin: tombstone in memory, then durable --> never shown, refused by the indexer
 //! run:   per index, per scope:  ids behind the cursor (1000) --> pictures --> points --> next chunk
+//!        of spans of time also:  replaced pictures of the tracks that overlap them
 //! end:   nothing is found any more --> flush --> the tombstone is closed: no part of filters any more
 //! ```
 //!
@@ -151,6 +152,7 @@ impl Eraser {
             // A worker that has not read of this erasure may still store a picture.
             let waited = self.settle(begun, shutdown)?;
             if run.receipt.points == before && !waited {
+                run.earlier(scopes)?;
                 self.journals.tombstones().close(id)?;
                 return Ok(run.receipt);
             }
@@ -237,6 +239,28 @@ impl Run<'_> {
             }
         }
         if self.chunks > before { self.flush() } else { Ok(()) }
+    }
+
+    /// Deletes the replaced pictures of every track that overlaps a span of time to erase: the stored
+    /// picture of the slot may have been captured outside of the span, and the one before it inside.
+    fn earlier(&mut self, scopes: &[Scope]) -> Result<(), EraseError> {
+        for filter in scopes.iter().filter_map(Scope::earlier_filter) {
+            for index in &self.indexes {
+                let mut after = None;
+                loop {
+                    if self.shutdown.is_triggered() {
+                        return Err(EraseError::Stopped);
+                    }
+                    let ids = index.scroll(&filter, after, CHUNK)?;
+                    let Some(last) = ids.last() else { break };
+                    // In a turn: what the indexer retires meanwhile is deleted there.
+                    let _turn = self.eraser.journals.turn();
+                    self.receipt.files += self.eraser.gallery.delete_replaced(&ids)?;
+                    after = Some(*last);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the chunk behind `after` that an index holds, from all indexes, and returns its last

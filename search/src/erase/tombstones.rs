@@ -263,6 +263,14 @@ impl Tombstones {
         self.covers(&payload.camera, payload.track, payload.captured_at)
     }
 
+    /// Whether an earlier picture of a stored one's slot may be erased. Its capture time is not known
+    /// any more, so none is shown of a track that an erasure has touched.
+    pub fn hides_earlier(&self, payload: &Payload) -> bool {
+        self.known().by_camera.get(&payload.camera).is_some_and(|scopes| {
+            scopes.tracks.contains(&payload.track) || scopes.spans.iter().any(|s| s.may_hold_earlier(payload))
+        })
+    }
+
     /// Returns the filter without what is being erased.
     #[must_use]
     pub fn hide(&self, mut filter: Filter) -> Filter {

@@ -95,6 +95,22 @@ fn quarantine_over(day: &str, now: Timestamp) -> bool {
     format!("{day}T00:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
 }
 
+/// Whole hours that a replaced picture is kept after the hour of its replacement: longer than a list
+/// of results is looked at. The list names the picture that was judged.
+pub const REPLACED_HOURS: u32 = 1;
+
+/// Name of the folder of the pictures that are replaced in this hour: `2026-05-01T10`.
+fn replaced_hour(now: Timestamp) -> String {
+    now.to_string().chars().take(13).collect()
+}
+
+/// Whether the pictures that were replaced in this hour are to be deleted; `false` for a name that
+/// is no hour.
+fn replaced_over(hour: &str, now: Timestamp) -> bool {
+    let kept = f64::from(REPLACED_HOURS + 1) * 3600.0;
+    format!("{hour}:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
+}
+
 /// Picture and patch features of one sighting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GalleryEntry {
@@ -137,12 +153,40 @@ pub trait Gallery: Send + Sync {
     fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError>;
 
     /// Deletes every other picture of the sightings of these keys, for all models, and returns the
-    /// number of files: those that a better picture of the same slot has replaced. Durable when it
-    /// returns.
+    /// number of files. Pictures that [`Gallery::retire`] has moved away stay. Durable when it returns.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError>;
+
+    /// Moves the pictures of these keys, which better ones of their slots have replaced, to where
+    /// [`Gallery::replaced`] finds them until [`Gallery::expire_replaced`]; returns the number of
+    /// pictures. Missing ones are passed over. Their patch features stay for [`Gallery::prune`].
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be moved; some may have been already.
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError>;
+
+    /// Returns a picture that another one has replaced a while ago; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError>;
+
+    /// Deletes the replaced pictures under these ids, and returns their number. The present ones
+    /// stay. Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; some may be deleted already.
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError>;
+
+    /// Deletes the pictures that were replaced more than [`REPLACED_HOURS`] before the hour `now`, and
+    /// returns the number of hours that were deleted.
+    ///
+    /// # Errors
+    /// When something cannot be deleted.
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError>;
 
     /// Returns the patch features of several pictures, in the order of `keys`; each as
     /// [`Gallery::patches`] does. A gallery behind a network reads them side by side.
@@ -150,8 +194,8 @@ pub trait Gallery: Send + Sync {
         keys.iter().map(|key| self.patches(*key)).collect()
     }
 
-    /// Deletes everything under these ids, for all models, and returns the number of files; unknown
-    /// ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
+    /// Deletes everything under these ids, for all models and with the replaced pictures, and returns
+    /// the number of files; unknown ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
     /// are near one another cost less.
     ///
     /// # Errors
