@@ -45,6 +45,7 @@ mod erasures;
 mod health;
 mod search;
 mod sightings;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;

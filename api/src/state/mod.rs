@@ -11,7 +11,10 @@ mod cameras;
 mod erasures;
 mod notes;
 mod readers;
+mod role;
 mod schema;
+mod token_cache;
+mod token_changes;
 mod tokens;
 mod verify;
 
@@ -25,13 +28,15 @@ use sightline_search::DiskReserve;
 use audit::Trail;
 use notes::Notes;
 use readers::Readers;
-use tokens::TokenCache;
+use token_cache::TokenCache;
 
 pub use anchor::FILE as ANCHOR_FILE;
 pub use audit::{AuditEntry, AuditRecord};
 pub use cameras::{CameraRow, CameraSource, Erasure};
 pub use erasures::{ErasureJob, ErasureReceipt, Expiry, JobState, NewErasureJob};
-pub use tokens::{NewToken, Role, START_TOKEN_ID, TokenRow, hash_token, new_secret};
+pub use role::Role;
+pub use token_changes::new_secret;
+pub use tokens::{NewToken, START_TOKEN_ID, TokenRow, hash_token};
 pub use verify::Verdict;
 
 /// Name of the database file in the data folder.
@@ -82,6 +87,12 @@ pub enum StateError {
     /// The head of the audit trail cannot be anchored.
     #[error("the anchor of the audit trail (audit.head) cannot be written: {0}")]
     Anchor(std::io::Error),
+    /// No token of this id works.
+    #[error("there is no token of this id that still works")]
+    NoToken,
+    /// The change would leave no token that works and may administer the server.
+    #[error("no other token of an administrator works")]
+    LastAdmin,
     /// The blocking task was cancelled because the process stops.
     #[error("the process is stopping")]
     Stopping,

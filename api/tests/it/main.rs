@@ -26,3 +26,4 @@ mod search;
 mod sightings;
 mod sockets;
 mod support;
+mod tokens;
