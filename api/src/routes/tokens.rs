@@ -103,7 +103,7 @@ pub async fn list(desk: Desk<Admin>) -> Result<Json<TokenList>, Error> {
 
 /// Creates a token. Its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = TokenBody,
-    responses((status = 201, body = CreatedToken), (status = 400, body = ErrorBody)))]
+    responses((status = 201, body = CreatedToken)))]
 pub async fn create(
     desk: Desk<Admin>,
     ApiJson(body): ApiJson<TokenBody>,

@@ -10,6 +10,7 @@ mod binary;
 mod cameras;
 #[cfg(feature = "all-in-one")]
 mod crash;
+mod described;
 mod doubt;
 mod erasures;
 mod errors;
