@@ -25,6 +25,11 @@ impl FileError {
         let path = path.to_path_buf();
         move |source| Self { action, path, source }
     }
+
+    /// Whether the disk, or the user's share of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
 }
 
 /// Writes `parts` one after the other to `temporary`, syncs it to the disk and renames it to

@@ -13,6 +13,7 @@
 //! Only then are the receipts of the messages completed, so that the sender may forget them.
 //! Messages refused because of their data are handed over with their receipts instead.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -91,7 +92,8 @@ pub fn run<I: Into<Delivery<IndexEvent>>>(
     options: &IndexerOptions,
     shutdown: &Shutdown,
 ) -> Result<(), IndexerError> {
-    let stage = Stage { sink, refused, options, shutdown };
+    let stage = Stage { sink, refused, options, shutdown, not_kept_out: Cell::default() };
+    stage.degraded(None);
     loop {
         let Some(first) = input.pop(Duration::from_millis(500)) else {
             if input.is_closed() && input.is_empty() {
@@ -194,11 +196,14 @@ struct Stage<'a> {
     refused: &'a dyn RefusalHandler<IndexEvent>,
     options: &'a IndexerOptions,
     shutdown: &'a Shutdown,
+    /// Sightings of the batch that no full disk has kept out yet.
+    not_kept_out: Cell<u64>,
 }
 
 /// A failure that is either transient or caused by the data.
 trait Failure: Display {
     fn is_permanent(&self) -> bool;
+    fn is_disk_full(&self) -> bool;
 }
 
 /// Failure of a write to gallery and store.
@@ -217,11 +222,22 @@ impl Failure for PutError {
             Self::Store(e) => e.is_permanent(),
         }
     }
+
+    fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Gallery(e) => e.is_disk_full(),
+            Self::Store(e) => e.is_disk_full(),
+        }
+    }
 }
 
 impl Failure for FileError {
     fn is_permanent(&self) -> bool {
         false
+    }
+
+    fn is_disk_full(&self) -> bool {
+        FileError::is_disk_full(self)
     }
 }
 
@@ -229,11 +245,19 @@ impl Failure for StoreError {
     fn is_permanent(&self) -> bool {
         StoreError::is_permanent(self)
     }
+
+    fn is_disk_full(&self) -> bool {
+        StoreError::is_disk_full(self)
+    }
 }
 
 impl Failure for GalleryError {
     fn is_permanent(&self) -> bool {
         GalleryError::is_permanent(self)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        GalleryError::is_disk_full(self)
     }
 }
 
@@ -243,6 +267,7 @@ impl Stage<'_> {
         let start = Instant::now();
         let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
+        self.not_kept_out.set(sightings.len() as u64);
         let replaced = self.put(sightings, &mut update, &mut receipts)?;
         for end in &tracks {
             self.retry("track span", || {
@@ -420,6 +445,7 @@ impl Stage<'_> {
                     if failed {
                         tracing::info!(what, "the index stores again");
                         self.sink.coverage.set_fault(None);
+                        self.degraded(None);
                     }
                     return Ok(Ok(value));
                 }
@@ -430,12 +456,25 @@ impl Stage<'_> {
                     let pause = backoff.pause();
                     tracing::error!(what, error = %e, pause_s = pause.as_secs_f64(), "cannot store; trying again");
                     self.sink.coverage.set_fault(Some(format!("{what}: {e}")));
+                    self.degraded(Some(e.is_disk_full()));
                     if !self.pause(pause) {
                         return Err(e.to_string());
                     }
                 }
             }
         }
+    }
+
+    /// Records whether the index can store, and if not, whether the disk is full. The sightings that a
+    /// full disk keeps out are counted once, however often they are tried; what waits behind them is
+    /// dropped and counted where it comes from.
+    fn degraded(&self, disk_full: Option<bool>) {
+        for (cause, now) in [("disk_full", Some(true)), ("other", Some(false))] {
+            let degraded = f64::from(u8::from(disk_full == now));
+            metrics::gauge!("sightline_index_degraded", "cause" => cause).set(degraded);
+        }
+        let kept_out = if disk_full == Some(true) { self.not_kept_out.take() } else { 0 };
+        metrics::counter!("sightline_index_disk_full_sightings_total").increment(kept_out);
     }
 
     /// Waits; returns `false` when a shutdown was triggered.

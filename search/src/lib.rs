@@ -22,6 +22,7 @@
 //! ```
 
 pub mod coverage;
+mod disk;
 #[cfg(feature = "double")]
 pub mod double;
 pub mod encoder;
@@ -39,6 +40,7 @@ pub mod searcher;
 pub mod store;
 
 pub use coverage::{CameraCoverage, Coverage, CoverageLedger, CoverageSnapshot, KnownCoverage, RemoteCoverage};
+pub use disk::WatchedFolders;
 pub use encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 pub use erase::{EraseError, Eraser, Journals, Progress, Receipt, Recovered, Tombstone, TombstoneLedger, Tombstones};
 pub use files::{DataLock, FileError};

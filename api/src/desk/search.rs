@@ -14,6 +14,7 @@ use sightline_search::{SearchRequest, SearchResponse};
 use super::{Desk, Operator};
 use crate::cameras::CameraView;
 use crate::error::Error;
+use crate::gauges::record_permits;
 
 /// Largest area of an example picture in pixels. A small file may declare enormous dimensions, and
 /// no more of a person is used than some 256 x 128 pixels.
@@ -103,10 +104,11 @@ impl Desk<Operator> {
     }
 
     async fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        let permits = self.app.search_permits();
-        metrics::gauge!("sightline_api_search_permits_free").set(permits.available_permits() as f64);
-        match tokio::time::timeout(PERMIT_TIMEOUT, permits.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+        match tokio::time::timeout(PERMIT_TIMEOUT, self.app.search_permits().acquire_owned()).await {
+            Ok(Ok(permit)) => {
+                record_permits(&self.app);
+                Ok(permit)
+            }
             _ => {
                 metrics::counter!("sightline_api_searches_refused_total").increment(1);
                 Err(Error::Busy { retry_after_s: PERMIT_TIMEOUT.as_secs() })

@@ -11,6 +11,7 @@
 
 mod jobs;
 pub mod late;
+mod progress;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -17,6 +17,7 @@ mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;
 mod hidden;
+mod measured;
 mod page;
 #[cfg(feature = "all-in-one")]
 mod readme;

@@ -155,7 +155,7 @@ pub fn along(axis: usize) -> Vec<f32> {
 /// Exact store in memory that can be made to fail or to wait.
 pub struct Store {
     inner: ExactStore,
-    /// Reason why searches and erasures fail, if set.
+    /// Reason why searches, erasures and writes fail, if set.
     pub broken: Mutex<Option<&'static str>>,
     /// While locked, erasures wait before they delete anything.
     pub hold: Mutex<()>,
@@ -184,6 +184,7 @@ impl VectorStore for Store {
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        self.sound()?;
         self.inner.upsert(points)
     }
 

@@ -287,6 +287,7 @@ impl Run<'_> {
         self.receipt.points += ids.len() as u64;
         self.receipt.files += files;
         self.chunks += 1;
+        metrics::counter!("sightline_index_erased_chunks_total").increment(1);
         metrics::counter!("sightline_index_erased_points_total").increment(ids.len() as u64);
         Ok(Some(*last))
     }

@@ -87,8 +87,7 @@ impl TombstoneLedger for Files {
         let text = serde_json::to_vec(tombstone).map_err(|e| StoreError::Engine(e.to_string()))?;
         let path = self.path(tombstone.id);
         let data = self.folder.parent().unwrap_or(&self.folder);
-        let full = |e: &FileError| e.source.kind() == std::io::ErrorKind::StorageFull;
-        Ok(with_reserve(data, full, || {
+        Ok(with_reserve(data, FileError::is_disk_full, || {
             files::create_folder(&self.folder)?;
             files::write_whole(&path.with_extension("new"), &path, &[&text])?;
             files::sync_folder(&self.folder)

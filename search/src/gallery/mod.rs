@@ -76,6 +76,11 @@ impl GalleryError {
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Patches { .. })
     }
+
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::File(e) if e.is_disk_full())
+    }
 }
 
 /// Number of shards that the ids are spread over: three hexadecimal digits.

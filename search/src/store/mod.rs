@@ -110,6 +110,16 @@ impl StoreError {
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Width { .. } | Self::NoDirection | Self::OtherModel { .. } | Self::Refused(_))
     }
+
+    /// Whether the disk is full, here or on the server. Qdrant says so in words only.
+    pub fn is_disk_full(&self) -> bool {
+        let said = |text: &str| text.to_lowercase().contains("no space left");
+        match self {
+            Self::File(e) => e.is_disk_full(),
+            Self::Engine(text) | Self::Server { problem: text, .. } => said(text),
+            _ => false,
+        }
+    }
 }
 
 /// Ids per page of [`VectorStore::ids`].
