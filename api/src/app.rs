@@ -177,7 +177,7 @@ impl App {
         &self.inner.erasures
     }
 
-    /// Returns the database.
+    /// Returns the database of cameras, tokens, erasures and audit records.
     pub fn state(&self) -> &State {
         &self.inner.state
     }
@@ -217,9 +217,9 @@ impl App {
         Ok(rows)
     }
 
-    /// Returns every camera of the database and of other processes, ordered by id. A camera that was
-    /// removed is left out, even if its node still reports it; what is stored of it is the index's
-    /// to hide.
+    /// Returns every camera of the database and of other processes, ordered by id. A camera that
+    /// was removed is left out, even if its node still reports it; what is stored of it is the
+    /// index's to hide.
     ///
     /// # Errors
     /// When the database cannot be read.

@@ -1,5 +1,5 @@
-//! Gauges of what the page and `/readyz` show, so that alerts know it too: every camera's state, the
-//! parts that are ready, searches at work; and the disk space and memory of the process.
+//! Gauges of what the page and `/readyz` show, so that alerts know it too: every camera's state,
+//! the parts that are ready, searches at work; and the disk space and memory of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

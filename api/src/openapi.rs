@@ -1,6 +1,6 @@
 //! OpenAPI description of the API. The calls that register the routes also collect its paths, so it
-//! lists exactly the routes that are served. The errors that layers around the routes answer with are
-//! described here once, for every route that they stand before; a route describes its own.
+//! lists exactly the routes that are served. The errors that layers around the routes answer with
+//! are described here once, for every route that they stand before; a route describes its own.
 
 use utoipa::OpenApi;
 use utoipa::openapi::header::Header;
@@ -65,8 +65,8 @@ const OF_BODIES: [LayerError; 3] = [
 const WAIT: &str = "seconds until the next request is allowed";
 const WAIT_IF_BUSY: &str = "seconds to wait; only when the server is busy";
 
-/// Adds the errors of the layers to the description of these routes; `protected`: they need a token.
-/// What a route says of the same status stays.
+/// Adds the errors of the layers to the description of these routes; `protected`: they need a
+/// token. What a route says of the same status stays.
 pub(crate) fn describe_errors(mut routes: OpenApiRouter<Gate>, protected: bool) -> OpenApiRouter<Gate> {
     for operation in routes.get_openapi_mut().paths.paths.values_mut().flat_map(operations) {
         let mut errors: Vec<LayerError> = OF_EVERY_ROUTE.into();

@@ -1,5 +1,5 @@
-//! Free space of the disks that an index writes to, as a metric: a full disk keeps new footage out, so
-//! somebody should know before it is full.
+//! Free space of the disks that an index writes to, as a metric: a full disk keeps new footage out,
+//! so somebody should know before it is full.
 
 use std::path::PathBuf;
 
@@ -7,8 +7,8 @@ use sightline_core::Config;
 
 use crate::files;
 
-/// Folders whose disks are watched, each with its name in the metric: `data`, and `gallery` where that
-/// is a folder elsewhere.
+/// Folders whose disks are watched, each with its name in the metric: `data`, and `gallery` where
+/// that is a folder elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedFolders(Vec<(&'static str, PathBuf)>);
 

@@ -15,7 +15,7 @@ pub struct FileError {
     pub action: &'static str,
     /// Path of the file or folder.
     pub path: PathBuf,
-    /// Cause.
+    /// What the operating system says.
     #[source]
     pub source: io::Error,
 }

@@ -39,7 +39,7 @@ pub enum IndexError {
     Broken(String),
 }
 
-/// Parts of an [`Index`].
+/// What an [`Index`] is made of; all of one model.
 pub struct IndexParts {
     /// Model that encodes queries.
     pub encoder: Arc<dyn QueryEncoder>,
@@ -47,7 +47,7 @@ pub struct IndexParts {
     pub store: Arc<dyn VectorStore>,
     /// Gallery of pictures and patch features.
     pub gallery: Arc<dyn Gallery>,
-    /// Coverage of all cameras.
+    /// Coverage that the indexer advances, here or in other processes.
     pub coverage: Coverage,
     /// Tombstones and batch journal. Whoever writes store and gallery uses the same ones.
     pub journals: Arc<Journals>,
@@ -167,8 +167,8 @@ impl Index {
         Ok(self.finished(self.inner.searcher.search(request, held).await?))
     }
 
-    /// Returns the page of a cursor from an earlier answer to the same owner, with hits of `cameras`
-    /// alone, if given.
+    /// Returns the page of a cursor from an earlier answer to the same owner, with hits of
+    /// `cameras` alone, if given.
     ///
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
@@ -216,8 +216,8 @@ impl Index {
         .await
     }
 
-    /// Returns the JPEG of a stored picture; with `crop` the one with this hash, also when a better one
-    /// has replaced it within the last hour. `None` when it is erased or not there.
+    /// Returns the JPEG of a stored picture; with `crop` the one with this hash, also when a better
+    /// one has replaced it within the last hour. `None` when it is erased or not there.
     ///
     /// # Errors
     /// When the gallery fails.

@@ -32,7 +32,7 @@ use crate::gallery::{Gallery, GalleryEntry, GalleryError};
 use crate::picture::PictureKey;
 use crate::store::{Point, Record, StoreError, VectorStore};
 
-/// Settings of the indexer.
+/// How many events are stored together, and how failures are repeated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexerOptions {
     /// Largest number of events stored together. The indexer never waits to fill a batch: it takes
@@ -68,11 +68,11 @@ pub enum IndexerError {
 /// The index that is written.
 #[derive(Clone, Copy)]
 pub struct Sink<'a> {
-    /// Vector store.
+    /// Vector store of the model whose features the sightings have.
     pub store: &'a dyn VectorStore,
-    /// Gallery of pictures.
+    /// Gallery that is written before the store.
     pub gallery: &'a dyn Gallery,
-    /// Coverage of all cameras.
+    /// Coverage that advances after the flush.
     pub coverage: &'a Coverage,
     /// Journals, shared with the erasures of this process.
     pub journals: &'a Journals,
@@ -465,9 +465,9 @@ impl Stage<'_> {
         }
     }
 
-    /// Records whether the index can store, and if not, whether the disk is full. The sightings that a
-    /// full disk keeps out are counted once, however often they are tried; what waits behind them is
-    /// dropped and counted where it comes from.
+    /// Records whether the index can store, and if not, whether the disk is full. The sightings
+    /// that a full disk keeps out are counted once, however often they are tried; what waits behind
+    /// them is dropped and counted where it comes from.
     fn degraded(&self, disk_full: Option<bool>) {
         for (cause, now) in [("disk_full", Some(true)), ("other", Some(false))] {
             let degraded = f64::from(u8::from(disk_full == now));

@@ -35,8 +35,8 @@ const BATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Interval between two checks for expired sightings.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Deletes everything captured before `before` from this model's index and those of all others, until
-/// nothing of it is left or `shutdown`. Durable when it returns.
+/// Deletes everything captured before `before` from this model's index and those of all others,
+/// until nothing of it is left or `shutdown`. Durable when it returns.
 ///
 /// # Errors
 /// When a part fails; the next call finds what is left.
@@ -54,8 +54,8 @@ pub fn expire(
     for index in run.indexes.clone() {
         run.each_page(index, &expired, |run, ids| run.delete(&expired, ids))?;
     }
-    // Of a track that is in view across the moment, a replaced picture may be older than the present
-    // one.
+    // Of a track that is in view across the moment, a replaced picture may be older than the
+    // present one.
     let across = Filter { from: Some(before), seen_to: Some(last), ..Filter::default() };
     run.each_page(store, &across, |run, ids| {
         run.receipt.files += gallery.delete_replaced(&ids)?;

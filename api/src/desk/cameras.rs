@@ -16,7 +16,7 @@ use crate::erasure::admit_from;
 use crate::error::Error;
 use crate::state::{AuditEntry, CameraRow, CameraSource, NewErasureJob, Role, State as Database};
 
-/// A removed camera.
+/// What became of a camera that was removed, and of its people.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Removal {
     /// Id of the camera.

@@ -33,7 +33,7 @@ pub struct ScopeView {
 /// Counts of what a job has erased so far.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErasedView {
-    /// Sightings.
+    /// Sightings that are not stored any more, in any model's index.
     pub sightings: u64,
     /// Files of the gallery: pictures and patch features.
     pub files: u64,
@@ -42,7 +42,7 @@ pub struct ErasedView {
 /// Erasure job. From the moment that it exists, nothing that it erases is found or shown any more.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErasureView {
-    /// Id of the job.
+    /// Id of the job, as in `/v1/erasures/{id}`.
     pub id: Uuid,
     /// State: `running`, `done`, or `failed` (another attempt follows at `retry_at`).
     pub state: JobState,
@@ -63,7 +63,7 @@ pub struct ErasureView {
     pub requested_by: String,
     /// Position of the request in the audit trail.
     pub audit_seq: i64,
-    /// Failed attempts.
+    /// Attempts that failed so far; the pause before the next one grows with them.
     pub attempts: u32,
     /// Error of the last attempt.
     pub error: Option<String>,
@@ -150,7 +150,8 @@ impl Desk<Admin> {
         let requested_by = self.caller.signature();
         let entry = AuditEntry { who: requested_by.clone(), action: "erasure.start", purpose, detail };
         let app = self.app.clone();
-        // A caller who hangs up leaves no record without its job, and no job that hides nothing yet.
+        // A caller who hangs up leaves no record without its job, and no job that hides nothing
+        // yet.
         run_to_completion(async move {
             let stored = app.state().run(move |s| {
                 let audit_seq = s.record(&entry)?;

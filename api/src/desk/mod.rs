@@ -2,9 +2,9 @@
 //!
 //! The router's state is a [`Gate`], from which a handler gets nothing but a `Desk<R>`. Extracting
 //! one checks that the caller has the role `R`, before the body of the request is read. Its methods
-//! are the data that this role may ask for; each puts the caller's cameras into the filter and writes
-//! the audit record; a search takes a permit as well. What is erased is hidden by the index, whoever
-//! asks. So a route that forgets the role or the scope does not compile:
+//! are the data that this role may ask for; each puts the caller's cameras into the filter and
+//! writes the audit record; a search takes a permit as well. What is erased is hidden by the index,
+//! whoever asks. So a route that forgets the role or the scope does not compile:
 //!
 //! ```
 //! use sightline_api::desk::{Desk, Operator, SearchOrder};
@@ -196,7 +196,7 @@ struct Scope {
 }
 
 impl<R: Access> Desk<R> {
-    /// Role of the caller.
+    /// Returns the role of the caller's token, for what a page offers.
     pub fn role(&self) -> Role {
         self.caller.role
     }

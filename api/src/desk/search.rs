@@ -41,11 +41,11 @@ pub struct SearchOrder {
     pub purpose: Option<String>,
 }
 
-/// Answer to a search.
+/// What a search found, and in which footage.
 pub struct Found {
-    /// Results.
+    /// Hits of one page, with what is said of them as a whole.
     pub answer: SearchResponse,
-    /// Cameras that were searched.
+    /// State of the cameras that were searched, read after the hits.
     pub cameras: Vec<CameraView>,
 }
 

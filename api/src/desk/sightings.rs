@@ -21,8 +21,8 @@ impl Desk<Viewer> {
         Ok((sighting, track))
     }
 
-    /// Returns the JPEG of a stored picture: with `crop` of this one alone, also for a while after a
-    /// better one has replaced it; otherwise of the present one.
+    /// Returns the JPEG of a stored picture: with `crop` of this one alone, also for a while after
+    /// a better one has replaced it; otherwise of the present one.
     ///
     /// # Errors
     /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when the picture asked for was

@@ -1,8 +1,8 @@
 //! Tokens: listed, created and revoked, each change recorded with who made it.
 //!
 //! The last token that may administer the server cannot be revoked here, so that nobody locks
-//! everybody out by mistake. `sightline token revoke` on the machine itself can, and a restart prints
-//! a new one.
+//! everybody out by mistake. `sightline token revoke` on the machine itself can, and a restart
+//! prints a new one.
 
 use std::collections::BTreeSet;
 
@@ -24,8 +24,8 @@ impl Desk<Admin> {
     /// Creates a token, and returns it with its secret, which nobody can look up later.
     ///
     /// # Errors
-    /// [`Error::UnknownCamera`] when it is limited to a camera that does not exist, or when the state
-    /// database cannot be written.
+    /// [`Error::UnknownCamera`] when it is limited to a camera that does not exist, or when the
+    /// state database cannot be written.
     pub async fn create_token(&self, new: NewToken) -> Result<(TokenRow, String), Error> {
         if let Some(wanted) = &new.cameras {
             let known: BTreeSet<CameraId> = self.app.known_cameras().await?.into_iter().map(|c| c.spec.id).collect();
@@ -37,8 +37,8 @@ impl Desk<Admin> {
         Ok(self.app.state().run(move |s| s.create_token_for(&who, &new)).await?)
     }
 
-    /// Revokes a token, the caller's own and that of the server's start included. It stops working at
-    /// once.
+    /// Revokes a token, the caller's own and that of the server's start included. It stops working
+    /// at once.
     ///
     /// # Errors
     /// [`Error::NotFound`] when no such token works, [`Error::Conflict`] for the last one that may

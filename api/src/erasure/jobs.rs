@@ -36,7 +36,7 @@ pub struct Jobs {
     running: Mutex<BTreeMap<Uuid, Attempt>>,
 }
 
-/// A running attempt.
+/// An attempt that runs now, with what it adds to.
 struct Attempt {
     run: ErasureRun,
     /// What the attempts before it erased.

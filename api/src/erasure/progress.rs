@@ -1,6 +1,6 @@
-//! Gauges of the unfinished erasure jobs: how many, how old, and for how long one of them has not got
-//! on. Whoever asked for an erasure has been promised its end, so somebody must hear of one that is
-//! stuck.
+//! Gauges of the unfinished erasure jobs: how many, how old, and for how long one of them has not
+//! got on. Whoever asked for an erasure has been promised its end, so somebody must hear of one
+//! that is stuck.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

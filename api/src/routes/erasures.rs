@@ -43,7 +43,7 @@ pub struct NewErasure {
     pub purpose: Option<String>,
 }
 
-/// Erasure jobs.
+/// Page of erasure jobs; there are no further ones.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErasureList {
     /// Jobs, newest first.
@@ -60,7 +60,6 @@ pub struct ListParams {
     pub limit: Option<usize>,
 }
 
-/// Path of a job.
 fn path(id: Uuid) -> String {
     format!("/v1/erasures/{id}")
 }

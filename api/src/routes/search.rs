@@ -63,7 +63,7 @@ pub struct SearchBody {
 /// Person found, with links.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HitView {
-    /// The person.
+    /// The track and its best picture; its fields stand beside `thumbnail`.
     #[serde(flatten)]
     pub hit: Hit,
     /// Path of the picture's JPEG. It names the picture that was judged, which is there for an hour
@@ -80,7 +80,7 @@ impl From<Hit> for HitView {
 /// Word of the description that the model could not use.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NotUnderstoodView {
-    /// The word.
+    /// The word as it stands in the query.
     pub text: String,
     /// The reason: "age is not judged".
     pub why: String,
@@ -118,8 +118,8 @@ pub struct SearchView {
     /// Results in the requested order.
     pub results: Vec<HitView>,
     /// Whether a result, of this page or another, reaches `search.confident_probability`; what was
-    /// erased meanwhile does not count. `null` when nothing was judged: by a search without a query,
-    /// with `rerank` 0, or of a query that states nothing the model judges.
+    /// erased meanwhile does not count. `null` when nothing was judged: by a search without a
+    /// query, with `rerank` 0, or of a query that states nothing the model judges.
     pub confident: Option<bool>,
     /// Nearest tracks, when no track reaches `min_probability`.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,5 +1,5 @@
-//! `/v1/tokens`: list, create and revoke access tokens. A secret is in the answer to its creation and
-//! nowhere else.
+//! `/v1/tokens`: list, create and revoke access tokens. A secret is in the answer to its creation
+//! and nowhere else.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl From<TokenRow> for TokenView {
     }
 }
 
-/// Access tokens.
+/// Answer to a list of access tokens.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TokenList {
     /// Every token ever created, oldest first.
@@ -129,7 +129,8 @@ fn validate(body: TokenBody) -> Result<NewToken, Error> {
     Ok(NewToken { name, role: body.role, cameras: body.cameras, expires_at: body.expires_at })
 }
 
-/// Revokes a token; it stops working at once. The last token that may administer the server is kept.
+/// Revokes a token; it stops working at once. The last token that may administer the server is
+/// kept.
 #[utoipa::path(delete, path = "/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path)),
     responses((status = 204, description = "revoked"),
               (status = 404, body = ErrorBody, description = "no such token works"),

@@ -51,9 +51,9 @@ pub enum StateError {
     /// The folder or file cannot be created or opened.
     #[error("cannot open {path}: {why}")]
     Open {
-        /// Path of the file.
+        /// `state.db`, or the folder that it should be in.
         path: PathBuf,
-        /// Cause.
+        /// What the operating system or SQLite says.
         why: String,
     },
     /// There is no database, and the caller must not create one.
@@ -62,7 +62,7 @@ pub enum StateError {
          start the server once"
     )]
     Missing {
-        /// The folder.
+        /// Folder in which `state.db` was looked for.
         folder: PathBuf,
     },
     /// The file was written by a newer version.
@@ -73,15 +73,15 @@ pub enum StateError {
         /// Newest layout version that this build knows.
         known: i64,
     },
-    /// SQLite failed.
+    /// SQLite failed: the disk is full, or the file is locked or damaged.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// A stored value cannot be read.
     #[error("stored {what} cannot be read: {why}")]
     Corrupt {
-        /// Name of the value.
+        /// Kind of value: camera, token, erasure.
         what: &'static str,
-        /// Cause.
+        /// What does not fit.
         why: String,
     },
     /// The head of the audit trail cannot be anchored.

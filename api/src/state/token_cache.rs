@@ -1,5 +1,5 @@
-//! Valid tokens that were looked up a moment ago, so that the pictures of a page cost one look-up in
-//! the database and not one each.
+//! Valid tokens that were looked up a moment ago, so that the pictures of a page cost one look-up
+//! in the database and not one each.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

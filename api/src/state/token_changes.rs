@@ -1,5 +1,5 @@
-//! Creation and revocation of tokens. What is changed through the API is recorded in the audit trail
-//! in the same transaction; the commands on the machine record by themselves.
+//! Creation and revocation of tokens. What is changed through the API is recorded in the audit
+//! trail in the same transaction; the commands on the machine record by themselves.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -79,8 +79,9 @@ impl State {
     /// Revokes the token with this id for `who`, and records it.
     ///
     /// # Errors
-    /// [`StateError::NoToken`] when no such token works, [`StateError::LastAdmin`] when nobody could
-    /// administer the server afterwards, or when the database fails. Nothing has changed then.
+    /// [`StateError::NoToken`] when no such token works, [`StateError::LastAdmin`] when nobody
+    /// could administer the server afterwards, or when the database fails. Nothing has changed
+    /// then.
     pub fn revoke_token_for(&self, who: &str, id: &str) -> Result<(), StateError> {
         let detail = json!({ "token": id });
         let entry = AuditEntry { who: who.to_owned(), action: "token.revoke", purpose: None, detail };

@@ -24,7 +24,7 @@ pub const START_TOKEN_ID: &str = "start";
 pub struct NewToken {
     /// Name of the person or program that uses it.
     pub name: String,
-    /// Role.
+    /// What it permits.
     pub role: Role,
     /// Cameras that it may see; `None`: all.
     pub cameras: Option<BTreeSet<CameraId>>,
@@ -50,13 +50,13 @@ pub struct TokenRow {
     pub role: Role,
     /// See [`NewToken::cameras`].
     pub cameras: Option<BTreeSet<CameraId>>,
-    /// Creation time.
+    /// Time at which it was created.
     pub created_at: Timestamp,
     /// See [`NewToken::expires_at`].
     pub expires_at: Option<Timestamp>,
     /// Time of the last use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// Revocation time.
+    /// Time at which it was revoked; `None`: it works until it expires.
     pub revoked_at: Option<Timestamp>,
 }
 

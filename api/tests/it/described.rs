@@ -1,5 +1,5 @@
-//! The OpenAPI description names every error that a route can answer with. Each of these tests drives
-//! all described routes into one error and looks it up there.
+//! The OpenAPI description names every error that a route can answer with. Each of these tests
+//! drives all described routes into one error and looks it up there.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

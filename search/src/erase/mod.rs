@@ -72,7 +72,7 @@ pub enum EraseError {
 /// Counts of what was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Sightings deleted.
+    /// Distinct sightings deleted.
     pub points: u64,
     /// Files deleted from the gallery: pictures and patch features.
     pub files: u64,
@@ -80,7 +80,7 @@ pub struct Receipt {
     pub by_model: Deleted,
 }
 
-/// Progress of a run.
+/// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Fraction of the ids that the run has passed, 0 to 1. Ids are spread evenly, so it is about
@@ -109,8 +109,8 @@ impl Eraser {
         &self.journals
     }
 
-    /// Begins the erasure `id`: from now on nobody is shown pictures of these scopes and the indexer
-    /// stores none of them. Durable when it returns; may be repeated.
+    /// Begins the erasure `id`: from now on nobody is shown pictures of these scopes and the
+    /// indexer stores none of them. Durable when it returns; may be repeated.
     ///
     /// # Errors
     /// When the tombstone cannot be written; this process hides the pictures all the same.
@@ -241,8 +241,9 @@ impl Run<'_> {
         if self.chunks > before { self.flush() } else { Ok(()) }
     }
 
-    /// Deletes the replaced pictures of every track that overlaps a span of time to erase: the stored
-    /// picture of the slot may have been captured outside of the span, and the one before it inside.
+    /// Deletes the replaced pictures of every track that overlaps a span of time to erase: the
+    /// stored picture of the slot may have been captured outside of the span, and the one before it
+    /// inside.
     fn earlier(&mut self, scopes: &[Scope]) -> Result<(), EraseError> {
         for filter in scopes.iter().filter_map(Scope::earlier_filter) {
             for index in &self.indexes {

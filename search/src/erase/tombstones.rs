@@ -1,14 +1,16 @@
 //! Tombstones: what is erased stays erased. A tombstone names scopes of which no picture may be
-//! stored or shown any more, so that a replay of dead letters, or an outbox that arrives a day later,
-//! brings nobody back, and people are gone from the answers at once, however long the deletion takes.
+//! stored or shown any more, so that a replay of dead letters, or an outbox that arrives a day
+//! later, brings nobody back, and people are gone from the answers at once, however long the
+//! deletion takes.
 //!
-//! They are the only place that says what is hidden. A new one counts in memory before it is written,
-//! so that a full disk or an absent server delays no hiding. While its erasure runs, a tombstone is
-//! part of every search's filter; afterwards hits and pictures are still compared with it, which
-//! costs one look-up each.
+//! They are the only place that says what is hidden. A new one counts in memory before it is
+//! written, so that a full disk or an absent server delays no hiding. While its erasure runs, a
+//! tombstone is part of every search's filter; afterwards hits and pictures are still compared with
+//! it, which costs one look-up each.
 //!
 //! Tombstones stay. One process keeps them as files in its data folder; where index workers and API
-//! are separate processes they share a [`TombstoneLedger`], which each reads again every half second.
+//! are separate processes they share a [`TombstoneLedger`], which each reads again every half
+//! second.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -23,16 +25,16 @@ use crate::files::{self, FileError};
 use crate::reserve::with_reserve;
 use crate::store::{Filter, Payload, Scope, StoreError};
 
-/// Age at which tombstones of a shared ledger are read again. A late picture that slips in meanwhile
-/// is not shown, and the erasure, which waits longer than this, deletes it.
+/// Age at which tombstones of a shared ledger are read again. A late picture that slips in
+/// meanwhile is not shown, and the erasure, which waits longer than this, deletes it.
 pub(super) const REFRESH: Duration = Duration::from_millis(500);
 
 /// Mark that pictures of these scopes are erased.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// Id of the tombstone.
+    /// Id of the erasure job; a camera that is removed again and again has one id.
     pub id: Uuid,
-    /// Scopes of the erasure.
+    /// Pictures that are erased; never empty.
     pub scopes: Vec<Scope>,
     /// Whether the erasure is unfinished, so that searches must pass over stored pictures.
     pub open: bool,
@@ -262,8 +264,8 @@ impl Tombstones {
         self.covers(&payload.camera, payload.track, payload.captured_at)
     }
 
-    /// Whether an earlier picture of a stored one's slot may be erased. Its capture time is not known
-    /// any more, so none is shown of a track that an erasure has touched.
+    /// Whether an earlier picture of a stored one's slot may be erased. Its capture time is not
+    /// known any more, so none is shown of a track that an erasure has touched.
     pub fn hides_earlier(&self, payload: &Payload) -> bool {
         self.known().by_camera.get(&payload.camera).is_some_and(|scopes| {
             scopes.tracks.contains(&payload.track) || scopes.spans.iter().any(|s| s.may_hold_earlier(payload))

@@ -41,9 +41,9 @@ pub enum GalleryError {
     /// The object storage failed or could not be reached.
     #[error("object storage, {key}: {problem}")]
     Object {
-        /// Request that failed.
+        /// Object or prefix of the request that failed.
         key: String,
-        /// Cause.
+        /// What the storage says, or that it did not answer in time.
         problem: String,
     },
     /// The configured address is not a valid gallery.
@@ -60,13 +60,13 @@ pub enum GalleryError {
     /// The sizes of the patch features contradict each other.
     #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
     Patches {
-        /// Declared rows.
+        /// Rows that the header declares, CLS included.
         rows: u32,
-        /// Declared width.
+        /// Values of a row that the header declares.
         width: u32,
         /// Bytes expected for these sizes.
         expected: u64,
-        /// Bytes given.
+        /// Bytes of the data.
         got: u64,
     },
 }
@@ -100,8 +100,8 @@ fn quarantine_over(day: &str, now: Timestamp) -> bool {
     format!("{day}T00:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
 }
 
-/// Whole hours that a replaced picture is kept after the hour of its replacement: longer than a list
-/// of results is looked at. The list names the picture that was judged.
+/// Whole hours that a replaced picture is kept after the hour of its replacement: longer than a
+/// list of results is looked at. The list names the picture that was judged.
 pub const REPLACED_HOURS: u32 = 1;
 
 /// Name of the folder of the pictures that are replaced in this hour: `2026-05-01T10`.
@@ -158,7 +158,8 @@ pub trait Gallery: Send + Sync {
     fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError>;
 
     /// Deletes every other picture of the sightings of these keys, for all models, and returns the
-    /// number of files. Pictures that [`Gallery::retire`] has moved away stay. Durable when it returns.
+    /// number of files. Pictures that [`Gallery::retire`] has moved away stay. Durable when it
+    /// returns.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.
@@ -186,8 +187,8 @@ pub trait Gallery: Send + Sync {
     /// When a file cannot be deleted; some may be deleted already.
     fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError>;
 
-    /// Deletes the pictures that were replaced more than [`REPLACED_HOURS`] before the hour `now`, and
-    /// returns the number of hours that were deleted.
+    /// Deletes the pictures that were replaced more than [`REPLACED_HOURS`] before the hour `now`,
+    /// and returns the number of hours that were deleted.
     ///
     /// # Errors
     /// When something cannot be deleted.
@@ -199,9 +200,9 @@ pub trait Gallery: Send + Sync {
         keys.iter().map(|key| self.patches(*key)).collect()
     }
 
-    /// Deletes everything under these ids, for all models and with the replaced pictures, and returns
-    /// the number of files; unknown ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
-    /// are near one another cost less.
+    /// Deletes everything under these ids, for all models and with the replaced pictures, and
+    /// returns the number of files; unknown ids count as none. Durable when it returns. It reads
+    /// the sub-folders of the ids, so ids that are near one another cost less.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.

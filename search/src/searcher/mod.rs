@@ -65,8 +65,8 @@ impl std::fmt::Debug for Searcher {
 }
 
 impl Searcher {
-    /// Creates a searcher over a store and a gallery of the encoder's own model, of which nothing is
-    /// erased.
+    /// Creates a searcher over a store and a gallery of the encoder's own model, of which nothing
+    /// is erased.
     ///
     /// # Errors
     /// [`SearchError::OtherModel`] when the store holds another model's vectors.
@@ -120,8 +120,8 @@ impl Searcher {
     }
 
     /// Returns the page of a cursor from an earlier answer to the same owner. Pictures that were
-    /// deleted or erased meanwhile are left out, and so are those of other cameras than `cameras`, if
-    /// given: the owner may see fewer than before.
+    /// deleted or erased meanwhile are left out, and so are those of other cameras than `cameras`,
+    /// if given: the owner may see fewer than before.
     ///
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
@@ -234,7 +234,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// An encoded query.
+/// What a request asks for, as one vector.
 struct Query {
     /// Global feature, L2-normalised.
     vector: Vec<f32>,

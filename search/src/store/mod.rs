@@ -38,9 +38,9 @@ pub enum StoreError {
     /// The vector has another width than the store.
     #[error("a vector of {got} values does not fit a store of width {expected}")]
     Width {
-        /// Width of the store.
+        /// Values of each stored vector.
         expected: usize,
-        /// Width of the vector.
+        /// Values of the vector that was given.
         got: usize,
     },
     /// The vector is zero or not finite, so it has no direction.
@@ -97,7 +97,7 @@ pub enum StoreError {
     Server {
         /// Address of the server.
         url: String,
-        /// What happened.
+        /// What the server or the connection says.
         problem: String,
     },
     /// The server rejects the data as invalid.

@@ -53,8 +53,8 @@ impl Scope {
         self.covers(&payload.camera, payload.track, payload.captured_at)
     }
 
-    /// Whether the scope may hold an earlier picture of this track, whose capture time is not known:
-    /// its span of time overlaps that of the track.
+    /// Whether the scope may hold an earlier picture of this track, whose capture time is not
+    /// known: its span of time overlaps that of the track.
     pub fn may_hold_earlier(&self, payload: &Payload) -> bool {
         self.camera == payload.camera
             && self.track.is_none_or(|own| own == payload.track)

@@ -1,5 +1,5 @@
-//! Erasures and retention on a Qdrant server: they reach the collections of every model and of nobody
-//! else, and index workers refuse what the API has erased.
+//! Erasures and retention on a Qdrant server: they reach the collections of every model and of
+//! nobody else, and index workers refuse what the API has erased.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -466,8 +466,8 @@ fn a_time_span_and_a_track_stay_erased_while_their_camera_goes_on() {
     assert_eq!(born, [0, 3, 4, 60]);
 }
 
-/// A track stays in view across the end of a span: its slot holds a picture of after the span, and the
-/// one before it was captured inside.
+/// A track stays in view across the end of a span: its slot holds a picture of after the span, and
+/// the one before it was captured inside.
 #[test]
 fn a_replaced_picture_inside_of_a_span_is_erased() {
     let key = |born: i64, captured: i64| {

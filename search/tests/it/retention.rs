@@ -29,7 +29,8 @@ fn old_sightings_are_deleted_in_batches_with_their_pictures() {
 fn a_replaced_picture_expires_with_its_own_age() {
     let dir = tempfile::tempdir().unwrap();
     let (store, gallery) = (ExactStore::new(MODEL, WIDTH), FolderGallery::open(dir.path(), MODEL).unwrap());
-    // In view from 10 on; the picture of 10 was replaced by that of 200, that of 150 by that of 210.
+    // In view from 10 on; the picture of 10 was replaced by that of 200, that of 150 by that of
+    // 210.
     let points = [point("gate", 10, 0, 200, turned(0, 0.0)), point("gate", 150, 0, 210, turned(0, 0.0))];
     store.upsert(&points).unwrap();
     let earlier = points.each_ref().map(|p| {
