@@ -18,7 +18,7 @@ use crate::cameras::{CameraControl, CameraView, LastReport, REPORT_TIMEOUT_S, vi
 use crate::erasure::Jobs;
 use crate::error::Error;
 use crate::rate::RateLimiter;
-use crate::state::{CameraRow, CameraSource, State};
+use crate::state::{CameraRow, CameraSource, State, StateError};
 
 /// The parts that an [`App`] is built from.
 pub struct Setup {
@@ -116,11 +116,19 @@ impl App {
     }
 
     /// Sets the index once the model has passed its self-test and the index is open; searches are
-    /// answered from then on. Later calls have no effect.
-    pub fn set_index(&self, index: Index, model: ModelView) {
+    /// answered from then on. What the unfinished erasures of the database erase is hidden before:
+    /// a crash may have come between a job and its tombstone. Later calls have no effect.
+    ///
+    /// # Errors
+    /// When the unfinished erasures cannot be read: without them nothing may be shown.
+    pub fn set_index(&self, index: Index, model: ModelView) -> Result<(), StateError> {
+        for job in self.state().unfinished_erasures()? {
+            index.hide_now(job.tombstone(), &job.scopes);
+        }
         if self.inner.index.set((index, model)).is_err() {
             tracing::warn!("the index was set twice; the first one stays");
         }
+        Ok(())
     }
 
     /// Sets the camera node once it runs. Later calls have no effect.
@@ -169,7 +177,7 @@ impl App {
         &self.inner.erasures
     }
 
-    /// Returns the database.
+    /// Returns the database of cameras, tokens, erasures and audit records.
     pub fn state(&self) -> &State {
         &self.inner.state
     }
@@ -199,52 +207,41 @@ impl App {
         self.inner.metrics.as_ref()
     }
 
-    /// Returns the known cameras that the caller may see, and all cameras that are being erased.
+    /// Returns the known cameras that the caller may see.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn visible_cameras(&self, caller: &Caller) -> Result<(Vec<CameraRow>, BTreeSet<CameraId>), Error> {
-        let (mut rows, erasing) = self.cameras_and_erasures().await?;
+    pub async fn visible_cameras(&self, caller: &Caller) -> Result<Vec<CameraRow>, Error> {
+        let mut rows = self.known_cameras().await?;
         rows.retain(|r| caller.sees(&r.spec.id));
-        Ok((rows, erasing))
+        Ok(rows)
     }
 
-    /// Returns every camera of the database and of other processes, ordered by id. A camera whose
-    /// erasure has begun is left out, even if its node still reports it.
+    /// Returns every camera of the database and of other processes, ordered by id. A camera that
+    /// was removed is left out, even if its node still reports it; what is stored of it is the
+    /// index's to hide.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn known_cameras(&self) -> Result<Vec<CameraRow>, Error> {
-        Ok(self.cameras_and_erasures().await?.0)
-    }
-
-    /// Returns the cameras that are being erased. Nothing that is stored of them may be shown.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn erasing(&self) -> Result<BTreeSet<CameraId>, Error> {
-        Ok(self.state().run(|s| s.erasures()).await?.into_iter().map(|e| e.camera).collect())
-    }
-
-    async fn cameras_and_erasures(&self) -> Result<(Vec<CameraRow>, BTreeSet<CameraId>), Error> {
         let (rows, erasures) = self.state().run(|s| Ok((s.cameras()?, s.erasures()?))).await?;
         let mut known: BTreeMap<CameraId, CameraRow> = rows.into_iter().map(|r| (r.spec.id.clone(), r)).collect();
-        let erasing: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
         let Some(control) = self.inner.control.get().cloned().filter(|c| c.remote()) else {
-            return Ok((known.into_values().collect(), erasing));
+            return Ok(known.into_values().collect());
         };
+        let removed: BTreeSet<CameraId> = erasures.into_iter().map(|e| e.camera).collect();
         let reporting: BTreeSet<CameraId> =
             control.status().into_iter().filter(|h| h.age_s <= REPORT_TIMEOUT_S).map(|h| h.report.camera).collect();
         for (spec, source) in control.remote_cameras() {
             // An archived camera becomes active again when it is added again or its node runs it
             // again.
             let back = source == CameraSource::Api || reporting.contains(&spec.id);
-            if !erasing.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
+            if !removed.contains(&spec.id) && known.get(&spec.id).is_none_or(|k| k.archived && back) {
                 let row = CameraRow { source, archived: false, added_at: Timestamp::now(), spec };
                 known.insert(row.spec.id.clone(), row);
             }
         }
-        Ok((known.into_values().collect(), erasing))
+        Ok(known.into_values().collect())
     }
 
     /// Returns one camera, from the database or from another process.

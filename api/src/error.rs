@@ -54,7 +54,8 @@ pub enum Error {
     /// 405 `method_not_allowed`: the route exists, but not with this method.
     #[error("this route does not answer {0}")]
     MethodNotAllowed(String),
-    /// 409 `conflict`: the camera exists already, or there is no capacity for one more.
+    /// 409 `conflict`: the camera exists already, there is no capacity for one more, or the token
+    /// is the last one of an administrator.
     #[error("{0}")]
     Conflict(String),
     /// 413 `body_too_large`: the request body exceeds `server.max_body_bytes`.
@@ -165,7 +166,7 @@ impl Error {
     }
 }
 
-/// Body of every error.
+/// Body of every answer with a status from 400 on.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     /// Stable code, for programs.

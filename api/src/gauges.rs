@@ -1,26 +1,35 @@
-//! Gauges of every camera's state, so that alerts know what the page shows; and the memory of the
-//! process.
+//! Gauges of what the page and `/readyz` show, so that alerts know it too: every camera's state,
+//! the parts that are ready, searches at work; and the disk space and memory of the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{CameraId, CameraState};
+use sightline_search::WatchedFolders;
 
 use crate::app::App;
 use crate::cameras::CameraView;
+use crate::desk::readiness;
 
 /// Interval between updates.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Updates the gauges until `shutdown`; run it as a task of its own.
-pub async fn run(app: App, shutdown: Shutdown) {
+pub async fn run(app: App, folders: WatchedFolders, shutdown: Shutdown) {
     let mut shown = BTreeSet::new();
     while !shutdown.is_triggered() {
         match app.known_cameras().await {
             Ok(rows) => shown = set_gauges(&app.camera_views(&rows, false).await, shown),
             Err(error) => tracing::warn!(%error, "cannot read the cameras for the metrics"),
         }
+        let readiness = readiness(&app).await;
+        metrics::gauge!("sightline_api_ready").set(f64::from(u8::from(readiness.ready)));
+        for check in &readiness.checks {
+            metrics::gauge!("sightline_api_part_ok", "part" => check.name).set(f64::from(u8::from(check.ok)));
+        }
+        record_permits(&app);
+        folders.record();
         if let Some(bytes) = sightline_core::telemetry::resident_bytes() {
             metrics::gauge!("process_resident_memory_bytes").set(bytes);
         }
@@ -29,6 +38,14 @@ pub async fn run(app: App, shutdown: Shutdown) {
             () = shutdown.triggered() => return,
         }
     }
+}
+
+/// Sets the gauges of the searches that run, and that may run side by side.
+pub(crate) fn record_permits(app: &App) {
+    let limit = app.search_config().concurrent.max(1);
+    let in_use = limit.saturating_sub(app.search_permits().available_permits());
+    metrics::gauge!("sightline_api_search_permits_limit").set(limit as f64);
+    metrics::gauge!("sightline_api_search_permits_in_use").set(in_use as f64);
 }
 
 /// Sets the gauges; those of removed cameras become NaN, which fires no alert.

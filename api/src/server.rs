@@ -60,6 +60,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 6] = [
 /// Builds the router of all routes and its OpenAPI description.
 pub fn router(app: App) -> (Router, OpenApi) {
     let (open, protected) = crate::routes::all();
+    let (open, protected) = (openapi::describe_errors(open, false), openapi::describe_errors(protected, true));
     let shed = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(|_: tower::BoxError| async { Error::Overloaded }))
         .layer(LoadShedLayer::new())

@@ -41,11 +41,11 @@ pub enum StartError {
     /// The data folder cannot be created or protected.
     #[error("cannot {action} the data folder {folder}: {source}")]
     Folder {
-        /// Action that failed.
+        /// Action that failed: "create" or "protect".
         action: &'static str,
-        /// Path of the folder.
+        /// `data.folder`.
         folder: PathBuf,
-        /// Cause.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// A file or a lock failed.
@@ -56,9 +56,9 @@ pub enum StartError {
     Listen {
         /// Configuration key of the address.
         key: &'static str,
-        /// The address.
+        /// Address that is configured there.
         address: SocketAddr,
-        /// Cause.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The metrics recorder cannot be installed.
@@ -70,9 +70,9 @@ pub enum StartError {
     /// The client file cannot be written.
     #[error("cannot write {path}: {source}")]
     Announce {
-        /// Path of the file.
+        /// `client.json` in the data folder.
         path: PathBuf,
-        /// Cause.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The model cannot be loaded or fails its self-test.
@@ -93,11 +93,11 @@ pub enum StartError {
     /// A setting is not possible here.
     #[error("{key} = {value:?}: {why}")]
     Setting {
-        /// Configuration key.
+        /// Key in the configuration: `vectors.store`.
         key: &'static str,
-        /// Its value.
+        /// Value that is configured.
         value: String,
-        /// Reason.
+        /// Why it cannot be so here, and what to set instead.
         why: &'static str,
     },
     /// A thread of the start panicked.
@@ -252,7 +252,7 @@ pub async fn model(config: &Config) -> Result<Embedder, StartError> {
     .await
 }
 
-/// Writer of the index.
+/// Who writes the index that this process searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// This process writes the index and tracks the coverage itself.
@@ -261,9 +261,9 @@ pub enum Sharing {
     Shared,
 }
 
-/// An open index.
+/// An index that was opened, with the task that keeps it up to date.
 pub struct OpenIndex {
-    /// Handle on the index.
+    /// The index; nothing is searched before [`crate::app::App::set_index`] has it.
     pub index: Index,
     /// Task that follows the coverage written by other processes; it ends when this is dropped.
     pub follower: Option<RemoteCoverage>,

@@ -23,11 +23,11 @@ pub enum TlsError {
     /// A file cannot be read, or holds no PEM of the wanted kind.
     #[error("{key} {path}: {why}")]
     File {
-        /// Configuration key.
+        /// Key in the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// Certificate or key, as configured.
         path: PathBuf,
-        /// Cause.
+        /// What cannot be read or does not fit.
         why: String,
     },
     /// Certificate and key do not belong together, or are of an unsupported kind.

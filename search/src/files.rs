@@ -15,7 +15,7 @@ pub struct FileError {
     pub action: &'static str,
     /// Path of the file or folder.
     pub path: PathBuf,
-    /// Cause.
+    /// What the operating system says.
     #[source]
     pub source: io::Error,
 }
@@ -25,6 +25,11 @@ impl FileError {
     pub fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self { action, path, source }
+    }
+
+    /// Whether the disk, or the user's share of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 

@@ -4,6 +4,7 @@
 //! above this crate combines the parts by itself. Store and gallery calls block; every `async`
 //! method runs them on a thread of the blocking pool.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,8 +18,8 @@ use crate::coverage::{Coverage, CoverageSnapshot};
 use crate::encoder::QueryEncoder;
 use crate::erase::{EraseError, Eraser, Journals, Progress, Receipt};
 use crate::gallery::{Gallery, GalleryError, ObjectGallery};
-use crate::picture::PictureKey;
-use crate::searcher::{CROPS_PER_TRACK, Hit, SearchError, SearchRequest, SearchResponse, Searcher};
+use crate::picture::{CropHash, PictureKey};
+use crate::searcher::{CROPS_PER_TRACK, SearchError, SearchRequest, SearchResponse, Searcher};
 use crate::store::{ExactStore, Filter, Record, Scope, StoreError, VectorStore};
 
 /// Reason why a call of the [`Index`] other than a search failed.
@@ -38,7 +39,7 @@ pub enum IndexError {
     Broken(String),
 }
 
-/// Parts of an [`Index`].
+/// What an [`Index`] is made of; all of one model.
 pub struct IndexParts {
     /// Model that encodes queries.
     pub encoder: Arc<dyn QueryEncoder>,
@@ -46,7 +47,7 @@ pub struct IndexParts {
     pub store: Arc<dyn VectorStore>,
     /// Gallery of pictures and patch features.
     pub gallery: Arc<dyn Gallery>,
-    /// Coverage of all cameras.
+    /// Coverage that the indexer advances, here or in other processes.
     pub coverage: Coverage,
     /// Tombstones and batch journal. Whoever writes store and gallery uses the same ones.
     pub journals: Arc<Journals>,
@@ -60,6 +61,25 @@ struct Inner {
     gallery: Arc<dyn Gallery>,
     coverage: Coverage,
     eraser: Eraser,
+}
+
+impl Inner {
+    /// Returns those of these stored pictures that are not erased.
+    fn shown(&self, ids: &[SightingId]) -> Result<Vec<Record>, StoreError> {
+        self.eraser.journals().tombstones().refresh()?;
+        let mut found = self.store.get(ids)?;
+        found.retain(|r| !self.eraser.hides(&r.payload));
+        Ok(found)
+    }
+
+    /// Reads what other processes erase, and checks that the example of a search is not erased.
+    fn prepare(&self, like: Option<SightingId>) -> Result<(), SearchError> {
+        match like {
+            None => Ok(self.eraser.journals().tombstones().refresh()?),
+            Some(id) if self.shown(&[id])?.is_empty() => Err(SearchError::UnknownSighting(id)),
+            Some(_) => Ok(()),
+        }
+    }
 }
 
 /// Handle on everything that is stored; clones share it.
@@ -81,7 +101,8 @@ impl Index {
     /// [`SearchError::OtherModel`] when encoder and store belong to different models.
     pub fn new(parts: IndexParts) -> Result<Self, SearchError> {
         let IndexParts { encoder, store, gallery, coverage, journals, search } = parts;
-        let searcher = Searcher::new(encoder, Arc::clone(&store), Arc::clone(&gallery), search)?;
+        let (vectors, pictures, erased) = (Arc::clone(&store), Arc::clone(&gallery), Arc::clone(&journals));
+        let searcher = Searcher::hiding(encoder, vectors, pictures, erased, search)?;
         let eraser = Eraser::new(Arc::clone(&store), Arc::clone(&gallery), journals);
         Ok(Self { inner: Arc::new(Inner { searcher, store, gallery, coverage, eraser }) })
     }
@@ -129,73 +150,93 @@ impl Index {
     }
 
     /// Runs a search. The answer says whether new footage may be missing from it, and shows nothing
-    /// that is being erased. A search whose future is dropped ends before its next stage; `held` is
+    /// that is erased. A search whose future is dropped ends before its next stage; `held` is
     /// dropped when its work ends.
     ///
     /// # Errors
     /// [`SearchError`]; see [`SearchError::is_bad_request`].
     pub async fn search<G: Send + 'static>(
         &self,
-        request: SearchRequest,
+        mut request: SearchRequest,
         held: G,
     ) -> Result<SearchResponse, SearchError> {
-        let filter = self.inner.eraser.hide(request.filter.clone());
-        Ok(self.finished(self.inner.searcher.search(SearchRequest { filter, ..request }, held).await?))
+        let (inner, like) = (Arc::clone(&self.inner), request.like);
+        let prepared = tokio::task::spawn_blocking(move || inner.prepare(like));
+        prepared.await.map_err(|_| SearchError::Broken)??;
+        request.filter = self.inner.eraser.hide(request.filter);
+        Ok(self.finished(self.inner.searcher.search(request, held).await?))
     }
 
-    /// Returns the page of a cursor from an earlier answer to the same owner.
+    /// Returns the page of a cursor from an earlier answer to the same owner, with hits of
+    /// `cameras` alone, if given.
     ///
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
-    pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
-        Ok(self.finished(self.inner.searcher.next_page(cursor, owner).await?))
+    pub async fn next_page(
+        &self,
+        cursor: &str,
+        owner: &str,
+        cameras: Option<BTreeSet<CameraId>>,
+    ) -> Result<SearchResponse, SearchError> {
+        let inner = Arc::clone(&self.inner);
+        let prepared = tokio::task::spawn_blocking(move || inner.prepare(None));
+        prepared.await.map_err(|_| SearchError::Broken)??;
+        Ok(self.finished(self.inner.searcher.next_page(cursor, owner, cameras).await?))
     }
 
     fn finished(&self, mut answer: SearchResponse) -> SearchResponse {
-        // A list that was frozen before an erasure began, or a search that ran meanwhile.
-        let erased = self.journals().tombstones();
-        let seen = |h: &Hit| !erased.hides_picture(&h.camera, h.track_id, h.captured_at);
-        answer.hits.retain(seen);
-        answer.nearest_misses.retain(seen);
         if let Some(fault) = self.fault() {
             answer.degraded.push(format!("new footage may be missing: {fault}"));
         }
         answer
     }
 
-    /// Returns the metadata of a stored picture that is not being erased.
+    /// Returns the metadata of a stored picture that is not erased.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store or the tombstones of other processes cannot be read.
     pub async fn sighting(&self, id: SightingId) -> Result<Option<Record>, IndexError> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || Ok(inner.store.get(&[id])?.pop().filter(|r| !inner.eraser.hides(&r.payload)))).await
+        blocking(move || Ok(inner.shown(&[id])?.pop())).await
     }
 
     /// Returns the stored pictures of a track by capture time, the oldest first.
     ///
     /// # Errors
-    /// When the store fails.
+    /// As [`Index::sighting`].
     pub async fn track(&self, camera: &CameraId, track: TrackId) -> Result<Vec<Record>, IndexError> {
         let inner = Arc::clone(&self.inner);
         // Their ids are derived from camera, track and slot number.
         let ids: Vec<SightingId> = (0..CROPS_PER_TRACK as u8).map(|n| sighting_id(camera, track, n)).collect();
         blocking(move || {
-            let mut pictures = inner.store.get(&ids)?;
-            pictures.retain(|r| !inner.eraser.hides(&r.payload));
+            let mut pictures = inner.shown(&ids)?;
             pictures.sort_by_key(|r| r.payload.captured_at);
             Ok(pictures)
         })
         .await
     }
 
-    /// Returns the JPEG of a stored picture.
+    /// Returns the JPEG of a stored picture; with `crop` the one with this hash, also when a better
+    /// one has replaced it within the last hour. `None` when it is erased or not there.
     ///
     /// # Errors
     /// When the gallery fails.
-    pub async fn picture(&self, key: PictureKey) -> Result<Option<Bytes>, IndexError> {
-        let gallery = Arc::clone(&self.inner.gallery);
-        blocking(move || Ok(gallery.jpeg(key)?)).await
+    pub async fn picture(&self, sighting: Record, crop: Option<CropHash>) -> Result<Option<Bytes>, IndexError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || {
+            let (gallery, erased) = (&inner.gallery, inner.eraser.journals().tombstones());
+            let payload = &sighting.payload;
+            if crop.is_none() || crop == payload.crop {
+                let jpeg = gallery.jpeg(sighting.key())?;
+                // Asked last: an erasure may have begun since the sighting was looked up.
+                return Ok(jpeg.filter(|_| !erased.hides(payload)));
+            }
+            let key = PictureKey { id: sighting.id, crop };
+            // It is moved away a moment after it was replaced.
+            let jpeg = gallery.jpeg(key)?.map_or_else(|| gallery.replaced(key), |jpeg| Ok(Some(jpeg)))?;
+            Ok(jpeg.filter(|_| !erased.hides_earlier(payload)))
+        })
+        .await
     }
 
     /// Returns the approximate number of stored pictures. No store counts for it.
@@ -220,10 +261,16 @@ impl Index {
     /// Durable when it returns; may be repeated.
     ///
     /// # Errors
-    /// When the tombstone cannot be written.
+    /// When the tombstone cannot be written; the pictures are hidden by this process all the same.
     pub async fn begin_erasure(&self, id: Uuid, scopes: Vec<Scope>) -> Result<(), IndexError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || Ok(inner.eraser.begin(id, &scopes)?)).await
+    }
+
+    /// Hides the pictures of an erasure that a start takes up again, before anything is answered.
+    /// [`Index::begin_erasure`] follows.
+    pub fn hide_now(&self, id: Uuid, scopes: &[Scope]) {
+        self.inner.eraser.hide_now(id, scopes);
     }
 
     /// Begins an erasure if necessary, and deletes what is stored, until `shutdown`; it may be

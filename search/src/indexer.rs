@@ -13,6 +13,7 @@
 //! Only then are the receipts of the messages completed, so that the sender may forget them.
 //! Messages refused because of their data are handed over with their receipts instead.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -20,7 +21,9 @@ use std::time::{Duration, Instant};
 use sightline_core::message::Sighting;
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{Backoff, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd};
+use sightline_core::{
+    Backoff, CameraId, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd, TrackId,
+};
 
 use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
 use crate::erase::Journals;
@@ -29,7 +32,7 @@ use crate::gallery::{Gallery, GalleryEntry, GalleryError};
 use crate::picture::PictureKey;
 use crate::store::{Point, Record, StoreError, VectorStore};
 
-/// Settings of the indexer.
+/// How many events are stored together, and how failures are repeated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IndexerOptions {
     /// Largest number of events stored together. The indexer never waits to fill a batch: it takes
@@ -65,11 +68,11 @@ pub enum IndexerError {
 /// The index that is written.
 #[derive(Clone, Copy)]
 pub struct Sink<'a> {
-    /// Vector store.
+    /// Vector store of the model whose features the sightings have.
     pub store: &'a dyn VectorStore,
-    /// Gallery of pictures.
+    /// Gallery that is written before the store.
     pub gallery: &'a dyn Gallery,
-    /// Coverage of all cameras.
+    /// Coverage that advances after the flush.
     pub coverage: &'a Coverage,
     /// Journals, shared with the erasures of this process.
     pub journals: &'a Journals,
@@ -89,7 +92,8 @@ pub fn run<I: Into<Delivery<IndexEvent>>>(
     options: &IndexerOptions,
     shutdown: &Shutdown,
 ) -> Result<(), IndexerError> {
-    let stage = Stage { sink, refused, options, shutdown };
+    let stage = Stage { sink, refused, options, shutdown, not_kept_out: Cell::default() };
+    stage.degraded(None);
     loop {
         let Some(first) = input.pop(Duration::from_millis(500)) else {
             if input.is_closed() && input.is_empty() {
@@ -159,16 +163,47 @@ fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
     kept
 }
 
+/// A stored picture.
+struct StoredPicture {
+    key: PictureKey,
+    camera: CameraId,
+    track: TrackId,
+    captured_at: Timestamp,
+}
+
+impl From<Record> for StoredPicture {
+    fn from(r: Record) -> Self {
+        let key = r.key();
+        Self { key, camera: r.payload.camera, track: r.payload.track, captured_at: r.payload.captured_at }
+    }
+}
+
+impl From<&Sighting> for StoredPicture {
+    fn from(s: &Sighting) -> Self {
+        let (camera, track, captured_at) = (s.crop.camera.clone(), s.crop.track, s.crop.captured_at);
+        Self { key: PictureKey::new(s.id(), &s.crop.jpeg), camera, track, captured_at }
+    }
+}
+
+/// A picture whose slot a better one has taken.
+struct Replaced {
+    old: StoredPicture,
+    by: PictureKey,
+}
+
 struct Stage<'a> {
     sink: Sink<'a>,
     refused: &'a dyn RefusalHandler<IndexEvent>,
     options: &'a IndexerOptions,
     shutdown: &'a Shutdown,
+    /// Sightings of the batch that no full disk has kept out yet.
+    not_kept_out: Cell<u64>,
 }
 
 /// A failure that is either transient or caused by the data.
 trait Failure: Display {
     fn is_permanent(&self) -> bool;
+    fn is_disk_full(&self) -> bool;
 }
 
 /// Failure of a write to gallery and store.
@@ -187,11 +222,22 @@ impl Failure for PutError {
             Self::Store(e) => e.is_permanent(),
         }
     }
+
+    fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Gallery(e) => e.is_disk_full(),
+            Self::Store(e) => e.is_disk_full(),
+        }
+    }
 }
 
 impl Failure for FileError {
     fn is_permanent(&self) -> bool {
         false
+    }
+
+    fn is_disk_full(&self) -> bool {
+        FileError::is_disk_full(self)
     }
 }
 
@@ -199,11 +245,19 @@ impl Failure for StoreError {
     fn is_permanent(&self) -> bool {
         StoreError::is_permanent(self)
     }
+
+    fn is_disk_full(&self) -> bool {
+        StoreError::is_disk_full(self)
+    }
 }
 
 impl Failure for GalleryError {
     fn is_permanent(&self) -> bool {
         GalleryError::is_permanent(self)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        GalleryError::is_disk_full(self)
     }
 }
 
@@ -213,6 +267,7 @@ impl Stage<'_> {
         let start = Instant::now();
         let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
+        self.not_kept_out.set(sightings.len() as u64);
         let replaced = self.put(sightings, &mut update, &mut receipts)?;
         for end in &tracks {
             self.retry("track span", || {
@@ -223,10 +278,8 @@ impl Stage<'_> {
         let flushing = Instant::now();
         if changed {
             self.retry("flush", || self.sink.store.flush())?.map_err(|e| e.to_string())?;
-            if !replaced.is_empty() {
-                // Only now is the earlier picture of a slot nobody's any more.
-                self.retry("gallery", || self.sink.gallery.prune(&replaced))?.map_err(|e| e.to_string())?;
-            }
+            // Only now is the earlier picture of a slot nobody's any more.
+            self.retire(&replaced)?;
             self.sink.journals.end_batch();
         }
         metrics::histogram!("sightline_index_flush_seconds").record(flushing.elapsed().as_secs_f64());
@@ -238,30 +291,53 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Moves pictures that others have replaced to where results from before still find them; those
+    /// that an erasure covers are deleted.
+    fn retire(&self, replaced: &[Replaced]) -> Result<(), String> {
+        if replaced.is_empty() {
+            return Ok(());
+        }
+        let Sink { gallery, journals, .. } = self.sink;
+        // The last one of each slot; a redelivery may put an earlier one into its place again.
+        let kept: HashMap<SightingId, PictureKey> = replaced.iter().map(|r| (r.by.id, r.by)).collect();
+        let kept: Vec<PictureKey> = kept.into_values().collect();
+        let mut attempt = || -> Result<(), PutError> {
+            journals.tombstones().refresh()?;
+            // No erasure begins between the look at the tombstones and the move.
+            let _turn = journals.turn();
+            let erased = |old: &StoredPicture| journals.tombstones().covers(&old.camera, old.track, old.captured_at);
+            let old = replaced.iter().map(|r| &r.old).filter(|old| !kept.contains(&old.key) && !erased(old));
+            gallery.retire(&old.map(|old| old.key).collect::<Vec<_>>(), Timestamp::now())?;
+            gallery.prune(&kept)?;
+            Ok(())
+        };
+        self.retry("gallery", &mut attempt)?.map_err(|e| e.to_string())
+    }
+
     /// Writes to the gallery, then to the store. Sightings refused because of their data are set
-    /// aside one by one, so that they do not block the others. Returns the keys of the pictures that
-    /// have replaced others.
+    /// aside one by one, so that they do not block the others. Returns the pictures that were
+    /// replaced.
     fn put(
         &self,
         sightings: Vec<(Sighting, Receipt)>,
         update: &mut CoverageUpdate,
         receipts: &mut Vec<Receipt>,
-    ) -> Result<Vec<PictureKey>, String> {
+    ) -> Result<Vec<Replaced>, String> {
         if sightings.is_empty() {
             return Ok(Vec::new());
         }
-        self.retry("tombstones", || self.sink.journals.tombstones().refresh())?.map_err(|e| e.to_string())?;
         let newest = newest_of_each_slot(&sightings);
         let ids: Vec<SightingId> = newest.iter().map(Sighting::id).collect();
         self.retry("journal", || self.sink.journals.begin_batch(&ids))?.map_err(|e| e.to_string())?;
         let before = self.retry("look-up", || self.sink.store.get(&ids))?.map_err(|e| e.to_string())?;
-        let mut pictures: HashMap<SightingId, PictureKey> = before.into_iter().map(|r| (r.id, r.key())).collect();
+        let mut pictures: HashMap<SightingId, StoredPicture> =
+            before.into_iter().map(|r| (r.id, StoredPicture::from(r))).collect();
         let mut replaced = Vec::new();
         let mut stored = |s: &Sighting| {
-            let key = PictureKey::new(s.id(), &s.crop.jpeg);
-            if pictures.insert(key.id, key).is_some_and(|earlier| earlier != key) {
-                replaced.push(key);
-            }
+            let picture = StoredPicture::from(s);
+            let by = picture.key;
+            replaced
+                .extend(pictures.insert(by.id, picture).filter(|old| old.key != by).map(|old| Replaced { old, by }));
         };
         if let Ok(erased) = self.put_all(&newest)? {
             newest.iter().filter(|s| !erased.contains(&s.id())).for_each(&mut stored);
@@ -310,6 +386,7 @@ impl Stage<'_> {
         // Erasures so far when the pictures were written; another one may have deleted them since.
         let mut written = None;
         let mut attempt = || -> Result<Vec<SightingId>, PutError> {
+            journals.tombstones().refresh()?;
             // No erasure begins or deletes anything between the look at the tombstones and the
             // upsert. Between two attempts it may, so that a failing store delays none.
             let turn = journals.turn();
@@ -368,6 +445,7 @@ impl Stage<'_> {
                     if failed {
                         tracing::info!(what, "the index stores again");
                         self.sink.coverage.set_fault(None);
+                        self.degraded(None);
                     }
                     return Ok(Ok(value));
                 }
@@ -378,12 +456,25 @@ impl Stage<'_> {
                     let pause = backoff.pause();
                     tracing::error!(what, error = %e, pause_s = pause.as_secs_f64(), "cannot store; trying again");
                     self.sink.coverage.set_fault(Some(format!("{what}: {e}")));
+                    self.degraded(Some(e.is_disk_full()));
                     if !self.pause(pause) {
                         return Err(e.to_string());
                     }
                 }
             }
         }
+    }
+
+    /// Records whether the index can store, and if not, whether the disk is full. The sightings
+    /// that a full disk keeps out are counted once, however often they are tried; what waits behind
+    /// them is dropped and counted where it comes from.
+    fn degraded(&self, disk_full: Option<bool>) {
+        for (cause, now) in [("disk_full", Some(true)), ("other", Some(false))] {
+            let degraded = f64::from(u8::from(disk_full == now));
+            metrics::gauge!("sightline_index_degraded", "cause" => cause).set(degraded);
+        }
+        let kept_out = if disk_full == Some(true) { self.not_kept_out.take() } else { 0 };
+        metrics::counter!("sightline_index_disk_full_sightings_total").increment(kept_out);
     }
 
     /// Waits; returns `false` when a shutdown was triggered.

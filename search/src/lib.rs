@@ -14,6 +14,7 @@
 //! vectors/<model id>/   lock, store.json (model id, width), shard/ (Qdrant's own files)
 //! reindex/<model id>/   the same for a model whose index is incomplete; moves to vectors/ when it is complete
 //! gallery/              lock, jpeg/<xyz>/<sighting>.<hash>.jpg, patches/<model id>/<xyz>/<sighting>.<hash>.patches, tmp/,
+//!                       replaced/<hour>/<xyz>/ (pictures whose slot a better one took, for an hour or two),
 //!                       quarantine/<day>/ (pictures that no index knew, for seven days)
 //! erasures/             tombstones: what is erased and must not come back
 //! batch.journal         ids of the batch that is being stored
@@ -21,6 +22,7 @@
 //! ```
 
 pub mod coverage;
+mod disk;
 pub mod encoder;
 pub mod erase;
 pub mod files;
@@ -36,6 +38,7 @@ pub mod searcher;
 pub mod store;
 
 pub use coverage::{CameraCoverage, Coverage, CoverageLedger, CoverageSnapshot, KnownCoverage, RemoteCoverage};
+pub use disk::WatchedFolders;
 pub use encoder::{EncodeError, EncodedText, MatchScore, PhraseAsked, QueryEncoder};
 pub use erase::{EraseError, Eraser, Journals, Progress, Receipt, Recovered, Tombstone, TombstoneLedger, Tombstones};
 pub use files::{DataLock, FileError};

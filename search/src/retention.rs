@@ -2,7 +2,8 @@
 //!
 //! Pictures are deleted before their vectors: a crash in between leaves points, which the next run
 //! finds and deletes, and never pictures that nothing refers to. Several workers may run it
-//! concurrently; each finds only what the others have not deleted.
+//! concurrently; each finds only what the others have not deleted. The indexes of other models are
+//! covered as well: a former model's would otherwise show expired people when one goes back to it.
 //!
 //! Deleting point by point costs about as much as inserting did, and the server compacts its
 //! segments afterwards. That suffices up to some ten million sightings a day. Beyond, the plan is
@@ -13,6 +14,7 @@
 //! The filter on the capture time stays in the query; the keys only reduce the shards that it
 //! searches. A lifecycle rule of the bucket then expires pictures in object storage.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::Rng;
@@ -21,6 +23,7 @@ use sightline_core::{SightingId, Timestamp};
 
 use crate::erase::{EraseError, Receipt};
 use crate::gallery::Gallery;
+use crate::picture::PictureKey;
 use crate::store::{Filter, VectorStore};
 
 /// Sightings deleted in one batch.
@@ -32,8 +35,8 @@ const BATCH_PAUSE: Duration = Duration::from_millis(100);
 /// Interval between two checks for expired sightings.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Deletes everything captured before `before`, until nothing of it is left or `shutdown`. Durable
-/// when it returns.
+/// Deletes everything captured before `before` from this model's index and those of all others,
+/// until nothing of it is left or `shutdown`. Durable when it returns.
 ///
 /// # Errors
 /// When a part fails; the next call finds what is left.
@@ -43,38 +46,90 @@ pub fn expire(
     before: Timestamp,
     shutdown: &Shutdown,
 ) -> Result<Receipt, EraseError> {
-    let filter = Filter { to: Some(before - Duration::from_micros(1)), ..Filter::default() };
-    let mut receipt = Receipt::default();
-    let mut delete = |ids: Vec<SightingId>| -> Result<(), EraseError> {
-        let files = gallery.delete(&ids)?;
-        // The filter repeats the time: a better picture for the same slot may have arrived in
-        // between.
-        let points = store.delete(&Filter { ids: Some(ids), ..filter.clone() })?;
-        store.flush()?;
-        receipt.points += points;
-        receipt.files += files;
-        metrics::counter!("sightline_index_expired_sightings_total").increment(points);
-        metrics::counter!("sightline_index_expired_files_total").increment(files);
-        pause(BATCH_PAUSE, shutdown);
-        Ok(())
-    };
-    while !shutdown.is_triggered() {
-        let ids: Vec<SightingId> = store.newest(&filter, BATCH)?.into_iter().map(|r| r.id).collect();
-        if ids.is_empty() {
-            // Sightings that only other models' indexes hold, see [`crate::AllModels`].
-            let others = store.ids(&filter)?;
-            others.chunks(BATCH).take_while(|_| !shutdown.is_triggered()).try_for_each(|ids| delete(ids.to_vec()))?;
-            break;
-        }
-        delete(ids)?;
+    let beside = store.beside()?;
+    let indexes = std::iter::once(store).chain(beside.iter().map(|index| &**index)).collect();
+    let mut run = Expiry { indexes, gallery, before, shutdown, receipt: Receipt::default() };
+    let last = before - Duration::from_micros(1);
+    let expired = Filter { to: Some(last), ..Filter::default() };
+    for index in run.indexes.clone() {
+        run.each_page(index, &expired, |run, ids| run.delete(&expired, ids))?;
     }
-    Ok(receipt)
+    // Of a track that is in view across the moment, a replaced picture may be older than the
+    // present one.
+    let across = Filter { from: Some(before), seen_to: Some(last), ..Filter::default() };
+    run.each_page(store, &across, |run, ids| {
+        run.receipt.files += gallery.delete_replaced(&ids)?;
+        Ok(())
+    })?;
+    Ok(run.receipt)
+}
+
+/// One pass of the retention.
+struct Expiry<'a> {
+    /// The index that answers, then those of other models.
+    indexes: Vec<&'a dyn VectorStore>,
+    gallery: &'a dyn Gallery,
+    before: Timestamp,
+    shutdown: &'a Shutdown,
+    receipt: Receipt,
+}
+
+impl<'a> Expiry<'a> {
+    /// Calls `work` with the ids that match, page by page, with pauses, until the shutdown.
+    fn each_page(
+        &mut self,
+        index: &'a dyn VectorStore,
+        filter: &Filter,
+        mut work: impl FnMut(&mut Self, Vec<SightingId>) -> Result<(), EraseError>,
+    ) -> Result<(), EraseError> {
+        let mut after = None;
+        while !self.shutdown.is_triggered() {
+            let ids = index.scroll(filter, after, BATCH)?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            after = Some(*last);
+            work(self, ids)?;
+            pause(BATCH_PAUSE, self.shutdown);
+        }
+        Ok(())
+    }
+
+    /// Deletes the pictures of a page, then its points.
+    fn delete(&mut self, expired: &Filter, ids: Vec<SightingId>) -> Result<(), EraseError> {
+        // A later picture of the same slot, which another model's index does not have, stays.
+        let mut kept: HashMap<SightingId, PictureKey> = HashMap::new();
+        for index in &self.indexes {
+            let young = index.get(&ids)?.into_iter().filter(|r| r.payload.captured_at >= self.before);
+            kept.extend(young.map(|r| (r.id, r.key())));
+        }
+        let (young, old): (Vec<_>, Vec<_>) = ids.iter().copied().partition(|id| kept.contains_key(id));
+        let mut files = self.gallery.delete(&old)?;
+        if !young.is_empty() {
+            files += self.gallery.prune(&kept.into_values().collect::<Vec<_>>())?;
+            files += self.gallery.delete_replaced(&young)?;
+        }
+        for index in &self.indexes {
+            // The filter repeats the time: a better picture for the same slot may have arrived in
+            // between.
+            let points = index.delete(&Filter { ids: Some(ids.clone()), ..expired.clone() })?;
+            index.flush()?;
+            *self.receipt.by_model.entry(index.model_id().to_owned()).or_default() += points;
+        }
+        self.receipt.points += old.len() as u64;
+        self.receipt.files += files;
+        metrics::counter!("sightline_index_expired_sightings_total").increment(old.len() as u64);
+        metrics::counter!("sightline_index_expired_files_total").increment(files);
+        Ok(())
+    }
 }
 
 /// Runs [`expire`] every hour for sightings older than `keep`, if given, and deletes what has been in
-/// the gallery's quarantine for its days, until `shutdown`. Blocks: run it on a thread of its own.
+/// the gallery's quarantine for its days and among the replaced pictures for its hour, until
+/// `shutdown`. Blocks: run it on a thread of its own.
 pub fn run(store: &dyn VectorStore, gallery: &dyn Gallery, keep: Option<Duration>, shutdown: &Shutdown) {
     while !shutdown.is_triggered() {
+        if let Err(error) = gallery.expire_replaced(Timestamp::now()) {
+            tracing::error!(%error, "cannot delete replaced pictures; trying again in an hour");
+        }
         match gallery.expire_quarantine(Timestamp::now()) {
             Ok(0) => {}
             Ok(days) => tracing::info!(days, "deleted what was in quarantine for its time"),

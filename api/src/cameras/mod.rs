@@ -14,7 +14,7 @@ use crate::state::CameraSource;
 /// Last report of a camera, with its age.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LastReport {
-    /// The node's report.
+    /// State and counts, as the node last sent them.
     pub report: NodeReport,
     /// Age of the report in seconds. It does not grow while the place that reports are read from is
     /// unreachable, since no newer report could arrive then.

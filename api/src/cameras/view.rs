@@ -20,13 +20,13 @@ pub const LAG_LIMIT_S: f64 = 10.0;
 /// seconds, so five reports in a row are missing then.
 pub const REPORT_TIMEOUT_S: f64 = 10.0;
 
-/// State of one camera.
+/// What is known of one camera: from its configuration, its node and the index.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CameraView {
     /// Immutable id of the camera.
     #[schema(value_type = String)]
     pub id: CameraId,
-    /// State of the camera.
+    /// How far its footage gets: connected, decoded, searchable, or why not.
     #[schema(schema_with = states)]
     pub state: CameraState,
     /// Reason for the state, if there is one. What a node says about a camera may name its address,

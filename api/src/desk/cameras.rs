@@ -8,7 +8,7 @@ use sightline_search::Scope;
 use utoipa::ToSchema;
 
 use super::erasures::{ErasureView, hide_at_once};
-use super::{Admin, Desk, Viewer};
+use super::{Admin, Desk, Viewer, run_to_completion};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::cameras::{CameraRefused, CameraView};
@@ -16,7 +16,7 @@ use crate::erasure::admit_from;
 use crate::error::Error;
 use crate::state::{AuditEntry, CameraRow, CameraSource, NewErasureJob, Role, State as Database};
 
-/// A removed camera.
+/// What became of a camera that was removed, and of its people.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Removal {
     /// Id of the camera.
@@ -61,7 +61,7 @@ impl Desk<Viewer> {
     }
 
     async fn scope_for_lists(&self) -> Result<Vec<CameraRow>, Error> {
-        Ok(self.app.visible_cameras(&self.caller).await?.0)
+        self.app.visible_cameras(&self.caller).await
     }
 
     /// Addresses are for administrators.
@@ -88,13 +88,6 @@ impl Desk<Admin> {
     pub async fn remove_camera(&self, id: CameraId, keep: bool) -> Result<Removal, Error> {
         run_to_completion(remove_now(self.app.clone(), self.caller.clone(), id, keep)).await
     }
-}
-
-/// Runs a change as a separate task, so that it finishes even when the caller disconnects.
-async fn run_to_completion<T: Send + 'static>(
-    change: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::spawn(change).await.map_err(|e| Error::Internal(format!("a change of the cameras broke off: {e}")))?
 }
 
 async fn add_now(app: App, caller: Caller, camera: CameraConfig) -> Result<CameraView, Error> {

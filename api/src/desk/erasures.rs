@@ -8,7 +8,7 @@ use sightline_search::Scope;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Admin, Desk};
+use super::{Admin, Desk, run_to_completion};
 use crate::app::App;
 use crate::error::Error;
 use crate::state::{AuditEntry, ErasureJob, ErasureReceipt, JobState, NewErasureJob};
@@ -33,7 +33,7 @@ pub struct ScopeView {
 /// Counts of what a job has erased so far.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErasedView {
-    /// Sightings.
+    /// Sightings that are not stored any more, in any model's index.
     pub sightings: u64,
     /// Files of the gallery: pictures and patch features.
     pub files: u64,
@@ -42,7 +42,7 @@ pub struct ErasedView {
 /// Erasure job. From the moment that it exists, nothing that it erases is found or shown any more.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErasureView {
-    /// Id of the job.
+    /// Id of the job, as in `/v1/erasures/{id}`.
     pub id: Uuid,
     /// State: `running`, `done`, or `failed` (another attempt follows at `retry_at`).
     pub state: JobState,
@@ -63,7 +63,7 @@ pub struct ErasureView {
     pub requested_by: String,
     /// Position of the request in the audit trail.
     pub audit_seq: i64,
-    /// Failed attempts.
+    /// Attempts that failed so far; the pause before the next one grows with them.
     pub attempts: u32,
     /// Error of the last attempt.
     pub error: Option<String>,
@@ -149,17 +149,19 @@ impl Desk<Admin> {
         let detail = json!({ "scopes": scopes, "sightings": sightings });
         let requested_by = self.caller.signature();
         let entry = AuditEntry { who: requested_by.clone(), action: "erasure.start", purpose, detail };
-        // In one step, so that a caller who hangs up leaves no record without its job.
-        let job = self
-            .app
-            .state()
-            .run(move |s| {
+        let app = self.app.clone();
+        // A caller who hangs up leaves no record without its job, and no job that hides nothing
+        // yet.
+        run_to_completion(async move {
+            let stored = app.state().run(move |s| {
                 let audit_seq = s.record(&entry)?;
                 s.start_erasure(&NewErasureJob { removes: None, scopes, requested_by, audit_seq })
-            })
-            .await?;
-        hide_at_once(&self.app, &job).await;
-        Ok(job.into())
+            });
+            let job = stored.await?;
+            hide_at_once(&app, &job).await;
+            Ok(job.into())
+        })
+        .await
     }
 
     async fn camera_scope(
@@ -199,13 +201,14 @@ impl Desk<Admin> {
     }
 }
 
-/// Hides what a new job erases before its request is answered, and wakes the task that runs it. The
-/// task repeats this: the job is stored, so an index that is away delays it and does not refuse it.
+/// Hides what a new job erases before its request is answered, and wakes the task that runs it. A
+/// tombstone that cannot be written hides all the same, and the task writes it later: an index that
+/// is away delays the job and does not refuse it.
 pub(super) async fn hide_at_once(app: &App, job: &ErasureJob) {
     if let Ok(index) = app.index()
         && let Err(error) = index.begin_erasure(job.tombstone(), job.scopes.clone()).await
     {
-        tracing::warn!(job = %job.id, %error, "an erasure cannot begin yet");
+        tracing::warn!(job = %job.id, %error, "the tombstone of an erasure cannot be written yet");
     }
     app.erasures().wake();
 }

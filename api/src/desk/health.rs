@@ -18,7 +18,7 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Check {
     /// Name of the part: `model`, `index`, `state`, `indexer` or `cameras`.
     pub name: &'static str,
-    /// Whether the part works.
+    /// Whether the part works at this moment.
     pub ok: bool,
     /// State of the part, in words.
     pub detail: String,
@@ -29,7 +29,7 @@ pub struct Check {
 pub struct Readiness {
     /// Whether searches are answered.
     pub ready: bool,
-    /// Readiness of each part.
+    /// Every part, also those without which searches are answered.
     pub checks: Vec<Check>,
     /// Model in use and the device that computes it.
     pub model: Option<ModelView>,

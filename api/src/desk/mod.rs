@@ -2,9 +2,9 @@
 //!
 //! The router's state is a [`Gate`], from which a handler gets nothing but a `Desk<R>`. Extracting
 //! one checks that the caller has the role `R`, before the body of the request is read. Its methods
-//! are the data that this role may ask for; each puts the caller's cameras and the cameras that are
-//! being erased into the filter, and writes the audit record; a search takes a permit as well. So a
-//! route that forgets the role or the scope does not compile:
+//! are the data that this role may ask for; each puts the caller's cameras into the filter and
+//! writes the audit record; a search takes a permit as well. What is erased is hidden by the index,
+//! whoever asks. So a route that forgets the role or the scope does not compile:
 //!
 //! ```
 //! use sightline_api::desk::{Desk, Operator, SearchOrder};
@@ -45,6 +45,7 @@ mod erasures;
 mod health;
 mod search;
 mod sightings;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -52,7 +53,6 @@ use std::marker::PhantomData;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use serde_json::Value;
-use sightline_core::CameraId;
 use sightline_search::{Filter, Index};
 
 pub use audit::AuditReading;
@@ -196,7 +196,7 @@ struct Scope {
 }
 
 impl<R: Access> Desk<R> {
-    /// Role of the caller.
+    /// Returns the role of the caller's token, for what a page offers.
     pub fn role(&self) -> Role {
         self.caller.role
     }
@@ -207,7 +207,7 @@ impl<R: Access> Desk<R> {
 
     /// Returns the scope of a request about `wanted` cameras; `None`: all that the caller may see.
     async fn scope(&self, wanted: Option<&[String]>) -> Result<Scope, Error> {
-        let (visible, erasing) = self.app.visible_cameras(&self.caller).await?;
+        let visible = self.app.visible_cameras(&self.caller).await?;
         let cameras = match wanted {
             None => visible,
             Some([]) => {
@@ -228,16 +228,9 @@ impl<R: Access> Desk<R> {
         }
         let filter = Filter {
             cameras: limited.then(|| cameras.iter().map(|r| r.spec.id.clone()).collect()),
-            exclude_cameras: erasing.into_iter().collect(),
             ..Filter::default()
         };
         Ok(Scope { cameras, filter })
-    }
-
-    /// Whether the caller may see pictures of this camera: it is in the token's scope and not being
-    /// erased.
-    async fn may_see(&self, camera: &CameraId) -> Result<bool, Error> {
-        Ok(self.caller.sees(camera) && !self.app.erasing().await?.contains(camera))
     }
 
     /// Appends a record of the caller to the audit trail; a request that cannot be recorded is not
@@ -246,4 +239,11 @@ impl<R: Access> Desk<R> {
         let entry = AuditEntry { who: self.caller.signature(), action, purpose, detail };
         Ok(self.app.state().run(move |s| s.record(&entry)).await?)
     }
+}
+
+/// Runs a change as a separate task, so that it finishes even when the caller disconnects.
+async fn run_to_completion<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(change).await.map_err(|e| Error::Internal(format!("a change broke off: {e}")))?
 }

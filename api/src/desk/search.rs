@@ -14,6 +14,7 @@ use sightline_search::{SearchRequest, SearchResponse};
 use super::{Desk, Operator};
 use crate::cameras::CameraView;
 use crate::error::Error;
+use crate::gauges::record_permits;
 
 /// Largest area of an example picture in pixels. A small file may declare enormous dimensions, and
 /// no more of a person is used than some 256 x 128 pixels.
@@ -40,11 +41,11 @@ pub struct SearchOrder {
     pub purpose: Option<String>,
 }
 
-/// Answer to a search.
+/// What a search found, and in which footage.
 pub struct Found {
-    /// Results.
+    /// Hits of one page, with what is said of them as a whole.
     pub answer: SearchResponse,
-    /// Cameras that were searched.
+    /// State of the cameras that were searched, read after the hits.
     pub cameras: Vec<CameraView>,
 }
 
@@ -71,10 +72,7 @@ impl Desk<Operator> {
         let index = self.index()?;
         let mut scope = self.scope(cameras.as_deref()).await?;
         if let Some(cursor) = cursor {
-            let mut answer = index.next_page(&cursor, &self.caller.id).await?;
-            // The list is older than the token's scope and than an erasure.
-            let erasing = &scope.filter.exclude_cameras;
-            answer.hits.retain(|hit| self.caller.sees(&hit.camera) && !erasing.contains(&hit.camera));
+            let answer = index.next_page(&cursor, &self.caller.id, self.caller.cameras.clone()).await?;
             self.record("search", purpose, json!({ "query": answer.query, "cursor": true })).await?;
             return Ok(Found { answer, cameras: self.app.camera_views(&scope.cameras, false).await });
         }
@@ -84,11 +82,7 @@ impl Desk<Operator> {
         if let Some(id) = request.like {
             // A picture outside the token's scope must not even serve as the example.
             let example = index.sighting(id).await?;
-            let seen = match &example {
-                Some(example) => self.may_see(&example.payload.camera).await?,
-                None => false,
-            };
-            if !seen {
+            if !example.is_some_and(|example| self.caller.sees(&example.payload.camera)) {
                 return Err(Error::Invalid(format!("like: there is no sighting {id}")));
             }
         }
@@ -110,10 +104,11 @@ impl Desk<Operator> {
     }
 
     async fn permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Error> {
-        let permits = self.app.search_permits();
-        metrics::gauge!("sightline_api_search_permits_free").set(permits.available_permits() as f64);
-        match tokio::time::timeout(PERMIT_TIMEOUT, permits.acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+        match tokio::time::timeout(PERMIT_TIMEOUT, self.app.search_permits().acquire_owned()).await {
+            Ok(Ok(permit)) => {
+                record_permits(&self.app);
+                Ok(permit)
+            }
             _ => {
                 metrics::counter!("sightline_api_searches_refused_total").increment(1);
                 Err(Error::Busy { retry_after_s: PERMIT_TIMEOUT.as_secs() })

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 use sightline_core::SightingId;
-use sightline_search::{CropHash, PictureKey, Record};
+use sightline_search::{CropHash, Record};
 
 use super::{Desk, Viewer};
 use crate::error::Error;
@@ -21,28 +21,26 @@ impl Desk<Viewer> {
         Ok((sighting, track))
     }
 
-    /// Returns the JPEG of a stored picture: with `crop` of this one alone, otherwise of the present
-    /// one.
+    /// Returns the JPEG of a stored picture: with `crop` of this one alone, also for a while after
+    /// a better one has replaced it; otherwise of the present one.
     ///
     /// # Errors
-    /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when another picture has replaced
-    /// the one asked for.
+    /// The errors of [`Desk::sighting`]; [`Error::NotFound`] also when the picture asked for was
+    /// replaced more than a while ago.
     pub async fn picture(&self, id: SightingId, crop: Option<CropHash>) -> Result<Bytes, Error> {
-        let present = self.visible(id).await?.payload.crop;
-        if crop.is_some() && crop != present {
-            return Err(Error::NotFound(format!("a later picture has replaced this one of sighting {id}")));
-        }
+        let sighting = self.visible(id).await?;
+        let replaced = crop.is_some() && crop != sighting.payload.crop;
         self.app.state().note_picture(&self.caller.signature(), id).await?;
-        let picture = self.index()?.picture(PictureKey { id, crop: present }).await?;
-        picture.ok_or_else(|| Error::NotFound(format!("the picture of sighting {id} is not there")))
+        let picture = self.index()?.picture(sighting, crop).await?;
+        picture.ok_or_else(|| {
+            let why = if replaced { "not kept any more: a later one has replaced it" } else { "not there" };
+            Error::NotFound(format!("the picture of sighting {id} is {why}"))
+        })
     }
 
     async fn visible(&self, id: SightingId) -> Result<Record, Error> {
-        let found = self.index()?.sighting(id).await?;
-        match found {
-            Some(sighting) if self.may_see(&sighting.payload.camera).await? => Ok(sighting),
-            // A picture outside the token's scope is answered like a missing one.
-            _ => Err(Error::NotFound(format!("there is no sighting {id}"))),
-        }
+        let found = self.index()?.sighting(id).await?.filter(|s| self.caller.sees(&s.payload.camera));
+        // A picture outside the token's scope is answered like a missing one.
+        found.ok_or_else(|| Error::NotFound(format!("there is no sighting {id}")))
     }
 }

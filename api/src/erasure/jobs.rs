@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::progress::JobsProgress;
 use super::{Copies, DEAD_LETTER_FACTOR, ErasureRun};
 use crate::app::App;
 use crate::cameras::LastReport;
@@ -35,7 +36,7 @@ pub struct Jobs {
     running: Mutex<BTreeMap<Uuid, Attempt>>,
 }
 
-/// A running attempt.
+/// An attempt that runs now, with what it adds to.
 struct Attempt {
     run: ErasureRun,
     /// What the attempts before it erased.
@@ -62,6 +63,7 @@ impl Jobs {
 
     /// Runs jobs until `shutdown`.
     pub(super) async fn run(&self, app: App, copies: Copies, shutdown: Shutdown) {
+        let mut progress = JobsProgress::default();
         while !shutdown.is_triggered() {
             // Until the index is open there is nothing to erase from.
             if app.index().is_ok() {
@@ -70,7 +72,10 @@ impl Jobs {
                     s.unfinished_erasures()
                 });
                 match unfinished.await {
-                    Ok(jobs) => jobs.into_iter().for_each(|job| self.start(&app, copies, job, &shutdown)),
+                    Ok(jobs) => {
+                        progress.record(jobs.iter().map(|job| self.with_progress(job.clone())));
+                        jobs.into_iter().for_each(|job| self.start(&app, copies, job, &shutdown));
+                    }
                     Err(error) => tracing::warn!(%error, "cannot read which erasures are under way"),
                 }
             }

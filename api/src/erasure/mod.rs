@@ -11,6 +11,7 @@
 
 mod jobs;
 pub mod late;
+mod progress;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,12 +63,12 @@ impl ErasureRun {
         &self.shutdown
     }
 
-    /// Sets the progress.
+    /// Stores how far the run has come, after each chunk.
     pub fn set(&self, progress: Progress) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
-    /// Returns the progress.
+    /// Returns how far the run has come; all zero before the first chunk.
     pub fn progress(&self) -> Progress {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

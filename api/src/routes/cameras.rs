@@ -78,8 +78,7 @@ pub async fn get(desk: Desk<Viewer>, ApiPath(id): ApiPath<CameraId>) -> Result<J
 
 /// Adds and starts a camera. The server remembers it across restarts.
 #[utoipa::path(post, path = "/v1/cameras", tag = "cameras", request_body = NewCamera,
-    responses((status = 201, body = CameraView), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
-              (status = 409, body = ErrorBody), (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 201, body = CameraView), (status = 409, body = ErrorBody), (status = 501, body = ErrorBody)))]
 pub async fn add(desk: Desk<Admin>, ApiJson(new): ApiJson<NewCamera>) -> Result<(StatusCode, Json<CameraView>), Error> {
     let camera = CameraConfig {
         id: new.id,
@@ -99,9 +98,7 @@ pub async fn add(desk: Desk<Admin>, ApiJson(new): ApiJson<NewCamera>) -> Result<
 #[utoipa::path(delete, path = "/v1/cameras/{id}", tag = "cameras", params(("id" = String, Path), RemoveParams),
     responses((status = 200, body = Removal, description = "removed, its people are kept"),
               (status = 202, body = Removal, description = "its people are being erased; follow `erasure`"),
-              (status = 400, body = ErrorBody), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
-              (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 429, body = ErrorBody),
-              (status = 501, body = ErrorBody), (status = 503, body = ErrorBody)))]
+              (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 501, body = ErrorBody)))]
 pub async fn remove(
     desk: Desk<Admin>,
     ApiPath(id): ApiPath<CameraId>,

@@ -7,6 +7,7 @@ pub mod erasures;
 pub mod health;
 pub mod search;
 pub mod sightings;
+pub mod tokens;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +26,8 @@ pub(crate) fn all() -> (OpenApiRouter<Gate>, OpenApiRouter<Gate>) {
         .routes(routes!(cameras::get, cameras::remove))
         .routes(routes!(erasures::start, erasures::list))
         .routes(routes!(erasures::get))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(audit::audit))
         .routes(routes!(audit::verify))
         .routes(routes!(health::metrics));

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::cameras::CameraView;
 use crate::desk::{Desk, Found, Operator, SearchOrder};
-use crate::error::{Error, ErrorBody};
+use crate::error::Error;
 use crate::extract::ApiJson;
 use crate::routes::sightings::thumbnail_path;
 
@@ -63,11 +63,11 @@ pub struct SearchBody {
 /// Person found, with links.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HitView {
-    /// The person.
+    /// The track and its best picture; its fields stand beside `thumbnail`.
     #[serde(flatten)]
     pub hit: Hit,
-    /// Path of the picture's JPEG. It names the picture that was judged: when a better one of the
-    /// same track has replaced it, the answer is 404.
+    /// Path of the picture's JPEG. It names the picture that was judged, which is there for an hour
+    /// after a better one of the same track has replaced it; then the answer is 404.
     pub thumbnail: String,
 }
 
@@ -80,7 +80,7 @@ impl From<Hit> for HitView {
 /// Word of the description that the model could not use.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct NotUnderstoodView {
-    /// The word.
+    /// The word as it stands in the query.
     pub text: String,
     /// The reason: "age is not judged".
     pub why: String,
@@ -117,8 +117,9 @@ impl From<CameraView> for CoverageView {
 pub struct SearchView {
     /// Results in the requested order.
     pub results: Vec<HitView>,
-    /// Whether a result reaches `search.confident_probability`; `null` when nothing was judged: by a
-    /// search without a query, with `rerank` 0, or of a query that states nothing the model judges.
+    /// Whether a result, of this page or another, reaches `search.confident_probability`; what was
+    /// erased meanwhile does not count. `null` when nothing was judged: by a search without a
+    /// query, with `rerank` 0, or of a query that states nothing the model judges.
     pub confident: Option<bool>,
     /// Nearest tracks, when no track reaches `min_probability`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -148,9 +149,7 @@ pub struct SearchView {
 
 /// Finds people by a description, an example picture, or both.
 #[utoipa::path(post, path = "/v1/search", tag = "search", request_body = SearchBody,
-    responses((status = 200, body = SearchView), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-              (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody),
-              (status = 503, body = ErrorBody, description = "what is down stands in the message")))]
+    responses((status = 200, body = SearchView)))]
 pub async fn search(desk: Desk<Operator>, ApiJson(body): ApiJson<SearchBody>) -> Result<Json<SearchView>, Error> {
     let order = validate(desk.search_config(), body)?;
     let Found { answer, cameras } = desk.search(order).await?;

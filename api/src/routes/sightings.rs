@@ -78,7 +78,7 @@ pub struct PictureParams {
 /// Returns the metadata of a picture and the other pictures of its track.
 #[utoipa::path(get, path = "/v1/sightings/{id}", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result")),
-    responses((status = 200, body = SightingView), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = SightingView), (status = 404, body = ErrorBody)))]
 pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> Result<Json<SightingView>, Error> {
     let (Record { payload: s, .. }, track) = desk.sighting(id).await?;
     let neighbour = |r: Record| Neighbour {
@@ -103,9 +103,8 @@ pub async fn sighting(desk: Desk<Viewer>, ApiPath(id): ApiPath<SightingId>) -> R
 /// Returns the picture as JPEG.
 #[utoipa::path(get, path = "/v1/sightings/{id}/thumbnail.jpg", tag = "sightings",
     params(("id" = uuid::Uuid, Path, description = "sighting_id of a search result"), PictureParams),
-    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"), (status = 400, body = ErrorBody),
-              (status = 404, body = ErrorBody, description = "no such sighting, or another picture has its place"),
-              (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = Vec<u8>, content_type = "image/jpeg"),
+              (status = 404, body = ErrorBody, description = "no such sighting, or its picture was replaced over an hour ago")))]
 pub async fn thumbnail(
     desk: Desk<Viewer>,
     ApiPath(id): ApiPath<SightingId>,

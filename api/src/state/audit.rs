@@ -31,14 +31,14 @@ const EXPIRE_AT_ONCE: i64 = 10_000;
 /// and how many of the newest records a power cut can leave without an anchor.
 const ANCHOR_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Audit record to add.
+/// What is told of one action when it is recorded.
 #[derive(Clone, Debug)]
 pub struct AuditEntry {
     /// Token name and id, `local` for the command line, or `sightline` for the service itself.
     pub who: String,
-    /// Action: `search`, `view`, `pictures`, `camera.add`, `camera.remove`, `token.create`,
-    /// `token.revoke`, `login.failed`, `audit.read`, `audit.verify`, `audit.expire`, `audit.cut`,
-    /// `audit.unanchored`, `reindex`.
+    /// Action: `search`, `view`, `pictures`, `camera.add`, `camera.remove`, `erasure.start`,
+    /// `erasure.done`, `token.create`, `token.revoke`, `login.failed`, `audit.read`,
+    /// `audit.verify`, `audit.expire`, `audit.cut`, `audit.unanchored`, `reindex`.
     pub action: &'static str,
     /// Purpose, in the caller's words.
     pub purpose: Option<String>,
@@ -53,7 +53,7 @@ impl AuditEntry {
     }
 }
 
-/// Stored audit record.
+/// A link of the audit chain.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct AuditRecord {
     /// Position in the chain, from 1.
@@ -63,7 +63,7 @@ pub struct AuditRecord {
     pub at: Timestamp,
     /// Token name and id, `local` for the command line, or `sightline` for the service itself.
     pub who: String,
-    /// Action.
+    /// What was done; see [`AuditEntry::action`].
     pub action: String,
     /// Purpose, in the caller's words.
     pub purpose: Option<String>,

@@ -37,7 +37,7 @@ pub struct Expiry {
 /// Receipt of a finished erasure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErasureReceipt {
-    /// Sightings erased.
+    /// Distinct sightings erased, over all models and attempts.
     pub sightings: u64,
     /// Files erased from the gallery: pictures and patch features.
     pub files: u64,
@@ -51,12 +51,12 @@ pub struct ErasureReceipt {
     pub audit_seq: i64,
 }
 
-/// A job to store.
+/// An erasure job as it is asked for.
 #[derive(Clone, Debug)]
 pub struct NewErasureJob {
     /// Camera that is removed; `None` when its camera goes on.
     pub removes: Option<CameraId>,
-    /// What is erased.
+    /// Pictures to erase.
     pub scopes: Vec<Scope>,
     /// Who asked for it, as in the audit trail.
     pub requested_by: String,
@@ -64,7 +64,7 @@ pub struct NewErasureJob {
     pub audit_seq: i64,
 }
 
-/// A stored job.
+/// An erasure job as the database holds it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ErasureJob {
     /// Id of the job.
@@ -79,9 +79,9 @@ pub struct ErasureJob {
     pub requested_by: String,
     /// See [`NewErasureJob::audit_seq`].
     pub audit_seq: i64,
-    /// State.
+    /// Whether it runs, is done, or waits for another attempt.
     pub state: JobState,
-    /// Failed attempts.
+    /// Attempts that failed so far.
     pub attempts: u32,
     /// Error of the last attempt.
     pub error: Option<String>,

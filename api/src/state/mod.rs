@@ -11,7 +11,10 @@ mod cameras;
 mod erasures;
 mod notes;
 mod readers;
+mod role;
 mod schema;
+mod token_cache;
+mod token_changes;
 mod tokens;
 mod verify;
 
@@ -25,13 +28,15 @@ use sightline_search::DiskReserve;
 use audit::Trail;
 use notes::Notes;
 use readers::Readers;
-use tokens::TokenCache;
+use token_cache::TokenCache;
 
 pub use anchor::FILE as ANCHOR_FILE;
 pub use audit::{AuditEntry, AuditRecord};
 pub use cameras::{CameraRow, CameraSource, Erasure};
 pub use erasures::{ErasureJob, ErasureReceipt, Expiry, JobState, NewErasureJob};
-pub use tokens::{NewToken, Role, START_TOKEN_ID, TokenRow, hash_token, new_secret};
+pub use role::Role;
+pub use token_changes::new_secret;
+pub use tokens::{NewToken, START_TOKEN_ID, TokenRow, hash_token};
 pub use verify::Verdict;
 
 /// Name of the database file in the data folder.
@@ -46,9 +51,9 @@ pub enum StateError {
     /// The folder or file cannot be created or opened.
     #[error("cannot open {path}: {why}")]
     Open {
-        /// Path of the file.
+        /// `state.db`, or the folder that it should be in.
         path: PathBuf,
-        /// Cause.
+        /// What the operating system or SQLite says.
         why: String,
     },
     /// There is no database, and the caller must not create one.
@@ -57,7 +62,7 @@ pub enum StateError {
          start the server once"
     )]
     Missing {
-        /// The folder.
+        /// Folder in which `state.db` was looked for.
         folder: PathBuf,
     },
     /// The file was written by a newer version.
@@ -68,20 +73,26 @@ pub enum StateError {
         /// Newest layout version that this build knows.
         known: i64,
     },
-    /// SQLite failed.
+    /// SQLite failed: the disk is full, or the file is locked or damaged.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// A stored value cannot be read.
     #[error("stored {what} cannot be read: {why}")]
     Corrupt {
-        /// Name of the value.
+        /// Kind of value: camera, token, erasure.
         what: &'static str,
-        /// Cause.
+        /// What does not fit.
         why: String,
     },
     /// The head of the audit trail cannot be anchored.
     #[error("the anchor of the audit trail (audit.head) cannot be written: {0}")]
     Anchor(std::io::Error),
+    /// No token of this id works.
+    #[error("there is no token of this id that still works")]
+    NoToken,
+    /// The change would leave no token that works and may administer the server.
+    #[error("no other token of an administrator works")]
+    LastAdmin,
     /// The blocking task was cancelled because the process stops.
     #[error("the process is stopping")]
     Stopping,

@@ -4,103 +4,39 @@
 //! A plain hash suffices here, unlike for passwords: nobody can guess 256 random bits, however
 //! cheap the hash is.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::TryRngCore as _;
 use rusqlite::{OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sightline_core::{CameraId, Timestamp};
-use utoipa::ToSchema;
 
-use super::{State, StateError};
+use super::{Role, State, StateError};
 
 /// Shortest interval between two updates of `last_used_at`, in microseconds; the column informs
 /// people and is not used for accounting.
 const LAST_USED_INTERVAL_US: i64 = 60_000_000;
 
-/// How long a valid token is not looked up again. It bounds how long a token works after another
-/// process has revoked it; this process forgets it at once.
-const CACHED: Duration = Duration::from_secs(1);
-
-/// Largest number of cached tokens; more are looked up each time.
-const CACHE_SIZE: usize = 4096;
-
 /// Id of the token of a server's start, which works until the server ends or the token is revoked.
 pub const START_TOKEN_ID: &str = "start";
-
-/// Role of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Reads the metrics, nothing else: for Prometheus.
-    Metrics,
-    /// Reads and verifies the audit trail, nothing else.
-    Auditor,
-    /// Sees the state of cameras, and sightings whose id it was given.
-    Viewer,
-    /// Searches for people, and what a viewer may.
-    Operator,
-    /// Adds and removes cameras, and what all others may.
-    Admin,
-}
-
-impl Role {
-    /// Returns the role's name, as used in JSON and on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Auditor => "auditor",
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// Whether this role may do what `needed` may.
-    pub fn includes(self, needed: Self) -> bool {
-        self == needed || self == Self::Admin || (self == Self::Operator && needed == Self::Viewer)
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Role {
-    type Err = String;
-
-    fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "viewer" => Ok(Self::Viewer),
-            "operator" => Ok(Self::Operator),
-            "admin" => Ok(Self::Admin),
-            "auditor" => Ok(Self::Auditor),
-            "metrics" => Ok(Self::Metrics),
-            _ => Err(format!("{s:?} is not a role: use admin, operator, viewer, auditor or metrics")),
-        }
-    }
-}
 
 /// Properties of a token to create.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     /// Name of the person or program that uses it.
     pub name: String,
-    /// Role.
+    /// What it permits.
     pub role: Role,
     /// Cameras that it may see; `None`: all.
     pub cameras: Option<BTreeSet<CameraId>>,
     /// Expiry time; `None`: valid until revoked.
     pub expires_at: Option<Timestamp>,
+}
+
+impl TokenRow {
+    /// Whether the token works at this moment.
+    pub fn works(&self) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|at| at > Timestamp::now())
+    }
 }
 
 /// Stored token, without the secret.
@@ -114,13 +50,13 @@ pub struct TokenRow {
     pub role: Role,
     /// See [`NewToken::cameras`].
     pub cameras: Option<BTreeSet<CameraId>>,
-    /// Creation time.
+    /// Time at which it was created.
     pub created_at: Timestamp,
     /// See [`NewToken::expires_at`].
     pub expires_at: Option<Timestamp>,
     /// Time of the last use, to the minute.
     pub last_used_at: Option<Timestamp>,
-    /// Revocation time.
+    /// Time at which it was revoked; `None`: it works until it expires.
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -129,76 +65,7 @@ pub fn hash_token(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// Generates a secret of 256 bits from the operating system's random source, URL-safe.
-///
-/// # Errors
-/// When the operating system provides no random bytes.
-pub fn new_secret() -> Result<String, StateError> {
-    let mut bytes = [0u8; 32];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|e| StateError::Corrupt { what: "randomness", why: e.to_string() })?;
-    Ok(format!("slt_{}", URL_SAFE_NO_PAD.encode(bytes)))
-}
-
 impl State {
-    /// Creates a token; the secret is returned only here.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn create_token(&self, new: &NewToken) -> Result<(TokenRow, String), StateError> {
-        let secret = new_secret()?;
-        let hash = hash_token(&secret);
-        let id: String = hash[..4].iter().map(|b| format!("{b:02x}")).collect();
-        let cameras =
-            new.cameras.as_ref().map(serde_json::to_string).transpose().map_err(|e| corrupt(e.to_string()))?;
-        let created_at = Timestamp::now();
-        self.with(|c| {
-            c.execute(
-                "INSERT INTO tokens (id, name, hash, role, cameras, created_at, expires_at) VALUES (?,?,?,?,?,?,?)",
-                params![
-                    id,
-                    new.name,
-                    hash.as_slice(),
-                    new.role.as_str(),
-                    cameras,
-                    created_at.as_micros(),
-                    new.expires_at.map(Timestamp::as_micros)
-                ],
-            )?;
-            Ok(())
-        })?;
-        let row = TokenRow {
-            id,
-            name: new.name.clone(),
-            role: new.role,
-            cameras: new.cameras.clone(),
-            created_at,
-            expires_at: new.expires_at,
-            last_used_at: None,
-            revoked_at: None,
-        };
-        Ok((row, secret))
-    }
-
-    /// Makes `secret` the administrator token of this start of the server, in place of that of the
-    /// start before. Like any other token it can be listed and revoked.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn set_start_token(&self, secret: &str) -> Result<(), StateError> {
-        let hash = hash_token(secret);
-        self.with(|c| {
-            c.execute(
-                "INSERT OR REPLACE INTO tokens (id, name, hash, role, created_at) VALUES (?1, ?1, ?2, 'admin', ?3)",
-                params![START_TOKEN_ID, hash.as_slice(), Timestamp::now().as_micros()],
-            )?;
-            Ok(())
-        })?;
-        self.inner.tokens.clear();
-        Ok(())
-    }
-
     /// Returns the token with this secret's hash if it was valid a moment ago, without asking the
     /// database.
     pub fn cached_token(&self, hash: &[u8; 32]) -> Option<TokenRow> {
@@ -249,69 +116,9 @@ impl State {
             rows.into_iter().collect()
         })
     }
-
-    /// Revokes the token with this id; returns `false` when there is no valid one.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn revoke_token(&self, id: &str) -> Result<bool, StateError> {
-        let revoked = self.with(|c| {
-            let now = Timestamp::now().as_micros();
-            let n =
-                c.execute("UPDATE tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL", params![id, now])?;
-            Ok(n > 0)
-        });
-        self.inner.tokens.clear();
-        revoked
-    }
 }
 
-/// Valid tokens that were looked up a moment ago.
-#[derive(Default)]
-pub(super) struct TokenCache {
-    tokens: Mutex<Cached>,
-}
-
-#[derive(Default)]
-struct Cached {
-    by_hash: HashMap<[u8; 32], (Instant, TokenRow)>,
-    /// Counts the revocations, so that a look-up from before one is not cached behind it.
-    generation: u64,
-}
-
-impl TokenCache {
-    fn get(&self, hash: &[u8; 32]) -> Option<TokenRow> {
-        let cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, row) = cached.by_hash.get(hash)?;
-        let valid = at.elapsed() < CACHED && row.expires_at.is_none_or(|t| t > Timestamp::now());
-        valid.then(|| row.clone())
-    }
-
-    fn generation(&self) -> u64 {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).generation
-    }
-
-    fn put(&self, hash: &[u8; 32], row: &TokenRow, generation: u64) {
-        let mut cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.generation != generation {
-            return;
-        }
-        if cached.by_hash.len() >= CACHE_SIZE {
-            cached.by_hash.retain(|_, (at, _)| at.elapsed() < CACHED);
-        }
-        if cached.by_hash.len() < CACHE_SIZE {
-            cached.by_hash.insert(*hash, (Instant::now(), row.clone()));
-        }
-    }
-
-    fn clear(&self) {
-        let mut cached = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.by_hash.clear();
-        cached.generation += 1;
-    }
-}
-
-fn corrupt(why: String) -> StateError {
+pub(super) fn corrupt(why: String) -> StateError {
     StateError::Corrupt { what: "token", why }
 }
 
@@ -334,6 +141,7 @@ fn read(r: &Row<'_>) -> Result<TokenRow, StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::token_cache::CACHED;
 
     fn new(name: &str) -> NewToken {
         NewToken { name: name.into(), role: Role::Operator, cameras: None, expires_at: None }
@@ -376,21 +184,6 @@ mod tests {
             .expect("made");
         let row = state.token_by_hash(&hash_token(&secret)).expect("read").expect("works");
         assert_eq!((row.role, row.cameras), (Role::Viewer, Some(cameras)));
-    }
-
-    #[test]
-    fn roles_include_what_they_should() {
-        let all = [Role::Metrics, Role::Auditor, Role::Viewer, Role::Operator, Role::Admin];
-        for role in all {
-            assert_eq!(role.as_str().parse(), Ok(role));
-            let may: Vec<Role> = all.into_iter().filter(|&needed| role.includes(needed)).collect();
-            let wanted = match role {
-                Role::Operator => vec![Role::Viewer, Role::Operator],
-                Role::Admin => all.to_vec(),
-                only => vec![only],
-            };
-            assert_eq!(may, wanted, "{role}");
-        }
     }
 
     #[test]

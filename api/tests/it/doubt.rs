@@ -85,6 +85,30 @@ fn phrases_and_what_nobody_fulfils_are_told() {
 }
 
 #[test]
+fn doubt_is_about_the_hits_that_are_left() {
+    let index = World::judging();
+    // In this order: the only likely one, two of the camera that is erased, and one that stays.
+    for (camera, logit) in [("gate", 2.0), ("gate", -1.0), ("yard", -2.0), ("gate", -3.0), ("yard", -4.0)] {
+        index.put(camera, (100.0 + 10.0 * logit) as i64, 0, logit);
+    }
+    let token = index.token(None);
+    let (_, first) = index.search(&token, &json!({ "query": "axis 0, man", "limit": 2 }));
+    let second = json!({ "cursor": first["next_cursor"] });
+    let close = |value: &Value, want: f64| (value.as_f64().unwrap_or(-1.0) - want).abs() < 1e-3;
+    let (_, page) = index.search(&token, &second);
+    assert!(page["confident"] == json!(true) && close(&page["expected_wrong"], 0.881 + 0.953), "{page}");
+    let _hold = index.server.world.store.hold.lock().unwrap();
+    let (status, job) = index.server.post("/v1/erasures", &json!({ "camera": "gate" }));
+    assert_eq!(status, 202, "{job}");
+    let (_, page) = index.search(&token, &second);
+    assert_eq!(page["results"].as_array().unwrap().len(), 1, "{page}");
+    assert_eq!(page["confident"], json!(false), "the only likely one is erased, though of another page");
+    assert!(close(&page["expected_wrong"], 0.881), "of the one that is returned: {page}");
+    let (_, again) = index.search(&token, &json!({ "query": "axis 0, man" }));
+    assert!(again["confident"] == json!(false) && close(&again["expected_wrong"], 0.881 + 0.982), "{again}");
+}
+
+#[test]
 fn a_model_that_judges_no_phrases_answers_with_empty_lists() {
     let index = World::new();
     index.put("gate", 1, 0, 2.0);

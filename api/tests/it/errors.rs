@@ -113,7 +113,7 @@ fn before_the_model_is_loaded() {
     let m = refused(server.post("/v1/search", &json!({ "query": "a man" })), (503, "unavailable"));
     assert!(m.contains("loading the model"), "{m}");
     refused(server.post("/v1/cameras", &json!({ "id": "a", "url": "rtsp://a" })), (503, "unavailable"));
-    server.app.set_index(server.world.index.clone(), model_view());
+    server.app.set_index(server.world.index.clone(), model_view()).unwrap();
     let (status, ready) = server.get("/readyz");
     assert_eq!((status, &ready["ready"]), (200, &json!(true)));
     assert_eq!(ready["model"]["provenance"]["trained_on"], "nothing");

@@ -10,11 +10,14 @@ mod binary;
 mod cameras;
 #[cfg(feature = "all-in-one")]
 mod crash;
+mod described;
 mod doubt;
 mod erasures;
 mod errors;
 #[cfg(feature = "all-in-one")]
 mod former_data;
+mod hidden;
+mod measured;
 mod page;
 #[cfg(feature = "all-in-one")]
 mod readme;
@@ -25,3 +28,4 @@ mod search;
 mod sightings;
 mod sockets;
 mod support;
+mod tokens;

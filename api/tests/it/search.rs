@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sightline_api::state::NewErasureJob;
 use sightline_core::Timestamp;
-use sightline_search::{CropHash, Scope};
+use sightline_search::CropHash;
 
 use crate::support::{JPEG, START_TOKEN, Server, camera};
 
@@ -124,36 +123,6 @@ fn every_part_of_the_request_counts() {
     let (t105, t106, t110) = ("1970-01-01T00:01:45Z", "1970-01-01T01:01:46+01:00", "1970-01-01T00:01:50Z");
     assert_eq!(found(between(t105, t106)).0, [json!(early)]);
     assert_eq!(found(between(t110, "1970-01-01T00:03:19Z")).0, Vec::<Value>::new());
-}
-
-#[test]
-fn what_is_being_erased_is_not_found() {
-    let server = Server::start();
-    server.cameras(&["gate", "yard"]);
-    let gone: Vec<_> = (1..4).map(|i| server.world.put(&camera("gate"), 100 * i, 0)).collect();
-    let stays = server.world.put(&camera("yard"), 100, 0);
-    let (_, first) = server.post("/v1/search", &json!({ "query": "axis 0", "limit": 1 }));
-    // The job has begun and deletes nothing yet.
-    let _hold = server.world.store.hold.lock().unwrap();
-    let (removes, scopes) = (Some(camera("gate")), vec![Scope::camera(camera("gate"))]);
-    let new = NewErasureJob { removes, scopes, requested_by: "desk (ab12)".into(), audit_seq: 1 };
-    server.app.state().start_erasure(&new).unwrap();
-    let (_, found) = server.post("/v1/search", &json!({ "query": "axis 0" }));
-    let ids = |answer: &Value| -> Vec<Value> {
-        answer["results"].as_array().unwrap().iter().map(|h| h["sighting_id"].clone()).collect()
-    };
-    assert_eq!(ids(&found), [json!(stays)]);
-    let (mut rest, mut cursor) = (Vec::new(), first["next_cursor"].clone());
-    while !cursor.is_null() {
-        let (_, page) = server.post("/v1/search", &json!({ "cursor": cursor }));
-        rest.extend(ids(&page));
-        cursor = page["next_cursor"].clone();
-    }
-    assert!(rest.iter().all(|id| *id == json!(stays)), "nor on a later page of an earlier search: {rest:?}");
-    for path in [format!("/v1/sightings/{}", gone[0]), format!("/v1/sightings/{}/thumbnail.jpg", gone[0])] {
-        assert_eq!(server.get(&path).0, 404, "{path}");
-    }
-    assert_eq!(server.post("/v1/search", &json!({ "like": gone[0] })).0, 400);
 }
 
 #[test]

@@ -145,7 +145,7 @@ pub fn along(axis: usize) -> Vec<f32> {
 /// Exact store in memory that can be made to fail or to wait.
 pub struct Store {
     inner: ExactStore,
-    /// Reason why searches and erasures fail, if set.
+    /// Reason why searches, erasures and writes fail, if set.
     pub broken: Mutex<Option<&'static str>>,
     /// While locked, erasures wait before they delete anything.
     pub hold: Mutex<()>,
@@ -174,6 +174,7 @@ impl VectorStore for Store {
     }
 
     fn upsert(&self, points: &[Point]) -> Result<(), StoreError> {
+        self.sound()?;
         self.inner.upsert(points)
     }
 
@@ -257,14 +258,14 @@ pub struct World {
 }
 
 impl World {
-    fn new(encoder: Encoder, search: SearchConfig) -> Self {
+    fn new(encoder: Encoder, journals: Journals, search: SearchConfig) -> Self {
         let (encoder, store) = (Arc::new(encoder), Arc::new(Store::new()));
         let index = Index::new(IndexParts {
             encoder: encoder.clone(),
             store: store.clone(),
             gallery: Index::in_memory(encoder.clone(), search.clone()).unwrap().gallery().clone(),
             coverage: Coverage::default(),
-            journals: Arc::new(Journals::in_memory()),
+            journals: Arc::new(journals),
             search,
         });
         Self { index: index.unwrap(), encoder, store }
@@ -424,22 +425,28 @@ impl Server {
     }
 
     pub fn with(ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
-        Self::over(Encoder::default(), ready, adjust)
+        Self::over(Encoder::default(), Journals::in_memory(), ready, adjust)
+    }
+
+    /// A server whose tombstones are kept in these journals.
+    pub fn remembering(journals: Journals) -> Self {
+        Self::over(Encoder::default(), journals, true, |_| ())
     }
 
     /// A server whose model judges phrases.
     pub fn judging() -> Self {
-        Self::over(Encoder { phrases: true, ..Encoder::default() }, true, |_| ())
+        let encoder = Encoder { phrases: true, ..Encoder::default() };
+        Self::over(encoder, Journals::in_memory(), true, |_| ())
     }
 
-    fn over(encoder: Encoder, ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
+    fn over(encoder: Encoder, journals: Journals, ready: bool, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::layered(None, []).unwrap();
         config.server.max_body_bytes = 64 * 1024;
         adjust(&mut config);
         let dir = tempfile::tempdir().unwrap();
         let state = State::open(dir.path()).unwrap();
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-        let world = World::new(encoder, config.search.clone());
+        let world = World::new(encoder, journals, config.search.clone());
         let app = App::new(Setup {
             server: config.server,
             search: config.search,
@@ -449,7 +456,7 @@ impl Server {
         });
         let node = Arc::new(FakeNode::default());
         if ready {
-            app.set_index(world.index.clone(), model_view());
+            app.set_index(world.index.clone(), model_view()).unwrap();
             app.set_cameras(node.clone());
         }
         let shutdown = Shutdown::new();

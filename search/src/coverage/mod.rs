@@ -22,7 +22,7 @@ pub use update::{CoverageEvent, CoverageUpdate};
 
 use crate::store::{CameraExtent, StoreError};
 
-/// Coverage of one camera.
+/// How far the footage of one camera is searchable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CameraCoverage {
@@ -51,7 +51,7 @@ pub struct CameraCoverage {
 /// Coverage of one camera, with the time at which it last advanced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KnownCoverage {
-    /// The camera's coverage.
+    /// Coverage as the index worker wrote it.
     pub coverage: CameraCoverage,
     /// System time at which connection or [`CameraCoverage::searchable_through`] last changed in
     /// this process. The capture times of a recording do not say it.

@@ -30,7 +30,7 @@ pub struct Recovered {
     pub files: u64,
 }
 
-/// Journals of one index.
+/// Tombstones, batch journal and turns of one index.
 #[derive(Debug)]
 pub struct Journals {
     tombstones: Tombstones,
@@ -74,7 +74,7 @@ impl Journals {
         Self { tombstones, batch, interrupted: Mutex::new(interrupted), turn: tokio::sync::Mutex::default() }
     }
 
-    /// Returns the tombstones.
+    /// Returns what is erased and must be neither stored nor shown.
     pub fn tombstones(&self) -> &Tombstones {
         &self.tombstones
     }

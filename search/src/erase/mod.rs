@@ -2,9 +2,10 @@
 //! stored, chunk by chunk, while the indexer goes on beside it.
 //!
 //! ```text
-//! begin: tombstone (durable) --> hidden from searches, refused by the indexer
+//! begin: tombstone in memory, then durable --> never shown, refused by the indexer
 //! run:   per index, per scope:  ids behind the cursor (1000) --> pictures --> points --> next chunk
-//! end:   nothing is found any more --> flush --> the tombstone is closed: refused, no longer hidden
+//!        of spans of time also:  replaced pictures of the tracks that overlap them
+//! end:   nothing is found any more --> flush --> the tombstone is closed: no part of filters any more
 //! ```
 //!
 //! The tombstone is the journal. A chunk deletes its pictures before its points, so that a crash in
@@ -20,6 +21,7 @@ mod tombstones;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sightline_core::shutdown::Shutdown;
@@ -42,6 +44,10 @@ const FLUSH_EVERY: u64 = 32;
 
 /// Largest number of passes over pictures that arrive during the erasure.
 const MAX_ROUNDS: usize = 8;
+
+/// Shortest time from the beginning of an erasure to its last pass, where index workers are other
+/// processes: twice the age at which they read the tombstones again.
+const SETTLE: Duration = Duration::from_millis(2 * tombstones::REFRESH.as_millis() as u64);
 
 /// Reason why an erasure is unfinished. The next run of it goes on.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +72,7 @@ pub enum EraseError {
 /// Counts of what was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Sightings deleted.
+    /// Distinct sightings deleted.
     pub points: u64,
     /// Files deleted from the gallery: pictures and patch features.
     pub files: u64,
@@ -74,7 +80,7 @@ pub struct Receipt {
     pub by_model: Deleted,
 }
 
-/// Progress of a run.
+/// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Fraction of the ids that the run has passed, 0 to 1. Ids are spread evenly, so it is about
@@ -103,16 +109,23 @@ impl Eraser {
         &self.journals
     }
 
-    /// Begins the erasure `id`: from now on no search shows pictures of these scopes and the indexer
-    /// stores none of them. Durable when it returns; may be repeated.
+    /// Begins the erasure `id`: from now on nobody is shown pictures of these scopes and the
+    /// indexer stores none of them. Durable when it returns; may be repeated.
     ///
     /// # Errors
-    /// When the tombstone cannot be written.
+    /// When the tombstone cannot be written; this process hides the pictures all the same.
     pub fn begin(&self, id: Uuid, scopes: &[Scope]) -> Result<(), StoreError> {
+        self.hide_now(id, scopes);
         // In a turn of its own: a batch that was checked before is stored, and the run finds it.
         let mut turn = self.journals.turn();
         *turn += 1;
-        self.journals.tombstones().put(Tombstone { id, scopes: scopes.to_vec(), open: true })
+        self.journals.tombstones().open_erasure(id, scopes)
+    }
+
+    /// Hides the pictures of an erasure whose tombstone may not be written yet, without waiting for
+    /// anything. [`Eraser::begin`] follows.
+    pub fn hide_now(&self, id: Uuid, scopes: &[Scope]) {
+        self.journals.tombstones().hide_now(id, scopes);
     }
 
     /// Begins the erasure if necessary, and deletes everything of `scopes` from this model's index
@@ -129,18 +142,37 @@ impl Eraser {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Receipt, EraseError> {
         self.begin(id, scopes)?;
+        let begun = Instant::now();
         let beside = self.store.beside()?;
         let indexes = std::iter::once(&self.store).chain(&beside).map(|store| &**store).collect();
         let mut run = Run { eraser: self, indexes, shutdown, receipt: Receipt::default(), chunks: 0 };
         for _ in 0..MAX_ROUNDS {
             let before = run.receipt.points;
             run.round(scopes, progress)?;
-            if run.receipt.points == before {
+            // A worker that has not read of this erasure may still store a picture.
+            let waited = self.settle(begun, shutdown)?;
+            if run.receipt.points == before && !waited {
+                run.earlier(scopes)?;
                 self.journals.tombstones().close(id)?;
                 return Ok(run.receipt);
             }
         }
         Err(EraseError::StillArriving)
+    }
+
+    /// Waits until every worker that shares the tombstones has read of an erasure that was `begun`
+    /// then; returns whether it had to wait.
+    fn settle(&self, begun: Instant, shutdown: &Shutdown) -> Result<bool, EraseError> {
+        if !self.journals.tombstones().is_shared() || begun.elapsed() >= SETTLE {
+            return Ok(false);
+        }
+        while begun.elapsed() < SETTLE {
+            if shutdown.is_triggered() {
+                return Err(EraseError::Stopped);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
     }
 
     /// Returns the tracks of these sightings, each once, and those of the sightings that are not
@@ -172,7 +204,7 @@ impl Eraser {
         self.journals.tombstones().hide(filter)
     }
 
-    /// Whether a stored picture is being erased, so that nobody may see it any more.
+    /// Whether a stored picture is erased, so that nobody may see it any more.
     pub fn hides(&self, payload: &Payload) -> bool {
         self.journals.tombstones().hides(payload)
     }
@@ -209,6 +241,29 @@ impl Run<'_> {
         if self.chunks > before { self.flush() } else { Ok(()) }
     }
 
+    /// Deletes the replaced pictures of every track that overlaps a span of time to erase: the
+    /// stored picture of the slot may have been captured outside of the span, and the one before it
+    /// inside.
+    fn earlier(&mut self, scopes: &[Scope]) -> Result<(), EraseError> {
+        for filter in scopes.iter().filter_map(Scope::earlier_filter) {
+            for index in &self.indexes {
+                let mut after = None;
+                loop {
+                    if self.shutdown.is_triggered() {
+                        return Err(EraseError::Stopped);
+                    }
+                    let ids = index.scroll(&filter, after, CHUNK)?;
+                    let Some(last) = ids.last() else { break };
+                    // In a turn: what the indexer retires meanwhile is deleted there.
+                    let _turn = self.eraser.journals.turn();
+                    self.receipt.files += self.eraser.gallery.delete_replaced(&ids)?;
+                    after = Some(*last);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Deletes the chunk behind `after` that an index holds, from all indexes, and returns its last
     /// id; `None` when nothing is left there.
     fn chunk(
@@ -233,6 +288,7 @@ impl Run<'_> {
         self.receipt.points += ids.len() as u64;
         self.receipt.files += files;
         self.chunks += 1;
+        metrics::counter!("sightline_index_erased_chunks_total").increment(1);
         metrics::counter!("sightline_index_erased_points_total").increment(ids.len() as u64);
         Ok(Some(*last))
     }

@@ -1,14 +1,20 @@
 //! Tombstones: what is erased stays erased. A tombstone names scopes of which no picture may be
-//! stored any more, so that a replay of dead letters, or an outbox that arrives a day later, brings
-//! nobody back. While its erasure runs, a tombstone also hides its scopes from every search, so that
-//! people are gone from the answers at once, however long the deletion takes.
+//! stored or shown any more, so that a replay of dead letters, or an outbox that arrives a day
+//! later, brings nobody back, and people are gone from the answers at once, however long the
+//! deletion takes.
+//!
+//! They are the only place that says what is hidden. A new one counts in memory before it is
+//! written, so that a full disk or an absent server delays no hiding. While its erasure runs, a
+//! tombstone is part of every search's filter; afterwards hits and pictures are still compared with
+//! it, which costs one look-up each.
 //!
 //! Tombstones stay. One process keeps them as files in its data folder; where index workers and API
-//! are separate processes they share a [`TombstoneLedger`].
+//! are separate processes they share a [`TombstoneLedger`], which each reads again every half
+//! second.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -19,18 +25,18 @@ use crate::files::{self, FileError};
 use crate::reserve::with_reserve;
 use crate::store::{Filter, Payload, Scope, StoreError};
 
-/// Age at which tombstones of a shared ledger are read again. Searches hide what is being erased
-/// meanwhile, so a late picture that slips in is never shown, and the erasure deletes it.
-const REFRESH: Duration = Duration::from_millis(500);
+/// Age at which tombstones of a shared ledger are read again. A late picture that slips in
+/// meanwhile is not shown, and the erasure, which waits longer than this, deletes it.
+pub(super) const REFRESH: Duration = Duration::from_millis(500);
 
 /// Mark that pictures of these scopes are erased.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// Id of the tombstone.
+    /// Id of the erasure job; a camera that is removed again and again has one id.
     pub id: Uuid,
-    /// Scopes of the erasure.
+    /// Pictures that are erased; never empty.
     pub scopes: Vec<Scope>,
-    /// Whether the erasure is unfinished, so that stored pictures must be hidden.
+    /// Whether the erasure is unfinished, so that searches must pass over stored pictures.
     pub open: bool,
 }
 
@@ -83,8 +89,7 @@ impl TombstoneLedger for Files {
         let text = serde_json::to_vec(tombstone).map_err(|e| StoreError::Engine(e.to_string()))?;
         let path = self.path(tombstone.id);
         let data = self.folder.parent().unwrap_or(&self.folder);
-        let full = |e: &FileError| e.source.kind() == std::io::ErrorKind::StorageFull;
-        Ok(with_reserve(data, full, || {
+        Ok(with_reserve(data, FileError::is_disk_full, || {
             files::create_folder(&self.folder)?;
             files::write_whole(&path.with_extension("new"), &path, &[&text])?;
             files::sync_folder(&self.folder)
@@ -127,13 +132,15 @@ struct CameraScopes {
 #[derive(Default)]
 struct Known {
     tombstones: BTreeMap<Uuid, Tombstone>,
+    /// Tombstones that the ledger does not have yet.
+    unwritten: BTreeSet<Uuid>,
     by_camera: HashMap<CameraId, CameraScopes>,
     /// Scopes of the open tombstones.
     hidden: Arc<[Scope]>,
 }
 
 impl Known {
-    fn new(tombstones: BTreeMap<Uuid, Tombstone>) -> Self {
+    fn new(tombstones: BTreeMap<Uuid, Tombstone>, unwritten: BTreeSet<Uuid>) -> Self {
         let mut by_camera: HashMap<CameraId, CameraScopes> = HashMap::new();
         for scope in tombstones.values().flat_map(|t| &t.scopes) {
             let of_camera = by_camera.entry(scope.camera.clone()).or_default();
@@ -143,15 +150,18 @@ impl Known {
             }
         }
         let hidden = tombstones.values().filter(|t| t.open).flat_map(|t| t.scopes.iter().cloned()).collect();
-        Self { tombstones, by_camera, hidden }
+        Self { tombstones, unwritten, by_camera, hidden }
     }
 }
 
 /// All tombstones, in memory and in a ledger.
 pub struct Tombstones {
     ledger: Arc<dyn TombstoneLedger>,
-    /// Time of the last reading, where others write the ledger too.
-    read_at: Option<Mutex<Instant>>,
+    /// Whether others write the ledger too, so that it is read again and again.
+    shared: bool,
+    /// Time of the last reading. Held during every call of the ledger: otherwise a reading from
+    /// before a write could undo it in memory.
+    read_at: Mutex<Instant>,
     known: RwLock<Known>,
 }
 
@@ -180,33 +190,57 @@ impl Tombstones {
 
     /// Creates a set that does not survive the process.
     pub fn in_memory() -> Self {
-        Self { ledger: Arc::new(Memory), read_at: None, known: RwLock::default() }
+        Self { ledger: Arc::new(Memory), shared: false, read_at: Mutex::new(Instant::now()), known: RwLock::default() }
     }
 
     fn of(ledger: Arc<dyn TombstoneLedger>, shared: bool) -> Result<Self, StoreError> {
-        let read_at = shared.then(|| Mutex::new(Instant::now()));
-        let known = Known::new(ledger.all()?.into_iter().map(|t| (t.id, t)).collect());
-        Ok(Self { ledger, read_at, known: RwLock::new(known) })
+        let known = Known::new(ledger.all()?.into_iter().map(|t| (t.id, t)).collect(), BTreeSet::new());
+        Ok(Self { ledger, shared, read_at: Mutex::new(Instant::now()), known: RwLock::new(known) })
     }
 
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a shared ledger again if the last reading is older than half a second.
+    /// Waits until nobody else reads or writes the ledger.
+    fn ledger_turn(&self) -> MutexGuard<'_, Instant> {
+        self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether other processes write the ledger too.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Reads a shared ledger again if the last reading is older than half a second and nobody else
+    /// uses it at the moment.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub fn refresh(&self) -> Result<(), StoreError> {
-        let Some(read_at) = &self.read_at else { return Ok(()) };
-        let mut read_at = read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.shared {
+            return Ok(());
+        }
+        let mut read_at = match self.read_at.try_lock() {
+            Ok(read_at) => read_at,
+            Err(TryLockError::Poisoned(read_at)) => read_at.into_inner(),
+            // An absent server makes one caller wait, not all of them one after the other.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         if read_at.elapsed() < REFRESH {
             return Ok(());
         }
-        let all = self.ledger.all()?.into_iter().map(|t| (t.id, t)).collect();
+        let mut all: BTreeMap<Uuid, Tombstone> = self.ledger.all()?.into_iter().map(|t| (t.id, t)).collect();
         *read_at = Instant::now();
-        if self.known().tombstones != all {
-            *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::new(all);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let unwritten = std::mem::take(&mut known.unwritten);
+        all.extend(
+            unwritten.iter().filter_map(|id| known.tombstones.get_key_value(id)).map(|(id, t)| (*id, t.clone())),
+        );
+        if known.tombstones == all {
+            known.unwritten = unwritten;
+        } else {
+            *known = Known::new(all, unwritten);
         }
         Ok(())
     }
@@ -216,7 +250,8 @@ impl Tombstones {
         self.known().tombstones.values().cloned().collect()
     }
 
-    /// Whether pictures of this camera, track and capture time are erased.
+    /// Whether pictures of this camera, track and capture time are erased: none of them may be
+    /// stored or shown.
     pub fn covers(&self, camera: &CameraId, track: TrackId, captured_at: Timestamp) -> bool {
         let known = self.known();
         known.by_camera.get(camera).is_some_and(|scopes| {
@@ -224,14 +259,17 @@ impl Tombstones {
         })
     }
 
-    /// Whether a stored picture is being erased, so that nobody may see it any more.
+    /// Whether a stored picture is erased, so that nobody may see it any more.
     pub fn hides(&self, payload: &Payload) -> bool {
-        self.hides_picture(&payload.camera, payload.track, payload.captured_at)
+        self.covers(&payload.camera, payload.track, payload.captured_at)
     }
 
-    /// As [`Tombstones::hides`], by camera, track and capture time.
-    pub fn hides_picture(&self, camera: &CameraId, track: TrackId, captured_at: Timestamp) -> bool {
-        self.known().hidden.iter().any(|scope| scope.covers(camera, track, captured_at))
+    /// Whether an earlier picture of a stored one's slot may be erased. Its capture time is not
+    /// known any more, so none is shown of a track that an erasure has touched.
+    pub fn hides_earlier(&self, payload: &Payload) -> bool {
+        self.known().by_camera.get(&payload.camera).is_some_and(|scopes| {
+            scopes.tracks.contains(&payload.track) || scopes.spans.iter().any(|s| s.may_hold_earlier(payload))
+        })
     }
 
     /// Returns the filter without what is being erased.
@@ -241,13 +279,38 @@ impl Tombstones {
         filter
     }
 
+    /// Adds the tombstone of an erasure that begins, in memory: from now on nothing of it is stored
+    /// or shown by this process. [`Tombstones::open_erasure`] makes it durable.
+    pub(super) fn hide_now(&self, id: Uuid, scopes: &[Scope]) {
+        let tombstone = Tombstone { id, scopes: scopes.to_vec(), open: true };
+        self.change(|all, unwritten| {
+            if all.get(&id) != Some(&tombstone) {
+                unwritten.insert(id);
+                all.insert(id, tombstone);
+            }
+        });
+    }
+
+    /// Adds the tombstone of an erasure that begins; durable when it returns.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written; the tombstone counts in this process all the same.
+    pub(super) fn open_erasure(&self, id: Uuid, scopes: &[Scope]) -> Result<(), StoreError> {
+        self.hide_now(id, scopes);
+        self.put(Tombstone { id, scopes: scopes.to_vec(), open: true })
+    }
+
     /// Adds a tombstone, or replaces the one of the same id.
     ///
     /// # Errors
     /// When the ledger cannot be written; nothing has changed then.
     pub(super) fn put(&self, tombstone: Tombstone) -> Result<(), StoreError> {
+        let _turn = self.ledger_turn();
         self.ledger.put(&tombstone)?;
-        self.change(|all| drop(all.insert(tombstone.id, tombstone)));
+        self.change(|all, unwritten| {
+            unwritten.remove(&tombstone.id);
+            all.insert(tombstone.id, tombstone);
+        });
         Ok(())
     }
 
@@ -274,8 +337,12 @@ impl Tombstones {
                 scope.to = until;
             }
             if tombstone.scopes.is_empty() {
+                let _turn = self.ledger_turn();
                 self.ledger.remove(tombstone.id)?;
-                self.change(|all| drop(all.remove(&tombstone.id)));
+                self.change(|all, unwritten| {
+                    unwritten.remove(&tombstone.id);
+                    all.remove(&tombstone.id);
+                });
             } else {
                 self.put(tombstone)?;
             }
@@ -283,11 +350,11 @@ impl Tombstones {
         Ok(())
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<Uuid, Tombstone>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Uuid, Tombstone>, &mut BTreeSet<Uuid>)) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let mut all = std::mem::take(&mut known.tombstones);
-        change(&mut all);
-        *known = Known::new(all);
+        let (mut all, mut unwritten) = (std::mem::take(&mut known.tombstones), std::mem::take(&mut known.unwritten));
+        change(&mut all, &mut unwritten);
+        *known = Known::new(all, unwritten);
     }
 }
 
@@ -312,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn they_outlive_a_restart_and_hide_only_while_they_are_open() {
+    fn they_outlive_a_restart_and_are_part_of_filters_only_while_they_are_open() {
         let dir = tempfile::tempdir().expect("temporary folder");
         let span = Scope { from: Some(at(10)), to: Some(at(20)), ..Scope::camera(gate()) };
         {
@@ -324,15 +391,8 @@ mod tests {
         std::fs::write(dir.path().join("bad.tombstone"), "{").expect("written");
         let tombstones = Tombstones::open(dir.path()).expect("a damaged one stops nothing");
         assert!(dir.path().join("bad.tombstone.damaged").exists());
-        for (born, captured, erased, hidden) in [
-            (1, 9, false, false),
-            (1, 10, true, true),
-            (1, 20, true, true),
-            (1, 21, false, false),
-            (7, 99, true, false),
-        ] {
+        for (born, captured, erased) in [(1, 9, false), (1, 10, true), (1, 20, true), (1, 21, false), (7, 99, true)] {
             assert_eq!(tombstones.covers(&gate(), track(born), at(captured)), erased, "{born} {captured}");
-            assert_eq!(tombstones.hides_picture(&gate(), track(born), at(captured)), hidden, "{born} {captured}");
         }
         assert!(!tombstones.covers(&"yard".parse().expect("valid"), track(7), at(15)));
         assert_eq!(tombstones.hide(Filter::default()).except.len(), 1);
@@ -355,5 +415,85 @@ mod tests {
         tombstones.admit(&gate(), None).expect("written");
         assert!(!tombstones.covers(&gate(), track(1), at(100)) && tombstones.covers(&gate(), track(1), at(99)));
         assert_eq!(Tombstones::open(dir.path()).expect("opened").all().len(), 1);
+    }
+
+    /// A ledger that can be away, and that holds a reading back until it may return.
+    #[derive(Default)]
+    struct Shaky {
+        stored: Mutex<BTreeMap<Uuid, Tombstone>>,
+        away: std::sync::atomic::AtomicBool,
+        reading: Mutex<Option<(std::sync::mpsc::Sender<()>, std::sync::mpsc::Receiver<()>)>>,
+    }
+
+    impl Shaky {
+        fn sound(&self) -> Result<(), StoreError> {
+            let away = self.away.load(std::sync::atomic::Ordering::SeqCst);
+            if away { Err(StoreError::Engine("away".to_owned())) } else { Ok(()) }
+        }
+    }
+
+    impl TombstoneLedger for Shaky {
+        fn all(&self) -> Result<Vec<Tombstone>, StoreError> {
+            self.sound()?;
+            let all = self.stored.lock().expect("sound").values().cloned().collect();
+            if let Some((begun, go_on)) = self.reading.lock().expect("sound").take() {
+                begun.send(()).expect("waited for");
+                go_on.recv().expect("told");
+            }
+            Ok(all)
+        }
+
+        fn put(&self, tombstone: &Tombstone) -> Result<(), StoreError> {
+            self.sound()?;
+            self.stored.lock().expect("sound").insert(tombstone.id, tombstone.clone());
+            Ok(())
+        }
+
+        fn remove(&self, id: Uuid) -> Result<(), StoreError> {
+            self.sound()?;
+            self.stored.lock().expect("sound").remove(&id);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_erasure_hides_while_the_ledger_is_away_and_is_written_later() {
+        let ledger = Arc::new(Shaky::default());
+        let tombstones = Tombstones::shared(ledger.clone()).expect("opened");
+        ledger.away.store(true, std::sync::atomic::Ordering::SeqCst);
+        let id = Uuid::from_u128(1);
+        assert!(tombstones.open_erasure(id, &[Scope::camera(gate())]).is_err());
+        assert!(tombstones.covers(&gate(), track(1), at(1)), "it counts at once");
+        assert_eq!(tombstones.hide(Filter::default()).except.len(), 1);
+        ledger.away.store(false, std::sync::atomic::Ordering::SeqCst);
+        std::thread::sleep(REFRESH);
+        tombstones.refresh().expect("read");
+        assert!(tombstones.covers(&gate(), track(1), at(1)), "a ledger without it does not undo it");
+        tombstones.open_erasure(id, &[Scope::camera(gate())]).expect("written");
+        assert_eq!(ledger.all().expect("read").len(), 1);
+        // From here on the ledger is right: another process lifts it.
+        ledger.remove(id).expect("removed");
+        std::thread::sleep(REFRESH);
+        tombstones.refresh().expect("read");
+        assert!(!tombstones.covers(&gate(), track(1), at(1)));
+    }
+
+    #[test]
+    fn a_reading_from_before_a_write_does_not_undo_it() {
+        let ledger = Arc::new(Shaky::default());
+        let tombstones = Tombstones::shared(ledger.clone()).expect("opened");
+        std::thread::sleep(REFRESH);
+        let ((begun, has_begun), (go_on, may_go_on)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        *ledger.reading.lock().expect("sound") = Some((begun, may_go_on));
+        std::thread::scope(|scope| {
+            scope.spawn(|| tombstones.refresh().expect("read"));
+            has_begun.recv().expect("begun");
+            let writing = scope.spawn(|| tombstones.open_erasure(Uuid::from_u128(1), &[Scope::camera(gate())]));
+            tombstones.refresh().expect("nobody waits for another's reading");
+            std::thread::sleep(Duration::from_millis(50));
+            go_on.send(()).expect("waiting");
+            writing.join().expect("no panic").expect("written");
+        });
+        assert!(tombstones.covers(&gate(), track(1), at(1)));
     }
 }

@@ -35,7 +35,7 @@ pub enum CheckError {
     /// The gallery failed.
     #[error(transparent)]
     Gallery(#[from] GalleryError),
-    /// The index is empty.
+    /// The index is empty, so that every picture would be unknown.
     #[error(
         "the gallery holds {pictures} pictures and the index none, so nothing is moved: check that vectors.store, \
          vectors.url, vectors.collection and data.folder name the index that belongs to this gallery; if it is lost, \
@@ -71,11 +71,11 @@ pub struct GalleryReport {
     pub quarantined: u64,
 }
 
-/// A check to run.
+/// What to check, and what may be done about it.
 pub struct GalleryCheck<'a> {
-    /// Index that answers.
+    /// Index that answers; those of other models beside it count, too.
     pub store: &'a dyn VectorStore,
-    /// Gallery.
+    /// Gallery that is read, and that unknown pictures are moved in.
     pub gallery: &'a dyn Gallery,
     /// Whether unknown pictures are moved; otherwise they are only counted.
     pub quarantine: bool,

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use sightline_core::{PatchFeatures, SightingId, Timestamp};
 use uuid::Uuid;
 
-use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
+use super::{
+    Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over, replaced_hour, replaced_over,
+};
 use crate::files::{self, DataLock, FileError};
 use crate::picture::PictureKey;
 
@@ -28,6 +30,8 @@ pub struct FolderGallery {
     patches: PathBuf,
     temporary: PathBuf,
     quarantine: PathBuf,
+    /// Pictures that others have replaced, by the hour of that.
+    replaced: PathBuf,
     _lock: DataLock,
 }
 
@@ -59,6 +63,7 @@ impl FolderGallery {
             all_patches,
             temporary: root.join("tmp"),
             quarantine: root.join("quarantine"),
+            replaced: root.join("replaced"),
             _lock: lock,
         };
         for folder in [&gallery.jpeg, &gallery.patches, &gallery.temporary] {
@@ -81,16 +86,21 @@ impl FolderGallery {
         Ok(folder.to_path_buf())
     }
 
-    /// Returns the files of these ids whose key is `wanted`, each with the folder of its kind: that of
-    /// the pictures, or of one model's patch features. Every sub-folder is read once.
+    /// Returns the folders of the pictures and of each model's patch features.
+    fn present(&self) -> Result<Vec<PathBuf>, FileError> {
+        let mut bases = files::list(&self.all_patches)?;
+        bases.push(self.jpeg.clone());
+        Ok(bases)
+    }
+
+    /// Returns the files of these ids in `bases` whose key is `wanted`, each with its base. Every
+    /// sub-folder is read once.
     fn files_of(
-        &self,
+        bases: Vec<PathBuf>,
         ids: &[SightingId],
         wanted: impl Fn(PictureKey) -> bool,
     ) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
         let shards: BTreeSet<String> = ids.iter().map(|id| shard(*id)).collect();
-        let mut bases = files::list(&self.all_patches)?;
-        bases.push(self.jpeg.clone());
         let mut found = Vec::new();
         for base in bases {
             for shard in &shards {
@@ -101,10 +111,14 @@ impl FolderGallery {
         Ok(found)
     }
 
-    /// Deletes the files of these ids whose key is `gone`, and syncs the sub-folders.
-    fn delete_files(&self, ids: &[SightingId], gone: impl Fn(PictureKey) -> bool) -> Result<u64, GalleryError> {
+    /// Deletes the files of these ids in `bases` whose key is `gone`, and syncs the sub-folders.
+    fn delete_files(
+        bases: Vec<PathBuf>,
+        ids: &[SightingId],
+        gone: impl Fn(PictureKey) -> bool,
+    ) -> Result<u64, GalleryError> {
         let (mut count, mut touched) = (0, BTreeSet::new());
-        for (_, file) in self.files_of(ids, gone)? {
+        for (_, file) in Self::files_of(bases, ids, gone)? {
             if files::remove(&file)? {
                 count += 1;
                 touched.extend(file.parent().map(Path::to_path_buf));
@@ -194,12 +208,50 @@ impl Gallery for FolderGallery {
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
         let kept: HashMap<SightingId, PictureKey> = kept.iter().map(|key| (key.id, *key)).collect();
         let ids: Vec<SightingId> = kept.keys().copied().collect();
-        self.delete_files(&ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+        Self::delete_files(self.present()?, &ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+    }
+
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError> {
+        let hour = self.replaced.join(replaced_hour(now));
+        let (mut count, mut touched) = (0, BTreeSet::new());
+        for key in replaced {
+            let (from, to) = (file_path(&self.jpeg, *key, "jpg"), file_path(&hour, *key, "jpg"));
+            let folder = to.parent().unwrap_or(&hour).to_path_buf();
+            files::create_folder(&folder)?;
+            match fs::rename(&from, &to) {
+                Ok(()) => count += 1,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(FileError::new("move", &from)(e).into()),
+            }
+            touched.extend(from.parent().map(Path::to_path_buf));
+            touched.insert(folder);
+        }
+        touched.iter().try_for_each(|folder| files::sync_folder(folder))?;
+        Ok(count)
+    }
+
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        for hour in files::list(&self.replaced)? {
+            if let Some(jpeg) = files::read(&file_path(&hour, key, "jpg"))? {
+                return Ok(Some(jpeg.into()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        let gone: HashSet<SightingId> = ids.iter().copied().collect();
+        Self::delete_files(files::list(&self.replaced)?, ids, |key| gone.contains(&key.id))
+    }
+
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        remove_over(&self.replaced, |hour| replaced_over(hour, now))
     }
 
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         let gone: HashSet<SightingId> = ids.iter().copied().collect();
-        self.delete_files(ids, |key| gone.contains(&key.id))
+        let bases = [self.present()?, files::list(&self.replaced)?].concat();
+        Self::delete_files(bases, ids, |key| gone.contains(&key.id))
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
@@ -216,10 +268,8 @@ impl Gallery for FolderGallery {
     }
 
     fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
-        let mut bases = files::list(&self.all_patches)?;
-        bases.push(self.jpeg.clone());
         let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
-        for base in bases {
+        for base in self.present()? {
             for file in files::list(&base.join(format!("{shard:03x}")))? {
                 let Some(PictureKey { id, .. }) = key_of(&file) else { continue };
                 // A file that has vanished meanwhile was erased or replaced.
@@ -238,7 +288,7 @@ impl Gallery for FolderGallery {
         let day = self.quarantine.join(quarantine_day(now));
         let moved: HashSet<SightingId> = ids.iter().copied().collect();
         let (mut count, mut touched) = (0, BTreeSet::new());
-        for (base, file) in self.files_of(ids, |key| moved.contains(&key.id))? {
+        for (base, file) in Self::files_of(self.present()?, ids, |key| moved.contains(&key.id))? {
             let to = match base.strip_prefix(&self.all_patches) {
                 Ok(model) => day.join("patches").join(model),
                 Err(_) => day.join("jpeg"),
@@ -255,11 +305,7 @@ impl Gallery for FolderGallery {
     }
 
     fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
-        let over =
-            |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|day| quarantine_over(day, now));
-        let days: Vec<PathBuf> = files::list(&self.quarantine)?.into_iter().filter(over).collect();
-        days.iter().try_for_each(|day| files::remove_folder(day))?;
-        Ok(days.len() as u64)
+        remove_over(&self.quarantine, |day| quarantine_over(day, now))
     }
 
     fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
@@ -269,6 +315,14 @@ impl Gallery for FolderGallery {
         }
         Ok(files::remove_folder(&folder)?)
     }
+}
+
+/// Removes the folders in `root` whose name is `over`, and returns their number.
+fn remove_over(root: &Path, over: impl Fn(&str) -> bool) -> Result<u64, GalleryError> {
+    let named = |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(&over);
+    let gone: Vec<PathBuf> = files::list(root)?.into_iter().filter(named).collect();
+    gone.iter().try_for_each(|folder| files::remove_folder(folder))?;
+    Ok(gone.len() as u64)
 }
 
 /// Adds the ids of the files two levels below `base`.

@@ -41,9 +41,9 @@ pub enum GalleryError {
     /// The object storage failed or could not be reached.
     #[error("object storage, {key}: {problem}")]
     Object {
-        /// Request that failed.
+        /// Object or prefix of the request that failed.
         key: String,
-        /// Cause.
+        /// What the storage says, or that it did not answer in time.
         problem: String,
     },
     /// The configured address is not a valid gallery.
@@ -60,13 +60,13 @@ pub enum GalleryError {
     /// The sizes of the patch features contradict each other.
     #[error("patch features of {rows} x {width} need {expected} bytes, got {got}")]
     Patches {
-        /// Declared rows.
+        /// Rows that the header declares, CLS included.
         rows: u32,
-        /// Declared width.
+        /// Values of a row that the header declares.
         width: u32,
         /// Bytes expected for these sizes.
         expected: u64,
-        /// Bytes given.
+        /// Bytes of the data.
         got: u64,
     },
 }
@@ -75,6 +75,11 @@ impl GalleryError {
     /// Whether a retry can never succeed, because the data itself is invalid.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Patches { .. })
+    }
+
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::File(e) if e.is_disk_full())
     }
 }
 
@@ -93,6 +98,22 @@ fn quarantine_day(now: Timestamp) -> String {
 fn quarantine_over(day: &str, now: Timestamp) -> bool {
     let kept = f64::from(QUARANTINE_DAYS + 1) * 86_400.0;
     format!("{day}T00:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
+}
+
+/// Whole hours that a replaced picture is kept after the hour of its replacement: longer than a
+/// list of results is looked at. The list names the picture that was judged.
+pub const REPLACED_HOURS: u32 = 1;
+
+/// Name of the folder of the pictures that are replaced in this hour: `2026-05-01T10`.
+fn replaced_hour(now: Timestamp) -> String {
+    now.to_string().chars().take(13).collect()
+}
+
+/// Whether the pictures that were replaced in this hour are to be deleted; `false` for a name that
+/// is no hour.
+fn replaced_over(hour: &str, now: Timestamp) -> bool {
+    let kept = f64::from(REPLACED_HOURS + 1) * 3600.0;
+    format!("{hour}:00:00Z").parse::<Timestamp>().is_ok_and(|begun| now.seconds_since(begun) >= kept)
 }
 
 /// Picture and patch features of one sighting.
@@ -137,12 +158,41 @@ pub trait Gallery: Send + Sync {
     fn patches(&self, key: PictureKey) -> Result<Option<PatchFeatures>, GalleryError>;
 
     /// Deletes every other picture of the sightings of these keys, for all models, and returns the
-    /// number of files: those that a better picture of the same slot has replaced. Durable when it
+    /// number of files. Pictures that [`Gallery::retire`] has moved away stay. Durable when it
     /// returns.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError>;
+
+    /// Moves the pictures of these keys, which better ones of their slots have replaced, to where
+    /// [`Gallery::replaced`] finds them until [`Gallery::expire_replaced`]; returns the number of
+    /// pictures. Missing ones are passed over. Their patch features stay for [`Gallery::prune`].
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be moved; some may have been already.
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError>;
+
+    /// Returns a picture that another one has replaced a while ago; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError>;
+
+    /// Deletes the replaced pictures under these ids, and returns their number. The present ones
+    /// stay. Durable when it returns.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted; some may be deleted already.
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError>;
+
+    /// Deletes the pictures that were replaced more than [`REPLACED_HOURS`] before the hour `now`,
+    /// and returns the number of hours that were deleted.
+    ///
+    /// # Errors
+    /// When something cannot be deleted.
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError>;
 
     /// Returns the patch features of several pictures, in the order of `keys`; each as
     /// [`Gallery::patches`] does. A gallery behind a network reads them side by side.
@@ -150,9 +200,9 @@ pub trait Gallery: Send + Sync {
         keys.iter().map(|key| self.patches(*key)).collect()
     }
 
-    /// Deletes everything under these ids, for all models, and returns the number of files; unknown
-    /// ids count as none. Durable when it returns. It reads the sub-folders of the ids, so ids that
-    /// are near one another cost less.
+    /// Deletes everything under these ids, for all models and with the replaced pictures, and
+    /// returns the number of files; unknown ids count as none. Durable when it returns. It reads
+    /// the sub-folders of the ids, so ids that are near one another cost less.
     ///
     /// # Errors
     /// When a file cannot be deleted; some may be deleted already.

@@ -13,7 +13,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sightline_core::{PatchFeatures, SightingId, Timestamp};
 
-use super::{Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over};
+use super::{
+    Gallery, GalleryEntry, GalleryError, format, quarantine_day, quarantine_over, replaced_hour, replaced_over,
+};
 use crate::picture::PictureKey;
 use crate::remote::Calls;
 
@@ -37,6 +39,8 @@ pub struct ObjectGallery {
     /// Prefix of this model's patch features.
     patches: Path,
     quarantine: Path,
+    /// Prefix of the pictures that others have replaced, by the hour of that.
+    replaced: Path,
     calls: Calls,
 }
 
@@ -55,6 +59,7 @@ impl ObjectGallery {
             jpeg: root.clone().join("jpeg"),
             patches: all_patches.clone().join(model_id),
             quarantine: root.clone().join("quarantine"),
+            replaced: root.clone().join("replaced"),
             all_patches,
         })
     }
@@ -109,11 +114,23 @@ impl ObjectGallery {
         self.wait(&key, async move { get(&*store, &asked).await })
     }
 
+    /// Returns the prefixes one level below `root`.
+    fn below(&self, root: &Path) -> Result<Vec<Path>, GalleryError> {
+        let (store, folder) = (Arc::clone(&self.store), root.clone());
+        let listed = self.wait(root, async move { store.list_with_delimiter(Some(&folder)).await })?;
+        Ok(listed.common_prefixes)
+    }
+
     /// Returns the prefixes of all models.
     fn models(&self) -> Result<Vec<Path>, GalleryError> {
-        let (store, folder) = (Arc::clone(&self.store), self.all_patches.clone());
-        let listed = self.wait(&self.all_patches, async move { store.list_with_delimiter(Some(&folder)).await })?;
-        Ok(listed.common_prefixes)
+        self.below(&self.all_patches)
+    }
+
+    /// Returns the prefixes of the pictures and of each model's patch features.
+    fn present(&self) -> Result<Vec<Path>, GalleryError> {
+        let mut bases = self.models()?;
+        bases.push(self.jpeg.clone());
+        Ok(bases)
     }
 
     /// Returns the ids of the objects below `folder`.
@@ -206,12 +223,37 @@ impl Gallery for ObjectGallery {
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
         let kept: HashMap<SightingId, PictureKey> = kept.iter().map(|key| (key.id, *key)).collect();
         let ids: Vec<SightingId> = kept.keys().copied().collect();
-        self.delete_objects(&ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+        self.delete_objects(self.present()?, &ids, |key| kept.get(&key.id).is_some_and(|kept| *kept != key))
+    }
+
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError> {
+        let hour = self.replaced.clone().join(replaced_hour(now));
+        let from_to = |key: &PictureKey| (object_path(&self.jpeg, *key, "jpg"), object_path(&hour, *key, "jpg"));
+        self.rename_all(&self.replaced, replaced.iter().map(from_to).collect())
+    }
+
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        for hour in self.below(&self.replaced)? {
+            if let Some(jpeg) = self.read(object_path(&hour, key, "jpg"))? {
+                return Ok(Some(jpeg));
+            }
+        }
+        Ok(None)
+    }
+
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        let gone: HashSet<SightingId> = ids.iter().copied().collect();
+        self.delete_objects(self.below(&self.replaced)?, ids, |key| gone.contains(&key.id))
+    }
+
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.delete_over(&self.replaced, |hour| replaced_over(hour, now))
     }
 
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         let gone: HashSet<SightingId> = ids.iter().copied().collect();
-        self.delete_objects(ids, |key| gone.contains(&key.id))
+        let bases = [self.present()?, self.below(&self.replaced)?].concat();
+        self.delete_objects(bases, ids, |key| gone.contains(&key.id))
     }
 
     fn ids(&self) -> Result<Vec<SightingId>, GalleryError> {
@@ -227,7 +269,7 @@ impl Gallery for ObjectGallery {
 
     fn ids_in(&self, shard: u16, before: SystemTime) -> Result<Vec<SightingId>, GalleryError> {
         let (mut ids, mut young) = (BTreeSet::new(), HashSet::new());
-        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+        for base in self.present()? {
             let (store, asked) = (Arc::clone(&self.store), base.join(format!("{shard:03x}")));
             let found = self.wait(&self.jpeg, async move {
                 store.list(Some(&asked)).map_ok(|o| (o.location, o.last_modified)).try_collect::<Vec<_>>().await
@@ -249,7 +291,7 @@ impl Gallery for ObjectGallery {
         let day = self.quarantine.clone().join(quarantine_day(now));
         let moved: HashSet<SightingId> = ids.iter().copied().collect();
         let mut moves: Vec<(Path, Path)> = Vec::new();
-        for (base, from) in self.objects_of(ids, |key| moved.contains(&key.id))? {
+        for (base, from) in self.objects_of(self.present()?, ids, |key| moved.contains(&key.id))? {
             let kind = match base.filename().filter(|_| base != self.jpeg) {
                 Some(model) => day.clone().join("patches").join(model.to_owned()),
                 None => day.clone().join("jpeg"),
@@ -257,8 +299,27 @@ impl Gallery for ObjectGallery {
             let Some(name) = from.filename().map(str::to_owned) else { continue };
             moves.push((from, kind.join(name)));
         }
+        self.rename_all(&self.quarantine, moves)
+    }
+
+    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.delete_over(&self.quarantine, |day| quarantine_over(day, now))
+    }
+
+    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
+        let folder = self.all_patches.clone().join(model_id);
+        if folder == self.patches {
+            return Err(GalleryError::InUse(model_id.to_owned()));
+        }
+        self.delete_below(&folder)
+    }
+}
+
+impl ObjectGallery {
+    /// Renames objects, and returns the number of those that were there.
+    fn rename_all(&self, to: &Path, moves: Vec<(Path, Path)>) -> Result<u64, GalleryError> {
         let store = Arc::clone(&self.store);
-        self.wait(&self.quarantine, async move {
+        self.wait(to, async move {
             let rename = |(from, to): (Path, Path)| {
                 let store = Arc::clone(&store);
                 async move {
@@ -274,35 +335,24 @@ impl Gallery for ObjectGallery {
         })
     }
 
-    fn expire_quarantine(&self, now: Timestamp) -> Result<u64, GalleryError> {
-        let (store, folder) = (Arc::clone(&self.store), self.quarantine.clone());
-        let listed = self.wait(&self.quarantine, async move { store.list_with_delimiter(Some(&folder)).await })?;
-        let over = |day: &Path| day.filename().is_some_and(|day| quarantine_over(day, now));
-        let days: Vec<Path> = listed.common_prefixes.into_iter().filter(over).collect();
-        days.iter().try_for_each(|day| self.delete_below(day))?;
-        Ok(days.len() as u64)
+    /// Deletes the prefixes in `root` whose name is `over`, and returns their number.
+    fn delete_over(&self, root: &Path, over: impl Fn(&str) -> bool) -> Result<u64, GalleryError> {
+        let mut gone = self.below(root)?;
+        gone.retain(|prefix| prefix.filename().is_some_and(&over));
+        gone.iter().try_for_each(|prefix| self.delete_below(prefix))?;
+        Ok(gone.len() as u64)
     }
 
-    fn forget_model(&self, model_id: &str) -> Result<(), GalleryError> {
-        let folder = self.all_patches.clone().join(model_id);
-        if folder == self.patches {
-            return Err(GalleryError::InUse(model_id.to_owned()));
-        }
-        self.delete_below(&folder)
-    }
-}
-
-impl ObjectGallery {
-    /// Returns the objects of these ids whose key is `wanted`, each with the prefix of its kind: that
-    /// of the pictures, or of one model's patch features.
+    /// Returns the objects of these ids below `bases` whose key is `wanted`, each with its base.
     fn objects_of(
         &self,
+        bases: Vec<Path>,
         ids: &[SightingId],
         wanted: impl Fn(PictureKey) -> bool,
     ) -> Result<Vec<(Path, Path)>, GalleryError> {
         let shards: BTreeSet<String> = ids.iter().map(|id| shard(*id)).collect();
         let mut found = Vec::new();
-        for base in self.models()?.into_iter().chain([self.jpeg.clone()]) {
+        for base in bases {
             let prefixes: Vec<Path> = shards.iter().map(|shard| base.clone().join(shard.as_str())).collect();
             let store = Arc::clone(&self.store);
             let listed = self.wait(&self.jpeg, async move {
@@ -319,9 +369,14 @@ impl ObjectGallery {
         Ok(found)
     }
 
-    /// Deletes the objects of these ids whose key is `gone`.
-    fn delete_objects(&self, ids: &[SightingId], gone: impl Fn(PictureKey) -> bool) -> Result<u64, GalleryError> {
-        let keys: Vec<Path> = self.objects_of(ids, gone)?.into_iter().map(|(_, path)| path).collect();
+    /// Deletes the objects of these ids below `bases` whose key is `gone`.
+    fn delete_objects(
+        &self,
+        bases: Vec<Path>,
+        ids: &[SightingId],
+        gone: impl Fn(PictureKey) -> bool,
+    ) -> Result<u64, GalleryError> {
+        let keys: Vec<Path> = self.objects_of(bases, ids, gone)?.into_iter().map(|(_, path)| path).collect();
         let store = Arc::clone(&self.store);
         self.wait(&self.jpeg, async move {
             let delete = |key: Path| {

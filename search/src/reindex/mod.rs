@@ -65,7 +65,7 @@ pub enum Event<'a> {
         done: u64,
         /// Those of them that this run has embedded.
         embedded: u64,
-        /// All sightings.
+        /// Sightings in the indexes of former models.
         total: u64,
         /// Sightings that could not be embedded.
         left_out: u64,

@@ -14,22 +14,23 @@ mod phrases;
 mod rank;
 mod request;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sightline_core::SightingId;
 use sightline_core::config::{MAX_RERANK, SearchConfig};
+use sightline_core::{CameraId, SightingId};
 
 pub(crate) use candidates::CROPS_PER_TRACK;
 pub use request::{Hit, PhraseTruth, SearchError, SearchRequest, SearchResponse, Sort, Timings};
 
 use crate::encoder::{EncodedText, QueryEncoder};
+use crate::erase::Journals;
 use crate::gallery::Gallery;
 use crate::store::{Filter, VectorStore};
 use candidates::Candidate;
-use pages::{Frozen, SearchPages};
+use pages::{Frozen, Page, SearchPages};
 use phrases::QueryUnderstanding;
 
 /// Smallest number of tracks that a search ranks, over all its pages.
@@ -45,6 +46,8 @@ struct Parts {
     encoder: Arc<dyn QueryEncoder>,
     store: Arc<dyn VectorStore>,
     gallery: Arc<dyn Gallery>,
+    /// Tombstones of what no answer may show.
+    journals: Arc<Journals>,
     config: SearchConfig,
     pages: SearchPages,
 }
@@ -62,7 +65,8 @@ impl std::fmt::Debug for Searcher {
 }
 
 impl Searcher {
-    /// Creates a searcher over a store and a gallery of the encoder's own model.
+    /// Creates a searcher over a store and a gallery of the encoder's own model, of which nothing
+    /// is erased.
     ///
     /// # Errors
     /// [`SearchError::OtherModel`] when the store holds another model's vectors.
@@ -72,6 +76,17 @@ impl Searcher {
         gallery: Arc<dyn Gallery>,
         config: SearchConfig,
     ) -> Result<Self, SearchError> {
+        Self::hiding(encoder, store, gallery, Arc::new(Journals::in_memory()), config)
+    }
+
+    /// Creates a searcher that shows nothing of what the tombstones in `journals` cover.
+    pub(crate) fn hiding(
+        encoder: Arc<dyn QueryEncoder>,
+        store: Arc<dyn VectorStore>,
+        gallery: Arc<dyn Gallery>,
+        journals: Arc<Journals>,
+        config: SearchConfig,
+    ) -> Result<Self, SearchError> {
         let ours = (encoder.model_id(), encoder.width());
         let theirs = (store.model_id(), store.width());
         if ours != theirs {
@@ -79,7 +94,7 @@ impl Searcher {
             return Err(SearchError::OtherModel { encoder: name(ours), store: name(theirs) });
         }
         let pages = SearchPages::new(MAX_LISTS_OF_AN_OWNER, MAX_LISTS, LIST_TTL);
-        Ok(Self { parts: Arc::new(Parts { encoder, store, gallery, config, pages }) })
+        Ok(Self { parts: Arc::new(Parts { encoder, store, gallery, journals, config, pages }) })
     }
 
     /// Runs a search on a thread of the blocking pool. When the returned future is dropped, because
@@ -104,14 +119,20 @@ impl Searcher {
         tokio::task::spawn_blocking(work).await.map_err(|_| SearchError::Broken)?
     }
 
-    /// Returns the page of a cursor from an earlier answer to the same owner. Pictures deleted
-    /// meanwhile are left out.
+    /// Returns the page of a cursor from an earlier answer to the same owner. Pictures that were
+    /// deleted or erased meanwhile are left out, and so are those of other cameras than `cameras`,
+    /// if given: the owner may see fewer than before.
     ///
     /// # Errors
     /// [`SearchError::UnknownCursor`], or the errors of the store.
-    pub async fn next_page(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
+    pub async fn next_page(
+        &self,
+        cursor: &str,
+        owner: &str,
+        cameras: Option<BTreeSet<CameraId>>,
+    ) -> Result<SearchResponse, SearchError> {
         let (this, cursor, owner) = (self.clone(), cursor.to_owned(), owner.to_owned());
-        tokio::task::spawn_blocking(move || this.next_page_blocking(&cursor, &owner))
+        tokio::task::spawn_blocking(move || this.next_page_blocking(&cursor, &owner, cameras.as_ref()))
             .await
             .map_err(|_| SearchError::Broken)?
     }
@@ -152,13 +173,22 @@ impl Searcher {
     ///
     /// # Errors
     /// The errors of [`Searcher::next_page`].
-    pub fn next_page_blocking(&self, cursor: &str, owner: &str) -> Result<SearchResponse, SearchError> {
+    pub fn next_page_blocking(
+        &self,
+        cursor: &str,
+        owner: &str,
+        cameras: Option<&BTreeSet<CameraId>>,
+    ) -> Result<SearchResponse, SearchError> {
         let start = Instant::now();
         let parts = &self.parts;
-        let mut page = parts.pages.read(cursor, owner).ok_or(SearchError::UnknownCursor)?;
-        let ids: Vec<SightingId> = page.hits.iter().flat_map(|h| h.crops.iter().copied()).collect();
+        let Page { list, range, next_cursor } = parts.pages.read(cursor, owner).ok_or(SearchError::UnknownCursor)?;
+        let visible = |hit: &Hit| parts.shows(hit) && cameras.is_none_or(|c| c.contains(&hit.camera));
+        let mut elsewhere = list.hits.iter().enumerate().filter(|(at, _)| !range.contains(at)).map(|(_, hit)| hit);
+        let likely_elsewhere = elsewhere.any(|hit| visible(hit) && parts.is_likely(hit));
+        let mut hits: Vec<Hit> = list.hits[range.clone()].iter().filter(|hit| visible(hit)).cloned().collect();
+        let ids: Vec<SightingId> = hits.iter().flat_map(|h| h.crops.iter().copied()).collect();
         let stored: HashMap<_, _> = parts.store.get(&ids)?.into_iter().map(|r| (r.id, r.payload)).collect();
-        page.hits.retain_mut(|hit| {
+        hits.retain_mut(|hit| {
             hit.crops.retain(|id| stored.contains_key(id));
             for payload in hit.crops.iter().filter_map(|id| stored.get(id)) {
                 hit.first_seen = hit.first_seen.min(payload.first_seen);
@@ -170,17 +200,17 @@ impl Searcher {
         });
         let ms = milliseconds(start);
         Ok(SearchResponse {
-            query: page.query,
-            expected_wrong: phrases::expected_wrong(&page.hits),
-            hits: page.hits,
-            confident: page.confident,
+            query: list.query,
+            expected_wrong: phrases::expected_wrong(&hits),
+            confident: list.judged.then(|| likely_elsewhere || hits.iter().any(|hit| parts.is_likely(hit))),
+            hits,
             nearest_misses: Vec::new(),
-            phrases: page.understanding.phrases,
-            not_understood: page.understanding.not_understood,
-            nobody_fulfils: page.understanding.nobody_fulfils,
-            next_cursor: page.next_cursor,
+            phrases: list.understanding.phrases,
+            not_understood: list.understanding.not_understood,
+            nobody_fulfils: list.understanding.nobody_fulfils,
+            next_cursor,
             timings: Timings { search: ms, total: ms, ..Timings::default() },
-            degraded: page.degraded,
+            degraded: list.degraded,
             model_id: parts.encoder.model_id().to_owned(),
         })
     }
@@ -204,7 +234,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// An encoded query.
+/// What a request asks for, as one vector.
 struct Query {
     /// Global feature, L2-normalised.
     vector: Vec<f32>,
@@ -271,13 +301,26 @@ impl Parts {
         }
         let form = request.score.unwrap_or(self.config.score);
         let asked = query.text.as_ref().map(|text| text.phrases.as_slice()).unwrap_or_default();
-        let ranked = rank::rank(found, &matches, asked, form, request.sort);
+        let mut ranked = rank::rank(found, &matches, asked, form, request.sort);
+        // An erasure may have begun since the filter was made. Everything that is said of the hits
+        // as a whole comes after this.
+        ranked.retain(|hit| self.shows(hit));
 
         let understanding = query.text.map(|text| QueryUnderstanding::of(text, &ranked)).unwrap_or_default();
         let mut answer = self.answer(request, RankedResult { ranked, judged, understanding, degraded });
         timings.total = milliseconds(start);
         answer.timings = timings;
         Ok(answer)
+    }
+
+    /// Whether a hit may be shown: no erasure covers it.
+    fn shows(&self, hit: &Hit) -> bool {
+        !self.journals.tombstones().covers(&hit.camera, hit.track_id, hit.captured_at)
+    }
+
+    /// Whether a hit reaches the probability that makes an answer confident.
+    fn is_likely(&self, hit: &Hit) -> bool {
+        hit.probability.is_some_and(|p| p >= self.config.confident_probability)
     }
 
     /// Estimates the number of tracks that match `filter`: the tracks found, when those are all,
@@ -296,10 +339,8 @@ impl Parts {
     /// minimum probability.
     fn answer(&self, request: &SearchRequest, result: RankedResult) -> SearchResponse {
         let RankedResult { ranked, judged, understanding, degraded } = result;
-        let reaches = |hit: &Hit, p: f32| hit.probability.is_some_and(|q| q >= p);
-        let passes = |hit: &Hit| request.min_probability.is_none_or(|p| reaches(hit, p));
-        let confident =
-            judged.then(|| ranked.iter().any(|h| passes(h) && reaches(h, self.config.confident_probability)));
+        let passes = |hit: &Hit| request.min_probability.is_none_or(|p| hit.probability.is_some_and(|q| q >= p));
+        let confident = judged.then(|| ranked.iter().any(|hit| passes(hit) && self.is_likely(hit)));
         let model_id = self.encoder.model_id().to_owned();
         let mut answer = SearchResponse {
             query: request.query.clone(),
@@ -319,7 +360,7 @@ impl Parts {
         answer.hits = all.iter().take(request.limit).cloned().collect();
         answer.expected_wrong = phrases::expected_wrong(&answer.hits);
         let (owner, query, limit) = (request.owner.clone(), request.query.clone(), request.limit);
-        let list = Frozen { owner, query, hits: all, limit, confident, degraded, understanding };
+        let list = Frozen { owner, query, hits: all, limit, judged, degraded, understanding };
         answer.next_cursor = self.pages.freeze(list);
         answer
     }

@@ -4,6 +4,7 @@
 //! deleted meanwhile are left out when a page is read.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,8 @@ pub(super) struct Frozen {
     pub hits: Vec<Hit>,
     /// Hits per page.
     pub limit: usize,
-    /// See [`super::SearchResponse::confident`].
-    pub confident: Option<bool>,
+    /// Whether the decoder judged the hits.
+    pub judged: bool,
     /// Notes of the first page about what was degraded.
     pub degraded: Vec<String>,
     /// Interpretation of the description.
@@ -33,12 +34,11 @@ pub(super) struct Frozen {
 
 /// Part of a list that a cursor refers to.
 pub(super) struct Page {
-    pub query: Option<String>,
-    pub hits: Vec<Hit>,
+    /// The whole list.
+    pub list: Frozen,
+    /// Positions of the page's hits in the list.
+    pub range: Range<usize>,
     pub next_cursor: Option<String>,
-    pub confident: Option<bool>,
-    pub degraded: Vec<String>,
-    pub understanding: QueryUnderstanding,
 }
 
 /// Cache of ranked lists, bounded in number and age. Each owner has a bound of its own, so that one
@@ -85,14 +85,8 @@ impl SearchPages {
         }
         *used = Instant::now();
         let end = offset.saturating_add(list.limit).min(list.hits.len());
-        Some(Page {
-            query: list.query.clone(),
-            hits: list.hits[offset..end].to_vec(),
-            next_cursor: (end < list.hits.len()).then(|| cursor(id, end)),
-            confident: list.confident,
-            degraded: list.degraded.clone(),
-            understanding: list.understanding.clone(),
-        })
+        let next_cursor = (end < list.hits.len()).then(|| cursor(id, end));
+        Some(Page { list: list.clone(), range: offset..end, next_cursor })
     }
 }
 
@@ -145,7 +139,7 @@ mod tests {
             query: None,
             hits,
             limit: 3,
-            confident: Some(true),
+            judged: true,
             degraded: vec![],
             understanding: QueryUnderstanding::default(),
         }
@@ -159,8 +153,8 @@ mod tests {
         while let Some(cursor) = next {
             let again = pages.read(&cursor, "a").expect("known");
             let page = pages.read(&cursor, "a").expect("a page can be read twice");
-            assert_eq!(again.hits, page.hits);
-            seen.extend(page.hits.iter().map(|h| h.sighting_id.as_u128()));
+            assert_eq!(again.range, page.range);
+            seen.extend(page.list.hits[page.range].iter().map(|h| h.sighting_id.as_u128()));
             next = page.next_cursor;
         }
         assert_eq!(seen, (0..8).collect::<Vec<_>>());

@@ -125,7 +125,7 @@ pub struct Hit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timings {
-    /// Query encoding.
+    /// Encoding of text and example picture.
     pub encode: f64,
     /// Vector search, with the filter inside.
     pub search: f64,
@@ -133,18 +133,19 @@ pub struct Timings {
     pub fetch: f64,
     /// Re-ranking by the decoder.
     pub rerank: f64,
-    /// The whole search.
+    /// From the start to the answer, waits between the stages included.
     pub total: f64,
 }
 
-/// Response to a search.
+/// One page of a search, with what is said of its hits as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SearchResponse {
     /// The description that was searched for; on a further page, that of its search.
     pub query: Option<String>,
     /// Hits in order, whether confident or not; see `confident`.
     pub hits: Vec<Hit>,
-    /// Whether a hit reaches the configured probability; `None` when nothing was judged: by a
+    /// Whether a hit of the search, on this page or another, reaches the configured probability;
+    /// hits that may not be shown any more do not count. `None` when nothing was judged: by a
     /// search without text, without re-ranking, or of a text that states nothing the model judges.
     pub confident: Option<bool>,
     /// Nearest hits, in order, when no hit reaches the requested `min_probability`.
@@ -163,7 +164,7 @@ pub struct SearchResponse {
     pub expected_wrong: Option<f32>,
     /// Cursor of the next page; `None` on the last page.
     pub next_cursor: Option<String>,
-    /// Duration of each stage.
+    /// Duration of each stage; of a further page, of its look-up alone.
     pub timings: Timings,
     /// Notes for people about what was degraded and how the answer suffers.
     pub degraded: Vec<String>,
@@ -180,17 +181,17 @@ pub enum SearchError {
     /// The limit is out of range.
     #[error("limit {got} is not between 1 and {max}")]
     Limit {
-        /// Requested limit.
+        /// Limit of the request.
         got: usize,
-        /// The configured maximum.
+        /// `search.max_limit`.
         max: usize,
     },
     /// Too many tracks to re-rank.
     #[error("rerank {got} is more than {max}")]
     Rerank {
-        /// Requested number.
+        /// Tracks that the request wants judged.
         got: usize,
-        /// The maximum.
+        /// Tracks that one search may have judged.
         max: usize,
     },
     /// The minimum probability is out of range, or there is no text to match.

@@ -10,8 +10,6 @@ use super::{Payload, Record, Scope};
 pub struct Filter {
     /// Any of these cameras. An empty list matches nothing.
     pub cameras: Option<Vec<CameraId>>,
-    /// None of these cameras.
-    pub exclude_cameras: Vec<CameraId>,
     /// Earliest capture time of the picture, inclusive.
     pub from: Option<Timestamp>,
     /// Latest capture time of the picture, inclusive.
@@ -50,7 +48,6 @@ impl Filter {
     /// Whether a picture matches: the reference definition for every store.
     pub fn matches(&self, id: SightingId, payload: &Payload) -> bool {
         self.cameras.as_ref().is_none_or(|c| c.contains(&payload.camera))
-            && !self.exclude_cameras.contains(&payload.camera)
             && self.from.is_none_or(|t| payload.captured_at >= t)
             && self.to.is_none_or(|t| payload.captured_at <= t)
             && self.seen_from.is_none_or(|t| payload.last_seen >= t)
@@ -68,7 +65,7 @@ impl Filter {
             || matches!((self.from, self.to), (Some(from), Some(to)) if from > to)
     }
 
-    /// Whether every picture matches, except those excluded by id, camera or scope.
+    /// Whether every picture matches, except those excluded by id or scope.
     pub fn is_unrestricted(&self) -> bool {
         self.cameras.is_none()
             && [self.from, self.to, self.seen_from, self.seen_to].iter().all(Option::is_none)

@@ -38,9 +38,9 @@ pub enum StoreError {
     /// The vector has another width than the store.
     #[error("a vector of {got} values does not fit a store of width {expected}")]
     Width {
-        /// Width of the store.
+        /// Values of each stored vector.
         expected: usize,
-        /// Width of the vector.
+        /// Values of the vector that was given.
         got: usize,
     },
     /// The vector is zero or not finite, so it has no direction.
@@ -97,7 +97,7 @@ pub enum StoreError {
     Server {
         /// Address of the server.
         url: String,
-        /// What happened.
+        /// What the server or the connection says.
         problem: String,
     },
     /// The server rejects the data as invalid.
@@ -109,6 +109,16 @@ impl StoreError {
     /// Whether a retry can never succeed, because the data itself is invalid.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Width { .. } | Self::NoDirection | Self::OtherModel { .. } | Self::Refused(_))
+    }
+
+    /// Whether the disk is full, here or on the server. Qdrant says so in words only.
+    pub fn is_disk_full(&self) -> bool {
+        let said = |text: &str| text.to_lowercase().contains("no space left");
+        match self {
+            Self::File(e) => e.is_disk_full(),
+            Self::Engine(text) | Self::Server { problem: text, .. } => said(text),
+            _ => false,
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl Payload {
     }
 }
 
-/// A picture to store.
+/// A picture with its vector, to be stored under an id of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// Id of the sighting.
@@ -95,7 +95,7 @@ impl From<&Sighting> for Point {
     }
 }
 
-/// A stored picture.
+/// A stored picture without its vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Id of the sighting.

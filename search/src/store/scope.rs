@@ -52,4 +52,23 @@ impl Scope {
     pub fn holds(&self, payload: &Payload) -> bool {
         self.covers(&payload.camera, payload.track, payload.captured_at)
     }
+
+    /// Whether the scope may hold an earlier picture of this track, whose capture time is not
+    /// known: its span of time overlaps that of the track.
+    pub fn may_hold_earlier(&self, payload: &Payload) -> bool {
+        self.camera == payload.camera
+            && self.track.is_none_or(|own| own == payload.track)
+            && self.from.is_none_or(|from| payload.last_seen >= from)
+            && self.to.is_none_or(|to| payload.first_seen <= to)
+    }
+
+    /// Returns the filter that matches the stored pictures of all tracks that
+    /// [`Scope::may_hold_earlier`] is true of; `None` when those are the pictures of the scope.
+    pub fn earlier_filter(&self) -> Option<Filter> {
+        if self.from.is_none() && self.to.is_none() {
+            return None;
+        }
+        let own = self.filter();
+        Some(Filter { seen_from: own.from, seen_to: own.to, from: None, to: None, ..own })
+    }
 }

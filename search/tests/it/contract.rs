@@ -238,7 +238,6 @@ fn filters() -> impl Strategy<Value = Filter> {
     let some = |p: f64, n| prop::option::weighted(p, prop::collection::vec(0usize..250, 0..n));
     let track = prop::option::weighted(0.2, (prop::sample::select(vec!["a", "b"]), 0i64..42));
     let times = || (prop::option::weighted(0.3, time.clone()), prop::option::weighted(0.3, time.clone()));
-    let without = prop::option::weighted(0.3, prop::sample::subsequence(vec!["a", "b", "c", "d"], 0..3));
     let (captured, seen) = (times(), times());
     let scope = (
         prop::sample::select(vec!["a", "b", "nowhere"]),
@@ -247,8 +246,8 @@ fn filters() -> impl Strategy<Value = Filter> {
         prop::option::weighted(0.3, 0i64..42),
     );
     let except = prop::collection::vec(scope, 0..3);
-    let parts = (cameras, captured, seen, some(0.3, 60), track, some(0.5, 100), without, except);
-    parts.prop_map(|(cameras, (from, to), (seen_from, seen_to), ids, track, exclude, without, except)| {
+    let parts = (cameras, captured, seen, some(0.3, 60), track, some(0.5, 100), except);
+    parts.prop_map(|(cameras, (from, to), (seen_from, seen_to), ids, track, exclude, except)| {
         // Numbers from 240 on name pictures that do not exist.
         let id = |n: usize| {
             let (cam, t, crop) = (["a", "b", "c", "d"][n / 80], (n % 80) / 2, (n % 2) as u8);
@@ -266,7 +265,6 @@ fn filters() -> impl Strategy<Value = Filter> {
             to: to.map(at),
             seen_from: seen_from.map(at),
             seen_to: seen_to.map(at),
-            exclude_cameras: without.unwrap_or_default().into_iter().map(camera).collect(),
             ids: ids.map(|n| n.into_iter().map(id).collect()),
             track: track.map(|(c, t)| (camera(c), crate::support::track(1_700_000_000_000_000 + t))),
             exclude: exclude.unwrap_or_default().into_iter().map(id).collect(),
@@ -321,11 +319,8 @@ fn every_filter_means_the_same_inside_the_search() {
                 let newest = store.newest(&filter, 1000).unwrap();
                 prop_assert_eq!(&newest.iter().map(|s| s.id).collect::<BTreeSet<_>>(), &wanted);
                 prop_assert!(!filter.matches_nothing() || wanted.is_empty());
-                let excluded = |p: &&Point| {
-                    filter.exclude.contains(&p.id)
-                        || filter.exclude_cameras.contains(&p.payload.camera)
-                        || filter.except.iter().any(|s| s.holds(&p.payload))
-                };
+                let excluded =
+                    |p: &&Point| filter.exclude.contains(&p.id) || filter.except.iter().any(|s| s.holds(&p.payload));
                 let excluded = points.iter().filter(excluded).count();
                 prop_assert!(!filter.is_unrestricted() || wanted.len() + excluded >= points.len());
                 Ok(())

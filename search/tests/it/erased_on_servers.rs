@@ -1,5 +1,5 @@
-//! Erasures on a Qdrant server: they reach the collections of every model and of nobody else, and
-//! index workers refuse what the API has erased.
+//! Erasures and retention on a Qdrant server: they reach the collections of every model and of
+//! nobody else, and index workers refuse what the API has erased.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use sightline_core::shutdown::Shutdown;
 use sightline_core::{Discard, IndexEvent};
 use sightline_search::{
     Coverage, Eraser, Filter, FolderGallery, Gallery, IndexerOptions, Journals, Point, QdrantStore, Scope,
-    ServerTombstones, Sink, VectorStore, indexer,
+    ServerTombstones, Sink, VectorStore, indexer, retention,
 };
 use uuid::Uuid;
 
@@ -90,5 +90,37 @@ fn a_worker_refuses_what_another_process_has_erased() {
         drop((workers, api));
         QdrantStore::open(&config, MODEL, WIDTH).unwrap().remove().unwrap();
         ServerTombstones::open(&config).unwrap().remove_collection().unwrap();
+    }
+}
+
+/// A former model's index is kept to go back to; on a server it is a collection of its own.
+#[test]
+fn every_models_vectors_expire() {
+    for place in places() {
+        let config = place.config();
+        let of = |model: &str, captured: &[i64]| {
+            let store = QdrantStore::open(&config, model, WIDTH).unwrap();
+            let mut points: Vec<_> =
+                captured.iter().map(|i| point("gate", 1 + i % 10, 0, *i, turned(0, 0.0))).collect();
+            points.iter_mut().for_each(|p| p.payload.model_id = model.to_owned());
+            store.upsert(&points).unwrap();
+            (store, points)
+        };
+        // The former model saw three pictures. Of the first track a later one has been taken since,
+        // the second is in both, and the third in the former model's index alone.
+        let (former, old) = of("former", &[1, 2, 3]);
+        let (store, new) = of(MODEL, &[101, 2]);
+        assert_eq!((old[0].id, old[1].id), (new[0].id, new[1].id), "one slot");
+        let dir = tempfile::tempdir().unwrap();
+        let gallery = FolderGallery::open(dir.path(), MODEL).unwrap();
+        gallery.put(&[&new[0], &new[1], &old[2]].map(|p| gallery_entry(p, 0.0))).unwrap();
+        let done = retention::expire(&store, &gallery, at(100), &Shutdown::new()).unwrap();
+        assert_eq!((done.points, done.files), (2, 4), "{}", place.name);
+        assert_eq!(done.by_model, [(MODEL.to_owned(), 1), ("former".to_owned(), 3)].into(), "{}", place.name);
+        assert_eq!(former.count(&Filter::default()).unwrap(), 0, "{}: nobody comes back with it", place.name);
+        assert_eq!(store.ids(&Filter::default()).unwrap(), [new[0].id]);
+        assert!(gallery.jpeg(new[0].key()).unwrap().is_some(), "{}: its picture is the later one", place.name);
+        former.remove().unwrap();
+        store.remove().unwrap();
     }
 }

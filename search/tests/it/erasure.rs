@@ -144,6 +144,18 @@ impl Gallery for Slow {
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
         self.gallery.prune(kept)
     }
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError> {
+        self.gallery.retire(replaced, now)
+    }
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.gallery.replaced(key)
+    }
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        self.gallery.delete_replaced(ids)
+    }
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.gallery.expire_replaced(now)
+    }
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         if self.deletions.fetch_add(1, Ordering::SeqCst) >= self.fails_at.load(Ordering::SeqCst) {
             return Err(GalleryError::Damaged { path: "gallery".into(), reason: "as asked".to_owned() });
@@ -452,6 +464,38 @@ fn a_time_span_and_a_track_stay_erased_while_their_camera_goes_on() {
         world.store.newest(&Filter::default(), 99).unwrap().iter().map(|r| r.payload.track.born.as_micros()).collect();
     born.sort_unstable();
     assert_eq!(born, [0, 3, 4, 60]);
+}
+
+/// A track stays in view across the end of a span: its slot holds a picture of after the span, and
+/// the one before it was captured inside.
+#[test]
+fn a_replaced_picture_inside_of_a_span_is_erased() {
+    let key = |born: i64, captured: i64| {
+        let s = sighting("a", born, 0, captured, turned(0, 0.0));
+        PictureKey::new(s.id(), &s.crop.jpeg)
+    };
+    let world = World::new();
+    for (born, captured) in [(1, 10), (2, 10), (100, 100)] {
+        world.index(vec![seen("a", born, captured)]);
+    }
+    for (born, captured) in [(1, 30), (2, 12), (100, 130)] {
+        world.index(vec![seen("a", born, captured)]);
+    }
+    let replaced = |world: &World, born, captured| world.gallery.replaced(key(born, captured)).unwrap().is_some();
+    assert!(replaced(&world, 1, 10) && replaced(&world, 2, 10) && replaced(&world, 100, 100));
+    let span = Scope { from: Some(at(5)), to: Some(at(20)), ..Scope::camera(camera("a")) };
+    let receipt = world.erase(std::slice::from_ref(&span)).unwrap();
+    // One sighting with picture, features and the replaced picture, and one replaced picture alone.
+    assert_eq!((receipt.points, receipt.files), (1, 4));
+    assert!(!replaced(&world, 1, 10) && !replaced(&world, 2, 10));
+    assert!(replaced(&world, 100, 100), "of a track that was not in view then");
+    assert!(world.gallery.jpeg(key(1, 30)).unwrap().is_some(), "captured after the span");
+    // Erased while the better picture is on its way: it is deleted, not moved.
+    world.index(vec![seen("a", 50, 50)]);
+    world.eraser().begin(Uuid::from_u128(2), &[Scope { from: Some(at(40)), to: Some(at(60)), ..span }]).unwrap();
+    world.index(vec![seen("a", 50, 70)]);
+    assert!(world.gallery.jpeg(key(50, 70)).unwrap().is_some() && !replaced(&world, 50, 50));
+    assert!(world.gallery.jpeg(key(50, 50)).unwrap().is_none());
 }
 
 #[test]

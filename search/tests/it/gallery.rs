@@ -356,3 +356,41 @@ fn a_later_picture_of_a_slot_stands_beside_the_earlier_one_until_it_is_pruned() 
         assert!(other.iter().all(|e| gallery.jpeg(e.key).unwrap().is_some()), "and nobody else's");
     });
 }
+
+#[test]
+fn a_replaced_picture_is_kept_for_its_hour_and_the_next_one() {
+    on_each(|open| {
+        let now: Timestamp = "2026-05-01T10:59:00Z".parse().unwrap();
+        let minutes = |n: u64| now + Duration::from_secs(60 * n);
+        let entry = |n: u128, jpeg: &'static str| {
+            let key = PictureKey::new(Uuid::from_u128(n << 100), jpeg.as_bytes());
+            GalleryEntry { key, jpeg: jpeg.into(), patches: patches(1.0) }
+        };
+        let all = [entry(1, "one"), entry(2, "two"), entry(3, "three")];
+        open("former").put_patches(&[(all[0].key, patches(2.0))]).unwrap();
+        let gallery = open(MODEL);
+        gallery.put(&all).unwrap();
+        let better = entry(1, "a better one");
+        gallery.put(std::slice::from_ref(&better)).unwrap();
+        let unknown = entry(9, "of nobody").key;
+        assert_eq!(gallery.retire(&[all[0].key, unknown], now).unwrap(), 1);
+        assert_eq!(gallery.retire(&[all[0].key], now).unwrap(), 0, "moved already");
+        assert_eq!(gallery.prune(&[better.key]).unwrap(), 2, "its features, of every model");
+        assert_eq!(gallery.jpeg(all[0].key).unwrap(), None);
+        assert_eq!(gallery.replaced(all[0].key).unwrap().as_deref(), Some(&b"one"[..]));
+        assert_eq!(gallery.replaced(better.key).unwrap(), None, "that is the present one");
+        assert_eq!(gallery.jpeg(better.key).unwrap().as_deref(), Some(&b"a better one"[..]));
+        assert_eq!(gallery.ids().unwrap().len(), 3, "a replaced picture counts as none");
+        // Another hour; then the first is over.
+        assert_eq!(gallery.retire(&[all[1].key], minutes(2)).unwrap(), 1);
+        assert_eq!(gallery.expire_replaced(minutes(60)).unwrap(), 0);
+        assert_eq!(gallery.expire_replaced(minutes(61)).unwrap(), 1);
+        assert_eq!(gallery.replaced(all[0].key).unwrap(), None);
+        assert_eq!(gallery.replaced(all[1].key).unwrap().as_deref(), Some(&b"two"[..]));
+        // An erasure and a retention reach it by the id of its sighting.
+        assert_eq!(gallery.delete_replaced(&[all[0].key.id, all[1].key.id]).unwrap(), 1);
+        assert_eq!(gallery.retire(&[all[2].key], minutes(3)).unwrap(), 1);
+        assert_eq!(gallery.delete(&[all[2].key.id]).unwrap(), 2, "picture and features");
+        assert_eq!(gallery.replaced(all[2].key).unwrap(), None);
+    });
+}

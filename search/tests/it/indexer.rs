@@ -142,6 +142,18 @@ impl Gallery for Pictures {
     fn prune(&self, kept: &[PictureKey]) -> Result<u64, GalleryError> {
         self.0.prune(kept)
     }
+    fn retire(&self, replaced: &[PictureKey], now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.retire(replaced, now)
+    }
+    fn replaced(&self, key: PictureKey) -> Result<Option<Bytes>, GalleryError> {
+        self.0.replaced(key)
+    }
+    fn delete_replaced(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
+        self.0.delete_replaced(ids)
+    }
+    fn expire_replaced(&self, now: Timestamp) -> Result<u64, GalleryError> {
+        self.0.expire_replaced(now)
+    }
     fn delete(&self, ids: &[SightingId]) -> Result<u64, GalleryError> {
         self.0.delete(ids)
     }
@@ -425,5 +437,7 @@ fn a_picture_is_never_shown_with_the_time_of_another_one() {
     let then = store.get(&[first.id()]).unwrap().remove(0);
     assert_eq!(then.payload.captured_at, at(40));
     assert_eq!(gallery.jpeg(then.key()).unwrap().as_ref(), Some(&better.crop.jpeg));
-    assert_eq!(gallery.jpeg(now.key()).unwrap(), None, "and the earlier one is gone");
+    assert_eq!(gallery.jpeg(now.key()).unwrap(), None, "and the earlier one is gone from there");
+    assert_eq!(gallery.patches(now.key()).unwrap(), None);
+    assert_eq!(gallery.replaced(now.key()).unwrap().as_ref(), Some(&first.crop.jpeg), "a list may still name it");
 }

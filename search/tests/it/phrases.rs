@@ -122,7 +122,7 @@ fn nobody_fulfils_covers_all_judged_tracks_on_every_page() {
     assert_eq!(lost, ["young: the word is not known"]);
     let (mut page, mut pages) = (first.clone(), 1);
     while let Some(cursor) = &page.next_cursor {
-        page = world.searcher.next_page_blocking(cursor, "").unwrap();
+        page = world.searcher.next_page_blocking(cursor, "", None).unwrap();
         pages += 1;
         assert_eq!(
             (&page.phrases, &page.not_understood, &page.nobody_fulfils),

@@ -167,7 +167,7 @@ fn many_pictures_a_track_do_not_use_up_the_search() {
     let mut page = world.ask(SearchRequest { rerank: Some(0), limit: 50, ..text("axis 0") });
     let mut seen = births(&page.hits);
     while let Some(cursor) = page.next_cursor {
-        page = world.searcher.next_page_blocking(&cursor, "").unwrap();
+        page = world.searcher.next_page_blocking(&cursor, "", None).unwrap();
         assert!(page.hits.iter().all(|h| h.crops.len() == 3), "at most three pictures of a track");
         seen.extend(births(&page.hits));
     }
@@ -181,7 +181,7 @@ fn nothing_confident_is_said_beside_the_hits() {
     assert!(answer.confident == Some(false) && answer.nearest_misses.is_empty() && answer.next_cursor.is_none());
     assert_eq!(births(&answer.hits), [2, 1]);
     let first = world.ask(SearchRequest { limit: 1, ..text("axis 0") });
-    let second = world.searcher.next_page_blocking(&first.next_cursor.expect("a second page"), "").unwrap();
+    let second = world.searcher.next_page_blocking(&first.next_cursor.expect("a second page"), "", None).unwrap();
     assert_eq!((births(&second.hits), second.confident), (vec![1], Some(false)), "doubt hides no page");
     let none = world.ask(text("axis 0").also(Filter::camera(camera("elsewhere"))));
     assert!(none.confident == Some(false) && none.hits.is_empty() && none.nearest_misses.is_empty());
@@ -268,10 +268,10 @@ fn pages_are_frozen_and_forget_what_was_deleted() {
     world.store.upsert(&[near(100, 0.0)]).unwrap();
     world.store.delete(&Filter::ids(vec![points[8].0.id])).unwrap();
     let cursor = first.next_cursor.unwrap();
-    assert!(matches!(world.searcher.next_page_blocking(&cursor, "you"), Err(SearchError::UnknownCursor)));
+    assert!(matches!(world.searcher.next_page_blocking(&cursor, "you", None), Err(SearchError::UnknownCursor)));
     let (mut seen, mut next) = (Vec::new(), Some(cursor));
     while let Some(cursor) = next {
-        let page = world.searcher.next_page_blocking(&cursor, "me").unwrap();
+        let page = world.searcher.next_page_blocking(&cursor, "me", None).unwrap();
         assert!(page.confident == Some(true) && page.hits.iter().all(|h| h.probability.is_some()));
         seen.extend(births(&page.hits));
         next = page.next_cursor;
@@ -315,7 +315,7 @@ fn bad_requests_have_distinct_errors() {
     }
     assert!(matches!(world.error(text("x")), SearchError::Encode(EncodeError::EmptyQuery)));
     for cursor in ["", "nonsense", "00000000000000000000000000000000.3"] {
-        assert!(matches!(world.searcher.next_page_blocking(cursor, ""), Err(SearchError::UnknownCursor)));
+        assert!(matches!(world.searcher.next_page_blocking(cursor, "", None), Err(SearchError::UnknownCursor)));
     }
     let long = world.ask(text(&format!("axis 0 {}", "word ".repeat(40))));
     assert!(long.degraded[0].contains("longer than the model reads"), "{:?}", long.degraded);
@@ -354,7 +354,7 @@ async fn searches_run_beside_each_other() {
     for answer in asked {
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(births(&answer.hits), (0..10).collect::<Vec<_>>());
-        let next = world.searcher.next_page(&answer.next_cursor.unwrap(), "").await.unwrap();
+        let next = world.searcher.next_page(&answer.next_cursor.unwrap(), "", None).await.unwrap();
         assert_eq!(births(&next.hits), (10..20).collect::<Vec<_>>());
     }
 }

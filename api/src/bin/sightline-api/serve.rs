@@ -24,7 +24,7 @@ use sightline_api::{gauges, upkeep};
 use sightline_api::{monitor, server};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Config, telemetry};
-use sightline_search::RemoteCoverage;
+use sightline_search::{RemoteCoverage, WatchedFolders};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the server until SIGINT or SIGTERM.
@@ -96,9 +96,9 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     let nodes = Arc::new(nodes.allowing(config.ingest.sources.clone()));
     tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
     app.set_cameras(nodes);
-    app.set_index(index, startup::model_view(&embedder));
+    app.set_index(index, startup::model_view(&embedder))?;
     let on_the_bus = Duration::from_secs(config.bus.retention_hours.saturating_mul(3600));
-    tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
+    tokio::spawn(gauges::run(app.clone(), WatchedFolders::of(config), shutdown.clone()));
     tokio::spawn(erasure::run(app.clone(), Copies { topics: Some(on_the_bus) }, shutdown.clone()));
     Ok(follower)
 }

@@ -28,7 +28,7 @@ use sightline_core::{CameraEvent, Config, Delivery, Discard, IndexEvent, Timesta
 use sightline_detect::{Detector, NanoDet};
 use sightline_embed::stage;
 use sightline_ingest::{CameraNode, NodeConfig};
-use sightline_search::{Index, IndexerOptions, Sink, VectorStore, indexer, retention};
+use sightline_search::{Index, IndexerOptions, Sink, VectorStore, WatchedFolders, indexer, retention};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -187,10 +187,10 @@ impl Pipeline {
         start_cameras(&control, &index, ready).await?;
         tokio::spawn(Arc::clone(&control).retry_refused(shutdown.clone()));
         app.set_cameras(control.clone());
-        app.set_index(index.clone(), model);
+        app.set_index(index.clone(), model)?;
         tokio::spawn(erasure::run(app.clone(), Copies::default(), shutdown.clone()));
         tokio::spawn(start_when_erased(state.clone(), control, index, waiting, shutdown.clone()));
-        tokio::spawn(gauges::run(app.clone(), shutdown.clone()));
+        tokio::spawn(gauges::run(app.clone(), WatchedFolders::of(config), shutdown.clone()));
         Ok(Self { node, crops, sightings, embedding, indexing, store, give_up })
     }
 

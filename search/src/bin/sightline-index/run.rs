@@ -6,7 +6,7 @@
 //! partition.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use sightline_bus::{self as bus, Consumer, DeadLetters, Producer, TopicSpec};
@@ -19,7 +19,7 @@ use sightline_embed::ModelFolder;
 use sightline_search::reindex::open_embedded;
 use sightline_search::{
     Coverage, Gallery, IndexerOptions, Journals, QdrantStore, ServerCoverage, ServerTombstones, Sink, StoreError,
-    VectorStore, indexer, open_gallery, retention,
+    VectorStore, WatchedFolders, indexer, open_gallery, retention,
 };
 
 use crate::in_flight::InFlightRecords;
@@ -29,6 +29,9 @@ const GROUP: &str = "sightline-index";
 
 /// Longest wait for a record before the shutdown flag is checked again.
 const POLL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Interval between measurements of the free disk space.
+const DISK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Longest wait for the last dead letters at the stop.
 const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -168,6 +171,8 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
         let days = Some(config.index.retention_days).filter(|days| *days > 0.0);
         let keep = days.map(|days| Duration::from_secs_f64(days * 86_400.0));
         named("retention").spawn_scoped(scope, move || retention::run(store, gallery, keep, shutdown))?;
+        let folders = WatchedFolders::of(config);
+        named("disk").spawn_scoped(scope, move || watch(&folders, shutdown))?;
         feed(&consumer, &in_flight, &queue, shutdown, || indexing.is_finished());
         // The end of the feed also ends the retention.
         shutdown.trigger();
@@ -187,6 +192,18 @@ fn work(config: &Config, status: &Status, shutdown: &Shutdown) -> anyhow::Result
         parts.store.flush()?;
         Ok(())
     })
+}
+
+/// Measures the free disk space until the shutdown.
+fn watch(folders: &WatchedFolders, shutdown: &Shutdown) {
+    let mut measured: Option<Instant> = None;
+    while !shutdown.is_triggered() {
+        if measured.is_none_or(|at| at.elapsed() >= DISK_INTERVAL) {
+            folders.record();
+            measured = Some(Instant::now());
+        }
+        std::thread::sleep(POLL_TIMEOUT);
+    }
 }
 
 /// Leaves the group after the records in flight are stored, so that the next owner starts where

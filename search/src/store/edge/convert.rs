@@ -88,9 +88,6 @@ pub(super) fn filter(f: &Filter) -> Result<Option<EngineFilter>, StoreError> {
     if !f.exclude.is_empty() {
         must_not.push(with_ids(&f.exclude));
     }
-    if !f.exclude_cameras.is_empty() {
-        must_not.push(one_of(CAMERA, f.exclude_cameras.iter().map(ToString::to_string).collect())?);
-    }
     for scope in &f.except {
         must_not.extend(filter(&scope.filter())?.map(Condition::Filter));
     }

@@ -135,9 +135,6 @@ pub(super) fn filter(f: &Filter) -> Option<ServerFilter> {
     if !f.exclude.is_empty() {
         must_not.push(with_ids(&f.exclude));
     }
-    if !f.exclude_cameras.is_empty() {
-        must_not.push(one_of(CAMERA, f.exclude_cameras.iter().map(ToString::to_string).collect()));
-    }
     let nested = |scope: &Scope| {
         filter(&scope.filter()).map(|f| Condition { condition_one_of: Some(ConditionOneOf::Filter(f)) })
     };
