@@ -8,7 +8,7 @@ use sightline_core::message::Origin;
 use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackEnd, TrackId};
 
 use super::*;
-use crate::report::tests::report;
+use crate::node::report::tests::report;
 
 const SOON: Duration = Duration::from_secs(5);
 const T0: Timestamp = Timestamp::from_micros(0);

@@ -11,7 +11,7 @@ use sightline_core::message::Origin;
 use sightline_core::{CameraId, CameraState, NodeReport, Timestamp};
 use tracing::{info, warn};
 
-use crate::report::Reporter;
+use super::report::Reporter;
 use crate::{CameraSpec, ClockSource};
 
 /// State and counts of a camera at one moment.

@@ -1,4 +1,11 @@
-//! The camera node: many cameras, added and removed while it runs, each isolated from the others.
+//! The camera node: the owner of all cameras of a process. It adds and removes them while it runs,
+//! each isolated from the others, and reports on them; the [`Roster`] also keeps those that it had
+//! to refuse.
+
+pub(crate) mod pool;
+pub(crate) mod report;
+mod roster;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -13,11 +20,16 @@ use sightline_detect::{CameraAnalyzer, Detector};
 use tracing::{error, warn};
 
 use crate::analysis::{Analysis, CropDropPolicy};
-use crate::camera::join_within;
-use crate::pool::DetectorPool;
-use crate::report::{Reporter, Ticker};
-use crate::status::Meters;
-use crate::{Camera, CameraSpec, CameraStatus, IngestError, Outlet, pipeline};
+use crate::source::camera::join_within;
+use crate::source::pipeline;
+use crate::{Camera, CameraSpec, IngestError, Outlet};
+pub use report::REPORT_EVERY;
+pub use roster::Roster;
+pub use status::CameraStatus;
+
+use pool::DetectorPool;
+use report::{Reporter, Ticker};
+use status::Meters;
 
 /// Frames that wait for analysis, per camera.
 const FRAME_QUEUE: usize = 2;

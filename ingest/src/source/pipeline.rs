@@ -47,8 +47,8 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use sightline_core::camera::{Remote, Source, TestPicture};
 use sightline_core::config::RtspTransport;
 
-use crate::frame_sink::FrameSink;
-use crate::scale::fit;
+use super::frame_sink::FrameSink;
+use super::scale::fit;
 use crate::{CameraSpec, IngestError};
 
 /// How long the jitter buffer waits for late packets, in milliseconds. With less, reordered UDP

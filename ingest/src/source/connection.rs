@@ -9,10 +9,11 @@ use gstreamer::prelude::*;
 use sightline_core::camera::Source;
 use tracing::{debug, warn};
 
-use crate::camera::StopSignal;
-use crate::frame_sink::FrameSink;
-use crate::reason::{explain, unreachable};
-use crate::{CameraSpec, pipeline};
+use super::camera::StopSignal;
+use super::frame_sink::FrameSink;
+use super::pipeline;
+use super::reason::{explain, unreachable};
+use crate::CameraSpec;
 
 /// How often the supervisor checks its timers; a stop is noticed within this time.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
