@@ -86,15 +86,7 @@ type Scene = (Analysis<Script>, Arc<Ledger>, Queue<CameraEvent>);
 /// The analysis of a live camera with these frames waiting, and an output queue of `capacity`.
 fn analysis(capacity: usize, waiting: Vec<Captured>) -> Result<Scene, IngestError> {
     let id: CameraId = "live".parse().expect("valid");
-    let camera = CameraConfig {
-        id: id.clone(),
-        url: "videotestsrc://".into(),
-        fps: None,
-        start_time: None,
-        looped: false,
-        realtime: true,
-        node: None,
-    };
+    let camera = CameraConfig::new(id.clone(), "videotestsrc://");
     let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest)?;
     let frames = Queue::new(waiting.len().max(1));
     for f in waiting {

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use sightline_core::CameraId;
-use sightline_core::config::{CameraConfig, Config, IngestConfig, ShotsConfig, TrackConfig};
+use sightline_core::config::{CameraConfig, Config, DetectConfig, IngestConfig, ShotsConfig, TrackConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
 use sightline_detect::{CameraAnalyzer, Detector};
@@ -46,8 +46,8 @@ pub struct NodeConfig {
     pub track: TrackConfig,
     /// Selection of the pictures of a track.
     pub shots: ShotsConfig,
-    /// Frames that may be in detection at once.
-    pub detect_threads: usize,
+    /// Detection. The weights and the detector's own settings hold for all cameras alike.
+    pub detect: DetectConfig,
     /// Name of this process in every message, for example `ingest@host`.
     pub producer: String,
 }
@@ -55,15 +55,20 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// Takes the settings of a node from the whole configuration.
     pub fn new(config: &Config, producer: impl Into<String>) -> Self {
-        // The detector also returns weaker detections: they continue tracks.
-        let new_track = config.track.new_track.max(config.detect.score_threshold);
         Self {
             ingest: config.ingest.clone(),
-            track: TrackConfig { new_track, ..config.track.clone() },
+            track: config.track.clone(),
             shots: config.shots.clone(),
-            detect_threads: config.detect.threads,
+            detect: config.detect.clone(),
             producer: producer.into(),
         }
+    }
+
+    /// Tracking of one camera. The detector also returns detections below the score threshold: they
+    /// continue tracks, but start none.
+    fn track_of(&self, camera: &CameraConfig) -> TrackConfig {
+        let threshold = camera.score_threshold.unwrap_or(self.detect.score_threshold);
+        TrackConfig { new_track: self.track.new_track.max(threshold), ..self.track.clone() }
     }
 }
 
@@ -154,7 +159,7 @@ impl CameraNode {
         O: Outlet + 'static,
     {
         pipeline::init()?;
-        let detectors = Arc::new(DetectorPool::new(config.detect_threads, Box::new(detector)));
+        let detectors = Arc::new(DetectorPool::new(config.detect.threads, Box::new(detector)));
         let cameras = Mutex::new(Some(BTreeMap::new()));
         let (out, registry): (Arc<dyn Outlet>, Arc<Registry>) = (Arc::new(out), Arc::default());
         let reporter = Arc::new(Reporter::new(&config.producer, Arc::clone(&out)));
@@ -173,6 +178,7 @@ impl CameraNode {
     /// # Errors
     /// When its settings are not valid, its id is taken, or the node is full or stopped.
     pub fn add(&self, camera: CameraConfig) -> Result<(), IngestError> {
+        let track = self.config.track_of(&camera);
         let spec = CameraSpec::new(camera, &self.config.ingest)?;
         let id = spec.id.clone();
         let mut guard = self.cameras();
@@ -191,10 +197,10 @@ impl CameraNode {
         let analysis = Analysis {
             camera: id.clone(),
             lossless,
-            lost: Duration::from_secs_f64(self.config.track.lost_seconds),
+            lost: Duration::from_secs_f64(track.lost_seconds),
             frames: frames.clone(),
             detectors: Arc::clone(&self.detectors),
-            analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &self.config.track, &self.config.shots),
+            analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &track, &self.config.shots),
             meters: Arc::clone(camera.meters()),
             drop_policy: Arc::clone(&self.registry) as Arc<dyn CropDropPolicy>,
             out: Arc::clone(&self.out),

@@ -325,15 +325,7 @@ mod tests {
 
     #[test]
     fn a_displaced_crop_counts_once_and_as_lost() {
-        let camera = CameraConfig {
-            id: "gate".parse().expect("valid"),
-            url: "videotestsrc://".into(),
-            fps: None,
-            start_time: None,
-            looped: false,
-            realtime: true,
-            node: None,
-        };
+        let camera = CameraConfig::new("gate".parse().expect("valid"), "videotestsrc://");
         let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest).expect("valid");
         let meters = Meters::new(&spec, None);
         (0..100).for_each(|_| meters.crop_published());

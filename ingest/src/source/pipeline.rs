@@ -51,10 +51,6 @@ use super::frame_sink::FrameSink;
 use super::scale::fit;
 use crate::{CameraSpec, IngestError};
 
-/// How long the jitter buffer waits for late packets, in milliseconds. With less, reordered UDP
-/// packets are lost on ordinary networks.
-const JITTER_MS: u32 = 200;
-
 /// Decoder threads of one camera: enough for 4K; cameras share the machine's cores anyway.
 const DECODER_THREADS: i32 = 2;
 
@@ -309,7 +305,7 @@ fn rtsp(
     let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     let source = gst::ElementFactory::make("rtspsrc")
         .property("location", &remote.address)
-        .property("latency", JITTER_MS)
+        .property("latency", spec.latency_ms)
         .property("drop-on-latency", true)
         .property("tcp-timeout", micros(spec.connect))
         // With "auto", rtspsrc falls back from UDP to TCP after this time: early enough to happen
