@@ -7,7 +7,7 @@ mod source;
 mod state;
 mod url;
 
-pub use allowed::{AllowedSources, SourceRefused};
+pub use allowed::{AllowedSources, SourceRefused, lies_in};
 pub use config::{CAMERA_KEYS, CameraConfig, CameraConfigError};
 pub use source::{PATTERNS, Remote, Source, TestPicture, UrlError};
 pub use state::CameraState;

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sightline_core::CameraId;
 use sightline_core::config::{CameraConfig, Config, DetectConfig, IngestConfig, ShotsConfig, TrackConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, CameraUrl};
 use sightline_detect::{CameraAnalyzer, Detector};
 use tracing::{error, warn};
 
@@ -50,6 +50,8 @@ pub struct NodeConfig {
     pub detect: DetectConfig,
     /// Name of this process in every message, for example `ingest@host`.
     pub producer: String,
+    /// Addresses of the cameras of the configuration, which need no rule of `ingest.sources`.
+    pub configured: BTreeMap<CameraId, CameraUrl>,
 }
 
 impl NodeConfig {
@@ -61,6 +63,7 @@ impl NodeConfig {
             shots: config.shots.clone(),
             detect: config.detect.clone(),
             producer: producer.into(),
+            configured: config.cameras.iter().map(|camera| (camera.id.clone(), camera.url.clone())).collect(),
         }
     }
 
@@ -179,7 +182,8 @@ impl CameraNode {
     /// When its settings are not valid, its id is taken, or the node is full or stopped.
     pub fn add(&self, camera: CameraConfig) -> Result<(), IngestError> {
         let track = self.config.track_of(&camera);
-        let spec = CameraSpec::new(camera, &self.config.ingest)?;
+        let configured = self.config.configured.get(&camera.id) == Some(&camera.url);
+        let spec = CameraSpec::new(camera, &self.config.ingest)?.configured(configured);
         let id = spec.id.clone();
         let mut guard = self.cameras();
         let cameras = guard.as_mut().filter(|_| !self.shutdown.is_triggered()).ok_or(IngestError::Stopped)?;

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! CameraSpec -> Camera (supervisor, back-off) -> connection -> pipeline -> FrameSink -> Queue<Captured>
-//!                                                              Sampler     Timeline
+//!                                            Guard             Sampler     Timeline
 //! ```
 
 pub(crate) mod camera;
 mod connection;
 mod frame_sink;
+mod guard;
 pub(crate) mod pipeline;
 mod reason;
 mod sample;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sightline_core::camera::{CameraConfigError, CameraUrl, Source};
+use sightline_core::camera::{AllowedSources, CameraConfigError, CameraUrl, Source};
 use sightline_core::config::{CameraConfig, IngestConfig, RtspTransport};
 use sightline_core::{CameraId, Timestamp};
 
@@ -25,6 +25,10 @@ pub struct CameraSpec {
     pub(crate) connect: Duration,
     pub(crate) stall: Duration,
     pub(crate) backoff: (Duration, Duration),
+    /// Where the camera may lead to.
+    pub(crate) sources: AllowedSources,
+    /// The camera stands in the configuration of this node, so that its address needs no rule.
+    pub(crate) configured: bool,
 }
 
 impl CameraSpec {
@@ -53,7 +57,15 @@ impl CameraSpec {
             connect: seconds(ingest.connect_seconds),
             stall: seconds(ingest.stall_seconds),
             backoff: (seconds(ingest.backoff_first_seconds), seconds(ingest.backoff_last_seconds)),
+            sources: ingest.sources,
+            configured: false,
         })
+    }
+
+    /// The same camera as one of this node's own configuration.
+    #[must_use]
+    pub fn configured(self, configured: bool) -> Self {
+        Self { configured, ..self }
     }
 
     /// Whether no frame is ever dropped and a slow consumer slows the footage down. True for files,

@@ -284,13 +284,17 @@ fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     let before = since("one");
     roster.run(live("one"));
     assert_eq!(since("one"), before);
-    let own = since("own");
+    let decoded = || node.status().into_iter().find(|s| s.camera.as_str() == "own").unwrap().frames_decoded;
+    while decoded() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let own = decoded();
     roster.run(CameraConfig { fps: Some(3.0), ..live("one") });
     assert!(since("one") > before);
     let before = since("one");
     roster.run(CameraConfig { fps: Some(3.0), stall_seconds: Some(9.0), ..live("one") });
     assert!(since("one") > before);
-    assert_eq!(since("own"), own, "the others run on");
+    assert!(decoded() >= own, "the others run on");
     roster.stop(&["own".parse().unwrap(), "one".parse().unwrap()]);
     assert_eq!(running(), ["own"], "its own camera is not to be taken away");
     std::thread::sleep(Duration::from_millis(2100));
