@@ -28,7 +28,7 @@ pub mod telemetry;
 pub mod time;
 
 pub use backoff::Backoff;
-pub use camera::{CameraState, CameraUrl};
+pub use camera::{CameraConfig, CameraState, CameraUrl};
 pub use config::Config;
 pub use delivery::{Delivery, Discard, Receipt, RefusalHandler};
 pub use frame::{Frame, RgbImage};

@@ -2,47 +2,29 @@
 //! event.
 //!
 //! ```text
-//! source -> decode -> sample (analysed rate) -> convert, scale -> copy -> Frame
-//!        --(queue of 2: drop oldest when live, wait for files)-->
-//!        detect + track + best shots -> CameraEvent -> Outlet
+//! source/    decode -> sample (analysed rate) -> convert, scale -> copy -> Frame
+//!            --(queue of 2: drop oldest when live, wait for files)-->
+//! analysis/  detect + track + best shots -> CameraEvent -> Outlet
+//! outbox/    disk -> broker (an Outlet; in one process the Outlet is a queue to the next stage)
 //! ```
 //!
-//! One [`CameraNode`] runs many cameras. Each has threads of its own (supervision, analysis,
-//! GStreamer's), so a camera that hangs, floods or fails affects none of the others. They share the
-//! pool of detectors and the [`Outlet`] of events: a queue to the next stage, or a [`Publisher`]
-//! that sends them to a broker by way of the disk.
+//! `source/` and `analysis/` exist once per camera, with threads of their own (supervision, analysis,
+//! GStreamer's), so a camera that hangs, floods or fails affects none of the others. `node/` owns all
+//! cameras of a process: a [`CameraNode`] runs them with one pool of detectors and one [`Outlet`],
+//! and a [`Roster`] also keeps those that the node refused. The outlet is a queue to the next stage,
+//! or a [`Publisher`] that sends events to a broker by way of the disk.
 
 mod analysis;
-mod camera;
-mod clock;
-mod connection;
 mod error;
-mod frame_sink;
 mod node;
 mod outbox;
 mod outlet;
-mod pipeline;
-mod pool;
-mod reason;
-mod report;
-mod roster;
-mod sample;
-mod sampler;
-mod scale;
-mod spec;
-mod status;
+mod source;
 
-pub use camera::{Camera, Captured};
-pub use clock::ClockSource;
 pub use error::IngestError;
-pub use node::{CameraNode, NodeConfig};
+pub use node::{CameraNode, CameraStatus, NodeConfig, REPORT_EVERY, Roster};
 #[cfg(feature = "kafka")]
 pub use outbox::KafkaCarrier;
 pub use outbox::{Carrier, DeliveryCallback, DeliveryError, OutboxError, PlacementFence, Publisher, PublisherError};
 pub use outlet::{Outlet, SendError};
-pub use report::REPORT_EVERY;
-pub use roster::Roster;
-pub use sample::{SampleError, copy_rgb};
-pub use sampler::Sampler;
-pub use spec::CameraSpec;
-pub use status::CameraStatus;
+pub use source::{Camera, CameraSpec, Captured, ClockSource, SampleError, Sampler, copy_rgb};

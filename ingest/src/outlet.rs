@@ -90,7 +90,7 @@ impl Outlet for Queue<CameraEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::report;
+    use crate::node::report::tests::report;
     use sightline_core::message::Origin;
     use sightline_core::{Progress, Timestamp};
 

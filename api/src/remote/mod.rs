@@ -14,10 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sightline_core::camera::AllowedSources;
-use sightline_core::config::CameraConfig;
+use sightline_core::config::{CameraConfig, IngestConfig};
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{CameraId, CameraUrl, NodeReport, Timestamp};
+use sightline_core::{CameraId, NodeReport, Timestamp};
 use sightline_search::Coverage;
 
 #[cfg(feature = "kafka")]
@@ -82,7 +81,7 @@ struct PollState {
 pub struct RemoteNodes {
     coverage: Coverage,
     topic: Option<Arc<dyn CameraTopic>>,
-    allowed: Option<AllowedSources>,
+    ingest: Option<IngestConfig>,
     state: Mutex<PollState>,
 }
 
@@ -90,13 +89,14 @@ impl RemoteNodes {
     /// Creates the control over the cameras of `coverage` (usually of a
     /// [`sightline_search::RemoteCoverage`]); `topic` is needed to add and remove cameras.
     pub fn new(coverage: Coverage, topic: Option<Arc<dyn CameraTopic>>) -> Self {
-        Self { coverage, topic, allowed: None, state: Mutex::default() }
+        Self { coverage, topic, ingest: None, state: Mutex::default() }
     }
 
-    /// Refuses to add cameras that these rules do not allow.
+    /// Refuses to add cameras that are not valid on a node with this `[ingest]`, or that its
+    /// `sources` do not allow.
     #[must_use]
-    pub fn allowing(self, sources: AllowedSources) -> Self {
-        Self { allowed: Some(sources), ..self }
+    pub fn checked_by(self, ingest: IngestConfig) -> Self {
+        Self { ingest: Some(ingest), ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, PollState> {
@@ -183,9 +183,12 @@ fn report_age_s(last: &SeenReport, now: Instant) -> f64 {
 impl CameraControl for RemoteNodes {
     fn add(&self, camera: CameraConfig) -> Result<(), CameraRefused> {
         let topic = self.topic.as_ref().ok_or(CameraRefused::Unsupported(NO_TOPIC))?;
-        camera.url.source().map_err(|e| CameraRefused::Invalid(e.to_string()))?;
-        if let Some(allowed) = &self.allowed {
-            allowed.check(&camera.url).map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+        match &self.ingest {
+            None => drop(camera.url.source().map_err(|e| CameraRefused::Invalid(e.to_string()))?),
+            Some(ingest) => {
+                camera.check(ingest).map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+                ingest.sources.check(&camera.url).map_err(|e| CameraRefused::Invalid(e.to_string()))?;
+            }
         }
         topic.put(&camera).map_err(publish_failed)?;
         let id = camera.id.clone();
@@ -229,9 +232,8 @@ impl CameraControl for RemoteNodes {
     fn remote_cameras(&self) -> Vec<(CameraConfig, CameraSource)> {
         let published = self.published();
         let of_nodes = self.coverage.all().into_keys().filter(|id| !published.contains_key(id)).map(|id| {
-            let (url, fps, start_time) = (CameraUrl::from(""), None, None);
-            let camera = CameraConfig { id, url, fps, start_time, looped: false, realtime: true, node: None };
-            (camera, CameraSource::Node)
+            // Its node alone knows its address.
+            (CameraConfig::new(id, ""), CameraSource::Node)
         });
         let of_nodes: Vec<_> = of_nodes.collect();
         published.into_values().map(|c| (c, CameraSource::Api)).chain(of_nodes).collect()

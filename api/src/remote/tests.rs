@@ -189,4 +189,14 @@ fn without_a_topic_cameras_cannot_be_changed() {
     let bad = CameraConfig { url: "nothing".into(), ..camera("gate") };
     let up = nodes(&coverage, Some(Topic::default()));
     assert!(matches!(up.add(bad), Err(CameraRefused::Invalid(_))));
+    // What no node would run is not published.
+    let ingest = sightline_core::Config::layered(None, []).expect("default").ingest;
+    let up = up.checked_by(ingest);
+    let slow = CameraConfig { fps: Some(0.0), ..camera("gate") };
+    assert!(matches!(up.add(slow), Err(CameraRefused::Invalid(why)) if why.starts_with("fps = 0")));
+    let file = CameraConfig { url: "file:///etc/passwd".into(), ..camera("gate") };
+    assert!(matches!(up.add(file), Err(CameraRefused::Invalid(why)) if why.contains("ingest.sources")));
+    assert!(up.published().is_empty());
+    assert!(up.add(CameraConfig { stall_seconds: Some(9.0), ..camera("gate") }).is_ok());
+    assert_eq!(up.published().len(), 1);
 }

@@ -4,8 +4,9 @@
 use axum::Json;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use sightline_core::config::CameraConfig;
+use sightline_core::config::{CameraConfig, RtspTransport};
 use sightline_core::{CameraId, CameraUrl, Timestamp};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::cameras::CameraView;
@@ -33,8 +34,26 @@ pub struct NewCamera {
     /// Address: `rtsp://`, `http(s)://`, `file:...`, `v4l2:///dev/...` or `videotestsrc://`.
     #[schema(value_type = String)]
     pub url: CameraUrl,
-    /// Analysed frames per second; overrides `ingest.fps`.
+    /// Analysed frames per second. This one and the next eight override the node's `[ingest]`, and
+    /// `score_threshold` its `[detect]`, for this camera.
     pub fps: Option<f64>,
+    /// Height in pixels to which frames are scaled down before analysis.
+    pub max_height: Option<u32>,
+    /// Seconds without a frame after which the camera is connected anew.
+    pub stall_seconds: Option<f64>,
+    /// Seconds that a connection attempt may take until its first frame.
+    pub connect_seconds: Option<f64>,
+    /// Seconds until the first new attempt.
+    pub backoff_first_seconds: Option<f64>,
+    /// Seconds up to which the pause between attempts doubles.
+    pub backoff_last_seconds: Option<f64>,
+    /// RTSP only: `tcp`, `udp`, or `auto` (UDP first, then TCP).
+    #[schema(schema_with = transports)]
+    pub rtsp_transport: Option<RtspTransport>,
+    /// RTSP only: milliseconds to wait for late packets.
+    pub rtsp_latency_ms: Option<u32>,
+    /// Score below which a detection starts no track, 0 to 1.
+    pub score_threshold: Option<f32>,
     /// Files only: capture time of the first frame; default: the file's modification time.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub start_time: Option<Timestamp>,
@@ -51,6 +70,33 @@ pub struct NewCamera {
 
 fn yes() -> bool {
     true
+}
+
+/// OpenAPI schema of a transport: a string enumeration.
+fn transports() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["tcp", "udp", "auto"])).build()
+}
+
+impl From<NewCamera> for CameraConfig {
+    fn from(new: NewCamera) -> Self {
+        Self {
+            id: new.id,
+            url: new.url,
+            fps: new.fps,
+            max_height: new.max_height,
+            stall_seconds: new.stall_seconds,
+            connect_seconds: new.connect_seconds,
+            backoff_first_seconds: new.backoff_first_seconds,
+            backoff_last_seconds: new.backoff_last_seconds,
+            rtsp_transport: new.rtsp_transport,
+            rtsp_latency_ms: new.rtsp_latency_ms,
+            score_threshold: new.score_threshold,
+            start_time: new.start_time,
+            looped: new.looped,
+            realtime: new.realtime,
+            node: new.node,
+        }
+    }
 }
 
 /// Options of a removal.
@@ -80,16 +126,7 @@ pub async fn get(desk: Desk<Viewer>, ApiPath(id): ApiPath<CameraId>) -> Result<J
 #[utoipa::path(post, path = "/v1/cameras", tag = "cameras", request_body = NewCamera,
     responses((status = 201, body = CameraView), (status = 409, body = ErrorBody), (status = 501, body = ErrorBody)))]
 pub async fn add(desk: Desk<Admin>, ApiJson(new): ApiJson<NewCamera>) -> Result<(StatusCode, Json<CameraView>), Error> {
-    let camera = CameraConfig {
-        id: new.id,
-        url: new.url,
-        fps: new.fps,
-        start_time: new.start_time,
-        looped: new.looped,
-        realtime: new.realtime,
-        node: new.node,
-    };
-    Ok((StatusCode::CREATED, Json(desk.add_camera(camera).await?)))
+    Ok((StatusCode::CREATED, Json(desk.add_camera(new.into()).await?)))
 }
 
 /// Stops a camera and erases everybody it recorded, or keeps them searchable with `keep=true`. An

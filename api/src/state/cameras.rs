@@ -233,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn a_camera_of_an_earlier_version_has_the_settings_of_its_node() {
+        let (_dir, state) = open();
+        // As it was written before cameras had settings of their own.
+        let spec = r#"{"id":"a","url":"rtsp://u:secret@cam/1","fps":2.0,"loop":false,"realtime":true}"#;
+        let insert = "INSERT INTO cameras (id, spec, source, added_at) VALUES ('a', ?1, 'api', 1)";
+        let written = state.with(|c| Ok(c.execute(insert, [spec])?));
+        assert_eq!(written.expect("written"), 1);
+        let read = state.cameras().expect("read").remove(0).spec;
+        let id: CameraId = "a".parse().expect("valid");
+        assert_eq!(read, CameraConfig { fps: Some(2.0), ..CameraConfig::new(id.clone(), "rtsp://u:secret@cam/1") });
+        let own = CameraConfig { stall_seconds: Some(9.0), score_threshold: Some(0.75), ..read };
+        state.add_camera(&own).expect("written");
+        assert_eq!(state.camera(&id).expect("read").expect("there").spec, own);
+    }
+
+    #[test]
     fn an_erasure_outlives_a_crash() {
         let (dir, state) = open();
         let id: CameraId = "a".parse().expect("valid");

@@ -49,6 +49,28 @@ fn refusals() {
 }
 
 #[test]
+fn a_camera_keeps_the_settings_that_it_has_for_itself() {
+    let server = Server::start();
+    let own = json!({
+        "id": "gate", "url": "rtsp://cam/1", "fps": 2.5, "max_height": 720, "stall_seconds": 9.0, "connect_seconds": 20.0,
+        "backoff_first_seconds": 1.0, "backoff_last_seconds": 2.0, "rtsp_transport": "udp", "rtsp_latency_ms": 900,
+        "score_threshold": 0.75, "start_time": null, "loop": false, "realtime": true, "node": "ingest@rack-1"
+    });
+    assert_eq!(server.post("/v1/cameras", &own).0, 201);
+    let stored = server.app.state().cameras().unwrap().remove(0).spec;
+    let mut written = serde_json::to_value(&stored).unwrap();
+    written["start_time"] = Value::Null;
+    assert_eq!(written, own);
+    let (status, answer) = server.post("/v1/cameras", &json!({ "id": "yard", "url": "rtsp://cam/2", "stall": 9.0 }));
+    let said = answer["message"].as_str().unwrap();
+    assert!(status == 400 && said.contains("stall") && said.contains("stall_seconds"), "{answer}");
+    assert_eq!(
+        server.post("/v1/cameras", &json!({ "id": "yard", "url": "rtsp://c", "rtsp_transport": "tcpip" })).0,
+        400
+    );
+}
+
+#[test]
 fn removing_a_camera_erases_its_people() {
     let server = Server::start();
     server.cameras(&["gate", "yard"]);

@@ -11,16 +11,18 @@
 //! "v4l2:///dev/video0"            this device
 //! ```
 //!
-//! Cameras of the configuration file need no rule. A host name is resolved when the camera is
-//! added, and each of its addresses must be allowed.
+//! Cameras of the configuration file need no rule. A host name is resolved, and each of its addresses
+//! must be allowed: when the camera is added, and again whenever a node connects to it
+//! ([`AllowedSources::resolve`]). Wherever a camera leads to from there, by a redirect or a playlist,
+//! must be allowed, too ([`AllowedSources::resolve_allowed`]).
 
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Component, Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{CameraUrl, Remote, Source, UrlError};
+use super::{CameraUrl, Source, UrlError};
 
 const SCHEMES: [&str; 7] = ["rtsp", "rtsps", "http", "https", "videotestsrc", "file", "v4l2"];
 
@@ -104,13 +106,9 @@ impl AllowedSources {
         let by_scheme = self.rules.contains(&Rule::Scheme(scheme.clone()));
         let (allowed, what) = match url.source()? {
             Source::Rtsp(remote) | Source::Http(remote) => {
-                let nets: Vec<IpNet> = self
-                    .rules
-                    .iter()
-                    .filter_map(|r| if let Rule::Network(net) = r { Some(*net) } else { None })
-                    .collect();
-                if by_scheme && !in_networks(&remote, &nets)? {
-                    return Err(SourceRefused::NotAllowed { what: "host in that network".into() });
+                // Without networks a host need not have an address yet.
+                if by_scheme && self.has_networks() {
+                    self.resolve(&remote.host, remote.port)?;
                 }
                 (by_scheme, format!("{scheme} address"))
             }
@@ -123,26 +121,49 @@ impl AllowedSources {
         };
         if allowed { Ok(()) } else { Err(SourceRefused::NotAllowed { what }) }
     }
-}
 
-fn in_networks(remote: &Remote, networks: &[IpNet]) -> Result<bool, SourceRefused> {
-    if networks.is_empty() {
-        return Ok(true);
+    /// The addresses of a host that a camera leads to. Whoever connects must connect to these: a
+    /// name may have others a moment later. Blocks while a name is resolved.
+    ///
+    /// # Errors
+    /// When no rule allows the scheme, or as [`AllowedSources::resolve`].
+    pub fn resolve_allowed(&self, scheme: &str, host: &str, port: u16) -> Result<Vec<SocketAddr>, SourceRefused> {
+        if self.rules.contains(&Rule::Scheme(scheme.to_ascii_lowercase())) {
+            self.resolve(host, port)
+        } else {
+            Err(SourceRefused::NotAllowed { what: format!("{scheme} address") })
+        }
     }
-    let inside = |ip: IpAddr| networks.iter().any(|net| net.contains(&ip.to_canonical()));
-    if let Ok(ip) = remote.host.parse() {
-        return Ok(inside(ip));
+
+    /// The addresses of a host, each of which lies in one of the networks if there are any.
+    ///
+    /// # Errors
+    /// An address outside of the networks, or a name without an address.
+    pub fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, SourceRefused> {
+        let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|_| SourceRefused::Unresolved)?.collect();
+        if found.is_empty() {
+            return Err(SourceRefused::Unresolved);
+        }
+        let inside = |ip: IpAddr| self.networks().any(|net| net.contains(&ip.to_canonical()));
+        if !self.has_networks() || found.iter().all(|address| inside(address.ip())) {
+            Ok(found)
+        } else {
+            Err(SourceRefused::NotAllowed { what: "host in that network".into() })
+        }
     }
-    let found = (remote.host.as_str(), remote.port).to_socket_addrs().map_err(|_| SourceRefused::Unresolved)?;
-    let mut found = found.peekable();
-    if found.peek().is_none() {
-        return Err(SourceRefused::Unresolved);
+
+    /// Whether hosts must lie in certain networks.
+    pub fn has_networks(&self) -> bool {
+        self.networks().next().is_some()
     }
-    Ok(found.all(|address| inside(address.ip())))
+
+    fn networks(&self) -> impl Iterator<Item = &IpNet> {
+        self.rules.iter().filter_map(|rule| if let Rule::Network(net) = rule { Some(net) } else { None })
+    }
 }
 
 /// Whether a file lies below a folder, symbolic links followed where the file is on this machine.
-fn lies_in(path: &Path, folder: &Path) -> bool {
+pub fn lies_in(path: &Path, folder: &Path) -> bool {
     let plain = !path.components().any(|part| part == Component::ParentDir);
     // A file that is not there (yet, or on this machine) has a folder that may be.
     let real = |path: &Path| {
@@ -187,6 +208,18 @@ mod tests {
         for url in ["rtsp://10.21.0.1/1", "rtsp://[2001:db8::1]/1", "http://10.20.3.4/"] {
             assert!(!check(&rules, url), "{url}");
         }
+    }
+
+    #[test]
+    fn where_a_camera_leads_to_is_checked_address_by_address() {
+        let rules = allowed(&["http", "127.0.0.1/32"]);
+        let at = |scheme: &str, host: &str| rules.resolve_allowed(scheme, host, 80);
+        assert_eq!(at("HTTP", "127.0.0.1").expect("allowed"), ["127.0.0.1:80".parse().expect("valid")]);
+        for (scheme, host) in [("https", "127.0.0.1"), ("http", "127.0.0.2"), ("http", "::1"), ("file", "127.0.0.1")] {
+            assert!(matches!(at(scheme, host), Err(SourceRefused::NotAllowed { .. })), "{scheme} {host}");
+        }
+        assert!(matches!(at("http", "no-such-host.invalid"), Err(SourceRefused::Unresolved)));
+        assert!(allowed(&["http"]).resolve_allowed("http", "127.0.0.2", 80).is_ok());
     }
 
     #[test]

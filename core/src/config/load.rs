@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::range::{OutOfRange, SECONDS, seconds};
 use super::{Config, MAX_RERANK};
+use crate::camera::CAMERA_KEYS;
 
 /// `docker/sightline.toml`, compiled in.
 pub const DEFAULT_TOML: &str = include_str!("../../../docker/sightline.toml");
@@ -46,15 +48,8 @@ pub enum ConfigError {
         hint: String,
     },
     /// A value out of range.
-    #[error("{key} = {value} is out of range: {expected}")]
-    Range {
-        /// `section.key`.
-        key: &'static str,
-        /// The given value.
-        value: String,
-        /// The accepted range.
-        expected: &'static str,
-    },
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
 }
 
 impl Config {
@@ -95,11 +90,10 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let range = |ok: bool, key, value: &dyn std::fmt::Display, expected| {
-            if ok { Ok(()) } else { Err(ConfigError::Range { key, value: value.to_string(), expected }) }
+            OutOfRange::unless(ok, key, value, expected).map_err(ConfigError::from)
         };
         let unit = |v: f32| (0.0..=1.0).contains(&v);
-        let seconds = |v: f64| v > 0.0 && v <= DAY_SECONDS;
-        let (s, i, d, t, c) = (&self.server, &self.ingest, &self.detect, &self.track, &self.shots);
+        let (s, d, t, c) = (&self.server, &self.detect, &self.track, &self.shots);
         range(
             s.require_tokens || s.listen.ip().is_loopback(),
             "server.require_tokens",
@@ -143,17 +137,7 @@ impl Config {
             "0 (for ever) to 36500",
         )?;
         range(s.max_body_bytes >= 1024, "server.max_body_bytes", &s.max_body_bytes, "at least 1024")?;
-        range(i.fps > 0.0 && i.fps <= 60.0, "ingest.fps", &i.fps, "above 0, at most 60")?;
-        range(i.max_height >= 64, "ingest.max_height", &i.max_height, "at least 64")?;
-        range(seconds(i.stall_seconds), "ingest.stall_seconds", &i.stall_seconds, SECONDS)?;
-        range(seconds(i.connect_seconds), "ingest.connect_seconds", &i.connect_seconds, SECONDS)?;
-        range(seconds(i.backoff_last_seconds), "ingest.backoff_last_seconds", &i.backoff_last_seconds, SECONDS)?;
-        range(
-            i.backoff_first_seconds > 0.0 && i.backoff_first_seconds <= i.backoff_last_seconds,
-            "ingest.backoff_first_seconds",
-            &i.backoff_first_seconds,
-            "above 0, at most ingest.backoff_last_seconds",
-        )?;
+        self.ingest.check()?;
         range(
             d.input_size >= 64 && d.input_size % 32 == 0 && d.input_size <= 2048,
             "detect.input_size",
@@ -210,11 +194,6 @@ impl Config {
     }
 }
 
-/// The longest duration that a setting may have. A longer one, infinity for example, is a mistake,
-/// and does not fit a `Duration`.
-const DAY_SECONDS: f64 = 86_400.0;
-const SECONDS: &str = "above 0, at most 86400 (a day)";
-
 /// The environment variables with [`ENV_PREFIX`]; others need not be UTF-8.
 fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let ours = |(name, value): (OsString, OsString)| {
@@ -234,11 +213,16 @@ fn parse(text: &str, origin: &str) -> Result<Table, ConfigError> {
     text.parse().map_err(|e: toml::de::Error| ConfigError::Parse { origin: origin.into(), message: e.to_string() })
 }
 
-/// Merges `over` into `base`. `cameras` is a list with a form of its own, validated by its type;
-/// every other key must be known.
+/// Merges `over` into `base`, where every key must be known. `cameras` is a list: it replaces the
+/// list below it.
 fn merge(base: &mut Table, over: Table, default: &Table, origin: &str) -> Result<(), ConfigError> {
     for (section, value) in over {
         if section == "cameras" {
+            let entries = value.as_array().into_iter().flatten().filter_map(Value::as_table);
+            if let Some(key) = entries.flat_map(Table::keys).find(|key| !CAMERA_KEYS.contains(&key.as_str())) {
+                let all = CAMERA_KEYS.map(|known| format!("cameras.{known}"));
+                return Err(unknown(&format!("cameras.{key}"), all.iter().map(String::as_str), origin));
+            }
             base.insert(section, value);
             continue;
         }
@@ -377,6 +361,9 @@ mod tests {
         let c = with("[[cameras]]\nid = \"a\"\nurl = \"videotestsrc://\"\n").expect("valid");
         assert!(c.cameras[0].realtime && !c.cameras[0].looped);
         assert!(with("[[cameras]]\nid = \"A B\"\nurl = \"x\"\n").is_err());
-        assert!(with("[[cameras]]\nid = \"a\"\nurl = \"x\"\nfoo = 1\n").is_err());
+        let c = with("[[cameras]]\nid = \"a\"\nurl = \"rtsp://a\"\nstall_seconds = 9.5\nrtsp_transport = \"udp\"\n");
+        assert_eq!(c.expect("valid").cameras[0].stall_seconds, Some(9.5));
+        let e = with("[[cameras]]\nid = \"a\"\nurl = \"x\"\nstal_seconds = 1\n").expect_err("unknown").to_string();
+        assert!(e.contains("cameras.stal_seconds") && e.contains("\"cameras.stall_seconds\""), "{e}");
     }
 }

@@ -3,13 +3,16 @@
 //! are errors that name the nearest valid key.
 
 mod load;
+mod range;
 mod sections;
 
+pub use crate::camera::CameraConfig;
 pub use load::{ConfigError, DEFAULT_TOML};
+pub use range::OutOfRange;
 pub use sections::{
-    AuditConfig, BusCompression, BusConfig, CameraConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision,
-    GalleryConfig, IndexConfig, IngestConfig, MAX_RERANK, ModelConfig, MonitorConfig, PatchCoding, Quantization,
-    RtspTransport, ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
+    AuditConfig, BusCompression, BusConfig, DataConfig, DetectConfig, EmbedConfig, EmbedPrecision, GalleryConfig,
+    IndexConfig, IngestConfig, MAX_RERANK, ModelConfig, MonitorConfig, PatchCoding, Quantization, RtspTransport,
+    ScoreForm, SearchConfig, ServerConfig, ShotsConfig, TrackConfig, VectorPlace, VectorsConfig,
 };
 
 use serde::{Deserialize, Serialize};

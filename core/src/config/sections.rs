@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::camera::AllowedSources;
-use crate::{CameraId, CameraUrl, Timestamp};
 
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +77,7 @@ pub struct IngestConfig {
     pub backoff_first_seconds: f64,
     pub backoff_last_seconds: f64,
     pub rtsp_transport: RtspTransport,
+    pub rtsp_latency_ms: u32,
     pub max_cameras: usize,
     pub sources: AllowedSources,
 }
@@ -287,36 +287,4 @@ pub struct IndexConfig {
 pub struct MonitorConfig {
     pub listen: SocketAddr,
     pub node: String,
-}
-
-/// One `[[cameras]]` entry, and the body of `POST /v1/cameras`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CameraConfig {
-    /// Immutable id.
-    pub id: CameraId,
-    /// Address of the footage: `rtsp://`, `http(s)://`, `file:///`, `v4l2:///dev/...`,
-    /// `videotestsrc://`.
-    #[serde(serialize_with = "CameraUrl::serialize_exposed")]
-    pub url: CameraUrl,
-    /// Analysed frames a second, instead of `ingest.fps`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fps: Option<f64>,
-    /// Files: capture time of the first frame; the file's modification time when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_time: Option<Timestamp>,
-    /// Files: start again at the end.
-    #[serde(default, rename = "loop")]
-    pub looped: bool,
-    /// Files: play at the camera's pace (default) or as fast as the machine can.
-    #[serde(default = "yes")]
-    pub realtime: bool,
-    /// Name of the camera node that is to run it; left out, the placement chooses one. It counts for
-    /// cameras that are added through the API of separate roles.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-}
-
-fn yes() -> bool {
-    true
 }

@@ -115,8 +115,8 @@ struct Shared {
     /// The sender stops now, whatever is left.
     stop_now: AtomicBool,
     bytes: AtomicU64,
-    /// Records that were accepted and then refused by the broker for good, by camera.
-    lost: Arc<Mutex<BTreeMap<CameraId, u64>>>,
+    /// Crops that were accepted here and then refused by the broker for good, by camera.
+    refused_crops: Arc<Mutex<BTreeMap<CameraId, u64>>>,
     reports: Arc<Mutex<BTreeMap<CameraId, u32>>>,
 }
 
@@ -172,7 +172,7 @@ impl Publisher {
             open: AtomicBool::new(false),
             stop_now: AtomicBool::new(false),
             bytes,
-            lost: Arc::default(),
+            refused_crops: Arc::default(),
             reports: Arc::default(),
         });
         let sender = Sender::new(Arc::clone(&shared));
@@ -311,7 +311,7 @@ fn kind(event: &CameraEvent) -> &'static str {
     }
 }
 
-/// Counts a record that is lost.
+/// Counts a record that this node could not keep.
 fn dropped(camera: &CameraId, kind: &'static str, why: &'static str) {
     let labels = [("camera", camera.to_string()), ("kind", kind.into()), ("reason", why.into())];
     counter!("sightline_ingest_dropped_records_total", &labels).increment(1);
@@ -365,7 +365,10 @@ impl Outlet for Publisher {
         if !self.shared.open.load(Ordering::Relaxed) {
             return;
         }
-        report.crops_dropped += lock(&self.shared.lost).get(&report.camera).copied().unwrap_or(0);
+        // They count as dropped, no longer as published; those of an earlier run were never counted.
+        let refused = lock(&self.shared.refused_crops).get(&report.camera).copied().unwrap_or(0);
+        report.crops = report.crops.saturating_sub(refused);
+        report.crops_dropped += refused;
         let camera = report.camera.clone();
         let Ok(payload) = wire::encode_camera_event(&CameraEvent::Report(report)) else { return };
         {

@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::counter;
 use sightline_bus::placement::Verdict;
+use sightline_bus::wire;
 use sightline_core::CameraId;
 use tracing::{error, warn};
 
 use super::store::{OutboxError, PlacementStamp};
-use super::{DeliveryCallback, DeliveryError, Shared, dropped, lock};
+use super::{DeliveryCallback, DeliveryError, Shared, kind, lock};
 
 /// Bytes read from the outbox at once: few compared with `bus.in_flight_bytes`, yet many records
 /// per query.
@@ -209,7 +210,7 @@ impl Sender {
     /// Gives a record to the carrier; returns the record when the carrier has no room.
     fn send(&self, record: ReadRecord) -> Option<ReadRecord> {
         lock(&self.deliveries).in_flight += 1;
-        let done = self.delivery_callback(record.id, record.camera.clone());
+        let done = self.delivery_callback(record.id, record.camera.clone(), record.payload.clone());
         if self.shared.carrier.try_send(record.camera.as_str(), record.payload.clone(), done) {
             return None;
         }
@@ -217,9 +218,9 @@ impl Sender {
         Some(record)
     }
 
-    fn delivery_callback(&self, id: i64, camera: CameraId) -> DeliveryCallback {
+    fn delivery_callback(&self, id: i64, camera: CameraId, payload: Bytes) -> DeliveryCallback {
         let (deliveries, wake) = (Arc::clone(&self.deliveries), Arc::clone(&self.shared.wake));
-        let lost = Arc::clone(&self.shared.lost);
+        let refused_crops = Arc::clone(&self.shared.refused_crops);
         Box::new(move |outcome| {
             let mut deliveries = lock(&deliveries);
             deliveries.in_flight = deliveries.in_flight.saturating_sub(1);
@@ -229,9 +230,13 @@ impl Sender {
                     deliveries.finished.push(id);
                 }
                 Err(DeliveryError::Permanent(why)) => {
-                    error!(%camera, why, "the broker refuses a record for good; it is lost");
-                    dropped(&camera, "record", "refused");
-                    *lock(&lost).entry(camera).or_default() += 1;
+                    let kind = wire::decode_camera_event(payload).map_or("unreadable", |event| kind(&event));
+                    error!(%camera, kind, why, "the broker refuses a record for good; it is lost");
+                    let labels = [("camera", camera.to_string()), ("kind", kind.into())];
+                    counter!("sightline_ingest_refused_records_total", &labels).increment(1);
+                    if kind == "crop" {
+                        *lock(&refused_crops).entry(camera).or_default() += 1;
+                    }
                     deliveries.finished.push(id);
                 }
                 Err(DeliveryError::Retryable(why)) => {

@@ -8,7 +8,7 @@ use sightline_core::message::Origin;
 use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackEnd, TrackId};
 
 use super::*;
-use crate::report::tests::report;
+use crate::node::report::tests::report;
 
 const SOON: Duration = Duration::from_secs(5);
 const T0: Timestamp = Timestamp::from_micros(0);
@@ -22,6 +22,8 @@ struct Broker {
     held: Mutex<Vec<DeliveryCallback>>,
     got: Mutex<Vec<String>>,
     reports: AtomicUsize,
+    /// Crops of the newest report.
+    reported: AtomicU64,
     refuse: Mutex<Option<DeliveryError>>,
 }
 
@@ -69,8 +71,9 @@ impl Carrier for Broker {
             done(Err(why));
             return true;
         }
-        if matches!(event, CameraEvent::Report(_)) {
+        if let CameraEvent::Report(report) = &event {
             self.reports.fetch_add(1, Ordering::SeqCst);
+            self.reported.store(report.crops, Ordering::SeqCst);
         }
         lock(&self.got).push(label(&event));
         if self.hold.load(Ordering::SeqCst) {
@@ -255,6 +258,14 @@ fn what_the_broker_refuses_for_good_is_counted_and_the_rest_goes_on() {
     assert!(live(&publisher, crop("a", 2, 100)));
     until("sent again", || publisher.waiting() == 0);
     assert_eq!(broker.got().last().map(String::as_str), Some("a crop 2"));
+    // The end of a track is no picture: it is refused without a word in the report.
+    *lock(&broker.refuse) = Some(DeliveryError::Permanent("too large".into()));
+    assert!(live(&publisher, end("a", 3)));
+    until("refused", || publisher.waiting() == 0 && lock(&broker.refuse).is_none());
+    let counted = NodeReport { crops: 9, crops_dropped: 4, ..report("a", 1) };
+    publisher.report(counted);
+    assert_eq!(broker.got().last().map(String::as_str), Some("a report 1 dropped 5"));
+    assert_eq!(broker.reported.load(Ordering::SeqCst), 8, "of nine published pictures one was refused");
     // Larger than any record may be.
     assert!(matches!(publisher.send_waiting(crop("a", 3, 2_000_000), SOON), Err(SendError::Permanent(_))));
 }

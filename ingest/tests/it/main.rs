@@ -9,6 +9,7 @@ mod http;
 mod needs_kafka;
 mod node;
 mod rtsp;
+mod sources;
 mod stride;
 mod test_picture;
 mod util;

@@ -279,8 +279,17 @@ fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     let before = since("one");
     roster.run(live("one"));
     assert_eq!(since("one"), before);
+    let decoded = || node.status().into_iter().find(|s| s.camera.as_str() == "own").unwrap().frames_decoded;
+    while decoded() == 0 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let own = decoded();
     roster.run(CameraConfig { fps: Some(3.0), ..live("one") });
     assert!(since("one") > before);
+    let before = since("one");
+    roster.run(CameraConfig { fps: Some(3.0), stall_seconds: Some(9.0), ..live("one") });
+    assert!(since("one") > before);
+    assert!(decoded() >= own, "the others run on");
     roster.stop(&["own".parse().unwrap(), "one".parse().unwrap()]);
     assert_eq!(running(), ["own"], "its own camera is not to be taken away");
     std::thread::sleep(Duration::from_millis(2100));
@@ -295,4 +304,35 @@ fn a_node_runs_assigned_cameras_and_reports_refused_ones() {
     assert_eq!(shown.len(), 1);
     assert_eq!((shown[0].camera.as_str(), shown[0].state), ("bad", CameraState::Failed));
     assert!(roster.forget(&"two".parse().unwrap()) && !roster.forget(&"two".parse().unwrap()));
+}
+
+#[test]
+fn a_score_threshold_of_its_own_keeps_a_camera_from_starting_tracks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ball.avi");
+    ball_avi(&path, 50);
+    let crops = |score_threshold| {
+        let out = Queue::new(256);
+        let node = node(ingest(), &out);
+        node.add(CameraConfig { score_threshold, ..every_frame(replay(&file_url(&path))) }).unwrap();
+        let events = events_until_end(&out, Duration::ZERO);
+        events.iter().filter(|e| matches!(e, CameraEvent::Crop(_))).count()
+    };
+    // The detector of these tests says 0.9.
+    assert!(crops(None) > 0);
+    assert_eq!(crops(Some(0.95)), 0);
+}
+
+#[test]
+fn each_camera_has_its_own_time_to_connect() {
+    // The system accepts connections, but nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("rtsp://127.0.0.1:{}/stream", silent.local_addr().unwrap().port());
+    let out = Queue::new(256);
+    let node = node(IngestConfig { connect_seconds: 60.0, ..ingest() }, &out);
+    node.add(config("patient", &url)).unwrap();
+    node.add(CameraConfig { connect_seconds: Some(1.0), ..config("hasty", &url) }).unwrap();
+    let told = reports(&out, 10, |all| all.iter().any(|r| r.state == CameraState::Retrying));
+    assert!(told.iter().any(|r| r.camera.as_str() == "hasty" && r.state == CameraState::Retrying));
+    assert!(told.iter().all(|r| r.camera.as_str() != "patient" || r.state == CameraState::Connecting), "{told:?}");
 }

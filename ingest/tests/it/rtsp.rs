@@ -1,8 +1,10 @@
 //! A real RTSP server on loopback, in a process of its own, killed and started again.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gstreamer_rtsp_server::prelude::*;
@@ -16,6 +18,7 @@ use sightline_ingest::{CameraNode, CameraStatus, Captured, ClockSource};
 use sightline_testing::{free_address, until};
 
 use crate::node::{Blobs, node_config};
+use crate::sources::{only_127_0_0_1, refused};
 use crate::util::{config, ingest, start, wait_for, wait_for_state};
 
 /// Environment variable of the server process: the port to serve on.
@@ -202,4 +205,59 @@ fn credentials_of_the_address_open_a_locked_stream() {
     let (camera, queue) = start(config("open", &url), &ingest());
     wait_for_state(&camera, &queue, CameraState::Decoding);
     assert!(!format!("{:?}", camera.status()).contains("s3cret"));
+}
+
+/// An RTSP server that redirects every description to `location`.
+fn redirecting_rtsp(location: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let location = location.clone();
+            std::thread::spawn(move || answer_rtsp(client, &location));
+        }
+    });
+    port
+}
+
+fn answer_rtsp(mut client: TcpStream, location: &str) -> std::io::Result<()> {
+    let mut lines = BufReader::new(client.try_clone()?).lines();
+    while let Some(first) = lines.next().transpose()? {
+        let fields: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let number = fields.iter().find_map(|f| f.strip_prefix("CSeq: ")).unwrap_or("0");
+        match first.split(' ').next() {
+            Some("OPTIONS") => {
+                write!(client, "RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY\r\n\r\n")?;
+            }
+            _ => write!(client, "RTSP/1.0 302 Found\r\nCSeq: {number}\r\nLocation: {location}\r\n\r\n")?,
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_rtsp_redirect_is_followed_to_what_is_allowed_only() {
+    let port = free_port();
+    let _server = Server::start(port);
+    let url = format!("rtsp://127.0.0.1:{}/a", redirecting_rtsp(format!("rtsp://127.0.0.1:{port}/ball")));
+    let (camera, queue) = start(config("gate", &url), &only_127_0_0_1());
+    wait_for(&camera, &queue, 15.0, |s| s.state == CameraState::Decoding);
+    drop(camera);
+
+    let foreign = TcpListener::bind("127.0.0.2:0").unwrap();
+    let there = foreign.local_addr().unwrap();
+    let sent = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for mut client in foreign.incoming().flatten() {
+            client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            counted.fetch_add(client.read(&mut [0; 64]).unwrap_or(0), Ordering::SeqCst);
+        }
+    });
+    let port = redirecting_rtsp(format!("rtsp://{there}/live?token=sesame"));
+    refused(
+        &format!("rtsp://127.0.0.1:{port}/a"),
+        &format!("leads to rtsp://{there}, which ingest.sources does not allow"),
+    );
+    assert_eq!(sent.load(Ordering::SeqCst), 0, "not a byte was sent there");
 }

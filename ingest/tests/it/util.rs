@@ -27,15 +27,7 @@ pub fn ingest() -> IngestConfig {
 }
 
 pub fn config(id: &str, url: &str) -> CameraConfig {
-    CameraConfig {
-        id: id.parse().unwrap(),
-        url: url.into(),
-        fps: None,
-        start_time: None,
-        looped: false,
-        realtime: true,
-        node: None,
-    }
+    CameraConfig::new(id.parse().unwrap(), url)
 }
 
 /// A file played as fast as it goes, its first frame captured at [`START`].

@@ -93,7 +93,7 @@ async fn connect(config: &Config, app: &App, shutdown: &Shutdown) -> anyhow::Res
     app.set_phase("opening the index");
     let OpenIndex { index, follower } = startup::index(config, app, &embedder, Sharing::Shared).await?;
     let nodes = RemoteNodes::new(index.coverage().clone(), topic(config, shutdown)?);
-    let nodes = Arc::new(nodes.allowing(config.ingest.sources.clone()));
+    let nodes = Arc::new(nodes.checked_by(config.ingest.clone()));
     tokio::spawn(Arc::clone(&nodes).follow(shutdown.clone()));
     app.set_cameras(nodes);
     app.set_index(index, startup::model_view(&embedder))?;

@@ -1,6 +1,8 @@
 //! `sightline camera`: lists, adds and removes cameras of a running server.
 
-use serde_json::{Map, Value, json};
+use anyhow::bail;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::client::{Client, Connection, local};
 use crate::erase;
@@ -15,9 +17,8 @@ pub enum Command {
         id: String,
         /// Address: rtsp://, http(s)://, file:..., v4l2:///dev/... or videotestsrc://
         url: String,
-        /// Analysed frames per second
-        #[arg(long, value_name = "N")]
-        fps: Option<f64>,
+        #[command(flatten)]
+        overrides: Overrides,
         /// Files only: capture time of the first frame (RFC 3339)
         #[arg(long, value_name = "TIME")]
         start_time: Option<String>,
@@ -50,18 +51,62 @@ pub enum Command {
     },
 }
 
+/// What the camera has for itself, instead of the values of `[ingest]` and `[detect]`. The server
+/// checks the values.
+#[derive(clap::Args, Serialize)]
+#[command(next_help_heading = "Instead of the server's settings")]
+pub struct Overrides {
+    /// Analysed frames per second
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fps: Option<f64>,
+    /// Height to which frames are scaled down before analysis
+    #[arg(long, value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_height: Option<u32>,
+    /// Time without a frame after which the camera is connected anew
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall_seconds: Option<f64>,
+    /// Time that a connection attempt may take until its first frame
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_seconds: Option<f64>,
+    /// Pause before the first new attempt
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backoff_first_seconds: Option<f64>,
+    /// Pause up to which it doubles
+    #[arg(long, value_name = "SECONDS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backoff_last_seconds: Option<f64>,
+    /// RTSP only: tcp, udp, or auto (UDP first, then TCP)
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtsp_transport: Option<String>,
+    /// RTSP only: how long to wait for late packets
+    #[arg(long, value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtsp_latency_ms: Option<u32>,
+    /// Score below which a detection starts no track
+    #[arg(long, value_name = "0..1")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score_threshold: Option<f32>,
+    /// Separate roles only: name of the camera node that is to run it
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+}
+
 /// Runs the command.
 pub fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Add { id, url, fps, start_time, looped, fast, connection } => {
-            let mut body = Map::new();
+        Command::Add { id, url, overrides, start_time, looped, fast, connection } => {
+            let Value::Object(mut body) = serde_json::to_value(overrides)? else { bail!("no settings") };
             body.insert("id".into(), json!(id));
             body.insert("url".into(), json!(url));
             body.insert("loop".into(), json!(looped));
             body.insert("realtime".into(), json!(!fast));
-            if let Some(fps) = fps {
-                body.insert("fps".into(), json!(fps));
-            }
             if let Some(start) = start_time {
                 body.insert("start_time".into(), json!(start));
             }

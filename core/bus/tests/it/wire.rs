@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 use sightline_bus::wire::schema::{Envelope, Payload};
 use sightline_bus::wire::{self, Coding, MAX_BYTES, WireError};
-use sightline_core::config::CameraConfig;
+use sightline_core::config::{CameraConfig, RtspTransport};
 use sightline_core::message::{Origin, SCHEMA_VERSION};
 use sightline_core::{
     BBox, CameraEvent, CameraId, CameraState, Crop, CropQuality, IndexEvent, NodeReport, PatchFeatures, Progress,
@@ -209,6 +209,15 @@ fn a_camera_of_a_former_version_is_read_and_written_alike() {
     let text = serde_json::to_string(&pinned).unwrap();
     assert_eq!(text, format!("{},\"node\":\"ingest@rack-1\"}}", former.strip_suffix('}').unwrap()));
     assert_eq!(serde_json::from_str::<CameraConfig>(&text).unwrap(), pinned);
+    // What a camera has for itself is written only where it has it.
+    let own = CameraConfig { stall_seconds: Some(9.0), rtsp_transport: Some(RtspTransport::Udp), ..pinned };
+    let text = serde_json::to_string(&own).unwrap();
+    let mut written: Vec<(String, serde_json::Value)> =
+        serde_json::from_str::<serde_json::Map<_, _>>(&text).unwrap().into_iter().collect();
+    written.retain(|(key, _)| !["id", "url", "fps", "loop", "realtime", "node"].contains(&key.as_str()));
+    written.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(written, [("rtsp_transport".into(), "udp".into()), ("stall_seconds".into(), 9.0.into())]);
+    assert_eq!(serde_json::from_str::<CameraConfig>(&text).unwrap(), own);
 }
 
 #[test]

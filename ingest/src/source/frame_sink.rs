@@ -15,9 +15,9 @@ use gstreamer_video::VideoInfo;
 use sightline_core::queue::{Pushed, Queue};
 use sightline_core::{CameraId, Frame, Timestamp};
 
-use crate::clock::{ClockSource, MonotonicTime, Timeline};
-use crate::sample::copy_rgb;
-use crate::status::Meters;
+use super::sample::copy_rgb;
+use super::timeline::{ClockSource, MonotonicTime, Timeline};
+use crate::node::status::Meters;
 use crate::{CameraSpec, Captured, Sampler};
 
 /// Capture time and frame numbers of a camera; they continue from one connection to the next.

@@ -11,7 +11,7 @@ use sightline_core::message::Origin;
 use sightline_core::{CameraId, CameraState, NodeReport, Timestamp};
 use tracing::{info, warn};
 
-use crate::report::Reporter;
+use super::report::Reporter;
 use crate::{CameraSpec, ClockSource};
 
 /// State and counts of a camera at one moment.
@@ -325,15 +325,7 @@ mod tests {
 
     #[test]
     fn a_displaced_crop_counts_once_and_as_lost() {
-        let camera = CameraConfig {
-            id: "gate".parse().expect("valid"),
-            url: "videotestsrc://".into(),
-            fps: None,
-            start_time: None,
-            looped: false,
-            realtime: true,
-            node: None,
-        };
+        let camera = CameraConfig::new("gate".parse().expect("valid"), "videotestsrc://");
         let spec = CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest).expect("valid");
         let meters = Meters::new(&spec, None);
         (0..100).for_each(|_| meters.crop_published());

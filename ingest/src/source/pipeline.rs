@@ -15,7 +15,7 @@
 //!     protocols=tcp latency=200 drop-on-latency=true ! decodebin ! videoconvertscale \
 //!     ! video/x-raw,format=RGB ! videoflip video-direction=auto ! videoconvert ! autovideosink
 //! # file:///tmp/vtest.avi
-//! gst-launch-1.0 uridecodebin uri=file:///tmp/vtest.avi ! videoconvertscale \
+//! gst-launch-1.0 filesrc location=/tmp/vtest.avi ! decodebin ! videoconvertscale \
 //!     ! video/x-raw,format=RGB,height=480 ! videoconvert ! autovideosink
 //! # https://server/live.m3u8 (HLS), or any other video over HTTP
 //! gst-launch-1.0 uridecodebin uri=https://server/live.m3u8 ! videoconvertscale \
@@ -32,9 +32,9 @@
 //! ```
 //!
 //! RTSP is built from `rtspsrc` itself, so that only the video stream is set up and the sender's
-//! clock can be read from its packets. Files and HTTP use `uridecodebin`, whose `autoplug-continue`
-//! spares the decoding of sound; in GStreamer 1.22 its successor `uridecodebin3` offers no such way
-//! without a stream-collection round trip per source.
+//! clock can be read from its packets. HTTP uses `uridecodebin`, whose `autoplug-continue` spares the
+//! decoding of sound; in GStreamer 1.22 its successor `uridecodebin3` offers no such way without a
+//! stream-collection round trip per source. Wherever the footage leads to, a [`Guard`] looks at it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -47,13 +47,10 @@ use gstreamer_app::{AppSink, AppSinkCallbacks};
 use sightline_core::camera::{Remote, Source, TestPicture};
 use sightline_core::config::RtspTransport;
 
-use crate::frame_sink::FrameSink;
-use crate::scale::fit;
+use super::frame_sink::FrameSink;
+use super::guard::{self, Guard, RtspWatch};
+use super::scale::fit;
 use crate::{CameraSpec, IngestError};
-
-/// How long the jitter buffer waits for late packets, in milliseconds. With less, reordered UDP
-/// packets are lost on ordinary networks.
-const JITTER_MS: u32 = 200;
 
 /// Decoder threads of one camera: enough for 4K; cameras share the machine's cores anyway.
 const DECODER_THREADS: i32 = 2;
@@ -91,8 +88,14 @@ pub fn init() -> Result<(), IngestError> {
 ///
 /// # Errors
 /// When an element cannot be made or linked.
-pub fn build(spec: &CameraSpec, frame_sink: &Arc<FrameSink>) -> Result<gst::Pipeline, glib::BoolError> {
+pub fn build(
+    spec: &CameraSpec,
+    frame_sink: &Arc<FrameSink>,
+    guard: &Arc<Guard>,
+) -> Result<gst::Pipeline, glib::BoolError> {
+    guard::register()?;
     let pipeline = gst::Pipeline::with_name(spec.id.as_str());
+    guard.install(&pipeline);
     pipeline.connect_deep_element_added(|_, _, element| {
         if element.find_property("max-threads").is_some_and(|p| p.value_type() == i32::static_type()) {
             element.set_property("max-threads", DECODER_THREADS);
@@ -100,34 +103,24 @@ pub fn build(spec: &CameraSpec, frame_sink: &Arc<FrameSink>) -> Result<gst::Pipe
     });
     let entry = tail(spec, frame_sink, &pipeline)?;
     match &spec.source {
-        Source::Rtsp(remote) => rtsp(spec, remote, frame_sink, &pipeline, &entry)?,
+        Source::Rtsp(remote) => rtsp(spec, remote, frame_sink, guard, &pipeline, &entry)?,
         Source::Http(remote) => {
-            let decode = uri_decoder(&remote.address, frame_sink, &pipeline, &entry)?;
-            let (user, password) = (remote.user.clone(), remote.password.clone());
-            let seconds = u32::try_from(spec.connect.as_secs().max(1)).unwrap_or(u32::MAX);
-            decode.connect("source-setup", false, move |args| {
-                let source = args.get(1).and_then(|v| v.get::<gst::Element>().ok())?;
-                for (key, value) in [("user-id", &user), ("user-pw", &password)] {
-                    if let (Some(value), Some(_)) = (value, source.find_property(key)) {
-                        source.set_property(key, value);
-                    }
-                }
-                if source.find_property("timeout").is_some_and(|p| p.value_type() == u32::static_type()) {
-                    source.set_property("timeout", seconds);
-                }
-                None
-            });
+            let decode = decoder("uridecodebin", frame_sink, &entry)?;
+            decode.set_property("uri", &remote.address);
+            pipeline.add(&decode)?;
         }
         Source::File(path) => {
             let uri = glib::filename_to_uri(path, None).map_err(|e| glib::bool_error!("{}", e.message()))?;
-            uri_decoder(&uri, frame_sink, &pipeline, &entry)?;
+            let source = make("filesrc")?;
+            if let Some(handler) = source.dynamic_cast_ref::<gst::URIHandler>() {
+                handler.set_uri(&uri).map_err(|e| glib::bool_error!("{}", e.message()))?;
+            }
+            local(&source, frame_sink, &pipeline, &entry)?;
         }
         Source::V4l2(path) => {
             let source = make("v4l2src")?;
             source.set_property("device", path.to_string_lossy().as_ref());
-            let decode = decoder("decodebin", frame_sink, &entry)?;
-            pipeline.add_many([&source, &decode])?;
-            source.link(&decode)?;
+            local(&source, frame_sink, &pipeline, &entry)?;
         }
         Source::Test(picture) => test_picture(picture, spec.realtime, &pipeline, &entry)?,
     }
@@ -287,29 +280,30 @@ fn decoder(kind: &str, frame_sink: &Arc<FrameSink>, entry: &gst::Pad) -> Result<
     Ok(decode)
 }
 
-fn uri_decoder(
-    uri: &str,
+/// Decodes a file or device of this machine.
+fn local(
+    source: &gst::Element,
     frame_sink: &Arc<FrameSink>,
     pipeline: &gst::Pipeline,
     entry: &gst::Pad,
-) -> Result<gst::Element, glib::BoolError> {
-    let decode = decoder("uridecodebin", frame_sink, entry)?;
-    decode.set_property("uri", uri);
-    pipeline.add(&decode)?;
-    Ok(decode)
+) -> Result<(), glib::BoolError> {
+    let decode = decoder("decodebin", frame_sink, entry)?;
+    pipeline.add_many([source, &decode])?;
+    source.link(&decode)
 }
 
 fn rtsp(
     spec: &CameraSpec,
     remote: &Remote,
     frame_sink: &Arc<FrameSink>,
+    guard: &Arc<Guard>,
     pipeline: &gst::Pipeline,
     entry: &gst::Pad,
 ) -> Result<(), glib::BoolError> {
     let micros = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
     let source = gst::ElementFactory::make("rtspsrc")
         .property("location", &remote.address)
-        .property("latency", JITTER_MS)
+        .property("latency", spec.latency_ms)
         .property("drop-on-latency", true)
         .property("tcp-timeout", micros(spec.connect))
         // With "auto", rtspsrc falls back from UDP to TCP after this time: early enough to happen
@@ -329,6 +323,7 @@ fn rtsp(
         RtspTransport::Auto => "udp+udp-mcast+tcp",
     };
     source.set_property_from_str("protocols", protocols);
+    RtspWatch::attach(guard, &source);
     let decode = decoder("decodebin", frame_sink, entry)?;
     pipeline.add_many([&source, &decode])?;
 

@@ -11,11 +11,11 @@ use sightline_core::queue::{Pushed, Queue};
 use sightline_core::shutdown::Shutdown;
 use sightline_core::{Backoff, Frame, Timestamp};
 
-use crate::clock::{Timeline, WallClock};
-use crate::connection::{self, Outcome};
-use crate::frame_sink::{FrameSequence, FrameSink};
-use crate::reason::preflight;
-use crate::status::Meters;
+use super::connection::{self, Outcome};
+use super::frame_sink::{FrameSequence, FrameSink};
+use super::reason::preflight;
+use super::timeline::{Timeline, WallClock};
+use crate::node::status::Meters;
 use crate::{CameraSpec, CameraStatus, IngestError};
 
 /// A connection that delivered frames and lasted this long resets the back-off.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sightline_core::camera::{CameraUrl, Source};
+use sightline_core::camera::{AllowedSources, CameraConfigError, CameraUrl, Source};
 use sightline_core::config::{CameraConfig, IngestConfig, RtspTransport};
 use sightline_core::{CameraId, Timestamp};
 
@@ -21,46 +21,51 @@ pub struct CameraSpec {
     pub(crate) looped: bool,
     pub(crate) realtime: bool,
     pub(crate) transport: RtspTransport,
+    pub(crate) latency_ms: u32,
     pub(crate) connect: Duration,
     pub(crate) stall: Duration,
     pub(crate) backoff: (Duration, Duration),
+    /// Where the camera may lead to.
+    pub(crate) sources: AllowedSources,
+    /// The camera stands in the configuration of this node, so that its address needs no rule.
+    pub(crate) configured: bool,
 }
 
 impl CameraSpec {
     /// Validates one camera's configuration and completes it with the node's.
     ///
     /// # Errors
-    /// When the address is not valid, `fps` is out of range, or a setting for files is given for
-    /// another source.
+    /// As [`CameraConfig::check`].
     pub fn new(camera: CameraConfig, node: &IngestConfig) -> Result<Self, IngestError> {
-        let source = camera.url.source()?;
-        let refuse = |reason: &str| Err(IngestError::Setting { camera: camera.id.clone(), reason: reason.into() });
-        let fps = camera.fps.unwrap_or(node.fps);
-        if !(fps > 0.0 && fps <= 60.0) {
-            return refuse("fps must be above 0 and at most 60");
-        }
-        let replayable = matches!(source, Source::File(_) | Source::Test(_));
-        if !replayable && (camera.looped || !camera.realtime || camera.start_time.is_some()) {
-            return refuse("start_time, loop and realtime = false are for files only");
-        }
-        if camera.looped && matches!(&source, Source::Test(t) if t.num_buffers.is_none()) {
-            return refuse("loop needs footage that ends: give num-buffers");
-        }
+        let source = camera.check(node).map_err(|e| match e {
+            CameraConfigError::Url(e) => IngestError::Url(e),
+            e => IngestError::Setting { camera: camera.id.clone(), reason: e.to_string() },
+        })?;
+        let ingest = camera.ingest(node);
         let seconds = Duration::from_secs_f64;
         Ok(Self {
             id: camera.id,
             url: camera.url,
             source,
-            fps,
-            max_height: node.max_height,
+            fps: ingest.fps,
+            max_height: ingest.max_height,
             start_time: camera.start_time,
             looped: camera.looped,
             realtime: camera.realtime,
-            transport: node.rtsp_transport,
-            connect: seconds(node.connect_seconds),
-            stall: seconds(node.stall_seconds),
-            backoff: (seconds(node.backoff_first_seconds), seconds(node.backoff_last_seconds)),
+            transport: ingest.rtsp_transport,
+            latency_ms: ingest.rtsp_latency_ms,
+            connect: seconds(ingest.connect_seconds),
+            stall: seconds(ingest.stall_seconds),
+            backoff: (seconds(ingest.backoff_first_seconds), seconds(ingest.backoff_last_seconds)),
+            sources: ingest.sources,
+            configured: false,
         })
+    }
+
+    /// The same camera as one of this node's own configuration.
+    #[must_use]
+    pub fn configured(self, configured: bool) -> Self {
+        Self { configured, ..self }
     }
 
     /// Whether no frame is ever dropped and a slow consumer slows the footage down. True for files,
@@ -114,33 +119,30 @@ mod tests {
     use sightline_core::Config;
 
     fn spec(url: &str, change: impl Fn(&mut CameraConfig)) -> Result<CameraSpec, IngestError> {
-        let mut camera = CameraConfig {
-            id: "gate".parse().expect("valid"),
-            url: url.into(),
-            fps: None,
-            start_time: None,
-            looped: false,
-            realtime: true,
-            node: None,
-        };
+        let mut camera = CameraConfig::new("gate".parse().expect("valid"), url);
         change(&mut camera);
         CameraSpec::new(camera, &Config::layered(None, []).expect("default").ingest)
     }
 
     #[test]
-    fn only_footage_that_can_be_replayed_takes_replay_settings() {
-        assert!(spec("file:///a.avi", |c| c.looped = true).is_ok());
-        assert!(spec("videotestsrc://?num-buffers=9", |c| c.looped = true).is_ok());
-        for (url, change) in [
-            ("rtsp://h/s", (|c| c.looped = true) as fn(&mut CameraConfig)),
-            ("rtsp://h/s", |c| c.realtime = false),
-            ("http://h/s", |c| c.start_time = Some(Timestamp::from_micros(0))),
-            ("videotestsrc://", |c| c.looped = true),
-            ("rtsp://h/s", |c| c.fps = Some(0.0)),
-            ("rtsp://h/s", |c| c.fps = Some(f64::NAN)),
-        ] {
-            assert!(matches!(spec(url, change), Err(IngestError::Setting { .. })), "{url}");
-        }
+    fn what_a_camera_has_for_itself_replaces_what_the_node_has() {
+        let node = spec("rtsp://h/s", |_| ()).expect("valid");
+        assert_eq!((node.transport, node.latency_ms, node.stall.as_secs()), (RtspTransport::Tcp, 200, 5));
+        let own = spec("rtsp://h/s", |c| {
+            (c.rtsp_transport, c.rtsp_latency_ms) = (Some(RtspTransport::Udp), Some(900));
+            (c.stall_seconds, c.backoff_first_seconds) = (Some(9.0), Some(2.0));
+        });
+        let own = own.expect("valid");
+        assert_eq!((own.transport, own.latency_ms, own.stall.as_secs()), (RtspTransport::Udp, 900, 9));
+        assert_eq!(own.backoff, (Duration::from_secs(2), Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_setting_that_is_refused_is_told_with_the_camera() {
+        let e = spec("rtsp://h/s", |c| c.fps = Some(0.0)).expect_err("refused");
+        assert_eq!(e.to_string(), "camera gate: fps = 0 is out of range: above 0, at most 60");
+        assert!(matches!(spec("rtsp://h/s", |c| c.looped = true), Err(IngestError::Setting { .. })));
+        assert!(matches!(spec("gopher://h", |_| ()), Err(IngestError::Url(_))));
     }
 
     #[test]

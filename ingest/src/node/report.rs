@@ -12,8 +12,8 @@ use std::time::Duration;
 use sightline_core::message::Origin;
 use sightline_core::{CameraId, NodeReport, Timestamp};
 
+use super::status::Meters;
 use crate::Outlet;
-use crate::status::Meters;
 
 /// Interval of the reports on each camera while nothing changes.
 pub const REPORT_EVERY: Duration = Duration::from_secs(2);

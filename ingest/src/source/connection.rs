@@ -9,10 +9,12 @@ use gstreamer::prelude::*;
 use sightline_core::camera::Source;
 use tracing::{debug, warn};
 
-use crate::camera::StopSignal;
-use crate::frame_sink::FrameSink;
-use crate::reason::{explain, unreachable};
-use crate::{CameraSpec, pipeline};
+use super::camera::StopSignal;
+use super::frame_sink::FrameSink;
+use super::guard::Guard;
+use super::pipeline;
+use super::reason::{explain, unreachable};
+use crate::CameraSpec;
 
 /// How often the supervisor checks its timers; a stop is noticed within this time.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -38,14 +40,24 @@ pub enum Outcome {
 /// Runs one connection to its end. When this returns, `frame_sink` is closed and the pipeline
 /// stopped (or abandoned).
 pub fn run(spec: &CameraSpec, frame_sink: &Arc<FrameSink>, stop: &StopSignal) -> Outcome {
-    let pipeline = match pipeline::build(spec, frame_sink) {
+    let guard = Guard::new(spec);
+    let refused = || guard.refusal().map(Outcome::Broken);
+    if matches!(spec.source, Source::Rtsp(_))
+        && guard.check_own_server().is_err()
+        && let Some(refused) = refused()
+    {
+        return refused;
+    }
+    let pipeline = match pipeline::build(spec, frame_sink, &guard) {
         Ok(p) => p,
         Err(e) => return Outcome::Broken(format!("no pipeline can be built: {}", e.message)),
     };
-    let outcome = supervise(spec, frame_sink, &pipeline, stop);
-    let outcome = match outcome {
-        Outcome::Broken(reason) => Outcome::Broken(spec.url.scrub(&explained(spec, frame_sink, reason))),
-        other => other,
+    let outcome = supervise(spec, frame_sink, &guard, &pipeline, stop);
+    guard.close();
+    let outcome = match (outcome, refused()) {
+        (Outcome::Broken(_) | Outcome::Ended, Some(refused)) => refused,
+        (Outcome::Broken(reason), None) => Outcome::Broken(spec.url.scrub(&explained(spec, frame_sink, reason))),
+        (other, _) => other,
     };
     // A replay that broke or ended still delivers its last frames: only a stop discards them.
     if outcome == Outcome::Stopped {
@@ -68,7 +80,13 @@ fn explained(spec: &CameraSpec, frame_sink: &FrameSink, reason: String) -> Strin
     }
 }
 
-fn supervise(spec: &CameraSpec, frame_sink: &FrameSink, pipeline: &gst::Pipeline, stop: &StopSignal) -> Outcome {
+fn supervise(
+    spec: &CameraSpec,
+    frame_sink: &FrameSink,
+    guard: &Guard,
+    pipeline: &gst::Pipeline,
+    stop: &StopSignal,
+) -> Outcome {
     let Some(bus) = pipeline.bus() else { return Outcome::Broken("the pipeline has no message bus".into()) };
     let begun = (Instant::now(), SystemTime::now());
     let started = pipeline.set_state(gst::State::Playing);
@@ -85,7 +103,7 @@ fn supervise(spec: &CameraSpec, frame_sink: &FrameSink, pipeline: &gst::Pipeline
         } else if started.is_err() {
             return Outcome::Broken("the pipeline does not start".into());
         }
-        if let Some(failure) = frame_sink.failure() {
+        if let Some(failure) = guard.refusal().or_else(|| frame_sink.failure()) {
             return Outcome::Broken(failure);
         }
         let seconds = |d: Duration| d.as_secs_f64();

@@ -1,23 +1,35 @@
-//! The camera node: many cameras, added and removed while it runs, each isolated from the others.
+//! The camera node: the owner of all cameras of a process. It adds and removes them while it runs,
+//! each isolated from the others, and reports on them; the [`Roster`] also keeps those that it had
+//! to refuse.
+
+pub(crate) mod pool;
+pub(crate) mod report;
+mod roster;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sightline_core::CameraId;
-use sightline_core::config::{CameraConfig, Config, IngestConfig, ShotsConfig, TrackConfig};
+use sightline_core::config::{CameraConfig, Config, DetectConfig, IngestConfig, ShotsConfig, TrackConfig};
 use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
+use sightline_core::{CameraId, CameraUrl};
 use sightline_detect::{CameraAnalyzer, Detector};
 use tracing::{error, warn};
 
 use crate::analysis::{Analysis, CropDropPolicy};
-use crate::camera::join_within;
-use crate::pool::DetectorPool;
-use crate::report::{Reporter, Ticker};
-use crate::status::Meters;
-use crate::{Camera, CameraSpec, CameraStatus, IngestError, Outlet, pipeline};
+use crate::source::camera::join_within;
+use crate::source::pipeline;
+use crate::{Camera, CameraSpec, IngestError, Outlet};
+pub use report::REPORT_EVERY;
+pub use roster::Roster;
+pub use status::CameraStatus;
+
+use pool::DetectorPool;
+use report::{Reporter, Ticker};
+use status::Meters;
 
 /// Frames that wait for analysis, per camera.
 const FRAME_QUEUE: usize = 2;
@@ -34,24 +46,32 @@ pub struct NodeConfig {
     pub track: TrackConfig,
     /// Selection of the pictures of a track.
     pub shots: ShotsConfig,
-    /// Frames that may be in detection at once.
-    pub detect_threads: usize,
+    /// Detection. The weights and the detector's own settings hold for all cameras alike.
+    pub detect: DetectConfig,
     /// Name of this process in every message, for example `ingest@host`.
     pub producer: String,
+    /// Addresses of the cameras of the configuration, which need no rule of `ingest.sources`.
+    pub configured: BTreeMap<CameraId, CameraUrl>,
 }
 
 impl NodeConfig {
     /// Takes the settings of a node from the whole configuration.
     pub fn new(config: &Config, producer: impl Into<String>) -> Self {
-        // The detector also returns weaker detections: they continue tracks.
-        let new_track = config.track.new_track.max(config.detect.score_threshold);
         Self {
             ingest: config.ingest.clone(),
-            track: TrackConfig { new_track, ..config.track.clone() },
+            track: config.track.clone(),
             shots: config.shots.clone(),
-            detect_threads: config.detect.threads,
+            detect: config.detect.clone(),
             producer: producer.into(),
+            configured: config.cameras.iter().map(|camera| (camera.id.clone(), camera.url.clone())).collect(),
         }
+    }
+
+    /// Tracking of one camera. The detector also returns detections below the score threshold: they
+    /// continue tracks, but start none.
+    fn track_of(&self, camera: &CameraConfig) -> TrackConfig {
+        let threshold = camera.score_threshold.unwrap_or(self.detect.score_threshold);
+        TrackConfig { new_track: self.track.new_track.max(threshold), ..self.track.clone() }
     }
 }
 
@@ -142,7 +162,7 @@ impl CameraNode {
         O: Outlet + 'static,
     {
         pipeline::init()?;
-        let detectors = Arc::new(DetectorPool::new(config.detect_threads, Box::new(detector)));
+        let detectors = Arc::new(DetectorPool::new(config.detect.threads, Box::new(detector)));
         let cameras = Mutex::new(Some(BTreeMap::new()));
         let (out, registry): (Arc<dyn Outlet>, Arc<Registry>) = (Arc::new(out), Arc::default());
         let reporter = Arc::new(Reporter::new(&config.producer, Arc::clone(&out)));
@@ -161,7 +181,9 @@ impl CameraNode {
     /// # Errors
     /// When its settings are not valid, its id is taken, or the node is full or stopped.
     pub fn add(&self, camera: CameraConfig) -> Result<(), IngestError> {
-        let spec = CameraSpec::new(camera, &self.config.ingest)?;
+        let track = self.config.track_of(&camera);
+        let configured = self.config.configured.get(&camera.id) == Some(&camera.url);
+        let spec = CameraSpec::new(camera, &self.config.ingest)?.configured(configured);
         let id = spec.id.clone();
         let mut guard = self.cameras();
         let cameras = guard.as_mut().filter(|_| !self.shutdown.is_triggered()).ok_or(IngestError::Stopped)?;
@@ -179,10 +201,10 @@ impl CameraNode {
         let analysis = Analysis {
             camera: id.clone(),
             lossless,
-            lost: Duration::from_secs_f64(self.config.track.lost_seconds),
+            lost: Duration::from_secs_f64(track.lost_seconds),
             frames: frames.clone(),
             detectors: Arc::clone(&self.detectors),
-            analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &self.config.track, &self.config.shots),
+            analyzer: CameraAnalyzer::new(id.clone(), &self.config.producer, &track, &self.config.shots),
             meters: Arc::clone(camera.meters()),
             drop_policy: Arc::clone(&self.registry) as Arc<dyn CropDropPolicy>,
             out: Arc::clone(&self.out),
