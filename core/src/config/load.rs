@@ -220,8 +220,7 @@ fn merge(base: &mut Table, over: Table, default: &Table, origin: &str) -> Result
         if section == "cameras" {
             let entries = value.as_array().into_iter().flatten().filter_map(Value::as_table);
             if let Some(key) = entries.flat_map(Table::keys).find(|key| !CAMERA_KEYS.contains(&key.as_str())) {
-                let all = CAMERA_KEYS.map(|known| format!("cameras.{known}"));
-                return Err(unknown(&format!("cameras.{key}"), all.iter().map(String::as_str), origin));
+                return Err(unknown(key, CAMERA_KEYS.into_iter(), &format!("an entry of [[cameras]] in {origin}")));
             }
             base.insert(section, value);
             continue;
@@ -363,7 +362,7 @@ mod tests {
         assert!(with("[[cameras]]\nid = \"A B\"\nurl = \"x\"\n").is_err());
         let c = with("[[cameras]]\nid = \"a\"\nurl = \"rtsp://a\"\nstall_seconds = 9.5\nrtsp_transport = \"udp\"\n");
         assert_eq!(c.expect("valid").cameras[0].stall_seconds, Some(9.5));
-        let e = with("[[cameras]]\nid = \"a\"\nurl = \"x\"\nstal_seconds = 1\n").expect_err("unknown").to_string();
-        assert!(e.contains("cameras.stal_seconds") && e.contains("\"cameras.stall_seconds\""), "{e}");
+        let e = with("[[cameras]]\nid = \"a\"\nurl = \"x\"\nstall_second = 1\n").expect_err("unknown").to_string();
+        assert!(e.contains("\"stall_second\" in an entry of [[cameras]]") && e.contains("\"stall_seconds\"?"), "{e}");
     }
 }
