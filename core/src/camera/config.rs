@@ -185,7 +185,8 @@ mod tests {
         let written = serde_json::to_value(all()).expect("JSON");
         let mut keys: Vec<&str> = written.as_object().expect("an object").keys().map(String::as_str).collect();
         let mut listed = CAMERA_KEYS;
-        (keys.sort_unstable(), listed.sort_unstable());
+        keys.sort_unstable();
+        listed.sort_unstable();
         assert_eq!(keys, listed);
         let e = serde_json::from_str::<CameraConfig>(r#"{"id":"a","url":"rtsp://a","stall":3}"#).expect_err("unknown");
         assert!(e.to_string().contains("`stall`") && e.to_string().contains("`stall_seconds`"), "{e}");

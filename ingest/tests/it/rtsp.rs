@@ -237,7 +237,7 @@ fn answer_rtsp(mut client: TcpStream, location: &str) -> std::io::Result<()> {
 
 #[test]
 fn an_rtsp_redirect_is_followed_to_what_is_allowed_only() {
-    let port = free_port();
+    let port = free_address().port();
     let _server = Server::start(port);
     let url = format!("rtsp://127.0.0.1:{}/a", redirecting_rtsp(format!("rtsp://127.0.0.1:{port}/ball")));
     let (camera, queue) = start(config("gate", &url), &only_127_0_0_1());

@@ -136,12 +136,15 @@ fn a_redirect_is_followed_to_what_is_allowed_only() {
     assert_eq!(foreign.requests(), 0);
 }
 
+/// What is changed in a playlist before it is served.
+type Change<'a> = Box<dyn Fn(String) -> String + 'a>;
+
 #[test]
 fn segments_playlists_and_keys_are_fetched_from_what_is_allowed_only() {
     let foreign = Server::foreign();
     let base = format!("http://127.0.0.2:{}", foreign.port);
     let says = format!("leads to {base}, which");
-    let cases: [(&str, Box<dyn Fn(String) -> String>); 4] = [
+    let cases: [(&str, Change<'_>); 4] = [
         ("segment", Box::new(|text| text.replace("s00001.ts", &format!("{base}/s00001.ts?token=sesame")))),
         (
             "redirected",

@@ -18,7 +18,7 @@ pub enum Command {
         /// Address: rtsp://, http(s)://, file:..., v4l2:///dev/... or videotestsrc://
         url: String,
         #[command(flatten)]
-        overrides: Overrides,
+        overrides: Box<Overrides>,
         /// Files only: capture time of the first frame (RFC 3339)
         #[arg(long, value_name = "TIME")]
         start_time: Option<String>,
