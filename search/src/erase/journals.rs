@@ -9,7 +9,8 @@ use sightline_core::SightingId;
 
 use super::EraseError;
 use super::batch::BatchJournal;
-use super::tombstones::{TombstoneLedger, Tombstones};
+use super::ledger::TombstoneLedger;
+use super::tombstones::Tombstones;
 use crate::files::{self, FileError};
 use crate::gallery::Gallery;
 use crate::picture::PictureKey;

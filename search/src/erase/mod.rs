@@ -17,6 +17,7 @@
 
 mod batch;
 mod journals;
+mod ledger;
 mod tombstones;
 
 use std::collections::BTreeSet;
@@ -33,7 +34,8 @@ use crate::gallery::{Gallery, GalleryError};
 use crate::store::{Deleted, Filter, Payload, Scope, StoreError, VectorStore};
 
 pub use journals::{Journals, Recovered};
-pub use tombstones::{Tombstone, TombstoneLedger, Tombstones};
+pub use ledger::{Tombstone, TombstoneLedger};
+pub use tombstones::Tombstones;
 
 /// Pictures deleted in one turn: some tens of milliseconds on a local disk, so that the indexer
 /// waits no longer than for a batch of its own.

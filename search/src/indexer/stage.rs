@@ -1,167 +1,19 @@
-//! Indexer, the last stage of the pipeline: stores sightings with their features and loses none.
-//!
-//! Order of every batch: its ids into the journal, pictures and patch features into the gallery
-//! (durable), points into the store, track spans, flush, and only then the coverage advances. So
-//! every point that is found has
-//! its picture, reported coverage survives a kill, and every message may be delivered twice. A full
-//! disk or an unreachable server stops the stage, and through its bounded queue the stages before
-//! it, until the fault is fixed.
-//!
-//! Sightings that are erased ([`crate::erase`]) are acknowledged and never stored: late messages of a
-//! removed camera bring nobody back.
-//!
-//! Only then are the receipts of the messages completed, so that the sender may forget them.
-//! Messages refused because of their data are handed over with their receipts instead.
+//! Stores one batch, in the order that the module above gives, and retries what fails.
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use sightline_core::message::Sighting;
-use sightline_core::queue::Queue;
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{
-    Backoff, CameraId, Delivery, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackEnd, TrackId,
-};
+use sightline_core::{Backoff, CameraId, IndexEvent, Receipt, RefusalHandler, SightingId, Timestamp, TrackId};
 
-use crate::coverage::{Coverage, CoverageEvent, CoverageUpdate};
-use crate::erase::Journals;
-use crate::files::FileError;
-use crate::gallery::{Gallery, GalleryEntry, GalleryError};
+use super::failure::{Failure, PutError};
+use super::{Batch, IndexerOptions, Sink};
+use crate::coverage::{CoverageEvent, CoverageUpdate};
+use crate::gallery::GalleryEntry;
 use crate::picture::PictureKey;
-use crate::store::{Point, Record, StoreError, VectorStore};
-
-/// How many events are stored together, and how failures are repeated.
-#[derive(Clone, Debug, PartialEq)]
-pub struct IndexerOptions {
-    /// Largest number of events stored together. The indexer never waits to fill a batch: it takes
-    /// what arrived while the last batch was written.
-    pub batch: usize,
-    /// First pause after a failure: doubled up to the last value, with jitter, without a limit of
-    /// attempts.
-    pub backoff_first: Duration,
-    /// Longest pause; see [`IndexerOptions::backoff_first`].
-    pub backoff_last: Duration,
-}
-
-impl Default for IndexerOptions {
-    fn default() -> Self {
-        Self { batch: 64, backoff_first: Duration::from_millis(200), backoff_last: Duration::from_secs(30) }
-    }
-}
-
-/// Reason why the indexer stopped before its queue was empty.
-#[derive(Debug, thiserror::Error)]
-pub enum IndexerError {
-    /// A shutdown was triggered while the store or the gallery kept failing. None of these events
-    /// was acknowledged.
-    #[error("stopped with {events} events not stored: {reason}")]
-    Unsaved {
-        /// Number of events taken from the queue or left in it.
-        events: usize,
-        /// The last failure.
-        reason: String,
-    },
-}
-
-/// The index that is written.
-#[derive(Clone, Copy)]
-pub struct Sink<'a> {
-    /// Vector store of the model whose features the sightings have.
-    pub store: &'a dyn VectorStore,
-    /// Gallery that is written before the store.
-    pub gallery: &'a dyn Gallery,
-    /// Coverage that advances after the flush.
-    pub coverage: &'a Coverage,
-    /// Journals, shared with the erasures of this process.
-    pub journals: &'a Journals,
-}
-
-/// Stores the events of `input` until it is closed and empty. Blocks: run it on a thread of its
-/// own. `shutdown` only ends the retries after failures; a graceful shutdown closes the queue.
-/// Events that can never be stored go to `refused`.
-///
-/// # Errors
-/// [`IndexerError::Unsaved`]; the queue is closed then, and the receipts of events that were not
-/// stored stay open.
-pub fn run<I: Into<Delivery<IndexEvent>>>(
-    input: &Queue<I>,
-    sink: Sink<'_>,
-    refused: &dyn RefusalHandler<IndexEvent>,
-    options: &IndexerOptions,
-    shutdown: &Shutdown,
-) -> Result<(), IndexerError> {
-    let stage = Stage { sink, refused, options, shutdown, not_kept_out: Cell::default() };
-    stage.degraded(None);
-    loop {
-        let Some(first) = input.pop(Duration::from_millis(500)) else {
-            if input.is_closed() && input.is_empty() {
-                return Ok(());
-            }
-            continue;
-        };
-        let mut batch = Batch::default();
-        batch.add(first.into());
-        while batch.events < options.batch.max(1) {
-            match input.pop(Duration::ZERO) {
-                Some(event) => batch.add(event.into()),
-                None => break,
-            }
-        }
-        let events = batch.events;
-        if let Err(reason) = stage.store(batch) {
-            input.close();
-            return Err(IndexerError::Unsaved { events: events + input.len(), reason });
-        }
-    }
-}
-
-/// Events sorted by kind, each kind in its order of arrival. Spans only ever widen and progress is
-/// reported last, so sorting by kind changes nothing.
-#[derive(Default)]
-struct Batch {
-    events: usize,
-    sightings: Vec<(Sighting, Receipt)>,
-    tracks: Vec<TrackEnd>,
-    update: CoverageUpdate,
-    /// Receipts of all events except sightings.
-    receipts: Vec<Receipt>,
-}
-
-impl Batch {
-    fn add(&mut self, delivery: Delivery<IndexEvent>) {
-        let Delivery { event, receipt } = delivery;
-        self.events += 1;
-        match event {
-            IndexEvent::Sighting(sighting) => return self.sightings.push((*sighting, receipt)),
-            IndexEvent::TrackEnd(end) => self.tracks.push(end),
-            IndexEvent::Progress(progress) => self.update.events.push(CoverageEvent::Progress(progress)),
-            IndexEvent::Report(report) => self.update.events.push(CoverageEvent::Report(report)),
-        }
-        self.receipts.push(receipt);
-    }
-}
-
-/// Keeps only the last of several pictures for one slot, with the latest end of them all.
-fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
-    let mut kept: Vec<Sighting> = Vec::with_capacity(sightings.len());
-    let mut slots: HashMap<SightingId, usize> = HashMap::new();
-    for (new, _) in sightings {
-        match slots.get(&new.id()) {
-            Some(&at) => {
-                let last_seen = new.crop.last_seen.max(kept[at].crop.last_seen);
-                kept[at] = new.clone();
-                kept[at].crop.last_seen = last_seen;
-            }
-            None => {
-                slots.insert(new.id(), kept.len());
-                kept.push(new.clone());
-            }
-        }
-    }
-    kept
-}
+use crate::store::{Point, Record, StoreError};
 
 /// A stored picture.
 struct StoredPicture {
@@ -191,7 +43,8 @@ struct Replaced {
     by: PictureKey,
 }
 
-struct Stage<'a> {
+/// Where a batch is stored, and what is done with what cannot be.
+pub(super) struct Stage<'a> {
     sink: Sink<'a>,
     refused: &'a dyn RefusalHandler<IndexEvent>,
     options: &'a IndexerOptions,
@@ -200,70 +53,20 @@ struct Stage<'a> {
     not_kept_out: Cell<u64>,
 }
 
-/// A failure that is either transient or caused by the data.
-trait Failure: Display {
-    fn is_permanent(&self) -> bool;
-    fn is_disk_full(&self) -> bool;
-}
-
-/// Failure of a write to gallery and store.
-#[derive(Debug, thiserror::Error)]
-enum PutError {
-    #[error("gallery: {0}")]
-    Gallery(#[from] GalleryError),
-    #[error("upsert: {0}")]
-    Store(#[from] StoreError),
-}
-
-impl Failure for PutError {
-    fn is_permanent(&self) -> bool {
-        match self {
-            Self::Gallery(e) => e.is_permanent(),
-            Self::Store(e) => e.is_permanent(),
-        }
+impl<'a> Stage<'a> {
+    pub(super) fn new(
+        sink: Sink<'a>,
+        refused: &'a dyn RefusalHandler<IndexEvent>,
+        options: &'a IndexerOptions,
+        shutdown: &'a Shutdown,
+    ) -> Self {
+        let stage = Self { sink, refused, options, shutdown, not_kept_out: Cell::default() };
+        stage.degraded(None);
+        stage
     }
 
-    fn is_disk_full(&self) -> bool {
-        match self {
-            Self::Gallery(e) => e.is_disk_full(),
-            Self::Store(e) => e.is_disk_full(),
-        }
-    }
-}
-
-impl Failure for FileError {
-    fn is_permanent(&self) -> bool {
-        false
-    }
-
-    fn is_disk_full(&self) -> bool {
-        FileError::is_disk_full(self)
-    }
-}
-
-impl Failure for StoreError {
-    fn is_permanent(&self) -> bool {
-        StoreError::is_permanent(self)
-    }
-
-    fn is_disk_full(&self) -> bool {
-        StoreError::is_disk_full(self)
-    }
-}
-
-impl Failure for GalleryError {
-    fn is_permanent(&self) -> bool {
-        GalleryError::is_permanent(self)
-    }
-
-    fn is_disk_full(&self) -> bool {
-        GalleryError::is_disk_full(self)
-    }
-}
-
-impl Stage<'_> {
     /// Stores one batch and retries without limit; the error is the last failure before a shutdown.
-    fn store(&self, batch: Batch) -> Result<(), String> {
+    pub(super) fn store(&self, batch: Batch) -> Result<(), String> {
         let start = Instant::now();
         let Batch { sightings, tracks, mut update, mut receipts, .. } = batch;
         let changed = !(sightings.is_empty() && tracks.is_empty());
@@ -489,6 +292,26 @@ impl Stage<'_> {
         }
         false
     }
+}
+
+/// Keeps only the last of several pictures for one slot, with the latest end of them all.
+fn newest_of_each_slot(sightings: &[(Sighting, Receipt)]) -> Vec<Sighting> {
+    let mut kept: Vec<Sighting> = Vec::with_capacity(sightings.len());
+    let mut slots: HashMap<SightingId, usize> = HashMap::new();
+    for (new, _) in sightings {
+        match slots.get(&new.id()) {
+            Some(&at) => {
+                let last_seen = new.crop.last_seen.max(kept[at].crop.last_seen);
+                kept[at] = new.clone();
+                kept[at].crop.last_seen = last_seen;
+            }
+            None => {
+                slots.insert(new.id(), kept.len());
+                kept.push(new.clone());
+            }
+        }
+    }
+    kept
 }
 
 fn count_stored(s: &Sighting, update: &mut CoverageUpdate) {
