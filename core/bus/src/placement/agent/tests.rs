@@ -1,5 +1,7 @@
 //! Several nodes over one topic in memory: they start, join, leave, die, are cut off and come back.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use proptest::prelude::*;
 
