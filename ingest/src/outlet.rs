@@ -88,17 +88,33 @@ impl Outlet for Queue<CameraEvent> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::node::report::tests::report;
     use sightline_core::message::Origin;
-    use sightline_core::{Progress, Timestamp};
+    use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackId};
 
     fn progress(camera: &str) -> CameraEvent {
         let camera: CameraId = camera.parse().expect("valid");
         let origin = Origin::of_camera("t", 0, &camera);
         let analysed_through = Timestamp::from_micros(0);
         CameraEvent::Progress(Progress { origin, camera, connection: 0, analysed_through, ended: false })
+    }
+
+    /// A crop of `bytes` bytes, taken at `at` of the track that began then.
+    pub(crate) fn crop(camera: &str, seq: u64, at: Timestamp, bytes: usize) -> CameraEvent {
+        CameraEvent::Crop(Crop {
+            origin: Origin::new("t", seq),
+            camera: camera.parse().expect("valid"),
+            track: TrackId { born: at, ordinal: 0 },
+            crop_no: 0,
+            captured_at: at,
+            last_seen: at,
+            bbox: BBox::default(),
+            frame_size: (1, 1),
+            quality: CropQuality::default(),
+            jpeg: vec![1; bytes].into(),
+        })
     }
 
     fn inside(queue: &Queue<CameraEvent>) -> Vec<String> {

@@ -160,9 +160,7 @@ impl Index {
         mut request: SearchRequest,
         held: G,
     ) -> Result<SearchResponse, SearchError> {
-        let (inner, like) = (Arc::clone(&self.inner), request.like);
-        let prepared = tokio::task::spawn_blocking(move || inner.prepare(like));
-        prepared.await.map_err(|_| SearchError::Broken)??;
+        self.prepare(request.like).await?;
         request.filter = self.inner.eraser.hide(request.filter);
         Ok(self.finished(self.inner.searcher.search(request, held).await?))
     }
@@ -178,10 +176,15 @@ impl Index {
         owner: &str,
         cameras: Option<BTreeSet<CameraId>>,
     ) -> Result<SearchResponse, SearchError> {
-        let inner = Arc::clone(&self.inner);
-        let prepared = tokio::task::spawn_blocking(move || inner.prepare(None));
-        prepared.await.map_err(|_| SearchError::Broken)??;
+        self.prepare(None).await?;
         Ok(self.finished(self.inner.searcher.next_page(cursor, owner, cameras).await?))
+    }
+
+    /// Runs [`Inner::prepare`], which reads the disk or a server, on a thread for that.
+    async fn prepare(&self, like: Option<SightingId>) -> Result<(), SearchError> {
+        let inner = Arc::clone(&self.inner);
+        let prepared = tokio::task::spawn_blocking(move || inner.prepare(like));
+        prepared.await.map_err(|_| SearchError::Broken)?
     }
 
     fn finished(&self, mut answer: SearchResponse) -> SearchResponse {

@@ -5,7 +5,7 @@ use super::*;
 use crate::{CameraSpec, IngestError};
 use sightline_core::config::{CameraConfig, Config};
 use sightline_core::shutdown::Shutdown;
-use sightline_core::{BBox, Crop, CropQuality, RgbImage, TrackEnd, TrackId};
+use sightline_core::{RgbImage, TrackEnd, TrackId};
 use sightline_detect::{DetectError, Detector};
 use std::sync::Mutex;
 
@@ -60,18 +60,7 @@ impl CropDropPolicy for Ledger {
 }
 
 fn crop(camera: &str, seq: u64) -> CameraEvent {
-    CameraEvent::Crop(Crop {
-        origin: Origin::new("t", seq),
-        camera: camera.parse().expect("valid"),
-        track: TrackId { born: T0, ordinal: 0 },
-        crop_no: 0,
-        captured_at: T0,
-        last_seen: T0,
-        bbox: BBox::default(),
-        frame_size: (1, 1),
-        quality: CropQuality::default(),
-        jpeg: Vec::new().into(),
-    })
+    crate::outlet::tests::crop(camera, seq, T0, 0)
 }
 
 fn frame(seq: u64) -> Captured {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use bytes::Bytes;
 use sightline_bus::placement::Verdict;
 use sightline_core::message::Origin;
-use sightline_core::{BBox, Crop, CropQuality, Progress, Timestamp, TrackEnd, TrackId};
+use sightline_core::{Progress, Timestamp, TrackEnd, TrackId};
 
 use super::*;
 use crate::node::report::tests::report;
@@ -90,18 +90,7 @@ impl Carrier for Broker {
 }
 
 fn crop(camera: &str, seq: u64, bytes: usize) -> CameraEvent {
-    CameraEvent::Crop(Crop {
-        origin: Origin::new("t", seq),
-        camera: camera.parse().expect("valid"),
-        track: TrackId { born: T0, ordinal: 0 },
-        crop_no: 0,
-        captured_at: T0,
-        last_seen: T0,
-        bbox: BBox::default(),
-        frame_size: (1, 1),
-        quality: CropQuality::default(),
-        jpeg: vec![1; bytes].into(),
-    })
+    crate::outlet::tests::crop(camera, seq, T0, bytes)
 }
 
 fn end(camera: &str, seq: u64) -> CameraEvent {
