@@ -15,7 +15,7 @@ enum Kind {
 }
 
 /// Rows, inputs and outputs of a linear layer.
-const LAYERS: [(usize, usize, usize); 6] = [
+const LAYERS: [(usize, usize, usize); 8] = [
     // ViT of width 256, 32 pictures of 73 patch rows.
     (2336, 256, 256),
     (2336, 256, 768),
@@ -24,6 +24,8 @@ const LAYERS: [(usize, usize, usize); 6] = [
     (2400, 256, 1024),
     // Eight pictures and one query at the published size.
     (1576, 768, 3072),
+    (1576, 3072, 768),
+    (1576, 768, 768),
     (25, 768, 3072),
 ];
 

@@ -127,7 +127,7 @@ pub(super) fn multiply_packed(
                 b: tiles,
                 c: block,
                 epilogue: epilogue.window(i, rows, j, cols),
-                steps: plan.steps,
+                plan,
             });
             (j, right) = (j + cols, rest);
         }
@@ -147,7 +147,7 @@ struct Task<'a> {
     b: &'a [Tile],
     c: MatMut<'a>,
     epilogue: Epilogue<'a>,
-    steps: usize,
+    plan: BlockPlan,
 }
 
 /// A 32 x 32 block outside the output.
@@ -161,18 +161,21 @@ impl Task<'_> {
         let row_panels = m.div_ceil(PANEL);
         let kernel = BlockKernel::new(self.engine);
         let mut scratch = Scratch([0.0; PANEL * PANEL]);
-        with_buffer(&LEFT, 2 * row_panels * self.steps, |left| {
-            for from in (0..all).step_by(self.steps) {
-                let steps = self.steps.min(all - from);
-                let left = &mut left[..2 * row_panels * steps];
+        with_buffer(&LEFT, 2 * row_panels * self.plan.packed_steps.min(all), |buffer| {
+            for start in (0..all).step_by(self.plan.packed_steps) {
+                let packed = self.plan.packed_steps.min(all - start);
+                let lefts = &mut buffer[..2 * row_panels * packed];
                 // SAFETY: the engine is available (asserted in `multiply_packed`).
-                unsafe { pack(format, self.a, Side::Left, (0, m), from, left) };
-                let pass = KPass { first: from == 0, last: from + steps == all };
-                for i in 0..row_panels {
-                    let left = &left[2 * i * steps..2 * (i + 1) * steps];
-                    for j in 0..n.div_ceil(PANEL) {
-                        let right = &self.b[2 * (j * all + from)..2 * (j * all + from + steps)];
-                        self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass, &mut scratch);
+                unsafe { pack(format, self.a, Side::Left, (0, m), start, lefts) };
+                for j in 0..n.div_ceil(PANEL) {
+                    for from in (0..packed).step_by(self.plan.steps) {
+                        let steps = self.plan.steps.min(packed - from);
+                        let pass = KPass { first: start + from == 0, last: start + from + steps == all };
+                        let right = &self.b[2 * (j * all + start + from)..][..2 * steps];
+                        for i in 0..row_panels {
+                            let left = &lefts[2 * (i * packed + from)..][..2 * steps];
+                            self.block(&kernel, left, right, (i * PANEL, j * PANEL), pass, &mut scratch);
+                        }
                     }
                 }
             }

@@ -3,18 +3,22 @@
 //! A [`Tile`] is 16 x 16 words of 32 bits. A *line* is a row of the left operand or a column of the
 //! right one, a *step* is an index of `k`. With [`Format::F32`] a word is one `f32`, and a tile 16
 //! lines by 16 steps. With [`Format::Bf16`] it is two neighbouring steps rounded to bf16, and a
-//! tile 16 lines by 32 steps. The left operand's tiles hold a line a row, the right operand's a
-//! step (or a pair of steps, as `tdpbf16ps` wants them) a row. A *panel* is 32 lines by all of `k`:
-//! for each tile of steps its two tiles. Tiles at the edges are padded with zeros.
+//! tile 16 lines by 32 steps. The right operand's tiles hold a step (or a pair of steps, as
+//! `tdpbf16ps` wants them) a row, the left operand's a line a row; but the left one's tiles of
+//! `f32` hold two *groups* of eight lines, each step after step: the kernel multiplies eight lines
+//! at a time, and so reads memory in one sequence. A *panel* is 32 lines by all of `k`: for each
+//! tile of steps its two tiles. Tiles at the edges are padded with zeros.
 
 use std::arch::x86_64::*;
 
-use super::Mat;
+use super::{CpuLevel, Mat};
 
 /// Lines of a tile, and words of a line.
 pub(super) const TILE: usize = 16;
 /// Lines of a panel.
 pub(super) const PANEL: usize = 2 * TILE;
+/// Lines of a group, of a left operand of `f32`.
+pub(super) const GROUP: usize = TILE / 2;
 /// Steps of `k` in a tile of bf16 pairs.
 const STEP: usize = 32;
 
@@ -49,7 +53,7 @@ impl Tile {
 /// Which operand a tile belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// Tile rows are lines.
+    /// Tile rows are lines of bf16 pairs; with `f32` the tile is two groups.
     Left,
     /// Tile rows are steps, or pairs of them.
     Right,
@@ -107,18 +111,52 @@ fn pack_f32(x: Mat<'_>, side: Side, line: usize, lines: usize, k0: usize, tile: 
     }
     let (line_stride, k_stride) = x.strides();
     let from = &x.data()[line * line_stride + k0 * k_stride..];
-    // A tile's row is a line on the left and a step on the right; a column is the other one.
-    let (rows, row_stride, columns, column_stride) = match side {
-        Side::Left => (lines, line_stride, steps, k_stride),
-        Side::Right => (steps, k_stride, lines, line_stride),
-    };
-    for (i, row) in tile.0.iter_mut().enumerate().take(rows) {
-        let from = &from[i * row_stride..];
-        if column_stride == 1 {
-            row[..columns].iter_mut().zip(from).for_each(|(to, x)| *to = x.to_bits());
-        } else {
-            let from = from.iter().step_by(column_stride);
-            row[..columns].iter_mut().zip(from).for_each(|(to, x)| *to = x.to_bits());
+    let whole = lines == TILE && steps == TILE && k_stride == 1;
+    if whole && side == Side::Left && CpuLevel::current() >= CpuLevel::Avx512 {
+        // SAFETY: the CPU has the instructions of its level.
+        return unsafe { groups_of_lines(from, line_stride, tile) };
+    }
+    let words = tile.0.as_flattened_mut();
+    match side {
+        Side::Right => {
+            for (step, row) in words.chunks_exact_mut(TILE).enumerate().take(steps) {
+                spread(&from[step * k_stride..], line_stride, &mut row[..lines], 1);
+            }
+        }
+        Side::Left => {
+            for line in 0..lines {
+                let group = &mut words[line / GROUP * GROUP * TILE + line % GROUP..];
+                spread(&from[line * line_stride..], k_stride, &mut group[..(steps - 1) * GROUP + 1], GROUP);
+            }
+        }
+    }
+}
+
+/// Copies every `stride`-th number to every `to_stride`-th word.
+#[inline(always)]
+fn spread(from: &[f32], stride: usize, to: &mut [u32], to_stride: usize) {
+    if stride == 1 && to_stride == 1 {
+        to.iter_mut().zip(from).for_each(|(to, x)| *to = x.to_bits());
+    } else {
+        let from = from.iter().step_by(stride);
+        to.iter_mut().step_by(to_stride).zip(from).for_each(|(to, x)| *to = x.to_bits());
+    }
+}
+
+/// A whole tile of the left operand, whose lines' steps are adjacent.
+#[target_feature(enable = "avx512f")]
+fn groups_of_lines(from: &[f32], line_stride: usize, tile: &mut Tile) {
+    let mut lines = [_mm512_setzero_si512(); TILE];
+    for (i, line) in lines.iter_mut().enumerate() {
+        *line = _mm512_castps_si512(load(sixteen(from, i * line_stride)));
+    }
+    let (low, high) = tile.0.as_flattened_mut().split_at_mut(GROUP * TILE);
+    let groups = low.as_chunks_mut::<GROUP>().0.iter_mut().zip(high.as_chunks_mut::<GROUP>().0);
+    for ((low, high), step) in groups.zip(transpose(lines)) {
+        // SAFETY: each group's step is eight words; stores need no alignment.
+        unsafe {
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm512_castsi512_si256(step));
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm512_extracti64x4_epi64::<1>(step));
         }
     }
 }

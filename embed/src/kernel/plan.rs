@@ -1,8 +1,12 @@
 //! Splits a product into tasks for threads and passes for caches.
 
-/// Panels of the left operand that a task packs at a time: 256 lines, which with [`STEPS_PER_PASS`]
-/// is 256 KiB, an eighth of a second-level cache.
+/// Panels of the left operand in a task: 256 lines. Each panel of the right operand is multiplied
+/// by all of them while it stays in the first-level cache.
 const LEFT_PANELS_PER_PACK: usize = 8;
+/// Tiles of the left operand that a task packs at a time: 512 KiB, half of a second-level cache of
+/// today. What is packed is read again for each panel of the right operand, and the output is read
+/// and written once for all passes over what is packed.
+const LEFT_TILES_PER_PACK: usize = 512;
 /// Tiles of steps per pass: a panel of the right operand is then 32 KiB and stays in the
 /// first-level cache.
 const STEPS_PER_PASS: usize = 16;
@@ -20,6 +24,8 @@ pub(super) struct BlockPlan {
     pub(super) col_panels: usize,
     /// Tiles of steps in a pass.
     pub(super) steps: usize,
+    /// Tiles of steps for which the left operand is packed at a time: whole passes.
+    pub(super) packed_steps: usize,
 }
 
 impl BlockPlan {
@@ -36,7 +42,9 @@ impl BlockPlan {
             .map(|down| (down, wanted.div_ceil(down).min(cols)))
             .min_by_key(|&(down, across)| (shortfall(wanted, down * across), across * 2 * rows + down * cols))
             .unwrap_or((rows, 1));
-        Self { row_panels: rows.div_ceil(down), col_panels: cols.div_ceil(across), steps: steps.div_ceil(passes) }
+        let (row_panels, steps) = (rows.div_ceil(down), steps.div_ceil(passes));
+        let packed_passes = (LEFT_TILES_PER_PACK / (2 * row_panels * steps)).max(1);
+        Self { row_panels, col_panels: cols.div_ceil(across), steps, packed_steps: packed_passes * steps }
     }
 }
 

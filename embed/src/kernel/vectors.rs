@@ -3,21 +3,22 @@
 
 use std::arch::x86_64::*;
 
-use super::pack::{PANEL, TILE, Tile};
+use super::pack::{GROUP, PANEL, TILE, Tile};
 
 /// Declares a function that computes `out = start + a b` for a 32 x 32 block, of which the first
 /// `rows` rows are needed. `start` and `out` come with the numbers from one row to the next; a null
 /// `start` means zero.
 ///
 /// It holds the sums of `$rows` rows by two vectors of `$lanes` numbers in registers: enough of
-/// them to hide the latency of two multiply-adds a cycle. A word of `a` becomes a factor for a
+/// them to hide the latency of two multiply-adds a cycle. A word of `a`, found by `$word`, becomes a
 /// whole vector by `$factor`, a row of a tile of `b` is read by `$row`, and `$add` adds a product
 /// to a sum.
 macro_rules! block_kernel {
     (
         $(#[$meta:meta])*
         fn $name:ident, $features:literal, $rows:literal rows, $lanes:literal lanes,
-        zero $zero:path, load $load:path, store $store:path, factor $factor:path, row $row:path, add $add:path
+        word $word:path, zero $zero:path, load $load:path, store $store:path,
+        factor $factor:path, row $row:path, add $add:path
     ) => {
         $(#[$meta])*
         ///
@@ -47,14 +48,14 @@ macro_rules! block_kernel {
                         }
                     }
                     for (a, b) in a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0) {
-                        let (a, first) = (&a[row / TILE].0, row % TILE);
+                        let (a, first) = (a[row / TILE].0.as_flattened(), row % TILE);
                         // The second vector lies in the next tile, or in the second half of this one.
                         let (b, next) = (&b[column / TILE].0, &b[(column + $lanes) / TILE].0);
                         #[allow(clippy::needless_range_loop)] // rows of `a` and of `b` share the index
                         for step in 0..TILE {
                             let (left, right) = ($row(&b[step]), $row(&next[step][$lanes % TILE..]));
                             for (i, sum) in sums.iter_mut().enumerate() {
-                                let factor = $factor(a[first + i][step]);
+                                let factor = $factor(a[$word(first + i, step)]);
                                 sum[0] = $add(sum[0], factor, left);
                                 sum[1] = $add(sum[1], factor, right);
                             }
@@ -77,14 +78,14 @@ macro_rules! block_kernel {
 block_kernel! {
     /// `vdpbf16ps`, the kernel of [`super::Engine::Avx512Bf16`].
     fn bf16_block, "avx512f,avx512bf16", 8 rows, 16 lanes,
-    zero _mm512_setzero_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
+    word word_of_line, zero _mm512_setzero_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
     factor bf16_factor, row bf16_row, add _mm512_dpbf16_ps
 }
 
 block_kernel! {
     /// `f32` by 16, the kernel of [`super::Engine::Avx512F32`].
     fn f32x16_block, "avx512f", 8 rows, 16 lanes,
-    zero _mm512_setzero_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
+    word word_of_group, zero _mm512_setzero_ps, load _mm512_loadu_ps, store _mm512_storeu_ps,
     factor f32x16_factor, row f32x16_row, add f32x16_add
 }
 
@@ -92,8 +93,20 @@ block_kernel! {
     /// `f32` by 8, the kernel of [`super::Engine::Avx2F32`]. Its sums and the two vectors of `b`
     /// leave six of sixteen registers for factors.
     fn f32x8_block, "avx2,fma", 4 rows, 8 lanes,
-    zero _mm256_setzero_ps, load _mm256_loadu_ps, store _mm256_storeu_ps,
+    word word_of_group, zero _mm256_setzero_ps, load _mm256_loadu_ps, store _mm256_storeu_ps,
     factor f32x8_factor, row f32x8_row, add f32x8_add
+}
+
+/// Where a left tile of bf16 pairs holds step pair `step` of `line`.
+#[inline(always)]
+fn word_of_line(line: usize, step: usize) -> usize {
+    line * TILE + step
+}
+
+/// Where a left tile of `f32` holds `step` of `line`.
+#[inline(always)]
+fn word_of_group(line: usize, step: usize) -> usize {
+    line / GROUP * (GROUP * TILE) + step * GROUP + line % GROUP
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
