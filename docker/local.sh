@@ -15,7 +15,8 @@
 # turn; everything else in F is for all roles.
 #
 # Environment: SIGHTLINE_BIN (folder of the binaries, default target/debug), QDRANT_BIN (a real Qdrant to start) or
-# QDRANT_URL (one that runs, gRPC address; it is left as it is), KAFKA_BROKERS (a Kafka that runs), SIGHTLINE_LOG;
+# QDRANT_URL (one that runs, gRPC address; it is left as it is), KAFKA_BROKERS (a Kafka that runs), SIGHTLINE_KAFKA_PROXY
+# (port at which the first camera node reaches Kafka through a proxy, which the drill cuts), SIGHTLINE_LOG;
 # SIGHTLINE__SECTION__KEY reaches all roles. Without QDRANT_BIN and QDRANT_URL the double of the tests is started.
 set -u -o pipefail
 
@@ -134,9 +135,11 @@ others() {
 
 settings() { # NAME: the environment of a role, one NAME=VALUE a line
     local role=${1%-*} port
+    local proxied=
+    [ "$1" != ingest-1 ] || [ -z "${SIGHTLINE_KAFKA_PROXY:-}" ] || proxied=127.0.0.1:$SIGHTLINE_KAFKA_PROXY
     read -r port <"$dir/run/$1.port"
     cat <<EOF
-SIGHTLINE__BUS__BROKERS=$(cat "$dir/run/brokers")
+SIGHTLINE__BUS__BROKERS=${proxied:-$(cat "$dir/run/brokers")}
 SIGHTLINE__VECTORS__STORE=server
 SIGHTLINE__VECTORS__URL=$(cat "$dir/run/qdrant.url")
 SIGHTLINE__GALLERY__URL=file://$dir/gallery

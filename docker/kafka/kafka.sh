@@ -8,7 +8,8 @@
 #   docker/kafka/kafka.sh address DIR    print the address again
 #
 # The ports are free ones, chosen at the first start and kept, so that a start after stop or kill is the same broker with
-# the same data. SIGHTLINE_KAFKA_HEAP (default 512m) is its heap.
+# the same data. SIGHTLINE_KAFKA_HEAP (default 512m) is its heap. With SIGHTLINE_KAFKA_PROXY=PORT at the first start there is
+# one more listener (its address is in DIR/proxied), for clients that come through a proxy at that port.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -52,11 +53,11 @@ alive() {
     kill -0 "$pid" 2>/dev/null && tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qxF "$dir/server.properties"
 }
 
-# Two free ports, from the system.
+# Three free ports, from the system.
 ports() {
     python3 - <<'PYTHON'
 import socket
-sockets = [socket.socket() for _ in range(2)]
+sockets = [socket.socket() for _ in range(3)]
 for s in sockets:
     s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in sockets))
@@ -69,16 +70,23 @@ java_run() {
 }
 
 configure() {
-    # shellcheck disable=SC2046 # two words
+    # shellcheck disable=SC2046 # three words
     set -- $(ports)
     mkdir -p "$dir"
+    listeners= advertised= protocols=
+    if [ -n "${SIGHTLINE_KAFKA_PROXY:-}" ]; then
+        listeners=,PROXIED://127.0.0.1:$3
+        advertised=,PROXIED://127.0.0.1:$SIGHTLINE_KAFKA_PROXY
+        protocols=,PROXIED:PLAINTEXT
+        echo "127.0.0.1:$3" >"$dir/proxied"
+    fi
     cat >"$dir/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.listener.names=CONTROLLER
-listeners=BROKER://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
-advertised.listeners=BROKER://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=BROKER://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$listeners
+advertised.listeners=BROKER://127.0.0.1:$1,CONTROLLER://127.0.0.1:$2$advertised
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT$protocols
 inter.broker.listener.name=BROKER
 controller.quorum.bootstrap.servers=127.0.0.1:$2
 log.dirs=$dir/data

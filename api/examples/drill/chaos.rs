@@ -32,6 +32,10 @@ pub struct Args {
     /// Longest absence of the killed process, in milliseconds
     #[arg(long, default_value_t = 1000)]
     absence_ms: u64,
+    /// How long the first camera node is cut off from the broker, in seconds, from the middle of the
+    /// kills on; other processes are killed meanwhile
+    #[arg(long, default_value_t = 60)]
+    cut_seconds: u64,
     /// Processes of each role
     #[arg(long, default_value_t = 2)]
     ingest: usize,
@@ -57,7 +61,8 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         all
     };
 
-    let topology = Topology::up(&common.dir.join("chaos"), roles, &config)?;
+    let (topology, line) = Topology::up_with_line(&common.dir.join("chaos"), roles, &config)?;
+    let mut cut: Option<Instant> = None;
     let mut rng = StdRng::seed_from_u64(args.seed);
     let (mut acknowledged, mut kills) = (BTreeSet::<SightingId>::new(), BTreeMap::<String, usize>::new());
     let start = Instant::now();
@@ -70,7 +75,20 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
         {
             acknowledged.extend(ids);
         }
-        let Some((role, number)) = victims.choose(&mut rng) else { break };
+        if n == args.kills / 2 {
+            line.cut();
+            cut = Some(Instant::now());
+            println!("ingest 1 is cut off from the broker after {n} kills");
+        }
+        if cut.is_some_and(|since| since.elapsed() >= Duration::from_secs(args.cut_seconds)) {
+            println!("ingest 1 reaches the broker again after {n} kills");
+            line.mend();
+            cut = None;
+        }
+        // The node that is cut off lives, so that it has something to send afterwards.
+        let spared = cut.map(|_| ("ingest", 1));
+        let candidates: Vec<_> = victims.iter().filter(|victim| Some(**victim) != spared).collect();
+        let Some((role, number)) = candidates.choose(&mut rng) else { break };
         topology.kill(role, *number)?;
         *kills.entry((*role).to_owned()).or_default() += 1;
         std::thread::sleep(Duration::from_millis(rng.random_range(0..args.absence_ms)));
@@ -84,6 +102,7 @@ pub fn run(common: &Common, args: &Args) -> anyhow::Result<bool> {
             );
         }
     }
+    line.mend();
     let mix: Vec<String> = kills.iter().map(|(role, n)| format!("{role} {n}")).collect();
     println!("{} kills in {:.0} s: {}", args.kills, start.elapsed().as_secs_f64(), mix.join(", "));
     let took = topology.await_state(args.cameras, "ended", LIMIT)?;

@@ -1,7 +1,9 @@
 //! Drills: fault and speed tests of the whole topology on this machine.
 //!
 //! ```text
-//! drill chaos   kills roles and broker at random moments; afterwards the index must hold what an undisturbed run holds
+//! drill chaos   kills roles and broker at random moments, and cuts a camera node off from the broker; afterwards the
+//!               index must hold what an undisturbed run holds
+//! drill crowd   many camera nodes share many cameras; some of the nodes are killed
 //! drill outage  takes broker, then vector store, away for minutes: bounded memory, counted drops, catching up
 //! drill scale   one worker against two, and a rebalance in mid-stream
 //! drill lag     from the frame to the index, for live cameras
@@ -11,10 +13,12 @@
 //! standard output.
 
 mod chaos;
+mod crowd;
 mod footage;
 mod index;
 mod lag;
 mod outage;
+mod partition;
 mod scale;
 mod topology;
 
@@ -47,6 +51,8 @@ pub struct Common {
 enum Drill {
     /// Kill processes at random
     Chaos(chaos::Args),
+    /// Kill a part of many camera nodes that share many cameras
+    Crowd(crowd::Args),
     /// Stop the broker, then the vector store, for minutes
     Outage(outage::Args),
     /// Compare one worker with two
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.drill {
         Drill::Chaos(args) => chaos::run(&cli.common, args),
+        Drill::Crowd(args) => crowd::run(&cli.common, args),
         Drill::Outage(args) => outage::run(&cli.common, args),
         Drill::Scale(args) => scale::run(&cli.common, args),
         Drill::Lag(args) => lag::run(&cli.common, args),

@@ -9,6 +9,10 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::footage::root;
+use crate::partition::Line;
+
+/// Time limit of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Number of processes of each role.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +40,23 @@ pub struct Topology {
     pub qdrant: String,
     /// Addresses of the broker.
     pub brokers: String,
+    /// Port on which the first camera node reaches the broker, where it is another.
+    proxy: Option<u16>,
 }
 
 impl Topology {
     /// Empties `dir` and starts everything with `config` (TOML, without addresses and folders).
     pub fn up(dir: &Path, roles: Roles, config: &str) -> anyhow::Result<Self> {
+        Self::start_all(dir, roles, config, None)
+    }
+
+    /// [`Topology::up`] with a line between the first camera node and the broker that can be cut.
+    pub fn up_with_line(dir: &Path, roles: Roles, config: &str) -> anyhow::Result<(Self, Line)> {
+        let line = Line::new(std::path::absolute(dir)?.join("kafka"))?;
+        Ok((Self::start_all(dir, roles, config, Some(line.port))?, line))
+    }
+
+    fn start_all(dir: &Path, roles: Roles, config: &str, proxy: Option<u16>) -> anyhow::Result<Self> {
         if dir.exists() {
             std::fs::remove_dir_all(dir)?;
         }
@@ -48,7 +64,7 @@ impl Topology {
         let dir = dir.canonicalize()?;
         let base = dir.join("base.toml");
         std::fs::write(&base, config)?;
-        let mut topology = Self { dir, qdrant: String::new(), brokers: String::new() };
+        let mut topology = Self { dir, qdrant: String::new(), brokers: String::new(), proxy };
         topology.script(&[
             "up",
             "--ingest",
@@ -71,6 +87,7 @@ impl Topology {
             .args([args[0], "--dir"])
             .arg(&self.dir)
             .args(&args[1..])
+            .envs(self.proxy.map(|port| ("SIGHTLINE_KAFKA_PROXY", port.to_string())))
             .stdout(log.try_clone()?)
             .stderr(log)
             .status()?;
@@ -117,19 +134,38 @@ impl Topology {
         Some((field("VmRSS:")?, field("VmHWM:")?))
     }
 
-    /// Calls the REST API.
-    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// Address of the REST API, and the header that lets an administrator in.
+    fn client(&self) -> anyhow::Result<(String, String)> {
         // The token ends with the process, and the next start writes a new one.
         let client = self.dir.join("api-1/client.json");
         let client: Value = serde_json::from_slice(&std::fs::read(&client)?)?;
-        let (server, token) = (client["server"].as_str().unwrap_or(""), client["token"].as_str().unwrap_or(""));
-        let mut answer = ureq::get(format!("{server}{path}"))
-            .header("Authorization", format!("Bearer {token}"))
-            .config()
-            .timeout_global(Some(Duration::from_secs(10)))
-            .build()
-            .call()?;
+        let field = |name: &str| client[name].as_str().unwrap_or("").to_owned();
+        Ok((field("server"), format!("Bearer {}", field("token"))))
+    }
+
+    /// Calls the REST API.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let (server, bearer) = self.client()?;
+        let request = ureq::get(format!("{server}{path}")).header("Authorization", bearer);
+        let mut answer = request.config().timeout_global(Some(PATIENCE)).build().call()?;
         Ok(answer.body_mut().read_json()?)
+    }
+
+    /// Calls the REST API with a body.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let (server, bearer) = self.client()?;
+        let request = ureq::post(format!("{server}{path}")).header("Authorization", bearer);
+        let mut answer = request.config().timeout_global(Some(PATIENCE)).build().send_json(body)?;
+        Ok(answer.body_mut().read_json()?)
+    }
+
+    /// Reads a metric without labels of a role.
+    pub fn metric(&self, role: &str, n: usize, name: &str) -> Option<f64> {
+        let port = self.noted(&format!("{role}-{n}.port")).ok()?;
+        let request = ureq::get(format!("http://127.0.0.1:{port}/metrics"));
+        let mut answer = request.config().timeout_global(Some(PATIENCE)).build().call().ok()?;
+        let text = answer.body_mut().read_to_string().ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     /// Returns `/v1/cameras`, by id.
